@@ -1,0 +1,43 @@
+//! tersed: a syslog relay that says everything once.
+//!
+//! A message is forwarded if and only if no message of the same identity was forwarded within the
+//! last `window` (10 s unless configured). Repeats are held back, counted, and reported.
+//!
+//! ```text
+//! listen ──bytes──▶ frame ──Frame──▶ parse ──Message──▶ rule + identity ──▶ dedup ──survivor──▶ forward
+//! (udp, tcp,        (RFC 6587,       (RFC 5424, 3164,   (which policy,      (shard:             (tcp, udp,
+//!  unix)             datagram)        Cisco, raw)        which bytes)        engine)             unix, file)
+//! ```
+//!
+//! # What holds everywhere
+//!
+//! 1. Once per window: forwarded iff no message of the same identity was forwarded within its window.
+//! 2. The first copy never waits.
+//! 3. When in doubt, forward: a duplicate is cheaper than a loss.
+//! 4. Survivors leave as they came, byte for byte, in the order of their connection or sender.
+//! 5. Everything is counted once: `received = forwarded + suppressed + dropped{reason} + queued`.
+//! 6. Everything is bounded, and each bound has a name, a reason and a counter.
+//! 7. A mark belongs to a delivery: a survivor that is dropped reopens its window.
+//!
+//! # Reading order
+//!
+//! The vocabulary ([`tick`], [`limits`]), then the core, which is pure (no clock, socket, file, log
+//! or metric), in the order a frame takes: [`frame`], [`parse`], [`rule`], [`identity`], [`dedup`].
+//! Beside them two pure state machines of delivery: [`backoff`], [`failover`]. Then the shell, where
+//! tokio lives: [`listen`], [`pipeline`], [`forward`], and around it [`config`], [`metrics`],
+//! [`admin`], [`clock`], [`signal`], [`logging`], and [`daemon`], which owns every task. [`cli`] is what people type.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "tersed runs on Linux (kernel 5.4 or newer): it needs recvmmsg, SO_REUSEPORT steering, \
+     SO_RXQ_OVFL, SIOCOUTQ and CLOCK_BOOTTIME"
+);
+
+pub mod limits;
+pub mod tick;
+
+pub mod dedup;
+pub mod frame;
+pub mod identity;
+pub mod parse;
+pub mod rule;

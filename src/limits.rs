@@ -1,0 +1,34 @@
+//! Every hard bound, its unit, and the reason for its value.
+//!
+//! Settings that people may change have their defaults in `config`; what stands here either bounds
+//! those settings or cannot be set at all.
+
+/// Octets of one message unless configured. RFC 5424 6.1 asks for 480 at least and 2048 if
+/// possible; this covers every UDP datagram.
+pub const MESSAGE_OCTETS_DEFAULT: usize = 65_536;
+
+/// The smallest `max_message_size` that may be configured: every receiver MUST take 480 octets
+/// (RFC 5424 6.1).
+pub const MESSAGE_OCTETS_MIN: usize = 480;
+
+/// The largest `max_message_size` that may be configured.
+pub const MESSAGE_OCTETS_MAX: usize = 16 * 1024 * 1024;
+
+/// A MSG-LEN above this is not believed: the digits are text (RFC 6587 3.4.1 sets no bound; the
+/// bound keeps a connection from being asked to skip gigabytes).
+pub const MSG_LEN_BELIEVABLE: u64 = 16 * 1024 * 1024;
+
+/// More digits than this are not a MSG-LEN.
+pub const MSG_LEN_DIGITS_MAX: usize = 10;
+
+/// What a stream buffer may hold beyond `max_message_size`: the longest believable MSG-LEN, its
+/// space, and a CR LF, rounded up.
+pub const FRAME_OVERHEAD_OCTETS: usize = 16;
+
+/// Consecutive frames without a valid octet count after which a connection with forced octet
+/// counting is hopeless.
+pub const BAD_FRAMES_MAX: u32 = 8;
+
+/// The largest payload of a UDP datagram over IPv4; also the buffer for one datagram, rounded up,
+/// so that nothing is cut.
+pub const DATAGRAM_OCTETS_MAX: usize = 65_535;
