@@ -1,10 +1,338 @@
-//! Identity: which octets make two messages the same. Hashed once, here, with a seed drawn at start.
+//! Identity: which octets make two messages the same. Hashed once, here, with a key drawn at start.
+//!
+//! The identity of a message is written into a buffer that its caller reuses:
+//!
+//! ```text
+//! kind PRIVAL │ len HOSTNAME or sender │ len APP-NAME │ len MSGID │ len STRUCTURED-DATA │ MSG
+//! ```
+//!
+//! # Guarantees
+//!
+//! - Fields are length-delimited, so (`ab`, `c`) and (`a`, `bc`) differ; absent and empty are the same.
+//! - The TIMESTAMP, PROCID, Cisco sequence numbers and clock marks, a BOM before MSG and trailing line
+//!   ends are not in it. Every other octet of MSG is, however long.
+//! - Where the frame names no host, the sender's address stands in.
+//! - SD-ELEMENTs that describe the transmission (`meta`, `timeQuality`, `origin`: RFC 5424 7) are left
+//!   out; STRUCTURED-DATA that held nothing else counts as absent.
+//! - An unparsed frame is its sender, its PRI if valid, and all octets after it.
+//! - The hash is seeded, the `compact` identity keyed, with numbers drawn from the operating system:
+//!   a sender cannot choose collisions.
+//!
+//! # Left out
+//!
+//! Which fields count and which parts are masked is fixed here to the default; rules that choose will
+//! bring their choice along.
+
+use std::{
+    fmt,
+    hash::{BuildHasher, RandomState},
+    net::IpAddr,
+    sync::OnceLock,
+};
+
+use foldhash::{SharedSeed, quality::SeedableRandomState};
+use siphasher::sip128::SipHasher24;
+
+use crate::parse::{Format, Message, Pri};
 
 /// What is compared: the identity's octets, and a seeded hash of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity<'a> {
-    /// Hash of `octets` under this run's seed.
+    /// Hash of `octets` under this run's key.
     pub hash: u64,
-    /// The identity itself (`exact`), or 16 octets of keyed pseudo-random function of it (`compact`).
+    /// The identity itself (`exact`), or 16 octets of a keyed pseudo-random function of it
+    /// (`compact`).
     pub octets: &'a [u8],
+}
+
+/// How identities are kept and compared.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum IdentityKind {
+    /// By all their octets.
+    #[default]
+    Exact,
+    /// By 128 bits of a keyed pseudo-random function: two different messages are taken for one with a
+    /// probability of 2^-128 a pair, and nobody who does not know the key can find such a pair.
+    Compact,
+}
+
+/// Who sent a frame, as far as identity goes: an address without its port, or somebody on this host.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Sender {
+    /// A peer address; IPv4-mapped IPv6 is normalised.
+    Address(IpAddr),
+    /// A peer of a Unix socket.
+    Local,
+}
+
+impl Sender {
+    /// The sender at `address`.
+    #[must_use]
+    pub const fn at(address: IpAddr) -> Self {
+        Self::Address(address.to_canonical())
+    }
+}
+
+impl fmt::Display for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Local => f.write_str("local"),
+        }
+    }
+}
+
+/// The key of this run, drawn at start.
+#[derive(Clone, Debug)]
+pub struct Key {
+    hash: SeedableRandomState,
+    prf: SipHasher24,
+}
+
+impl Key {
+    /// A key from the operating system's random numbers.
+    #[must_use]
+    pub fn random() -> Self {
+        static SHARED: OnceLock<SharedSeed> = OnceLock::new();
+        // A RandomState is keyed with random numbers from the operating system.
+        let random = || RandomState::new().hash_one(0);
+        let shared = SHARED.get_or_init(|| SharedSeed::from_u64(random()));
+        Self {
+            hash: SeedableRandomState::with_seed(random(), shared),
+            prf: SipHasher24::new_with_keys(random(), random()),
+        }
+    }
+
+    /// The key made of this number, the same in every run: for tests and benchmarks.
+    #[must_use]
+    pub fn from_seed(seed: u64) -> Self {
+        Self {
+            hash: SeedableRandomState::with_seed(seed, SharedSeed::global_fixed()),
+            prf: SipHasher24::new_with_keys(seed, !seed),
+        }
+    }
+
+    fn hash(&self, octets: &[u8]) -> u64 {
+        self.hash.hash_one(octets)
+    }
+}
+
+/// Writes identities, one at a time, into a buffer of its own.
+#[derive(Clone, Debug)]
+pub struct Identifier<'k> {
+    key: &'k Key,
+    kind: IdentityKind,
+    octets: Vec<u8>,
+}
+
+impl<'k> Identifier<'k> {
+    /// An identifier under `key`.
+    #[must_use]
+    pub const fn new(key: &'k Key, kind: IdentityKind) -> Self {
+        Self { key, kind, octets: Vec::new() }
+    }
+
+    /// The identity of `message` as `sender` sent it. Valid until the next call.
+    pub fn identify(&mut self, message: &Message<'_>, sender: Sender) -> Identity<'_> {
+        self.octets.clear();
+        self.write(message, sender);
+        match self.kind {
+            IdentityKind::Exact => {
+                Identity { hash: self.key.hash(&self.octets), octets: &self.octets }
+            }
+            IdentityKind::Compact => {
+                let digest = self.key.prf.hash(&self.octets);
+                self.octets.clear();
+                self.octets.extend_from_slice(&digest.as_bytes());
+                Identity { hash: digest.as_u64().0, octets: &self.octets }
+            }
+        }
+    }
+
+    fn write(&mut self, message: &Message<'_>, sender: Sender) {
+        if message.format == Format::Unparsed {
+            self.octets.extend_from_slice(&[KIND_UNPARSED, message.pri.map_or(NO_PRI, Pri::prival)]);
+            self.write_sender(sender);
+        } else {
+            self.octets.extend_from_slice(&[KIND_PARSED, message.pri_or_default().prival()]);
+            match message.hostname() {
+                Some(hostname) => self.write_field(hostname),
+                None => self.write_sender(sender),
+            }
+            self.write_field(message.app_name().unwrap_or_default());
+            self.write_field(message.msgid().unwrap_or_default());
+            self.write_structured_data(message);
+        }
+        self.octets.extend_from_slice(message.msg());
+    }
+
+    fn write_field(&mut self, field: &[u8]) {
+        let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
+        self.octets.extend_from_slice(&length.to_le_bytes());
+        self.octets.extend_from_slice(field);
+    }
+
+    /// A length that no HOSTNAME has says that a sender stands in: a host that calls itself by the
+    /// octets of an address is another one than the host at that address.
+    fn write_sender(&mut self, sender: Sender) {
+        match sender {
+            Sender::Address(IpAddr::V4(v4)) => {
+                self.octets.extend_from_slice(&SENDER_IPV4.to_le_bytes());
+                self.octets.extend_from_slice(&v4.octets());
+            }
+            Sender::Address(IpAddr::V6(v6)) => {
+                self.octets.extend_from_slice(&SENDER_IPV6.to_le_bytes());
+                self.octets.extend_from_slice(&v6.octets());
+            }
+            Sender::Local => self.octets.extend_from_slice(&SENDER_LOCAL.to_le_bytes()),
+        }
+    }
+
+    fn write_structured_data(&mut self, message: &Message<'_>) {
+        let length_at = self.octets.len();
+        self.octets.extend_from_slice(&0_u32.to_le_bytes());
+        if message.structured_data().is_none() {
+            return;
+        }
+        for element in message.sd_elements() {
+            if !TRANSMISSION_SD_IDS.contains(&element.sd_id) {
+                self.octets.extend_from_slice(element.octets);
+            }
+        }
+        let written = self.octets.len() - length_at - size_of::<u32>();
+        let length = u32::try_from(written).unwrap_or(u32::MAX).to_le_bytes();
+        if let Some(place) = self.octets.get_mut(length_at..length_at + length.len()) {
+            place.copy_from_slice(&length);
+        }
+    }
+}
+
+/// SD-IDs that describe the transmission, not the event (RFC 5424 7.1 to 7.3).
+const TRANSMISSION_SD_IDS: [&[u8]; 3] = [b"timeQuality", b"meta", b"origin"];
+
+const KIND_PARSED: u8 = 0;
+const KIND_UNPARSED: u8 = 1;
+
+/// Not a PRIVAL: an unparsed frame without a valid PRI.
+const NO_PRI: u8 = 255;
+
+/// Lengths that no field has, because no frame is that long.
+const SENDER_IPV4: u32 = u32::MAX;
+const SENDER_IPV6: u32 = u32::MAX - 1;
+const SENDER_LOCAL: u32 = u32::MAX - 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Sender = Sender::Address(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)));
+    const B: Sender = Sender::Address(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2)));
+
+    fn identity(kind: IdentityKind, frame: &[u8], sender: Sender) -> Vec<u8> {
+        let key = Key::from_seed(1);
+        let mut identifier = Identifier::new(&key, kind);
+        identifier.identify(&Message::parse(frame), sender).octets.to_vec()
+    }
+
+    #[track_caller]
+    fn check(one: (&[u8], Sender), other: (&[u8], Sender), same: bool) {
+        for kind in [IdentityKind::Exact, IdentityKind::Compact] {
+            let equal = identity(kind, one.0, one.1) == identity(kind, other.0, other.1);
+            assert_eq!(
+                equal,
+                same,
+                "{kind:?}: {} | {}",
+                one.0.escape_ascii(),
+                other.0.escape_ascii()
+            );
+        }
+    }
+
+    #[test]
+    fn what_moves_with_every_copy_does_not_count() {
+        let cases: &[(&[u8], &[u8])] = &[
+            (
+                b"<13>Mar  1 10:00:00 h app[1]: text",
+                b"<13>Mar  2 11:11:11 h app[2]: text\n",
+            ),
+            (
+                b"<13>1 2026-03-01T10:00:00Z h a 1 - - text",
+                b"<13>1 2026-03-02T10:00:00Z h a 2 - - text\r\n",
+            ),
+            (
+                b"<13>1 - h a 1 - [timeQuality tzKnown=\"1\"] text",
+                b"<13>1 - h a 1 - [meta sequenceId=\"7\"][origin ip=\"192.0.2.1\"] text",
+            ),
+            (b"<13>1 - h a 1 - [timeQuality tzKnown=\"1\"] text", b"<13>1 - h a 1 - - text"),
+            (b"<13>1 - h a 1 - - \xEF\xBB\xBFtext", b"<13>1 - h a 1 - - text"),
+            (
+                b"<189>237: *Mar  1 18:46:11: %SYS-5-CONFIG_I: Configured",
+                b"<189>238: .Mar  1 18:46:12: %SYS-5-CONFIG_I: Configured",
+            ),
+            (b"<999>text", b"<999>text\0"),
+            (b"text", b"<13>text"),
+        ];
+        for (one, other) in cases {
+            check((one, A), (other, A), true);
+        }
+    }
+
+    #[test]
+    fn what_says_something_else_counts() {
+        let cases: &[(&[u8], &[u8])] = &[
+            (b"<13>Mar  1 10:00:00 h app: text", b"<12>Mar  1 10:00:00 h app: text"),
+            (b"<13>Mar  1 10:00:00 h app: text", b"<21>Mar  1 10:00:00 h app: text"),
+            (b"<13>Mar  1 10:00:00 h app: text", b"<13>Mar  1 10:00:00 i app: text"),
+            (b"<13>Mar  1 10:00:00 h app: text", b"<13>Mar  1 10:00:00 h apq: text"),
+            (b"<13>Mar  1 10:00:00 h app: text", b"<13>Mar  1 10:00:00 h app: texT"),
+            (b"<13>Mar  1 10:00:00 h app: text", b"<13>Mar  1 10:00:00 h app: tex\xFF"),
+            (b"<13>Mar  1 10:00:00 h app: te\0xt", b"<13>Mar  1 10:00:00 h app: te\0\0xt"),
+            (b"<13>1 - h a 1 - - text", b"<13>1 - h a 1 x - text"),
+            (b"<13>1 - h a 1 - [x@1 a=\"1\"] text", b"<13>1 - h a 1 - [x@1 a=\"2\"] text"),
+            (b"<13>1 - h a 1 - [meta a=\"1\"] text", b"<13>1 - h a 1 - [metb a=\"1\"] text"),
+            (b"<13>1 - ab c - - - text", b"<13>1 - a bc - - - text"),
+            (b"<999>text", b"<998>text"),
+            (b"<13>1 broken", b"<14>1 broken"),
+        ];
+        for (one, other) in cases {
+            check((one, A), (other, A), false);
+        }
+    }
+
+    #[test]
+    fn the_sender_stands_in_for_a_missing_hostname_only() {
+        check((b"<13>app: text", A), (b"<13>app: text", B), false);
+        check((b"<13>app: text", A), (b"<13>app: text", Sender::Local), false);
+        check((b"<13>1 - - a 1 - - text", A), (b"<13>1 - - a 1 - - text", B), false);
+        check((b"<999>text", A), (b"<999>text", B), false);
+        check((b"<13>1 - h a 1 - - text", A), (b"<13>1 - h a 1 - - text", B), true);
+    }
+
+    #[test]
+    fn a_mapped_ipv4_address_is_that_address() {
+        let mapped = Sender::at("::ffff:192.0.2.1".parse().unwrap());
+        assert_eq!(mapped, A);
+    }
+
+    #[test]
+    fn two_messages_that_differ_beyond_64_kib_are_two() {
+        let mut long = b"<13>Mar  1 10:00:00 h app: ".to_vec();
+        long.resize(long.len() + 70_000, b'x');
+        let mut other = long.clone();
+        *other.last_mut().unwrap() = b'y';
+        check((&long, A), (&other, A), false);
+    }
+
+    #[test]
+    fn another_run_hashes_otherwise() {
+        let message = Message::parse(b"<13>app: text");
+        let hash = |key: Key, kind| Identifier::new(&key, kind).identify(&message, A).hash;
+        for kind in [IdentityKind::Exact, IdentityKind::Compact] {
+            assert_ne!(hash(Key::random(), kind), hash(Key::random(), kind));
+            assert_eq!(
+                hash(Key::from_seed(1), kind),
+                hash(Key::from_seed(1), kind)
+            );
+        }
+    }
 }

@@ -1,0 +1,232 @@
+//! A chunk: the survivors of one batch, side by side, each followed by an LF.
+//!
+//! ```text
+//! octets   <13>...first survivor\n<13>...second\n<13>...third\n
+//! entries                       ^0             ^1            ^2    where each ends, what it is
+//! ```
+//!
+//! # Guarantees
+//!
+//! - The octets of an entry are exactly what was received.
+//! - While [`Chunk::is_plain`] holds, the octets as they lie are already the wire form of LF framing: no
+//!   entry contains an LF or NUL or ends in a trailing terminator.
+//! - Entries leave from the front, in order.
+//!
+//! # Left out
+//!
+//! Bounds: whoever fills a chunk decides when it is full.
+
+use crate::dedup::Claim;
+
+/// What an entry is, and what is owed if it is lost.
+#[derive(Clone, Copy, Debug)]
+pub enum Entry {
+    /// A received frame. The claim reopens its window if it has to be dropped (law 7).
+    Survivor(Option<Claim>),
+    /// A summary of our own, reporting this many frames.
+    Summary(u64),
+}
+
+/// Survivors and summaries on their way to an upstream.
+#[derive(Debug, Default)]
+pub struct Chunk {
+    octets: Vec<u8>,
+    /// End of each entry in `octets`, its LF excluded, and what it is. Ascending.
+    entries: Vec<(usize, Entry)>,
+    /// Entries before this one are done with.
+    head: usize,
+    /// Entries before this one were counted as forwarded: they are here to be sent again.
+    counted: usize,
+    /// Some entry needs rewriting for LF framing.
+    rewrites: bool,
+}
+
+impl Chunk {
+    /// Appends `frame`.
+    pub fn push(&mut self, frame: &[u8], entry: Entry) {
+        let ends_in_terminator = frame.last().is_some_and(|octet| is_terminator(*octet));
+        self.rewrites |= ends_in_terminator || memchr::memchr2(b'\n', 0, frame).is_some();
+        self.octets.extend_from_slice(frame);
+        self.close(entry);
+    }
+
+    /// Appends what `write` writes, if it says that it wrote something.
+    pub fn push_with(&mut self, entry: Entry, write: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
+        let start = self.octets.len();
+        if !write(&mut self.octets) {
+            self.octets.truncate(start);
+            return false;
+        }
+        let frame = self.octets.get(start..).unwrap_or_default();
+        self.rewrites |= memchr::memchr2(b'\n', 0, frame).is_some();
+        self.close(entry);
+        true
+    }
+
+    fn close(&mut self, entry: Entry) {
+        self.entries.push((self.octets.len(), entry));
+        self.octets.push(b'\n');
+    }
+
+    /// True if no entry is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.head == self.entries.len()
+    }
+
+    /// Entries left.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len() - self.head
+    }
+
+    /// Octets that the chunk keeps in memory.
+    #[must_use]
+    pub fn footprint(&self) -> usize {
+        self.octets.capacity() + self.entries.capacity() * size_of::<(usize, Entry)>()
+    }
+
+    /// Gives back what was reserved and not used.
+    pub fn shrink(&mut self) {
+        self.octets.shrink_to_fit();
+        self.entries.shrink_to_fit();
+    }
+
+    /// Octets of an entry in a chunk beside the frame itself: its LF and its bookkeeping.
+    pub const ENTRY_OVERHEAD_OCTETS: usize = size_of::<(usize, Entry)>() + 1;
+
+    /// True if [`Chunk::octets`] is the wire form of LF framing.
+    #[must_use]
+    pub const fn is_plain(&self) -> bool {
+        !self.rewrites
+    }
+
+    /// The octets of the entries left, each followed by an LF.
+    #[must_use]
+    pub fn octets(&self) -> &[u8] {
+        self.octets.get(self.start_of(self.head)..).unwrap_or_default()
+    }
+
+    /// The entries left, first to last: octets, what it is, and whether it was counted as forwarded.
+    pub fn entries(&self) -> impl Iterator<Item = (&[u8], Entry, bool)> {
+        (self.head..self.entries.len()).filter_map(|index| {
+            let (end, entry) = *self.entries.get(index)?;
+            let frame = self.octets.get(self.start_of(index)..end)?;
+            Some((frame, entry, index < self.counted))
+        })
+    }
+
+    /// The first `count` of the entries left are done with.
+    pub fn advance(&mut self, count: usize) {
+        self.head = (self.head + count).min(self.entries.len());
+        self.counted = self.counted.max(self.head);
+    }
+
+    /// The first `count` of the entries left were forwarded: they are counted, and stay.
+    pub fn count_forwarded(&mut self, count: usize) {
+        self.counted = self.counted.max((self.head + count).min(self.entries.len()));
+    }
+
+    /// Takes off the front what fits into `footprint` octets, as a chunk of its own.
+    #[must_use]
+    pub fn split_front(&mut self, footprint: usize) -> Self {
+        let mut front = Self::default();
+        let mut room = footprint;
+        let mut taken = 0;
+        for (frame, entry, _) in self.entries() {
+            let need = frame.len() + Self::ENTRY_OVERHEAD_OCTETS;
+            if need > room {
+                break;
+            }
+            room -= need;
+            front.push(frame, entry);
+            taken += 1;
+        }
+        self.advance(taken);
+        front.shrink();
+        front
+    }
+
+    /// Takes the first entry off, as a chunk of its own.
+    #[must_use]
+    pub fn split_first(&mut self) -> Self {
+        let first = self.entries().next().map_or(0, |(frame, _, _)| frame.len());
+        self.split_front(first + Self::ENTRY_OVERHEAD_OCTETS)
+    }
+
+    fn start_of(&self, index: usize) -> usize {
+        match index.checked_sub(1).and_then(|before| self.entries.get(before)) {
+            Some((end, _)) => end + 1,
+            None => 0,
+        }
+    }
+}
+
+/// An octet that ends a message on some transport and is no part of its text.
+#[must_use]
+pub const fn is_terminator(octet: u8) -> bool {
+    matches!(octet, b'\r' | b'\n' | 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(frames: &[&[u8]]) -> Chunk {
+        let mut chunk = Chunk::default();
+        for frame in frames {
+            chunk.push(frame, Entry::Survivor(None));
+        }
+        chunk
+    }
+
+    fn frames(chunk: &Chunk) -> Vec<&[u8]> {
+        chunk.entries().map(|(frame, _, _)| frame).collect()
+    }
+
+    #[test]
+    fn a_chunk_of_plain_lines_is_its_own_wire_form() {
+        let mut lines = chunk(&[b"one", b"two"]);
+        assert!(lines.is_plain());
+        assert_eq!(lines.octets(), b"one\ntwo\n");
+        lines.advance(1);
+        assert_eq!(lines.octets(), b"two\n");
+        assert_eq!(frames(&lines), [b"two"]);
+    }
+
+    #[test]
+    fn a_frame_with_a_terminator_inside_or_behind_is_not_plain() {
+        for frame in [&b"a\nb"[..], b"a\0b", b"a\r", b"a\n", b"a\0"] {
+            assert!(!chunk(&[frame]).is_plain(), "{}", frame.escape_ascii());
+        }
+        assert!(chunk(&[b"a\rb", b""]).is_plain());
+    }
+
+    #[test]
+    fn splitting_keeps_every_frame_once_and_in_order() {
+        let all: &[&[u8]] = &[b"aa", b"bb", b"cc"];
+        let each = 2 + Chunk::ENTRY_OVERHEAD_OCTETS;
+        for room in 0..=4 * each {
+            let mut rest = chunk(all);
+            let front = rest.split_front(room);
+            assert_eq!(front.len(), (room / each).min(3));
+            assert_eq!([frames(&front), frames(&rest)].concat(), all);
+        }
+    }
+
+    #[test]
+    fn counted_entries_stay_to_be_sent_again() {
+        let mut lines = chunk(&[b"one", b"two", b"three"]);
+        lines.count_forwarded(2);
+        assert_eq!(
+            lines.entries().map(|(_, _, counted)| counted).collect::<Vec<_>>(),
+            [true, true, false]
+        );
+        lines.advance(1);
+        assert_eq!(lines.len(), 2);
+        assert_eq!(
+            lines.entries().map(|(_, _, counted)| counted).collect::<Vec<_>>(),
+            [true, false]
+        );
+    }
+}

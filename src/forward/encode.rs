@@ -1,0 +1,177 @@
+//! Encoding: entries of a chunk in, the octets that an upstream gets out (RFC 6587, RFC 5426).
+//!
+//! # Guarantees
+//!
+//! - Octet counting (RFC 6587 3.4.1) and datagrams leave a frame as it came.
+//! - LF framing (RFC 6587 3.4.2) drops trailing terminators and replaces an LF or NUL inside, which would
+//!   cut the frame in two; each such frame is counted as rewritten.
+//! - A chunk that is its own wire form is not copied.
+//!
+//! # Left out
+//!
+//! Writing.
+
+use std::borrow::Cow;
+
+use crate::{
+    chunk::{Chunk, is_terminator},
+    config::{LineBreaks, OutputFraming},
+};
+
+/// Encodes chunks for one stream upstream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Encoder {
+    /// The framing of the upstream.
+    pub framing: OutputFraming,
+    /// What happens to line breaks inside a frame.
+    pub line_breaks: LineBreaks,
+}
+
+impl Encoder {
+    /// The wire form of what is left of `chunk`, and how many frames had to be rewritten.
+    #[must_use]
+    pub fn encode<'a>(&self, chunk: &'a Chunk) -> (Cow<'a, [u8]>, u64) {
+        if self.framing == OutputFraming::Lf && chunk.is_plain() {
+            return (Cow::Borrowed(chunk.octets()), 0);
+        }
+        let mut wire = Vec::with_capacity(chunk.octets().len() + chunk.len() * 8);
+        let mut rewritten = 0;
+        for (frame, _, _) in chunk.entries() {
+            match self.framing {
+                OutputFraming::OctetCounting => {
+                    wire.extend_from_slice(itoa::Buffer::new().format(frame.len()).as_bytes());
+                    wire.push(b' ');
+                    wire.extend_from_slice(frame);
+                }
+                OutputFraming::Lf => {
+                    rewritten += u64::from(self.write_line(&mut wire, trimmed(frame)));
+                }
+            }
+        }
+        (Cow::Owned(wire), rewritten)
+    }
+
+    /// Octets that `frame` takes on the wire.
+    #[must_use]
+    pub fn wire_octets(&self, frame: &[u8]) -> usize {
+        match self.framing {
+            OutputFraming::OctetCounting => {
+                itoa::Buffer::new().format(frame.len()).len() + 1 + frame.len()
+            }
+            OutputFraming::Lf => {
+                let line = trimmed(frame);
+                let breaks = match self.line_breaks {
+                    LineBreaks::Space => 0,
+                    LineBreaks::Escape => memchr::memchr2_iter(b'\n', 0, line).count(),
+                };
+                line.len() + breaks * 3 + 1
+            }
+        }
+    }
+
+    /// Octets that what is left of `chunk` takes on the wire.
+    #[must_use]
+    pub fn chunk_octets(&self, chunk: &Chunk) -> usize {
+        if self.framing == OutputFraming::Lf && chunk.is_plain() {
+            return chunk.octets().len();
+        }
+        chunk.entries().map(|(frame, _, _)| self.wire_octets(frame)).sum()
+    }
+
+    /// How many of the entries left in `chunk` lie wholly within its first `wire_octets` octets.
+    #[must_use]
+    pub fn whole_entries(&self, chunk: &Chunk, wire_octets: usize) -> usize {
+        let mut end = 0;
+        chunk
+            .entries()
+            .take_while(|(frame, _, _)| {
+                end += self.wire_octets(frame);
+                end <= wire_octets
+            })
+            .count()
+    }
+
+    fn write_line(self, wire: &mut Vec<u8>, line: &[u8]) -> bool {
+        let mut at = 0;
+        for found in memchr::memchr2_iter(b'\n', 0, line) {
+            wire.extend_from_slice(line.get(at..found).unwrap_or_default());
+            let replacement: &[u8] = match (self.line_breaks, line.get(found)) {
+                (LineBreaks::Space, _) => b" ",
+                (LineBreaks::Escape, Some(b'\n')) => b"#012",
+                (LineBreaks::Escape, _) => b"#000",
+            };
+            wire.extend_from_slice(replacement);
+            at = found + 1;
+        }
+        wire.extend_from_slice(line.get(at..).unwrap_or_default());
+        wire.push(b'\n');
+        at > 0
+    }
+}
+
+/// `frame` without trailing CR, LF and NUL.
+fn trimmed(frame: &[u8]) -> &[u8] {
+    let end = frame.iter().rposition(|octet| !is_terminator(*octet)).map_or(0, |last| last + 1);
+    frame.get(..end).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::Entry;
+
+    #[track_caller]
+    fn check(
+        framing: OutputFraming,
+        line_breaks: LineBreaks,
+        frames: &[&[u8]],
+        wire: &[u8],
+        rewritten: u64,
+    ) {
+        let encoder = Encoder { framing, line_breaks };
+        let mut chunk = Chunk::default();
+        for frame in frames {
+            chunk.push(frame, Entry::Survivor(None));
+        }
+        let (encoded, count) = encoder.encode(&chunk);
+        assert_eq!(encoded.escape_ascii().to_string(), wire.escape_ascii().to_string());
+        assert_eq!(count, rewritten);
+        let octets: usize = frames.iter().map(|frame| encoder.wire_octets(frame)).sum();
+        assert_eq!(octets, wire.len(), "the length is known without encoding");
+        for cut in 0..=wire.len() {
+            let whole = encoder.whole_entries(&chunk, cut);
+            let sum: usize =
+                frames.iter().take(whole).map(|frame| encoder.wire_octets(frame)).sum();
+            assert!(sum <= cut);
+            if let Some(next) = frames.get(whole) {
+                assert!(sum + encoder.wire_octets(next) > cut);
+            }
+        }
+    }
+
+    #[test]
+    fn plain_lines_are_sent_as_they_lie() {
+        use LineBreaks::Space;
+        use OutputFraming::Lf;
+        check(Lf, Space, &[b"one", b"tw\ro", b""], b"one\ntw\ro\n\n", 0);
+        let mut chunk = Chunk::default();
+        chunk.push(b"one", Entry::Survivor(None));
+        let encoder = Encoder { framing: Lf, line_breaks: Space };
+        assert!(matches!(encoder.encode(&chunk), (Cow::Borrowed(_), 0)));
+    }
+
+    #[test]
+    fn a_line_break_inside_never_cuts_a_frame_in_two() {
+        use OutputFraming::Lf;
+        let frames: &[&[u8]] = &[b"a\nb\0c\r\n\0", b"plain", b"\n\n"];
+        check(Lf, LineBreaks::Space, frames, b"a b c\nplain\n\n", 1);
+        check(Lf, LineBreaks::Escape, frames, b"a#012b#000c\nplain\n\n", 1);
+    }
+
+    #[test]
+    fn octet_counting_leaves_every_octet_alone() {
+        use OutputFraming::OctetCounting;
+        let frames: &[&[u8]] = &[b"a\nb\0c\r\n\0", b"", b"0123456789"];
+        check(OctetCounting, LineBreaks::Space, frames, b"8 a\nb\0c\r\n\x000 10 0123456789", 0);
+    }
+}

@@ -1,0 +1,644 @@
+//! Forwarding: survivors from the queue to the upstream in charge.
+//!
+//! ```text
+//! outbox ──batch──▶ [ in hand ] ──write──▶ upstream in charge        (the first of the list that is up)
+//!                        ▲                    │
+//!                        └── sent again ◀── [ replay ring ]          what the peer may not have read
+//! ```
+//!
+//! # Guarantees
+//!
+//! - One upstream is in charge at a time; frames leave for it in the order of the queue. When it is
+//!   lost the next of the list that answers takes over, and charge returns up the list.
+//! - A frame is counted as forwarded once, when the last of its octets was taken by the kernel (or the
+//!   file); a frame broken off half-way is sent again whole on the next connection.
+//! - Plain TCP has no acknowledgement, so what was written is kept in the replay ring. After an orderly
+//!   close what the peer's kernel had not acknowledged is sent again; after a reset, a time-out or any
+//!   error also as much as its process may not have read: twice the window it advertised, at least
+//!   256 KiB, at most `replay_max`. What is sent twice is counted as replayed.
+//! - Whatever has to be dropped is counted with its reason and reopens its window.
+//!
+//! # Left out
+//!
+//! What the peer's process read and then lost: only a protocol with acknowledgements covers that.
+
+mod encode;
+mod outbox;
+mod ring;
+mod upstream;
+
+use std::{borrow::Cow, collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+
+use tokio::{select, sync::watch, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use self::{
+    ring::ReplayRing,
+    upstream::{BrokenOff, Connection, Sent},
+};
+pub use self::{encode::Encoder, outbox::Outbox, upstream::UpstreamError};
+use crate::{
+    backoff::Backoff,
+    chunk::Chunk,
+    clock::Clock,
+    config::{ForwardConfig, UpstreamConfig, UpstreamUrl, WhenFull},
+    failover::Failover,
+    ledger::Ledger,
+    metrics::{DropReason, FrameErrorReason, Metrics, UpstreamMetrics},
+};
+
+/// The door to forwarding: takes chunks from everybody who has some.
+#[derive(Debug)]
+pub struct Delivery {
+    outbox: Arc<Outbox>,
+    ledger: Arc<Ledger>,
+    config: watch::Receiver<Arc<ForwardConfig>>,
+}
+
+impl Delivery {
+    /// A door to `outbox`; the receiver's current value says what happens when it is full.
+    #[must_use]
+    pub const fn new(
+        outbox: Arc<Outbox>,
+        ledger: Arc<Ledger>,
+        config: watch::Receiver<Arc<ForwardConfig>>,
+    ) -> Self {
+        Self { outbox, ledger, config }
+    }
+
+    /// The ledger in which dropped chunks are counted.
+    #[must_use]
+    pub const fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// Hands over `chunk`, whose survivors are counted as queued already. When the queue is full this
+    /// waits or drops, as configured.
+    pub async fn deliver(&self, chunk: Chunk) {
+        if chunk.is_empty() {
+            return;
+        }
+        let when_full = self.config.borrow().when_full;
+        for lost in self.outbox.push(chunk, when_full).await {
+            self.drop_chunk(&lost).await;
+        }
+    }
+
+    async fn drop_chunk(&self, lost: &Chunk) {
+        let reason = self.reason();
+        if let Some(summaries) = self.ledger.dropped(lost, reason) {
+            // The reports of what was held back under dropped survivors get what room there is.
+            for lost in self.outbox.push(summaries, WhenFull::DropNewest).await {
+                self.ledger.dropped(&lost, self.reason());
+            }
+        }
+    }
+
+    fn reason(&self) -> DropReason {
+        if self.outbox.is_closed() { DropReason::Shutdown } else { DropReason::QueueFull }
+    }
+}
+
+/// Moves chunks from the queue to the upstream in charge.
+#[derive(Debug)]
+pub struct Forwarder {
+    outbox: Arc<Outbox>,
+    ledger: Arc<Ledger>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    changes: watch::Receiver<Arc<ForwardConfig>>,
+    config: Arc<ForwardConfig>,
+    upstreams: Vec<Upstream>,
+    failover: Failover,
+    active: Option<Active>,
+    /// To be sent before anything from the queue: broken off, or sent again.
+    pending: VecDeque<Chunk>,
+    /// Nothing waits any more once this is cancelled.
+    cut_off: CancellationToken,
+}
+
+/// One upstream of the list.
+#[derive(Debug)]
+struct Upstream {
+    config: UpstreamConfig,
+    metrics: Arc<UpstreamMetrics>,
+    /// Its loss was logged; the next attempts are not.
+    lost: bool,
+}
+
+/// The upstream in charge and the connection to it.
+#[derive(Debug)]
+struct Active {
+    index: usize,
+    connection: Connection,
+    encoder: Encoder,
+    ring: ReplayRing,
+}
+
+/// Why [`Forwarder::run`] ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardEnded {
+    /// The only way out is gone for good.
+    #[error("no upstream is left")]
+    NoUpstream(#[source] UpstreamError),
+}
+
+/// What the main loop does next.
+enum Next {
+    Continue,
+    Reload,
+    Done,
+}
+
+type Probe = Pin<Box<dyn Future<Output = (usize, Result<Connection, UpstreamError>)> + Send>>;
+
+impl Forwarder {
+    /// A forwarder that empties `outbox` into the upstreams that `changes` names, until the outbox is
+    /// closed and empty or `cut_off` is cancelled.
+    #[must_use]
+    pub fn new(
+        outbox: Arc<Outbox>,
+        ledger: Arc<Ledger>,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+        mut changes: watch::Receiver<Arc<ForwardConfig>>,
+        cut_off: CancellationToken,
+    ) -> Self {
+        let config = Arc::clone(&changes.borrow_and_update());
+        let mut forwarder = Self {
+            outbox,
+            ledger,
+            metrics,
+            clock,
+            changes,
+            config,
+            upstreams: Vec::new(),
+            failover: Failover::new(Vec::new()),
+            active: None,
+            pending: VecDeque::new(),
+            cut_off,
+        };
+        forwarder.set_upstreams();
+        forwarder
+    }
+
+    /// Forwards until there is nothing left to forward, and ends the connection in order.
+    ///
+    /// # Errors
+    ///
+    /// [`ForwardEnded::NoUpstream`] if standard output was the only upstream and was closed; what
+    /// was queued is counted as dropped then.
+    pub async fn run(mut self) -> Result<(), ForwardEnded> {
+        let mut probe: Option<Probe> = None;
+        let result = loop {
+            let next = if self.active.is_some() {
+                self.forward(&mut probe).await
+            } else {
+                probe = None;
+                self.connect().await
+            };
+            match next {
+                Ok(Next::Continue) => {}
+                Ok(Next::Reload) => {
+                    probe = None;
+                    self.reload().await;
+                }
+                Ok(Next::Done) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        self.end().await;
+        result
+    }
+
+    /// One step while no upstream is in charge.
+    async fn connect(&mut self) -> Result<Next, ForwardEnded> {
+        let now = self.clock.now();
+        let Some(index) = self.failover.due(now) else {
+            let wait = self.failover.next_due().map_or(Duration::MAX, |due| due.since(now));
+            return Ok(select! {
+                biased;
+                () = self.cut_off.cancelled() => Next::Done,
+                changed = self.changes.changed() => Self::changed(changed.is_ok()),
+                () = self.outbox.drained(), if self.nothing_owed() => Next::Done,
+                () = sleep(wait.max(WAIT_MIN)) => Next::Continue,
+            });
+        };
+        let upstream = self.upstreams[index].config.clone();
+        let opened = select! {
+            biased;
+            () = self.cut_off.cancelled() => return Ok(Next::Done),
+            changed = self.changes.changed() => return Ok(Self::changed(changed.is_ok())),
+            opened = Connection::open(&upstream, &self.config) => opened,
+        };
+        match opened {
+            Ok(connection) => self.take_charge(index, connection),
+            Err(error) => self.failed(index, error)?,
+        }
+        Ok(Next::Continue)
+    }
+
+    /// One step while an upstream is in charge.
+    async fn forward(&mut self, probe: &mut Option<Probe>) -> Result<Next, ForwardEnded> {
+        let now = self.clock.now();
+        if probe.is_none()
+            && let Some(index) = self.failover.due(now)
+        {
+            let upstream = self.upstreams[index].config.clone();
+            let config = Arc::clone(&self.config);
+            *probe = Some(Box::pin(async move {
+                (index, Connection::open(&upstream, &config).await)
+            }));
+        }
+        let wait = match self.failover.next_due() {
+            Some(due) if probe.is_none() => due.since(now).max(WAIT_MIN),
+            _ => Duration::MAX,
+        };
+        let Some(active) = &mut self.active else { return Ok(Next::Continue) };
+        let batch = select! {
+            biased;
+            () = self.cut_off.cancelled() => return Ok(Next::Done),
+            changed = self.changes.changed() => return Ok(Self::changed(changed.is_ok())),
+            error = active.connection.lost() => {
+                self.lost(Vec::new(), 0, error)?;
+                return Ok(Next::Continue);
+            }
+            (index, opened) = poll_probe(probe) => {
+                *probe = None;
+                match opened {
+                    Ok(connection) => self.switch_to(index, connection).await?,
+                    Err(error) => self.failed(index, error)?,
+                }
+                return Ok(Next::Continue);
+            }
+            batch = next_batch(&mut self.pending, &self.outbox) => batch,
+            () = sleep(wait) => return Ok(Next::Continue),
+        };
+        let Some(batch) = batch else { return Ok(Next::Done) };
+        self.send(batch).await?;
+        Ok(Next::Continue)
+    }
+
+    /// Sends `batch` to the upstream in charge and counts what became of it.
+    async fn send(&mut self, mut batch: Vec<Chunk>) -> Result<(), ForwardEnded> {
+        let Some(active) = &mut self.active else {
+            self.pending.extend(batch);
+            return Ok(());
+        };
+        let encoder = active.encoder;
+        let sent = match &mut active.connection {
+            Connection::Stream(stream) => {
+                let (wire, rewritten) = encode(encoder, &batch);
+                self.metrics.frames.rewritten.add(rewritten);
+                let parts: Vec<&[u8]> = wire.iter().map(AsRef::as_ref).collect();
+                let sent = stream.send(&parts, &self.cut_off).await;
+                let limit = stream.unread_octets_max().max(REPLAY_MIN).min(self.config.replay_max);
+                active.ring.set_limit(limit);
+                sent
+            }
+            Connection::Blocking(blocking) => {
+                let (wire, rewritten) = encode(encoder, &batch);
+                self.metrics.frames.rewritten.add(rewritten);
+                let wire = match wire.as_slice() {
+                    [one] => one.to_vec(),
+                    parts => parts.concat(),
+                };
+                let whole = |taken| whole_octets(encoder, &batch, taken);
+                select! {
+                    biased;
+                    sent = blocking.send(wire, whole) => sent,
+                    () = self.cut_off.cancelled() => {
+                        Err(BrokenOff { taken: 0, error: UpstreamError::CutOff })
+                    }
+                }
+            }
+            Connection::Datagram(_) => return self.send_datagrams(batch).await,
+        };
+        match sent {
+            Ok(()) => {
+                let upstream = &mut self.upstreams[active.index];
+                for mut chunk in batch.drain(..) {
+                    let entries = chunk.len();
+                    upstream.metrics.frames.add(entries as u64);
+                    upstream.metrics.octets.add(encoder.chunk_octets(&chunk) as u64);
+                    self.ledger.forwarded(&mut chunk, entries);
+                    if matches!(active.connection, Connection::Stream(_)) {
+                        active.ring.push(chunk, encoder);
+                    }
+                }
+                self.failover.proved(active.index);
+                Ok(())
+            }
+            Err(BrokenOff { taken, error }) => self.lost(batch, taken, error),
+        }
+    }
+
+    async fn send_datagrams(&mut self, batch: Vec<Chunk>) -> Result<(), ForwardEnded> {
+        let mut batch = VecDeque::from(batch);
+        while let Some(chunk) = batch.front_mut() {
+            let Some(active) = &mut self.active else { break };
+            let Connection::Datagram(datagram) = &mut active.connection else { break };
+            let Some((frame, _, _)) = chunk.entries().next() else {
+                batch.pop_front();
+                continue;
+            };
+            let upstream = &self.upstreams[active.index].metrics;
+            let cut = frame.get(..self.config.udp_max).unwrap_or(frame);
+            if cut.len() < frame.len() {
+                self.metrics.errors[FrameErrorReason::Truncated].inc();
+            }
+            let octets = cut.len() as u64;
+            let sent = select! {
+                biased;
+                sent = datagram.send(cut) => sent,
+                () = self.cut_off.cancelled() => Err(UpstreamError::CutOff),
+            };
+            match sent {
+                Ok(sent @ (Sent::Taken | Sent::TakenAfter(_))) => {
+                    if let Sent::TakenAfter(error) = sent {
+                        upstream.errors.inc();
+                        debug!(upstream = %self.upstreams[active.index].config.url, %error,
+                            "an earlier datagram was refused");
+                    }
+                    upstream.frames.inc();
+                    upstream.octets.add(octets);
+                    self.ledger.forwarded(chunk, 1);
+                    chunk.advance(1);
+                    self.failover.proved(active.index);
+                }
+                Ok(Sent::TooLarge) => {
+                    let lost = chunk.split_first();
+                    if let Some(summaries) = self.ledger.dropped(&lost, DropReason::TooLarge) {
+                        self.pending.push_back(summaries);
+                    }
+                }
+                Err(error) => {
+                    // In front of what may have come from a dropped one meanwhile.
+                    for chunk in batch.into_iter().rev() {
+                        self.pending.push_front(chunk);
+                    }
+                    return self.lost(Vec::new(), 0, error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection is gone after `taken` octets of `batch`: what may not have been read goes to the
+    /// front of what is to be sent.
+    fn lost(
+        &mut self,
+        mut batch: Vec<Chunk>,
+        taken: usize,
+        error: UpstreamError,
+    ) -> Result<(), ForwardEnded> {
+        let Some(mut active) = self.active.take() else { return Ok(()) };
+        let mut left = taken;
+        for chunk in &mut batch {
+            let whole = active.encoder.whole_entries(chunk, left);
+            left = left.saturating_sub(active.encoder.chunk_octets(chunk));
+            self.ledger.forwarded(chunk, whole);
+        }
+        let uncertain = match &active.connection {
+            Connection::Stream(stream) if error.is_orderly() => stream.unacknowledged_octets(),
+            Connection::Stream(stream) => {
+                stream.unacknowledged_octets().saturating_add(active.ring.limit())
+            }
+            Connection::Datagram(_) | Connection::Blocking(_) => 0,
+        };
+        let again = active.ring.take_back(batch, taken, uncertain, active.encoder);
+        for chunk in again.into_iter().rev() {
+            self.pending.push_front(chunk);
+        }
+        self.failed(active.index, error)
+    }
+
+    /// Upstream `index` could not be reached, or was lost.
+    fn failed(&mut self, index: usize, error: UpstreamError) -> Result<(), ForwardEnded> {
+        let only = self.upstreams.len() == 1;
+        let upstream = &mut self.upstreams[index];
+        upstream.metrics.up.set(0);
+        upstream.metrics.active.set(0);
+        if matches!(error, UpstreamError::CutOff) {
+            return Ok(());
+        }
+        upstream.metrics.errors.inc();
+        self.failover.failed(index, self.clock.now());
+        let cause = error_chain(&error);
+        if upstream.lost {
+            debug!(upstream = %upstream.config.url, %cause, "upstream still away");
+        } else {
+            upstream.lost = true;
+            warn!(upstream = %upstream.config.url, %cause, "upstream lost");
+        }
+        if only && matches!(error, UpstreamError::OutputClosed) {
+            return Err(ForwardEnded::NoUpstream(error));
+        }
+        Ok(())
+    }
+
+    fn take_charge(&mut self, index: usize, connection: Connection) {
+        let upstream = &mut self.upstreams[index];
+        upstream.lost = false;
+        upstream.metrics.connects.inc();
+        upstream.metrics.up.set(1);
+        upstream.metrics.active.set(1);
+        info!(upstream = %upstream.config.url, "upstream connected");
+        let encoder = Encoder {
+            framing: upstream.config.framing,
+            line_breaks: self.config.line_breaks,
+        };
+        self.failover.connected(index);
+        let ring = ReplayRing::new(REPLAY_MIN.min(self.config.replay_max));
+        self.active = Some(Active { index, connection, encoder, ring });
+    }
+
+    /// An upstream before the one in charge answered: charge returns to it.
+    async fn switch_to(
+        &mut self,
+        index: usize,
+        connection: Connection,
+    ) -> Result<(), ForwardEnded> {
+        self.leave().await?;
+        self.take_charge(index, connection);
+        Ok(())
+    }
+
+    /// Ends the connection to the upstream in charge in order.
+    async fn leave(&mut self) -> Result<(), ForwardEnded> {
+        let Some(active) = &mut self.active else { return Ok(()) };
+        if let Connection::Stream(stream) = &mut active.connection {
+            let finished = select! {
+                biased;
+                () = self.cut_off.cancelled() => Err(UpstreamError::CutOff),
+                finished = stream.finish(FINISH_MAX) => finished,
+            };
+            if let Err(error) = finished {
+                return self.lost(Vec::new(), 0, error);
+            }
+        }
+        let index = active.index;
+        self.active = None;
+        self.failover.left(index, self.clock.now());
+        let metrics = &self.upstreams[index].metrics;
+        metrics.up.set(0);
+        metrics.active.set(0);
+        Ok(())
+    }
+
+    /// Takes over a changed configuration. A connection to an upstream that is still listed stays,
+    /// except that a file is opened anew, because that is how a rotated one is let go.
+    async fn reload(&mut self) {
+        self.config = Arc::clone(&self.changes.borrow_and_update());
+        let kept = self.active.as_ref().and_then(|active| {
+            let config = &self.upstreams[active.index].config;
+            let is_file = matches!(config.url, UpstreamUrl::File(_));
+            self.config.to.iter().position(|upstream| upstream == config && !is_file)
+        });
+        if kept.is_none()
+            && let Err(error) = self.leave().await
+        {
+            error!(%error, "upstream left");
+        }
+        self.set_upstreams();
+        match (kept, &mut self.active) {
+            (Some(index), Some(active)) => {
+                active.index = index;
+                active.encoder.line_breaks = self.config.line_breaks;
+                self.failover.connected(index);
+            }
+            _ => self.active = None,
+        }
+    }
+
+    fn set_upstreams(&mut self) {
+        let Self { config, metrics, upstreams, .. } = self;
+        let was_lost: Vec<UpstreamConfig> = upstreams
+            .drain(..)
+            .filter_map(|upstream| upstream.lost.then_some(upstream.config))
+            .collect();
+        upstreams.extend(config.to.iter().map(|upstream| Upstream {
+            config: upstream.clone(),
+            metrics: metrics.upstream(&upstream.url.to_string()),
+            lost: was_lost.contains(upstream),
+        }));
+        let seed = self.clock.now().nanos() ^ u64::from(std::process::id()).rotate_left(32);
+        let backoffs = (0..config.to.len() as u64)
+            .map(|index| Backoff::new(config.retry_min, config.retry_max, seed ^ index))
+            .collect();
+        self.failover = Failover::new(backoffs);
+    }
+
+    /// Ends the connection in order and counts what could not be sent.
+    async fn end(&mut self) {
+        if let Err(error) = self.leave().await {
+            debug!(%error, "upstream left");
+        }
+        // From here on nobody can bring more: what waits at the door is dropped by its owner.
+        self.outbox.close();
+        let mut cut_off = 0;
+        let rest = self.outbox.try_pop(usize::MAX);
+        for chunk in self.pending.drain(..).chain(rest) {
+            cut_off += chunk.entries().filter(|(_, _, counted)| !counted).count();
+            if let Some(summaries) = self.ledger.dropped(&chunk, DropReason::Shutdown) {
+                cut_off += summaries.len();
+                self.ledger.dropped(&summaries, DropReason::Shutdown);
+            }
+        }
+        if cut_off > 0 {
+            error!(frames = cut_off, "dropped what could not be forwarded before the deadline");
+        }
+    }
+
+    /// True if no frame that has not been forwarded yet is in our hands.
+    fn nothing_owed(&self) -> bool {
+        self.pending.iter().all(|chunk| chunk.entries().all(|(_, _, counted)| counted))
+    }
+
+    /// A change of configuration, or that no further one can come.
+    const fn changed(is_change: bool) -> Next {
+        if is_change { Next::Reload } else { Next::Done }
+    }
+}
+
+/// The next chunks to send: what is owed first, then what the queue holds.
+///
+/// # Cancel safety
+///
+/// Dropped before it is ready, nothing was taken.
+async fn next_batch(pending: &mut VecDeque<Chunk>, outbox: &Outbox) -> Option<Vec<Chunk>> {
+    if !pending.is_empty() {
+        let mut octets = 0;
+        let mut batch = Vec::new();
+        while let Some(chunk) = pending.pop_front() {
+            octets += chunk.octets().len();
+            batch.push(chunk);
+            if octets >= BATCH_OCTETS {
+                break;
+            }
+        }
+        return Some(batch);
+    }
+    outbox.pop(BATCH_OCTETS).await
+}
+
+/// The outcome of a running probe; never ready without one.
+async fn poll_probe(probe: &mut Option<Probe>) -> (usize, Result<Connection, UpstreamError>) {
+    match probe {
+        Some(probe) => probe.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn encode(encoder: Encoder, batch: &[Chunk]) -> (Vec<Cow<'_, [u8]>>, u64) {
+    let mut rewritten = 0;
+    let wire = batch
+        .iter()
+        .map(|chunk| {
+            let (wire, count) = encoder.encode(chunk);
+            rewritten += count;
+            wire
+        })
+        .collect();
+    (wire, rewritten)
+}
+
+/// The part of the first `taken` octets of `batch` that ends with a whole frame.
+fn whole_octets(encoder: Encoder, batch: &[Chunk], taken: usize) -> usize {
+    let mut whole = 0;
+    for (frame, _, _) in batch.iter().flat_map(Chunk::entries) {
+        let end = whole + encoder.wire_octets(frame);
+        if end > taken {
+            break;
+        }
+        whole = end;
+    }
+    whole
+}
+
+/// An error and its causes on one line.
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Octets taken off the queue for one write: large enough that the write's cost is spread, small enough
+/// to stay in cache.
+const BATCH_OCTETS: usize = 256 * 1024;
+
+/// The least that is kept for replay: the measured loss of a process that dies with unread input was
+/// 348 KB at a window of that size; smaller windows than this are not worth the bookkeeping.
+const REPLAY_MIN: usize = 256 * 1024;
+
+/// How long a connection that is being left may take to acknowledge what it was sent.
+const FINISH_MAX: Duration = Duration::from_secs(2);
+
+/// The shortest sleep, so that a time that has just passed does not spin.
+const WAIT_MIN: Duration = Duration::from_millis(1);

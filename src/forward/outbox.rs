@@ -1,0 +1,357 @@
+//! The memory queue between those who judge and the one who forwards: chunks, bounded in octets.
+//!
+//! ```text
+//! readers ──push──▶ [chunk][chunk][chunk] ──pop──▶ forwarder
+//!            │ full: wait, or drop the newest, or drop the oldest
+//! ```
+//!
+//! # Guarantees
+//!
+//! - The chunks in the queue never keep more than the bound in memory.
+//! - Chunks leave in the order in which they were admitted; those who wait are admitted in the order in
+//!   which they came.
+//! - What is dropped is handed to the caller, who counts it and reopens its windows.
+//!
+//! # Left out
+//!
+//! The batch that the forwarder has in hand and its replay ring, which have bounds of their own.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::{Notify, Semaphore};
+
+use crate::{chunk::Chunk, config::WhenFull};
+
+/// The memory queue. One forwarder pops; everybody pushes.
+#[derive(Debug)]
+pub struct Outbox {
+    state: Mutex<State>,
+    /// One permit an octet of room. FIFO, so nobody who waits is overtaken for ever.
+    room: Semaphore,
+    /// Wakes the forwarder.
+    filled: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    chunks: VecDeque<(Chunk, u32)>,
+    /// Octets that the queue may hold.
+    bound: u32,
+    /// Octets admitted and not popped.
+    held: u64,
+    /// No chunk comes any more.
+    closed: bool,
+}
+
+impl Outbox {
+    /// An empty queue that holds up to `bound` octets (at most 4 GiB less one).
+    #[must_use]
+    pub fn new(bound: usize) -> Self {
+        let bound = u32::try_from(bound).unwrap_or(u32::MAX);
+        Self {
+            state: Mutex::new(State { chunks: VecDeque::new(), bound, held: 0, closed: false }),
+            room: Semaphore::new(bound as usize),
+            filled: Notify::new(),
+        }
+    }
+
+    /// Admits `chunk` according to `when_full` and gives back what had to be dropped for it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, the chunk is lost without being counted: callers await it to its end
+    /// or are ended with the process.
+    pub async fn push(&self, mut chunk: Chunk, when_full: WhenFull) -> Vec<Chunk> {
+        let mut dropped = Vec::new();
+        if chunk.is_empty() {
+            return dropped;
+        }
+        chunk.shrink();
+        let need = self.need(&chunk);
+        match when_full {
+            WhenFull::Wait => {
+                if let Ok(permit) = self.room.acquire_many(need).await {
+                    permit.forget();
+                    self.admit(chunk, need);
+                } else {
+                    dropped.push(chunk);
+                }
+            }
+            WhenFull::DropNewest => {
+                if self.take_room(need) {
+                    self.admit(chunk, need);
+                } else {
+                    let front = chunk.split_front(self.room.available_permits());
+                    let need = self.need(&front);
+                    if !front.is_empty() && self.take_room(need) {
+                        self.admit(front, need);
+                        dropped.push(chunk);
+                    } else {
+                        dropped.extend([front, chunk].into_iter().filter(|part| !part.is_empty()));
+                    }
+                }
+            }
+            WhenFull::DropOldest => {
+                while !self.take_room(need) {
+                    if self.room.is_closed() {
+                        dropped.push(chunk);
+                        return dropped;
+                    }
+                    match self.drop_oldest(need) {
+                        Some(oldest) => dropped.push(oldest),
+                        // Everything in the queue was dropped, and others took the room since.
+                        None => {
+                            dropped.push(chunk);
+                            return dropped;
+                        }
+                    }
+                }
+                self.admit(chunk, need);
+            }
+        }
+        dropped
+    }
+
+    /// Takes chunks off the front, up to `octets` of them together but at least one; `None` once the
+    /// queue is closed and empty.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, nothing was taken.
+    pub async fn pop(&self, octets: usize) -> Option<Vec<Chunk>> {
+        loop {
+            let filled = self.filled.notified();
+            {
+                let mut state = self.lock();
+                if !state.chunks.is_empty() {
+                    return Some(self.take(&mut state, octets));
+                }
+                if state.closed {
+                    return None;
+                }
+            }
+            filled.await;
+        }
+    }
+
+    /// Takes what is there now, up to `octets` of chunks together.
+    pub fn try_pop(&self, octets: usize) -> Vec<Chunk> {
+        self.take(&mut self.lock(), octets)
+    }
+
+    /// No chunk comes any more: those who wait get theirs back as dropped, and [`Outbox::pop`] ends
+    /// when the queue is empty.
+    pub fn close(&self) {
+        self.room.close();
+        self.lock().closed = true;
+        self.filled.notify_one();
+    }
+
+    /// Waits until the queue is closed and empty.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped at any point.
+    pub async fn drained(&self) {
+        loop {
+            let filled = self.filled.notified();
+            {
+                let state = self.lock();
+                if state.closed && state.chunks.is_empty() {
+                    return;
+                }
+            }
+            filled.await;
+        }
+    }
+
+    /// True once [`Outbox::close`] was called.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.room.is_closed()
+    }
+
+    /// Octets in the queue.
+    #[must_use]
+    pub fn octets(&self) -> u64 {
+        self.lock().held
+    }
+
+    /// Changes the bound. A smaller one takes effect as the queue drains.
+    pub fn resize(&self, bound: usize) {
+        let bound = u32::try_from(bound).unwrap_or(u32::MAX);
+        let mut state = self.lock();
+        if bound >= state.bound {
+            self.room.add_permits((bound - state.bound) as usize);
+            state.bound = bound;
+        } else {
+            let excess = state.bound - bound;
+            let taken = self.room.forget_permits(excess as usize);
+            // Room that is in use now cannot be taken away; the bound stays that much larger.
+            state.bound -= u32::try_from(taken).unwrap_or(excess);
+        }
+    }
+
+    /// A chunk larger than the whole queue is charged as much as the queue holds: it goes in alone.
+    fn need(&self, chunk: &Chunk) -> u32 {
+        u32::try_from(chunk.footprint()).unwrap_or(u32::MAX).min(self.lock().bound)
+    }
+
+    fn take_room(&self, need: u32) -> bool {
+        self.room.try_acquire_many(need).map(tokio::sync::SemaphorePermit::forget).is_ok()
+    }
+
+    fn admit(&self, chunk: Chunk, charged: u32) {
+        let mut state = self.lock();
+        state.held += u64::from(charged);
+        state.chunks.push_back((chunk, charged));
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    /// Takes off the front what makes room for `need` octets, a whole chunk if it comes to that;
+    /// `None` if the queue is empty.
+    fn drop_oldest(&self, need: u32) -> Option<Chunk> {
+        let mut state = self.lock();
+        let (mut chunk, charged) = state.chunks.pop_front()?;
+        let missing = (need as usize).saturating_sub(self.room.available_permits());
+        let oldest = chunk.split_front(missing + DROP_AHEAD_OCTETS);
+        let (oldest, freed) = if oldest.is_empty() || chunk.is_empty() {
+            (if oldest.is_empty() { chunk } else { oldest }, charged)
+        } else {
+            // A chunk keeps its memory until its last entry leaves, so the rest moves to a new one.
+            let rest = chunk.split_front(usize::MAX);
+            let kept = u32::try_from(rest.footprint()).unwrap_or(u32::MAX).min(charged);
+            state.chunks.push_front((rest, kept));
+            (oldest, charged - kept)
+        };
+        state.held -= u64::from(freed);
+        self.room.add_permits(freed as usize);
+        Some(oldest)
+    }
+
+    fn take(&self, state: &mut State, octets: usize) -> Vec<Chunk> {
+        let mut taken = Vec::new();
+        let mut sum = 0;
+        let mut freed = 0_u32;
+        while let Some((chunk, _)) = state.chunks.front() {
+            sum += chunk.footprint();
+            if !taken.is_empty() && sum > octets {
+                break;
+            }
+            let Some((chunk, charged)) = state.chunks.pop_front() else { break };
+            freed = freed.saturating_add(charged);
+            taken.push(chunk);
+        }
+        state.held -= u64::from(freed);
+        self.room.add_permits(freed as usize);
+        taken
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere while the lock was held cannot leave the queue half-changed in a way that
+        // matters more than going on.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Room that is made at once beyond what is needed, so that not every push splits a chunk.
+const DROP_AHEAD_OCTETS: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::Entry;
+
+    fn chunk(frames: std::ops::Range<u32>) -> Chunk {
+        let mut chunk = Chunk::default();
+        for number in frames {
+            chunk.push(format!("frame {number:04}").as_bytes(), Entry::Survivor(None));
+        }
+        chunk
+    }
+
+    fn numbers<'a>(chunks: impl IntoIterator<Item = &'a Chunk>) -> Vec<u32> {
+        chunks
+            .into_iter()
+            .flat_map(Chunk::entries)
+            .map(|(frame, _, _)| std::str::from_utf8(&frame[6..]).unwrap().parse().unwrap())
+            .collect()
+    }
+
+    const ONE: usize = 10 + Chunk::ENTRY_OVERHEAD_OCTETS;
+
+    #[tokio::test]
+    async fn drop_newest_keeps_what_was_there_and_fills_the_last_room() {
+        let outbox = Outbox::new(5 * ONE);
+        assert!(outbox.push(chunk(0..3), WhenFull::DropNewest).await.is_empty());
+        let dropped = outbox.push(chunk(3..9), WhenFull::DropNewest).await;
+        let kept = outbox.try_pop(usize::MAX);
+        assert_eq!(numbers(&kept), [0, 1, 2, 3, 4]);
+        assert_eq!(numbers(&dropped), [5, 6, 7, 8]);
+        assert_eq!(outbox.octets(), 0);
+    }
+
+    #[tokio::test]
+    async fn drop_oldest_keeps_the_newest_in_order() {
+        let outbox = Outbox::new(1000 * ONE);
+        let mut dropped = Vec::new();
+        for start in (0..5000).step_by(100) {
+            dropped.extend(outbox.push(chunk(start..start + 100), WhenFull::DropOldest).await);
+            assert!(outbox.octets() <= 1000 * ONE as u64);
+        }
+        let dropped = numbers(&dropped);
+        let kept = numbers(&outbox.try_pop(usize::MAX));
+        assert!(kept.len() > 700, "{} kept", kept.len());
+        assert_eq!([dropped, kept].concat(), (0..5000).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_is_admitted_when_room_comes_back() {
+        let outbox = Outbox::new(4 * ONE);
+        outbox.push(chunk(0..4), WhenFull::Wait).await;
+        let (dropped, popped) = tokio::join!(outbox.push(chunk(4..6), WhenFull::Wait), async {
+            tokio::task::yield_now().await;
+            assert_eq!(numbers(&outbox.try_pop(0)), [0, 1, 2, 3]);
+            outbox.pop(usize::MAX).await
+        });
+        assert!(dropped.is_empty());
+        assert_eq!(numbers(&popped.expect("open")), [4, 5]);
+    }
+
+    #[tokio::test]
+    async fn a_closed_queue_gives_back_what_waits_and_ends_when_empty() {
+        let outbox = Outbox::new(2 * ONE);
+        outbox.push(chunk(0..2), WhenFull::Wait).await;
+        let (dropped, ()) = tokio::join!(outbox.push(chunk(2..3), WhenFull::Wait), async {
+            tokio::task::yield_now().await;
+            outbox.close();
+        });
+        assert_eq!(numbers(&dropped), [2]);
+        assert_eq!(numbers(&outbox.pop(1).await.expect("two are left")), [0, 1]);
+        assert!(outbox.pop(1).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_chunk_larger_than_the_queue_goes_in_alone() {
+        let outbox = Outbox::new(ONE);
+        assert!(outbox.push(chunk(0..10), WhenFull::Wait).await.is_empty());
+        assert_eq!(numbers(&outbox.try_pop(0)).len(), 10);
+        assert!(outbox.push(chunk(0..1), WhenFull::Wait).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_smaller_bound_takes_effect_as_the_queue_drains() {
+        let outbox = Outbox::new(10 * ONE);
+        outbox.push(chunk(0..2), WhenFull::Wait).await;
+        outbox.resize(4 * ONE);
+        let dropped = outbox.push(chunk(2..9), WhenFull::DropNewest).await;
+        assert_eq!(numbers(&dropped), [4, 5, 6, 7, 8]);
+        outbox.resize(6 * ONE);
+        let dropped = outbox.push(chunk(9..12), WhenFull::DropNewest).await;
+        assert_eq!(numbers(&dropped), [11]);
+    }
+}

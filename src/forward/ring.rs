@@ -1,0 +1,172 @@
+//! The replay ring: what was written to a stream and may not have been read.
+//!
+//! ```text
+//!  oldest                                  written             not written
+//!  [ chunk ][ chunk ][ chunk ][ chunk ]  [ batch ─ taken ─┼──────────────── ]
+//!                    └──── uncertain octets ──────────────┘
+//!                    ^ sent again from the first frame that reaches in here
+//! ```
+//!
+//! # Guarantees
+//!
+//! - The ring holds at least the last `limit` octets written (all, if fewer were), and at most one chunk
+//!   more.
+//! - What is taken back is whole frames, in order: every frame any of whose octets is uncertain or not
+//!   written.
+//!
+//! # Left out
+//!
+//! How many octets are uncertain.
+
+use std::collections::VecDeque;
+
+use super::Encoder;
+use crate::chunk::Chunk;
+
+/// The tail of what was written on one connection.
+#[derive(Debug)]
+pub struct ReplayRing {
+    /// Oldest first, each with its octets on the wire.
+    chunks: VecDeque<(Chunk, usize)>,
+    octets: usize,
+    limit: usize,
+}
+
+impl ReplayRing {
+    /// An empty ring that keeps `limit` octets.
+    #[must_use]
+    pub const fn new(limit: usize) -> Self {
+        Self { chunks: VecDeque::new(), octets: 0, limit }
+    }
+
+    /// Octets that the ring keeps.
+    #[must_use]
+    pub const fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Keeps `limit` octets from now on, unless that is fewer than now: a window that was advertised
+    /// once may still be full.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = self.limit.max(limit);
+    }
+
+    /// `chunk` was written, and counted as forwarded.
+    pub fn push(&mut self, chunk: Chunk, encoder: Encoder) {
+        if self.limit == 0 {
+            return;
+        }
+        let octets = encoder.chunk_octets(&chunk);
+        self.octets += octets;
+        self.chunks.push_back((chunk, octets));
+        while let Some((_, oldest)) = self.chunks.front()
+            && self.octets - oldest >= self.limit
+        {
+            self.octets -= oldest;
+            self.chunks.pop_front();
+        }
+    }
+
+    /// Empties the ring after the connection was lost `taken` octets into `batch`: the frames that
+    /// reach into the last `uncertain` octets written, and those not written.
+    #[must_use]
+    pub fn take_back(
+        &mut self,
+        batch: Vec<Chunk>,
+        taken: usize,
+        uncertain: usize,
+        encoder: Encoder,
+    ) -> VecDeque<Chunk> {
+        let certain = (self.octets + taken).saturating_sub(uncertain);
+        self.octets = 0;
+        let mut again = VecDeque::new();
+        let mut start = 0;
+        let written = self.chunks.drain(..).map(|(chunk, _)| chunk);
+        for mut chunk in written.chain(batch) {
+            let octets = encoder.chunk_octets(&chunk);
+            if start < certain {
+                chunk.advance(encoder.whole_entries(&chunk, certain - start));
+            }
+            start += octets;
+            if !chunk.is_empty() {
+                again.push_back(chunk);
+            }
+        }
+        again
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        chunk::Entry,
+        config::{LineBreaks, OutputFraming},
+    };
+
+    const LF: Encoder = Encoder { framing: OutputFraming::Lf, line_breaks: LineBreaks::Space };
+
+    fn chunk(frames: &[&str]) -> Chunk {
+        let mut chunk = Chunk::default();
+        for frame in frames {
+            chunk.push(frame.as_bytes(), Entry::Survivor(None));
+        }
+        chunk
+    }
+
+    fn frames(chunks: &VecDeque<Chunk>) -> Vec<String> {
+        chunks
+            .iter()
+            .flat_map(Chunk::entries)
+            .map(|(frame, _, _)| String::from_utf8(frame.to_vec()).unwrap())
+            .collect()
+    }
+
+    /// Four frames of four octets on the wire were written, and `taken` octets of two more.
+    #[track_caller]
+    fn check(taken: usize, uncertain: usize, expected: &[&str]) {
+        let mut ring = ReplayRing::new(1000);
+        ring.push(chunk(&["aaa", "bbb"]), LF);
+        ring.push(chunk(&["ccc", "ddd"]), LF);
+        let again = ring.take_back(vec![chunk(&["eee", "fff"])], taken, uncertain, LF);
+        assert_eq!(frames(&again), expected, "taken {taken}, uncertain {uncertain}");
+    }
+
+    #[test]
+    fn every_frame_that_reaches_into_the_uncertain_octets_is_sent_again() {
+        check(0, 0, &["eee", "fff"]);
+        check(3, 0, &["eee", "fff"]);
+        check(4, 0, &["fff"]);
+        check(8, 0, &[]);
+        check(8, 1, &["fff"]);
+        check(8, 4, &["fff"]);
+        check(8, 5, &["eee", "fff"]);
+        check(5, 3, &["eee", "fff"]);
+        check(0, 1, &["ddd", "eee", "fff"]);
+        check(0, 9, &["bbb", "ccc", "ddd", "eee", "fff"]);
+        check(0, usize::MAX, &["aaa", "bbb", "ccc", "ddd", "eee", "fff"]);
+    }
+
+    #[test]
+    fn the_ring_keeps_its_limit_and_at_most_a_chunk_more() {
+        let mut ring = ReplayRing::new(10);
+        for _ in 0..100 {
+            ring.push(chunk(&["aaa", "bbb"]), LF);
+            assert!(ring.octets < 10 + 8);
+        }
+        assert!(ring.octets >= 10);
+        ring.set_limit(20);
+        ring.set_limit(10);
+        for _ in 0..100 {
+            ring.push(chunk(&["aaa"]), LF);
+        }
+        assert!((20..24).contains(&ring.octets));
+    }
+
+    #[test]
+    fn a_ring_without_room_keeps_nothing() {
+        let mut ring = ReplayRing::new(0);
+        ring.push(chunk(&["aaa"]), LF);
+        assert!(ring.take_back(Vec::new(), 0, usize::MAX, LF).is_empty());
+    }
+}

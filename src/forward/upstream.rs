@@ -1,0 +1,530 @@
+//! One connection to an upstream: frames go in, and what becomes of them comes out.
+//!
+//! # Guarantees
+//!
+//! - A stream is never written to after its peer closed or reset it: a read is pending whenever the
+//!   connection waits, and what the peer sends is read and thrown away (RFC 6587 has no answers).
+//! - When sending breaks off, the caller learns how many octets the kernel took, so that no frame is
+//!   continued on another connection.
+//! - A peer that takes nothing for `send_timeout` is given up.
+//!
+//! # Left out
+//!
+//! Which upstream, when to try again, what has to be sent again (see the parent module).
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, IoSlice},
+    net::SocketAddr,
+    os::{
+        fd::AsFd as _,
+        unix::fs::OpenOptionsExt as _,
+    },
+    path::Path,
+    time::Duration,
+};
+
+use socket2::SockRef;
+use tokio::{
+    net::{TcpStream, UdpSocket, UnixDatagram, UnixStream, lookup_host},
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{ForwardConfig, UpstreamConfig, UpstreamUrl},
+    socket::Socket,
+    sys,
+};
+
+/// Why an upstream was lost, or could not be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// The name did not resolve.
+    #[error("cannot resolve {host}")]
+    Resolve {
+        /// The name asked for.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// No address of the name took a connection, or the file or socket did not open.
+    #[error("cannot open")]
+    Open(#[source] io::Error),
+    /// Nothing answered for that long.
+    #[error("no connection within {0:?}")]
+    ConnectTimeout(Duration),
+    /// The peer closed the connection in order.
+    #[error("closed by the peer")]
+    Closed,
+    /// The peer took nothing for that long.
+    #[error("took nothing for {0:?}")]
+    Stalled(Duration),
+    /// The connection broke.
+    #[error("broken")]
+    Broken(#[source] io::Error),
+    /// The deadline of the shutdown passed.
+    #[error("cut off by the shutdown")]
+    CutOff,
+    /// The reader of standard output went away; it cannot be opened again.
+    #[error("standard output is closed")]
+    OutputClosed,
+}
+
+impl UpstreamError {
+    /// True if the peer closed in order: it has read everything that its kernel acknowledged (a
+    /// Linux peer that closes with unread octets sends a reset instead).
+    #[must_use]
+    pub const fn is_orderly(&self) -> bool {
+        matches!(self, Self::Closed)
+    }
+}
+
+/// Sending broke off.
+#[derive(Debug)]
+pub struct BrokenOff {
+    /// Octets of the batch that were taken before it broke.
+    pub taken: usize,
+    /// Why.
+    pub error: UpstreamError,
+}
+
+/// An open way to an upstream.
+#[derive(Debug)]
+pub enum Connection {
+    /// A byte stream.
+    Stream(Stream),
+    /// A datagram socket.
+    Datagram(Datagram),
+    /// A file or standard output, written to by a blocking thread.
+    Blocking(Blocking),
+}
+
+impl Connection {
+    /// Opens `upstream`. Names are resolved anew each time and all their addresses are tried.
+    ///
+    /// # Errors
+    ///
+    /// [`UpstreamError::Resolve`], [`UpstreamError::Open`] or [`UpstreamError::ConnectTimeout`].
+    pub async fn open(
+        upstream: &UpstreamConfig,
+        forward: &ForwardConfig,
+    ) -> Result<Self, UpstreamError> {
+        timeout(forward.connect_timeout, Self::open_now(&upstream.url, forward))
+            .await
+            .unwrap_or(Err(UpstreamError::ConnectTimeout(forward.connect_timeout)))
+    }
+
+    async fn open_now(url: &UpstreamUrl, forward: &ForwardConfig) -> Result<Self, UpstreamError> {
+        Ok(match url {
+            UpstreamUrl::Tcp { host, port } => {
+                let socket = Socket::Tcp(connect_tcp(host, *port, forward.send_timeout).await?);
+                socket.set_keepalive().map_err(UpstreamError::Open)?;
+                Self::Stream(Stream { socket, stall: forward.send_timeout })
+            }
+            UpstreamUrl::UnixStream(path) => {
+                let stream = UnixStream::connect(path).await.map_err(UpstreamError::Open)?;
+                Self::Stream(Stream { socket: Socket::Unix(stream), stall: forward.send_timeout })
+            }
+            UpstreamUrl::Udp { host, port } => {
+                let socket = connect_udp(host, *port).await?;
+                let socket = DatagramSocket::Udp(socket);
+                Self::Datagram(Datagram { socket, stall: forward.send_timeout })
+            }
+            UpstreamUrl::UnixDgram(path) => {
+                let socket = UnixDatagram::unbound()
+                    .and_then(|socket| socket.connect(path).map(|()| socket))
+                    .map_err(UpstreamError::Open)?;
+                let socket = DatagramSocket::Unix(socket);
+                Self::Datagram(Datagram { socket, stall: forward.send_timeout })
+            }
+            UpstreamUrl::File(path) => {
+                let path = path.clone();
+                let file = spawn_blocking(move || open_file(&path))
+                    .await
+                    .map_err(io::Error::other)
+                    .and_then(|file| file)
+                    .map_err(UpstreamError::Open)?;
+                Self::Blocking(Blocking { sink: Some(Sink::File(file)) })
+            }
+            UpstreamUrl::Stdout => Self::Blocking(Blocking { sink: Some(Sink::Stdout) }),
+        })
+    }
+
+    /// Waits until the peer closes or breaks the connection; never returns where there is no peer to
+    /// hear from.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped at any point; at most octets that nobody wants were read.
+    pub async fn lost(&mut self) -> UpstreamError {
+        match self {
+            Self::Stream(stream) => stream.lost().await,
+            Self::Datagram(_) | Self::Blocking(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// A byte stream to an upstream.
+#[derive(Debug)]
+pub struct Stream {
+    socket: Socket,
+    stall: Duration,
+}
+
+impl Stream {
+    /// Writes all of `wire`, in order.
+    ///
+    /// # Errors
+    ///
+    /// How many octets were taken before the peer closed, broke or stalled the connection.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: dropped half-way, the number of octets taken is lost.
+    pub async fn send(
+        &mut self,
+        wire: &[&[u8]],
+        cut_off: &CancellationToken,
+    ) -> Result<(), BrokenOff> {
+        let mut slices: Vec<IoSlice<'_>> = wire.iter().map(|part| IoSlice::new(part)).collect();
+        let mut left: &mut [IoSlice<'_>] = &mut slices;
+        let total: usize = wire.iter().map(|part| part.len()).sum();
+        let mut taken = 0;
+        while taken < total {
+            // A peer that closed is noticed before the write, not by it.
+            if let Err(error) = self.discard_input() {
+                return Err(BrokenOff { taken, error });
+            }
+            let window = left.len().min(IOV_MAX);
+            match self.socket.try_write_vectored(left.get(..window).unwrap_or_default()) {
+                Ok(octets) => {
+                    taken += octets;
+                    IoSlice::advance_slices(&mut left, octets);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let waited = tokio::select! {
+                        ready = self.socket.writable() => ready.map_err(UpstreamError::Broken),
+                        readable = self.socket.readable() => readable.map_err(UpstreamError::Broken),
+                        () = sleep(self.stall) => Err(UpstreamError::Stalled(self.stall)),
+                        () = cut_off.cancelled() => Err(UpstreamError::CutOff),
+                    };
+                    if let Err(error) = waited {
+                        return Err(BrokenOff { taken, error });
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(BrokenOff { taken, error: UpstreamError::Broken(error) }),
+            }
+        }
+        Ok(())
+    }
+
+    /// What the peer's kernel may have acknowledged and its process not read, at most.
+    pub fn unread_octets_max(&self) -> usize {
+        match &self.socket {
+            Socket::Tcp(_) => {
+                2 * sys::peer_window_octets(self.socket.as_fd()).unwrap_or(UNREAD_OCTETS_UNKNOWN)
+            }
+            // A Unix stream holds at most what its sender's buffer holds.
+            Socket::Unix(_) => UNREAD_OCTETS_UNKNOWN,
+        }
+    }
+
+    /// Octets that the peer's kernel has not acknowledged; readable after the connection died. Zero on
+    /// a Unix stream, where what was written is with the peer.
+    pub fn unacknowledged_octets(&self) -> usize {
+        match &self.socket {
+            Socket::Tcp(_) => sys::unacknowledged_octets(self.socket.as_fd()).unwrap_or(usize::MAX),
+            Socket::Unix(_) => 0,
+        }
+    }
+
+    /// Ends the connection in order: no more is written; waits until the peer has acknowledged
+    /// everything or closed, or `limit`.
+    ///
+    /// # Errors
+    ///
+    /// Why the peer may not have everything.
+    pub async fn finish(&mut self, limit: Duration) -> Result<(), UpstreamError> {
+        let Socket::Tcp(tcp) = &self.socket else { return Ok(()) };
+        SockRef::from(tcp)
+            .shutdown(std::net::Shutdown::Write)
+            .map_err(UpstreamError::Broken)?;
+        let acknowledged = async {
+            loop {
+                // The FIN that was just sent counts as one octet until it is acknowledged.
+                if self.unacknowledged_octets() == 0 {
+                    return Ok(());
+                }
+                tokio::select! {
+                    error = self.lost() => match error {
+                        UpstreamError::Closed => return Ok(()),
+                        error => return Err(error),
+                    },
+                    () = sleep(ACKNOWLEDGED_POLL) => {}
+                }
+            }
+        };
+        timeout(limit, acknowledged).await.unwrap_or(Err(UpstreamError::Stalled(limit)))
+    }
+
+    async fn lost(&mut self) -> UpstreamError {
+        loop {
+            if let Err(error) = self.socket.readable().await {
+                return UpstreamError::Broken(error);
+            }
+            if let Err(error) = self.discard_input() {
+                return error;
+            }
+        }
+    }
+
+    /// Reads and throws away what the peer has sent; an error if it closed or broke the connection.
+    fn discard_input(&self) -> Result<(), UpstreamError> {
+        let mut waste = [0; 4096];
+        // Bounded: a peer that never stops sending does not keep us from writing.
+        for _ in 0..64 {
+            match self.socket.try_read(&mut waste.as_mut_slice()) {
+                Ok(0) => return Err(UpstreamError::Closed),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(UpstreamError::Broken(error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A datagram socket to an upstream: one frame, one datagram (RFC 5426 3.1).
+#[derive(Debug)]
+pub struct Datagram {
+    socket: DatagramSocket,
+    stall: Duration,
+}
+
+#[derive(Debug)]
+enum DatagramSocket {
+    Udp(UdpSocket),
+    Unix(UnixDatagram),
+}
+
+/// What became of one datagram.
+#[derive(Debug)]
+pub enum Sent {
+    /// The kernel took it.
+    Taken,
+    /// The kernel took it, and had an error of an earlier one to report (ICMP; RFC 5426 gives no
+    /// answers, so this is all one ever hears).
+    TakenAfter(io::Error),
+    /// It is longer than this socket can ever send.
+    TooLarge,
+}
+
+impl Datagram {
+    /// Sends `frame` as one datagram, waiting while there is no room.
+    ///
+    /// # Errors
+    ///
+    /// The upstream is away (a Unix socket without a reader), or took nothing for too long.
+    pub async fn send(&mut self, frame: &[u8]) -> Result<Sent, UpstreamError> {
+        let mut earlier = None;
+        // One error is left over from an earlier datagram, two in a row are about this one.
+        for _ in 0..2 {
+            match timeout(self.stall, self.socket.send(frame)).await {
+                Err(_) => return Err(UpstreamError::Stalled(self.stall)),
+                Ok(Ok(_)) => return Ok(earlier.map_or(Sent::Taken, Sent::TakenAfter)),
+                Ok(Err(error)) => match (error.raw_os_error(), &self.socket) {
+                    (Some(libc::EMSGSIZE), _) => return Ok(Sent::TooLarge),
+                    (_, DatagramSocket::Udp(_)) => earlier = Some(error),
+                    (_, DatagramSocket::Unix(_)) => return Err(UpstreamError::Broken(error)),
+                },
+            }
+        }
+        Err(UpstreamError::Broken(earlier.unwrap_or_else(|| io::ErrorKind::Other.into())))
+    }
+}
+
+impl DatagramSocket {
+    async fn send(&self, frame: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Udp(socket) => socket.send(frame).await,
+            Self::Unix(socket) => socket.send(frame).await,
+        }
+    }
+}
+
+/// A file or standard output.
+#[derive(Debug)]
+pub struct Blocking {
+    /// `None` while a blocking thread has it, and after that thread was lost.
+    sink: Option<Sink>,
+}
+
+#[derive(Debug)]
+enum Sink {
+    Stdout,
+    File(File),
+}
+
+impl Blocking {
+    /// Writes all of `wire` and gives it back.
+    ///
+    /// # Errors
+    ///
+    /// How many octets were taken before it broke. A regular file is cut back to `whole(taken)`, so
+    /// that no torn frame stays in it; that many octets are reported then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: the thread writes on, and the sink is gone.
+    pub async fn send(
+        &mut self,
+        wire: Vec<u8>,
+        whole: impl FnOnce(usize) -> usize,
+    ) -> Result<(), BrokenOff> {
+        let Some(sink) = self.sink.take() else {
+            return Err(BrokenOff { taken: 0, error: UpstreamError::OutputClosed });
+        };
+        let written = spawn_blocking(move || {
+            let (taken, result) = sink.write(&wire);
+            (sink, taken, result)
+        });
+        let (sink, taken, result) = match written.await {
+            Ok(written) => written,
+            Err(error) => {
+                let error = UpstreamError::Broken(io::Error::other(error));
+                return Err(BrokenOff { taken: 0, error });
+            }
+        };
+        let outcome = match result {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let is_stdout = matches!(sink, Sink::Stdout);
+                let error = if is_stdout && error.kind() == io::ErrorKind::BrokenPipe {
+                    UpstreamError::OutputClosed
+                } else {
+                    UpstreamError::Broken(error)
+                };
+                let whole = whole(taken);
+                let taken = if sink.cut_back(taken - whole) { whole } else { taken };
+                Err(BrokenOff { taken, error })
+            }
+        };
+        self.sink = Some(sink);
+        outcome
+    }
+}
+
+impl Sink {
+    /// Writes all of `wire`, or tells how much was written before the error.
+    #[expect(clippy::disallowed_methods, reason = "the short write is what is counted here")]
+    fn write(&self, wire: &[u8]) -> (usize, io::Result<()>) {
+        use std::io::Write as _;
+        let mut taken = 0;
+        while let Some(rest) = wire.get(taken..).filter(|rest| !rest.is_empty()) {
+            // Standard output's own buffer would hide how much was really taken.
+            let written = match self {
+                Self::Stdout => nix::unistd::write(io::stdout(), rest).map_err(io::Error::from),
+                Self::File(file) => { let mut file = file; file.write(rest) }
+            };
+            match written {
+                Ok(0) => return (taken, Err(io::ErrorKind::WriteZero.into())),
+                Ok(octets) => taken += octets,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return (taken, Err(error)),
+            }
+        }
+        (taken, Ok(()))
+    }
+
+    /// Takes the last `octets` off a regular file; false if that cannot be done.
+    fn cut_back(&self, octets: usize) -> bool {
+        let Self::File(file) = self else { return false };
+        let Ok(metadata) = file.metadata() else { return false };
+        metadata.is_file()
+            && u64::try_from(octets).is_ok_and(|octets| {
+                metadata.len().checked_sub(octets).is_some_and(|len| file.set_len(len).is_ok())
+            })
+    }
+}
+
+/// Opens a file to append to. A symlink is refused: whoever may write to the directory could point it
+/// at a file that only we may write to.
+fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK)
+        .open(path)
+}
+
+async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, UpstreamError> {
+    let addresses: Vec<SocketAddr> = lookup_host((host, port))
+        .await
+        .map_err(|source| UpstreamError::Resolve { host: host.to_owned(), source })?
+        .collect();
+    if addresses.is_empty() {
+        let source = io::Error::from(io::ErrorKind::NotFound);
+        return Err(UpstreamError::Resolve { host: host.to_owned(), source });
+    }
+    Ok(addresses)
+}
+
+async fn connect_tcp(
+    host: &str,
+    port: u16,
+    user_timeout: Duration,
+) -> Result<TcpStream, UpstreamError> {
+    let mut last = None;
+    for address in resolve(host, port).await? {
+        match TcpStream::connect(address).await {
+            Ok(stream) if stream.local_addr().ok() == Some(address) => {
+                // The kernel picked the port that we connect to: we are talking to ourselves.
+                last = Some(io::ErrorKind::ConnectionRefused.into());
+            }
+            Ok(stream) => {
+                let socket = SockRef::from(&stream);
+                // Batches are written whole; waiting to fill a segment would only delay the last one.
+                socket.set_tcp_nodelay(true).map_err(UpstreamError::Open)?;
+                socket.set_tcp_user_timeout(Some(user_timeout)).map_err(UpstreamError::Open)?;
+                return Ok(stream);
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(UpstreamError::Open(last.unwrap_or_else(|| io::ErrorKind::NotFound.into())))
+}
+
+async fn connect_udp(host: &str, port: u16) -> Result<UdpSocket, UpstreamError> {
+    let mut last = None;
+    for address in resolve(host, port).await? {
+        let any: SocketAddr = if address.is_ipv4() {
+            (std::net::Ipv4Addr::UNSPECIFIED, 0).into()
+        } else {
+            (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
+        };
+        let socket = match UdpSocket::bind(any).await {
+            Ok(socket) => socket,
+            Err(error) => { last = Some(error); continue }
+        };
+        match socket.connect(address).await {
+            Ok(()) => return Ok(socket),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(UpstreamError::Open(last.unwrap_or_else(|| io::ErrorKind::NotFound.into())))
+}
+
+/// Slices that one `writev` takes (IOV_MAX on Linux).
+const IOV_MAX: usize = 1024;
+
+/// Assumed when the kernel does not tell the peer's window; also the size of a Unix stream's buffer,
+/// rounded up.
+const UNREAD_OCTETS_UNKNOWN: usize = 256 * 1024;
+
+/// How often the output queue is looked at while a connection is being ended.
+const ACKNOWLEDGED_POLL: Duration = Duration::from_millis(5);

@@ -1,0 +1,114 @@
+//! The ledger: what became of each frame, counted once.
+//!
+//! ```text
+//! received = forwarded + suppressed + dropped{reason} + queued
+//! ```
+//!
+//! # Guarantees
+//!
+//! - A survivor is *queued* from its verdict until it is forwarded or dropped, wherever it waits.
+//! - A survivor that is dropped reopens its window (law 7); the copies held back under it are reported.
+//! - A summary is counted apart from received frames, and so is what becomes of it.
+//!
+//! # Left out
+//!
+//! Receiving (each listener counts its own frames).
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::{
+    chunk::{Chunk, Entry},
+    clock::Clock,
+    dedup::{Ended, Shards, summary},
+    metrics::{DropReason, Metrics},
+    rule::Rules,
+};
+
+/// Counts what becomes of frames, and speaks for those that were held back.
+#[derive(Debug)]
+pub struct Ledger {
+    metrics: Arc<Metrics>,
+    shards: Arc<Shards>,
+    clock: Clock,
+    rules: RwLock<Arc<Rules>>,
+}
+
+impl Ledger {
+    /// A ledger that counts in `metrics` and reopens windows in `shards`.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>, shards: Arc<Shards>, clock: Clock, rules: Arc<Rules>) -> Self {
+        Self { metrics, shards, clock, rules: RwLock::new(rules) }
+    }
+
+    /// The rules in force.
+    #[must_use]
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts `rules` in force.
+    pub fn set_rules(&self, rules: Arc<Rules>) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+    }
+
+    /// Writes the summaries of what `ended` to `chunk`, and counts them.
+    pub fn report(&self, ended: &mut Vec<Ended>, chunk: &mut Chunk) {
+        if ended.is_empty() {
+            return;
+        }
+        let rules = self.rules();
+        let summaries = &self.metrics.summaries;
+        for ended in ended.drain(..) {
+            let style = rules.policy(ended.policy).summary;
+            let first = self.clock.wall_of(ended.first);
+            let last = self.clock.wall_of(ended.last);
+            let entry = Entry::Summary(ended.count);
+            if chunk.push_with(entry, |out| summary::write(out, &ended, style, first, last)) {
+                summaries.made[ended.reason].inc();
+                summaries.frames.add(ended.count);
+            }
+        }
+    }
+
+    /// The first `count` of the entries left in `chunk` were taken by an upstream.
+    pub fn forwarded(&self, chunk: &mut Chunk, count: usize) {
+        let (mut fresh, mut again) = (0, 0);
+        for (_, entry, counted) in chunk.entries().take(count) {
+            match entry {
+                _ if counted => again += 1,
+                Entry::Survivor(_) => fresh += 1,
+                Entry::Summary(_) => {}
+            }
+        }
+        chunk.count_forwarded(count);
+        let frames = &self.metrics.frames;
+        frames.forwarded.add(fresh);
+        frames.queued.sub(fresh);
+        frames.replayed.add(again);
+    }
+
+    /// What is left in `chunk` is dropped: counts it and reopens its windows. Gives the summaries of
+    /// the copies held back in those windows, if any.
+    pub fn dropped(&self, chunk: &Chunk, reason: DropReason) -> Option<Chunk> {
+        let mut lost = 0;
+        let mut ended = Vec::new();
+        for (_, entry, counted) in chunk.entries() {
+            match entry {
+                // Forwarded once already; only its second copy is dropped.
+                _ if counted => {}
+                Entry::Survivor(claim) => {
+                    lost += 1;
+                    if let Some(claim) = claim {
+                        self.shards.reopen(claim, &mut ended);
+                    }
+                }
+                Entry::Summary(_) => self.metrics.summaries.dropped[reason].inc(),
+            }
+        }
+        self.metrics.frames.dropped[reason].add(lost);
+        self.metrics.frames.queued.sub(lost);
+        let mut summaries = Chunk::default();
+        self.report(&mut ended, &mut summaries);
+        (!summaries.is_empty()).then_some(summaries)
+    }
+}

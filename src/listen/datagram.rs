@@ -1,0 +1,239 @@
+//! Datagrams, UDP and Unix: one datagram, one message (RFC 5426 3.1).
+//!
+//! # Guarantees
+//!
+//! - Up to [`BATCH`] datagrams are read with one call and judged as one batch.
+//! - No UDP datagram is cut: the buffers hold the largest there is. A longer Unix datagram is cut, and
+//!   counted as truncated.
+//! - What the kernel dropped is read from the socket itself and counted, also when nothing arrives any
+//!   more.
+//!
+//! # Left out
+//!
+//! Embedded line ends: a datagram is one message even if it holds several lines.
+
+use std::{
+    cell::RefCell,
+    io::{self, IoSliceMut},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg};
+use tokio::{
+    io::Interest,
+    net::{UdpSocket, UnixDatagram},
+    select,
+    time::interval,
+};
+
+use super::Local;
+use crate::{
+    chunk::Chunk,
+    config::{ListenerConfig, Oversize},
+    identity::Sender,
+    limits::DATAGRAM_OCTETS_MAX,
+    metrics::{DropReason, FrameErrorReason, Metrics},
+    pipeline::Batch,
+    sys::socket_drops,
+};
+
+/// A datagram socket that is read.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Udp(UdpSocket),
+    Unix(UnixDatagram),
+}
+
+/// Reads `socket` until told to stop, and then what the kernel has received by then.
+pub(super) async fn serve(socket: Socket, local: Local) {
+    let mut reader = Reader::new(local);
+    let mut drops_due = interval(DROPS_PERIOD);
+    loop {
+        let stopping = select! {
+            biased;
+            () = reader.local.stop.cancelled() => true,
+            readable = socket.readable() => readable.is_err(),
+            _ = drops_due.tick() => {
+                reader.count_drops(&socket);
+                continue;
+            }
+        };
+        // Bounded on stop, too: a sender that never pauses does not keep us from ending.
+        for _ in 0..if stopping { LAST_BATCHES } else { 1 } {
+            match socket.try_io(|| reader.read(&socket)) {
+                Ok(chunk) => reader.local.context.pipeline.delivery.deliver(chunk).await,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    // ICMP errors of what we never send, or memory pressure: nothing to do but go on.
+                    tracing::debug!(listener = reader.local.metrics.name(), %error, "receive error");
+                    break;
+                }
+            }
+        }
+        if stopping {
+            reader.count_drops(&socket);
+            return;
+        }
+    }
+}
+
+/// Reads one socket, batch by batch.
+struct Reader {
+    local: Local,
+    config: Arc<ListenerConfig>,
+    /// One slot for each datagram of a batch. Only the pages that datagrams touch become resident.
+    slots: Vec<u8>,
+    slot_octets: usize,
+    /// The kernel's count of drops when it was last looked at; it wraps.
+    drops: u32,
+}
+
+impl Reader {
+    fn new(mut local: Local) -> Self {
+        let config = Arc::clone(&local.config.borrow_and_update());
+        let slot_octets = config.max_message_size.max(DATAGRAM_OCTETS_MAX + 1);
+        Self { local, config, slots: vec![0; slot_octets * BATCH], slot_octets, drops: 0 }
+    }
+
+    /// One call to the kernel: what it had is judged; its survivors are to be delivered.
+    fn read(&mut self, socket: &Socket) -> io::Result<Chunk> {
+        if self.local.config.has_changed().unwrap_or(false) {
+            self.config = Arc::clone(&self.local.config.borrow_and_update());
+        }
+        match socket {
+            Socket::Udp(udp) => {
+                let headers = match udp.local_addr()? {
+                    // The kernel shortens the address length in the headers to what it wrote, so
+                    // headers are kept apart by family.
+                    std::net::SocketAddr::V4(_) => &HEADERS_V4,
+                    std::net::SocketAddr::V6(_) => &HEADERS_V6,
+                };
+                headers.with_borrow_mut(|headers| self.read_with(udp, headers, sender_at))
+            }
+            Socket::Unix(unix) => HEADERS_UNIX
+                .with_borrow_mut(|headers| self.read_with(unix, headers, |()| Sender::Local)),
+        }
+    }
+
+    fn read_with<A: nix::sys::socket::SockaddrLike + Copy>(
+        &mut self,
+        socket: &impl AsFd,
+        headers: &mut MultiHeaders<A>,
+        sender: impl Fn(A) -> Sender,
+    ) -> io::Result<Chunk> {
+        let Self { local, config, slots, slot_octets, .. } = self;
+        let mut slices: Vec<[IoSliceMut<'_>; 1]> =
+            slots.chunks_exact_mut(*slot_octets).map(|slot| [IoSliceMut::new(slot)]).collect();
+        let fd = socket.as_fd().as_raw_fd();
+        let received = recvmmsg(fd, headers, &mut slices, MsgFlags::MSG_DONTWAIT, None)?;
+        let metrics = &local.context.metrics;
+        let mut batch = local.context.pipeline.batch(&local.metrics);
+        for datagram in received {
+            let octets = datagram.iovs().next().unwrap_or_default();
+            let Some(sender) = datagram.address.map(&sender) else { continue };
+            if octets.is_empty() {
+                local.metrics.empty.inc();
+                continue;
+            }
+            if !allowed(config, sender) {
+                batch.refuse(octets, DropReason::Acl);
+                continue;
+            }
+            if datagram.flags.contains(MsgFlags::MSG_TRUNC) {
+                metrics.frame_errors[FrameErrorReason::Truncated].inc();
+            }
+            judge(&mut batch, octets, sender, config, metrics);
+        }
+        Ok(batch.finish())
+    }
+
+    fn count_drops(&mut self, socket: &Socket) {
+        if let Ok(drops) = socket_drops(socket.as_fd()) {
+            self.local.metrics.kernel_dropped.add(u64::from(drops.wrapping_sub(self.drops)));
+            self.drops = drops;
+        }
+    }
+}
+
+fn judge(
+    batch: &mut Batch<'_>,
+    octets: &[u8],
+    sender: Sender,
+    config: &ListenerConfig,
+    metrics: &Metrics,
+) {
+    match octets.get(..config.max_message_size) {
+        Some(head) if head.len() < octets.len() => {
+            metrics.frame_errors[FrameErrorReason::Oversize].inc();
+            match config.oversize {
+                Oversize::Truncate => batch.judge(head, sender),
+                Oversize::Drop => batch.refuse(head, DropReason::Oversize),
+            }
+        }
+        _ => batch.judge(octets, sender),
+    }
+}
+
+fn sender_at(address: SockaddrStorage) -> Sender {
+    let v4 = address.as_sockaddr_in().map(|v4| v4.ip().into());
+    let address = v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()));
+    address.map_or(Sender::Local, Sender::at)
+}
+
+/// Whether `sender` is on the listener's list; an empty list lets everybody in.
+pub(super) fn allowed(config: &ListenerConfig, sender: Sender) -> bool {
+    match sender {
+        Sender::Local => true,
+        Sender::Address(address) => {
+            config.allow.is_empty() || config.allow.iter().any(|net| net.contains(&address))
+        }
+    }
+}
+
+impl Socket {
+    async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Udp(socket) => socket.readable().await,
+            Self::Unix(socket) => socket.readable().await,
+        }
+    }
+
+    fn try_io<R>(&self, read: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        match self {
+            Self::Udp(socket) => socket.try_io(Interest::READABLE, read),
+            Self::Unix(socket) => socket.try_io(Interest::READABLE, read),
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Udp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
+thread_local! {
+    // Headers hold pointers and cannot move between threads; each worker has its own.
+    static HEADERS_V4: RefCell<MultiHeaders<SockaddrStorage>> = headers();
+    static HEADERS_V6: RefCell<MultiHeaders<SockaddrStorage>> = headers();
+    static HEADERS_UNIX: RefCell<MultiHeaders<()>> = headers();
+}
+
+fn headers<A: nix::sys::socket::SockaddrLike + Copy>() -> RefCell<MultiHeaders<A>> {
+    RefCell::new(MultiHeaders::preallocate(BATCH, None))
+}
+
+/// Datagrams read with one call.
+const BATCH: usize = 64;
+
+/// Batches read after the stop: more than a full receive buffer of short messages is not waited for.
+const LAST_BATCHES: usize = 1024;
+
+/// How often the kernel is asked what it dropped.
+const DROPS_PERIOD: Duration = Duration::from_millis(250);

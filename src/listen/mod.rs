@@ -1,0 +1,97 @@
+//! Listening: sockets are bound, or taken from the service manager, and read until told to stop.
+//!
+//! ```text
+//! bind ──▶ Bound ──serve──▶ one task a datagram socket          ──frames──▶ pipeline
+//!                           one task a stream listener ─accept─▶ one task a connection
+//! ```
+//!
+//! # Guarantees
+//!
+//! - UDP has one socket per worker thread on the same address (`SO_REUSEPORT`): the kernel keeps a
+//!   sender on one of them, so its messages stay in order.
+//! - A passed-in socket (`LISTEN_FDS`) is used for the listener whose address it has; one that no
+//!   listener asks for becomes a listener of its own, under its `FileDescriptorName`.
+//! - Accept errors never end a listener. Running out of descriptors pauses accepting.
+//! - On stop, what the kernel has received already is still read.
+//! - A Unix socket's path is only taken from a socket that nobody listens on any more; its mode is set
+//!   before anybody can connect; it is removed on stop if it is still ours.
+//!
+//! # Left out
+//!
+//! What frames mean. Which listeners there are (see `daemon`).
+
+mod bind;
+mod datagram;
+mod stream;
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::bind::{BindError, Bound, PassedSockets};
+use crate::{
+    config::ListenerConfig,
+    logging::PeerLog,
+    metrics::{ListenerMetrics, Metrics},
+    pipeline::Pipeline,
+};
+
+/// What every listener needs.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Where frames go.
+    pub pipeline: Arc<Pipeline>,
+    /// All counters.
+    pub metrics: Arc<Metrics>,
+    /// Log lines about peers.
+    pub peer_log: Arc<PeerLog>,
+    /// Connections that the process may still open, all listeners together.
+    pub descriptors: Arc<Semaphore>,
+    /// Every task is spawned here, so that somebody awaits it.
+    pub tasks: TaskTracker,
+}
+
+/// One listener's own things.
+#[derive(Clone, Debug)]
+struct Local {
+    context: Context,
+    /// Settings in force; a reload changes them for new connections.
+    config: watch::Receiver<Arc<ListenerConfig>>,
+    metrics: Arc<ListenerMetrics>,
+    stop: CancellationToken,
+}
+
+/// Reads `bound` until `stop` is cancelled, on tasks of `context`.
+pub fn serve(
+    bound: Bound,
+    context: Context,
+    config: watch::Receiver<Arc<ListenerConfig>>,
+    metrics: Arc<ListenerMetrics>,
+    stop: CancellationToken,
+) {
+    let tasks = context.tasks.clone();
+    let local = Local { context, config, metrics, stop };
+    match bound {
+        Bound::Udp(sockets) => {
+            for socket in sockets {
+                tasks.spawn(datagram::serve(datagram::Socket::Udp(socket), local.clone()));
+            }
+        }
+        Bound::UnixDgram(socket, path) => {
+            tasks.spawn(async move {
+                datagram::serve(datagram::Socket::Unix(socket), local).await;
+                drop(path);
+            });
+        }
+        Bound::Tcp(listener) => {
+            tasks.spawn(stream::serve(stream::Listener::Tcp(listener), local));
+        }
+        Bound::UnixStream(listener, path) => {
+            tasks.spawn(async move {
+                stream::serve(stream::Listener::Unix(listener), local).await;
+                drop(path);
+            });
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The one place that sees every stage: a batch of frames in, a chunk of survivors out.
+//!
+//! ```text
+//! one read or recvmmsg ──▶ Batch: parse ─▶ rule ─▶ identity ─▶ dedup ─▶ Chunk ──▶ delivery
+//! ```
+//!
+//! # Guarantees
+//!
+//! - A frame is judged by the task that received it, in place: survivors leave in the order in which
+//!   they were received.
+//! - The clock is read, the rules are looked up and the counters are touched once a batch.
+//! - Each frame handed to a batch is counted as received, and as suppressed, queued or dropped.
+//!
+//! # Left out
+//!
+//! Framing (the listener knows its transport), and waiting for room (see `forward`).
+
+use std::sync::Arc;
+
+use crate::{
+    chunk::{Chunk, Entry},
+    clock::Clock,
+    dedup::{Ended, Shards, Sighting, Verdict},
+    forward::Delivery,
+    identity::{Identifier, IdentityKind, Key, Sender},
+    metrics::{DropReason, ListenerMetrics, Metrics},
+    parse::{Format, Message},
+    rule::Rules,
+    tick::Tick,
+};
+
+/// What all batches share.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// Every window there is.
+    pub shards: Arc<Shards>,
+    /// Where survivors go.
+    pub delivery: Delivery,
+    /// All counters.
+    pub metrics: Arc<Metrics>,
+    /// This run's key.
+    pub key: Key,
+    /// How identities are kept.
+    pub identity: IdentityKind,
+}
+
+impl Pipeline {
+    /// A batch of frames that `listener` received just now.
+    #[must_use]
+    pub fn batch<'p>(&'p self, listener: &'p ListenerMetrics) -> Batch<'p> {
+        Batch {
+            pipeline: self,
+            listener,
+            rules: self.delivery.ledger().rules(),
+            now: Clock::now(),
+            identifier: Identifier::new(&self.key, self.identity),
+            chunk: Chunk::default(),
+            ended: Vec::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Retires what is over, so that no count waits for another message. Bounded work for each lock
+    /// that is taken; survivors pass in between.
+    pub async fn advance(&self) {
+        let mut ended = Vec::new();
+        loop {
+            let more = self.shards.advance(Clock::now(), RETIRE_BITE, &mut ended);
+            self.report(&mut ended).await;
+            if !more {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Hands over the summaries of what `ended`.
+    pub async fn report(&self, ended: &mut Vec<Ended>) {
+        let mut chunk = Chunk::default();
+        self.delivery.ledger().report(ended, &mut chunk);
+        self.delivery.deliver(chunk).await;
+    }
+}
+
+/// Frames of one read, being judged.
+#[derive(Debug)]
+pub struct Batch<'p> {
+    pipeline: &'p Pipeline,
+    listener: &'p ListenerMetrics,
+    rules: Arc<Rules>,
+    now: Tick,
+    identifier: Identifier<'p>,
+    chunk: Chunk,
+    ended: Vec<Ended>,
+    tally: Tally,
+}
+
+/// Counts of one batch.
+#[derive(Debug, Default)]
+struct Tally {
+    received: u64,
+    octets: u64,
+    unparsed: u64,
+    suppressed: u64,
+    queued: u64,
+}
+
+impl Batch<'_> {
+    /// When the batch was received.
+    #[must_use]
+    pub const fn now(&self) -> Tick {
+        self.now
+    }
+
+    /// Judges `frame` as `sender` sent it.
+    pub fn judge(&mut self, frame: &[u8], sender: Sender) {
+        self.tally.received += 1;
+        self.tally.octets += frame.len() as u64;
+        let message = Message::parse(frame);
+        self.tally.unparsed += u64::from(message.format == Format::Unparsed);
+        if message.never_suppress {
+            return self.survives(frame, None);
+        }
+        let policy = self.rules.policy_for(&message);
+        let identity = self.identifier.identify(&message, sender);
+        let sighting = Sighting { frame, timestamp: message.timestamp() };
+        let shards = &self.pipeline.shards;
+        match shards.offer(policy, identity, sighting, self.now, &mut self.ended) {
+            Verdict::Fresh(claim) => {
+                // What a window held back is reported before the copy that opens the next one.
+                self.pipeline.delivery.ledger().report(&mut self.ended, &mut self.chunk);
+                self.survives(frame, Some(claim));
+            }
+            Verdict::Duplicate => self.tally.suppressed += 1,
+        }
+    }
+
+    /// A frame was received and is not judged.
+    pub fn refuse(&mut self, frame: &[u8], reason: DropReason) {
+        self.tally.received += 1;
+        self.tally.octets += frame.len() as u64;
+        self.pipeline.metrics.frames.dropped[reason].inc();
+    }
+
+    /// Counts the batch and gives its survivors, already counted as queued: they have to be delivered.
+    #[must_use]
+    pub fn finish(mut self) -> Chunk {
+        self.pipeline.delivery.ledger().report(&mut self.ended, &mut self.chunk);
+        let frames = &self.pipeline.metrics.frames;
+        frames.queued.add(self.tally.queued);
+        frames.suppressed.add(self.tally.suppressed);
+        frames.unparsed.add(self.tally.unparsed);
+        self.listener.octets.add(self.tally.octets);
+        self.listener.received.add(self.tally.received);
+        self.chunk
+    }
+
+    fn survives(&mut self, frame: &[u8], claim: Option<crate::dedup::Claim>) {
+        self.tally.queued += 1;
+        self.chunk.push(frame, Entry::Survivor(claim));
+    }
+}
+
+/// Marks that are retired under one hold of a shard's lock when nobody is waiting for a verdict.
+const RETIRE_BITE: usize = 256;

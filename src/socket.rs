@@ -1,0 +1,121 @@
+//! A connected byte stream, TCP or Unix: what accepted and outgoing connections have in common.
+//!
+//! # Guarantees
+//!
+//! - Reading and writing never wait; waiting is a call of its own that can be dropped at any point.
+//!
+//! # Left out
+//!
+//! Framing, time-outs, who the peer is.
+
+use std::{
+    io::{self, IoSlice},
+    os::fd::{AsFd, BorrowedFd},
+    time::Duration,
+};
+
+use bytes::BufMut;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpStream, UnixStream};
+
+/// A connected byte stream.
+#[derive(Debug)]
+pub enum Socket {
+    /// Over IP.
+    Tcp(TcpStream),
+    /// On this machine.
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Waits until there is something to read, or the end.
+    ///
+    /// # Errors
+    ///
+    /// The runtime is shutting down.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped at any point.
+    pub async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.readable().await,
+            Self::Unix(stream) => stream.readable().await,
+        }
+    }
+
+    /// Waits until there is room to write.
+    ///
+    /// # Errors
+    ///
+    /// The runtime is shutting down.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped at any point.
+    pub async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.writable().await,
+            Self::Unix(stream) => stream.writable().await,
+        }
+    }
+
+    /// Appends what there is to `buffer`, as far as it has room; zero octets are the end.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if there is nothing now, or what broke the connection.
+    pub fn try_read(&self, buffer: &mut impl BufMut) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_read_buf(buffer),
+            Self::Unix(stream) => stream.try_read_buf(buffer),
+        }
+    }
+
+    /// Writes as much of `slices` as there is room for.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if there is no room now, or what broke the connection.
+    pub fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write_vectored(slices),
+            Self::Unix(stream) => stream.try_write_vectored(slices),
+        }
+    }
+
+    /// Makes the kernel notice a peer that vanished without a word. Without effect on Unix sockets.
+    ///
+    /// # Errors
+    ///
+    /// What `setsockopt` gives.
+    pub fn set_keepalive(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => SockRef::from(stream).set_tcp_keepalive(
+                &TcpKeepalive::new()
+                    .with_time(KEEPALIVE_IDLE)
+                    .with_interval(KEEPALIVE_INTERVAL)
+                    .with_retries(KEEPALIVE_PROBES),
+            ),
+            Self::Unix(_) => Ok(()),
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+/// Silence after which the peer is asked whether it is there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+
+/// Time between two such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Questions without an answer after which the connection is given up.
+const KEEPALIVE_PROBES: u32 = 6;

@@ -1,0 +1,129 @@
+//! The three questions to the kernel that no crate asks safely; the only file with unsafe code.
+//!
+//! # Guarantees
+//!
+//! - Each function makes one system call on a descriptor that the caller keeps open and writes into a
+//!   buffer of its own.
+
+#![expect(unsafe_code, reason = "getsockopt and ioctl with structures that no safe wrapper knows")]
+
+use std::{
+    io, mem,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+/// Datagrams that the kernel dropped on this socket since it was opened, for want of room or memory
+/// (`SK_MEMINFO_DROPS`; wraps at 2^32).
+///
+/// `SO_RXQ_OVFL` reports the same number, but only along with a later datagram; this can be read
+/// when nothing arrives any more.
+///
+/// # Errors
+///
+/// What `getsockopt(SO_MEMINFO)` gives.
+pub fn socket_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    const DROPS: usize = 8;
+    let mut meminfo = [0_u32; DROPS + 1];
+    let octets = get_option(socket, libc::SOL_SOCKET, libc::SO_MEMINFO, &mut meminfo)?;
+    if octets < mem::size_of_val(&meminfo) {
+        return Err(io::Error::from(io::ErrorKind::Unsupported));
+    }
+    Ok(meminfo[DROPS])
+}
+
+/// Octets written to this TCP socket that the peer's kernel has not acknowledged (`SIOCOUTQ`). Stays
+/// readable after the connection died.
+///
+/// # Errors
+///
+/// What `ioctl(SIOCOUTQ)` gives.
+pub fn unacknowledged_octets(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut octets: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ (the same number as SIOCOUTQ) writes one int through the pointer, which is
+    // valid for the call.
+    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut octets) };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(octets).unwrap_or(0))
+}
+
+/// The receive window that the peer of this TCP socket advertises now, in octets
+/// (`tcpi_snd_wnd`, Linux 5.4): what its kernel may hold that its process has not read.
+///
+/// # Errors
+///
+/// What `getsockopt(TCP_INFO)` gives; `Unsupported` if the kernel's answer is too short to hold it.
+pub fn peer_window_octets(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    /// Position of `tcpi_snd_wnd` in `struct tcp_info`, in 32-bit words; only ever appended to.
+    const SND_WND: usize = 57;
+    let mut info = [0_u32; SND_WND + 1];
+    let octets = get_option(socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info)?;
+    if octets < mem::size_of_val(&info) {
+        return Err(io::Error::from(io::ErrorKind::Unsupported));
+    }
+    Ok(usize::try_from(info[SND_WND]).unwrap_or(usize::MAX))
+}
+
+/// Reads a socket option made of 32-bit words; gives the octets that the kernel wrote.
+fn get_option<const WORDS: usize>(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &mut [u32; WORDS],
+) -> io::Result<usize> {
+    let mut octets = libc::socklen_t::try_from(mem::size_of_val(value))
+        .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // SAFETY: the kernel writes at most `octets` octets to `value`, which is that long, and the
+    // length it wrote to `octets`; any bit pattern is a valid u32.
+    let answer = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            value.as_mut_ptr().cast(),
+            &raw mut octets,
+        )
+    };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(octets).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::{TcpListener, TcpStream, UdpSocket},
+        os::fd::AsFd,
+    };
+
+    use super::*;
+
+    #[test]
+    fn drops_are_counted_when_nobody_reads() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert_eq!(socket_drops(receiver.as_fd()).unwrap(), 0);
+        let mut sent = 0_u32;
+        while socket_drops(receiver.as_fd()).unwrap() == 0 && sent < 100_000 {
+            sender.send_to(&[0; 1400], receiver.local_addr().unwrap()).unwrap();
+            sent += 1;
+        }
+        assert_eq!(socket_drops(receiver.as_fd()).unwrap(), 1, "after {sent} datagrams");
+    }
+
+    #[test]
+    fn acknowledged_octets_leave_the_output_queue() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(b"hello").unwrap();
+        let mut hello = [0; 5];
+        server.read_exact(&mut hello).unwrap();
+        assert_eq!(unacknowledged_octets(client.as_fd()).unwrap(), 0);
+        let window = peer_window_octets(client.as_fd()).unwrap();
+        assert!((1 << 10..1 << 30).contains(&window), "{window}");
+    }
+}
