@@ -2,19 +2,370 @@
 //!
 //! The [`Framer`] is told the octets that have arrived and have not been consumed yet, and answers
 //! with one [`Step`]: a frame, a fault, or that it needs more. It owns no buffer and copies nothing;
-//! it remembers how far it has looked, so no octet is scanned twice.
+//! it remembers how far it has looked, so that nothing but a header (16 octets) is looked at twice.
+//!
+//! ```text
+//!            LF, NUL: skipped
+//!            ┌─────┐
+//!            ▼     │   1..9   digits, SP, look-ahead: a count
+//!           START ─┴──────▶ CLASSIFY ──────────────────────▶ BODY ──▶ frame ──▶ START
+//!             │                │ no count                      └ oversize: head, skip by count
+//!             └──── other ─────┴───▶ LINE ──▶ frame ──▶ START
+//!                                      └ oversize: head, skip to the trailer
+//! ```
 //!
 //! # Guarantees
 //!
-//! - The frames do not depend on how the stream was cut into reads.
+//! - The frames do not depend on how the stream was cut into reads: every decision is a function of
+//!   the stream's octets (or of its end), and is taken only when no further octet can change it.
 //! - A frame is exactly the octets between its framing; nothing inside is changed.
 //! - What is left over of an oversize frame is never searched for frames.
 //! - No length that a peer sent sizes a buffer: the caller never has to hold more than
 //!   [`Framer::buffer_octets_max`] octets for the framer to go on.
+//! - Work is linear in the octets received, whatever they are.
 //!
 //! # Left out
 //!
 //! What the octets mean (see `parse`), empty datagrams and TLS hellos (see `listen`), time-outs.
+
+#![warn(clippy::indexing_slicing)]
+
+mod non_transparent;
+mod octet_counting;
+
+use std::mem;
+
+use self::non_transparent::{Line, Trailer};
+use self::octet_counting::{Class, Header};
+use crate::limits::{BAD_FRAMES_MAX, FRAME_OVERHEAD_OCTETS};
+
+/// Cuts one byte stream into frames. See the module page.
+///
+/// The caller appends what it reads to a buffer, calls [`Framer::next`] on all of it, drops
+/// [`Step::consumed`] octets from its front, and calls again until [`Outcome::More`].
+#[derive(Clone, Debug)]
+pub struct Framer {
+    framing: Framing,
+    /// Octets of a frame that are kept; what is longer is oversize.
+    message_octets_max: usize,
+    state: State,
+    /// An earlier frame of this connection was counted, which settles what digits and a space mean.
+    locked: bool,
+    /// Bad frames since the last good one, with forced octet counting.
+    bad_frames: u32,
+}
+
+/// What stands at the front of the unconsumed octets. `scanned` counts octets from there that hold
+/// no trailer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    /// A frame may begin.
+    Start,
+    /// Digits that are a MSG-LEN or the beginning of a line.
+    Classify { scanned: usize },
+    /// A MSG-LEN, because nothing else is allowed.
+    Header,
+    /// A header of `header_octets` that announces `msg_len` octets.
+    Body {
+        header_octets: usize,
+        msg_len: usize,
+    },
+    /// A line.
+    Line { scanned: usize },
+    /// What is left of an oversize counted frame.
+    SkipOctets { left: usize },
+    /// What is left of an oversize line or of a bad frame, up to and including its trailer.
+    SkipLine,
+    /// Framing was violated too often; that is still to be said.
+    Hopeless,
+    /// The same, and it was said. All further octets are consumed and mean nothing.
+    GivenUp,
+}
+
+impl Framer {
+    /// A framer at the beginning of a stream. `message_octets_max` is the `max_message_size`
+    /// setting: at least one octet; what a frame has beyond it is skipped.
+    #[must_use]
+    pub const fn new(framing: Framing, message_octets_max: usize) -> Self {
+        Self {
+            framing,
+            message_octets_max,
+            state: State::Start,
+            locked: false,
+            bad_frames: 0,
+        }
+    }
+
+    /// One step over `input`: all octets received and not consumed yet.
+    ///
+    /// Each call consumes octets or changes what the next call will say, until [`Outcome::More`].
+    #[inline]
+    pub fn next<'a>(&mut self, input: &'a [u8]) -> Step<'a> {
+        let skipped = self.skip(input);
+        let step = self.step(input.get(skipped..).unwrap_or_default());
+        Step {
+            consumed: skipped + step.consumed,
+            ..step
+        }
+    }
+
+    /// The same when the stream has ended; call until [`Outcome::More`], which consumes everything.
+    ///
+    /// An oversize frame whose remainder the end cuts off was reported with its head and is not
+    /// reported again.
+    pub fn finish<'a>(&mut self, input: &'a [u8], end: End) -> Step<'a> {
+        let step = self.next(input);
+        if step.outcome != Outcome::More {
+            return step;
+        }
+        let pending = input.get(step.consumed..).unwrap_or_default();
+        let state = mem::replace(&mut self.state, State::Start);
+        let outcome = match state {
+            _ if pending.is_empty() => Outcome::More,
+            State::Classify { .. } => match octet_counting::exactly_counted(pending) {
+                Some(octets) => Outcome::Frame(Frame {
+                    octets,
+                    oversize: false,
+                }),
+                None => self.last_line(pending, end),
+            },
+            State::Line { .. } => self.last_line(pending, end),
+            _ => Outcome::Fault(FrameFault::Incomplete),
+        };
+        Step {
+            consumed: input.len(),
+            outcome,
+        }
+    }
+
+    /// The most octets that can be unconsumed when [`Outcome::More`] is answered. A buffer of this
+    /// size is enough to go on with any stream.
+    #[must_use]
+    pub const fn buffer_octets_max(&self) -> usize {
+        self.message_octets_max
+            .saturating_add(FRAME_OVERHEAD_OCTETS)
+    }
+
+    /// True when the stream stands between two frames: nothing of a frame is buffered and nothing of
+    /// one is being skipped. (Asked after [`Outcome::More`], for the partial-frame time-out.)
+    #[must_use]
+    pub const fn between_frames(&self) -> bool {
+        matches!(self.state, State::Start | State::Hopeless | State::GivenUp)
+    }
+
+    /// Leaves behind what belongs to no frame; how many octets of `input` that is.
+    #[inline]
+    fn skip(&mut self, input: &[u8]) -> usize {
+        let skipped = match &mut self.state {
+            State::Start => 0,
+            State::SkipOctets { left } => {
+                let skipped = input.len().min(*left);
+                *left -= skipped;
+                if *left > 0 {
+                    return skipped;
+                }
+                skipped
+            }
+            State::SkipLine => match self.framing.trailer().find(input) {
+                Some(at) => at + 1,
+                None => return input.len(),
+            },
+            State::GivenUp => return input.len(),
+            _ => return 0,
+        };
+        self.state = State::Start;
+        skipped + self.stray_trailers(input.get(skipped..).unwrap_or_default())
+    }
+
+    /// How many octets at the front of `input`, where a frame may begin, are LF or NUL that somebody
+    /// added behind a counted frame. Where only lines are allowed each of them ends a line.
+    #[inline]
+    fn stray_trailers(&self, input: &[u8]) -> usize {
+        match self.framing {
+            Framing::Auto | Framing::OctetCounting => input
+                .iter()
+                .take_while(|octet| matches!(octet, b'\n' | 0))
+                .count(),
+            Framing::Lf | Framing::Nul => 0,
+        }
+    }
+
+    /// One step over `input`, at whose front nothing is left to skip.
+    #[inline]
+    fn step<'a>(&mut self, input: &'a [u8]) -> Step<'a> {
+        loop {
+            self.state = match self.state {
+                State::Start => match (self.framing, input.first()) {
+                    (_, None) => return Step::MORE,
+                    (Framing::Auto, Some(b'1'..=b'9')) => State::Classify { scanned: 0 },
+                    (Framing::OctetCounting, _) => State::Header,
+                    _ => State::Line { scanned: 0 },
+                },
+                State::Line { scanned } => return self.line(input, scanned),
+                State::Body {
+                    header_octets,
+                    msg_len,
+                } => {
+                    return self.body(input, header_octets, msg_len);
+                }
+                State::Classify { scanned } => {
+                    let max = self.message_octets_max;
+                    match octet_counting::classify(input, scanned, self.locked, max) {
+                        Class::Counted {
+                            header_octets,
+                            msg_len,
+                        } => {
+                            self.locked = true;
+                            State::Body {
+                                header_octets,
+                                msg_len,
+                            }
+                        }
+                        Class::Line { scanned } => State::Line { scanned },
+                        Class::CountTooLarge { scanned } => {
+                            self.state = State::Line { scanned };
+                            return Step::fault(0, FrameFault::CountTooLarge);
+                        }
+                        Class::Undecided { scanned } => {
+                            self.state = State::Classify { scanned };
+                            return Step::MORE;
+                        }
+                    }
+                }
+                State::Header => match octet_counting::header(input) {
+                    Header::MsgLen {
+                        header_octets,
+                        msg_len,
+                    } => State::Body {
+                        header_octets,
+                        msg_len,
+                    },
+                    Header::TooLarge { digits } | Header::Absent { digits } => {
+                        return self.bad_frame(digits);
+                    }
+                    Header::Undecided => return Step::MORE,
+                },
+                State::Hopeless => {
+                    self.state = State::GivenUp;
+                    return Step {
+                        consumed: input.len(),
+                        outcome: Outcome::Hopeless,
+                    };
+                }
+                // These leave nothing in `input` unless they are over.
+                State::SkipOctets { .. } | State::SkipLine | State::GivenUp => return Step::MORE,
+            };
+        }
+    }
+
+    #[inline]
+    fn line<'a>(&mut self, input: &'a [u8], scanned: usize) -> Step<'a> {
+        let max = self.message_octets_max;
+        match non_transparent::line(input, scanned, self.framing.trailer(), max) {
+            Line::Whole { octets, consumed } => {
+                self.state = State::Start;
+                let outcome = if octets.is_empty() {
+                    Outcome::Empty
+                } else {
+                    Outcome::Frame(Frame {
+                        octets,
+                        oversize: false,
+                    })
+                };
+                Step { consumed, outcome }
+            }
+            Line::Oversize { head } => {
+                self.state = State::SkipLine;
+                Step::frame(head.len(), head, true)
+            }
+            Line::Undecided { scanned } => {
+                self.state = State::Line { scanned };
+                Step::MORE
+            }
+        }
+    }
+
+    #[inline]
+    fn body<'a>(&mut self, input: &'a [u8], header_octets: usize, msg_len: usize) -> Step<'a> {
+        let kept = msg_len.min(self.message_octets_max);
+        let Some(octets) = input.get(header_octets..header_octets + kept) else {
+            return Step::MORE;
+        };
+        self.bad_frames = 0;
+        let oversize = kept < msg_len;
+        self.state = if oversize {
+            State::SkipOctets {
+                left: msg_len - kept,
+            }
+        } else {
+            State::Start
+        };
+        Step::frame(header_octets + kept, octets, oversize)
+    }
+
+    /// Forced octet counting is violated: `digits` octets were read, the next one does not fit.
+    fn bad_frame<'a>(&mut self, digits: usize) -> Step<'a> {
+        self.bad_frames += 1;
+        self.state = if self.bad_frames < BAD_FRAMES_MAX {
+            State::SkipLine
+        } else {
+            State::Hopeless
+        };
+        Step::fault(digits, FrameFault::BadFrame)
+    }
+
+    /// The last LF is often missing, so what is there is a frame, if the end is one.
+    fn last_line<'a>(&self, octets: &'a [u8], end: End) -> Outcome<'a> {
+        match end {
+            // RFC 5425 4.4.
+            End::Truncated => Outcome::Fault(FrameFault::Incomplete),
+            End::Closed => Outcome::Frame(match octets.get(..self.message_octets_max) {
+                Some(head) if head.len() < octets.len() => Frame {
+                    octets: head,
+                    oversize: true,
+                },
+                _ => Frame {
+                    octets,
+                    oversize: false,
+                },
+            }),
+        }
+    }
+}
+
+impl Framing {
+    /// What ends a line, and what a bad counted frame is skipped to.
+    #[inline]
+    const fn trailer(self) -> Trailer {
+        match self {
+            Self::Auto => Trailer::LfOrNul,
+            Self::Lf | Self::OctetCounting => Trailer::Lf,
+            Self::Nul => Trailer::Nul,
+        }
+    }
+}
+
+impl<'a> Step<'a> {
+    const MORE: Self = Self {
+        consumed: 0,
+        outcome: Outcome::More,
+    };
+
+    #[inline]
+    const fn frame(consumed: usize, octets: &'a [u8], oversize: bool) -> Self {
+        Self {
+            consumed,
+            outcome: Outcome::Frame(Frame { octets, oversize }),
+        }
+    }
+
+    const fn fault(consumed: usize, fault: FrameFault) -> Self {
+        Self {
+            consumed,
+            outcome: Outcome::Fault(fault),
+        }
+    }
+}
 
 /// How a byte stream is cut into frames.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -22,7 +373,8 @@ pub enum Framing {
     /// Decided frame by frame (RFC 6587 3.4.3 lets a connection mix the methods).
     #[default]
     Auto,
-    /// `MSG-LEN SP MSG` (RFC 6587 3.4.1, RFC 5425 4.3).
+    /// `MSG-LEN SP MSG` (RFC 6587 3.4.1, RFC 5425 4.3). LF and NUL between frames are tolerated,
+    /// since many senders add them behind the counted octets.
     OctetCounting,
     /// Up to LF, one CR before it removed (RFC 6587 3.4.2). A NUL is data.
     Lf,
@@ -57,7 +409,8 @@ pub enum Outcome<'a> {
     Empty,
     /// Something was wrong; framing goes on behind it.
     Fault(FrameFault),
-    /// Framing was forced and is violated so steadily that the connection should be closed.
+    /// Framing was forced and is violated so steadily that the connection should be closed. Said
+    /// once; whatever else arrives is consumed without a word.
     Hopeless,
     /// Nothing more to find in this input. Octets that are part of a frame are not consumed; octets
     /// that are skipped (trailers, the rest of an oversize frame) are.
@@ -67,11 +420,12 @@ pub enum Outcome<'a> {
 /// What can be wrong with a stream of frames. Never fatal by itself.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum FrameFault {
-    /// A MSG-LEN that nobody can mean, followed by a PRI; the octets are taken as a line instead.
+    /// A MSG-LEN that nobody can mean, followed by a PRI; the octets are taken as a line instead,
+    /// which comes with the steps that follow.
     #[error("octet count of more than 16 MiB, taken as text")]
     CountTooLarge,
     /// The stream ended inside a counted frame (or, on TLS without close_notify, inside a line).
-    /// The octets consumed by the step are the fragment.
+    /// The octets consumed by the step (behind stray trailers, if any) are the fragment.
     #[error("stream ended inside a frame")]
     Incomplete,
     /// Octet counting was forced and this is not a valid header; skipped to the next LF.
@@ -87,17 +441,6 @@ pub enum End {
     /// The end may be a truncation (RFC 5425 4.4): what is left of a line is a fragment.
     Truncated,
 }
-// The Framer:
-//   pub struct Framer
-//   impl Framer {
-//       pub fn new(framing: Framing, message_octets_max: usize) -> Self;
-//       /// One step over `input`: all octets received and not consumed yet.
-//       pub fn next<'a>(&mut self, input: &'a [u8]) -> Step<'a>;
-//       /// The same when the stream has ended; call until `Outcome::More`, then everything is consumed.
-//       pub fn finish<'a>(&mut self, input: &'a [u8], end: End) -> Step<'a>;
-//       /// The octets of input that the framer may ask for before it decides:
-//       pub fn buffer_octets_max(&self) -> usize;   // max + FRAME_OVERHEAD_OCTETS
-//       /// True when nothing of a frame is pending between `next` calls (used for the partial-frame timeout:
-//       /// e.g. inside the skipped remainder of an oversize frame this is false although nothing is buffered).
-//       pub fn between_frames(&self) -> bool;
-//   }
+
+#[cfg(test)]
+mod tests;
