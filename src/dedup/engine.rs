@@ -1,0 +1,455 @@
+//! One engine: the marks of one policy's messages, found by identity.
+//!
+//! [`Engine::offer`] judges a copy. It owns no budget: it is told how many octets it may grow by, and
+//! if that is too little it changes nothing and says how many it wants.
+//!
+//! # Guarantees
+//!
+//! - Whether a copy is fresh is decided by exact comparison of times and octets. That over marks have
+//!   not been retired, or stale slots not been swept, changes no verdict.
+//! - An offer retires at most [`RETIRED_PER_OFFER`] marks, appends at most one, and inserts at most one slot.
+//! - Copies held back come out exactly once: when their mark is ended, whyever.
+//!
+//! # Refresh
+//!
+//! With `refresh` a repeat restarts the window, but the timeline stays sorted only if restarting means
+//! a younger mark. One for each repeat would let one busy message fill the memory; so a repeat notes the
+//! time in the mark, and moves to a younger mark only when it is a quantum (a sixteenth of the window) behind the
+//! old one's start. What that costs: up to 16 dead marks for each message and window, and what
+//! ends may be retired up to a quantum late, behind a mark that was restarted in place. Verdicts stay exact.
+//!
+//! # Left out
+//!
+//! Budgets and eviction order (`shard`), locks (`mod`). `now` must not run backwards; `shard` sees to that.
+
+use std::mem::size_of;
+use std::time::Duration;
+
+use super::table::{Live, NoPlace, Place, Probe, Table};
+use super::timeline::Timeline;
+use super::{Claim, EndReason, Ended, Held, Sighting, Stamp, Verdict, alloc_octets};
+use crate::identity::Identity;
+use crate::rule::{PolicyId, WindowPolicy};
+use crate::tick::Tick;
+
+/// The marks of one policy in one shard.
+#[derive(Debug)]
+pub(super) struct Engine {
+    policy: WindowPolicy,
+    /// The policy's place at present: what its [`Ended`] carry.
+    pub(super) id: PolicyId,
+    /// Tells this engine's claims from those of engines that are gone. The same in all shards, never zero.
+    epoch: u32,
+    quantum: Duration,
+    timeline: Timeline,
+    table: Table,
+    /// Octets of all [`Held`] and their frames.
+    held_octets: usize,
+    /// Marks moved to a younger one by `refresh`.
+    remarked: u64,
+}
+
+/// The engine would have to grow by more octets than it may.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Refusal {
+    /// With this much room it can go on.
+    Short(usize),
+    /// No room helps: the table is full of equal hashes.
+    Full,
+}
+
+/// What an engine has counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct EngineCounters {
+    pub(super) stale: u64,
+    pub(super) sweeps: u64,
+    pub(super) splits: u64,
+    pub(super) merges: u64,
+    pub(super) remarked: u64,
+}
+
+impl Engine {
+    /// An empty engine. Allocates nothing. `granule_shift` as in [`Timeline::new`].
+    pub(super) fn new(policy: WindowPolicy, id: PolicyId, epoch: u32, granule_shift: u32) -> Self {
+        Self {
+            policy,
+            id,
+            epoch,
+            quantum: policy.window / QUANTA_PER_WINDOW,
+            timeline: Timeline::new(0, granule_shift),
+            table: Table::default(),
+            held_octets: 0,
+            remarked: 0,
+        }
+    }
+
+    /// Judges a copy seen at `now`, growing by at most `room` octets.
+    ///
+    /// # Errors
+    ///
+    /// If `room` is too little. Then the copy was not judged and nothing is remembered of it.
+    pub(super) fn offer(
+        &mut self,
+        identity: Identity<'_>,
+        sighting: Sighting<'_>,
+        now: Tick,
+        room: usize,
+        ended: &mut Vec<Ended>,
+    ) -> Result<Verdict, Refusal> {
+        self.retire(now, RETIRED_PER_OFFER, ended);
+        let live = self.live();
+        let timeline = &self.timeline;
+        let probe = self.table.probe(identity.hash, live, |age| {
+            let age = age as usize;
+            !timeline.mark(age).is_dead() && timeline.remembers(age, identity.octets)
+        });
+        let vacant = match probe {
+            Probe::Found { place, age } if !self.lets_through(age as usize, now) => {
+                return self.repeat(identity, sighting, now, room, (place, age as usize));
+            }
+            Probe::Found { place, age } => {
+                self.end(age as usize, EndReason::Window, ended);
+                Some(place)
+            }
+            Probe::Absent(vacant) => vacant,
+        };
+        self.remember(identity, now, room, vacant)
+    }
+
+    /// Forgets the delivery behind a claim, if it is still the one that holds copies back.
+    pub(super) fn reopen(&mut self, claim: Claim, ended: &mut Vec<Ended>) {
+        let timeline = &self.timeline;
+        let probe = self.table.probe(claim.hash, self.live(), |age| {
+            let mark = timeline.mark(age as usize);
+            let own = timeline.base() + u64::from(age);
+            !mark.is_dead()
+                && mark.held.as_ref().map_or(own, |held| held.delivery) == claim.delivery
+        });
+        if let Probe::Found { age, .. } = probe {
+            self.end(age as usize, EndReason::Reopened, ended);
+        }
+    }
+
+    /// Retires what is over at the head of the timeline, at most `marks_max` marks.
+    pub(super) fn retire(&mut self, now: Tick, marks_max: usize, ended: &mut Vec<Ended>) {
+        for _ in 0..marks_max {
+            if !self.first_is_due(now) {
+                break;
+            }
+            self.pop(EndReason::Window, ended);
+        }
+    }
+
+    /// Forgets the oldest mark, and says whether it was a message still remembered.
+    pub(super) fn pop(&mut self, reason: EndReason, ended: &mut Vec<Ended>) -> bool {
+        let Some((dead, held)) = self.timeline.pop() else {
+            return false;
+        };
+        if let Some(held) = held {
+            self.report(*held, reason, ended);
+        }
+        !dead
+    }
+
+    /// True if the oldest mark is over or dead.
+    pub(super) fn first_is_due(&self, now: Tick) -> bool {
+        self.timeline.first().is_some_and(|mark| {
+            mark.is_dead()
+                || now.since(self.restarted(mark.start, mark.held.as_deref())) >= self.policy.window
+        })
+    }
+
+    /// When the oldest mark is over.
+    pub(super) fn next_due(&self) -> Option<Tick> {
+        let mark = self.timeline.first()?;
+        Some(
+            self.restarted(mark.start, mark.held.as_deref())
+                .after(self.policy.window),
+        )
+    }
+
+    /// Start of the oldest mark.
+    pub(super) fn oldest(&self) -> Option<Tick> {
+        self.timeline.first().map(|mark| mark.start)
+    }
+
+    /// Gives spare memory out, for the caller to drop after it has let go of the lock, looking at
+    /// no more than `segments` segments of the table.
+    pub(super) fn tidy(&mut self, segments: usize) -> Spoils {
+        let mut spoils = Spoils::default();
+        if self.timeline.len() == 0 {
+            spoils._timeline = self.take_timeline();
+            spoils._table = self.take_table();
+            return spoils;
+        }
+        if self.timeline.has_spares() {
+            spoils._granules = Some(self.timeline.take_spares());
+        }
+        if self.table.slots() > SLOTS_PER_MARK_MAX * self.timeline.len() {
+            spoils._segments = self.table.tidy(segments, self.live());
+        }
+        spoils
+    }
+
+    /// Frees a little memory that remembers nothing; false if there is none.
+    ///
+    /// An empty engine's table goes at once, which for a million slots takes a tenth of a millisecond. It is
+    /// still there only if [`Engine::tidy`] has not been called since the engine became empty.
+    pub(super) fn free_spares(&mut self) -> bool {
+        let table = if self.timeline.len() == 0 {
+            self.take_table()
+        } else {
+            None
+        };
+        self.timeline.free_spares() || table.is_some()
+    }
+
+    /// From now on, once it is empty, the engine allocates its timeline in other pieces.
+    pub(super) fn resize_granules(&mut self, granule_shift: u32) {
+        if self.timeline.len() == 0 {
+            self.timeline = Timeline::new(self.timeline.base(), granule_shift);
+        }
+    }
+
+    /// Forgets everything and reports nothing: for an engine that cannot be trusted.
+    pub(super) fn reset(&mut self) {
+        let next = self.timeline.base() + self.timeline.len() as u64;
+        self.timeline = Timeline::new(next, self.timeline.granule_shift());
+        self.table = Table::default();
+        self.held_octets = 0;
+    }
+
+    pub(super) const fn policy(&self) -> WindowPolicy {
+        self.policy
+    }
+
+    pub(super) const fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Marks, dead ones included.
+    pub(super) const fn marks(&self) -> usize {
+        self.timeline.len()
+    }
+
+    /// Messages remembered. Those whose window is over count until they are retired.
+    pub(super) const fn live_messages(&self) -> usize {
+        self.timeline.live()
+    }
+
+    /// Octets allocated.
+    pub(super) fn octets(&self) -> usize {
+        self.timeline.octets() + self.table.octets() + self.held_octets
+    }
+
+    /// Octets that count against the budget, never fewer than [`Engine::octets`].
+    pub(super) fn charged(&self) -> usize {
+        self.timeline.charged() + self.table.octets() + self.held_octets
+    }
+
+    pub(super) const fn counters(&self) -> EngineCounters {
+        let table = self.table.counters;
+        EngineCounters {
+            stale: table.stale,
+            sweeps: table.sweeps,
+            splits: table.splits,
+            merges: table.merges,
+            remarked: self.remarked,
+        }
+    }
+
+    /// Whether a copy at `now` goes out although the mark remembers it: its window is over, or its
+    /// message has been quiet for too long. (One that goes out because of `allow` does not count here.)
+    fn lets_through(&self, age: usize, now: Tick) -> bool {
+        let mark = self.timeline.mark(age);
+        let held = mark.held.as_deref();
+        if now.since(self.restarted(mark.start, held)) >= self.policy.window {
+            return true;
+        }
+        let forwarded = held.map_or(mark.start, |held| held.forwarded);
+        self.policy
+            .refresh
+            .is_some_and(|max_quiet| now.since(forwarded) >= max_quiet)
+    }
+
+    /// When the window last started.
+    fn restarted(&self, start: Tick, held: Option<&Held>) -> Tick {
+        match held {
+            Some(held) if self.policy.refresh.is_some() => held.last,
+            _ => start,
+        }
+    }
+
+    /// A copy inside the window: one more that `allow` lets through, or one to hold back.
+    fn repeat(
+        &mut self,
+        identity: Identity<'_>,
+        sighting: Sighting<'_>,
+        now: Tick,
+        room: usize,
+        (place, age): (Place, usize),
+    ) -> Result<Verdict, Refusal> {
+        let mark = self.timeline.mark(age);
+        let held = mark.held.as_deref();
+        let passes = held.map_or(1, |held| held.passed) < self.policy.allow;
+        let remarks = self.policy.refresh.is_some() && now.since(mark.start) >= self.quantum;
+        let holds_frame = !passes && held.is_none_or(|held| held.count == 0);
+
+        let held_octets = if held.is_none() { HELD_OCTETS } else { 0 };
+        let held_octets = held_octets
+            + if holds_frame {
+                alloc_octets(sighting.frame.len())
+            } else {
+                0
+            };
+        let wanted = held_octets
+            + if remarks {
+                self.timeline.append_octets(identity.octets.len())
+            } else {
+                0
+            };
+        if wanted > room {
+            return Err(Refusal::Short(wanted));
+        }
+
+        let delivery = self.timeline.base() + age as u64;
+        let mark = self.timeline.mark_mut(age);
+        let start = mark.start;
+        let held = mark
+            .held
+            .get_or_insert_with(|| Box::new(Held::new(start, delivery)));
+        held.last = now;
+        let verdict = if passes {
+            held.passed += 1;
+            held.forwarded = now;
+            Verdict::Fresh(Claim {
+                hash: identity.hash,
+                delivery: held.delivery,
+                epoch: self.epoch,
+            })
+        } else {
+            if holds_frame {
+                held.first = now;
+                held.frame = sighting.frame.into();
+            }
+            held.count += 1;
+            held.last_timestamp = Stamp::of(sighting.timestamp);
+            Verdict::Duplicate
+        };
+        self.held_octets += held_octets;
+        if remarks {
+            let held = self.timeline.kill(age);
+            let generation = self.timeline.append(now, identity.octets, held);
+            self.table.put(place, identity.hash, generation);
+            self.remarked += 1;
+        }
+        Ok(verdict)
+    }
+
+    /// Starts a window.
+    fn remember(
+        &mut self,
+        identity: Identity<'_>,
+        now: Tick,
+        room: usize,
+        vacant: Option<Place>,
+    ) -> Result<Verdict, Refusal> {
+        if self.timeline.len() >= MARKS_MAX {
+            return Err(Refusal::Full);
+        }
+        let wanted = self.timeline.append_octets(identity.octets.len());
+        if wanted > room {
+            return Err(Refusal::Short(wanted));
+        }
+        let live = self.live();
+        let place = match self.table.place(identity.hash, vacant, live, room - wanted) {
+            Ok(place) => place,
+            Err(NoPlace::Short(more)) => return Err(Refusal::Short(wanted + more)),
+            Err(NoPlace::Full) => return Err(Refusal::Full),
+        };
+        self.table.count_reuse(place, live);
+        let delivery = self.timeline.append(now, identity.octets, None);
+        self.table.put(place, identity.hash, delivery);
+        Ok(Verdict::Fresh(Claim {
+            hash: identity.hash,
+            delivery,
+            epoch: self.epoch,
+        }))
+    }
+
+    /// Ends the window of the mark `age` places behind the oldest. The mark stays as a dead one.
+    fn end(&mut self, age: usize, reason: EndReason, ended: &mut Vec<Ended>) {
+        if let Some(held) = self.timeline.kill(age) {
+            self.report(*held, reason, ended);
+        }
+    }
+
+    fn report(&mut self, held: Held, reason: EndReason, ended: &mut Vec<Ended>) {
+        self.held_octets -= HELD_OCTETS;
+        if held.count == 0 {
+            return;
+        }
+        self.held_octets -= alloc_octets(held.frame.len());
+        let Held {
+            count,
+            first,
+            last,
+            frame,
+            last_timestamp,
+            ..
+        } = held;
+        let window = self.policy.window;
+        ended.push(Ended {
+            policy: self.id,
+            reason,
+            count,
+            first,
+            last,
+            window,
+            frame,
+            last_timestamp,
+        });
+    }
+
+    const fn live(&self) -> Live {
+        Live::new(self.timeline.base(), self.timeline.len())
+    }
+
+    /// The timeline of an empty engine. Generations go on.
+    fn take_timeline(&mut self) -> Option<Timeline> {
+        let next = Timeline::new(self.timeline.base(), self.timeline.granule_shift());
+        let timeline = std::mem::replace(&mut self.timeline, next);
+        (timeline.octets() > 0).then_some(timeline)
+    }
+
+    /// The table of an empty engine. Its counts stay.
+    fn take_table(&mut self) -> Option<Table> {
+        let table = std::mem::take(&mut self.table);
+        self.table.counters = table.counters;
+        (table.octets() > 0).then_some(table)
+    }
+}
+
+/// Memory to be dropped where dropping it makes nobody wait.
+#[derive(Debug, Default)]
+pub(super) struct Spoils {
+    _timeline: Option<Timeline>,
+    _granules: Option<super::timeline::Granules>,
+    _segments: Vec<super::table::SegmentSlots>,
+    _table: Option<Table>,
+}
+
+/// Marks that an offer retires at most: one more than it appends, so that retiring catches up.
+const RETIRED_PER_OFFER: usize = 2;
+
+/// A refreshed message gets a younger mark once its last one is this part of a window old.
+const QUANTA_PER_WINDOW: u32 = 16;
+
+/// Marks of one engine: generations must be told apart by 32 bits.
+const MARKS_MAX: usize = 1 << 31;
+
+/// Slots for each mark above which the table is too large.
+const SLOTS_PER_MARK_MAX: usize = 6;
+
+/// Octets of a [`Held`] without its frame.
+const HELD_OCTETS: usize = alloc_octets(size_of::<Held>());

@@ -1,0 +1,300 @@
+//! One shard: an engine for each policy, and the budget they share.
+//!
+//! # Guarantees
+//!
+//! - The octets allocated stay within the budget after every call that did not just lower it.
+//! - For room, the mark that started first in any of the engines goes first.
+//! - One offer evicts at most [`EVICTED_PER_OFFER`] marks, and one more for every
+//!   [`OCTETS_PER_EVICTED`] octets that it wants; if that gives too little room, it forwards and does not remember.
+//!
+//! # Left out
+//!
+//! Which shard a message belongs to, and the lock (`mod`).
+
+use super::engine::{Engine, EngineCounters, Refusal, Spoils};
+use super::timeline::MARKS_SHIFT;
+use super::{Claim, EndReason, Ended, Sighting, Stats, Verdict};
+use crate::identity::Identity;
+use crate::rule::{PolicyId, WindowPolicy};
+use crate::tick::Tick;
+
+/// A part of all identities, and what is remembered of them.
+#[derive(Debug)]
+pub(super) struct Shard {
+    /// By [`PolicyId`].
+    engines: Vec<Engine>,
+    budget_octets: usize,
+    /// The latest time seen: time does not run backwards in here.
+    now: Tick,
+    evicted: u64,
+    unremembered: u64,
+    /// What engines that are gone have counted.
+    gone: EngineCounters,
+}
+
+impl Shard {
+    /// A shard with an engine for each policy, of the epoch given with it.
+    pub(super) fn new(
+        policies: impl Iterator<Item = (WindowPolicy, u32)>,
+        budget_octets: usize,
+    ) -> Self {
+        let mut shard = Self {
+            engines: Vec::new(),
+            budget_octets,
+            now: Tick::ZERO,
+            evicted: 0,
+            unremembered: 0,
+            gone: EngineCounters::default(),
+        };
+        shard.engines = policies
+            .zip(0..)
+            .map(|((policy, epoch), id)| {
+                Engine::new(policy, PolicyId(id), epoch, granule_shift(budget_octets))
+            })
+            .collect();
+        shard
+    }
+
+    /// Judges one copy. A policy that is not there counts as the first one.
+    pub(super) fn offer(
+        &mut self,
+        policy: PolicyId,
+        identity: Identity<'_>,
+        sighting: Sighting<'_>,
+        now: Tick,
+        ended: &mut Vec<Ended>,
+    ) -> Verdict {
+        let now = self.advance_clock(now);
+        let index = if usize::from(policy.0) < self.engines.len() {
+            usize::from(policy.0)
+        } else {
+            0
+        };
+        let room = self.room();
+        let Some(engine) = self.engines.get_mut(index) else {
+            return self.pass();
+        };
+        let wanted = match engine.offer(identity, sighting, now, room, ended) {
+            Ok(verdict) => return verdict,
+            Err(Refusal::Full) => return self.pass(),
+            Err(Refusal::Short(wanted)) => wanted,
+        };
+        if wanted > self.budget_octets {
+            return self.pass();
+        }
+        // A little more than is wanted, so that not each and every offer comes through here.
+        let evicted_max = EVICTED_PER_OFFER + wanted / OCTETS_PER_EVICTED;
+        self.make_room(
+            wanted.saturating_add(ROOM_AHEAD_OCTETS.min(wanted)),
+            evicted_max,
+            now,
+            ended,
+        );
+        let room = self.room();
+        let judged = self.engines[index].offer(identity, sighting, now, room, ended);
+        judged.unwrap_or_else(|_| self.pass())
+    }
+
+    /// Forgets the delivery behind a claim.
+    pub(super) fn reopen(&mut self, claim: Claim, ended: &mut Vec<Ended>) {
+        if let Some(engine) = self
+            .engines
+            .iter_mut()
+            .find(|engine| engine.epoch() == claim.epoch)
+        {
+            engine.reopen(claim, ended);
+        }
+    }
+
+    /// Retires at most `marks_max` marks that are over. Gives memory out for the caller to drop when
+    /// it has let go of the lock; true if more is due.
+    pub(super) fn advance(
+        &mut self,
+        now: Tick,
+        marks_max: usize,
+        ended: &mut Vec<Ended>,
+    ) -> (bool, Vec<Spoils>) {
+        let now = self.advance_clock(now);
+        let mut left = marks_max;
+        for engine in &mut self.engines {
+            let before = engine.marks();
+            engine.retire(now, left, ended);
+            left -= before - engine.marks();
+        }
+        let due = self.engines.iter().any(|engine| engine.first_is_due(now));
+        (due, self.tidy(marks_max / MARKS_PER_SEGMENT + 1))
+    }
+
+    /// Ends at most `marks_max` marks; true if there are more.
+    pub(super) fn end_all(
+        &mut self,
+        reason: EndReason,
+        marks_max: usize,
+        ended: &mut Vec<Ended>,
+    ) -> (bool, Vec<Spoils>) {
+        let mut left = marks_max;
+        for engine in &mut self.engines {
+            while left > 0 && engine.marks() > 0 {
+                engine.pop(reason, ended);
+                left -= 1;
+            }
+        }
+        let more = self.engines.iter().any(|engine| engine.marks() > 0);
+        (more, self.tidy(marks_max / MARKS_PER_SEGMENT + 1))
+    }
+
+    /// Puts the engines in the order of the new policies, makes those that are new, and gives back those
+    /// that are gone. Sets the budget; [`Shard::shed`] then enforces it.
+    pub(super) fn reconfigure(
+        &mut self,
+        policies: &[(WindowPolicy, Option<PolicyId>)],
+        epochs: &[u32],
+        budget_octets: usize,
+    ) -> Vec<Engine> {
+        self.budget_octets = budget_octets;
+        let mut old: Vec<_> = std::mem::take(&mut self.engines)
+            .into_iter()
+            .map(Some)
+            .collect();
+        for ((&(policy, kept), &epoch), id) in policies.iter().zip(epochs).zip(0..) {
+            let kept = kept
+                .and_then(|id| old.get_mut(usize::from(id.0)))
+                .and_then(|engine| engine.take_if(|engine| engine.policy() == policy));
+            let mut engine = kept.unwrap_or_else(|| {
+                Engine::new(policy, PolicyId(id), epoch, granule_shift(budget_octets))
+            });
+            engine.id = PolicyId(id);
+            self.engines.push(engine);
+        }
+        let gone: Vec<_> = old.into_iter().flatten().collect();
+        for engine in &gone {
+            self.gone.add(engine.counters());
+        }
+        gone
+    }
+
+    /// Evicts at most `marks_max` marks as long as the shard is above its budget; true if it still is.
+    pub(super) fn shed(&mut self, marks_max: usize, ended: &mut Vec<Ended>) -> (bool, Vec<Spoils>) {
+        let now = self.now;
+        self.make_room(0, marks_max, now, ended);
+        let spoils = self.tidy(marks_max / MARKS_PER_SEGMENT + 1);
+        let shift = granule_shift(self.budget_octets);
+        self.engines
+            .iter_mut()
+            .for_each(|engine| engine.resize_granules(shift));
+        let above = self.charged() > self.budget_octets
+            && self.engines.iter().any(|engine| engine.marks() > 0);
+        (above, spoils)
+    }
+
+    /// When there is something to retire next.
+    pub(super) fn next_due(&self) -> Option<Tick> {
+        self.engines.iter().filter_map(Engine::next_due).min()
+    }
+
+    /// Adds what this shard holds and has counted.
+    pub(super) fn add_to(&self, stats: &mut Stats) {
+        let mut counters = self.gone;
+        for engine in &self.engines {
+            stats.live_messages += engine.live_messages();
+            stats.octets += engine.octets();
+            counters.add(engine.counters());
+        }
+        stats.budget_octets += self.budget_octets;
+        stats.evicted_total += self.evicted;
+        stats.unremembered_total += self.unremembered;
+        stats.stale_total += counters.stale;
+        stats.sweeps_total += counters.sweeps;
+        stats.splits_total += counters.splits;
+        stats.merges_total += counters.merges;
+        stats.remarked_total += counters.remarked;
+    }
+
+    /// Forgets everything and reports nothing: for a shard whose last call did not end well. Claims
+    /// on what it forgot find nothing.
+    pub(super) fn reset(&mut self) {
+        self.engines.iter_mut().for_each(Engine::reset);
+    }
+
+    fn advance_clock(&mut self, now: Tick) -> Tick {
+        self.now = self.now.max(now);
+        self.now
+    }
+
+    /// Forwards a copy that there is no room to remember, or to count.
+    const fn pass(&mut self) -> Verdict {
+        self.unremembered += 1;
+        Verdict::Fresh(Claim::VOID)
+    }
+
+    fn charged(&self) -> usize {
+        self.engines.iter().map(Engine::charged).sum()
+    }
+
+    fn room(&self) -> usize {
+        self.budget_octets.saturating_sub(self.charged())
+    }
+
+    /// Frees spare memory, then evicts the oldest marks, until `wanted` octets are free or
+    /// `evicted_max` marks are gone.
+    fn make_room(&mut self, wanted: usize, evicted_max: usize, now: Tick, ended: &mut Vec<Ended>) {
+        let mut popped = 0;
+        while self.charged().saturating_add(wanted) > self.budget_octets && popped < evicted_max {
+            if self.engines.iter_mut().any(Engine::free_spares) {
+                continue;
+            }
+            popped += 1;
+            let oldest = self
+                .engines
+                .iter_mut()
+                .filter(|engine| engine.marks() > 0)
+                .min_by_key(|engine| engine.oldest());
+            let Some(engine) = oldest else { return };
+            if engine.first_is_due(now) {
+                engine.pop(EndReason::Window, ended);
+            } else if engine.pop(EndReason::Evicted, ended) {
+                self.evicted += 1;
+            }
+        }
+    }
+
+    fn tidy(&mut self, segments: usize) -> Vec<Spoils> {
+        self.engines
+            .iter_mut()
+            .map(|engine| engine.tidy(segments))
+            .collect()
+    }
+}
+
+impl EngineCounters {
+    const fn add(&mut self, other: Self) {
+        self.stale += other.stale;
+        self.sweeps += other.sweeps;
+        self.splits += other.splits;
+        self.merges += other.merges;
+        self.remarked += other.remarked;
+    }
+}
+
+/// Timelines are allocated in pieces of about a thousandth of the budget, 1 to 64 KiB: small enough
+/// that partly used ones do not count, large enough that there are not too many.
+fn granule_shift(budget_octets: usize) -> u32 {
+    let shift = (budget_octets / 1024)
+        .checked_ilog2()
+        .unwrap_or(0)
+        .clamp(10, 16);
+    debug_assert!(shift > MARKS_SHIFT, "a block holds at least one mark");
+    shift
+}
+
+/// Marks that an offer evicts at most, whatever it wants ...
+const EVICTED_PER_OFFER: usize = 64;
+
+/// ... and one more for every so many octets that it wants: evicting takes no longer than copying them.
+const OCTETS_PER_EVICTED: usize = 64;
+
+/// Octets freed beyond what an offer wants, but never more than it wants.
+const ROOM_AHEAD_OCTETS: usize = 4096;
+
+/// For so many marks that may be retired in a call, one segment of the table may be looked at.
+const MARKS_PER_SEGMENT: usize = 8;

@@ -1,0 +1,390 @@
+//! The timeline: marks in the order of their windows' start, and the octets they remember.
+//!
+//! ```text
+//!            base                                             base + len
+//!             │                                                   │
+//! marks    ▒▒▒█████████│███████████████│███████████████│██████░░░░░   blocks of `block_marks`
+//!             │      each mark knows where its octets start; they end where the next one's start
+//! octets   ▒▒▒▒▒▒▒██████████████│███████████████████████│████████░░   segments of `granule` octets
+//! ```
+//!
+//! Both are first-in, first-out and grow by a block or a segment at a time, so growing moves no mark
+//! and retiring is advancing two cursors. An identity may lie across segments; nothing is padded.
+//!
+//! # Guarantees
+//!
+//! - Appending and popping touch one mark and its octets, whatever the length of the timeline.
+//! - [`Timeline::octets`] is what is allocated; [`Timeline::charged`] is never less.
+//!
+//! # Left out
+//!
+//! Finding a mark by its identity (`table`), when a mark is over (`engine`).
+
+use std::collections::VecDeque;
+use std::mem::size_of;
+
+use super::{Held, alloc_octets};
+use crate::tick::Tick;
+
+/// The marks of one engine, oldest first.
+#[derive(Debug)]
+pub(super) struct Timeline {
+    /// Generation of the oldest mark: one more than that of the mark retired last.
+    base: u64,
+    /// Marks held, dead ones included.
+    len: usize,
+    /// Marks held that are dead.
+    dead: usize,
+    /// All full but the last; the first `head` marks of the first one are retired.
+    blocks: VecDeque<Vec<Mark>>,
+    head: usize,
+    /// All full but the last.
+    segments: VecDeque<Vec<u8>>,
+    /// Position of the first octet of the first segment; positions count all octets ever appended.
+    segments_start: u64,
+    /// Position behind the last octet.
+    end: u64,
+    /// Emptied blocks and segments for reuse. Freeing them is left to a call that may wait: with
+    /// some allocators one `free` gives back gigabytes at once.
+    spare_blocks: Vec<Vec<Mark>>,
+    spare_segments: Vec<Vec<u8>>,
+    /// A segment has two to this power octets, a block [`MARKS_SHIFT`] powers fewer marks.
+    granule_shift: u32,
+}
+
+/// One window of one message: 24 octets.
+#[derive(Debug)]
+pub(super) struct Mark {
+    /// When the window started: for a refreshed message at most a quantum before the last copy.
+    pub(super) start: Tick,
+    /// Where the identity's octets start, and [`DEAD`].
+    at: u64,
+    /// What was held back, once there is something to hold.
+    pub(super) held: Option<Box<Held>>,
+}
+
+impl Mark {
+    /// The mark is kept only for its place: its window was ended, reopened, or restarted by a younger mark.
+    pub(super) const fn is_dead(&self) -> bool {
+        self.at & DEAD != 0
+    }
+
+    const fn position(&self) -> u64 {
+        self.at & !DEAD
+    }
+}
+
+/// Blocks and segments to be dropped where dropping them makes nobody wait.
+#[derive(Debug, Default)]
+pub(super) struct Granules {
+    _blocks: Vec<Vec<Mark>>,
+    _segments: Vec<Vec<u8>>,
+}
+
+impl Timeline {
+    /// An empty timeline whose first mark gets the generation `base`; a segment has
+    /// `1 << granule_shift` octets (at least `1 << MARKS_SHIFT`). Allocates nothing.
+    pub(super) const fn new(base: u64, granule_shift: u32) -> Self {
+        Self {
+            base,
+            len: 0,
+            dead: 0,
+            blocks: VecDeque::new(),
+            head: 0,
+            segments: VecDeque::new(),
+            segments_start: 0,
+            end: 0,
+            spare_blocks: Vec::new(),
+            spare_segments: Vec::new(),
+            granule_shift,
+        }
+    }
+
+    pub(super) const fn base(&self) -> u64 {
+        self.base
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Messages remembered: marks that are not dead.
+    pub(super) const fn live(&self) -> usize {
+        self.len - self.dead
+    }
+
+    pub(super) const fn granule_shift(&self) -> u32 {
+        self.granule_shift
+    }
+
+    /// The oldest mark.
+    pub(super) fn first(&self) -> Option<&Mark> {
+        self.blocks.front()?.get(self.head)
+    }
+
+    /// The mark `age` places behind the oldest. `age` is below `len`.
+    pub(super) fn mark(&self, age: usize) -> &Mark {
+        let place = self.head + age;
+        &self.blocks[place >> self.block_shift()][place & (self.block_marks() - 1)]
+    }
+
+    /// As [`Timeline::mark`].
+    pub(super) fn mark_mut(&mut self, age: usize) -> &mut Mark {
+        let place = self.head + age;
+        let (block, mark) = (
+            place >> self.block_shift(),
+            place & (self.block_marks() - 1),
+        );
+        &mut self.blocks[block][mark]
+    }
+
+    /// Whether the mark remembers exactly `octets`. `age` is below `len`.
+    pub(super) fn remembers(&self, age: usize, octets: &[u8]) -> bool {
+        let start = self.mark(age).position();
+        let end = if age + 1 < self.len {
+            self.mark(age + 1).position()
+        } else {
+            self.end
+        };
+        if end - start != octets.len() as u64 {
+            return false;
+        }
+        let (mut segment, mut offset) = self.locate(start);
+        let mut rest = octets;
+        while !rest.is_empty() {
+            let here = &self.segments[segment][offset..];
+            let (now, later) = rest.split_at(here.len().min(rest.len()));
+            if here[..now.len()] != *now {
+                return false;
+            }
+            (segment, offset, rest) = (segment + 1, 0, later);
+        }
+        true
+    }
+
+    /// What [`Timeline::charged`] would grow by if a mark of `octets` octets were appended.
+    pub(super) fn append_octets(&self, octets: usize) -> usize {
+        let first = if self.is_allocated() { 0 } else { self.slack() };
+        let segments = octets / self.granule() + 1;
+        let handles = growth(self.blocks.len(), self.blocks.capacity(), 1)
+            + growth(self.segments.len(), self.segments.capacity(), segments);
+        size_of::<Mark>() + octets + first + handles * HANDLE_OCTETS
+    }
+
+    /// Appends the youngest mark and gives back its generation. `start` is not before any other's.
+    pub(super) fn append(&mut self, start: Tick, octets: &[u8], held: Option<Box<Held>>) -> u64 {
+        let block_marks = self.block_marks();
+        if self
+            .blocks
+            .back()
+            .is_none_or(|block| block.len() == block_marks)
+        {
+            let block = self
+                .spare_blocks
+                .pop()
+                .unwrap_or_else(|| Vec::with_capacity(block_marks));
+            self.blocks.push_back(block);
+        }
+        if let Some(block) = self.blocks.back_mut() {
+            block.push(Mark {
+                start,
+                at: self.end,
+                held,
+            });
+        }
+        let mut rest = octets;
+        while !rest.is_empty() {
+            let granule = self.granule();
+            if self
+                .segments
+                .back()
+                .is_none_or(|segment| segment.len() == granule)
+            {
+                let segment = self
+                    .spare_segments
+                    .pop()
+                    .unwrap_or_else(|| Vec::with_capacity(granule));
+                self.segments.push_back(segment);
+            }
+            if let Some(segment) = self.segments.back_mut() {
+                let (now, later) = rest.split_at(rest.len().min(granule - segment.len()));
+                segment.extend_from_slice(now);
+                rest = later;
+            }
+        }
+        self.end += octets.len() as u64;
+        self.len += 1;
+        self.base + (self.len as u64 - 1)
+    }
+
+    /// Makes a mark dead and gives back what it held. `age` is below `len`.
+    pub(super) fn kill(&mut self, age: usize) -> Option<Box<Held>> {
+        let mark = self.mark_mut(age);
+        let (was_dead, held) = (mark.is_dead(), mark.held.take());
+        mark.at |= DEAD;
+        self.dead += usize::from(!was_dead);
+        held
+    }
+
+    /// Forgets the oldest mark: whether it was dead, and what it held.
+    pub(super) fn pop(&mut self) -> Option<(bool, Option<Box<Held>>)> {
+        let mark = self.blocks.front_mut()?.get_mut(self.head)?;
+        let (dead, held) = (mark.is_dead(), mark.held.take());
+        self.base += 1;
+        self.len -= 1;
+        self.head += 1;
+        self.dead -= usize::from(dead);
+        let kept = if self.len == 0 {
+            self.end
+        } else {
+            self.mark(0).position()
+        };
+        if self.len == 0 || self.head == self.block_marks() {
+            self.head = 0;
+            recycle(&mut self.blocks, &mut self.spare_blocks);
+        }
+        while kept - self.segments_start >= self.granule() as u64 {
+            recycle(&mut self.segments, &mut self.spare_segments);
+            self.segments_start += self.granule() as u64;
+        }
+        if self.len == 0 {
+            recycle(&mut self.segments, &mut self.spare_segments);
+            self.segments_start = self.end;
+        }
+        Some((dead, held))
+    }
+
+    /// Octets allocated, with the allocator's overhead.
+    pub(super) fn octets(&self) -> usize {
+        (self.blocks.len() + self.spare_blocks.len()) * self.block_octets()
+            + (self.segments.len() + self.spare_segments.len()) * alloc_octets(self.granule())
+            + self.handle_octets()
+    }
+
+    /// Octets that count against the budget. Smooth, so that making room for one mark takes about
+    /// one eviction; it counts partly used blocks and segments as if they were whole, and a few octets more.
+    pub(super) fn charged(&self) -> usize {
+        let slack = if self.is_allocated() { self.slack() } else { 0 };
+        let start = self.first().map_or(self.end, Mark::position);
+        let octets = usize::try_from(self.end - start).unwrap_or(usize::MAX);
+        self.len * size_of::<Mark>()
+            + octets
+            + slack
+            + self.spare_blocks.len().saturating_sub(1) * self.block_octets()
+            + self.spare_segments.len().saturating_sub(1) * alloc_octets(self.granule())
+            + self.handle_octets()
+    }
+
+    /// Takes the spare blocks and segments out, for the caller to drop.
+    pub(super) fn take_spares(&mut self) -> Granules {
+        if self.blocks.capacity() > 4 * self.blocks.len().max(HANDLES_MIN) {
+            self.blocks.shrink_to(2 * self.blocks.len());
+        }
+        if self.segments.capacity() > 4 * self.segments.len().max(HANDLES_MIN) {
+            self.segments.shrink_to(2 * self.segments.len());
+        }
+        Granules {
+            _blocks: std::mem::take(&mut self.spare_blocks),
+            _segments: std::mem::take(&mut self.spare_segments),
+        }
+    }
+
+    /// Frees a spare block and a spare segment, but not the last ones of a timeline that is in use;
+    /// false if there are none.
+    pub(super) fn free_spares(&mut self) -> bool {
+        let keep = usize::from(self.len > 0);
+        let block = if self.spare_blocks.len() > keep {
+            self.spare_blocks.pop()
+        } else {
+            None
+        };
+        let segment = if self.spare_segments.len() > keep {
+            self.spare_segments.pop()
+        } else {
+            None
+        };
+        block.is_some() || segment.is_some()
+    }
+
+    /// True if [`Timeline::take_spares`] has something to take.
+    pub(super) const fn has_spares(&self) -> bool {
+        !self.spare_blocks.is_empty() || !self.spare_segments.is_empty()
+    }
+
+    /// True if there is a block or segment, in use or spare.
+    fn is_allocated(&self) -> bool {
+        !self.blocks.is_empty() || !self.segments.is_empty() || self.has_spares()
+    }
+
+    const fn granule(&self) -> usize {
+        1 << self.granule_shift
+    }
+
+    const fn block_shift(&self) -> u32 {
+        self.granule_shift - MARKS_SHIFT
+    }
+
+    const fn block_marks(&self) -> usize {
+        1 << self.block_shift()
+    }
+
+    const fn block_octets(&self) -> usize {
+        alloc_octets(self.block_marks() * size_of::<Mark>())
+    }
+
+    /// What the first and the last block and segment may hold beyond what is used of them, a spare of
+    /// each, and the allocator's overhead on those between.
+    fn slack(&self) -> usize {
+        3 * self.block_octets()
+            + 3 * alloc_octets(self.granule())
+            + (self.blocks.len() + self.segments.len()) * alloc_octets(0)
+    }
+
+    fn handle_octets(&self) -> usize {
+        let handles = self.blocks.capacity()
+            + self.segments.capacity()
+            + self.spare_blocks.capacity()
+            + self.spare_segments.capacity();
+        handles * HANDLE_OCTETS
+    }
+
+    fn locate(&self, position: u64) -> (usize, usize) {
+        // Positions within the timeline differ by less than the memory there is.
+        let place = usize::try_from(position - self.segments_start).unwrap_or(usize::MAX);
+        (place >> self.granule_shift, place & (self.granule() - 1))
+    }
+}
+
+/// Moves the emptied first granule to the spares, or frees it if there are enough of those.
+fn recycle<T>(granules: &mut VecDeque<Vec<T>>, spares: &mut Vec<Vec<T>>) {
+    if let Some(mut granule) = granules.pop_front()
+        && spares.len() < SPARES_MAX
+    {
+        granule.clear();
+        spares.push(granule);
+    }
+}
+
+/// Handles that a queue will be longer by if `more` are pushed.
+fn growth(len: usize, capacity: usize, more: usize) -> usize {
+    if len + more <= capacity {
+        0
+    } else {
+        capacity.max(len + more - capacity).max(HANDLES_MIN)
+    }
+}
+
+/// Set in [`Mark::at`].
+const DEAD: u64 = 1 << 63;
+
+/// A block has this many powers of two fewer marks than a segment has octets: 24 octets a mark.
+pub(super) const MARKS_SHIFT: u32 = 5;
+
+/// Octets of the handle of a block or segment in its queue.
+const HANDLE_OCTETS: usize = size_of::<Vec<u8>>();
+
+/// Handles that a queue has room for once it has room for one.
+const HANDLES_MIN: usize = 4;
+
+/// Spare blocks, and spare segments, kept at most.
+const SPARES_MAX: usize = 64;
