@@ -123,8 +123,10 @@ pub fn man(out: &mut impl Write) -> io::Result<()> {
     clap_mangen::Man::new(CommandLine::command()).render(out)
 }
 
-/// A syslog relay that says everything once: a message is forwarded unless the same message was
-/// forwarded within the last window (10 s). Repeats are held back, counted, and reported.
+/// A syslog relay that says everything once
+///
+/// A message is forwarded unless the same message was forwarded within the last window (10 s).
+/// Repeats are held back, counted, and reported.
 ///
 /// Without a configuration, tersed receives on udp://127.0.0.1:5514 and tcp://127.0.0.1:5514 and
 /// writes to standard output what is new.

@@ -181,7 +181,6 @@ fn a_wrong_command_line_is_a_usage_error() {
     }
 }
 
-#[cfg(unix)]
 #[test]
 fn a_variable_that_is_no_text_is_a_usage_error() {
     use std::os::unix::ffi::OsStrExt;

@@ -2,8 +2,8 @@
 //!
 //! # Guarantees
 //!
-//! - Each error is one line of printable text: whatever was found in a file, a flag or a variable is
-//!   escaped and cut to [`FOUND_CHARS_MAX`] characters.
+//! - Each error is one line of printable text: what was found in a file, a flag or a variable is
+//!   escaped, and cut to [`FOUND_CHARS_MAX`] characters.
 //! - Each error names its place: file and line and key, or the flag or variable.
 
 use std::fmt;
@@ -208,12 +208,18 @@ pub(super) fn quoted(text: &str) -> String {
     format!("{head:?}{more}")
 }
 
-/// `text` without quotes, with everything unprintable escaped, and cut if it is long.
+/// `text` without quotes around it, with everything unprintable escaped. For what is bounded
+/// otherwise, such as a path, of which the end matters most.
 pub(super) fn escaped(text: &str) -> String {
-    text.chars()
-        .take(FOUND_CHARS_MAX)
-        .flat_map(char::escape_debug)
-        .collect()
+    let mut line = String::new();
+    for character in text.chars() {
+        match character {
+            // Harmless, and only noise in a sentence or a path.
+            '"' | '\'' => line.push(character),
+            _ => line.extend(character.escape_debug()),
+        }
+    }
+    line
 }
 
 fn near_note(near: Option<&str>) -> String {

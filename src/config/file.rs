@@ -18,7 +18,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{At, ConfigError, Fault, escaped};
+use super::error::{At, ConfigError, FOUND_CHARS_MAX, Fault, escaped, quoted};
 use super::url::{ListenUrl, UpstreamUrl};
 use super::value::{
     Given, Lines, Slot, Written, boolean, choice, count, duration, list, log_filter, mode, name,
@@ -166,6 +166,17 @@ section! {
     }
 }
 
+impl ConfigFile {
+    /// A file that cannot be understood. Nobody knows its listeners, so nothing is held against the
+    /// default ones.
+    fn unknown() -> Self {
+        Self {
+            listener: Slot::Refused,
+            ..Self::default()
+        }
+    }
+}
+
 impl<S: Section> Slot<S> {
     /// The section for writing into; an empty one if there was none.
     pub(super) fn open(&mut self) -> &mut S {
@@ -176,11 +187,12 @@ impl<S: Section> Slot<S> {
             value: S::default(),
             at: At::Default(String::new()),
         });
+        // Now there is one.
         self.open()
     }
 }
 
-/// Reads the file at `path`. After an error in the file as such, there is nothing written in it.
+/// Reads the file at `path`.
 pub(super) fn read(path: &Path, errors: &mut Vec<ConfigError>) -> ConfigFile {
     let file: Arc<str> = escaped(&path.display().to_string()).into();
     let octets = match read_octets(path) {
@@ -190,7 +202,7 @@ pub(super) fn read(path: &Path, errors: &mut Vec<ConfigError>) -> ConfigFile {
                 at: At::File(file),
                 fault,
             });
-            return ConfigFile::default();
+            return ConfigFile::unknown();
         }
     };
     parse(&file, &octets, errors)
@@ -211,7 +223,7 @@ pub(super) fn parse(file: &Arc<str>, octets: &[u8], errors: &mut Vec<ConfigError
                 at: at(err.valid_up_to()),
                 fault: Fault::NotUtf8,
             });
-            return ConfigFile::default();
+            return ConfigFile::unknown();
         }
     };
     match DeTable::parse(text) {
@@ -230,7 +242,7 @@ pub(super) fn parse(file: &Arc<str>, octets: &[u8], errors: &mut Vec<ConfigError
                 at,
                 fault: Fault::Syntax(escaped(err.message())),
             });
-            ConfigFile::default()
+            ConfigFile::unknown()
         }
     }
 }
@@ -312,13 +324,9 @@ fn unknown_key(key: &str, at: At, fits: &'static [&'static str]) -> ConfigError 
 
 /// `key` as TOML spells it.
 fn bare(key: &str) -> String {
-    let is_bare = !key.is_empty()
+    let is_bare = (1..=FOUND_CHARS_MAX).contains(&key.len())
         && key
             .bytes()
             .all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_'));
-    if is_bare {
-        escaped(key)
-    } else {
-        super::error::quoted(key)
-    }
+    if is_bare { key.to_owned() } else { quoted(key) }
 }

@@ -263,6 +263,17 @@ fn a_file_that_is_no_toml_is_refused_with_its_line() {
 }
 
 #[test]
+fn default_listeners_are_not_held_against_a_file_that_cannot_be_understood() {
+    let args = RunArgs {
+        forward: arguments("--forward", &["tcp://127.0.0.1:5514"]),
+        ..RunArgs::default()
+    };
+    let text = load("listener", &args).unwrap_err();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert_eq!(load("", &args).unwrap_err().lines().count(), 1);
+}
+
+#[test]
 fn an_unknown_key_is_refused_with_those_that_fit() {
     let top = "listener, forward, dedup, admin, shutdown, log, runtime";
     let dedup = "window, allow, refresh, max_quiet, summary, memory, identity, shards";
@@ -897,7 +908,13 @@ fn a_size_prints_in_the_largest_unit_that_leaves_it_whole() {
 
 proptest::proptest! {
     #[test]
-    fn no_file_panics(toml in "(\\[\\[?(listener|forward|dedup)\\]?\\]\n)?((to|url|window|memory|allow|name) = (\"[\\PC]{0,12}\"|[0-9.]{1,3}|\\[.{0,9}\\])\n){0,4}") {
-        let _ = load(toml, &RunArgs::default());
+    fn whatever_is_wrong_is_told_in_printable_lines_with_their_place(
+        toml in "(\\[\\[?(listener|forward|dedup)\\]?\\]\n)?((to|url|window|memory|allow|name) = (\"[\\PC]{0,12}\"|[0-9.]{1,3}|\\[.{0,9}\\])\n){0,4}",
+    ) {
+        if let Err(text) = load(&toml, &RunArgs::default()) {
+            for line in text.lines() {
+                proptest::prop_assert!(line.starts_with("t.toml:") && !line.contains(char::is_control), "{line}");
+            }
+        }
     }
 }

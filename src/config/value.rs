@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 
-use super::error::{At, ConfigError, Fault, escaped, quoted};
+use super::error::{At, ConfigError, FOUND_CHARS_MAX, Fault, quoted};
 
 /// A value where it was written.
 pub(super) struct Written<'a> {
@@ -379,14 +379,19 @@ pub(crate) fn size_text(octets: usize) -> String {
 fn found(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => quoted(text),
-        DeValue::Integer(number) => escaped(&number.to_string()),
-        DeValue::Float(number) => escaped(number.as_str()),
+        DeValue::Integer(number) => number_text(&number.to_string()),
+        DeValue::Float(number) => number_text(number.as_str()),
         DeValue::Boolean(value) => value.to_string(),
         DeValue::Datetime(_) => "a date".to_owned(),
         DeValue::Array(array) if array.is_empty() => "an empty list".to_owned(),
         DeValue::Array(_) => "a list".to_owned(),
         DeValue::Table(_) => "a table".to_owned(),
     }
+}
+
+/// A number as TOML has it: ASCII, but of any length.
+fn number_text(text: &str) -> String {
+    text.chars().take(FOUND_CHARS_MAX).collect()
 }
 
 /// Longer than any time that is in range (`6days 23h 59m 59s 999ms`), and shorter than any text whose
