@@ -41,3 +41,6 @@ pub mod frame;
 pub mod identity;
 pub mod parse;
 pub mod rule;
+
+pub mod cli;
+pub mod config;

@@ -1,1 +1,28 @@
-fn main() {}
+//! argv -> command -> exit code; nothing else.
+
+use std::io;
+use std::process::ExitCode;
+
+use tersed::cli::{self, Command, Environment};
+
+fn main() -> ExitCode {
+    let environment = Environment::new(std::env::vars_os());
+    let command = match cli::parse(std::env::args_os(), &environment) {
+        Ok(command) => command,
+        Err(err) => {
+            // Nobody is left to tell if even that cannot be printed.
+            err.print().ok();
+            return ExitCode::from(u8::try_from(err.exit_code()).unwrap_or(2));
+        }
+    };
+    let (mut out, mut err) = (io::stdout(), io::stderr());
+    let done = match command {
+        Command::Run(args) | Command::Check(args) => cli::check::run(&args, &mut out, &mut err),
+        Command::Completions(shell) => {
+            cli::completions(shell, &mut out).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Man => cli::man(&mut out).map(|()| ExitCode::SUCCESS),
+    };
+    // Whoever closed the pipe has read enough, or says so in an exit status of its own.
+    done.unwrap_or(ExitCode::FAILURE)
+}

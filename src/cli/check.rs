@@ -1,0 +1,181 @@
+//! `tersed check`: is the configuration fit to run, and what would run?
+//!
+//! # Guarantees
+//!
+//! - Nothing is opened but the configuration file.
+//! - What is fit is described on standard output; what is not is told on standard error, one error a
+//!   line, all of them.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::config::{
+    Config, FRAMING, IDENTITY, ListenerConfig, OUTPUT_FRAMING, RunArgs, SUMMARY, UpstreamConfig,
+    WHEN_FULL, size_text, time_text,
+};
+use crate::rule::Policy;
+
+/// Judges the configuration that `args` asks for.
+///
+/// # Errors
+///
+/// Those of `out` and `err`.
+pub fn run(args: &RunArgs, out: &mut impl Write, err: &mut impl Write) -> io::Result<ExitCode> {
+    match Config::load(args) {
+        Ok(config) => {
+            describe(&config, out)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(errors) => {
+            writeln!(err, "{errors}")?;
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// Says in a few lines what `config` runs.
+fn describe(config: &Config, out: &mut impl Write) -> io::Result<()> {
+    for listener in &config.listeners {
+        writeln!(out, "listen   {}", listener_text(listener))?;
+    }
+    for upstream in &config.forward.to {
+        writeln!(out, "forward  {}", upstream_text(upstream))?;
+    }
+    let when_full = WHEN_FULL.word(config.forward.when_full);
+    writeln!(
+        out,
+        "queue    {}, when full {when_full}",
+        size_text(config.forward.queue)
+    )?;
+    writeln!(out, "dedup    {}", policy_text(&config.dedup.policy))?;
+    writeln!(
+        out,
+        "memory   {}, identity {}, shards {}, workers {}",
+        size_text(config.dedup.memory),
+        IDENTITY.word(config.dedup.identity),
+        config.dedup.shards,
+        config.workers
+    )?;
+    match config.admin {
+        Some(address) => writeln!(out, "admin    http://{address}"),
+        None => writeln!(out, "admin    off"),
+    }
+}
+
+fn listener_text(listener: &ListenerConfig) -> String {
+    let mut text = listener.url.to_string();
+    if listener.name != text {
+        text = format!("{text} ({})", listener.name);
+    }
+    if listener.url.is_stream() {
+        text = format!("{text}, framing {}", FRAMING.word(listener.framing));
+    }
+    if !listener.allow.is_empty() {
+        let networks: Vec<String> = listener.allow.iter().map(ToString::to_string).collect();
+        text = format!("{text}, from {}", networks.join(", "));
+    }
+    text
+}
+
+fn upstream_text(upstream: &UpstreamConfig) -> String {
+    if upstream.url.is_datagram() {
+        return upstream.url.to_string();
+    }
+    format!(
+        "{}, framing {}",
+        upstream.url,
+        OUTPUT_FRAMING.word(upstream.framing)
+    )
+}
+
+fn policy_text(policy: &Policy) -> String {
+    let copies = match policy.window.allow {
+        1 => "once".to_owned(),
+        allow => format!("{allow} times"),
+    };
+    let window = time_text(policy.window.window);
+    let refresh = policy.window.refresh.map_or_else(String::new, |max_quiet| {
+        format!(
+            ", longer while it repeats, but at least once in {}",
+            time_text(max_quiet)
+        )
+    });
+    format!(
+        "each message {copies} in {window}{refresh}; summary {}",
+        SUMMARY.word(policy.summary)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::config::{Argument, Override};
+
+    /// What a check of `args` gives: whether it is fit, and everything it says.
+    fn check(args: &RunArgs) -> (bool, String) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = run(args, &mut out, &mut err).unwrap();
+        assert!(out.is_empty() != err.is_empty());
+        out.extend(err);
+        (code == ExitCode::SUCCESS, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn a_fit_configuration_is_described() {
+        let argument = |name, text: &str| Argument {
+            name,
+            text: text.to_owned(),
+        };
+        let args = RunArgs {
+            listen: vec![
+                argument("--listen", "udp://0.0.0.0:514"),
+                argument("--listen", "tcp://0.0.0.0:514"),
+            ],
+            forward: vec![argument("--forward", "tcp://collector:601")],
+            overrides: vec![
+                (Override::Window, argument("--window", "5m")),
+                (Override::Admin, argument("--admin", "127.0.0.1:9514")),
+            ],
+            ..RunArgs::default()
+        };
+        let (fit, text) = check(&args);
+        let Config { workers, dedup, .. } = Config::default();
+        assert!(fit);
+        assert_eq!(
+            text,
+            format!(
+                "listen   udp://0.0.0.0:514\n\
+                 listen   tcp://0.0.0.0:514, framing auto\n\
+                 forward  tcp://collector:601, framing lf\n\
+                 queue    64MiB, when full wait\n\
+                 dedup    each message once in 5m; summary prefix\n\
+                 memory   256MiB, identity exact, shards {}, workers {workers}\n\
+                 admin    http://127.0.0.1:9514\n",
+                dedup.shards
+            )
+        );
+    }
+
+    #[test]
+    fn every_error_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path: PathBuf = dir.path().join("t.toml");
+        std::fs::write(&path, "[dedup]\nwindw = \"1s\"\nallow = 0\n").unwrap();
+        let (fit, text) = check(&RunArgs {
+            file: Some(path.clone()),
+            ..RunArgs::default()
+        });
+        assert!(!fit);
+        let path = path.display();
+        assert_eq!(
+            text,
+            format!(
+                "{path}:2: dedup.windw: unknown key; fits: window, allow, refresh, max_quiet, summary, memory, \
+                 identity, shards (did you mean window?)\n\
+                 {path}:3: dedup.allow: found 0, fits: a whole number from 1 to 1000000\n"
+            )
+        );
+    }
+}

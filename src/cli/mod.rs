@@ -1,0 +1,340 @@
+//! What people type: `tersed [run]`, `tersed check`, and two commands for packagers, `completions`
+//! and `man`.
+//!
+//! # Guarantees
+//!
+//! - A flag beats its variable; an empty variable is an unset one. What a value means is decided by
+//!   [`crate::config`], so that a flag takes exactly what the file takes.
+//! - Nothing here reads the process: arguments and variables are handed in.
+//!
+//! # Left out
+//!
+//! Unknown `TERSED_*` variables are not refused: Kubernetes sets `TERSED_PORT` and more of the kind in
+//! every container beside a service that is called `tersed`.
+
+pub mod check;
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::builder::StyledStr;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+
+use crate::config::{Argument, Override};
+
+pub use crate::config::RunArgs;
+
+/// What to do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Command {
+    /// Relay until told to stop.
+    Run(RunArgs),
+    /// Judge the configuration and say what would run.
+    Check(RunArgs),
+    /// Print a completion script.
+    Completions(Shell),
+    /// Print the manual page.
+    Man,
+}
+
+/// The variables that are ours.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Environment(BTreeMap<OsString, OsString>);
+
+impl Environment {
+    /// The `TERSED_*` among `variables`; pass `std::env::vars_os()`.
+    pub fn new<K: Into<OsString>, V: Into<OsString>>(
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let pairs = variables
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()));
+        Self(
+            pairs
+                .filter(|(name, _)| name.as_encoded_bytes().starts_with(b"TERSED_"))
+                .collect(),
+        )
+    }
+
+    fn value(&self, name: &str) -> Option<&OsStr> {
+        self.0
+            .get(OsStr::new(name))
+            .map(OsString::as_os_str)
+            .filter(|value| !value.is_empty())
+    }
+
+    fn text(&self, name: &'static str) -> Result<Option<Argument>, clap::Error> {
+        let Some(value) = self.value(name) else {
+            return Ok(None);
+        };
+        let text = value.to_str().ok_or_else(|| {
+            let message = format!("{name}: not UTF-8\n");
+            clap::Error::raw(ErrorKind::InvalidUtf8, message)
+        })?;
+        Ok(Some(Argument {
+            name,
+            text: text.to_owned(),
+        }))
+    }
+}
+
+/// Understands a command line; `arguments` starts with the program's name.
+///
+/// # Errors
+///
+/// A usage error, or the text that `--help` or `--version` asks for: print it, and exit with its
+/// `exit_code`, which is 2 or 0.
+pub fn parse<A: Into<OsString> + Clone>(
+    arguments: impl IntoIterator<Item = A>,
+    environment: &Environment,
+) -> Result<Command, clap::Error> {
+    let line = CommandLine::try_parse_from(arguments)?;
+    Ok(match line.command {
+        None => Command::Run(line.flags.with(environment)?),
+        Some(Task::Run(flags)) => Command::Run(flags.with(environment)?),
+        Some(Task::Check(flags)) => Command::Check(flags.with(environment)?),
+        Some(Task::Completions { shell }) => Command::Completions(shell),
+        Some(Task::Man) => Command::Man,
+    })
+}
+
+/// Writes the completion script of `shell`.
+///
+/// # Errors
+///
+/// Those of `out`.
+pub fn completions(shell: Shell, out: &mut impl Write) -> io::Result<()> {
+    // Into memory first: the generator panics where `out` would give an error.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut CommandLine::command(), "tersed", &mut script);
+    out.write_all(&script)
+}
+
+/// Writes the manual page, in roff.
+///
+/// # Errors
+///
+/// Those of `out`.
+pub fn man(out: &mut impl Write) -> io::Result<()> {
+    clap_mangen::Man::new(CommandLine::command()).render(out)
+}
+
+/// A syslog relay that says everything once
+///
+/// A message is forwarded unless the same message was forwarded within the last window (10 s).
+/// Repeats are held back, counted, and reported.
+///
+/// Without a configuration, tersed receives on udp://127.0.0.1:5514 and tcp://127.0.0.1:5514 and
+/// writes to standard output what is new.
+#[derive(Parser)]
+#[command(
+    name = "tersed",
+    bin_name = "tersed",
+    version,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true,
+    after_help = "'tersed --help' says more, with examples.",
+    after_long_help = after_long_help(),
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Task>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Relay until told to stop; the same as no command at all
+    #[command(after_long_help = after_long_help())]
+    Run(Flags),
+    /// Judge the configuration, and say what would run or everything that is wrong with it
+    ///
+    /// Takes the flags and variables that `run` takes, opens nothing, and exits with 0 if the
+    /// configuration is fit to run, else with 1.
+    Check(Flags),
+    /// Print a completion script for a shell
+    #[command(hide = true)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page, in roff
+    #[command(hide = true)]
+    Man,
+}
+
+#[derive(clap::Args)]
+struct Flags {
+    /// Read this configuration file, in TOML [env: TERSED_CONFIG]
+    ///
+    /// Flags and variables stand above it. SIGHUP reads it again.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    config: Option<PathBuf>,
+
+    /// Receive here; may be repeated [env: TERSED_LISTEN]
+    ///
+    /// One of udp://ADDRESS:PORT, tcp://ADDRESS:PORT, unix-dgram:///PATH, unix-stream:///PATH.
+    /// Replaces all listeners of the file. The variable holds a list with commas.
+    #[arg(long, value_name = "URL")]
+    listen: Vec<String>,
+
+    /// Forward what is new to here; may be repeated [env: TERSED_FORWARD]
+    ///
+    /// One of tcp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH, unix-dgram:///PATH,
+    /// file:///PATH, stdout:. The first one that works is used. Replaces all upstreams of the file.
+    /// The variable holds a list with commas.
+    #[arg(long, value_name = "URL")]
+    forward: Vec<String>,
+
+    /// Forward the same message again after this time [env: TERSED_WINDOW]
+    ///
+    /// A number with its unit, such as 500ms, 10s or 5m. The default is 10s.
+    #[arg(long, value_name = "TIME")]
+    window: Option<String>,
+
+    /// How repeats are reported: prefix, suffix or none [env: TERSED_SUMMARY]
+    ///
+    /// prefix (the default) writes "message repeated N times: [ text ]", suffix leaves the text in
+    /// front, none keeps the counts for the metrics alone.
+    #[arg(long, value_name = "STYLE")]
+    summary: Option<String>,
+
+    /// Remember messages in at most so much memory [env: TERSED_MEMORY]
+    ///
+    /// A number with its unit, such as 64MiB or 2GiB. The default is 256MiB. When it is used up, the
+    /// oldest message is forgotten, and forwarded when it comes again.
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<String>,
+
+    /// When the queue is full: wait, drop-newest or drop-oldest [env: TERSED_WHEN_FULL]
+    ///
+    /// wait (the default) stops reading streams, so that their senders wait, too.
+    #[arg(long, value_name = "WHAT")]
+    when_full: Option<String>,
+
+    /// Serve status, metrics and health here [env: TERSED_ADMIN]
+    ///
+    /// An address with a port, such as 127.0.0.1:9514, or off, which is the default.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    admin: Option<String>,
+
+    /// What goes to our own log: error, warn, info, debug or trace [env: TERSED_LOG]
+    ///
+    /// Also by module, such as info,tersed::forward=debug. The default is info.
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+
+    /// How our own log is written: text or json [env: TERSED_LOG_FORMAT]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+}
+
+impl Flags {
+    /// The flags, and the variables of those that were not used.
+    fn with(self, environment: &Environment) -> Result<RunArgs, clap::Error> {
+        let single = [
+            (Override::Window, "--window", self.window, "TERSED_WINDOW"),
+            (
+                Override::Summary,
+                "--summary",
+                self.summary,
+                "TERSED_SUMMARY",
+            ),
+            (Override::Memory, "--memory", self.memory, "TERSED_MEMORY"),
+            (
+                Override::WhenFull,
+                "--when-full",
+                self.when_full,
+                "TERSED_WHEN_FULL",
+            ),
+            (Override::Admin, "--admin", self.admin, "TERSED_ADMIN"),
+            (
+                Override::LogLevel,
+                "--log-level",
+                self.log_level,
+                "TERSED_LOG",
+            ),
+            (
+                Override::LogFormat,
+                "--log-format",
+                self.log_format,
+                "TERSED_LOG_FORMAT",
+            ),
+        ];
+        let mut overrides = Vec::new();
+        for (key, name, flag, variable) in single {
+            let argument = match flag {
+                Some(text) => Some(Argument { name, text }),
+                None => environment.text(variable)?,
+            };
+            overrides.extend(argument.map(|argument| (key, argument)));
+        }
+        Ok(RunArgs {
+            file: self
+                .config
+                .or_else(|| environment.value("TERSED_CONFIG").map(PathBuf::from)),
+            listen: several("--listen", self.listen, environment.text("TERSED_LISTEN")?),
+            forward: several(
+                "--forward",
+                self.forward,
+                environment.text("TERSED_FORWARD")?,
+            ),
+            overrides,
+        })
+    }
+}
+
+/// The values of a flag that may be repeated; without any, those of its variable, between commas.
+fn several(name: &'static str, flags: Vec<String>, variable: Option<Argument>) -> Vec<Argument> {
+    if !flags.is_empty() {
+        return flags
+            .into_iter()
+            .map(|text| Argument { name, text })
+            .collect();
+    }
+    let Some(Argument { name, text }) = variable else {
+        return Vec::new();
+    };
+    text.split(',')
+        .map(|text| Argument {
+            name,
+            text: text.trim().to_owned(),
+        })
+        .collect()
+}
+
+fn after_long_help() -> StyledStr {
+    StyledStr::from(AFTER_LONG_HELP)
+}
+
+const AFTER_LONG_HELP: &str = "\
+Examples:
+  tersed
+      receive on 127.0.0.1:5514, UDP and TCP, and print what is new
+  tersed --listen udp://0.0.0.0:514 --forward tcp://collector.example:601
+      stand between the senders of a network and their collector
+  tersed --listen unix-dgram:///run/app.sock --forward udp://127.0.0.1:514 --window 5m
+      stand beside one program, and let each message through once in five minutes
+  tersed check --config /etc/tersed/tersed.toml
+      say what this configuration would run, or everything that is wrong with it
+
+Order:
+  A flag beats its variable, a variable beats the file, the file beats the defaults. An empty
+  variable counts as unset.
+
+Signals:
+  SIGHUP          read the configuration again; if anything is wrong with it, keep the old one
+  SIGTERM SIGINT  stop receiving, send what is queued, report the repeats held back, exit
+
+Exit status:
+  0  stopped as told, or the configuration is fit to run
+  1  the configuration is wrong, or something broke
+  2  the command line is wrong";
+
+#[cfg(test)]
+mod tests;

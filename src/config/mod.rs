@@ -1,0 +1,409 @@
+//! Configuration: TOML as written, flags and variables in, a [`Config`] that can be run out.
+//!
+//! ```text
+//! file ──▶ ConfigFile ──▶ with flags and variables laid over it ──▶ Config
+//!          (file.rs: what   (overrides.rs)                          (resolve.rs: defaults,
+//!           is written)                                              and what must fit together)
+//! ```
+//!
+//! # Guarantees
+//!
+//! - A `Config` from [`Config::load`] is valid: every value is in its documented range, no two
+//!   listeners want the same address, no upstream is visibly one of our own listeners.
+//! - Nothing is guessed: an unknown key, a number without its unit, and a key that has no effect where
+//!   it stands are errors. All errors of a configuration are reported at once, each with its place;
+//!   only a file that is no TOML is not looked at any further.
+//! - Flags stand above variables, variables above the file, the file above the defaults.
+//! - Each key is named once (`file.rs`), defaulted once (here), and documented in
+//!   `config/tersed.toml`, which a test reads.
+//!
+//! # Left out
+//!
+//! Whether an address can be bound, a name resolved or a path opened: that is found out by doing it.
+
+mod error;
+mod file;
+mod overrides;
+mod resolve;
+mod url;
+mod value;
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::frame::Framing;
+use crate::limits::{MESSAGE_OCTETS_DEFAULT, MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_MIN};
+use crate::rule::{Policy, SummaryStyle, WindowPolicy};
+
+pub use error::{At, ConfigError, ConfigErrors, FOUND_CHARS_MAX, Fault};
+pub use overrides::{Argument, Override, RunArgs};
+pub use url::{ListenUrl, UNIX_PATH_OCTETS_MAX, UpstreamUrl, UrlError};
+pub(crate) use value::{Words, size_text, time_text};
+
+/// What runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// At least one; no two with the same address or name.
+    pub listeners: Vec<ListenerConfig>,
+    /// Where survivors go.
+    pub forward: ForwardConfig,
+    /// What counts as said already.
+    pub dedup: DedupConfig,
+    /// Where the status page, the metrics and the health check are served; `None` is nowhere.
+    pub admin: Option<SocketAddr>,
+    /// How long a stop waits for what is queued. At most [`GRACE_MAX`].
+    pub shutdown_grace: Duration,
+    /// Our own log.
+    pub log: LogConfig,
+    /// Threads that receive, judge and send. 1 to [`WORKERS_MAX`]; one per core by default.
+    pub workers: usize,
+}
+
+impl Config {
+    /// Reads the file that `args` names, if it names one, and lays `args` over it. Calling it again
+    /// with the same `args` reads the file again: that is a reload.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with the file, the flags and the variables.
+    pub fn load(args: &RunArgs) -> Result<Self, ConfigErrors> {
+        let mut errors = Vec::new();
+        let mut file = match &args.file {
+            Some(path) => file::read(path, &mut errors),
+            None => file::ConfigFile::default(),
+        };
+        overrides::lay_over(&mut file, args, &mut errors);
+        let config = resolve::resolve(file, &mut errors);
+        ConfigErrors::if_any(errors)?;
+        Ok(config)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let local = SocketAddr::from(([127, 0, 0, 1], 5514));
+        Self {
+            listeners: vec![
+                ListenerConfig::new(ListenUrl::Udp(local)),
+                ListenerConfig::new(ListenUrl::Tcp(local)),
+            ],
+            forward: ForwardConfig::default(),
+            dedup: DedupConfig::default(),
+            admin: None,
+            shutdown_grace: Duration::from_secs(5),
+            log: LogConfig::default(),
+            workers: cores(),
+        }
+    }
+}
+
+/// One listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerConfig {
+    /// Unique among the listeners; in metrics and logs. The URL's text unless configured.
+    pub name: String,
+    /// Where it receives.
+    pub url: ListenUrl,
+    /// How a stream is cut into frames. Without effect on datagrams.
+    pub framing: Framing,
+    /// Octets of a message; [`MESSAGE_OCTETS_MIN`] to [`MESSAGE_OCTETS_MAX`].
+    pub max_message_size: usize,
+    /// What becomes of a longer message.
+    pub oversize: Oversize,
+    /// Connections at a time; 1 to [`CONNECTIONS_MAX`]. Streams only.
+    pub connections_max: usize,
+    /// Connections at a time from one address; 1 to [`CONNECTIONS_MAX`]. `tcp` only.
+    pub connections_per_source_max: usize,
+    /// A connection that sends nothing for so long is closed; `None` is never. Streams only.
+    pub idle_timeout: Option<Duration>,
+    /// A frame that goes without another octet for so long is given up (PROTOCOLS 2). Streams only.
+    pub partial_frame_timeout: Duration,
+    /// Octets that the kernel is asked to hold for us (`SO_RCVBUF`). Datagrams only.
+    pub receive_buffer: usize,
+    /// Permissions of a Unix socket's path; at most 0777.
+    pub unix_mode: u32,
+    /// Who may send, by address; empty is everyone. Not on Unix sockets, whose path has permissions.
+    pub allow: Vec<IpNet>,
+}
+
+impl ListenerConfig {
+    /// A listener at `url` with everything else at its default.
+    #[must_use]
+    pub fn new(url: ListenUrl) -> Self {
+        Self {
+            name: url.to_string(),
+            url,
+            framing: Framing::Auto,
+            max_message_size: MESSAGE_OCTETS_DEFAULT,
+            oversize: Oversize::Truncate,
+            connections_max: 1024,
+            connections_per_source_max: 128,
+            idle_timeout: None,
+            partial_frame_timeout: Duration::from_secs(60),
+            receive_buffer: 8 * MIB,
+            unix_mode: 0o660,
+            allow: Vec::new(),
+        }
+    }
+}
+
+/// What becomes of a message longer than `max_message_size`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Oversize {
+    /// Its head is judged and forwarded, the rest skipped.
+    #[default]
+    Truncate,
+    /// All of it is skipped.
+    Drop,
+}
+
+/// Where survivors go, and what happens while they cannot.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ForwardConfig {
+    /// At least one, no two the same; the first that works is in charge.
+    pub to: Vec<UpstreamConfig>,
+    /// Octets that wait in memory while no upstream takes them. Holds the longest message.
+    pub queue: usize,
+    /// What happens when the queue is full.
+    pub when_full: WhenFull,
+    /// The pause before the first attempt to connect again; it doubles from attempt to attempt.
+    pub retry_min: Duration,
+    /// The longest pause; at least `retry_min`.
+    pub retry_max: Duration,
+    /// An attempt to connect is given up after so long.
+    pub connect_timeout: Duration,
+    /// An upstream that accepts nothing for so long is given up; also `TCP_USER_TIMEOUT`.
+    pub send_timeout: Duration,
+    /// Octets written that are kept to be sent again after a connection broke; 0 is none.
+    pub replay_max: usize,
+    /// Octets of a datagram; a longer message is cut. At most [`UDP_PAYLOAD_MAX`].
+    pub udp_max: usize,
+    /// What an LF or NUL inside a message becomes when the framing is LF.
+    pub line_breaks: LineBreaks,
+}
+
+impl Default for ForwardConfig {
+    fn default() -> Self {
+        Self {
+            to: vec![UpstreamConfig::new(UpstreamUrl::Stdout)],
+            queue: 64 * MIB,
+            when_full: WhenFull::Wait,
+            retry_min: Duration::from_millis(100),
+            retry_max: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(10),
+            send_timeout: Duration::from_secs(30),
+            replay_max: 8 * MIB,
+            udp_max: UDP_PAYLOAD_MAX,
+            line_breaks: LineBreaks::Space,
+        }
+    }
+}
+
+/// One upstream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpstreamConfig {
+    /// Where it is.
+    pub url: UpstreamUrl,
+    /// How messages are set apart on a stream. Without effect on datagrams.
+    pub framing: OutputFraming,
+}
+
+impl UpstreamConfig {
+    /// An upstream at `url` with LF framing, which every collector takes.
+    #[must_use]
+    pub const fn new(url: UpstreamUrl) -> Self {
+        Self {
+            url,
+            framing: OutputFraming::Lf,
+        }
+    }
+}
+
+/// How messages are set apart on a stream to an upstream.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum OutputFraming {
+    /// An LF behind each (RFC 6587 3.4.2).
+    #[default]
+    Lf,
+    /// `MSG-LEN SP` before each (RFC 6587 3.4.1).
+    OctetCounting,
+}
+
+/// What happens to a survivor when the queue is full.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum WhenFull {
+    /// Streams are not read until there is room; what datagrams bring meanwhile the kernel drops.
+    #[default]
+    Wait,
+    /// It is dropped.
+    DropNewest,
+    /// Those at the head of the queue are dropped until there is room.
+    DropOldest,
+}
+
+/// What an LF or NUL inside a message becomes when LF sets messages apart.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum LineBreaks {
+    /// A space.
+    #[default]
+    Space,
+    /// `#012` for LF and `#000` for NUL, as rsyslog writes them.
+    Escape,
+}
+
+/// What counts as said already.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DedupConfig {
+    /// The policy of messages that no rule matches.
+    pub policy: Policy,
+    /// Octets that all engines together may hold.
+    pub memory: usize,
+    /// What is kept of a message to compare with.
+    pub identity: IdentityKind,
+    /// How many engines share the work; a power of two, at most [`SHARDS_MAX`].
+    pub shards: usize,
+}
+
+impl Default for DedupConfig {
+    fn default() -> Self {
+        Self {
+            policy: Policy {
+                window: WindowPolicy {
+                    window: Duration::from_secs(10),
+                    allow: 1,
+                    refresh: None,
+                },
+                summary: SummaryStyle::Prefix,
+            },
+            memory: 256 * MIB,
+            identity: IdentityKind::Exact,
+            shards: (4 * cores()).next_power_of_two().min(SHARDS_MAX),
+        }
+    }
+}
+
+/// What is kept of a message to compare the next one with.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum IdentityKind {
+    /// All its octets: two different messages are never taken for one.
+    #[default]
+    Exact,
+    /// 128 bits of a keyed hash: for tens of millions of live messages.
+    Compact,
+}
+
+/// Our own log, on standard error.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogConfig {
+    /// A level, or directives by module, as tracing's filters have them.
+    pub level: String,
+    /// How a line is written.
+    pub format: LogFormat,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Text,
+        }
+    }
+}
+
+/// How a line of our own log is written.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism()
+        .map_or(1, NonZeroUsize::get)
+        .min(WORKERS_MAX)
+}
+
+pub(crate) const FRAMING: Words<Framing> = Words(&[
+    ("auto", Framing::Auto),
+    ("octet-counting", Framing::OctetCounting),
+    ("lf", Framing::Lf),
+    ("nul", Framing::Nul),
+]);
+pub(crate) const OVERSIZE: Words<Oversize> =
+    Words(&[("truncate", Oversize::Truncate), ("drop", Oversize::Drop)]);
+pub(crate) const OUTPUT_FRAMING: Words<OutputFraming> = Words(&[
+    ("lf", OutputFraming::Lf),
+    ("octet-counting", OutputFraming::OctetCounting),
+]);
+pub(crate) const WHEN_FULL: Words<WhenFull> = Words(&[
+    ("wait", WhenFull::Wait),
+    ("drop-newest", WhenFull::DropNewest),
+    ("drop-oldest", WhenFull::DropOldest),
+]);
+pub(crate) const LINE_BREAKS: Words<LineBreaks> =
+    Words(&[("space", LineBreaks::Space), ("escape", LineBreaks::Escape)]);
+pub(crate) const SUMMARY: Words<SummaryStyle> = Words(&[
+    ("prefix", SummaryStyle::Prefix),
+    ("suffix", SummaryStyle::Suffix),
+    ("none", SummaryStyle::None),
+]);
+pub(crate) const IDENTITY: Words<IdentityKind> = Words(&[
+    ("exact", IdentityKind::Exact),
+    ("compact", IdentityKind::Compact),
+]);
+pub(crate) const LOG_FORMAT: Words<LogFormat> =
+    Words(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+
+/// The shortest window: below it, repeats of one event pass as events of their own anyway.
+pub const WINDOW_MIN: Duration = Duration::from_millis(1);
+/// The longest window and the longest `max_quiet`: a message that still holds must show up in a
+/// week's log.
+pub const WINDOW_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The most copies that a window may let through.
+pub const ALLOW_MAX: u32 = 1_000_000;
+/// `max_quiet` in windows, unless configured.
+pub const MAX_QUIET_WINDOWS: u32 = 10;
+/// The smallest `dedup.memory`: room for the longest default message in each shard, and little more.
+pub const MEMORY_MIN: usize = MIB;
+/// The largest `dedup.memory` and `forward.queue`: beyond it somebody mistyped.
+pub const MEMORY_MAX: usize = GIB.saturating_mul(1024);
+/// The most engines.
+pub const SHARDS_MAX: usize = 4096;
+/// The most worker threads.
+pub const WORKERS_MAX: usize = 1024;
+/// The most connections that may be configured for one listener; the kernel's limit on open files
+/// comes first.
+pub const CONNECTIONS_MAX: usize = 1_000_000;
+/// The shortest time-out or retry pause.
+pub const TIMEOUT_MIN: Duration = Duration::from_millis(10);
+/// The longest time-out that ends something stuck.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+/// The longest `idle_timeout`.
+pub const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The longest `shutdown.grace`.
+pub const GRACE_MAX: Duration = TIMEOUT_MAX;
+/// The smallest `receive_buffer`: below it the kernel drops at every burst.
+pub const RECEIVE_BUFFER_MIN: usize = 64 * KIB;
+/// The largest `receive_buffer`: the kernel counts it double, in an `int` (socket(7)).
+pub const RECEIVE_BUFFER_MAX: usize = GIB - MIB;
+/// The smallest `forward.queue`.
+pub const QUEUE_MIN: usize = 64 * KIB;
+/// The largest `forward.replay_max`.
+pub const REPLAY_MAX: usize = GIB;
+/// The largest payload of a UDP datagram over IPv4: 65,535 less the headers of IP and UDP.
+pub const UDP_PAYLOAD_MAX: usize = 65_507;
+/// The octets of a configuration file that are read: far more than any holds.
+pub const FILE_OCTETS_MAX: usize = MIB;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+const GIB: usize = 1024 * MIB;
+
+#[cfg(test)]
+mod tests;

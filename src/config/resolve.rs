@@ -1,0 +1,484 @@
+//! From what is written to what runs: defaults filled in, and everything checked that takes more than
+//! one key to judge.
+//!
+//! # Guarantees
+//!
+//! - A key that was refused already is never the reason for a second error.
+//! - Every error names a key that was written; a default alone is never blamed.
+
+use super::error::{At, ConfigError, Fault, quoted};
+use super::file::{
+    AdminFile, ConfigFile, DedupFile, ForwardFile, ListenerFile, LogFile, RuntimeFile,
+    ShutdownFile, UpstreamFile,
+};
+use super::url::{ListenUrl, UpstreamUrl};
+use super::value::{Given, Slot, size_text, time_text};
+use super::{
+    Config, DedupConfig, ForwardConfig, ListenerConfig, LogConfig, MAX_QUIET_WINDOWS,
+    UpstreamConfig, WINDOW_MAX,
+};
+use crate::rule::{Policy, WindowPolicy};
+
+/// Makes a `Config` of `file`. It is worth running if there was no error, here or before.
+pub(super) fn resolve(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config {
+    let default = Config::default();
+    let forward_file = file.forward.or(ForwardFile::default());
+    let admin_file = file.admin.or(AdminFile::default());
+    let shutdown_file = file.shutdown.or(ShutdownFile::default());
+    let runtime_file = file.runtime.or(RuntimeFile::default());
+
+    let listeners = listeners(file.listener, default.listeners, errors);
+    refuse_admin_on_listener(&admin_file, &listeners, errors);
+    let (forward, upstreams) = forward(forward_file, default.forward, &listeners, errors);
+    refuse_loops(&upstreams, &listeners, errors);
+    Config {
+        listeners: listeners
+            .into_iter()
+            .map(|listener| listener.config)
+            .collect(),
+        forward: ForwardConfig {
+            to: upstreams.into_iter().map(|given| given.value).collect(),
+            ..forward
+        },
+        dedup: dedup(file.dedup.or(DedupFile::default()), default.dedup, errors),
+        admin: admin_file.address.or(default.admin),
+        shutdown_grace: shutdown_file.grace.or(default.shutdown_grace),
+        log: log(file.log.or(LogFile::default()), default.log),
+        workers: runtime_file.workers.or(None).unwrap_or(default.workers),
+    }
+}
+
+/// A listener, and where the keys that others may clash with were written.
+struct Placed {
+    config: ListenerConfig,
+    url_at: At,
+    /// `None` if the name is a default one.
+    name_at: Option<At>,
+    max_message_size_at: Option<At>,
+}
+
+fn listeners(
+    slot: Slot<Vec<Given<ListenerFile>>>,
+    default: Vec<ListenerConfig>,
+    errors: &mut Vec<ConfigError>,
+) -> Vec<Placed> {
+    let given = match slot {
+        Slot::Given(given) => given.value,
+        // Nothing can be said about what was meant.
+        Slot::Refused => return Vec::new(),
+        Slot::Absent => {
+            let placed = |config: ListenerConfig| Placed {
+                url_at: At::Default(format!("listener {}", config.url)),
+                name_at: None,
+                max_message_size_at: None,
+                config,
+            };
+            return default.into_iter().map(placed).collect();
+        }
+    };
+    let mut listeners: Vec<Placed> = Vec::with_capacity(given.len());
+    for file in given {
+        let Some(mut new) = listener(file, errors) else {
+            continue;
+        };
+        refuse_taken(&mut new, &listeners, errors);
+        listeners.push(new);
+    }
+    listeners
+}
+
+fn listener(file: Given<ListenerFile>, errors: &mut Vec<ConfigError>) -> Option<Placed> {
+    let Given { value: file, at } = file;
+    let url = match file.url {
+        Slot::Given(ref given) => given.clone(),
+        Slot::Refused => return None,
+        Slot::Absent => {
+            errors.push(ConfigError {
+                at,
+                fault: Fault::Missing { fits: URL_MISSING },
+            });
+            return None;
+        }
+    };
+    refuse_without_effect(&file, &url.value, errors);
+    let name_at = file.name.at().cloned();
+    let max_message_size_at = file.max_message_size.at().cloned();
+    let default = ListenerConfig::new(url.value);
+    let allow = file.allow.or(Vec::new());
+    let config = ListenerConfig {
+        name: file.name.or(default.name),
+        url: default.url,
+        framing: file.framing.or(default.framing),
+        max_message_size: file.max_message_size.or(default.max_message_size),
+        oversize: file.oversize.or(default.oversize),
+        connections_max: file.connections_max.or(default.connections_max),
+        connections_per_source_max: file
+            .connections_per_source_max
+            .or(default.connections_per_source_max),
+        idle_timeout: file.idle_timeout.or(default.idle_timeout),
+        partial_frame_timeout: file.partial_frame_timeout.or(default.partial_frame_timeout),
+        receive_buffer: file.receive_buffer.or(default.receive_buffer),
+        unix_mode: file.unix_mode.or(default.unix_mode),
+        allow: allow.into_iter().map(|network| network.value).collect(),
+    };
+    Some(Placed {
+        config,
+        url_at: url.at,
+        name_at,
+        max_message_size_at,
+    })
+}
+
+/// A key that would silently do nothing is a misunderstanding, and worth an error.
+fn refuse_without_effect(file: &ListenerFile, url: &ListenUrl, errors: &mut Vec<ConfigError>) {
+    let stream = url.is_stream();
+    let unix = url.path().is_some();
+    let streams = "tcp and unix-stream listeners";
+    let keys = [
+        (file.framing.at(), stream, streams),
+        (file.connections_max.at(), stream, streams),
+        (file.idle_timeout.at(), stream, streams),
+        (file.partial_frame_timeout.at(), stream, streams),
+        (
+            file.connections_per_source_max.at(),
+            stream && !unix,
+            "tcp listeners",
+        ),
+        (
+            file.receive_buffer.at(),
+            !stream,
+            "udp and unix-dgram listeners",
+        ),
+        (file.allow.at(), !unix, "udp and tcp listeners"),
+        (
+            file.unix_mode.at(),
+            unix,
+            "unix-dgram and unix-stream listeners",
+        ),
+    ];
+    for (at, has_effect, fits) in keys {
+        if let (Some(at), false) = (at, has_effect) {
+            let fault = Fault::NoEffect {
+                on: url.transport(),
+                fits,
+            };
+            errors.push(ConfigError {
+                at: at.clone(),
+                fault,
+            });
+        }
+    }
+}
+
+/// Refuses what one of the `others` has; a default name that is taken gets a number instead.
+fn refuse_taken(new: &mut Placed, others: &[Placed], errors: &mut Vec<ConfigError>) {
+    if let Some(other) = others
+        .iter()
+        .find(|other| other.config.url.collides_with(&new.config.url))
+    {
+        let fault = Fault::Taken {
+            found: quoted(&new.config.url.to_string()),
+            other: other.url_at.clone(),
+            fits: "an address or path that no other listener has",
+        };
+        errors.push(ConfigError {
+            at: new.url_at.clone(),
+            fault,
+        });
+        return;
+    }
+    let holder = |name: &str| others.iter().find(|other| other.config.name == name);
+    match (&new.name_at, holder(&new.config.name)) {
+        (_, None) => {}
+        (Some(at), Some(other)) => {
+            let fault = Fault::Taken {
+                found: quoted(&new.config.name),
+                other: other.name_at.as_ref().unwrap_or(&other.url_at).clone(),
+                fits: "a name that no other listener has",
+            };
+            errors.push(ConfigError {
+                at: at.clone(),
+                fault,
+            });
+        }
+        (None, Some(_)) => {
+            let numbered = |number| format!("{}#{number}", new.config.url);
+            // One more number than there are names.
+            let free = (2..).map(numbered).find(|name| holder(name).is_none());
+            new.config.name = free.unwrap_or_default();
+        }
+    }
+}
+
+fn refuse_admin_on_listener(
+    admin: &AdminFile,
+    listeners: &[Placed],
+    errors: &mut Vec<ConfigError>,
+) {
+    let Slot::Given(Given {
+        value: Some(address),
+        at,
+    }) = &admin.address
+    else {
+        return;
+    };
+    let as_listener = ListenUrl::Tcp(*address);
+    if let Some(other) = listeners
+        .iter()
+        .find(|other| other.config.url.collides_with(&as_listener))
+    {
+        let fault = Fault::Taken {
+            found: quoted(&address.to_string()),
+            other: other.url_at.clone(),
+            fits: "an address and port of its own",
+        };
+        errors.push(ConfigError {
+            at: at.clone(),
+            fault,
+        });
+    }
+}
+
+/// Everything of `[forward]`; the upstreams apart, with their places.
+fn forward(
+    file: ForwardFile,
+    default: ForwardConfig,
+    listeners: &[Placed],
+    errors: &mut Vec<ConfigError>,
+) -> (ForwardConfig, Vec<Given<UpstreamConfig>>) {
+    refuse_short_queue(&file.queue, default.queue, listeners, errors);
+    refuse_crossed_retries(&file, &default, errors);
+    let upstreams = upstreams(file.to, default.to, errors);
+    let forward = ForwardConfig {
+        to: Vec::new(),
+        queue: file.queue.or(default.queue),
+        when_full: file.when_full.or(default.when_full),
+        retry_min: file.retry_min.or(default.retry_min),
+        retry_max: file.retry_max.or(default.retry_max),
+        connect_timeout: file.connect_timeout.or(default.connect_timeout),
+        send_timeout: file.send_timeout.or(default.send_timeout),
+        replay_max: file.replay_max.or(Some(default.replay_max)).unwrap_or(0),
+        udp_max: file.udp_max.or(default.udp_max),
+        line_breaks: file.line_breaks.or(default.line_breaks),
+    };
+    (forward, upstreams)
+}
+
+fn upstreams(
+    slot: Slot<Vec<Given<UpstreamFile>>>,
+    default: Vec<UpstreamConfig>,
+    errors: &mut Vec<ConfigError>,
+) -> Vec<Given<UpstreamConfig>> {
+    let given = match slot {
+        Slot::Given(given) => given.value,
+        Slot::Refused => return Vec::new(),
+        Slot::Absent => {
+            let placed = |value: UpstreamConfig| {
+                let at = At::Default(format!("upstream {}", value.url));
+                Given { value, at }
+            };
+            return default.into_iter().map(placed).collect();
+        }
+    };
+    let mut upstreams: Vec<Given<UpstreamConfig>> = Vec::with_capacity(given.len());
+    for file in given {
+        let Some(new) = upstream(file, errors) else {
+            continue;
+        };
+        if let Some(other) = upstreams
+            .iter()
+            .find(|other| other.value.url == new.value.url)
+        {
+            let fault = Fault::Taken {
+                found: quoted(&new.value.url.to_string()),
+                other: other.at.clone(),
+                fits: "each upstream once",
+            };
+            errors.push(ConfigError {
+                at: new.at.clone(),
+                fault,
+            });
+        }
+        upstreams.push(new);
+    }
+    upstreams
+}
+
+fn upstream(
+    file: Given<UpstreamFile>,
+    errors: &mut Vec<ConfigError>,
+) -> Option<Given<UpstreamConfig>> {
+    let Given { value: file, at } = file;
+    match file.url {
+        Slot::Given(Given { value: url, at }) => {
+            if let (Some(at), true) = (file.framing.at(), url.is_datagram()) {
+                let fits = "tcp, unix-stream, file and stdout upstreams";
+                let fault = Fault::NoEffect {
+                    on: url.transport(),
+                    fits,
+                };
+                errors.push(ConfigError {
+                    at: at.clone(),
+                    fault,
+                });
+            }
+            let default = UpstreamConfig::new(url);
+            let framing = file.framing.or(default.framing);
+            Some(Given {
+                value: UpstreamConfig { framing, ..default },
+                at,
+            })
+        }
+        Slot::Refused => None,
+        Slot::Absent => {
+            let fault = Fault::Missing {
+                fits: UPSTREAM_URL_MISSING,
+            };
+            errors.push(ConfigError { at, fault });
+            None
+        }
+    }
+}
+
+/// A queue that cannot hold a message would keep it, and all behind it, for ever.
+fn refuse_short_queue(
+    queue: &Slot<usize>,
+    default: usize,
+    listeners: &[Placed],
+    errors: &mut Vec<ConfigError>,
+) {
+    let Some(longest) = listeners
+        .iter()
+        .max_by_key(|listener| listener.config.max_message_size)
+    else {
+        return;
+    };
+    let message = longest.config.max_message_size;
+    match queue {
+        Slot::Given(queue) if queue.value < message => {
+            let fits = format!("at least the longest message, {}", size_text(message));
+            errors.push(unfit(&queue.at, &size_text(queue.value), fits));
+        }
+        Slot::Absent if default < message => {
+            if let Some(at) = &longest.max_message_size_at {
+                let fits = format!("at most forward.queue, {}", size_text(default));
+                errors.push(unfit(at, &size_text(message), fits));
+            }
+        }
+        Slot::Given(_) | Slot::Absent | Slot::Refused => {}
+    }
+}
+
+fn refuse_crossed_retries(
+    file: &ForwardFile,
+    default: &ForwardConfig,
+    errors: &mut Vec<ConfigError>,
+) {
+    if file.retry_min.is_refused() || file.retry_max.is_refused() {
+        return;
+    }
+    let min = file.retry_min.clone().or(default.retry_min);
+    let max = file.retry_max.clone().or(default.retry_max);
+    if min <= max {
+        return;
+    }
+    if let Some(at) = file.retry_max.at() {
+        let fits = format!("at least forward.retry_min, {}", time_text(min));
+        errors.push(unfit(at, &time_text(max), fits));
+    } else if let Some(at) = file.retry_min.at() {
+        let fits = format!("at most forward.retry_max, {}", time_text(max));
+        errors.push(unfit(at, &time_text(min), fits));
+    }
+}
+
+fn refuse_loops(
+    upstreams: &[Given<UpstreamConfig>],
+    listeners: &[Placed],
+    errors: &mut Vec<ConfigError>,
+) {
+    for Given {
+        value: UpstreamConfig { url, .. },
+        at,
+    } in upstreams
+    {
+        if let Some(listener) = listeners
+            .iter()
+            .find(|listener| listener.config.url.receives_from(url))
+        {
+            let found = quoted(&UpstreamUrl::to_string(url));
+            let fault = Fault::Loop {
+                found,
+                listener: listener.url_at.clone(),
+            };
+            errors.push(ConfigError {
+                at: at.clone(),
+                fault,
+            });
+        }
+    }
+}
+
+fn dedup(file: DedupFile, default: DedupConfig, errors: &mut Vec<ConfigError>) -> DedupConfig {
+    refuse_idle_max_quiet(&file, &default, errors);
+    let window = file.window.or(default.policy.window.window);
+    let refreshes = file.refresh.or(default.policy.window.refresh.is_some());
+    let max_quiet = file
+        .max_quiet
+        .or(window.saturating_mul(MAX_QUIET_WINDOWS).min(WINDOW_MAX));
+    DedupConfig {
+        policy: Policy {
+            window: WindowPolicy {
+                window,
+                allow: file.allow.or(default.policy.window.allow),
+                refresh: refreshes.then_some(max_quiet),
+            },
+            summary: file.summary.or(default.policy.summary),
+        },
+        memory: file.memory.or(default.memory),
+        identity: file.identity.or(default.identity),
+        shards: file.shards.or(None).unwrap_or(default.shards),
+    }
+}
+
+fn refuse_idle_max_quiet(file: &DedupFile, default: &DedupConfig, errors: &mut Vec<ConfigError>) {
+    let Slot::Given(max_quiet) = &file.max_quiet else {
+        return;
+    };
+    if !file.refresh.is_refused()
+        && !file
+            .refresh
+            .clone()
+            .or(default.policy.window.refresh.is_some())
+    {
+        let fault = Fault::MaxQuietWithoutRefresh;
+        errors.push(ConfigError {
+            at: max_quiet.at.clone(),
+            fault,
+        });
+    }
+    let window = file.window.clone().or(default.policy.window.window);
+    if !file.window.is_refused() && max_quiet.value < window {
+        let fits = format!("at least dedup.window, {}", time_text(window));
+        errors.push(unfit(&max_quiet.at, &time_text(max_quiet.value), fits));
+    }
+}
+
+fn log(file: LogFile, default: LogConfig) -> LogConfig {
+    LogConfig {
+        level: file.level.or(default.level),
+        format: file.format.or(default.format),
+    }
+}
+
+fn unfit(at: &At, found: &str, fits: String) -> ConfigError {
+    ConfigError {
+        at: at.clone(),
+        fault: Fault::Unfit {
+            found: quoted(found),
+            fits,
+        },
+    }
+}
+
+const URL_MISSING: &str = "url = \"udp://ADDRESS:PORT\" or another of our listeners";
+const UPSTREAM_URL_MISSING: &str = "url = \"tcp://HOST:PORT\" or another of our upstreams";

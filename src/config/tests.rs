@@ -1,0 +1,920 @@
+//! The file, the flags and the documented file against what runs.
+
+use std::sync::Arc;
+
+use super::file::{ConfigFile, Section};
+use super::*;
+
+/// What `toml` as the contents of `t.toml` gives, with `args` laid over it.
+fn load(toml: impl AsRef<[u8]>, args: &RunArgs) -> Result<Config, String> {
+    let mut errors = Vec::new();
+    let mut file = file::parse(&Arc::from("t.toml"), toml.as_ref(), &mut errors);
+    overrides::lay_over(&mut file, args, &mut errors);
+    let config = resolve::resolve(file, &mut errors);
+    ConfigErrors::if_any(errors)
+        .map_err(|errors| errors.to_string())
+        .map(|()| config)
+}
+
+/// `toml` is fit, and is the default after `change`.
+fn check(toml: &str, change: impl FnOnce(&mut Config)) {
+    let mut expected = Config::default();
+    change(&mut expected);
+    assert_eq!(load(toml, &RunArgs::default()), Ok(expected), "{toml}");
+}
+
+/// `toml` is refused with exactly these lines.
+fn check_refused(toml: impl AsRef<[u8]>, expected: &[&str]) {
+    let toml = toml.as_ref();
+    let text = load(toml, &RunArgs::default()).unwrap_err();
+    assert_eq!(text, expected.join("\n"), "{}", toml.escape_ascii());
+}
+
+fn listen(texts: &[&str]) -> RunArgs {
+    RunArgs {
+        listen: arguments("--listen", texts),
+        ..RunArgs::default()
+    }
+}
+
+fn arguments(name: &'static str, texts: &[&str]) -> Vec<Argument> {
+    texts
+        .iter()
+        .map(|text| Argument {
+            name,
+            text: (*text).to_owned(),
+        })
+        .collect()
+}
+
+const DOCUMENTED: &str = include_str!("../../config/tersed.toml");
+
+#[test]
+fn the_documented_file_is_the_default() {
+    check(DOCUMENTED, |_| {});
+    check("", |_| {});
+}
+
+#[test]
+fn the_documented_file_names_every_key_of_every_section() {
+    /// The documented lines from the section's header to the next one.
+    fn lines_of(header: &str) -> Vec<&'static str> {
+        let is_header = |line: &str| line.trim_start_matches('#').starts_with('[');
+        let mut inside = false;
+        let mut lines = Vec::new();
+        for line in DOCUMENTED.lines() {
+            if is_header(line) {
+                inside = line.trim_start_matches('#') == header;
+            } else if inside {
+                lines.push(line.trim_start_matches('#'));
+            }
+        }
+        lines
+    }
+    let check = |header: &str, keys: &[&str]| {
+        let lines = lines_of(header);
+        for key in keys {
+            let is_key = |line: &&str| line.starts_with(&format!("{key} = "));
+            assert!(lines.iter().any(is_key), "{header} {key}");
+        }
+    };
+    let sections = [
+        ("[[listener]]", file::ListenerFile::KEYS),
+        ("[forward]", file::ForwardFile::KEYS),
+        ("[dedup]", file::DedupFile::KEYS),
+        ("[admin]", file::AdminFile::KEYS),
+        ("[shutdown]", file::ShutdownFile::KEYS),
+        ("[log]", file::LogFile::KEYS),
+        ("[runtime]", file::RuntimeFile::KEYS),
+    ];
+    for (header, keys) in sections {
+        check(header, keys);
+    }
+    assert_eq!(sections.len(), ConfigFile::KEYS.len());
+    assert!(
+        DOCUMENTED.contains("{ url = ") && DOCUMENTED.contains("framing = \"octet-counting\" }")
+    );
+}
+
+#[test]
+fn what_the_documented_file_shows_in_comments_is_fit_to_run() {
+    let shown = |line: &str| {
+        let rest = line
+            .strip_prefix('#')
+            .filter(|rest| rest.starts_with(|first: char| first != ' '));
+        rest.unwrap_or(line).to_owned() + "\n"
+    };
+    let toml: String = DOCUMENTED.lines().map(shown).collect();
+    let toml = toml.replace("refresh = false", "refresh = true");
+    check(&toml, |config| {
+        let log = "unix-dgram:///run/tersed/log.sock".parse().unwrap();
+        config.listeners.push(ListenerConfig::new(log));
+        config.dedup.policy.window.refresh = Some(Duration::from_secs(100));
+    });
+}
+
+#[test]
+fn the_examples_are_fit_to_run() {
+    for (toml, name) in [
+        (include_str!("../../config/examples/aggregator.toml"), "udp"),
+        (include_str!("../../config/examples/sidecar.toml"), "app"),
+    ] {
+        let config = load(toml, &RunArgs::default()).unwrap();
+        assert_eq!(config.listeners[0].name, name);
+    }
+}
+
+#[test]
+fn each_key_reaches_its_field() {
+    check(
+        r#"
+        [[listener]]
+        url = "tcp://[::]:601"
+        name = "in"
+        framing = "octet-counting"
+        max_message_size = "480B"
+        oversize = "drop"
+        connections_max = 7
+        connections_per_source_max = 0x6
+        idle_timeout = "1h 30m"
+        partial_frame_timeout = "1.5s"
+        allow = ["10.0.0.0/8", "192.0.2.1", "2001:db8::/32"]
+        [[listener]]
+        url = "unix-dgram:///run/x"
+        unix_mode = "0600"
+        receive_buffer = "1MiB"
+        [forward]
+        to = ["udp://a:514", { url = "tcp://b:601", framing = "octet-counting" }]
+        queue = "1MB"
+        when_full = "drop-oldest"
+        retry_min = "1s"
+        retry_max = "1s"
+        connect_timeout = "2s"
+        send_timeout = "3s"
+        replay_max = "off"
+        udp_max = "1400B"
+        line_breaks = "escape"
+        [dedup]
+        window = "1m"
+        allow = 3
+        refresh = true
+        summary = "none"
+        memory = "1GiB"
+        identity = "compact"
+        shards = 64
+        [admin]
+        address = "[::1]:0"
+        [shutdown]
+        grace = "0s"
+        [log]
+        level = "warn,tersed::forward=trace"
+        format = "json"
+        [runtime]
+        workers = 3
+        "#,
+        |config| {
+            let tcp = ListenerConfig {
+                name: "in".to_owned(),
+                framing: Framing::OctetCounting,
+                max_message_size: 480,
+                oversize: Oversize::Drop,
+                connections_max: 7,
+                connections_per_source_max: 6,
+                idle_timeout: Some(Duration::from_secs(5400)),
+                partial_frame_timeout: Duration::from_millis(1500),
+                allow: ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32"]
+                    .map(|net| net.parse().unwrap())
+                    .to_vec(),
+                ..ListenerConfig::new("tcp://[::]:601".parse().unwrap())
+            };
+            let unix = ListenerConfig {
+                unix_mode: 0o600,
+                receive_buffer: MIB,
+                ..ListenerConfig::new("unix-dgram:///run/x".parse().unwrap())
+            };
+            config.listeners = vec![tcp, unix];
+            let counted = UpstreamConfig {
+                url: "tcp://b:601".parse().unwrap(),
+                framing: OutputFraming::OctetCounting,
+            };
+            config.forward = ForwardConfig {
+                to: vec![UpstreamConfig::new("udp://a:514".parse().unwrap()), counted],
+                queue: 1_000_000,
+                when_full: WhenFull::DropOldest,
+                retry_min: Duration::from_secs(1),
+                retry_max: Duration::from_secs(1),
+                connect_timeout: Duration::from_secs(2),
+                send_timeout: Duration::from_secs(3),
+                replay_max: 0,
+                udp_max: 1400,
+                line_breaks: LineBreaks::Escape,
+            };
+            config.dedup = DedupConfig {
+                policy: Policy {
+                    window: WindowPolicy {
+                        window: Duration::from_secs(60),
+                        allow: 3,
+                        refresh: Some(Duration::from_secs(600)),
+                    },
+                    summary: SummaryStyle::None,
+                },
+                memory: GIB,
+                identity: IdentityKind::Compact,
+                shards: 64,
+            };
+            config.admin = Some("[::1]:0".parse().unwrap());
+            config.shutdown_grace = Duration::ZERO;
+            config.log.level = "warn,tersed::forward=trace".to_owned();
+            config.log.format = LogFormat::Json;
+            config.workers = 3;
+        },
+    );
+}
+
+#[test]
+fn max_quiet_is_ten_windows_but_never_above_the_longest() {
+    check("dedup = { window = \"7days\", refresh = true }", |config| {
+        let window = &mut config.dedup.policy.window;
+        (window.window, window.refresh) = (WINDOW_MAX, Some(WINDOW_MAX));
+    });
+}
+
+const TIME: &str = "a time with its unit (\"500ms\", \"10s\", \"5m\", \"1h 30m\")";
+const SIZE: &str = "a size with its unit (\"2048B\", \"64KiB\", \"256MiB\")";
+
+#[test]
+fn a_file_that_is_no_toml_is_refused_with_its_line() {
+    check_refused(
+        b"[dedup]\nwindow = \"\xff\"",
+        &["t.toml:2: not UTF-8; fits: a configuration in TOML, which is UTF-8"],
+    );
+    check_refused(
+        "[dedup]\nwindow = \"10s",
+        &["t.toml:2: not TOML: invalid basic string, expected `\"`"],
+    );
+    check_refused(
+        "[dedup]\nallow = 1\nallow = 2",
+        &["t.toml:3: not TOML: duplicate key"],
+    );
+    check_refused(
+        "[dedup]\n[log]\n[dedup]",
+        &["t.toml:3: not TOML: duplicate key"],
+    );
+}
+
+#[test]
+fn default_listeners_are_not_held_against_a_file_that_cannot_be_understood() {
+    let args = RunArgs {
+        forward: arguments("--forward", &["tcp://127.0.0.1:5514"]),
+        ..RunArgs::default()
+    };
+    let text = load("listener", &args).unwrap_err();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert_eq!(load("", &args).unwrap_err().lines().count(), 1);
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_those_that_fit() {
+    let top = "listener, forward, dedup, admin, shutdown, log, runtime";
+    let dedup = "window, allow, refresh, max_quiet, summary, memory, identity, shards";
+    check_refused(
+        "\n[dedup]\n\nwindw = 1",
+        &[&format!(
+            "t.toml:4: dedup.windw: unknown key; fits: {dedup} (did you mean window?)"
+        )],
+    );
+    check_refused(
+        "dedup.wnidow = 1",
+        &[&format!(
+            "t.toml:1: dedup.wnidow: unknown key; fits: {dedup} (did you mean window?)"
+        )],
+    );
+    check_refused(
+        "[dedup]\nmask = []",
+        &[&format!("t.toml:2: dedup.mask: unknown key; fits: {dedup}")],
+    );
+    check_refused(
+        "[[rule]]\n",
+        &[&format!("t.toml:1: rule: unknown key; fits: {top}")],
+    );
+    check_refused(
+        "[listeners]\n",
+        &[&format!(
+            "t.toml:1: listeners: unknown key; fits: {top} (did you mean listener?)"
+        )],
+    );
+    check_refused(
+        "\"a\\u0007\\nb\" = 1",
+        &[&format!(
+            "t.toml:1: \"a\\u{{7}}\\nb\": unknown key; fits: {top}"
+        )],
+    );
+    check_refused(
+        "forward.to = [\n{ url = \"stdout:\",\nframe = 1 }]",
+        &["t.toml:3: forward.to[0].frame: unknown key; fits: url, framing"],
+    );
+}
+
+#[test]
+fn a_value_that_does_not_fit_is_refused_with_what_does() {
+    // Times.
+    let window = format!("{TIME} from 1ms to 7days");
+    for found in [
+        "10",
+        "\"10\"",
+        "\"0\"",
+        "\"\"",
+        "\"-1s\"",
+        "\"10 parsecs\"",
+        "\"0s\"",
+        "\"999us\"",
+        "\"8days\"",
+        "\"s\"",
+        "\"18446744073709551615s 1000ms\"",
+        "1.5",
+        "true",
+    ] {
+        check_refused(
+            format!("[dedup]\nwindow = {found}"),
+            &[&format!(
+                "t.toml:2: dedup.window: found {found}, fits: {window}"
+            )],
+        );
+    }
+    check_refused(
+        "[dedup]\nwindow = []",
+        &[&format!(
+            "t.toml:2: dedup.window: found an empty list, fits: {window}"
+        )],
+    );
+    check_refused(
+        "[dedup]\nwindow = [1]",
+        &[&format!(
+            "t.toml:2: dedup.window: found a list, fits: {window}"
+        )],
+    );
+    check_refused(
+        "[dedup]\nwindow = {}",
+        &[&format!(
+            "t.toml:2: dedup.window: found a table, fits: {window}"
+        )],
+    );
+    check_refused(
+        "[dedup]\nwindow = 2026-01-01",
+        &[&format!(
+            "t.toml:2: dedup.window: found a date, fits: {window}"
+        )],
+    );
+    check_refused(
+        "[shutdown]\ngrace = \"61m\"",
+        &[&format!(
+            "t.toml:2: shutdown.grace: found \"61m\", fits: {TIME} from 0s to 1h"
+        )],
+    );
+    check_refused(
+        "[[listener]]\nurl = \"tcp://[::]:1\"\nidle_timeout = \"never\"",
+        &[&format!(
+            "t.toml:3: listener[0].idle_timeout: found \"never\", fits: \"off\", or {TIME} from 10ms to 30days"
+        )],
+    );
+    // Sizes.
+    for found in [
+        "1048576",
+        "\"1048576\"",
+        "\"1\"",
+        "\"MiB\"",
+        "\"-1MiB\"",
+        "\"1023KiB\"",
+        "\"2TiB\"",
+        "\"1 MiB.\"",
+        "\"1e3MiB\"",
+        "\"99999999999EiB\"",
+    ] {
+        check_refused(
+            format!("[dedup]\nmemory = {found}"),
+            &[&format!(
+                "t.toml:2: dedup.memory: found {found}, fits: {SIZE} from 1MiB to 1TiB"
+            )],
+        );
+    }
+    check_refused(
+        "[[listener]]\nurl = \"udp://[::]:1\"\nmax_message_size = \"479B\"",
+        &[&format!(
+            "t.toml:3: listener[0].max_message_size: found \"479B\", fits: {SIZE} from 480B to 16MiB"
+        )],
+    );
+    check_refused(
+        "[forward]\nudp_max = \"64KiB\"",
+        &[&format!(
+            "t.toml:2: forward.udp_max: found \"64KiB\", fits: {SIZE} from 480B to 65507B"
+        )],
+    );
+    check_refused(
+        "[forward]\nreplay_max = 0",
+        &[&format!(
+            "t.toml:2: forward.replay_max: found 0, fits: \"off\", or {SIZE} from 0B to 1GiB"
+        )],
+    );
+    // Numbers.
+    for found in ["0", "-1", "1000001", "99999999999999999999", "\"1\"", "1.0"] {
+        check_refused(
+            format!("[dedup]\nallow = {found}"),
+            &[&format!(
+                "t.toml:2: dedup.allow: found {found}, fits: a whole number from 1 to 1000000"
+            )],
+        );
+    }
+    check_refused(
+        "[dedup]\nshards = 12",
+        &["t.toml:2: dedup.shards: found 12, fits: \"auto\", or a power of two from 1 to 4096"],
+    );
+    check_refused(
+        "[runtime]\nworkers = 0",
+        &["t.toml:2: runtime.workers: found 0, fits: \"auto\", or a whole number from 1 to 1024"],
+    );
+    // Choices.
+    check_refused(
+        "[dedup]\nsummary = \"Prefix\"",
+        &["t.toml:2: dedup.summary: found \"Prefix\", fits: \"prefix\", \"suffix\", \"none\""],
+    );
+    check_refused(
+        "[dedup]\nrefresh = \"yes\"",
+        &["t.toml:2: dedup.refresh: found \"yes\", fits: true or false"],
+    );
+    check_refused(
+        "[forward]\nwhen_full = 1",
+        &["t.toml:2: forward.when_full: found 1, fits: \"wait\", \"drop-newest\", \"drop-oldest\""],
+    );
+    // The log's filter: what tracing would take for the name of a module is a level mistyped.
+    let filter =
+        "off, error, warn, info, debug or trace, also by module: \"info,tersed::forward=debug\"";
+    for found in ["\"\"", "\"inof\"", "\"info,\"", "\"info,tersed=loud\""] {
+        check_refused(
+            format!("[log]\nlevel = {found}"),
+            &[&format!(
+                "t.toml:2: log.level: found {found}, fits: {filter}"
+            )],
+        );
+    }
+    // Sections.
+    check_refused(
+        "dedup = 1",
+        &[
+            "t.toml:1: dedup: found 1, fits: a table with window, allow, refresh, max_quiet, summary, memory, identity, shards",
+        ],
+    );
+    check_refused(
+        "[listener]\nurl = \"udp://[::]:1\"",
+        &[
+            "t.toml:1: listener: found a table, fits: one or more [[listener]], or none for the default ones",
+        ],
+    );
+    check_refused(
+        "listener = []",
+        &[
+            "t.toml:1: listener: found an empty list, fits: one or more [[listener]], or none for the default ones",
+        ],
+    );
+}
+
+#[test]
+fn an_address_that_does_not_fit_is_refused_with_what_does() {
+    let url = |found: &str, fits: &str| {
+        check_refused(
+            format!("[[listener]]\n\nurl = {found}"),
+            &[&format!(
+                "t.toml:3: listener[0].url: found {found}, fits: {fits}"
+            )],
+        );
+    };
+    url(
+        "\"udp:/0.0.0.0\"",
+        "udp://ADDRESS:PORT, tcp://ADDRESS:PORT, unix-dgram:///PATH, unix-stream:///PATH",
+    );
+    url(
+        "514",
+        "udp://ADDRESS:PORT, tcp://ADDRESS:PORT, unix-dgram:///PATH, unix-stream:///PATH",
+    );
+    for found in ["\"tcp://localhost:514\"", "\"tcp://0.0.0.0\""] {
+        url(
+            found,
+            "tcp://ADDRESS:PORT with a numeric ADDRESS, such as 127.0.0.1 (this machine alone), 0.0.0.0 (all of IPv4) or [::] (everything)",
+        );
+    }
+    url(
+        "\"unix-dgram://run/x\"",
+        "unix-dgram:///PATH with an absolute PATH that names a file",
+    );
+    let long = format!("\"unix-dgram:///{}\"", "x".repeat(107));
+    url(
+        &long,
+        "unix-dgram:///PATH with a PATH of at most 107 octets (this one has 108), which is all that a Unix socket's address holds",
+    );
+    check_refused(
+        "[[listener]]\nname = \"x\"",
+        &[
+            "t.toml:1: listener[0]: missing; fits: url = \"udp://ADDRESS:PORT\" or another of our listeners",
+        ],
+    );
+    check_refused(
+        "[[listener]]\nurl = \"udp://[::]:1\"\nname = \"a\\nb\"",
+        &["t.toml:3: listener[0].name: found \"a\\nb\", fits: 1 to 160 printable characters"],
+    );
+    check_refused(
+        "[[listener]]\nurl = \"unix-dgram:///x\"\nunix_mode = 0o660",
+        &[
+            "t.toml:3: listener[0].unix_mode: found 0o660, fits: an octal mode in quotes from \"0000\" to \"0777\", such as \"0660\"",
+        ],
+    );
+    check_refused(
+        "[[listener]]\nurl = \"udp://[::]:1\"\nallow = [\n\"10.0.0.1/8\",\n\"10.0.0.0/8\",\n\"x\"]",
+        &[
+            "t.toml:4: listener[0].allow[0]: found \"10.0.0.1/8\", fits: a network or an address, such as \"10.0.0.0/8\" (no bits set behind the prefix), \"192.0.2.1\" or \"2001:db8::/32\"",
+            "t.toml:6: listener[0].allow[2]: found \"x\", fits: a network or an address, such as \"10.0.0.0/8\" (no bits set behind the prefix), \"192.0.2.1\" or \"2001:db8::/32\"",
+        ],
+    );
+
+    let to = "a list of one or more URLs, such as [\"tcp://collector.example:601\"]";
+    check_refused(
+        "[forward]\nto = []",
+        &[&format!(
+            "t.toml:2: forward.to: found an empty list, fits: {to}"
+        )],
+    );
+    check_refused(
+        "[forward]\nto = \"stdout:\"",
+        &[&format!(
+            "t.toml:2: forward.to: found \"stdout:\", fits: {to}"
+        )],
+    );
+    check_refused(
+        "[forward]\nto = [\"stdout\"]",
+        &[
+            "t.toml:2: forward.to[0]: found \"stdout\", fits: tcp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH, unix-dgram:///PATH, file:///PATH, stdout:",
+        ],
+    );
+    check_refused(
+        "[forward]\nto = [1]",
+        &[
+            "t.toml:2: forward.to[0]: found 1, fits: a URL, or a table such as { url = \"tcp://b:601\", framing = \"lf\" }",
+        ],
+    );
+    check_refused(
+        "[forward]\nto = [{ url = \"tcp://a:0\" }]",
+        &[
+            "t.toml:2: forward.to[0].url: found \"tcp://a:0\", fits: tcp://HOST:PORT with PORT from 1 to 65535, such as tcp://collector.example:601, tcp://192.0.2.1:514 or tcp://[2001:db8::1]:514",
+        ],
+    );
+    check_refused(
+        "[forward]\nto = [{ framing = \"lf\" }]",
+        &[
+            "t.toml:2: forward.to[0]: missing; fits: url = \"tcp://HOST:PORT\" or another of our upstreams",
+        ],
+    );
+    check_refused(
+        "[admin]\naddress = \"localhost:80\"",
+        &[
+            "t.toml:2: admin.address: found \"localhost:80\", fits: \"off\", or ADDRESS:PORT with a numeric ADDRESS, such as \"127.0.0.1:9514\" or \"[::1]:9514\"",
+        ],
+    );
+}
+
+#[test]
+fn a_key_without_effect_is_refused() {
+    let listener = |url: &str, key: &str, text: &str| {
+        check_refused(format!("[[listener]]\nurl = \"{url}\"\n{key}"), &[text]);
+    };
+    let (udp, tcp) = ("udp://[::]:514", "tcp://[::]:514");
+    let (dgram, stream) = ("unix-dgram:///run/x", "unix-stream:///run/x");
+    let streams = "tcp and unix-stream listeners";
+    listener(
+        udp,
+        "framing = \"lf\"",
+        &format!("t.toml:3: listener[0].framing: means nothing on udp; fits: {streams}"),
+    );
+    listener(
+        udp,
+        "connections_max = 1",
+        &format!("t.toml:3: listener[0].connections_max: means nothing on udp; fits: {streams}"),
+    );
+    listener(
+        dgram,
+        "idle_timeout = \"off\"",
+        &format!(
+            "t.toml:3: listener[0].idle_timeout: means nothing on unix-dgram; fits: {streams}"
+        ),
+    );
+    listener(
+        dgram,
+        "partial_frame_timeout = \"1s\"",
+        &format!(
+            "t.toml:3: listener[0].partial_frame_timeout: means nothing on unix-dgram; fits: {streams}"
+        ),
+    );
+    listener(
+        stream,
+        "connections_per_source_max = 1",
+        "t.toml:3: listener[0].connections_per_source_max: means nothing on unix-stream; fits: tcp listeners",
+    );
+    listener(
+        tcp,
+        "receive_buffer = \"1MiB\"",
+        "t.toml:3: listener[0].receive_buffer: means nothing on tcp; fits: udp and unix-dgram listeners",
+    );
+    listener(
+        tcp,
+        "unix_mode = \"0660\"",
+        "t.toml:3: listener[0].unix_mode: means nothing on tcp; fits: unix-dgram and unix-stream listeners",
+    );
+    listener(
+        stream,
+        "allow = []",
+        "t.toml:3: listener[0].allow: means nothing on unix-stream; fits: udp and tcp listeners",
+    );
+    check_refused(
+        "[forward]\nto = [{ url = \"udp://a:1\", framing = \"lf\" }]",
+        &[
+            "t.toml:2: forward.to[0].framing: means nothing on udp; fits: tcp, unix-stream, file and stdout upstreams",
+        ],
+    );
+    check_refused(
+        "[dedup]\nmax_quiet = \"1m\"",
+        &[
+            "t.toml:2: dedup.max_quiet: means nothing unless dedup.refresh is true; fits: refresh = true beside it, or no max_quiet",
+        ],
+    );
+}
+
+#[test]
+fn what_does_not_fit_together_is_refused_where_it_was_written() {
+    let two = |one: &str, two: &str| format!("[[listener]]\n{one}\n[[listener]]\n{two}");
+    check_refused(
+        two("url = \"tcp://[::]:1\"", "url = \"tcp://[::]:1\""),
+        &[
+            "t.toml:4: listener[1].url: \"tcp://[::]:1\" is taken already (t.toml:2: listener[0].url); fits: an address or path that no other listener has",
+        ],
+    );
+    check_refused(
+        two(
+            "url = \"unix-stream:///run/x\"",
+            "url = \"unix-dgram:///run//x\"",
+        ),
+        &[
+            "t.toml:4: listener[1].url: \"unix-dgram:///run//x\" is taken already (t.toml:2: listener[0].url); fits: an address or path that no other listener has",
+        ],
+    );
+    check_refused(
+        two(
+            "url = \"tcp://[::]:1\"\nname = \"a\"",
+            "url = \"tcp://[::]:2\"\nname = \"a\"",
+        ),
+        &[
+            "t.toml:6: listener[1].name: \"a\" is taken already (t.toml:3: listener[0].name); fits: a name that no other listener has",
+        ],
+    );
+    check_refused(
+        "[forward]\nto = [\n\"tcp://a:1\",\n{ url = \"tcp://a:1\" }]",
+        &[
+            "t.toml:4: forward.to[1].url: \"tcp://a:1\" is taken already (t.toml:3: forward.to[0]); fits: each upstream once",
+        ],
+    );
+    check_refused(
+        "[admin]\naddress = \"127.0.0.1:5514\"",
+        &[
+            "t.toml:2: admin.address: \"127.0.0.1:5514\" is taken already (listener tcp://127.0.0.1:5514 by default); fits: an address and port of its own",
+        ],
+    );
+    check_refused(
+        "[dedup]\nrefresh = true\nmax_quiet = \"9s\"",
+        &["t.toml:3: dedup.max_quiet: found \"9s\", fits: at least dedup.window, 10s"],
+    );
+    check_refused(
+        "[forward]\nretry_max = \"50ms\"",
+        &["t.toml:2: forward.retry_max: found \"50ms\", fits: at least forward.retry_min, 100ms"],
+    );
+    check_refused(
+        "[forward]\nretry_min = \"1m\"",
+        &["t.toml:2: forward.retry_min: found \"1m\", fits: at most forward.retry_max, 30s"],
+    );
+    check_refused(
+        "[forward]\nqueue = \"64KiB\"\n[[listener]]\nurl = \"udp://[::]:1\"\nmax_message_size = \"1MiB\"",
+        &["t.toml:2: forward.queue: found \"64KiB\", fits: at least the longest message, 1MiB"],
+    );
+}
+
+#[test]
+fn an_upstream_that_is_our_own_listener_is_refused() {
+    let lines = "leads back to our own listener";
+    let end = "and every message would go round for ever; fits: an upstream elsewhere";
+    check_refused(
+        "[[listener]]\nurl = \"tcp://0.0.0.0:514\"\n[forward]\nto = [\"stdout:\",\n{ url = \"tcp://localhost:514\" }]",
+        &[&format!(
+            "t.toml:5: forward.to[1].url: \"tcp://localhost:514\" {lines} (t.toml:2: listener[0].url), {end}"
+        )],
+    );
+    check_refused(
+        "[forward]\nto = [\"udp://127.0.0.1:5514\"]",
+        &[&format!(
+            "t.toml:2: forward.to[0]: \"udp://127.0.0.1:5514\" {lines} (listener udp://127.0.0.1:5514 by default), {end}"
+        )],
+    );
+}
+
+#[test]
+fn all_errors_come_at_once_in_the_order_of_their_lines() {
+    check_refused(
+        "[runtime]\nworkers = 0\n[dedup]\nwindow = \"10\"\nmax_quiet = \"1ms\"\nrefresh = true\n[forward]\nto = [\"x:\", \"tcp://127.0.0.1:5514\"]\n[[listener]]\nurl = \"no\"\n",
+        &[
+            "t.toml:2: runtime.workers: found 0, fits: \"auto\", or a whole number from 1 to 1024",
+            // max_quiet cannot be judged against a window that nobody knows.
+            &format!("t.toml:4: dedup.window: found \"10\", fits: {TIME} from 1ms to 7days"),
+            // Nor can the second upstream be a loop: which listeners were meant is not known.
+            "t.toml:8: forward.to[0]: found \"x:\", fits: tcp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH, unix-dgram:///PATH, file:///PATH, stdout:",
+            "t.toml:10: listener[0].url: found \"no\", fits: udp://ADDRESS:PORT, tcp://ADDRESS:PORT, unix-dgram:///PATH, unix-stream:///PATH",
+        ],
+    );
+}
+
+#[test]
+fn what_was_found_is_printed_in_one_short_line() {
+    check_refused(
+        "[log]\nformat = \"\\u001b[2J\\r\\n\\u202e\"",
+        &["t.toml:2: log.format: found \"\\u{1b}[2J\\r\\n\\u{202e}\", fits: \"text\", \"json\""],
+    );
+    let long = "x".repeat(FOUND_CHARS_MAX + 1);
+    check_refused(
+        format!("[log]\nformat = \"{long}\""),
+        &[&format!(
+            "t.toml:2: log.format: found \"{}\"..., fits: \"text\", \"json\"",
+            "x".repeat(FOUND_CHARS_MAX)
+        )],
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_an_error_with_its_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |path: std::path::PathBuf, expected: &str| {
+        let args = RunArgs {
+            file: Some(path.clone()),
+            ..RunArgs::default()
+        };
+        let text = Config::load(&args).unwrap_err().to_string();
+        assert_eq!(text, format!("{}: {expected}", path.display()));
+    };
+    check(
+        dir.path().join("none"),
+        "cannot be read: No such file or directory (os error 2)",
+    );
+    check(
+        dir.path().to_owned(),
+        "cannot be read: Is a directory (os error 21)",
+    );
+    check(
+        "/dev/zero".into(),
+        "more than 1048576 octets long; fits: a configuration in TOML",
+    );
+}
+
+#[test]
+fn the_same_arguments_read_a_changed_file_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.toml");
+    let window = Argument {
+        name: "--window",
+        text: "1m".to_owned(),
+    };
+    let args = RunArgs {
+        file: Some(path.clone()),
+        overrides: vec![(Override::Window, window)],
+        ..RunArgs::default()
+    };
+    let allow = |toml: &str| {
+        std::fs::write(&path, toml).unwrap();
+        let window = Config::load(&args).unwrap().dedup.policy.window;
+        assert_eq!(window.window, Duration::from_secs(60));
+        window.allow
+    };
+    assert_eq!(allow("dedup = { window = \"5s\", allow = 2 }"), 2);
+    assert_eq!(allow("dedup = { window = \"5s\", allow = 3 }"), 3);
+}
+
+#[test]
+fn flags_replace_the_lists_of_the_file_and_keep_the_rest() {
+    let toml =
+        "[[listener]]\nurl = \"tcp://[::]:1\"\n[forward]\nto = [\"tcp://a:1\"]\nqueue = \"1MiB\"";
+    let mut args = listen(&["udp://[::]:2", "udp://[::]:3"]);
+    args.forward = arguments("--forward", &["tcp://b:1"]);
+    let config = load(toml, &args).unwrap();
+    let urls: Vec<String> = config
+        .listeners
+        .iter()
+        .map(|listener| listener.url.to_string())
+        .collect();
+    assert_eq!(urls, ["udp://[::]:2", "udp://[::]:3"]);
+    assert_eq!(
+        config.forward.to,
+        [UpstreamConfig::new("tcp://b:1".parse().unwrap())]
+    );
+    assert_eq!(config.forward.queue, MIB);
+}
+
+#[test]
+fn a_flag_is_refused_under_its_own_name() {
+    let args = RunArgs {
+        listen: arguments("--listen", &["tcp://0.0.0.0:1", "localhost:1"]),
+        forward: arguments("TERSED_FORWARD", &["tcp://127.0.0.1:1", "tcp://"]),
+        overrides: vec![(Override::Window, arguments("--window", &["10"]).remove(0))],
+        ..RunArgs::default()
+    };
+    let expected = [
+        "t.toml:1: log: found 1, fits: a table with level, format",
+        "--listen: found \"localhost:1\", fits: udp://ADDRESS:PORT, tcp://ADDRESS:PORT, unix-dgram:///PATH, unix-stream:///PATH",
+        "TERSED_FORWARD: found \"tcp://\", fits: tcp://HOST:PORT with PORT from 1 to 65535, such as tcp://collector.example:601, tcp://192.0.2.1:514 or tcp://[2001:db8::1]:514",
+        &format!("--window: found \"10\", fits: {TIME} from 1ms to 7days"),
+        "TERSED_FORWARD: \"tcp://127.0.0.1:1\" leads back to our own listener (--listen), and every message would go round for ever; fits: an upstream elsewhere",
+    ];
+    assert_eq!(load("log = 1", &args), Err(expected.join("\n")));
+}
+
+#[test]
+fn listeners_on_chosen_ports_get_names_of_their_own() {
+    let config = load(
+        "",
+        &listen(&["tcp://[::]:0", "tcp://[::]:0", "tcp://[::]:0"]),
+    )
+    .unwrap();
+    let names: Vec<&str> = config
+        .listeners
+        .iter()
+        .map(|listener| listener.name.as_str())
+        .collect();
+    assert_eq!(names, ["tcp://[::]:0", "tcp://[::]:0#2", "tcp://[::]:0#3"]);
+}
+
+#[test]
+fn every_value_of_a_choice_has_its_word() {
+    fn check<T: Copy + PartialEq>(words: &Words<T>, values: &[T]) {
+        for value in values {
+            assert_ne!(words.word(*value), "?");
+        }
+        assert_eq!(words.0.len(), values.len());
+    }
+    check(
+        &FRAMING,
+        &[
+            Framing::Auto,
+            Framing::OctetCounting,
+            Framing::Lf,
+            Framing::Nul,
+        ],
+    );
+    check(&OVERSIZE, &[Oversize::Truncate, Oversize::Drop]);
+    check(
+        &OUTPUT_FRAMING,
+        &[OutputFraming::Lf, OutputFraming::OctetCounting],
+    );
+    check(
+        &WHEN_FULL,
+        &[WhenFull::Wait, WhenFull::DropNewest, WhenFull::DropOldest],
+    );
+    check(&LINE_BREAKS, &[LineBreaks::Space, LineBreaks::Escape]);
+    check(
+        &SUMMARY,
+        &[
+            SummaryStyle::Prefix,
+            SummaryStyle::Suffix,
+            SummaryStyle::None,
+        ],
+    );
+    check(&IDENTITY, &[IdentityKind::Exact, IdentityKind::Compact]);
+    check(&LOG_FORMAT, &[LogFormat::Text, LogFormat::Json]);
+}
+
+#[test]
+fn a_size_prints_in_the_largest_unit_that_leaves_it_whole() {
+    for (octets, text) in [
+        (0, "0B"),
+        (480, "480B"),
+        (65_507, "65507B"),
+        (KIB, "1KiB"),
+        (1536 * KIB, "1536KiB"),
+        (64 * MIB, "64MiB"),
+        (MEMORY_MAX, "1TiB"),
+    ] {
+        assert_eq!(size_text(octets), text);
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn whatever_is_wrong_is_told_in_printable_lines_with_their_place(
+        toml in "(\\[\\[?(listener|forward|dedup)\\]?\\]\n)?((to|url|window|memory|allow|name) = (\"[\\PC]{0,12}\"|[0-9.]{1,3}|\\[.{0,9}\\])\n){0,4}",
+    ) {
+        if let Err(text) = load(&toml, &RunArgs::default()) {
+            for line in text.lines() {
+                proptest::prop_assert!(line.starts_with("t.toml:") && !line.contains(char::is_control), "{line}");
+            }
+        }
+    }
+}

@@ -1,0 +1,536 @@
+//! URLs of the two ends: [`ListenUrl`], where messages come in, and [`UpstreamUrl`], where they go.
+//!
+//! ```text
+//! udp://0.0.0.0:5514    tcp://[::1]:5514    unix-dgram:///run/log.sock    unix-stream:///run/log.sock
+//! tcp://collector.example:601    file:///var/log/once.log    stdout:
+//! ```
+//!
+//! # Guarantees
+//!
+//! - What is parsed prints as a text that parses to the same value.
+//! - A listener's address is numeric, so that what is bound does not depend on a name server. Port 0
+//!   lets the system choose. An upstream may be a name; it is looked up at each connect.
+//! - A Unix path is absolute, holds no NUL, and fits into `sockaddr_un`.
+//!
+//! # Left out
+//!
+//! Percent-encoding (a path stands as it is), user names, queries, abstract Unix sockets, zones of
+//! IPv6 addresses in upstreams.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// Where a listener receives.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum ListenUrl {
+    /// Datagrams over IP (RFC 5426).
+    Udp(SocketAddr),
+    /// Byte streams over IP (RFC 6587).
+    Tcp(SocketAddr),
+    /// Datagrams on a Unix socket, as `/dev/log` has them.
+    UnixDgram(PathBuf),
+    /// Byte streams on a Unix socket.
+    UnixStream(PathBuf),
+}
+
+impl ListenUrl {
+    /// What can be written, for people.
+    pub const FORMS: &str =
+        "udp://ADDRESS:PORT, tcp://ADDRESS:PORT, unix-dgram:///PATH, unix-stream:///PATH";
+
+    /// The scheme: `udp`, `tcp`, `unix-dgram` or `unix-stream`.
+    #[must_use]
+    pub const fn transport(&self) -> &'static str {
+        match self {
+            Self::Udp(_) => "udp",
+            Self::Tcp(_) => "tcp",
+            Self::UnixDgram(_) => "unix-dgram",
+            Self::UnixStream(_) => "unix-stream",
+        }
+    }
+
+    /// Whether octets arrive as a stream that must be framed.
+    #[must_use]
+    pub const fn is_stream(&self) -> bool {
+        matches!(self, Self::Tcp(_) | Self::UnixStream(_))
+    }
+
+    /// The Unix socket's path, if it is one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Udp(_) | Self::Tcp(_) => None,
+            Self::UnixDgram(path) | Self::UnixStream(path) => Some(path),
+        }
+    }
+
+    /// Whether both want the same address. Port 0 is a new one each time.
+    #[must_use]
+    pub fn collides_with(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Udp(one), Self::Udp(two)) | (Self::Tcp(one), Self::Tcp(two)) => {
+                one.port() != 0 && one == two
+            }
+            _ => self.path().is_some() && self.path() == other.path(),
+        }
+    }
+
+    /// Whether what is sent to `upstream` visibly arrives at this listener. Names other than
+    /// `localhost`, and addresses of this machine that neither URL spells out, go unseen.
+    #[must_use]
+    pub fn receives_from(&self, upstream: &UpstreamUrl) -> bool {
+        match (self, upstream) {
+            (Self::Udp(ours), UpstreamUrl::Udp { host, port })
+            | (Self::Tcp(ours), UpstreamUrl::Tcp { host, port }) => {
+                ours.port() == *port && reaches(host, ours.ip().to_canonical())
+            }
+            (Self::UnixDgram(ours), UpstreamUrl::UnixDgram(theirs))
+            | (Self::UnixStream(ours), UpstreamUrl::UnixStream(theirs)) => ours == theirs,
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for ListenUrl {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        match text.split_once("://") {
+            Some(("udp", rest)) => socket_addr("udp", rest).map(Self::Udp),
+            Some(("tcp", rest)) => socket_addr("tcp", rest).map(Self::Tcp),
+            Some(("unix-dgram", rest)) => unix_path("unix-dgram", rest).map(Self::UnixDgram),
+            Some(("unix-stream", rest)) => unix_path("unix-stream", rest).map(Self::UnixStream),
+            _ => Err(UrlError {
+                fits: Self::FORMS.to_owned(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for ListenUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Udp(addr) | Self::Tcp(addr) => write!(f, "{}://{addr}", self.transport()),
+            Self::UnixDgram(path) | Self::UnixStream(path) => {
+                write!(f, "{}://{}", self.transport(), path.display())
+            }
+        }
+    }
+}
+
+/// Where survivors go.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum UpstreamUrl {
+    /// A byte stream over IP.
+    Tcp {
+        /// A name or an address, without brackets.
+        host: String,
+        /// Not 0.
+        port: u16,
+    },
+    /// Datagrams over IP.
+    Udp {
+        /// A name or an address, without brackets.
+        host: String,
+        /// Not 0.
+        port: u16,
+    },
+    /// Datagrams to a Unix socket.
+    UnixDgram(PathBuf),
+    /// A byte stream to a Unix socket.
+    UnixStream(PathBuf),
+    /// Appended to a file.
+    File(PathBuf),
+    /// Standard output.
+    Stdout,
+}
+
+impl UpstreamUrl {
+    /// What can be written, for people.
+    pub const FORMS: &str = "tcp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH, unix-dgram:///PATH, \
+         file:///PATH, stdout:";
+
+    /// The scheme: `tcp`, `udp`, `unix-dgram`, `unix-stream`, `file` or `stdout`.
+    #[must_use]
+    pub const fn transport(&self) -> &'static str {
+        match self {
+            Self::Tcp { .. } => "tcp",
+            Self::Udp { .. } => "udp",
+            Self::UnixDgram(_) => "unix-dgram",
+            Self::UnixStream(_) => "unix-stream",
+            Self::File(_) => "file",
+            Self::Stdout => "stdout",
+        }
+    }
+
+    /// Whether each message leaves as a datagram, so that nothing need be framed.
+    #[must_use]
+    pub const fn is_datagram(&self) -> bool {
+        matches!(self, Self::Udp { .. } | Self::UnixDgram(_))
+    }
+}
+
+impl FromStr for UpstreamUrl {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        if text == "stdout:" {
+            return Ok(Self::Stdout);
+        }
+        match text.split_once("://") {
+            Some(("tcp", rest)) => {
+                host_port("tcp", rest).map(|(host, port)| Self::Tcp { host, port })
+            }
+            Some(("udp", rest)) => {
+                host_port("udp", rest).map(|(host, port)| Self::Udp { host, port })
+            }
+            Some(("unix-dgram", rest)) => unix_path("unix-dgram", rest).map(Self::UnixDgram),
+            Some(("unix-stream", rest)) => unix_path("unix-stream", rest).map(Self::UnixStream),
+            Some(("file", rest)) => absolute_path("file", rest).map(Self::File),
+            _ => Err(UrlError {
+                fits: Self::FORMS.to_owned(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for UpstreamUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } | Self::Udp { host, port } if host.contains(':') => {
+                write!(f, "{}://[{host}]:{port}", self.transport())
+            }
+            Self::Tcp { host, port } | Self::Udp { host, port } => {
+                write!(f, "{}://{host}:{port}", self.transport())
+            }
+            Self::UnixDgram(path) | Self::UnixStream(path) | Self::File(path) => {
+                write!(f, "{}://{}", self.transport(), path.display())
+            }
+            Self::Stdout => f.write_str("stdout:"),
+        }
+    }
+}
+
+/// A text that is no URL of ours; prints what would have been.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{fits}")]
+pub struct UrlError {
+    fits: String,
+}
+
+fn socket_addr(scheme: &str, rest: &str) -> Result<SocketAddr, UrlError> {
+    rest.parse().map_err(|_| UrlError {
+        fits: format!(
+            "{scheme}://ADDRESS:PORT with a numeric ADDRESS, such as 127.0.0.1 (this machine alone), \
+             0.0.0.0 (all of IPv4) or [::] (everything)"
+        ),
+    })
+}
+
+fn host_port(scheme: &str, rest: &str) -> Result<(String, u16), UrlError> {
+    let parsed = match rest.strip_prefix('[') {
+        Some(inner) => inner.split_once("]:").and_then(|(address, port)| {
+            let address: Ipv6Addr = address.parse().ok()?;
+            Some((address.to_string(), port))
+        }),
+        None => rest
+            .split_once(':')
+            .filter(|(host, _)| is_host(host))
+            .map(|(host, port)| (host.to_owned(), port)),
+    };
+    parsed.and_then(|(host, port)| Some((host, port_number(port)?))).ok_or_else(|| UrlError {
+        fits: format!(
+            "{scheme}://HOST:PORT with PORT from 1 to 65535, such as {scheme}://collector.example:601, \
+             {scheme}://192.0.2.1:514 or {scheme}://[2001:db8::1]:514"
+        ),
+    })
+}
+
+fn port_number(text: &str) -> Option<u16> {
+    // `parse` would take a sign, too.
+    if !text.bytes().all(|octet| octet.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok().filter(|port| *port != 0)
+}
+
+/// Whether `text` is an IPv4 address or can be a host's name (RFC 1123 2.1; underscores are in use).
+fn is_host(text: &str) -> bool {
+    let labels = text.strip_suffix('.').unwrap_or(text);
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_'))
+    };
+    // A name never ends in a number (RFC 1123 2.1), so `10.0.1` is an address with a part missing,
+    // which resolvers fill in as they please.
+    let numeric = labels
+        .rsplit('.')
+        .next()
+        .is_some_and(|last| last.bytes().all(|octet| octet.is_ascii_digit()));
+    if numeric {
+        return text.parse::<Ipv4Addr>().is_ok();
+    }
+    labels.len() <= HOST_OCTETS_MAX && labels.split('.').all(is_label)
+}
+
+fn absolute_path(scheme: &str, rest: &str) -> Result<PathBuf, UrlError> {
+    let fits = rest.starts_with('/') && !rest.ends_with('/') && !rest.contains('\0');
+    if fits {
+        return Ok(PathBuf::from(rest));
+    }
+    Err(UrlError {
+        fits: format!("{scheme}:///PATH with an absolute PATH that names a file"),
+    })
+}
+
+fn unix_path(scheme: &str, rest: &str) -> Result<PathBuf, UrlError> {
+    if rest.len() > UNIX_PATH_OCTETS_MAX {
+        return Err(UrlError {
+            fits: format!(
+                "{scheme}:///PATH with a PATH of at most {UNIX_PATH_OCTETS_MAX} octets (this one has {}), \
+                 which is all that a Unix socket's address holds",
+                rest.len()
+            ),
+        });
+    }
+    absolute_path(scheme, rest)
+}
+
+/// Whether a connection to `host` can end at a listener bound to `ours` (of the same port).
+fn reaches(host: &str, ours: IpAddr) -> bool {
+    let localhost = host
+        .strip_suffix('.')
+        .unwrap_or(host)
+        .eq_ignore_ascii_case("localhost");
+    let Ok(theirs) = host.parse::<IpAddr>().map(|ip| ip.to_canonical()) else {
+        return localhost && (ours.is_unspecified() || is_localhost(ours));
+    };
+    if ours == theirs {
+        return true;
+    }
+    // To connect to the unspecified address is to connect to this machine.
+    let this_machine = theirs.is_loopback() || theirs.is_unspecified();
+    // An IPv4 socket receives nothing from IPv6; the reverse happens (RFC 3493 5.3).
+    let family_fits = ours.is_ipv6() || theirs.is_ipv4();
+    (ours.is_unspecified() && this_machine && family_fits)
+        || (is_localhost(ours) && theirs.is_unspecified() && ours.is_ipv4() == theirs.is_ipv4())
+}
+
+fn is_localhost(ip: IpAddr) -> bool {
+    ip == IpAddr::V4(Ipv4Addr::LOCALHOST) || ip == IpAddr::V6(Ipv6Addr::LOCALHOST)
+}
+
+/// `sun_path` holds 108 octets, the last one is NUL (unix(7)).
+pub const UNIX_PATH_OCTETS_MAX: usize = 107;
+
+/// A name in the form of text has at most 253 octets (RFC 1035 3.1).
+const HOST_OCTETS_MAX: usize = 253;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check_listen(text: &str, expected: Option<ListenUrl>) {
+        assert_eq!(text.parse::<ListenUrl>().ok(), expected, "{text}");
+    }
+
+    fn check_upstream(text: &str, expected: Option<UpstreamUrl>) {
+        assert_eq!(text.parse::<UpstreamUrl>().ok(), expected, "{text}");
+    }
+
+    #[test]
+    fn listeners_take_numeric_addresses_and_absolute_paths_only() {
+        check_listen(
+            "udp://0.0.0.0:514",
+            Some(ListenUrl::Udp("0.0.0.0:514".parse().unwrap())),
+        );
+        check_listen(
+            "tcp://[::]:0",
+            Some(ListenUrl::Tcp("[::]:0".parse().unwrap())),
+        );
+        check_listen(
+            "unix-dgram:///dev/log",
+            Some(ListenUrl::UnixDgram("/dev/log".into())),
+        );
+        check_listen(
+            "unix-stream:///run/a b",
+            Some(ListenUrl::UnixStream("/run/a b".into())),
+        );
+        for refused in [
+            "",
+            "udp",
+            "udp:",
+            "udp:/0.0.0.0:514",
+            "UDP://0.0.0.0:514",
+            "udp://",
+            "udp://0.0.0.0",
+            "udp://0.0.0.0:",
+            "udp://0.0.0.0:65536",
+            "udp://0.0.0.0:+5",
+            "udp://:514",
+            "udp://::1:514",
+            "udp://localhost:514",
+            "udp://0.0.0.0:514/",
+            " udp://0.0.0.0:514",
+            "udp://0.0.0.0:514 ",
+            "tls://0.0.0.0:6514",
+            "unix-dgram://run/x",
+            "unix-dgram:///",
+            "unix-dgram:///run/",
+            "unix-dgram://",
+            "unix-dgram:///run/\0x",
+            "file:///x",
+            "stdout:",
+        ] {
+            check_listen(refused, None);
+        }
+    }
+
+    #[test]
+    fn upstreams_take_names_and_never_port_0() {
+        let tcp = |host: &str, port| {
+            Some(UpstreamUrl::Tcp {
+                host: host.to_owned(),
+                port,
+            })
+        };
+        check_upstream("tcp://a:514", tcp("a", 514));
+        check_upstream("tcp://log_1.example.:1", tcp("log_1.example.", 1));
+        check_upstream("tcp://192.0.2.1:65535", tcp("192.0.2.1", 65535));
+        check_upstream("tcp://[2001:DB8::1]:514", tcp("2001:db8::1", 514));
+        check_upstream(
+            "udp://h:5",
+            Some(UpstreamUrl::Udp {
+                host: "h".to_owned(),
+                port: 5,
+            }),
+        );
+        check_upstream(
+            "file:///var/log/x",
+            Some(UpstreamUrl::File("/var/log/x".into())),
+        );
+        check_upstream("stdout:", Some(UpstreamUrl::Stdout));
+        for refused in [
+            "tcp://",
+            "tcp://a",
+            "tcp://a:",
+            "tcp://a:0",
+            "tcp://a:65536",
+            "tcp://a:+5",
+            "tcp://:514",
+            "tcp://a b:5",
+            "tcp://a..b:5",
+            "tcp://u@a:5",
+            "tcp://a:5/",
+            "tcp://::1:5",
+            "tcp://[::1]",
+            "tcp://[::1]5",
+            "tcp://[a]:5",
+            "tcp://10.0.1:5",
+            "tcp://10:5",
+            "tcp://1.2.3.256:5",
+            "tcp://[fe80::1%eth0]:5",
+            "stdout",
+            "stdout://",
+            "-",
+            "file://x",
+            "file:///",
+            "relp://a:5",
+        ] {
+            check_upstream(refused, None);
+        }
+    }
+
+    #[test]
+    fn a_unix_path_may_be_as_long_as_an_address_holds() {
+        let longest = format!("/{}", "x".repeat(UNIX_PATH_OCTETS_MAX - 1));
+        let url = format!("unix-stream://{longest}");
+        check_listen(&url, Some(ListenUrl::UnixStream(longest.into())));
+        check_listen(&format!("{url}x"), None);
+    }
+
+    #[test]
+    fn a_loop_is_seen_when_the_upstream_is_this_listener() {
+        let check = |listener: &str, upstream: &str, expected: bool| {
+            let (ours, theirs) = (
+                listener.parse::<ListenUrl>().unwrap(),
+                upstream.parse().unwrap(),
+            );
+            assert_eq!(
+                ours.receives_from(&theirs),
+                expected,
+                "{upstream} -> {listener}"
+            );
+        };
+        check("tcp://127.0.0.1:514", "tcp://127.0.0.1:514", true);
+        check("tcp://127.0.0.1:514", "tcp://127.0.0.1:515", false);
+        check("tcp://127.0.0.1:514", "udp://127.0.0.1:514", false);
+        check("tcp://127.0.0.1:514", "tcp://LocalHost:514", true);
+        check("tcp://127.0.0.1:514", "tcp://localhost.:514", true);
+        check("tcp://127.0.0.1:514", "tcp://0.0.0.0:514", true);
+        check("tcp://127.0.0.2:514", "tcp://localhost:514", false);
+        check("tcp://192.0.2.1:514", "tcp://localhost:514", false);
+        check("tcp://192.0.2.1:514", "tcp://192.0.2.1:514", true);
+        check("tcp://192.0.2.1:514", "tcp://[::ffff:192.0.2.1]:514", true);
+        check("tcp://0.0.0.0:514", "tcp://127.9.9.9:514", true);
+        check("tcp://0.0.0.0:514", "tcp://0.0.0.0:514", true);
+        check("tcp://0.0.0.0:514", "tcp://localhost:514", true);
+        check("tcp://0.0.0.0:514", "tcp://192.0.2.1:514", false);
+        check("tcp://0.0.0.0:514", "tcp://[::1]:514", false);
+        check("tcp://[::]:514", "tcp://127.0.0.1:514", true);
+        check("tcp://[::]:514", "tcp://[::1]:514", true);
+        check("tcp://[::1]:514", "tcp://[::]:514", true);
+        check("tcp://[::1]:514", "tcp://0.0.0.0:514", false);
+        check("unix-dgram:///run/x", "unix-dgram:///run//x", true);
+        check("unix-dgram:///run/x", "unix-stream:///run/x", false);
+        check("tcp://127.0.0.1:514", "stdout:", false);
+    }
+
+    #[test]
+    fn port_0_collides_with_nothing() {
+        let check = |one: &str, two: &str, expected: bool| {
+            let (one, two) = (one.parse::<ListenUrl>().unwrap(), two.parse().unwrap());
+            assert_eq!(one.collides_with(&two), expected, "{one} {two}");
+        };
+        check("tcp://127.0.0.1:0", "tcp://127.0.0.1:0", false);
+        check("tcp://127.0.0.1:1", "tcp://127.0.0.1:1", true);
+        check("tcp://127.0.0.1:1", "udp://127.0.0.1:1", false);
+        check("unix-dgram:///x", "unix-stream:///x", true);
+        check("unix-dgram:///x", "tcp://127.0.0.1:1", false);
+    }
+
+    proptest! {
+        #[test]
+        fn a_listen_url_survives_its_own_text(
+            text in "(udp|tcp)://([0-9]{1,3}(\\.[0-9]{1,3}){3}|\\[[0-9a-f]{0,4}::[0-9a-f]{1,4}\\]):[0-9]{1,5}|unix-(dgram|stream):///[a-z/. ]{1,40}",
+        ) {
+            if let Ok(url) = text.parse::<ListenUrl>() {
+                prop_assert_eq!(url.to_string().parse(), Ok(url));
+            }
+        }
+
+        #[test]
+        fn an_upstream_url_survives_its_own_text(
+            text in "(udp|tcp)://([0-9]{1,3}(\\.[0-9]{1,3}){3}|[a-z.]{1,20}|\\[[0-9A-Fa-f]{0,4}::[0-9a-f]{1,4}\\]):[0-9]{1,5}|(file|unix-dgram|unix-stream):///[a-z/. ]{1,40}|stdout:",
+        ) {
+            if let Ok(url) = text.parse::<UpstreamUrl>() {
+                prop_assert_eq!(url.to_string().parse(), Ok(url));
+            }
+        }
+
+        #[test]
+        fn no_text_panics(text in "\\PC{0,60}") {
+            for scheme in ["", "udp://", "tcp://", "tcp://[", "unix-dgram:///", "file://"] {
+                let text = format!("{scheme}{text}");
+                prop_assert!(text.parse::<ListenUrl>().is_err() || text.contains("://"));
+                prop_assert!(text.parse::<UpstreamUrl>().is_err() || text.contains(':'));
+            }
+        }
+    }
+}
