@@ -41,3 +41,5 @@ pub mod frame;
 pub mod identity;
 pub mod parse;
 pub mod rule;
+
+pub mod clock;
