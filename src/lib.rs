@@ -43,3 +43,4 @@ pub mod parse;
 pub mod rule;
 
 pub mod clock;
+pub mod metrics;
