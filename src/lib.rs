@@ -43,4 +43,5 @@ pub mod parse;
 pub mod rule;
 
 pub mod clock;
+pub mod logging;
 pub mod metrics;
