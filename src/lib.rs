@@ -42,6 +42,7 @@ pub mod identity;
 pub mod parse;
 pub mod rule;
 
+pub mod admin;
 pub mod clock;
 pub mod logging;
 pub mod metrics;
