@@ -22,7 +22,7 @@ use crate::dedup::Claim;
 #[derive(Clone, Copy, Debug)]
 pub enum Entry {
     /// A received frame. The claim reopens its window if it has to be dropped (law 7).
-    Survivor(Option<Claim>),
+    Survivor(Claim),
     /// A summary of our own, reporting this many frames.
     Summary(u64),
 }

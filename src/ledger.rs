@@ -19,8 +19,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::{
     chunk::{Chunk, Entry},
     clock::Clock,
-    dedup::{Ended, Shards, summary},
-    metrics::{DropReason, Metrics},
+    dedup::{EndReason, Ended, Shards, summary},
+    metrics::{DropReason, Metrics, SummaryReason},
     rule::Rules,
 };
 
@@ -29,15 +29,14 @@ use crate::{
 pub struct Ledger {
     metrics: Arc<Metrics>,
     shards: Arc<Shards>,
-    clock: Clock,
     rules: RwLock<Arc<Rules>>,
 }
 
 impl Ledger {
     /// A ledger that counts in `metrics` and reopens windows in `shards`.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, shards: Arc<Shards>, clock: Clock, rules: Arc<Rules>) -> Self {
-        Self { metrics, shards, clock, rules: RwLock::new(rules) }
+    pub fn new(metrics: Arc<Metrics>, shards: Arc<Shards>, rules: Arc<Rules>) -> Self {
+        Self { metrics, shards, rules: RwLock::new(rules) }
     }
 
     /// The rules in force.
@@ -60,11 +59,11 @@ impl Ledger {
         let summaries = &self.metrics.summaries;
         for ended in ended.drain(..) {
             let style = rules.policy(ended.policy).summary;
-            let first = self.clock.wall_of(ended.first);
-            let last = self.clock.wall_of(ended.last);
+            let first = Clock::wall_of(ended.first);
+            let last = Clock::wall_of(ended.last);
             let entry = Entry::Summary(ended.count);
             if chunk.push_with(entry, |out| summary::write(out, &ended, style, first, last)) {
-                summaries.made[ended.reason].inc();
+                summaries.made[summary_reason(ended.reason)].inc();
                 summaries.frames.add(ended.count);
             }
         }
@@ -81,10 +80,8 @@ impl Ledger {
             }
         }
         chunk.count_forwarded(count);
-        let frames = &self.metrics.frames;
-        frames.forwarded.add(fresh);
-        frames.queued.sub(fresh);
-        frames.replayed.add(again);
+        self.metrics.frames.deliver(fresh);
+        self.metrics.frames.replayed.add(again);
     }
 
     /// What is left in `chunk` is dropped: counts it and reopens its windows. Gives the summaries of
@@ -98,17 +95,24 @@ impl Ledger {
                 _ if counted => {}
                 Entry::Survivor(claim) => {
                     lost += 1;
-                    if let Some(claim) = claim {
-                        self.shards.reopen(claim, &mut ended);
-                    }
+                    self.shards.reopen(claim, &mut ended);
                 }
                 Entry::Summary(_) => self.metrics.summaries.dropped[reason].inc(),
             }
         }
-        self.metrics.frames.dropped[reason].add(lost);
-        self.metrics.frames.queued.sub(lost);
+        self.metrics.frames.lose(reason, lost);
         let mut summaries = Chunk::default();
         self.report(&mut ended, &mut summaries);
         (!summaries.is_empty()).then_some(summaries)
+    }
+}
+
+const fn summary_reason(reason: EndReason) -> SummaryReason {
+    match reason {
+        EndReason::Window => SummaryReason::Window,
+        EndReason::Evicted => SummaryReason::Evicted,
+        EndReason::Reload => SummaryReason::Reload,
+        EndReason::Stop => SummaryReason::Stop,
+        EndReason::Reopened => SummaryReason::Reopened,
     }
 }

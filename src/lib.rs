@@ -24,8 +24,9 @@
 //! The vocabulary ([`tick`], [`limits`]), then the core, which is pure (no clock, socket, file, log
 //! or metric), in the order a frame takes: [`frame`], [`parse`], [`rule`], [`identity`], [`dedup`].
 //! Beside them two pure state machines of delivery: [`backoff`], [`failover`]. Then the shell, where
-//! tokio lives: [`listen`], [`pipeline`], [`forward`], and around it [`config`], [`metrics`],
-//! [`admin`], [`clock`], [`signal`], [`logging`], and [`daemon`], which owns every task. [`cli`] is what people type.
+//! tokio lives: [`listen`], [`pipeline`], [`chunk`], [`ledger`], [`forward`], and around it [`config`],
+//! [`metrics`], [`admin`], [`clock`], [`signal`], [`logging`], and [`daemon`], which owns every task.
+//! [`cli`] is what people type.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(
@@ -33,14 +34,32 @@ compile_error!(
      SO_RXQ_OVFL, SIOCOUTQ and CLOCK_BOOTTIME"
 );
 
+// Vocabulary.
 pub mod limits;
 pub mod tick;
 
+// Core: pure.
+pub mod backoff;
 pub mod dedup;
+pub mod failover;
 pub mod frame;
 pub mod identity;
 pub mod parse;
 pub mod rule;
 
+// Shell.
+pub mod admin;
+pub mod chunk;
 pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod daemon;
+pub mod forward;
+pub mod ledger;
+pub mod listen;
+pub mod logging;
+pub mod metrics;
+pub mod pipeline;
+pub mod signal;
+mod socket;
+mod sys;

@@ -118,9 +118,6 @@ impl Batch<'_> {
         self.tally.octets += frame.len() as u64;
         let message = Message::parse(frame);
         self.tally.unparsed += u64::from(message.format == Format::Unparsed);
-        if message.never_suppress {
-            return self.survives(frame, None);
-        }
         let policy = self.rules.policy_for(&message);
         let identity = self.identifier.identify(&message, sender);
         let sighting = Sighting { frame, timestamp: message.timestamp() };
@@ -129,7 +126,8 @@ impl Batch<'_> {
             Verdict::Fresh(claim) => {
                 // What a window held back is reported before the copy that opens the next one.
                 self.pipeline.delivery.ledger().report(&mut self.ended, &mut self.chunk);
-                self.survives(frame, Some(claim));
+                self.tally.queued += 1;
+                self.chunk.push(frame, Entry::Survivor(claim));
             }
             Verdict::Duplicate => self.tally.suppressed += 1,
         }
@@ -153,11 +151,6 @@ impl Batch<'_> {
         self.listener.octets.add(self.tally.octets);
         self.listener.received.add(self.tally.received);
         self.chunk
-    }
-
-    fn survives(&mut self, frame: &[u8], claim: Option<crate::dedup::Claim>) {
-        self.tally.queued += 1;
-        self.chunk.push(frame, Entry::Survivor(claim));
     }
 }
 

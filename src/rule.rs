@@ -53,33 +53,47 @@ pub struct Policy {
 /// The policies in force.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rules {
-    dedup: Policy,
+    /// By [`PolicyId`]; never empty. The last one is that of messages that are never suppressed.
+    policies: Vec<Policy>,
 }
 
 impl Rules {
-    /// Rules where every message falls under `dedup`.
+    /// Rules where every message falls under `dedup`, except those that are never suppressed.
     #[must_use]
-    pub const fn new(dedup: Policy) -> Self {
-        Self { dedup }
+    pub fn new(dedup: Policy) -> Self {
+        let literal = Policy {
+            window: WindowPolicy {
+                window: dedup.window.window,
+                allow: LITERAL_COPIES_MAX,
+                refresh: None,
+            },
+            summary: SummaryStyle::None,
+        };
+        Self { policies: vec![dedup, literal] }
     }
 
     /// All policies, by [`PolicyId`].
     #[must_use]
-    pub const fn policies(&self) -> &[Policy] {
-        std::slice::from_ref(&self.dedup)
+    pub fn policies(&self) -> &[Policy] {
+        &self.policies
     }
 
     /// The policy that `message` falls under.
     #[must_use]
-    pub const fn policy_for(&self, _message: &Message<'_>) -> PolicyId {
-        PolicyId(0)
+    pub const fn policy_for(&self, message: &Message<'_>) -> PolicyId {
+        PolicyId(if message.never_suppress { 1 } else { 0 })
     }
 
     /// The policy of that id; the default one if the id is from an older set of rules.
     #[must_use]
     pub fn policy(&self, id: PolicyId) -> &Policy {
-        self.policies()
-            .get(usize::from(id.0))
-            .unwrap_or(&self.dedup)
+        self.policies.get(usize::from(id.0)).unwrap_or(&self.policies[0])
     }
 }
+
+/// Copies of a message that is never suppressed, equal to the last octet of their timestamp, that
+/// pass in one window.
+///
+/// Two equal counts are two facts, but more than these are one that goes round: a relay whose
+/// upstream leads back to it gets its own summaries, and nothing else would ever stop them.
+pub const LITERAL_COPIES_MAX: u32 = 16;

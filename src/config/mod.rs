@@ -35,7 +35,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::frame::Framing;
+use crate::identity::IdentityKind;
 use crate::limits::{MESSAGE_OCTETS_DEFAULT, MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_MIN};
+use crate::logging::LogFormat;
 use crate::rule::{Policy, SummaryStyle, WindowPolicy};
 
 pub use error::{At, ConfigError, ConfigErrors, FOUND_CHARS_MAX, Fault};
@@ -285,16 +287,6 @@ impl Default for DedupConfig {
     }
 }
 
-/// What is kept of a message to compare the next one with.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum IdentityKind {
-    /// All its octets: two different messages are never taken for one.
-    #[default]
-    Exact,
-    /// 128 bits of a keyed hash: for tens of millions of live messages.
-    Compact,
-}
-
 /// Our own log, on standard error.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogConfig {
@@ -311,16 +303,6 @@ impl Default for LogConfig {
             format: LogFormat::Text,
         }
     }
-}
-
-/// How a line of our own log is written.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 fn cores() -> usize {

@@ -36,6 +36,7 @@ use self::shard::Shard;
 
 mod engine;
 mod shard;
+pub mod summary;
 mod table;
 mod timeline;
 

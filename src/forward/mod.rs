@@ -106,7 +106,6 @@ pub struct Forwarder {
     outbox: Arc<Outbox>,
     ledger: Arc<Ledger>,
     metrics: Arc<Metrics>,
-    clock: Clock,
     changes: watch::Receiver<Arc<ForwardConfig>>,
     config: Arc<ForwardConfig>,
     upstreams: Vec<Upstream>,
@@ -161,8 +160,7 @@ impl Forwarder {
         outbox: Arc<Outbox>,
         ledger: Arc<Ledger>,
         metrics: Arc<Metrics>,
-        clock: Clock,
-        mut changes: watch::Receiver<Arc<ForwardConfig>>,
+            mut changes: watch::Receiver<Arc<ForwardConfig>>,
         cut_off: CancellationToken,
     ) -> Self {
         let config = Arc::clone(&changes.borrow_and_update());
@@ -170,7 +168,6 @@ impl Forwarder {
             outbox,
             ledger,
             metrics,
-            clock,
             changes,
             config,
             upstreams: Vec::new(),
@@ -214,7 +211,7 @@ impl Forwarder {
 
     /// One step while no upstream is in charge.
     async fn connect(&mut self) -> Result<Next, ForwardEnded> {
-        let now = self.clock.now();
+        let now = Clock::now();
         let Some(index) = self.failover.due(now) else {
             let wait = self.failover.next_due().map_or(Duration::MAX, |due| due.since(now));
             return Ok(select! {
@@ -241,7 +238,7 @@ impl Forwarder {
 
     /// One step while an upstream is in charge.
     async fn forward(&mut self, probe: &mut Option<Probe>) -> Result<Next, ForwardEnded> {
-        let now = self.clock.now();
+        let now = Clock::now();
         if probe.is_none()
             && let Some(index) = self.failover.due(now)
         {
@@ -346,7 +343,7 @@ impl Forwarder {
             let upstream = &self.upstreams[active.index].metrics;
             let cut = frame.get(..self.config.udp_max).unwrap_or(frame);
             if cut.len() < frame.len() {
-                self.metrics.errors[FrameErrorReason::Truncated].inc();
+                self.metrics.frame_errors[FrameErrorReason::Truncated].inc();
             }
             let octets = cut.len() as u64;
             let sent = select! {
@@ -424,7 +421,7 @@ impl Forwarder {
             return Ok(());
         }
         upstream.metrics.errors.inc();
-        self.failover.failed(index, self.clock.now());
+        self.failover.failed(index, Clock::now());
         let cause = error_chain(&error);
         if upstream.lost {
             debug!(upstream = %upstream.config.url, %cause, "upstream still away");
@@ -480,7 +477,7 @@ impl Forwarder {
         }
         let index = active.index;
         self.active = None;
-        self.failover.left(index, self.clock.now());
+        self.failover.left(index, Clock::now());
         let metrics = &self.upstreams[index].metrics;
         metrics.up.set(0);
         metrics.active.set(0);
@@ -523,7 +520,7 @@ impl Forwarder {
             metrics: metrics.upstream(&upstream.url.to_string()),
             lost: was_lost.contains(upstream),
         }));
-        let seed = self.clock.now().nanos() ^ u64::from(std::process::id()).rotate_left(32);
+        let seed = Clock::now().nanos() ^ u64::from(std::process::id()).rotate_left(32);
         let backoffs = (0..config.to.len() as u64)
             .map(|index| Backoff::new(config.retry_min, config.retry_max, seed ^ index))
             .collect();

@@ -15,6 +15,7 @@
 //! - SD-ELEMENTs that describe the transmission (`meta`, `timeQuality`, `origin`: RFC 5424 7) are left
 //!   out; STRUCTURED-DATA that held nothing else counts as absent.
 //! - An unparsed frame is its sender, its PRI if valid, and all octets after it.
+//! - A message that is never suppressed is all its octets, timestamp included.
 //! - The hash is seeded, the `compact` identity keyed, with numbers drawn from the operating system:
 //!   a sender cannot choose collisions.
 //!
@@ -150,6 +151,11 @@ impl<'k> Identifier<'k> {
     }
 
     fn write(&mut self, message: &Message<'_>, sender: Sender) {
+        if message.never_suppress {
+            self.octets.push(KIND_LITERAL);
+            self.octets.extend_from_slice(message.frame());
+            return;
+        }
         if message.format == Format::Unparsed {
             self.octets.extend_from_slice(&[KIND_UNPARSED, message.pri.map_or(NO_PRI, Pri::prival)]);
             self.write_sender(sender);
@@ -212,6 +218,7 @@ const TRANSMISSION_SD_IDS: [&[u8]; 3] = [b"timeQuality", b"meta", b"origin"];
 
 const KIND_PARSED: u8 = 0;
 const KIND_UNPARSED: u8 = 1;
+const KIND_LITERAL: u8 = 2;
 
 /// Not a PRIVAL: an unparsed frame without a valid PRI.
 const NO_PRI: u8 = 255;

@@ -85,7 +85,7 @@ pub(super) async fn serve(listener: Listener, local: Local) {
             Ok((socket, sender)) => admit(socket, sender, descriptor, &connections, &local),
             Err(error) => {
                 local.metrics.accept_errors.inc();
-                local.context.peer_log.note(PeerReason::Accept, Clock::now(), |before| {
+                local.context.peer_log.note(PeerReason::Connection, Clock::now(), |before| {
                     tracing::warn!(listener = local.metrics.name(), %error, before,
                         "cannot accept a connection");
                 });
@@ -126,7 +126,7 @@ fn admit(
         Ok(place) => place,
         Err(reason) => {
             local.context.metrics.connections_rejected[reason].inc();
-            local.context.peer_log.note(PeerReason::Rejected, Clock::now(), |before| {
+            local.context.peer_log.note(PeerReason::Reject(reason), Clock::now(), |before| {
                 tracing::warn!(listener = local.metrics.name(), peer = %sender,
                     reason = reason.label(), before, "connection rejected");
             });
@@ -347,7 +347,7 @@ impl<'l> Connection<'l> {
                 };
                 metrics.frame_errors[reason].inc();
                 let octets = input.get(..step.consumed).unwrap_or(input);
-                self.complain(PeerReason::Framing, |before| {
+                self.complain(PeerReason::Frame(reason), |before| {
                     tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender,
                         %fault, octets = %Escaped::head(octets), before, "bad framing");
                 });
@@ -364,7 +364,7 @@ impl<'l> Connection<'l> {
             [0x16, 0x03, 0..=4, ..] => {
                 let reason = RejectReason::TlsOnPlaintext;
                 self.local.context.metrics.connections_rejected[reason].inc();
-                self.complain(PeerReason::TlsOnPlaintext, |before| {
+                self.complain(PeerReason::Reject(reason), |before| {
                     tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender, before,
                         "a TLS client on a listener without TLS; let it send plain TCP");
                 });

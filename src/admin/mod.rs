@@ -1,0 +1,644 @@
+//! Admin: metrics, health and readiness over HTTP.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/` | what there is |
+//! | `/metrics` | every metric, as OpenMetrics text (`docs/metrics.md`) |
+//! | `/healthz` | 200 while the runtime turns |
+//! | `/readyz` | 200 while the relay takes messages, else 503; and how the upstreams are |
+//!
+//! # Guarantees
+//!
+//! - It never slows the relay down: connections, their life, their requests and the work for them are
+//!   bounded ([`Limits`]), and a page is made on a thread of its own, one at a time.
+//! - It only reads: GET and HEAD, nothing that a client sends changes anything, and no path names a
+//!   file. Bodies are not read.
+//! - One request a connection; then it is closed.
+//!
+//! # Left out
+//!
+//! Binding (who configures no address has no admin port), TLS and passwords: it is meant for a
+//! loopback or management address.
+
+use std::convert::Infallible;
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use crate::logging::Escaped;
+use crate::metrics::{EngineStats, Metrics};
+
+/// Answers on `listener` until `stop` is cancelled; then ends within a second.
+///
+/// # Cancel safety
+///
+/// Not to be dropped half-way: open connections would go on until [`Limits::connection_life`] is over.
+/// Cancel `stop` instead.
+pub async fn serve(listener: TcpListener, state: AdminState, stop: CancellationToken) {
+    serve_within(Limits::default(), listener, state, stop).await;
+}
+
+/// What the pages are made from.
+#[derive(Clone)]
+pub struct AdminState {
+    /// The numbers.
+    pub metrics: Arc<Metrics>,
+    /// Whether the relay takes messages.
+    pub readiness: Readiness,
+    /// Asks the engines. Called on a blocking thread, at most once at a time.
+    pub engine_stats: Arc<dyn Fn() -> EngineStats + Send + Sync>,
+}
+
+impl fmt::Debug for AdminState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdminState")
+            .field("readiness", &self.readiness)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether the relay takes messages: shared, set by whoever starts and stops it.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<AtomicU8>);
+
+impl Readiness {
+    /// The listeners are open and their tasks run.
+    pub fn set_ready(&self) {
+        self.0.store(READY, Ordering::Release);
+    }
+
+    /// No more messages are taken; what is queued is delivered.
+    pub fn set_stopping(&self) {
+        self.0.store(STOPPING, Ordering::Release);
+    }
+
+    /// Whether messages are taken now.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.0.load(Ordering::Acquire) == READY
+    }
+
+    /// One sentence for people.
+    fn sentence(&self) -> &'static str {
+        match self.0.load(Ordering::Acquire) {
+            READY => "ready: listeners are open",
+            STOPPING => "stopping: no new messages are taken, queued ones are being delivered",
+            _ => "starting: listeners are not open yet",
+        }
+    }
+}
+
+/// What an HTTP client can take up.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// Connections at once. One more is closed as soon as it is accepted.
+    connections: usize,
+    /// From the first moment to the end of the request's head.
+    head_read: Duration,
+    /// Of a connection, whatever it does.
+    connection_life: Duration,
+    /// Octets of request line and headers; what is longer gets 431.
+    head_octets: usize,
+    /// After `stop`, for answers that are under way.
+    stop_grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // A few scrapers and probes, and some people.
+            connections: 64,
+            head_read: Duration::from_secs(5),
+            connection_life: Duration::from_secs(60),
+            head_octets: 16 * 1024,
+            stop_grace: Duration::from_millis(500),
+        }
+    }
+}
+
+async fn serve_within(
+    limits: Limits,
+    listener: TcpListener,
+    state: AdminState,
+    stop: CancellationToken,
+) {
+    let pages = pages(state);
+    let slots = Arc::new(Semaphore::new(limits.connections));
+    let connections = TaskTracker::new();
+    let mut accepting = true;
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                accepting = true;
+                let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+                    debug!(%peer, "admin connection over the limit, closed");
+                    continue;
+                };
+                let (pages, stop) = (pages.clone(), stop.clone());
+                connections.spawn(async move {
+                    converse(limits, stream, pages, stop).await;
+                    drop(slot);
+                });
+            }
+            Err(err) => {
+                if std::mem::replace(&mut accepting, false) {
+                    warn!(%err, "admin port cannot accept, trying on");
+                }
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = sleep(ACCEPT_PAUSE) => {}
+                }
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+/// One connection, from its acceptance to its end.
+async fn converse(limits: Limits, stream: TcpStream, pages: Router, stop: CancellationToken) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_read)
+        .max_header_size(limits.head_octets)
+        .max_buf_size(limits.head_octets)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(pages));
+    tokio::pin!(connection);
+    let ended = timeout(limits.connection_life, async {
+        tokio::select! {
+            ended = &mut connection => return Some(ended),
+            () = stop.cancelled() => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        timeout(limits.stop_grace, connection).await.ok()
+    })
+    .await;
+    match ended {
+        Ok(Some(Ok(()))) => {}
+        Ok(Some(Err(err))) => debug!(%err, "admin connection broke"),
+        Ok(None) => debug!("admin connection cut at the stop"),
+        Err(_) => debug!("admin connection outlived its limit, cut"),
+    }
+}
+
+fn pages(state: AdminState) -> Router {
+    let pages = Pages {
+        state,
+        scraping: Arc::default(),
+    };
+    Router::new()
+        .route("/", get(INDEX))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get("ok\n"))
+        .route("/readyz", get(readyz))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "not found\n") })
+        .method_not_allowed_fallback(|| async { (StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n") })
+        .layer(map_response(harden))
+        .with_state(pages)
+}
+
+#[derive(Clone)]
+struct Pages {
+    state: AdminState,
+    /// Held while a page of metrics is made: clients queue here instead of on threads.
+    scraping: Arc<Mutex<()>>,
+}
+
+async fn metrics(State(pages): State<Pages>) -> Response {
+    let turn = Arc::clone(&pages.scraping).lock_owned().await;
+    // Asking the engines takes their locks and /proc takes as long as it takes, so neither is done on
+    // a thread that relays. The turn moves along: a client that went away does not let the next
+    // page start before this one is made.
+    let page = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        pages.state.metrics.encode((pages.state.engine_stats)())
+    });
+    match page.await {
+        Ok(page) => ([(CONTENT_TYPE, OPEN_METRICS)], page).into_response(),
+        Err(err) => {
+            warn!(%err, "page of metrics not made");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+async fn readyz(State(pages): State<Pages>) -> impl IntoResponse {
+    // Upstreams that are away do not make the relay unready: it takes messages and queues them.
+    let status = if pages.state.readiness.is_ready() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let mut text = format!("{}\n", pages.state.readiness.sentence());
+    for upstream in pages.state.metrics.upstreams() {
+        let up = if upstream.up.get() == 1 { "up" } else { "down" };
+        let active = if upstream.active.get() == 1 {
+            ", active"
+        } else {
+            ""
+        };
+        let url = Escaped::whole(upstream.url().as_bytes());
+        writeln!(text, "upstream {url}: {up}{active}")
+            .expect("a String takes whatever is written to it");
+    }
+    (status, text)
+}
+
+/// No browser may guess a type or keep a page.
+async fn harden(mut response: Response) -> Result<Response, Infallible> {
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+const READY: u8 = 1;
+const STOPPING: u8 = 2;
+
+const INDEX: &str = "\
+tersed
+/metrics  every counter and gauge, as OpenMetrics text
+/healthz  200 while the process runs
+/readyz   200 while messages are taken, 503 while starting or stopping
+";
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// After a failed accept, mostly for want of descriptors: time for some to be closed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::mpsc;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// A server on a port of its own; stopped, and waited for, by `end`.
+    struct Admin {
+        address: SocketAddr,
+        state: AdminState,
+        stop: CancellationToken,
+        tasks: TaskTracker,
+    }
+
+    impl Admin {
+        async fn start(limits: Limits) -> Self {
+            let stats = || EngineStats {
+                live: 42,
+                ..EngineStats::default()
+            };
+            Self::start_with(limits, Arc::new(stats)).await
+        }
+
+        async fn start_with(
+            limits: Limits,
+            engine_stats: Arc<dyn Fn() -> EngineStats + Send + Sync>,
+        ) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let state = AdminState {
+                metrics: Metrics::new(),
+                readiness: Readiness::default(),
+                engine_stats,
+            };
+            let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+            tasks.spawn(serve_within(limits, listener, state.clone(), stop.clone()));
+            tasks.close();
+            Self {
+                address,
+                state,
+                stop,
+                tasks,
+            }
+        }
+
+        async fn connect(&self) -> TcpStream {
+            TcpStream::connect(self.address).await.unwrap()
+        }
+
+        async fn ask(&self, request: &str) -> String {
+            let mut stream = self.connect().await;
+            stream.write_all(request.as_bytes()).await.unwrap();
+            to_the_end(stream).await
+        }
+
+        async fn end(self) {
+            self.stop.cancel();
+            let ended = timeout(Duration::from_secs(1), self.tasks.wait()).await;
+            ended.expect("the server ends within a second");
+        }
+    }
+
+    /// What the server sends until it closes, in order or by a reset.
+    async fn to_the_end(mut stream: TcpStream) -> String {
+        let mut answer = Vec::new();
+        let reading = async {
+            // A reset is an end, too: the server does not read what it refused.
+            while stream
+                .read_buf(&mut answer)
+                .await
+                .is_ok_and(|octets| octets > 0)
+            {}
+        };
+        timeout(Duration::from_secs(10), reading)
+            .await
+            .expect("the server closes the connection");
+        String::from_utf8(answer).unwrap()
+    }
+
+    #[track_caller]
+    fn check(answer: &str, status: &str, text: &str) {
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
+        );
+        assert!(answer.contains(text), "no {text:?} in {answer}");
+        assert!(
+            answer.contains("\r\nx-content-type-options: nosniff\r\n"),
+            "{answer}"
+        );
+        assert!(
+            answer.contains("\r\ncache-control: no-store\r\n"),
+            "{answer}"
+        );
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn each_path_answers_and_nothing_else_does() {
+        let admin = Admin::start(Limits::default()).await;
+        for (request, status, text) in [
+            ("GET / HTTP/1.1", "200 OK", "/metrics"),
+            ("GET /healthz HTTP/1.1", "200 OK", "\r\n\r\nok\n"),
+            ("GET /readyz HTTP/1.1", "503", "starting"),
+            (
+                "GET /metrics HTTP/1.1",
+                "200 OK",
+                "\ntersed_live_messages 42\n",
+            ),
+            ("GET /metrics HTTP/1.1", "200 OK", OPEN_METRICS),
+            ("GET /metrics?x=/../.. HTTP/1.1", "200 OK", "# EOF\n"),
+            ("GET /../../etc/passwd HTTP/1.1", "404", "not found"),
+            ("GET /%2e%2e/%2e%2e/etc/passwd HTTP/1.1", "404", "not found"),
+            ("GET //metrics HTTP/1.1", "404", "not found"),
+            ("GET /metrics/ HTTP/1.1", "404", "not found"),
+            ("POST /metrics HTTP/1.1", "405", "allow: GET,HEAD"),
+            ("DELETE /readyz HTTP/1.1", "405", "allow: GET,HEAD"),
+            ("POST /nowhere HTTP/1.1", "404", "not found"),
+        ] {
+            check(
+                &admin.ask(&format!("{request}\r\nhost: x\r\n\r\n")).await,
+                status,
+                text,
+            );
+        }
+        admin.end().await;
+    }
+
+    #[tokio::test]
+    async fn head_has_no_body() {
+        let admin = Admin::start(Limits::default()).await;
+        let answer = admin.ask("HEAD /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        check(&answer, "200 OK", OPEN_METRICS);
+        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+        admin.end().await;
+    }
+
+    #[tokio::test]
+    async fn readiness_follows_the_relay_and_shows_the_upstreams() {
+        const READYZ: &str = "GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n";
+        let admin = Admin::start(Limits::default()).await;
+        check(&admin.ask(READYZ).await, "503", "\r\n\r\nstarting: ");
+
+        let first = admin.state.metrics.upstream("tcp://a:601");
+        first.up.set(1);
+        first.active.set(1);
+        let _second = admin.state.metrics.upstream("tcp://b:601\x1b[31m\n");
+        admin.state.readiness.set_ready();
+        assert!(admin.state.readiness.is_ready());
+        let answer = admin.ask(READYZ).await;
+        check(&answer, "200 OK", "\r\n\r\nready: ");
+        check(&answer, "200 OK", "\nupstream tcp://a:601: up, active\n");
+        check(
+            &answer,
+            "200 OK",
+            "\nupstream tcp://b:601\\x1b[31m\\n: down\n",
+        );
+
+        admin.state.readiness.set_stopping();
+        check(&admin.ask(READYZ).await, "503", "\r\n\r\nstopping: ");
+        admin.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_huge_head_is_refused() {
+        let admin = Admin::start(Limits::default()).await;
+        for head in [
+            format!(
+                "GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n",
+                "a".repeat(1 << 20)
+            ),
+            format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(1 << 20)),
+            format!("GET / HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(200)),
+        ] {
+            let (mut read, mut write) = admin.connect().await.into_split();
+            let answer = async {
+                let mut answer = Vec::new();
+                while read
+                    .read_buf(&mut answer)
+                    .await
+                    .is_ok_and(|octets| octets > 0)
+                {}
+                String::from_utf8(answer).unwrap()
+            };
+            // Writing fails half-way when the server closes; what counts is the answer.
+            let (_written, answer) = tokio::join!(write.write_all(head.as_bytes()), answer);
+            // The reset that follows unread octets may overtake the answer.
+            assert!(
+                answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
+                "{answer}"
+            );
+            assert!(!answer.contains("200 OK"), "{answer}");
+        }
+        check(
+            &admin.ask("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await,
+            "200 OK",
+            "tersed",
+        );
+        admin.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_head_just_within_the_limit_is_taken() {
+        let admin = Admin::start(Limits::default()).await;
+        let head = format!(
+            "GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n",
+            "a".repeat(16_000)
+        );
+        check(&admin.ask(&head).await, "200 OK", "tersed");
+        admin.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_finish_its_head_is_closed() {
+        let limits = Limits {
+            head_read: Duration::from_millis(50),
+            ..Limits::default()
+        };
+        let admin = Admin::start(limits).await;
+        for half in ["", "G", "GET /metr", "GET / HTTP/1.1\r\nhost: x\r\n"] {
+            let answer = admin.ask(half).await;
+            assert!(!answer.contains("200 OK"), "{half:?}: {answer}");
+        }
+        admin.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_body_is_not_waited_for() {
+        let admin = Admin::start(Limits::default()).await;
+        for body in ["content-length: 99999999999", "transfer-encoding: chunked"] {
+            let answer = admin
+                .ask(&format!("GET / HTTP/1.1\r\nhost: x\r\n{body}\r\n\r\n"))
+                .await;
+            check(&answer, "200 OK", "tersed");
+        }
+        admin.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_second_request_on_the_same_connection_is_not_answered() {
+        let admin = Admin::start(Limits::default()).await;
+        let answer = admin
+            .ask(&"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n".repeat(2))
+            .await;
+        assert_eq!(answer.matches("HTTP/1.1 200").count(), 1, "{answer}");
+        admin.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_ends_with_its_life_whatever_it_waits_for() {
+        let (finish, finished) = mpsc::sync_channel::<()>(0);
+        let finished = std::sync::Mutex::new(finished);
+        let limits = Limits {
+            connection_life: Duration::from_millis(50),
+            ..Limits::default()
+        };
+        let stuck = Arc::new(move || {
+            finished.lock().unwrap().recv().unwrap_err();
+            EngineStats::default()
+        });
+        let admin = Admin::start_with(limits, stuck).await;
+        for _ in 0..3 {
+            assert_eq!(
+                admin.ask("GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await,
+                ""
+            );
+        }
+        check(
+            &admin.ask("GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await,
+            "200 OK",
+            "ok",
+        );
+        admin.end().await;
+        drop(finish);
+    }
+
+    #[tokio::test]
+    async fn a_thousand_connections_are_capped_and_a_later_one_is_answered() {
+        let admin = Admin::start(Limits::default()).await;
+        // Accepted in the order of connecting: these take all the slots, and stay.
+        let mut holders = Vec::new();
+        for _ in 0..Limits::default().connections {
+            let mut holder = admin.connect().await;
+            holder.write_all(b"GET /").await.unwrap();
+            holders.push(holder);
+        }
+        for _ in holders.len()..1_000 {
+            assert_eq!(to_the_end(admin.connect().await).await, "");
+        }
+        let mut unread = [0];
+        for holder in &holders {
+            let err = holder.try_read(&mut unread).unwrap_err();
+            assert_eq!(
+                err.kind(),
+                std::io::ErrorKind::WouldBlock,
+                "a holder was closed"
+            );
+        }
+
+        drop(holders);
+        let answered = async {
+            loop {
+                let mut stream = admin.connect().await;
+                // Until the server has seen that they are gone, it closes at once.
+                if stream
+                    .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+                    .await
+                    .is_ok()
+                {
+                    let answer = to_the_end(stream).await;
+                    if !answer.is_empty() {
+                        return answer;
+                    }
+                }
+            }
+        };
+        let answer = timeout(Duration::from_secs(4), answered).await;
+        check(
+            &answer.expect("a slot is free before the holders' time is over"),
+            "200 OK",
+            "ok",
+        );
+        admin.end().await;
+    }
+
+    #[tokio::test]
+    async fn the_stop_does_not_wait_for_slow_clients() {
+        let admin = Admin::start(Limits::default()).await;
+        let (mut idle, mut half) = (admin.connect().await, admin.connect().await);
+        half.write_all(b"GET /healthz HTT").await.unwrap();
+        // Answered later than the others were accepted: they are under way.
+        check(
+            &admin.ask("GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await,
+            "200 OK",
+            "ok",
+        );
+        admin.end().await;
+        let mut answer = Vec::new();
+        for stream in [&mut idle, &mut half] {
+            while stream
+                .read_buf(&mut answer)
+                .await
+                .is_ok_and(|octets| octets > 0)
+            {}
+        }
+        assert!(!answer.windows(6).any(|octets| octets == b"200 OK"));
+    }
+}

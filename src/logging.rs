@@ -1,0 +1,499 @@
+//! Logging: where our own words go, and what keeps peers from writing in them.
+//!
+//! # Guarantees
+//!
+//! - Everything goes to standard error. Standard output belongs to the survivors.
+//! - Octets taken from input appear [`Escaped`]: no peer can start a line, forge a field or drive a
+//!   terminal.
+//! - Lines about peers are limited per reason by a [`PeerLog`]: first, then one summary per
+//!   [`PEER_LOG_PERIOD`] with a count, which comes out even if nothing happens any more.
+//!
+//! # Left out
+//!
+//! Sending our own log by syslog: it would come back through our own listeners. Rotating files:
+//! whoever owns standard error does that.
+
+use std::fmt;
+use std::io::{self, IsTerminal as _};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::sys::stat::fstat;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+
+use crate::clock::Clock;
+use crate::metrics::{FrameErrorReason, Reason as _, RejectReason};
+use crate::tick::Tick;
+
+/// Sends everything that is logged from now on to standard error. Called once, before any task runs.
+///
+/// `filter` is a level (`info`) or a list of levels for modules (`info,tersed::forward=debug`); what it
+/// leaves open is `info`. Colours appear on a terminal only; text lines have no time stamp if they go to
+/// the journal, which has its own.
+///
+/// # Errors
+///
+/// If `filter` is neither, or if logging was set up before.
+pub fn init(filter: &str, format: LogFormat) -> Result<(), LogError> {
+    let levels = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .parse(filter)
+        .map_err(|source| LogError::Filter {
+            filter: filter.to_owned(),
+            source,
+        })?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(levels)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_timer(WallTimer);
+    let done = match format {
+        LogFormat::Json => log.json().try_init(),
+        LogFormat::Text if stderr_is_journal() => log.without_time().try_init(),
+        LogFormat::Text => log.try_init(),
+    };
+    done.map_err(|_| LogError::SetUpTwice)
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line, always with a time stamp.
+    Json,
+}
+
+/// Why logging cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The filter is not one.
+    #[error(
+        "log filter `{filter}` is neither a level (error, warn, info, debug, trace) nor a list of module=level"
+    )]
+    Filter {
+        /// What was asked for.
+        filter: String,
+        /// What was wrong with it.
+        source: ParseError,
+    },
+    /// Somebody else in this process was first.
+    #[error("logging is set up already")]
+    SetUpTwice,
+}
+
+/// Octets taken from input, in a form that is safe to log and to show.
+///
+/// Printable ASCII stands for itself, except that backslash and quotes are escaped; every other octet
+/// is written as `\n`, `\r`, `\t` or `\x1b`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Escaped<'a> {
+    octets: &'a [u8],
+    /// How many there were; more than `octets` holds if it is a head.
+    total: usize,
+}
+
+impl<'a> Escaped<'a> {
+    /// The first [`ESCAPED_OCTETS_MAX`] of `octets`; if that is not all, their number follows.
+    #[must_use]
+    pub fn head(octets: &'a [u8]) -> Self {
+        let kept = octets.get(..ESCAPED_OCTETS_MAX).unwrap_or(octets);
+        Self {
+            octets: kept,
+            total: octets.len(),
+        }
+    }
+
+    /// All of `octets`, for text whose length is bounded elsewhere (what the operator configured).
+    #[must_use]
+    pub const fn whole(octets: &'a [u8]) -> Self {
+        Self {
+            octets,
+            total: octets.len(),
+        }
+    }
+}
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.octets.escape_ascii())?;
+        if self.octets.len() < self.total {
+            write!(f, "... ({} octets)", self.total)?;
+        }
+        Ok(())
+    }
+}
+
+/// How many octets of input a log line quotes.
+pub const ESCAPED_OCTETS_MAX: usize = 64;
+
+/// Keeps lines about peers from flooding the log: for each reason the first one comes out at once,
+/// and then one summary per [`PEER_LOG_PERIOD`] for as long as it goes on.
+///
+/// ```text
+/// noted        x x  x      x                    x
+/// comes out    0        2        1              0
+///              |-period-|-period-|-period-|
+/// ```
+///
+/// (The numbers are the counts of what was held back before.) Holds one slot for each reason, whatever
+/// peers do. Shared between tasks; the lock of a slot is held for a few instructions and never while
+/// a line is written.
+#[derive(Debug)]
+pub struct PeerLog {
+    /// By [`PeerReason::index`].
+    slots: Box<[Mutex<Slot>]>,
+}
+
+impl PeerLog {
+    /// Nothing noted yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            slots: PeerReason::all().map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    /// Notes that a peer gave `reason` to log a line; calls `line` if it is due, with the number of
+    /// those held back since the last one.
+    pub fn note(&self, reason: PeerReason, now: Tick, line: impl FnOnce(u64)) {
+        // The guard must be gone when the line is written.
+        let due = self.slot(reason).note(now);
+        if let Some(held_back) = due {
+            line(held_back);
+        }
+    }
+
+    /// Calls `line` for each reason whose period is over and in which something was held back.
+    /// A timer calls this, a few times per period.
+    pub fn flush(&self, now: Tick, mut line: impl FnMut(PeerReason, u64)) {
+        for reason in PeerReason::all() {
+            let due = self.slot(reason).flush(now);
+            if let Some(held_back) = due {
+                line(reason, held_back);
+            }
+        }
+    }
+
+    /// Calls `line` for each reason for which something was held back, whatever the time. The last
+    /// call before the process ends.
+    pub fn finish(&self, mut line: impl FnMut(PeerReason, u64)) {
+        for reason in PeerReason::all() {
+            let held_back = std::mem::take(&mut *self.slot(reason)).held_back;
+            if held_back > 0 {
+                line(reason, held_back);
+            }
+        }
+    }
+
+    fn slot(&self, reason: PeerReason) -> std::sync::MutexGuard<'_, Slot> {
+        self.slots[reason.index()]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for PeerLog {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What a line about a peer can be about. The same words as in the metrics.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum PeerReason {
+    /// It sent a faulty frame.
+    Frame(FrameErrorReason),
+    /// Its connection was rejected.
+    Reject(RejectReason),
+    /// A datagram came from a source that is not allowed.
+    Acl,
+    /// Its connection broke: reset, timed out.
+    Connection,
+}
+
+impl PeerReason {
+    /// Every reason, in the order of its index.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let frame = FrameErrorReason::ALL
+            .iter()
+            .map(|&reason| Self::Frame(reason));
+        let reject = RejectReason::ALL.iter().map(|&reason| Self::Reject(reason));
+        frame.chain(reject).chain([Self::Acl, Self::Connection])
+    }
+
+    /// The word for it, as it appears in a log line.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Frame(reason) => reason.label(),
+            Self::Reject(reason) => reason.label(),
+            Self::Acl => "acl",
+            Self::Connection => "connection",
+        }
+    }
+
+    fn index(self) -> usize {
+        let (frames, rejects) = (FrameErrorReason::ALL.len(), RejectReason::ALL.len());
+        match self {
+            Self::Frame(reason) => reason.index(),
+            Self::Reject(reason) => frames + reason.index(),
+            Self::Acl => frames + rejects,
+            Self::Connection => frames + rejects + 1,
+        }
+    }
+}
+
+/// For how long after a line about peers no other comes out for the same reason.
+pub const PEER_LOG_PERIOD: Duration = Duration::from_secs(10);
+
+/// One reason's state.
+#[derive(Debug, Default)]
+struct Slot {
+    /// When the last line came out; `None` before the first, and after a period without events.
+    spoke_at: Option<Tick>,
+    /// Since then. Zero if `spoke_at` is `None`.
+    held_back: u64,
+}
+
+impl Slot {
+    fn note(&mut self, now: Tick) -> Option<u64> {
+        if self
+            .spoke_at
+            .is_some_and(|at| now.since(at) < PEER_LOG_PERIOD)
+        {
+            self.held_back = self.held_back.saturating_add(1);
+            return None;
+        }
+        self.spoke_at = Some(now);
+        Some(std::mem::take(&mut self.held_back))
+    }
+
+    fn flush(&mut self, now: Tick) -> Option<u64> {
+        if self
+            .spoke_at
+            .is_none_or(|at| now.since(at) < PEER_LOG_PERIOD)
+        {
+            return None;
+        }
+        if self.held_back == 0 {
+            self.spoke_at = None;
+            return None;
+        }
+        self.spoke_at = Some(now);
+        Some(std::mem::take(&mut self.held_back))
+    }
+}
+
+/// Stamps lines by our own clock, in the form that summaries use.
+struct WallTimer;
+
+impl FormatTime for WallTimer {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        write!(writer, "{}", Clock::wall())
+    }
+}
+
+fn stderr_is_journal() -> bool {
+    let Ok(journal) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    fstat(io::stderr()).is_ok_and(|stderr| is_journal(&journal, stderr.st_dev, stderr.st_ino))
+}
+
+/// Whether the stream of that device and inode is the journal's. systemd.exec(5): the variable is
+/// inherited by everything a service starts, so its value must be compared with the stream itself.
+fn is_journal(journal_stream: &str, device: u64, inode: u64) -> bool {
+    journal_stream
+        .split_once(':')
+        .is_some_and(|(dev, ino)| dev.parse() == Ok(device) && ino.parse() == Ok(inode))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn octets_from_input_are_shown_escaped() {
+        for (octets, expected) in [
+            (&b"plain text, 100%n"[..], "plain text, 100%n"),
+            (b"two\r\nlines\0", r"two\r\nlines\x00"),
+            (b"\x1b]0;title\x07", r"\x1b]0;title\x07"),
+            (b"caf\xc3\xa9 \xff", r"caf\xc3\xa9 \xff"),
+            (br"a\nb", r"a\\nb"),
+            (b"\"quoted\"", r#"\"quoted\""#),
+            (b"\x7f\t", r"\x7f\t"),
+            (b"", ""),
+        ] {
+            assert_eq!(Escaped::head(octets).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_head_is_cut_and_says_so() {
+        let limit = "a".repeat(ESCAPED_OCTETS_MAX);
+        let over = "a".repeat(ESCAPED_OCTETS_MAX + 1);
+        assert_eq!(Escaped::head(limit.as_bytes()).to_string(), limit);
+        assert_eq!(
+            Escaped::head(over.as_bytes()).to_string(),
+            format!("{limit}... (65 octets)")
+        );
+        assert_eq!(Escaped::whole(over.as_bytes()).to_string(), over);
+    }
+
+    proptest! {
+        #[test]
+        fn no_octet_gets_out_unescaped_and_no_head_is_long(octets: Vec<u8>) {
+            let shown = Escaped::head(&octets).to_string();
+            prop_assert!(shown.bytes().all(|octet| matches!(octet, b' '..=b'~')), "{shown:?}");
+            prop_assert!(shown.len() <= 4 * ESCAPED_OCTETS_MAX + 40);
+        }
+    }
+
+    /// Seconds since the origin.
+    fn at(secs: u64) -> Tick {
+        Tick::ZERO.after(Duration::from_secs(secs))
+    }
+
+    const BAD: PeerReason = PeerReason::Frame(FrameErrorReason::BadFrame);
+
+    fn noted(log: &PeerLog, reason: PeerReason, secs: u64) -> Option<u64> {
+        let mut line = None;
+        log.note(reason, at(secs), |held_back| line = Some(held_back));
+        line
+    }
+
+    fn flushed(log: &PeerLog, secs: u64) -> Vec<(PeerReason, u64)> {
+        let mut lines = Vec::new();
+        log.flush(at(secs), |reason, held_back| {
+            lines.push((reason, held_back))
+        });
+        lines
+    }
+
+    #[test]
+    fn the_first_line_comes_out_at_once_and_the_next_ones_are_counted() {
+        let log = PeerLog::new();
+        assert_eq!(
+            noted(&log, BAD, 0),
+            Some(0),
+            "also at the very origin of time"
+        );
+        assert_eq!(noted(&log, BAD, 1), None);
+        assert_eq!(noted(&log, BAD, 9), None);
+        assert_eq!(noted(&log, BAD, 10), Some(2));
+        assert_eq!(noted(&log, BAD, 19), None);
+    }
+
+    #[test]
+    fn the_count_comes_out_even_if_nothing_happens_any_more() {
+        let log = PeerLog::new();
+        assert_eq!(flushed(&log, 1), []);
+        assert_eq!(noted(&log, BAD, 1), Some(0));
+        assert_eq!(noted(&log, BAD, 2), None);
+        assert_eq!(flushed(&log, 10), []);
+        assert_eq!(flushed(&log, 11), [(BAD, 1)]);
+        assert_eq!(flushed(&log, 12), []);
+        assert_eq!(flushed(&log, 30), []);
+    }
+
+    #[test]
+    fn a_steady_flood_gives_one_line_per_period() {
+        let log = PeerLog::new();
+        let (mut lines, mut told) = (0, 0);
+        for secs in 0..100 {
+            for (_, held_back) in flushed(&log, secs) {
+                lines += 1;
+                told += held_back;
+            }
+            for _ in 0..50 {
+                if let Some(held_back) = noted(&log, BAD, secs) {
+                    lines += 1;
+                    told += held_back + 1;
+                }
+            }
+        }
+        log.finish(|_, held_back| told += held_back);
+        assert_eq!(lines, 10);
+        assert_eq!(told, 5_000);
+    }
+
+    #[test]
+    fn after_a_quiet_period_the_next_line_comes_out_at_once() {
+        let log = PeerLog::new();
+        assert_eq!(noted(&log, BAD, 0), Some(0));
+        assert_eq!(flushed(&log, 10), []);
+        assert_eq!(noted(&log, BAD, 11), Some(0));
+        assert_eq!(noted(&log, BAD, 12), None);
+    }
+
+    #[test]
+    fn what_is_held_back_at_the_end_comes_out_once() {
+        let log = PeerLog::new();
+        noted(&log, BAD, 0);
+        noted(&log, BAD, 1);
+        noted(&log, PeerReason::Acl, 1);
+        let mut lines = Vec::new();
+        log.finish(|reason, held_back| lines.push((reason, held_back)));
+        log.finish(|reason, held_back| lines.push((reason, held_back)));
+        assert_eq!(lines, [(BAD, 1)]);
+    }
+
+    #[test]
+    fn reasons_do_not_silence_each_other() {
+        let log = PeerLog::new();
+        for (index, reason) in PeerReason::all().enumerate() {
+            assert_eq!(reason.index(), index);
+            assert_eq!(noted(&log, reason, 0), Some(0), "{}", reason.label());
+        }
+    }
+
+    #[test]
+    fn a_line_may_be_written_about_the_reason_that_is_being_logged() {
+        let log = PeerLog::new();
+        // A deadlock if the slot were still locked.
+        log.note(BAD, at(0), |_| log.note(BAD, at(0), |_| panic!("not due")));
+        let mut lines = 0;
+        log.flush(at(10), |_, _| {
+            lines += 1;
+            log.note(BAD, at(10), |_| panic!("not due"));
+        });
+        assert_eq!(lines, 1);
+    }
+
+    #[test]
+    fn only_the_stream_that_the_journal_gave_us_is_the_journal() {
+        for (journal_stream, expected) in [
+            ("8:4711", true),
+            ("8:4712", false),
+            ("9:4711", false),
+            ("8", false),
+            ("", false),
+            ("8:4711:1", false),
+            ("x:y", false),
+        ] {
+            assert_eq!(
+                is_journal(journal_stream, 8, 4711),
+                expected,
+                "{journal_stream}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_filter_that_is_none_is_refused_by_name() {
+        let err = init("tersed=loud", LogFormat::Text).unwrap_err();
+        assert!(
+            err.to_string()
+                .starts_with("log filter `tersed=loud` is neither"),
+            "{err}"
+        );
+    }
+}

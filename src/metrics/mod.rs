@@ -1,0 +1,478 @@
+//! Metrics: every counter and gauge of the relay, and the page that shows them (OpenMetrics 1.0).
+//!
+//! [`Metrics`] holds plain numbers that the shell adds to, once per batch. `table` lists every name,
+//! with its help and type, and reads them when somebody asks.
+//!
+//! # Guarantees
+//!
+//! - Counting never waits: no lock, no allocation, and no cache line that two counters share.
+//! - A counter never vanishes and never falls: a listener or upstream that is gone keeps its counts.
+//! - The law `received = forwarded + suppressed + dropped{reason} + queued` can be read from one
+//!   scrape. At a quiet moment it holds exactly. Under load the right side is never more than the
+//!   left: what is missing is in the relay's hands, see [`Metrics::balance`].
+//!
+//! # Left out
+//!
+//! How the page gets to whoever asks (`admin`). Rates, histograms and history, which are the
+//! collector's job.
+
+mod counter;
+mod process;
+mod reason;
+mod table;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::clock::Clock;
+use crate::tick::WallTime;
+
+pub use counter::{ByReason, Counter, Gauge, StripedCounter};
+pub use reason::{DropReason, FrameErrorReason, Reason, RejectReason, ReloadResult, SummaryReason};
+
+/// Every counter and gauge of one relay.
+#[derive(Debug)]
+pub struct Metrics {
+    /// What became of the frames.
+    pub frames: FrameCounters,
+    /// Octets that wait for an upstream in memory, framing and summaries included.
+    pub queue_octets: Gauge,
+    /// Faults of framing, by what was wrong. Not part of the law: a fault may or may not cost a frame.
+    pub frame_errors: ByReason<FrameErrorReason>,
+    /// Connections that were closed before a frame was taken from them.
+    pub connections_rejected: ByReason<RejectReason>,
+    /// Summaries, which are messages of our own and not part of the law.
+    pub summaries: SummaryCounters,
+    /// Requests to reload the configuration.
+    pub config_reloads: ByReason<ReloadResult>,
+    /// One for each name ever registered. Bounded by what the operator configured in this run.
+    listeners: RwLock<Vec<Arc<ListenerMetrics>>>,
+    /// One for each URL ever registered. Bounded likewise.
+    upstreams: RwLock<Vec<Arc<UpstreamMetrics>>>,
+    started: WallTime,
+}
+
+impl Metrics {
+    /// All at zero. Made once, when the process starts: this moment is its start time.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            frames: FrameCounters::default(),
+            queue_octets: Gauge::default(),
+            frame_errors: ByReason::default(),
+            connections_rejected: ByReason::default(),
+            summaries: SummaryCounters::default(),
+            config_reloads: ByReason::default(),
+            listeners: RwLock::default(),
+            upstreams: RwLock::default(),
+            started: Clock::wall(),
+        })
+    }
+
+    /// The counters of the listener of that name: the same ones each time, also after it was closed
+    /// and opened again. `url` replaces the one that it was known by.
+    #[must_use]
+    pub fn listener(&self, name: &str, url: &str) -> Arc<ListenerMetrics> {
+        let mut listeners = self
+            .listeners
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let known = listeners.iter().find(|listener| listener.name == name);
+        let listener = known.cloned().unwrap_or_else(|| {
+            let listener = Arc::new(ListenerMetrics::new(name));
+            listeners.push(Arc::clone(&listener));
+            listener
+        });
+        listener
+            .place
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .url = url.to_owned();
+        listener
+    }
+
+    /// The counters of the upstream of that URL: the same ones each time.
+    #[must_use]
+    pub fn upstream(&self, url: &str) -> Arc<UpstreamMetrics> {
+        let mut upstreams = self
+            .upstreams
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let known = upstreams.iter().find(|upstream| upstream.url == url);
+        known.cloned().unwrap_or_else(|| {
+            let upstream = Arc::new(UpstreamMetrics::new(url));
+            upstreams.push(Arc::clone(&upstream));
+            upstream
+        })
+    }
+
+    /// Every listener registered so far, in order of registration.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<Arc<ListenerMetrics>> {
+        self.listeners
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Every upstream registered so far, in order of registration.
+    #[must_use]
+    pub fn upstreams(&self) -> Vec<Arc<UpstreamMetrics>> {
+        self.upstreams
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The two sides of the counting law.
+    ///
+    /// Read against the flow: first where frames end, then the queue, then where they come in. A frame
+    /// that moves on meanwhile is missed, not counted twice, so [`Balance::in_hand`] is never below
+    /// zero, whatever goes on at the same time. This holds as long as frames are counted with the
+    /// flow: received first, then queued, and taken out of the queue before they are counted as
+    /// forwarded or dropped ([`FrameCounters::deliver`], [`FrameCounters::lose`]).
+    #[must_use]
+    pub fn balance(&self) -> Balance {
+        // Fields are read in the order in which they are written here, and that is the guarantee.
+        Balance {
+            forwarded: self.frames.forwarded.get(),
+            suppressed: self.frames.suppressed.get(),
+            dropped: self.frames.dropped.total(),
+            queued: self.frames.queued.get(),
+            received: self
+                .listeners()
+                .iter()
+                .map(|listener| listener.received.get())
+                .sum(),
+        }
+    }
+
+    /// The page: all metrics as OpenMetrics 1.0 text, in the order of [`Metrics::balance`].
+    ///
+    /// Reads `/proc/self`, which takes time in proportion to the open descriptors: not for a task that
+    /// relays.
+    #[must_use]
+    pub fn encode(self: &Arc<Self>, engine: EngineStats) -> String {
+        table::encode(self, engine)
+    }
+}
+
+/// What became of the frames.
+#[derive(Debug, Default)]
+pub struct FrameCounters {
+    /// Handed to an upstream for good; as far as its protocol lets us know.
+    pub forwarded: Counter,
+    /// Held back as repeats, on purpose.
+    pub suppressed: StripedCounter,
+    /// Lost, against our will.
+    pub dropped: ByReason<DropReason>,
+    /// Survivors that are neither forwarded nor dropped yet.
+    pub queued: Gauge,
+    /// Frames that fit no format. They were judged and forwarded like any other.
+    pub unparsed: StripedCounter,
+    /// Frames that left with an octet changed because the upstream's framing has no room for it.
+    pub rewritten: Counter,
+    /// Frames sent again on a new connection because they may have been lost with the old one.
+    pub replayed: Counter,
+}
+
+impl FrameCounters {
+    /// Moves `n` survivors from the queue to the forwarded.
+    pub fn deliver(&self, n: u64) {
+        // Out before in, or a reader in between would count them twice.
+        self.queued.sub(n);
+        self.forwarded.add(n);
+    }
+
+    /// Moves `n` survivors from the queue to the dropped.
+    pub fn lose(&self, reason: DropReason, n: u64) {
+        self.queued.sub(n);
+        self.dropped[reason].add(n);
+    }
+}
+
+/// Summaries: what was said about the copies that were held back.
+#[derive(Debug, Default)]
+pub struct SummaryCounters {
+    /// Summaries made, by what made them due.
+    pub made: ByReason<SummaryReason>,
+    /// Summaries lost, by why.
+    pub dropped: ByReason<DropReason>,
+    /// Suppressed copies that the summaries made so far speak of.
+    pub frames: Counter,
+}
+
+/// What one listener counts. Gauges speak of all its sockets together.
+#[derive(Debug)]
+pub struct ListenerMetrics {
+    name: String,
+    place: RwLock<ListenerPlace>,
+    /// Frames received, empty ones not included.
+    pub received: StripedCounter,
+    /// Octets of those frames, framing not included.
+    pub octets: StripedCounter,
+    /// Frames and datagrams with nothing in them, which are ignored.
+    pub empty: Counter,
+    /// Datagrams that the kernel dropped because the receive buffer was full. We never had them, so
+    /// they are not part of the law.
+    pub kernel_dropped: Counter,
+    /// Connections open now.
+    pub connections: Gauge,
+    /// Connections accepted so far, rejected ones included.
+    pub accepted: Counter,
+    /// Failed accepts.
+    pub accept_errors: Counter,
+    /// Octets of kernel receive buffer that the sockets were granted; zero for streams.
+    pub receive_buffer: Gauge,
+}
+
+impl ListenerMetrics {
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            place: RwLock::default(),
+            received: StripedCounter::default(),
+            octets: StripedCounter::default(),
+            empty: Counter::default(),
+            kernel_dropped: Counter::default(),
+            connections: Gauge::default(),
+            accepted: Counter::default(),
+            accept_errors: Counter::default(),
+            receive_buffer: Gauge::default(),
+        }
+    }
+
+    /// Its name, which is the label of all its metrics.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Notes where it really listens (the port is known only now if the URL said 0), and so that it
+    /// is open.
+    pub fn set_address(&self, address: &str) {
+        let mut place = self.place.write().unwrap_or_else(PoisonError::into_inner);
+        place.address = Some(address.to_owned());
+    }
+
+    /// Notes that it is closed. Its counts stay; only `tersed_listener_info` forgets it.
+    pub fn clear_address(&self) {
+        self.place
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .address = None;
+    }
+
+    fn place(&self) -> ListenerPlace {
+        self.place
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct ListenerPlace {
+    url: String,
+    /// `None` while it is not bound.
+    address: Option<String>,
+}
+
+/// What one upstream counts.
+#[derive(Debug)]
+pub struct UpstreamMetrics {
+    url: String,
+    /// 1 while it can be written to, as far as we know; else 0.
+    pub up: Gauge,
+    /// 1 while it is in charge; else 0.
+    pub active: Gauge,
+    /// Connections established, or files and sockets opened.
+    pub connects: Counter,
+    /// Failed attempts to connect, and connections lost.
+    pub errors: Counter,
+    /// Frames written, summaries and replays included.
+    pub frames: Counter,
+    /// Octets written, framing included.
+    pub octets: Counter,
+}
+
+impl UpstreamMetrics {
+    fn new(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            up: Gauge::default(),
+            active: Gauge::default(),
+            connects: Counter::default(),
+            errors: Counter::default(),
+            frames: Counter::default(),
+            octets: Counter::default(),
+        }
+    }
+
+    /// Its URL, which is the label of all its metrics.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+/// What the engines of all shards say of themselves, summed at one moment.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct EngineStats {
+    /// Marks whose windows are open.
+    pub live: u64,
+    /// Marks given up so far to stay within the budget.
+    pub evicted: u64,
+    /// Stale table entries met so far.
+    pub stale: u64,
+    /// Octets held, bookkeeping included.
+    pub memory_octets: u64,
+    /// Octets that may be held.
+    pub memory_budget_octets: u64,
+}
+
+/// The two sides of the counting law: `received = forwarded + suppressed + dropped + queued`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Balance {
+    /// Frames received by all listeners.
+    pub received: u64,
+    /// Frames forwarded.
+    pub forwarded: u64,
+    /// Frames held back.
+    pub suppressed: u64,
+    /// Frames lost, for any reason.
+    pub dropped: u64,
+    /// Survivors that wait. Never below zero unless something counted wrong.
+    pub queued: i64,
+}
+
+impl Balance {
+    /// Frames received whose fate is not counted yet: zero at a quiet moment, never below zero.
+    #[must_use]
+    pub fn in_hand(&self) -> i128 {
+        i128::from(self.received)
+            - i128::from(self.forwarded)
+            - i128::from(self.suppressed)
+            - i128::from(self.dropped)
+            - i128::from(self.queued)
+    }
+
+    /// Whether the law holds to the frame.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.in_hand() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_listener_opened_again_goes_on_counting_where_it_was() {
+        let metrics = Metrics::new();
+        let first = metrics.listener("lan", "udp://0.0.0.0:514");
+        first.received.add(3);
+        first.set_address("0.0.0.0:514");
+        first.clear_address();
+        drop(first);
+
+        let second = metrics.listener("lan", "udp://0.0.0.0:1514");
+        second.received.add(4);
+        assert_eq!(metrics.listeners().len(), 1);
+        assert_eq!(metrics.balance().received, 7);
+        let page = metrics.encode(EngineStats::default());
+        assert!(!page.contains("tersed_listener_info{"), "{page}");
+
+        second.set_address("0.0.0.0:1514");
+        let page = metrics.encode(EngineStats::default());
+        let info = "tersed_listener_info{listener=\"lan\",url=\"udp://0.0.0.0:1514\",\
+                    address=\"0.0.0.0:1514\"} 1\n";
+        assert!(page.contains(info), "{page}");
+    }
+
+    #[test]
+    fn an_upstream_keeps_its_counts_by_its_url() {
+        let metrics = Metrics::new();
+        metrics.upstream("tcp://a:514").frames.add(1);
+        metrics.upstream("tcp://b:514").frames.add(2);
+        metrics.upstream("tcp://a:514").frames.add(4);
+        let frames: Vec<_> = metrics
+            .upstreams()
+            .iter()
+            .map(|up| (up.url().to_owned(), up.frames.get()))
+            .collect();
+        assert_eq!(
+            frames,
+            [("tcp://a:514".to_owned(), 5), ("tcp://b:514".to_owned(), 2)]
+        );
+    }
+
+    #[test]
+    fn the_balance_adds_up_listeners_and_reasons() {
+        let metrics = Metrics::new();
+        metrics.listener("a", "udp:").received.add(10);
+        metrics.listener("b", "tcp:").received.add(10);
+        metrics.frames.suppressed.add(9);
+        metrics.frames.dropped[DropReason::Acl].add(1);
+        metrics.frames.queued.add(10);
+        metrics.frames.deliver(5);
+        metrics.frames.lose(DropReason::Shutdown, 2);
+        let expected = Balance {
+            received: 20,
+            forwarded: 5,
+            suppressed: 9,
+            dropped: 3,
+            queued: 3,
+        };
+        assert_eq!(metrics.balance(), expected);
+        assert!(expected.holds());
+        assert!(
+            !Balance {
+                queued: 2,
+                ..expected
+            }
+            .holds()
+        );
+    }
+
+    #[test]
+    fn under_load_no_frame_is_counted_twice() {
+        let metrics = Metrics::new();
+        let stop = AtomicBool::new(false);
+        let scrapes = thread::scope(|scope| {
+            for name in ["a", "b", "c"] {
+                let listener = metrics.listener(name, "tcp:");
+                let (frames, stop) = (&metrics.frames, &stop);
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        listener.received.add(10);
+                        frames.suppressed.add(4);
+                        frames.queued.add(6);
+                        frames.deliver(5);
+                        frames.lose(DropReason::QueueFull, 1);
+                    }
+                });
+            }
+            let (mut moving, mut scrapes) = (0, 0);
+            while moving < 1_000 && scrapes < 10_000_000 {
+                scrapes += 1;
+                let balance = metrics.balance();
+                if balance.in_hand() < 0 {
+                    stop.store(true, Ordering::Relaxed);
+                    panic!("counted twice: {balance:?}");
+                }
+                moving += u32::from(!balance.holds());
+            }
+            stop.store(true, Ordering::Relaxed);
+            moving
+        });
+        assert_eq!(
+            scrapes, 1_000,
+            "the counts never moved while they were read"
+        );
+        assert!(metrics.balance().holds(), "{:?}", metrics.balance());
+    }
+}

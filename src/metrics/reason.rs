@@ -1,0 +1,138 @@
+//! Reasons: the label values that a counter can have. Never free text.
+
+/// A closed set of label values, one counter each.
+pub trait Reason: Copy + 'static {
+    /// Every value, in the order of [`Reason::index`].
+    const ALL: &'static [Self];
+
+    /// The value of the label.
+    fn label(self) -> &'static str;
+
+    /// Its position in [`Reason::ALL`].
+    fn index(self) -> usize;
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $label:literal,)+ })+) => { $(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
+
+        impl $name {
+            /// Every value.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The value of the label.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label),+ }
+            }
+        }
+
+        impl Reason for $name {
+            const ALL: &'static [Self] = Self::ALL;
+
+            fn label(self) -> &'static str {
+                self.label()
+            }
+
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    )+ };
+}
+
+reasons! {
+    /// Why a frame that was received was lost, against our will.
+    DropReason {
+        /// The queue to the upstream was full, and the policy is to drop.
+        QueueFull => "queue_full",
+        /// Longer than `max_message_size`, and the policy is to drop those.
+        Oversize => "oversize",
+        /// A datagram from a source that is not allowed.
+        Acl => "acl",
+        /// Still queued when the time for draining was over.
+        Shutdown => "shutdown",
+        /// A datagram that the upstream cannot take in one piece.
+        TooLarge => "too_large",
+    }
+
+    /// What was wrong with a frame, or with the octets where one should have been.
+    FrameErrorReason {
+        /// Longer than `max_message_size`; its head was kept or the frame dropped, as configured.
+        Oversize => "oversize",
+        /// A MSG-LEN that nobody can mean; taken as text.
+        CountTooLarge => "count_too_large",
+        /// The stream ended inside a frame.
+        Incomplete => "incomplete",
+        /// Octet counting was forced and there was no octet count.
+        BadFrame => "bad_frame",
+        /// A frame was begun and not ended in time.
+        Timeout => "timeout",
+        /// A datagram larger than the receive buffer; its head was forwarded.
+        Truncated => "truncated",
+    }
+
+    /// Why a connection was closed before a frame was taken from it.
+    RejectReason {
+        /// The listener has as many connections as it may.
+        Limit => "limit",
+        /// That source has as many connections as one source may.
+        SourceLimit => "source_limit",
+        /// The source is not allowed.
+        Acl => "acl",
+        /// A TLS client on a plaintext listener.
+        TlsOnPlaintext => "tls_on_plaintext",
+    }
+
+    /// What made a summary go out.
+    SummaryReason {
+        /// The window ended.
+        Window => "window",
+        /// The mark was evicted to stay within the memory budget.
+        Evicted => "evicted",
+        /// The configuration was reloaded.
+        Reload => "reload",
+        /// The relay stopped.
+        Stop => "stop",
+        /// The survivor was dropped after copies had been held back, so its window was opened again.
+        Reopened => "reopened",
+    }
+
+    /// What became of a request to reload the configuration.
+    ReloadResult {
+        /// The new configuration is in force.
+        Ok => "ok",
+        /// The old configuration was kept.
+        Refused => "refused",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn check<R: Reason>() {
+        let labels: HashSet<_> = R::ALL.iter().map(|reason| reason.label()).collect();
+        assert_eq!(
+            labels.len(),
+            R::ALL.len(),
+            "a label stands twice: {labels:?}"
+        );
+        for (index, reason) in R::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), index, "{}", reason.label());
+        }
+    }
+
+    #[test]
+    fn every_reason_has_a_label_and_a_place_of_its_own() {
+        check::<DropReason>();
+        check::<FrameErrorReason>();
+        check::<RejectReason>();
+        check::<SummaryReason>();
+        check::<ReloadResult>();
+    }
+}

@@ -1,0 +1,652 @@
+//! The table: every metric's name, type, help, and where its value stands.
+//!
+//! # Guarantees
+//!
+//! - A metric that is not in [`FAMILIES`] is not exported, and each one that is stands in
+//!   `docs/metrics.md` (a test holds the two together).
+//! - Rows are read from top to bottom, against the flow of the frames: see [`Metrics::balance`].
+//! - How the text looks (suffixes, units, escaping, the end mark) is prometheus-client's.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::counter::ByReason;
+use super::reason::Reason;
+use super::{EngineStats, ListenerMetrics, Metrics, UpstreamMetrics, process};
+
+/// The whole page, `# EOF` included.
+pub(super) fn encode(metrics: &Arc<Metrics>, engine: EngineStats) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Scrape {
+        metrics: Arc::clone(metrics),
+        engine,
+    }));
+    let mut page = String::with_capacity(PAGE_OCTETS_EXPECTED);
+    text::encode(&mut page, &registry).expect("a String takes whatever is written to it");
+    page
+}
+
+/// One metric: a row of the table.
+struct Family {
+    /// Without what the type and the unit add: `_total`, `_info`, `_bytes`, `_seconds`.
+    name: &'static str,
+    unit: Option<Unit>,
+    kind: MetricType,
+    help: &'static str,
+    /// Reads the values.
+    samples: fn(&Scrape, &mut Samples<'_>),
+}
+
+static FAMILIES: &[Family] = &[
+    // The law, against the flow: where frames end, then the queue, then where they come in.
+    counter(
+        "tersed_frames_forwarded",
+        "Frames handed to an upstream for good, as far as its protocol lets us know.",
+        |scrape, out| out.count(&[], scrape.metrics.frames.forwarded.get()),
+    ),
+    counter(
+        "tersed_frames_suppressed",
+        "Frames held back because the same message was forwarded within the window.",
+        |scrape, out| out.count(&[], scrape.metrics.frames.suppressed.get()),
+    ),
+    counter(
+        "tersed_frames_dropped",
+        "Frames lost, by why.",
+        |scrape, out| {
+            out.by("reason", &scrape.metrics.frames.dropped);
+        },
+    ),
+    gauge(
+        "tersed_frames_queued",
+        "Survivors neither forwarded nor dropped yet.",
+        |scrape, out| {
+            out.level(&[], scrape.metrics.frames.queued.get());
+        },
+    ),
+    counter(
+        "tersed_frames_received",
+        "Frames received.",
+        |scrape, out| {
+            out.listeners(scrape, |out, labels, listener| {
+                out.count(labels, listener.received.get())
+            });
+        },
+    ),
+    counter(
+        "tersed_octets_received",
+        "Octets of frames received, without framing.",
+        |scrape, out| {
+            out.listeners(scrape, |out, labels, listener| {
+                out.count(labels, listener.octets.get())
+            });
+        },
+    ),
+    // More about frames.
+    counter(
+        "tersed_frames_empty",
+        "Empty frames and datagrams, ignored.",
+        |scrape, out| {
+            out.listeners(scrape, |out, labels, listener| {
+                out.count(labels, listener.empty.get())
+            });
+        },
+    ),
+    counter(
+        "tersed_frames_unparsed",
+        "Frames that fit no format.",
+        |scrape, out| {
+            out.count(&[], scrape.metrics.frames.unparsed.get());
+        },
+    ),
+    counter(
+        "tersed_frames_rewritten",
+        "Frames that left with an octet changed for the upstream's framing.",
+        |scrape, out| out.count(&[], scrape.metrics.frames.rewritten.get()),
+    ),
+    counter(
+        "tersed_frames_replayed",
+        "Frames sent again because they may have been lost with a connection.",
+        |scrape, out| out.count(&[], scrape.metrics.frames.replayed.get()),
+    ),
+    counter(
+        "tersed_frame_errors",
+        "Faults of framing, by what was wrong.",
+        |scrape, out| {
+            out.by("reason", &scrape.metrics.frame_errors);
+        },
+    ),
+    gauge(
+        "tersed_queue_octets",
+        "Octets that wait for an upstream in memory.",
+        |scrape, out| {
+            out.level(&[], scrape.metrics.queue_octets.get());
+        },
+    ),
+    // Summaries and the engine.
+    counter(
+        "tersed_summaries",
+        "Summaries made, by what made them due.",
+        |scrape, out| {
+            out.by("reason", &scrape.metrics.summaries.made);
+        },
+    ),
+    counter(
+        "tersed_summaries_dropped",
+        "Summaries lost, by why.",
+        |scrape, out| {
+            out.by("reason", &scrape.metrics.summaries.dropped);
+        },
+    ),
+    counter(
+        "tersed_summarized_frames",
+        "Suppressed frames that the summaries speak of.",
+        |scrape, out| out.count(&[], scrape.metrics.summaries.frames.get()),
+    ),
+    gauge(
+        "tersed_live_messages",
+        "Messages whose windows are open.",
+        |scrape, out| {
+            out.count(&[], scrape.engine.live);
+        },
+    ),
+    counter(
+        "tersed_evicted",
+        "Windows ended early to stay within the memory budget.",
+        |scrape, out| out.count(&[], scrape.engine.evicted),
+    ),
+    counter("tersed_stale", "Stale table entries met.", |scrape, out| {
+        out.count(&[], scrape.engine.stale);
+    }),
+    in_bytes(
+        "tersed_memory",
+        "Octets that the engines hold.",
+        |scrape, out| {
+            out.count(&[], scrape.engine.memory_octets);
+        },
+    ),
+    in_bytes(
+        "tersed_memory_budget",
+        "Octets that the engines may hold.",
+        |scrape, out| {
+            out.count(&[], scrape.engine.memory_budget_octets);
+        },
+    ),
+    // Listeners.
+    counter(
+        "tersed_kernel_dropped",
+        "Datagrams that the kernel dropped before we could read them.",
+        |scrape, out| {
+            out.listeners(scrape, |out, labels, listener| {
+                out.count(labels, listener.kernel_dropped.get());
+            });
+        },
+    ),
+    in_bytes(
+        "tersed_receive_buffer",
+        "Kernel receive buffer granted.",
+        |scrape, out| {
+            out.listeners(scrape, |out, labels, listener| {
+                out.level(labels, listener.receive_buffer.get());
+            });
+        },
+    ),
+    gauge("tersed_connections", "Connections open.", |scrape, out| {
+        out.listeners(scrape, |out, labels, listener| {
+            out.level(labels, listener.connections.get())
+        });
+    }),
+    counter(
+        "tersed_connections_accepted",
+        "Connections accepted.",
+        |scrape, out| {
+            out.listeners(scrape, |out, labels, listener| {
+                out.count(labels, listener.accepted.get())
+            });
+        },
+    ),
+    counter(
+        "tersed_connections_rejected",
+        "Connections closed before a frame was taken, by why.",
+        |scrape, out| out.by("reason", &scrape.metrics.connections_rejected),
+    ),
+    counter("tersed_accept_errors", "Failed accepts.", |scrape, out| {
+        out.listeners(scrape, |out, labels, listener| {
+            out.count(labels, listener.accept_errors.get());
+        });
+    }),
+    info(
+        "tersed_listener",
+        "Open listeners and where they listen.",
+        |scrape, out| {
+            out.listeners(scrape, |out, labels, listener| {
+                let place = listener.place();
+                if let Some(address) = &place.address {
+                    out.info(&[labels[0], ("url", &place.url), ("address", address)]);
+                }
+            });
+        },
+    ),
+    // Upstreams.
+    gauge(
+        "tersed_upstream_up",
+        "1 while the upstream can be written to.",
+        |scrape, out| {
+            out.upstreams(scrape, |out, labels, upstream| {
+                out.level(labels, upstream.up.get())
+            });
+        },
+    ),
+    gauge(
+        "tersed_upstream_active",
+        "1 while the upstream is in charge.",
+        |scrape, out| {
+            out.upstreams(scrape, |out, labels, upstream| {
+                out.level(labels, upstream.active.get())
+            });
+        },
+    ),
+    counter(
+        "tersed_upstream_connects",
+        "Connections established.",
+        |scrape, out| {
+            out.upstreams(scrape, |out, labels, upstream| {
+                out.count(labels, upstream.connects.get())
+            });
+        },
+    ),
+    counter(
+        "tersed_upstream_errors",
+        "Failed attempts to connect, and connections lost.",
+        |scrape, out| {
+            out.upstreams(scrape, |out, labels, upstream| {
+                out.count(labels, upstream.errors.get())
+            });
+        },
+    ),
+    counter(
+        "tersed_upstream_frames",
+        "Frames written, summaries and replays included.",
+        |scrape, out| {
+            out.upstreams(scrape, |out, labels, upstream| {
+                out.count(labels, upstream.frames.get())
+            });
+        },
+    ),
+    counter(
+        "tersed_upstream_octets",
+        "Octets written, framing included.",
+        |scrape, out| {
+            out.upstreams(scrape, |out, labels, upstream| {
+                out.count(labels, upstream.octets.get())
+            });
+        },
+    ),
+    // The process.
+    counter(
+        "tersed_config_reloads",
+        "Requests to reload the configuration, by what became of them.",
+        |scrape, out| out.by("result", &scrape.metrics.config_reloads),
+    ),
+    info("tersed_build", "The version that runs.", |_, out| {
+        out.info(&[("version", env!("CARGO_PKG_VERSION"))]);
+    }),
+    in_seconds(
+        "process_start_time",
+        MetricType::Gauge,
+        "Unix time of the start.",
+        |scrape, out| {
+            out.real(scrape.metrics.started.micros() as f64 / 1e6);
+        },
+    ),
+    in_bytes(
+        "process_resident_memory",
+        "Physical memory held.",
+        |_, out| {
+            if let Some(octets) = process::resident_octets() {
+                out.count(&[], octets);
+            }
+        },
+    ),
+    gauge("process_open_fds", "Open file descriptors.", |_, out| {
+        if let Some(fds) = process::open_fds() {
+            out.count(&[], fds);
+        }
+    }),
+    in_seconds(
+        "process_cpu",
+        MetricType::Counter,
+        "Processor time used.",
+        |_, out| {
+            if let Some(secs) = process::cpu_secs() {
+                out.real(secs);
+            }
+        },
+    ),
+];
+
+/// What one page is made from.
+#[derive(Debug)]
+struct Scrape {
+    metrics: Arc<Metrics>,
+    engine: EngineStats,
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for family in FAMILIES {
+            let encoder = encoder.encode_descriptor(
+                family.name,
+                family.help,
+                family.unit.as_ref(),
+                family.kind,
+            )?;
+            let mut samples = Samples {
+                encoder,
+                kind: family.kind,
+                outcome: Ok(()),
+            };
+            (family.samples)(self, &mut samples);
+            samples.outcome?;
+        }
+        Ok(())
+    }
+}
+
+/// Label names and values of a sample.
+type Labels<'a> = &'a [(&'a str, &'a str)];
+
+/// Takes the values of one family.
+struct Samples<'a> {
+    encoder: MetricEncoder<'a>,
+    kind: MetricType,
+    /// The first failure; nothing is written after it.
+    outcome: fmt::Result,
+}
+
+impl Samples<'_> {
+    fn count(&mut self, labels: Labels<'_>, value: u64) {
+        self.write(labels, |kind, encoder| match kind {
+            MetricType::Counter => encoder.encode_counter::<NoLabelSet, u64, u64>(&value, None),
+            _ => encoder.encode_gauge(&value),
+        });
+    }
+
+    fn level(&mut self, labels: Labels<'_>, value: i64) {
+        self.write(labels, |_, encoder| encoder.encode_gauge(&value));
+    }
+
+    fn real(&mut self, value: f64) {
+        self.write(&[], |kind, encoder| match kind {
+            MetricType::Counter => encoder.encode_counter::<NoLabelSet, f64, u64>(&value, None),
+            _ => encoder.encode_gauge(&value),
+        });
+    }
+
+    fn info(&mut self, labels: Labels<'_>) {
+        self.write(&[], |_, encoder| encoder.encode_info(&labels));
+    }
+
+    fn by<R: Reason>(&mut self, label: &str, counters: &ByReason<R>) {
+        for (reason, value) in counters.iter() {
+            self.count(&[(label, reason.label())], value);
+        }
+    }
+
+    fn listeners(
+        &mut self,
+        scrape: &Scrape,
+        sample: impl Fn(&mut Self, Labels<'_>, &ListenerMetrics),
+    ) {
+        for listener in scrape.metrics.listeners() {
+            sample(self, &[("listener", listener.name())], &listener);
+        }
+    }
+
+    fn upstreams(
+        &mut self,
+        scrape: &Scrape,
+        sample: impl Fn(&mut Self, Labels<'_>, &UpstreamMetrics),
+    ) {
+        for upstream in scrape.metrics.upstreams() {
+            sample(self, &[("upstream", upstream.url())], &upstream);
+        }
+    }
+
+    fn write(
+        &mut self,
+        labels: Labels<'_>,
+        sample: impl FnOnce(MetricType, &mut MetricEncoder<'_>) -> fmt::Result,
+    ) {
+        if self.outcome.is_err() {
+            return;
+        }
+        self.outcome = if labels.is_empty() {
+            sample(self.kind, &mut self.encoder)
+        } else {
+            match self.encoder.encode_family(&labels) {
+                Ok(mut encoder) => sample(self.kind, &mut encoder),
+                Err(err) => Err(err),
+            }
+        };
+    }
+}
+
+const fn counter(
+    name: &'static str,
+    help: &'static str,
+    samples: fn(&Scrape, &mut Samples<'_>),
+) -> Family {
+    Family {
+        name,
+        unit: None,
+        kind: MetricType::Counter,
+        help,
+        samples,
+    }
+}
+
+const fn gauge(
+    name: &'static str,
+    help: &'static str,
+    samples: fn(&Scrape, &mut Samples<'_>),
+) -> Family {
+    Family {
+        name,
+        unit: None,
+        kind: MetricType::Gauge,
+        help,
+        samples,
+    }
+}
+
+const fn in_bytes(
+    name: &'static str,
+    help: &'static str,
+    samples: fn(&Scrape, &mut Samples<'_>),
+) -> Family {
+    Family {
+        name,
+        unit: Some(Unit::Bytes),
+        kind: MetricType::Gauge,
+        help,
+        samples,
+    }
+}
+
+const fn in_seconds(
+    name: &'static str,
+    kind: MetricType,
+    help: &'static str,
+    samples: fn(&Scrape, &mut Samples<'_>),
+) -> Family {
+    Family {
+        name,
+        unit: Some(Unit::Seconds),
+        kind,
+        help,
+        samples,
+    }
+}
+
+const fn info(
+    name: &'static str,
+    help: &'static str,
+    samples: fn(&Scrape, &mut Samples<'_>),
+) -> Family {
+    Family {
+        name,
+        unit: None,
+        kind: MetricType::Info,
+        help,
+        samples,
+    }
+}
+
+/// A page with a few listeners and upstreams; more make it grow.
+const PAGE_OCTETS_EXPECTED: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::metrics::{DropReason, FrameErrorReason, RejectReason, ReloadResult, SummaryReason};
+
+    /// A page on which every family has a sample.
+    fn full_page() -> String {
+        let metrics = Metrics::new();
+        metrics
+            .listener("lan", "udp://127.0.0.1:0")
+            .set_address("127.0.0.1:5514");
+        metrics.upstream("tcp://127.0.0.1:601").up.set(1);
+        encode(
+            &metrics,
+            EngineStats {
+                live: 7,
+                memory_octets: 9,
+                ..EngineStats::default()
+            },
+        )
+    }
+
+    /// `name{label,label}` of each sample on a page, with the type of its family.
+    fn shapes(page: &str) -> BTreeMap<String, String> {
+        let mut shapes = BTreeMap::new();
+        let mut kind = "";
+        for line in page.lines() {
+            if let Some(typed) = line.strip_prefix("# TYPE ") {
+                kind = typed.split(' ').nth(1).unwrap();
+            } else if !line.starts_with('#') {
+                let (sample, _) = line.rsplit_once(' ').unwrap();
+                let shape = match sample.split_once('{') {
+                    None => sample.to_owned(),
+                    Some((name, labels)) => {
+                        let labels = labels.strip_suffix('}').unwrap().split(',');
+                        let names: Vec<_> = labels
+                            .map(|label| label.split_once('=').unwrap().0)
+                            .collect();
+                        format!("{name}{{{}}}", names.join(","))
+                    }
+                };
+                shapes.insert(shape, kind.to_owned());
+            }
+        }
+        shapes
+    }
+
+    #[test]
+    fn the_documentation_lists_exactly_what_is_exported() {
+        let documented: BTreeMap<String, String> = include_str!("../../docs/metrics.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `"))
+            .filter(|row| row.starts_with("tersed_") || row.starts_with("process_"))
+            .map(|row| {
+                let (shape, rest) = row.split_once("` | ").unwrap();
+                (shape.to_owned(), rest.split(' ').next().unwrap().to_owned())
+            })
+            .collect();
+        assert_eq!(documented, shapes(&full_page()));
+    }
+
+    #[test]
+    fn the_documentation_lists_exactly_the_reasons_there_are() {
+        fn check<R: Reason>(set: &str) {
+            let row = format!("| {set} | ");
+            let docs = include_str!("../../docs/metrics.md");
+            let documented: BTreeSet<_> = docs
+                .lines()
+                .filter_map(|line| {
+                    line.strip_prefix(&row)?
+                        .strip_prefix('`')?
+                        .split('`')
+                        .next()
+                })
+                .collect();
+            let labels: BTreeSet<_> = R::ALL.iter().map(|reason| reason.label()).collect();
+            assert_eq!(documented, labels, "{set}");
+        }
+        check::<DropReason>("dropped");
+        check::<FrameErrorReason>("frame error");
+        check::<RejectReason>("rejected");
+        check::<SummaryReason>("summary");
+        check::<ReloadResult>("reload");
+    }
+
+    #[test]
+    fn the_page_is_open_metrics() {
+        let page = full_page();
+        assert!(page.ends_with("\n# EOF\n"));
+        for line in [
+            "# HELP tersed_memory_bytes Octets that the engines hold.",
+            "# TYPE tersed_memory_bytes gauge",
+            "# UNIT tersed_memory_bytes bytes",
+            "tersed_memory_bytes 9",
+            "tersed_live_messages 7",
+            "# TYPE tersed_frames_received counter",
+            "tersed_frames_received_total{listener=\"lan\"} 0",
+            "tersed_frames_dropped_total{reason=\"queue_full\"} 0",
+            "tersed_upstream_up{upstream=\"tcp://127.0.0.1:601\"} 1",
+            "# UNIT process_cpu_seconds seconds",
+            "# TYPE tersed_build info",
+        ] {
+            assert!(
+                page.lines().any(|found| found == line),
+                "no {line:?} in\n{page}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_family_stands_twice_and_each_help_is_one_sentence() {
+        let mut names = BTreeSet::new();
+        for family in FAMILIES {
+            assert!(names.insert(family.name), "{} twice", family.name);
+            // The library writes help as it is.
+            assert!(!family.help.contains(['\n', '\\']), "{}", family.name);
+            assert!(family.help.ends_with('.'), "{}", family.name);
+        }
+    }
+
+    #[test]
+    fn the_law_is_read_against_the_flow() {
+        let page = full_page();
+        let places: Vec<_> = ["forwarded", "suppressed", "dropped", "queued", "received"]
+            .map(|name| page.find(&format!("# TYPE tersed_frames_{name}")).unwrap())
+            .to_vec();
+        assert!(places.is_sorted(), "{places:?}");
+    }
+
+    #[test]
+    fn names_from_outside_cannot_break_out_of_their_label() {
+        let metrics = Metrics::new();
+        let _listener = metrics.listener("a\"} 1\ntersed_forged 1\n\\", "udp:");
+        let page = encode(&metrics, EngineStats::default());
+        let line = "tersed_frames_received_total{listener=\"a\\\"} 1\\ntersed_forged 1\\n\\\\\"} 0";
+        assert!(page.lines().any(|found| found == line), "{page}");
+    }
+}
