@@ -1,0 +1,14 @@
+//! What the tests stand on: the relay under test, and those that it talks to.
+
+pub(crate) mod logger;
+pub(crate) mod metrics;
+pub(crate) mod numbered;
+pub(crate) mod originator;
+pub(crate) mod proc_fs;
+pub(crate) mod process;
+pub(crate) mod rsyslogd;
+pub(crate) mod sink;
+pub(crate) mod syslog_ng;
+pub(crate) mod tersed;
+pub(crate) mod wait;
+pub(crate) mod wire;

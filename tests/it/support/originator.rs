@@ -1,0 +1,137 @@
+//! Originators: they send messages to the relay over each transport it listens on.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::Path;
+
+use socket2::{Domain, Socket, Type};
+
+use super::wait::LIMIT;
+use super::wire::Wire;
+
+/// One socket that sends messages, in order.
+pub(crate) struct Originator {
+    socket: Socket,
+    /// `None` on datagram sockets, where a message is a datagram.
+    wire: Option<Wire>,
+}
+
+impl Originator {
+    /// One datagram a message.
+    pub(crate) fn udp(to: SocketAddr) -> Self {
+        let any = if to.is_ipv4() {
+            "127.0.0.1:0"
+        } else {
+            "[::1]:0"
+        };
+        let socket = UdpSocket::bind(any).unwrap();
+        socket.connect(to).unwrap();
+        Self {
+            socket: socket.into(),
+            wire: None,
+        }
+    }
+
+    /// A connection on which messages end with LF, unless [`Self::framed`] otherwise.
+    pub(crate) fn tcp(to: SocketAddr) -> Self {
+        let stream = TcpStream::connect_timeout(&to, LIMIT).unwrap();
+        Self {
+            socket: stream.into(),
+            wire: Some(Wire::Lf),
+        }
+    }
+
+    /// Like [`Self::tcp`], from this address instead of one that the kernel picks.
+    pub(crate) fn tcp_from(from: Ipv4Addr, to: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+        socket.connect_timeout(&to.into(), LIMIT).unwrap();
+        Self {
+            socket,
+            wire: Some(Wire::Lf),
+        }
+    }
+
+    /// One datagram a message, to a socket in the file system.
+    pub(crate) fn unix_dgram(to: &Path) -> Self {
+        let socket = UnixDatagram::unbound().unwrap();
+        socket.connect(to).unwrap();
+        Self {
+            socket: socket.into(),
+            wire: None,
+        }
+    }
+
+    /// Like [`Self::tcp`], to a socket in the file system.
+    pub(crate) fn unix_stream(to: &Path) -> Self {
+        Self {
+            socket: UnixStream::connect(to).unwrap().into(),
+            wire: Some(Wire::Lf),
+        }
+    }
+
+    /// The same, with another framing from here on.
+    pub(crate) fn framed(mut self, wire: Wire) -> Self {
+        assert!(self.wire.is_some(), "a datagram needs no framing");
+        self.wire = Some(wire);
+        self
+    }
+
+    /// Sends one message with its framing; waits while the relay pushes back.
+    pub(crate) fn send(&mut self, message: impl AsRef<[u8]>) {
+        self.send_all([message]);
+    }
+
+    /// Sends many messages, as few system calls as the transport lets us.
+    pub(crate) fn send_all(&mut self, messages: impl IntoIterator<Item = impl AsRef<[u8]>>) {
+        let Some(wire) = self.wire else {
+            for message in messages {
+                let octets = message.as_ref();
+                assert_eq!(
+                    self.socket.send(octets).unwrap(),
+                    octets.len(),
+                    "datagram cut short"
+                );
+            }
+            return;
+        };
+        let mut out = Vec::with_capacity(2 * BATCH_OCTETS);
+        for message in messages {
+            out.extend_from_slice(&wire.encode(message.as_ref()));
+            if out.len() >= BATCH_OCTETS {
+                self.send_octets(&out);
+                out.clear();
+            }
+        }
+        self.send_octets(&out);
+    }
+
+    /// Sends octets as they are, framing or not.
+    pub(crate) fn send_octets(&mut self, octets: &[u8]) {
+        self.socket.write_all(octets).unwrap();
+    }
+
+    /// Says that nothing more will come, and goes on listening.
+    pub(crate) fn half_close(&self) {
+        self.socket.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Waits until the relay has closed the connection.
+    ///
+    /// # Panics
+    ///
+    /// When it does not, or sends something: a syslog relay has nothing to say to an originator.
+    pub(crate) fn wait_closed(mut self) {
+        self.socket.set_read_timeout(Some(LIMIT)).unwrap();
+        let mut said = Vec::new();
+        match self.socket.read_to_end(&mut said) {
+            Ok(_) => {}
+            Err(err) if err.kind() == std::io::ErrorKind::ConnectionReset => {}
+            Err(err) => panic!("the relay did not close the connection: {err}"),
+        }
+        assert!(said.is_empty(), "the relay said {}", said.escape_ascii());
+    }
+}
+
+const BATCH_OCTETS: usize = 64 * 1024;

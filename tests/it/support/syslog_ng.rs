@@ -1,0 +1,84 @@
+//! The real syslog-ng, sending to the relay.
+//!
+//! Debian will not install it beside rsyslog, so it runs from where `tests/run` unpacks its
+//! packages: the directory in `TERSED_TEST_SYSLOG_NG`, or `target/syslog-ng`.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::process::Process;
+use super::wait::{LIMIT, wait_until};
+
+/// A running syslog-ng. Killed when dropped.
+pub(crate) struct SyslogNg {
+    _process: Process,
+    dir: TempDir,
+}
+
+impl SyslogNg {
+    /// One that takes messages from the Unix socket [`Self::socket`] and sends all of them to this
+    /// address as RFC 5424 over octet-counted TCP, each with a `meta sequenceId` of its own.
+    pub(crate) fn sender(to: SocketAddr) -> Self {
+        let root = unpacked();
+        let dir = TempDir::with_prefix("tersed-syslog-ng-").unwrap();
+        let path = dir.path().to_str().unwrap();
+        let (host, port) = (to.ip(), to.port());
+        let configuration = format!(
+            r#"@version: 3.38
+            options {{ keep-hostname(yes); time-reopen(1); }};
+            source local {{ unix-dgram("{path}/log.sock"); }};
+            destination relay {{ syslog("{host}" port({port}) transport("tcp")); }};
+            log {{ source(local); destination(relay); flags(flow-control); }};
+            "#
+        );
+        fs::write(dir.path().join("syslog-ng.conf"), configuration).unwrap();
+        let libraries = [
+            "usr/lib/syslog-ng",
+            "usr/lib/x86_64-linux-gnu",
+            "lib/x86_64-linux-gnu",
+        ]
+        .map(|library| root.join(library).to_str().unwrap().to_owned());
+        let mut command = Command::new(root.join("usr/sbin/syslog-ng"));
+        command
+            .args(["--foreground", "--no-caps", "--stderr"])
+            .arg(format!(
+                "--module-path={}/usr/lib/syslog-ng/3.38",
+                root.display()
+            ))
+            .arg(format!("--cfgfile={path}/syslog-ng.conf"))
+            .arg(format!("--persist-file={path}/persist"))
+            .arg(format!("--control={path}/control"))
+            .arg(format!("--pidfile={path}/pid"))
+            .env("LD_LIBRARY_PATH", libraries.join(":"));
+        let this = Self {
+            _process: Process::start(&mut command, "syslog-ng-core"),
+            dir,
+        };
+        let socket = this.socket();
+        wait_until("syslog-ng's socket", LIMIT, || socket.exists());
+        this
+    }
+
+    /// The socket that stands for `/dev/log`.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.path().join("log.sock")
+    }
+}
+
+/// Where its packages were unpacked.
+fn unpacked() -> PathBuf {
+    let root = std::env::var_os("TERSED_TEST_SYSLOG_NG").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/syslog-ng"),
+        PathBuf::from,
+    );
+    assert!(
+        root.join("usr/sbin/syslog-ng").exists(),
+        "no syslog-ng below {}; tests/run unpacks it there",
+        root.display()
+    );
+    root
+}

@@ -1,0 +1,396 @@
+//! The relay under test: the real binary, on ephemeral ports, watched from outside.
+//!
+//! [`Setup`] says how it runs, [`Tersed`] is it running, [`Stopped`] is what it left behind. A
+//! test that passes must have called [`Tersed::finish`] (or [`Tersed::terminate`] after
+//! [`Tersed::assert_balance`]), because that is where the counting law is checked.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::thread;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::metrics::{Metrics, http_get};
+use super::proc_fs;
+use super::process::Process;
+use super::wait::{LIMIT, wait_for, wait_until};
+
+/// The binary that cargo built for this test.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_tersed");
+
+/// How the relay is to run.
+pub(crate) struct Setup {
+    dir: TempDir,
+    args: Vec<String>,
+    config: Option<String>,
+    environment: Vec<(String, String)>,
+    /// Most files it may have open, if it is to be tight.
+    open_files_max: Option<u32>,
+}
+
+/// The relay, running and ready. Killed when dropped.
+pub(crate) struct Tersed {
+    process: Process,
+    admin: SocketAddr,
+    dir: TempDir,
+    balanced: bool,
+}
+
+/// What the relay left behind.
+pub(crate) struct Stopped {
+    /// How it exited.
+    pub(crate) status: ExitStatus,
+    /// All it wrote to standard output.
+    pub(crate) stdout: Vec<u8>,
+    /// Its own log.
+    pub(crate) log: Vec<LogLine>,
+}
+
+/// A line of the relay's own log.
+#[derive(Clone, Debug)]
+pub(crate) struct LogLine {
+    /// `INFO` and so on.
+    pub(crate) level: String,
+    /// The static message.
+    pub(crate) message: String,
+    fields: Value,
+}
+
+impl Setup {
+    /// Nothing but an admin port: no listener, no upstream.
+    pub(crate) fn new() -> Self {
+        Self {
+            dir: TempDir::with_prefix("tersed-it-").unwrap(),
+            args: Vec::new(),
+            config: None,
+            environment: Vec::new(),
+            open_files_max: None,
+        }
+    }
+
+    /// A path inside the directory that lives as long as the relay.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// `--listen url`.
+    pub(crate) fn listen(self, url: &str) -> Self {
+        self.args(["--listen", url])
+    }
+
+    /// `--forward url`; once more for the next one down the list.
+    pub(crate) fn forward(self, url: &str) -> Self {
+        self.args(["--forward", url])
+    }
+
+    /// `--window span`.
+    pub(crate) fn window(self, span: &str) -> Self {
+        self.args(["--window", span])
+    }
+
+    /// Any other arguments.
+    pub(crate) fn args(mut self, args: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// The text of its configuration file.
+    pub(crate) fn config(mut self, text: &str) -> Self {
+        self.config = Some(text.to_owned());
+        self
+    }
+
+    /// A variable of its environment, which is empty otherwise.
+    pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The most files it may have open.
+    pub(crate) fn open_files_max(mut self, count: u32) -> Self {
+        self.open_files_max = Some(count);
+        self
+    }
+
+    /// Starts it and waits until it says that it is ready.
+    ///
+    /// # Panics
+    ///
+    /// When it exits instead, with its log.
+    #[track_caller]
+    pub(crate) fn start(self) -> Tersed {
+        let mut command = match self.open_files_max {
+            None => Command::new(BINARY),
+            // It execs the relay, so the process id is the relay's.
+            Some(count) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={count}:{count}")).arg(BINARY);
+                command
+            }
+        };
+        command
+            .arg("run")
+            .args(["--admin", "127.0.0.1:0", "--log-format", "json"]);
+        if let Some(text) = &self.config {
+            let file = self.path(CONFIG_NAME);
+            fs::write(&file, text).unwrap();
+            command.arg("--config").arg(file);
+        }
+        command.args(&self.args);
+        command
+            .env_clear()
+            .env("RUST_BACKTRACE", "1")
+            .envs(self.environment);
+        command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+        command.current_dir(self.dir.path());
+
+        let mut process = Process::start(&mut command, "util-linux");
+        wait_until("the relay to be ready", LIMIT, || {
+            let exited = process.exited();
+            assert!(exited.is_none(), "the relay ended at once: {exited:?}");
+            log_lines(&process)
+                .iter()
+                .any(|line| line.message == "ready")
+        });
+        let lines = log_lines(&process);
+        let line = lines.iter().find(|line| line.message == "admin listening");
+        let admin = line
+            .expect("an admin address was asked for")
+            .field("address");
+        let admin = admin.unwrap().parse().unwrap();
+        Tersed {
+            process,
+            admin,
+            dir: self.dir,
+            balanced: false,
+        }
+    }
+}
+
+impl Tersed {
+    /// The bound address of the listener with this name, which is its URL unless it was given one.
+    #[track_caller]
+    pub(crate) fn address(&self, listener: &str) -> SocketAddr {
+        let lines = self.log();
+        let line = lines.iter().find(|line| {
+            line.message == "listening" && line.field("listener").as_deref() == Some(listener)
+        });
+        let line = line.unwrap_or_else(|| panic!("no listener {listener} in {lines:#?}"));
+        line.field("address").unwrap().parse().unwrap()
+    }
+
+    /// A path inside the directory that lives as long as the relay.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Its configuration file, to be written before a reload.
+    pub(crate) fn config_file(&self) -> PathBuf {
+        self.path(CONFIG_NAME)
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// What it has written to standard output so far.
+    pub(crate) fn stdout(&self) -> Vec<u8> {
+        self.process.stdout()
+    }
+
+    /// Its own log so far.
+    pub(crate) fn log(&self) -> Vec<LogLine> {
+        log_lines(&self.process)
+    }
+
+    /// How often it has said `message` so far.
+    pub(crate) fn log_count(&self, message: &str) -> usize {
+        self.log()
+            .iter()
+            .filter(|line| line.message == message)
+            .count()
+    }
+
+    /// Waits until its log has a line with this message, and returns the first.
+    #[track_caller]
+    pub(crate) fn wait_log(&self, message: &str) -> LogLine {
+        wait_for(&format!("the log to say {message:?}"), LIMIT, || {
+            self.log().into_iter().find(|line| line.message == message)
+        })
+    }
+
+    /// Its metrics now.
+    #[track_caller]
+    pub(crate) fn metrics(&self) -> Metrics {
+        Metrics::scrape(self.admin).unwrap()
+    }
+
+    /// `GET path` of its admin address: status and body.
+    #[track_caller]
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
+        http_get(self.admin, path).unwrap()
+    }
+
+    /// Waits until it has received `count` frames in all, over all listeners.
+    ///
+    /// # Panics
+    ///
+    /// When it has fewer within the limit, or more.
+    #[track_caller]
+    pub(crate) fn wait_received(&self, count: u64) {
+        let received = wait_for(&format!("{count} frames received"), LIMIT, || {
+            let received = self.metrics().balance().received;
+            (received >= count).then_some(received)
+        });
+        assert_eq!(received, count, "frames received");
+    }
+
+    /// Waits until the counting law holds and nothing moves, and returns the metrics of then.
+    ///
+    /// # Panics
+    ///
+    /// When it does not within the limit, with the terms.
+    #[track_caller]
+    pub(crate) fn assert_balance(&mut self) -> Metrics {
+        let mut last = None;
+        let mut equal = 0;
+        let metrics = wait_for("a quiet relay", LIMIT, || {
+            let metrics = self.metrics();
+            let balance = metrics.balance();
+            equal = if last == Some(balance) { equal + 1 } else { 0 };
+            last = Some(balance);
+            (equal >= QUIET_LOOKS).then_some(metrics)
+        });
+        let balance = metrics.balance();
+        assert!(balance.holds(), "the counting law is broken: {balance:?}");
+        self.balanced = true;
+        metrics
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Asks it to stop and waits until it has.
+    #[track_caller]
+    pub(crate) fn terminate(self) -> Stopped {
+        self.stop_by(Signal::SIGTERM)
+    }
+
+    /// Sends it `signal` and waits until it has stopped.
+    ///
+    /// # Panics
+    ///
+    /// When it does not stop, or a panic is in what it wrote.
+    #[track_caller]
+    pub(crate) fn stop_by(mut self, signal: Signal) -> Stopped {
+        assert!(self.balanced, "a test ends by checking the counting law");
+        self.signal(signal);
+        let status = self.process.wait_exit(LIMIT);
+        let stderr = self.process.stderr();
+        assert!(!stderr.contains("panicked at"), "the relay panicked");
+        Stopped {
+            status,
+            stdout: self.process.stdout(),
+            log: log_lines(&self.process),
+        }
+    }
+
+    /// The end of a test: the counting law holds, and the relay stops in order.
+    ///
+    /// Returns the last metrics and what it left behind.
+    #[track_caller]
+    pub(crate) fn finish(mut self) -> (Metrics, Stopped) {
+        let metrics = self.assert_balance();
+        let stopped = self.terminate();
+        assert!(
+            stopped.status.success(),
+            "the relay exited with {}",
+            stopped.status
+        );
+        (metrics, stopped)
+    }
+
+    /// Its open file descriptors.
+    pub(crate) fn open_files(&self) -> usize {
+        proc_fs::open_files(self.id())
+    }
+
+    /// Octets of its memory that are resident.
+    pub(crate) fn resident_octets(&self) -> u64 {
+        proc_fs::resident_octets(self.id())
+    }
+}
+
+impl Drop for Tersed {
+    fn drop(&mut self) {
+        assert!(
+            self.balanced || thread::panicking(),
+            "a test ends by checking the counting law: call finish()"
+        );
+    }
+}
+
+impl LogLine {
+    /// A field of the line, as text.
+    pub(crate) fn field(&self, name: &str) -> Option<String> {
+        match self.fields.get(name)? {
+            Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
+        }
+    }
+
+    /// The whole line contains `text`, in its message or in a field.
+    pub(crate) fn mentions(&self, text: &str) -> bool {
+        self.message.contains(text)
+            || self.fields.as_object().is_some_and(|fields| {
+                fields
+                    .keys()
+                    .any(|name| self.field(name).is_some_and(|field| field.contains(text)))
+            })
+    }
+}
+
+/// The complete lines of its log so far.
+///
+/// # Panics
+///
+/// When a line is not JSON: only a panic's text is not, and it is then shown.
+fn log_lines(process: &Process) -> Vec<LogLine> {
+    let stderr = process.stderr();
+    let Some((complete, _)) = stderr.rsplit_once('\n') else {
+        return Vec::new();
+    };
+    complete.lines().map(parse_log_line).collect()
+}
+
+fn parse_log_line(line: &str) -> LogLine {
+    let json: Value =
+        serde_json::from_str(line).unwrap_or_else(|err| panic!("no JSON ({err}): {line}"));
+    // Fields stand under "fields", or beside the level if flattened.
+    let fields = json.get("fields").cloned().unwrap_or_else(|| json.clone());
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or("").to_owned();
+    LogLine {
+        level: text(json.get("level")),
+        message: text(fields.get("message")),
+        fields,
+    }
+}
+
+/// A configuration that a path in the file system goes into must be able to hold it.
+#[track_caller]
+pub(crate) fn url(scheme: &str, path: &Path) -> String {
+    format!(
+        "{scheme}://{}",
+        path.to_str().expect("temporary paths are text")
+    )
+}
+
+const CONFIG_NAME: &str = "tersed.toml";
+const QUIET_LOOKS: u32 = 3;

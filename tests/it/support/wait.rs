@@ -1,0 +1,52 @@
+//! Waiting: for a condition, with a limit, and with a sentence when the limit is reached.
+//!
+//! No test sleeps for a time that was hoped to be long enough. It says what must become true and
+//! how long that may take at worst on a loaded machine; it goes on as soon as it is true.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a thing may take that usually takes milliseconds, on a machine that is busy compiling.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+///
+/// When it does not within `limit`, saying `what` was waited for.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    wait_for(what, limit, || condition().then_some(()));
+}
+
+/// Waits until `probe` has an answer.
+///
+/// # Panics
+///
+/// When it has none within `limit`, saying `what` was waited for.
+#[track_caller]
+pub(crate) fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+    let start = now();
+    // The pause between two looks grows to a hundredth of the time waited so far, so that a short
+    // wait is not prolonged and a long one costs no processor time.
+    loop {
+        if let Some(answer) = probe() {
+            return answer;
+        }
+        let waited = start.elapsed();
+        assert!(waited < limit, "waited {limit:?} in vain for: {what}");
+        thread::park_timeout((waited / 100).clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
+    }
+}
+
+/// Now, by the clock that is not set. The one place of the tests that reads it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests drive a real process in real time"
+)]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
