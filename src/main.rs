@@ -17,7 +17,8 @@ fn main() -> ExitCode {
     };
     let (mut out, mut err) = (io::stdout(), io::stderr());
     let done = match command {
-        Command::Run(args) | Command::Check(args) => cli::check::run(&args, &mut out, &mut err),
+        Command::Run(args) => cli::run::run(&args, &mut err),
+        Command::Check(args) => cli::check::run(&args, &mut out, &mut err),
         Command::Completions(shell) => {
             cli::completions(shell, &mut out).map(|()| ExitCode::SUCCESS)
         }

@@ -20,7 +20,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 /// A connected byte stream.
 #[derive(Debug)]
-pub enum Socket {
+pub(crate) enum Socket {
     /// Over IP.
     Tcp(TcpStream),
     /// On this machine.
@@ -37,7 +37,7 @@ impl Socket {
     /// # Cancel safety
     ///
     /// Can be dropped at any point.
-    pub async fn readable(&self) -> io::Result<()> {
+    pub(crate) async fn readable(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.readable().await,
             Self::Unix(stream) => stream.readable().await,
@@ -53,7 +53,7 @@ impl Socket {
     /// # Cancel safety
     ///
     /// Can be dropped at any point.
-    pub async fn writable(&self) -> io::Result<()> {
+    pub(crate) async fn writable(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.writable().await,
             Self::Unix(stream) => stream.writable().await,
@@ -65,7 +65,7 @@ impl Socket {
     /// # Errors
     ///
     /// `WouldBlock` if there is nothing now, or what broke the connection.
-    pub fn try_read(&self, buffer: &mut impl BufMut) -> io::Result<usize> {
+    pub(crate) fn try_read(&self, buffer: &mut impl BufMut) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_read_buf(buffer),
             Self::Unix(stream) => stream.try_read_buf(buffer),
@@ -77,7 +77,7 @@ impl Socket {
     /// # Errors
     ///
     /// `WouldBlock` if there is no room now, or what broke the connection.
-    pub fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub(crate) fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_write_vectored(slices),
             Self::Unix(stream) => stream.try_write_vectored(slices),
@@ -89,7 +89,7 @@ impl Socket {
     /// # Errors
     ///
     /// What `setsockopt` gives.
-    pub fn set_keepalive(&self) -> io::Result<()> {
+    pub(crate) fn set_keepalive(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => SockRef::from(stream).set_tcp_keepalive(
                 &TcpKeepalive::new()

@@ -8,7 +8,7 @@
 #![expect(unsafe_code, reason = "getsockopt and ioctl with structures that no safe wrapper knows")]
 
 use std::{
-    io, mem,
+    io,
     os::fd::{AsRawFd, BorrowedFd},
 };
 
@@ -21,11 +21,11 @@ use std::{
 /// # Errors
 ///
 /// What `getsockopt(SO_MEMINFO)` gives.
-pub fn socket_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
+pub(crate) fn socket_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
     const DROPS: usize = 8;
     let mut meminfo = [0_u32; DROPS + 1];
     let octets = get_option(socket, libc::SOL_SOCKET, libc::SO_MEMINFO, &mut meminfo)?;
-    if octets < mem::size_of_val(&meminfo) {
+    if octets < size_of_val(&meminfo) {
         return Err(io::Error::from(io::ErrorKind::Unsupported));
     }
     Ok(meminfo[DROPS])
@@ -37,7 +37,7 @@ pub fn socket_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
 /// # Errors
 ///
 /// What `ioctl(SIOCOUTQ)` gives.
-pub fn unacknowledged_octets(socket: BorrowedFd<'_>) -> io::Result<usize> {
+pub(crate) fn unacknowledged_octets(socket: BorrowedFd<'_>) -> io::Result<usize> {
     let mut octets: libc::c_int = 0;
     // SAFETY: TIOCOUTQ (the same number as SIOCOUTQ) writes one int through the pointer, which is
     // valid for the call.
@@ -54,12 +54,12 @@ pub fn unacknowledged_octets(socket: BorrowedFd<'_>) -> io::Result<usize> {
 /// # Errors
 ///
 /// What `getsockopt(TCP_INFO)` gives; `Unsupported` if the kernel's answer is too short to hold it.
-pub fn peer_window_octets(socket: BorrowedFd<'_>) -> io::Result<usize> {
+pub(crate) fn peer_window_octets(socket: BorrowedFd<'_>) -> io::Result<usize> {
     /// Position of `tcpi_snd_wnd` in `struct tcp_info`, in 32-bit words; only ever appended to.
     const SND_WND: usize = 57;
     let mut info = [0_u32; SND_WND + 1];
     let octets = get_option(socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info)?;
-    if octets < mem::size_of_val(&info) {
+    if octets < size_of_val(&info) {
         return Err(io::Error::from(io::ErrorKind::Unsupported));
     }
     Ok(usize::try_from(info[SND_WND]).unwrap_or(usize::MAX))
@@ -72,7 +72,7 @@ fn get_option<const WORDS: usize>(
     name: libc::c_int,
     value: &mut [u32; WORDS],
 ) -> io::Result<usize> {
-    let mut octets = libc::socklen_t::try_from(mem::size_of_val(value))
+    let mut octets = libc::socklen_t::try_from(size_of_val(value))
         .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     // SAFETY: the kernel writes at most `octets` octets to `value`, which is that long, and the
     // length it wrote to `octets`; any bit pattern is a valid u32.

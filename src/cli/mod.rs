@@ -13,6 +13,7 @@
 //! every container beside a service that is called `tersed`.
 
 pub mod check;
+pub mod run;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

@@ -25,7 +25,7 @@ use crate::chunk::Chunk;
 
 /// The tail of what was written on one connection.
 #[derive(Debug)]
-pub struct ReplayRing {
+pub(super) struct ReplayRing {
     /// Oldest first, each with its octets on the wire.
     chunks: VecDeque<(Chunk, usize)>,
     octets: usize,
@@ -35,24 +35,24 @@ pub struct ReplayRing {
 impl ReplayRing {
     /// An empty ring that keeps `limit` octets.
     #[must_use]
-    pub const fn new(limit: usize) -> Self {
+    pub(super) const fn new(limit: usize) -> Self {
         Self { chunks: VecDeque::new(), octets: 0, limit }
     }
 
     /// Octets that the ring keeps.
     #[must_use]
-    pub const fn limit(&self) -> usize {
+    pub(super) const fn limit(&self) -> usize {
         self.limit
     }
 
     /// Keeps `limit` octets from now on, unless that is fewer than now: a window that was advertised
     /// once may still be full.
-    pub fn set_limit(&mut self, limit: usize) {
+    pub(super) fn set_limit(&mut self, limit: usize) {
         self.limit = self.limit.max(limit);
     }
 
     /// `chunk` was written, and counted as forwarded.
-    pub fn push(&mut self, chunk: Chunk, encoder: Encoder) {
+    pub(super) fn push(&mut self, chunk: Chunk, encoder: Encoder) {
         if self.limit == 0 {
             return;
         }
@@ -70,7 +70,7 @@ impl ReplayRing {
     /// Empties the ring after the connection was lost `taken` octets into `batch`: the frames that
     /// reach into the last `uncertain` octets written, and those not written.
     #[must_use]
-    pub fn take_back(
+    pub(super) fn take_back(
         &mut self,
         batch: Vec<Chunk>,
         taken: usize,

@@ -83,16 +83,16 @@ impl UpstreamError {
 
 /// Sending broke off.
 #[derive(Debug)]
-pub struct BrokenOff {
+pub(super) struct BrokenOff {
     /// Octets of the batch that were taken before it broke.
-    pub taken: usize,
+    pub(super) taken: usize,
     /// Why.
-    pub error: UpstreamError,
+    pub(super) error: UpstreamError,
 }
 
 /// An open way to an upstream.
 #[derive(Debug)]
-pub enum Connection {
+pub(super) enum Connection {
     /// A byte stream.
     Stream(Stream),
     /// A datagram socket.
@@ -107,7 +107,7 @@ impl Connection {
     /// # Errors
     ///
     /// [`UpstreamError::Resolve`], [`UpstreamError::Open`] or [`UpstreamError::ConnectTimeout`].
-    pub async fn open(
+    pub(super) async fn open(
         upstream: &UpstreamConfig,
         forward: &ForwardConfig,
     ) -> Result<Self, UpstreamError> {
@@ -158,7 +158,7 @@ impl Connection {
     /// # Cancel safety
     ///
     /// Can be dropped at any point; at most octets that nobody wants were read.
-    pub async fn lost(&mut self) -> UpstreamError {
+    pub(super) async fn lost(&mut self) -> UpstreamError {
         match self {
             Self::Stream(stream) => stream.lost().await,
             Self::Datagram(_) | Self::Blocking(_) => std::future::pending().await,
@@ -168,7 +168,7 @@ impl Connection {
 
 /// A byte stream to an upstream.
 #[derive(Debug)]
-pub struct Stream {
+pub(super) struct Stream {
     socket: Socket,
     stall: Duration,
 }
@@ -183,7 +183,7 @@ impl Stream {
     /// # Cancel safety
     ///
     /// Not cancel safe: dropped half-way, the number of octets taken is lost.
-    pub async fn send(
+    pub(super) async fn send(
         &mut self,
         wire: &[&[u8]],
         cut_off: &CancellationToken,
@@ -222,7 +222,7 @@ impl Stream {
     }
 
     /// What the peer's kernel may have acknowledged and its process not read, at most.
-    pub fn unread_octets_max(&self) -> usize {
+    pub(super) fn unread_octets_max(&self) -> usize {
         match &self.socket {
             Socket::Tcp(_) => {
                 2 * sys::peer_window_octets(self.socket.as_fd()).unwrap_or(UNREAD_OCTETS_UNKNOWN)
@@ -234,7 +234,7 @@ impl Stream {
 
     /// Octets that the peer's kernel has not acknowledged; readable after the connection died. Zero on
     /// a Unix stream, where what was written is with the peer.
-    pub fn unacknowledged_octets(&self) -> usize {
+    pub(super) fn unacknowledged_octets(&self) -> usize {
         match &self.socket {
             Socket::Tcp(_) => sys::unacknowledged_octets(self.socket.as_fd()).unwrap_or(usize::MAX),
             Socket::Unix(_) => 0,
@@ -247,7 +247,7 @@ impl Stream {
     /// # Errors
     ///
     /// Why the peer may not have everything.
-    pub async fn finish(&mut self, limit: Duration) -> Result<(), UpstreamError> {
+    pub(super) async fn finish(&mut self, limit: Duration) -> Result<(), UpstreamError> {
         let Socket::Tcp(tcp) = &self.socket else { return Ok(()) };
         SockRef::from(tcp)
             .shutdown(std::net::Shutdown::Write)
@@ -300,7 +300,7 @@ impl Stream {
 
 /// A datagram socket to an upstream: one frame, one datagram (RFC 5426 3.1).
 #[derive(Debug)]
-pub struct Datagram {
+pub(super) struct Datagram {
     socket: DatagramSocket,
     stall: Duration,
 }
@@ -313,7 +313,7 @@ enum DatagramSocket {
 
 /// What became of one datagram.
 #[derive(Debug)]
-pub enum Sent {
+pub(super) enum Sent {
     /// The kernel took it.
     Taken,
     /// The kernel took it, and had an error of an earlier one to report (ICMP; RFC 5426 gives no
@@ -329,7 +329,7 @@ impl Datagram {
     /// # Errors
     ///
     /// The upstream is away (a Unix socket without a reader), or took nothing for too long.
-    pub async fn send(&mut self, frame: &[u8]) -> Result<Sent, UpstreamError> {
+    pub(super) async fn send(&mut self, frame: &[u8]) -> Result<Sent, UpstreamError> {
         let mut earlier = None;
         // One error is left over from an earlier datagram, two in a row are about this one.
         for _ in 0..2 {
@@ -358,7 +358,7 @@ impl DatagramSocket {
 
 /// A file or standard output.
 #[derive(Debug)]
-pub struct Blocking {
+pub(super) struct Blocking {
     /// `None` while a blocking thread has it, and after that thread was lost.
     sink: Option<Sink>,
 }
@@ -380,7 +380,7 @@ impl Blocking {
     /// # Cancel safety
     ///
     /// Not cancel safe: the thread writes on, and the sink is gone.
-    pub async fn send(
+    pub(super) async fn send(
         &mut self,
         wire: Vec<u8>,
         whole: impl FnOnce(usize) -> usize,

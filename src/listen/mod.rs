@@ -24,12 +24,12 @@ mod bind;
 mod datagram;
 mod stream;
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::bind::{BindError, Bound, PassedSockets};
+pub use self::bind::{BindError, Bound, OwnedPath, PassedSockets};
 use crate::{
     config::ListenerConfig,
     logging::PeerLog,
@@ -62,36 +62,62 @@ struct Local {
     stop: CancellationToken,
 }
 
-/// Reads `bound` until `stop` is cancelled, on tasks of `context`.
+/// Cancels `fatal` when a listener's task ends, by a panic too, although nobody stopped it.
+struct DeadListener {
+    stop: CancellationToken,
+    fatal: CancellationToken,
+}
+
+impl Drop for DeadListener {
+    fn drop(&mut self) {
+        if !self.stop.is_cancelled() {
+            self.fatal.cancel();
+        }
+    }
+}
+
+/// Reads `bound` until `stop` is cancelled, on tasks of `context`. A task that ends before that cancels
+/// `fatal`.
 pub fn serve(
     bound: Bound,
     context: Context,
     config: watch::Receiver<Arc<ListenerConfig>>,
     metrics: Arc<ListenerMetrics>,
     stop: CancellationToken,
+    fatal: CancellationToken,
 ) {
     let tasks = context.tasks.clone();
     let local = Local { context, config, metrics, stop };
+    let watched = |serving: Pin<Box<dyn Future<Output = ()> + Send>>| {
+        let dead = DeadListener { stop: local.stop.clone(), fatal: fatal.clone() };
+        tasks.spawn(async move {
+            serving.await;
+            drop(dead);
+        });
+    };
     match bound {
         Bound::Udp(sockets) => {
             for socket in sockets {
-                tasks.spawn(datagram::serve(datagram::Socket::Udp(socket), local.clone()));
+                let socket = datagram::Socket::Udp(socket);
+                watched(Box::pin(datagram::serve(socket, local.clone())));
             }
         }
         Bound::UnixDgram(socket, path) => {
-            tasks.spawn(async move {
+            let local = local.clone();
+            watched(Box::pin(async move {
                 datagram::serve(datagram::Socket::Unix(socket), local).await;
                 drop(path);
-            });
+            }));
         }
         Bound::Tcp(listener) => {
-            tasks.spawn(stream::serve(stream::Listener::Tcp(listener), local));
+            watched(Box::pin(stream::serve(stream::Listener::Tcp(listener), local.clone())));
         }
         Bound::UnixStream(listener, path) => {
-            tasks.spawn(async move {
+            let local = local.clone();
+            watched(Box::pin(async move {
                 stream::serve(stream::Listener::Unix(listener), local).await;
                 drop(path);
-            });
+            }));
         }
     }
 }

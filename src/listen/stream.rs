@@ -38,7 +38,7 @@ use crate::{
     frame::{End, FrameFault, Framer, Outcome, Step},
     identity::Sender,
     logging::{Escaped, PeerReason},
-    metrics::{DropReason, FrameErrorReason, RejectReason},
+    metrics::{DropReason, FrameErrorReason, ListenerMetrics, RejectReason},
     pipeline::Batch,
     socket::Socket,
 };
@@ -118,7 +118,7 @@ fn admit(
 ) {
     let config = Arc::clone(&local.config.borrow());
     let place = if allowed(&config, sender) {
-        connections.enter(sender, &config)
+        connections.enter(sender, &config, &local.metrics)
     } else {
         Err(RejectReason::Acl)
     };
@@ -134,7 +134,6 @@ fn admit(
         }
     };
     local.metrics.accepted.inc();
-    local.metrics.connections.add(1);
     let local = local.clone();
     let tasks = local.context.tasks.clone();
     tasks.spawn(async move {
@@ -142,7 +141,6 @@ fn admit(
             tracing::debug!(%error, "no keepalive");
         }
         Connection::new(socket, sender, config, &local).serve().await;
-        local.metrics.connections.sub(1);
         drop((place, descriptor));
     });
 }
@@ -163,10 +161,16 @@ struct Counts {
 struct Place {
     connections: Connections,
     source: Option<IpAddr>,
+    metrics: Arc<ListenerMetrics>,
 }
 
 impl Connections {
-    fn enter(&self, sender: Sender, config: &ListenerConfig) -> Result<Place, RejectReason> {
+    fn enter(
+        &self,
+        sender: Sender,
+        config: &ListenerConfig,
+        metrics: &Arc<ListenerMetrics>,
+    ) -> Result<Place, RejectReason> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.all >= config.connections_max {
             return Err(RejectReason::Limit);
@@ -183,12 +187,14 @@ impl Connections {
             *count += 1;
         }
         counts.all += 1;
-        Ok(Place { connections: self.clone(), source })
+        metrics.connections.add(1);
+        Ok(Place { connections: self.clone(), source, metrics: Arc::clone(metrics) })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.metrics.connections.sub(1);
         let mut counts = self.connections.0.lock().unwrap_or_else(PoisonError::into_inner);
         counts.all -= 1;
         if let Some(source) = self.source

@@ -1,0 +1,42 @@
+//! `tersed run`: relay until told to stop.
+//!
+//! # Guarantees
+//!
+//! - A configuration that is not fit is told on standard error, all of it, before anything is opened.
+//! - The exit code is 0 after an orderly stop, 1 otherwise.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use crate::{
+    config::{Config, RunArgs},
+    daemon, logging,
+};
+
+/// Relays as `args` asks for.
+///
+/// # Errors
+///
+/// Those of `err`.
+pub fn run(args: &RunArgs, err: &mut impl Write) -> io::Result<ExitCode> {
+    let config = match Config::load(args) {
+        Ok(config) => config,
+        Err(errors) => {
+            writeln!(err, "{errors}")?;
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    if let Err(error) = logging::init(&config.log.level, config.log.format) {
+        writeln!(err, "{error}")?;
+        return Ok(ExitCode::FAILURE);
+    }
+    match daemon::run(args, config) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            writeln!(err, "tersed: {error}")?;
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}

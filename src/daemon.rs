@@ -1,0 +1,584 @@
+//! The daemon: start, reload, drain, stop. It owns every task.
+//!
+//! ```text
+//! start    bind everything ▶ forwarder ▶ listeners ▶ ready
+//! reload   read, validate, bind what is new ▶ switch                     (or nothing moved)
+//! stop     listeners and readers end ▶ pending summaries ▶ queue closes ▶ forwarder ends
+//!          └────────────────── one deadline over all of it ──────────────────┘
+//! ```
+//!
+//! # Guarantees
+//!
+//! - Nothing is served before everything is bound; a start that fails leaves nothing behind.
+//! - A reload is all or nothing. Sockets, connections and windows whose settings did not change are
+//!   kept.
+//! - On stop each stage ends because its input closed; what the deadline cuts off is counted as dropped.
+//! - A listener or the forwarder that ends by itself is fatal: the rest is drained and the exit is
+//!   unsuccessful, so that a supervisor starts us again.
+//!
+//! # Left out
+//!
+//! Exit codes (`main`), what the settings mean (`config`).
+
+use std::{
+    fs, io,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpListener,
+    runtime, select,
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    admin::{self, AdminState, Readiness},
+    clock::Clock,
+    config::{Config, ConfigErrors, ForwardConfig, ListenUrl, ListenerConfig, RunArgs},
+    dedup::{EndReason, Shards},
+    forward::{Delivery, ForwardEnded, Forwarder, Outbox},
+    identity::Key,
+    ledger::Ledger,
+    listen::{self, BindError, Bound, Context, PassedSockets},
+    logging::PeerLog,
+    metrics::{EngineStats, ListenerMetrics, Metrics, ReloadResult},
+    pipeline::Pipeline,
+    rule::{PolicyId, Rules, WindowPolicy},
+    signal::{Event, Signals},
+};
+
+/// Why the relay did not start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The runtime could not be built, or signals not be caught.
+    #[error("cannot start: {0}")]
+    Runtime(#[source] io::Error),
+    /// A socket passed in by the service manager is unfit.
+    #[error("{0}")]
+    Passed(#[source] io::Error),
+    /// A listener could not be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The admin address could not be bound.
+    #[error("admin.address: cannot bind {address}: {source}")]
+    Admin {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The forwarder gave up.
+    #[error(transparent)]
+    Forward(#[from] ForwardEnded),
+    /// A task that should outlive everything else ended.
+    #[error("{0} ended by itself; this is a fault of tersed")]
+    Task(&'static str),
+}
+
+/// Why a reload was refused.
+#[derive(Debug, thiserror::Error)]
+enum ReloadError {
+    #[error("{0}")]
+    Config(#[from] ConfigErrors),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("{key}: changed; that takes a restart")]
+    Restart { key: &'static str },
+    #[error("listener \"{name}\": {url} is open under the name \"{old}\"; a new name takes a restart")]
+    Renamed { name: String, url: ListenUrl, old: String },
+}
+
+/// Runs the relay as `config` says until a signal ends it. `args` is read again on SIGHUP.
+///
+/// # Errors
+///
+/// What kept it from starting, or what ended it.
+pub fn run(args: &RunArgs, config: Config) -> Result<(), DaemonError> {
+    raise_descriptor_limit();
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(config.workers)
+        .enable_all()
+        .build()
+        .map_err(DaemonError::Runtime)?;
+    let result = runtime.block_on(async {
+        let daemon = Daemon::start(config).await?;
+        daemon.serve(args).await
+    });
+    // A blocking write to a reader of standard output that has stopped reading never ends.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result
+}
+
+/// A running relay.
+struct Daemon {
+    config: Config,
+    context: Context,
+    listeners: Vec<Running>,
+    forward: watch::Sender<Arc<ForwardConfig>>,
+    outbox: Arc<Outbox>,
+    forwarder: JoinHandle<Result<(), ForwardEnded>>,
+    readiness: Readiness,
+    signals: Signals,
+    /// Tasks that run until everything else has ended: status page, timers.
+    housekeeping: TaskTracker,
+    stop_housekeeping: CancellationToken,
+    /// Cancelled: nothing waits for an upstream any more.
+    cut_off: CancellationToken,
+    /// Cancelled when a listener ended by itself.
+    fatal: CancellationToken,
+}
+
+/// A listener being served.
+struct Running {
+    config: watch::Sender<Arc<ListenerConfig>>,
+    metrics: Arc<ListenerMetrics>,
+    stop: CancellationToken,
+    /// Passed in by the service manager without a listener in the configuration: no reload removes it.
+    is_extra: bool,
+}
+
+impl Daemon {
+    async fn start(config: Config) -> Result<Self, DaemonError> {
+        let signals = Signals::new().map_err(DaemonError::Runtime)?;
+        let mut passed = PassedSockets::from_environment().map_err(DaemonError::Passed)?;
+        let metrics = Metrics::new();
+        let mut bound = Vec::new();
+        for listener in &config.listeners {
+            bound.push((listener.clone(), Bound::bind(listener, &mut passed, config.workers)?, false));
+        }
+        bound.extend(passed.rest().map(|(listener, socket)| (listener, socket, true)));
+        let admin = match config.admin {
+            Some(address) => Some(
+                TcpListener::bind(address)
+                    .await
+                    .map_err(|source| DaemonError::Admin { address, source })?,
+            ),
+            None => None,
+        };
+
+        let rules = Arc::new(Rules::new(config.dedup.policy));
+        let windows: Vec<WindowPolicy> =
+            rules.policies().iter().map(|policy| policy.window).collect();
+        let shards =
+            Arc::new(Shards::new(config.dedup.shards, &windows, config.dedup.memory));
+        let ledger = Arc::new(Ledger::new(Arc::clone(&metrics), Arc::clone(&shards), rules));
+        let outbox = Arc::new(Outbox::new(config.forward.queue));
+        let (forward, changes) = watch::channel(Arc::new(config.forward.clone()));
+        let pipeline = Arc::new(Pipeline {
+            shards,
+            delivery: Delivery::new(Arc::clone(&outbox), Arc::clone(&ledger), changes.clone()),
+            metrics: Arc::clone(&metrics),
+            key: Key::random(),
+            identity: config.dedup.identity,
+        });
+        let cut_off = CancellationToken::new();
+        let forwarder = Forwarder::new(
+            Arc::clone(&outbox),
+            ledger,
+            Arc::clone(&metrics),
+            changes,
+            cut_off.clone(),
+        );
+        let housekeeping = TaskTracker::new();
+        let forwarder = housekeeping.spawn(forwarder.run());
+        let context = Context {
+            pipeline,
+            metrics,
+            peer_log: Arc::new(PeerLog::new()),
+            descriptors: Arc::new(Semaphore::new(free_descriptors())),
+            tasks: TaskTracker::new(),
+        };
+        let mut daemon = Self {
+            config,
+            context,
+            listeners: Vec::new(),
+            forward,
+            outbox,
+            forwarder,
+            readiness: Readiness::default(),
+            signals,
+            housekeeping,
+            stop_housekeeping: CancellationToken::new(),
+            cut_off,
+            fatal: CancellationToken::new(),
+        };
+        for (listener, socket, is_extra) in bound {
+            daemon.open(listener, socket, is_extra);
+        }
+        if let Some(admin) = admin {
+            daemon.open_admin(admin);
+        }
+        daemon.spawn_timers();
+        daemon.readiness.set_ready();
+        info!("ready");
+        notify(&[sd_notify::NotifyState::Ready]);
+        Ok(daemon)
+    }
+
+    /// Serves until something ends it, and drains.
+    async fn serve(mut self, args: &RunArgs) -> Result<(), DaemonError> {
+        let result = loop {
+            select! {
+                event = self.signals.next() => match event {
+                    Event::Stop => break Ok(()),
+                    Event::Reload => self.reload(args).await,
+                },
+                ended = &mut self.forwarder => break match ended {
+                    Ok(Err(error)) => Err(error.into()),
+                    Ok(Ok(())) | Err(_) => Err(DaemonError::Task("the forwarder")),
+                },
+                () = self.fatal.cancelled() => break Err(DaemonError::Task("a listener")),
+            }
+        };
+        if let Err(error) = &result {
+            error!(%error, "stopping");
+        }
+        self.stop().await;
+        result
+    }
+
+    /// Starts serving a bound listener.
+    fn open(&mut self, config: ListenerConfig, bound: Bound, is_extra: bool) {
+        let metrics = self.context.metrics.listener(&config.name, &config.url.to_string());
+        let address = bound.address();
+        let receive_buffer = bound.receive_buffer();
+        metrics.set_address(&address);
+        metrics.receive_buffer.set(receive_buffer as u64);
+        info!(listener = config.name, address, receive_buffer, "listening");
+        // The kernel counts its own bookkeeping in, and reports twice what was asked for.
+        if receive_buffer > 0 && receive_buffer < config.receive_buffer {
+            warn!(listener = config.name, asked = config.receive_buffer, given = receive_buffer,
+                "receive buffer is smaller than configured; raise net.core.rmem_max");
+        }
+        let (sender, settings) = watch::channel(Arc::new(config));
+        let stop = CancellationToken::new();
+        listen::serve(
+            bound,
+            self.context.clone(),
+            settings,
+            Arc::clone(&metrics),
+            stop.clone(),
+            self.fatal.clone(),
+        );
+        self.listeners.push(Running { config: sender, metrics, stop, is_extra });
+    }
+
+    fn open_admin(&self, listener: TcpListener) {
+        if let Ok(address) = listener.local_addr() {
+            info!(%address, "admin listening");
+        }
+        let metrics = Arc::clone(&self.context.metrics);
+        let (outbox, shards) =
+            (Arc::clone(&self.outbox), Arc::clone(&self.context.pipeline.shards));
+        let state = AdminState {
+            metrics: Arc::clone(&metrics),
+            readiness: self.readiness.clone(),
+            engine_stats: Arc::new(move || {
+                metrics.queue_octets.set(outbox.octets());
+                let stats = shards.stats();
+                EngineStats {
+                    live: stats.live_messages as u64,
+                    evicted: stats.evicted_total,
+                    stale: stats.stale_total,
+                    memory_octets: stats.octets as u64,
+                    memory_budget_octets: stats.budget_octets as u64,
+                }
+            }),
+        };
+        self.housekeeping.spawn(admin::serve(listener, state, self.stop_housekeeping.clone()));
+    }
+
+    fn spawn_timers(&self) {
+        let stop = self.stop_housekeeping.clone();
+        let pipeline = Arc::clone(&self.context.pipeline);
+        let peer_log = Arc::clone(&self.context.peer_log);
+        self.housekeeping.spawn(async move {
+            let mut due = interval(RETIRE_PERIOD);
+            due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                select! {
+                    () = stop.cancelled() => return,
+                    _ = due.tick() => {}
+                }
+                peer_log.flush(Clock::now(), |reason, count| {
+                    warn!(reason = reason.label(), count, "more of the same from peers");
+                });
+                // With a full queue this waits like everybody else, until the queue is closed.
+                pipeline.advance().await;
+            }
+        });
+        if let Some(period) = sd_notify::watchdog_enabled() {
+            let stop = self.stop_housekeeping.clone();
+            self.housekeeping.spawn(async move {
+                let mut due = interval(period / 2);
+                loop {
+                    select! {
+                        () = stop.cancelled() => return,
+                        _ = due.tick() => notify(&[sd_notify::NotifyState::Watchdog]),
+                    }
+                }
+            });
+        }
+    }
+
+    /// Reads the configuration again and puts it in force, or says why not.
+    async fn reload(&mut self, args: &RunArgs) {
+        notify_reloading();
+        let result = match Config::load(args) {
+            Ok(config) => self.put_in_force(config).await,
+            Err(errors) => Err(errors.into()),
+        };
+        let reloads = &self.context.metrics.config_reloads;
+        match result {
+            Ok(()) => {
+                reloads[ReloadResult::Ok].inc();
+                info!("reloaded");
+            }
+            Err(error) => {
+                reloads[ReloadResult::Refused].inc();
+                error!(%error, "reload refused; the old configuration stays in force");
+            }
+        }
+        notify(&[sd_notify::NotifyState::Ready]);
+    }
+
+    async fn put_in_force(&mut self, config: Config) -> Result<(), ReloadError> {
+        self.refuse_what_takes_a_restart(&config)?;
+        // Everything that can fail comes first.
+        let mut fresh = Vec::new();
+        for listener in &config.listeners {
+            if self.find(listener).is_none() {
+                let bound =
+                    Bound::bind(listener, &mut PassedSockets::default(), self.config.workers)?;
+                fresh.push((listener.clone(), bound));
+            }
+        }
+        // From here on nothing fails.
+        self.listeners.retain(|running| {
+            let wanted = config.listeners.iter().find(|listener| running.serves(listener));
+            if let Some(listener) = wanted {
+                running.config.send_replace(Arc::new(listener.clone()));
+            } else if !running.is_extra {
+                info!(listener = running.metrics.name(), "closing");
+                running.metrics.clear_address();
+                running.stop.cancel();
+            }
+            wanted.is_some() || running.is_extra
+        });
+        for (listener, bound) in fresh {
+            self.open(listener, bound, false);
+        }
+        self.set_rules(&config).await;
+        self.outbox.resize(config.forward.queue);
+        self.forward.send_replace(Arc::new(config.forward.clone()));
+        self.config = config;
+        Ok(())
+    }
+
+    /// Puts the rules of `config` in force; windows of policies that did not change stay.
+    async fn set_rules(&self, config: &Config) {
+        let pipeline = &self.context.pipeline;
+        let ledger = pipeline.delivery.ledger();
+        let old = ledger.rules();
+        let new = Arc::new(Rules::new(config.dedup.policy));
+        let policies: Vec<(WindowPolicy, Option<PolicyId>)> = (0..)
+            .zip(new.policies())
+            .map(|(id, policy)| {
+                let id = PolicyId(id);
+                (policy.window, (old.policy(id).window == policy.window).then_some(id))
+            })
+            .collect();
+        let mut ended = Vec::new();
+        pipeline.shards.reconfigure(&policies, config.dedup.memory, &mut ended);
+        // What ended is reported in the style that it was held back under.
+        pipeline.report(&mut ended).await;
+        ledger.set_rules(new);
+    }
+
+    fn refuse_what_takes_a_restart(&self, config: &Config) -> Result<(), ReloadError> {
+        let old = &self.config;
+        for (changed, key) in [
+            (old.workers != config.workers, "runtime.workers"),
+            (old.dedup.shards != config.dedup.shards, "dedup.shards"),
+            (old.dedup.identity != config.dedup.identity, "dedup.identity"),
+            (old.admin != config.admin, "admin.address"),
+            (old.log != config.log, "log"),
+        ] {
+            if changed {
+                return Err(ReloadError::Restart { key });
+            }
+        }
+        for listener in &config.listeners {
+            let same_url = self.listeners.iter().find(|running| {
+                let theirs = running.config.borrow();
+                theirs.url == listener.url && !running.serves(listener)
+            });
+            let takes_over = same_url.is_some_and(|running| {
+                // Port 0 is another port each time; and a listener that stays keeps its own.
+                listener.url.collides_with(&running.config.borrow().url)
+            });
+            if let Some(running) = same_url.filter(|_| takes_over) {
+                return Err(ReloadError::Renamed {
+                    name: listener.name.clone(),
+                    url: listener.url.clone(),
+                    old: running.metrics.name().to_owned(),
+                });
+            }
+            if let Some(running) = self.find(listener) {
+                let theirs = running.config.borrow();
+                for (changed, key) in [
+                    (theirs.unix_mode != listener.unix_mode, "listener.unix_mode"),
+                    (theirs.receive_buffer != listener.receive_buffer, "listener.receive_buffer"),
+                ] {
+                    if changed {
+                        return Err(ReloadError::Restart { key });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn find(&self, listener: &ListenerConfig) -> Option<&Running> {
+        self.listeners.iter().find(|running| running.serves(listener))
+    }
+
+    /// Drains: nothing new is taken in, everything that was is forwarded, within the deadline.
+    async fn stop(mut self) {
+        self.readiness.set_stopping();
+        notify(&[sd_notify::NotifyState::Stopping]);
+        info!(grace = ?self.config.shutdown_grace, "stopping");
+        for running in &self.listeners {
+            running.stop.cancel();
+        }
+        self.context.tasks.close();
+        let cut_off = self.cut_off.clone();
+        let grace = self.config.shutdown_grace;
+        let drained = {
+            let drain = Self::drain(&self.context, &self.outbox, &mut self.forwarder);
+            tokio::pin!(drain);
+            select! {
+                () = &mut drain => true,
+                () = sleep(grace) => {
+                    warn!(?grace, "the time to drain is over");
+                    false
+                }
+                // Whoever asks twice does not want to wait.
+                _ = self.signals.next() => {
+                    warn!("told to stop again; no more waiting");
+                    false
+                }
+            }
+        };
+        if !drained {
+            // The forwarder drops what is left, which frees whoever waits at the queue; they and the
+            // windows that are still open then end without waiting for an upstream.
+            cut_off.cancel();
+            self.outbox.close();
+            let drain = Self::drain(&self.context, &self.outbox, &mut self.forwarder);
+            if timeout(CUT_OFF_MAX, drain).await.is_err() {
+                error!("tasks did not end after being cut off; this is a fault of tersed");
+            }
+        }
+        self.stop_housekeeping.cancel();
+        self.housekeeping.close();
+        if timeout(CUT_OFF_MAX, self.housekeeping.wait()).await.is_err() {
+            debug!("housekeeping did not end in time");
+        }
+        self.context.peer_log.finish(|reason, count| {
+            warn!(reason = reason.label(), count, "more of the same from peers");
+        });
+        let balance = self.context.metrics.balance();
+        info!(
+            received = balance.received,
+            forwarded = balance.forwarded,
+            suppressed = balance.suppressed,
+            dropped = balance.dropped,
+            queued = balance.queued,
+            "stopped"
+        );
+    }
+
+    /// Each stage ends because its input closed: readers, windows, queue, forwarder. Can be called
+    /// again after it was interrupted.
+    async fn drain(
+        context: &Context,
+        outbox: &Outbox,
+        forwarder: &mut JoinHandle<Result<(), ForwardEnded>>,
+    ) {
+        context.tasks.wait().await;
+        let pipeline = &context.pipeline;
+        let mut ended = Vec::new();
+        loop {
+            let more = pipeline.shards.end_all(EndReason::Stop, END_BITE, &mut ended);
+            pipeline.report(&mut ended).await;
+            if !more {
+                break;
+            }
+        }
+        outbox.close();
+        if !forwarder.is_finished()
+            && let Err(error) = forwarder.await
+        {
+            error!(%error, "the forwarder broke down");
+        }
+    }
+}
+
+impl Running {
+    fn serves(&self, listener: &ListenerConfig) -> bool {
+        let config = self.config.borrow();
+        config.url == listener.url && config.name == listener.name
+    }
+}
+
+/// Lets the process open as many descriptors as it may.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        debug!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// Connections that the process can take, so that upstreams, files and the status page still find a
+/// descriptor.
+fn free_descriptors() -> usize {
+    use nix::sys::resource::{Resource, getrlimit};
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+    let open = fs::read_dir("/proc/self/fd").map_or(64, Iterator::count);
+    limit.saturating_sub(open + DESCRIPTOR_RESERVE).max(1)
+}
+
+/// Tells the service manager, if there is one.
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        debug!(%error, "the service manager could not be told");
+    }
+}
+
+fn notify_reloading() {
+    match sd_notify::NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[sd_notify::NotifyState::Reloading, now]),
+        Err(error) => debug!(%error, "no monotonic clock"),
+    }
+}
+
+/// How often windows that ended by themselves are looked for: the most that a summary is late.
+const RETIRE_PERIOD: Duration = Duration::from_millis(100);
+
+/// Marks ended under one hold of a shard's lock while stopping.
+const END_BITE: usize = 4096;
+
+/// How long tasks may take to end once nothing waits any more.
+const CUT_OFF_MAX: Duration = Duration::from_secs(1);
+
+/// Descriptors that connections do not get.
+const DESCRIPTOR_RESERVE: usize = 16;
