@@ -438,41 +438,84 @@ mod tests {
         );
     }
 
-    #[test]
-    fn under_load_no_frame_is_counted_twice() {
-        let metrics = Metrics::new();
+    /// Reads the balance until it was caught in motion a thousand times while two threads `work`.
+    fn check_never_counted_twice(metrics: &Metrics, work: impl Fn() + Sync) {
         let stop = AtomicBool::new(false);
-        let scrapes = thread::scope(|scope| {
-            for name in ["a", "b", "c"] {
-                let listener = metrics.listener(name, "tcp:");
-                let (frames, stop) = (&metrics.frames, &stop);
-                scope.spawn(move || {
+        let (mut caught, mut twice) = (0, None);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
                     while !stop.load(Ordering::Relaxed) {
-                        listener.received.add(10);
-                        frames.suppressed.add(4);
-                        frames.queued.add(6);
-                        frames.deliver(5);
-                        frames.lose(DropReason::QueueFull, 1);
+                        work();
                     }
                 });
             }
-            let (mut moving, mut scrapes) = (0, 0);
-            while moving < 1_000 && scrapes < 10_000_000 {
-                scrapes += 1;
+            for _ in 0..10_000_000 {
                 let balance = metrics.balance();
-                if balance.in_hand() < 0 {
-                    stop.store(true, Ordering::Relaxed);
-                    panic!("counted twice: {balance:?}");
+                caught += u32::from(!balance.holds());
+                twice = (balance.in_hand() < 0).then_some(balance);
+                if caught == 1_000 || twice.is_some() {
+                    break;
                 }
-                moving += u32::from(!balance.holds());
             }
             stop.store(true, Ordering::Relaxed);
-            moving
         });
+        assert_eq!(twice, None);
         assert_eq!(
-            scrapes, 1_000,
-            "the counts never moved while they were read"
+            caught, 1_000,
+            "the counts hardly moved while they were read"
         );
         assert!(metrics.balance().holds(), "{:?}", metrics.balance());
+    }
+
+    #[test]
+    fn a_frame_on_its_way_in_is_never_counted_twice() {
+        let metrics = Metrics::new();
+        let listener = metrics.listener("lan", "tcp:");
+        check_never_counted_twice(&metrics, || {
+            listener.received.add(10);
+            metrics.frames.suppressed.add(4);
+            metrics.frames.queued.add(6);
+            metrics.frames.deliver(6);
+        });
+    }
+
+    /// Reads `end` and then the queue, closely, while a thread moves frames from one to the other.
+    fn check_out_before_in(metrics: &Metrics, move_one: impl Fn() + Sync, end: &Counter) {
+        let plenty = 1_000_000_000;
+        metrics.frames.queued.set(plenty);
+        let stop = AtomicBool::new(false);
+        let (mut seen, mut most) = (0, 0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    move_one();
+                }
+            });
+            for _ in 0..10_000_000 {
+                let ended = end.get();
+                let both = ended.saturating_add_signed(metrics.frames.queued.get());
+                seen += u32::from(both < plenty);
+                most = most.max(both);
+                if seen == 100_000 {
+                    break;
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert!(
+            seen > 1_000,
+            "hardly anything moved between the reads: {seen}"
+        );
+        assert!(most <= plenty, "a frame was in both places: {most}");
+    }
+
+    #[test]
+    fn a_frame_leaves_the_queue_before_it_is_counted_where_it_ends() {
+        let metrics = Metrics::new();
+        let frames = &metrics.frames;
+        check_out_before_in(&metrics, || frames.deliver(1), &frames.forwarded);
+        let dropped = &frames.dropped[DropReason::QueueFull];
+        check_out_before_in(&metrics, || frames.lose(DropReason::QueueFull, 1), dropped);
     }
 }
