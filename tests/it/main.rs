@@ -11,6 +11,7 @@ mod support;
 
 mod admin;
 mod defaults;
+mod deploy;
 mod first_copy;
 mod harness;
 mod idle_connections;

@@ -14,7 +14,7 @@ fn imtcp_gets_line_feeds_by_default() {
 #[test]
 fn imtcp_gets_octet_counts() {
     let (rsyslogd, url) = Rsyslogd::receiver(Transport::TcpOctetCounted);
-    let config = format!("[forward]\nto = [\"{url}\"]\nframing = \"octet-counting\"\n");
+    let config = format!("[forward]\nto = [{{ url = \"{url}\", framing = \"octet-counting\" }}]\n");
     check(&rsyslogd, Setup::new().config(&config), 100_000);
 }
 

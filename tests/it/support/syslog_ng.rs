@@ -45,10 +45,7 @@ impl SyslogNg {
         let mut command = Command::new(root.join("usr/sbin/syslog-ng"));
         command
             .args(["--foreground", "--no-caps", "--stderr"])
-            .arg(format!(
-                "--module-path={}/usr/lib/syslog-ng/3.38",
-                root.display()
-            ))
+            .arg(format!("--module-path={}", modules(&root).display()))
             .arg(format!("--cfgfile={path}/syslog-ng.conf"))
             .arg(format!("--persist-file={path}/persist"))
             .arg(format!("--control={path}/control"))
@@ -67,6 +64,14 @@ impl SyslogNg {
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("log.sock")
     }
+}
+
+/// Where its modules are: a directory named for the version.
+fn modules(root: &Path) -> PathBuf {
+    let versions = fs::read_dir(root.join("usr/lib/syslog-ng")).unwrap();
+    let mut directories = versions.map(|entry| entry.unwrap().path());
+    let found = directories.find(|directory| directory.join("libafsocket.so").exists());
+    found.expect("syslog-ng-core has its modules")
 }
 
 /// Where its packages were unpacked.

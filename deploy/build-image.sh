@@ -1,0 +1,28 @@
+#!/bin/bash
+# Builds the container image `tersed` with what is at hand: docker by deploy/Dockerfile, or else
+# buildah, which needs neither a daemon nor a base image: it gets a static binary built by this
+# machine's Rust and the Dockerfile's last stage.
+#
+#     deploy/build-image.sh [image-name]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+image="${1:-tersed}"
+
+if docker info >/dev/null 2>&1; then
+    exec docker build -f deploy/Dockerfile -t "$image" .
+fi
+if ! command -v buildah >/dev/null; then
+    echo "build-image.sh: neither a running docker nor buildah; apt-get install buildah" >&2
+    exit 1
+fi
+
+target="$(rustc -vV | sed -n 's/^host: //p')"
+RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target "$target"
+
+context="$(mktemp -d)"
+trap 'rm -rf "$context"' EXIT
+install -D "${CARGO_TARGET_DIR:-target}/$target/release/tersed" "$context/out/tersed"
+sed -n '/^FROM scratch/,$p' deploy/Dockerfile | sed 's/--from=build //' >"$context/Dockerfile"
+# vfs and chroot work inside containers and without user namespaces; nothing is run in this image.
+buildah --storage-driver vfs build --isolation chroot --format docker -t "$image" \
+    -f "$context/Dockerfile" "$context"
