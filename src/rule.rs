@@ -78,8 +78,6 @@ impl Rules {
     /// The policy of that id; the default one if the id is from an older set of rules.
     #[must_use]
     pub fn policy(&self, id: PolicyId) -> &Policy {
-        self.policies()
-            .get(usize::from(id.0))
-            .unwrap_or(&self.dedup)
+        self.policies().get(usize::from(id.0)).unwrap_or(&self.dedup)
     }
 }

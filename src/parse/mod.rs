@@ -38,11 +38,7 @@ impl Pri {
     /// `prival` if it is within 0..=191.
     #[must_use]
     pub const fn new(prival: u8) -> Option<Self> {
-        if prival <= 191 {
-            Some(Self(prival))
-        } else {
-            None
-        }
+        if prival <= 191 { Some(Self(prival)) } else { None }
     }
 
     /// The PRIVAL.
@@ -99,5 +95,5 @@ struct Spans {
 //   pub fn structured_data(&self) -> Option<&'a [u8]>   // whole STRUCTURED-DATA, None if "-" or absent
 //   pub fn sd_elements(&self) -> impl Iterator<Item = SdElement<'a>>  // each: sd_id, octets "[...]"
 //   pub fn msg(&self) -> &'a [u8]      // without BOM, without trailing [\r\n\0]*; for Cisco from '%'; for Unparsed all after PRI
-//   pub fn msg_range/timestamp_range/structured_data_range(&self) -> Range<usize>  // where it stands, for the summary;
+//   pub fn msg_range/timestamp_range/structured_data_range(&self) -> Range<usize>  // where it stands, for the summary; 
 //        for RFC 5424 the structured_data range is that of "-" if NIL, and empty-at-its-place if SD was omitted
