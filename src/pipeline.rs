@@ -103,6 +103,8 @@ struct Tally {
     unparsed: u64,
     suppressed: u64,
     queued: u64,
+    /// By reason; empty on almost every batch.
+    refused: Vec<(DropReason, u64)>,
 }
 
 impl Batch<'_> {
@@ -137,19 +139,26 @@ impl Batch<'_> {
     pub fn refuse(&mut self, frame: &[u8], reason: DropReason) {
         self.tally.received += 1;
         self.tally.octets += frame.len() as u64;
-        self.pipeline.metrics.frames.dropped[reason].inc();
+        match self.tally.refused.iter_mut().find(|(counted, _)| *counted == reason) {
+            Some((_, count)) => *count += 1,
+            None => self.tally.refused.push((reason, 1)),
+        }
     }
 
     /// Counts the batch and gives its survivors, already counted as queued: they have to be delivered.
     #[must_use]
     pub fn finish(mut self) -> Chunk {
         self.pipeline.delivery.ledger().report(&mut self.ended, &mut self.chunk);
+        // In before out: whoever reads the counters in between sees frames in hand, never too many.
+        self.listener.received.add(self.tally.received);
+        self.listener.octets.add(self.tally.octets);
         let frames = &self.pipeline.metrics.frames;
         frames.queued.add(self.tally.queued);
         frames.suppressed.add(self.tally.suppressed);
         frames.unparsed.add(self.tally.unparsed);
-        self.listener.octets.add(self.tally.octets);
-        self.listener.received.add(self.tally.received);
+        for (reason, count) in self.tally.refused {
+            frames.dropped[reason].add(count);
+        }
         self.chunk
     }
 }

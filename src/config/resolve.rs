@@ -54,7 +54,6 @@ struct Placed {
     url_at: At,
     /// `None` if the name is a default one.
     name_at: Option<At>,
-    max_message_size_at: Option<At>,
 }
 
 fn listeners(
@@ -70,7 +69,6 @@ fn listeners(
             let placed = |config: ListenerConfig| Placed {
                 url_at: At::Default(format!("listener {}", config.url)),
                 name_at: None,
-                max_message_size_at: None,
                 config,
             };
             return default.into_iter().map(placed).collect();
@@ -102,7 +100,6 @@ fn listener(file: Given<ListenerFile>, errors: &mut Vec<ConfigError>) -> Option<
     };
     refuse_without_effect(&file, &url.value, errors);
     let name_at = file.name.at().cloned();
-    let max_message_size_at = file.max_message_size.at().cloned();
     let default = ListenerConfig::new(url.value);
     let allow = file.allow.or(Vec::new());
     let config = ListenerConfig {
@@ -125,7 +122,6 @@ fn listener(file: Given<ListenerFile>, errors: &mut Vec<ConfigError>) -> Option<
         config,
         url_at: url.at,
         name_at,
-        max_message_size_at,
     })
 }
 
@@ -246,7 +242,7 @@ fn forward(
     listeners: &[Placed],
     errors: &mut Vec<ConfigError>,
 ) -> (ForwardConfig, Vec<Given<UpstreamConfig>>) {
-    refuse_short_queue(&file.queue, default.queue, listeners, errors);
+    refuse_short_queue(&file.queue, listeners, errors);
     refuse_crossed_retries(&file, &default, errors);
     let upstreams = upstreams(file.to, default.to, errors);
     let forward = ForwardConfig {
@@ -340,32 +336,17 @@ fn upstream(
     }
 }
 
-/// A queue that cannot hold a message would keep it, and all behind it, for ever.
-fn refuse_short_queue(
-    queue: &Slot<usize>,
-    default: usize,
-    listeners: &[Placed],
-    errors: &mut Vec<ConfigError>,
-) {
-    let Some(longest) = listeners
+/// A queue that cannot hold a message would keep it, and all behind it, for ever. The default queue
+/// holds the longest that can be configured.
+fn refuse_short_queue(queue: &Slot<usize>, listeners: &[Placed], errors: &mut Vec<ConfigError>) {
+    let Slot::Given(queue) = queue else { return };
+    let sizes = listeners
         .iter()
-        .max_by_key(|listener| listener.config.max_message_size)
-    else {
-        return;
-    };
-    let message = longest.config.max_message_size;
-    match queue {
-        Slot::Given(queue) if queue.value < message => {
-            let fits = format!("at least the longest message, {}", size_text(message));
-            errors.push(unfit(&queue.at, &size_text(queue.value), fits));
-        }
-        Slot::Absent if default < message => {
-            if let Some(at) = &longest.max_message_size_at {
-                let fits = format!("at most forward.queue, {}", size_text(default));
-                errors.push(unfit(at, &size_text(message), fits));
-            }
-        }
-        Slot::Given(_) | Slot::Absent | Slot::Refused => {}
+        .map(|listener| listener.config.max_message_size);
+    let longest = sizes.max().unwrap_or(0);
+    if queue.value < longest {
+        let fits = format!("at least the longest message, {}", size_text(longest));
+        errors.push(unfit(&queue.at, &size_text(queue.value), fits));
     }
 }
 

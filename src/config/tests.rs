@@ -245,6 +245,10 @@ const SIZE: &str = "a size with its unit (\"2048B\", \"64KiB\", \"256MiB\")";
 #[test]
 fn a_file_that_is_no_toml_is_refused_with_its_line() {
     check_refused(
+        "[dedup]\nwindow =\n",
+        &["t.toml:2: not TOML: string values must be quoted, expected literal string"],
+    );
+    check_refused(
         b"[dedup]\nwindow = \"\xff\"",
         &["t.toml:2: not UTF-8; fits: a configuration in TOML, which is UTF-8"],
     );
@@ -904,6 +908,11 @@ fn a_size_prints_in_the_largest_unit_that_leaves_it_whole() {
     ] {
         assert_eq!(size_text(octets), text);
     }
+}
+
+#[test]
+fn the_default_queue_holds_the_longest_message_that_can_be_configured() {
+    assert!(ForwardConfig::default().queue >= MESSAGE_OCTETS_MAX);
 }
 
 proptest::proptest! {
