@@ -25,12 +25,19 @@ impl Backoff {
     /// Delays from `min` doubling to `max`, jittered by a generator that starts at `seed`.
     #[must_use]
     pub const fn new(min: Duration, max: Duration, seed: u64) -> Self {
-        Self { min, max, attempt: 0, state: seed }
+        Self {
+            min,
+            max,
+            attempt: 0,
+            state: seed,
+        }
     }
 
     /// The delay before the next attempt.
     pub fn next_delay(&mut self) -> Duration {
-        let full = self.min.saturating_mul(1_u32.checked_shl(self.attempt).unwrap_or(u32::MAX));
+        let full = self
+            .min
+            .saturating_mul(1_u32.checked_shl(self.attempt).unwrap_or(u32::MAX));
         let full = full.min(self.max);
         self.attempt = self.attempt.saturating_add(1).min(31);
         let half = full / 2;
@@ -58,8 +65,7 @@ mod tests {
     use super::*;
 
     fn delays(seed: u64, count: usize) -> Vec<Duration> {
-        let mut backoff =
-            Backoff::new(Duration::from_millis(100), Duration::from_secs(30), seed);
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30), seed);
         (0..count).map(|_| backoff.next_delay()).collect()
     }
 
@@ -70,7 +76,10 @@ mod tests {
                 let full = Duration::from_millis(100)
                     .saturating_mul(1 << n.min(20))
                     .min(Duration::from_secs(30));
-                assert!(delay >= full / 2 && delay <= full, "delay {n}: {delay:?} of {full:?}");
+                assert!(
+                    delay >= full / 2 && delay <= full,
+                    "delay {n}: {delay:?} of {full:?}"
+                );
             }
         }
     }

@@ -104,7 +104,9 @@ impl Chunk {
     /// The octets of the entries left, each followed by an LF.
     #[must_use]
     pub fn octets(&self) -> &[u8] {
-        self.octets.get(self.start_of(self.head)..).unwrap_or_default()
+        self.octets
+            .get(self.start_of(self.head)..)
+            .unwrap_or_default()
     }
 
     /// The entries left, first to last: octets, what it is, and whether it was counted as forwarded.
@@ -124,7 +126,9 @@ impl Chunk {
 
     /// The first `count` of the entries left were forwarded: they are counted, and stay.
     pub fn count_forwarded(&mut self, count: usize) {
-        self.counted = self.counted.max((self.head + count).min(self.entries.len()));
+        self.counted = self
+            .counted
+            .max((self.head + count).min(self.entries.len()));
     }
 
     /// Takes off the front what fits into `footprint` octets, as a chunk of its own.
@@ -155,7 +159,10 @@ impl Chunk {
     }
 
     fn start_of(&self, index: usize) -> usize {
-        match index.checked_sub(1).and_then(|before| self.entries.get(before)) {
+        match index
+            .checked_sub(1)
+            .and_then(|before| self.entries.get(before))
+        {
             Some((end, _)) => end + 1,
             None => 0,
         }
@@ -219,13 +226,19 @@ mod tests {
         let mut lines = chunk(&[b"one", b"two", b"three"]);
         lines.count_forwarded(2);
         assert_eq!(
-            lines.entries().map(|(_, _, counted)| counted).collect::<Vec<_>>(),
+            lines
+                .entries()
+                .map(|(_, _, counted)| counted)
+                .collect::<Vec<_>>(),
             [true, true, false]
         );
         lines.advance(1);
         assert_eq!(lines.len(), 2);
         assert_eq!(
-            lines.entries().map(|(_, _, counted)| counted).collect::<Vec<_>>(),
+            lines
+                .entries()
+                .map(|(_, _, counted)| counted)
+                .collect::<Vec<_>>(),
             [true, false]
         );
     }

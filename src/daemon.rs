@@ -20,11 +20,7 @@
 //!
 //! Exit codes (`main`), what the settings mean (`config`).
 
-use std::{
-    fs, io,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, io, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -89,8 +85,14 @@ enum ReloadError {
     Bind(#[from] BindError),
     #[error("{key}: changed; that takes a restart")]
     Restart { key: &'static str },
-    #[error("listener \"{name}\": {url} is open under the name \"{old}\"; a new name takes a restart")]
-    Renamed { name: String, url: ListenUrl, old: String },
+    #[error(
+        "listener \"{name}\": {url} is open under the name \"{old}\"; a new name takes a restart"
+    )]
+    Renamed {
+        name: String,
+        url: ListenUrl,
+        old: String,
+    },
 }
 
 /// Runs the relay as `config` says until a signal ends it. `args` is read again on SIGHUP.
@@ -149,9 +151,17 @@ impl Daemon {
         let metrics = Metrics::new();
         let mut bound = Vec::new();
         for listener in &config.listeners {
-            bound.push((listener.clone(), Bound::bind(listener, &mut passed, config.workers)?, false));
+            bound.push((
+                listener.clone(),
+                Bound::bind(listener, &mut passed, config.workers)?,
+                false,
+            ));
         }
-        bound.extend(passed.rest().map(|(listener, socket)| (listener, socket, true)));
+        bound.extend(
+            passed
+                .rest()
+                .map(|(listener, socket)| (listener, socket, true)),
+        );
         let admin = match config.admin {
             Some(address) => Some(
                 TcpListener::bind(address)
@@ -162,11 +172,21 @@ impl Daemon {
         };
 
         let rules = Arc::new(Rules::new(config.dedup.policy));
-        let windows: Vec<WindowPolicy> =
-            rules.policies().iter().map(|policy| policy.window).collect();
-        let shards =
-            Arc::new(Shards::new(config.dedup.shards, &windows, config.dedup.memory));
-        let ledger = Arc::new(Ledger::new(Arc::clone(&metrics), Arc::clone(&shards), rules));
+        let windows: Vec<WindowPolicy> = rules
+            .policies()
+            .iter()
+            .map(|policy| policy.window)
+            .collect();
+        let shards = Arc::new(Shards::new(
+            config.dedup.shards,
+            &windows,
+            config.dedup.memory,
+        ));
+        let ledger = Arc::new(Ledger::new(
+            Arc::clone(&metrics),
+            Arc::clone(&shards),
+            rules,
+        ));
         let outbox = Arc::new(Outbox::new(config.forward.queue));
         let (forward, changes) = watch::channel(Arc::new(config.forward.clone()));
         let pipeline = Arc::new(Pipeline {
@@ -244,7 +264,10 @@ impl Daemon {
 
     /// Starts serving a bound listener.
     fn open(&mut self, config: ListenerConfig, bound: Bound, is_extra: bool) {
-        let metrics = self.context.metrics.listener(&config.name, &config.url.to_string());
+        let metrics = self
+            .context
+            .metrics
+            .listener(&config.name, &config.url.to_string());
         let address = bound.address();
         let receive_buffer = bound.receive_buffer();
         metrics.set_address(&address);
@@ -252,8 +275,12 @@ impl Daemon {
         info!(listener = config.name, address, receive_buffer, "listening");
         // The kernel counts its own bookkeeping in, and reports twice what was asked for.
         if receive_buffer > 0 && receive_buffer < config.receive_buffer {
-            warn!(listener = config.name, asked = config.receive_buffer, given = receive_buffer,
-                "receive buffer is smaller than configured; raise net.core.rmem_max");
+            warn!(
+                listener = config.name,
+                asked = config.receive_buffer,
+                given = receive_buffer,
+                "receive buffer is smaller than configured; raise net.core.rmem_max"
+            );
         }
         let (sender, settings) = watch::channel(Arc::new(config));
         let stop = CancellationToken::new();
@@ -265,7 +292,12 @@ impl Daemon {
             stop.clone(),
             self.fatal.clone(),
         );
-        self.listeners.push(Running { config: sender, metrics, stop, is_extra });
+        self.listeners.push(Running {
+            config: sender,
+            metrics,
+            stop,
+            is_extra,
+        });
     }
 
     fn open_admin(&self, listener: TcpListener) {
@@ -273,8 +305,10 @@ impl Daemon {
             info!(%address, "admin listening");
         }
         let metrics = Arc::clone(&self.context.metrics);
-        let (outbox, shards) =
-            (Arc::clone(&self.outbox), Arc::clone(&self.context.pipeline.shards));
+        let (outbox, shards) = (
+            Arc::clone(&self.outbox),
+            Arc::clone(&self.context.pipeline.shards),
+        );
         let state = AdminState {
             metrics: Arc::clone(&metrics),
             readiness: self.readiness.clone(),
@@ -290,7 +324,11 @@ impl Daemon {
                 }
             }),
         };
-        self.housekeeping.spawn(admin::serve(listener, state, self.stop_housekeeping.clone()));
+        self.housekeeping.spawn(admin::serve(
+            listener,
+            state,
+            self.stop_housekeeping.clone(),
+        ));
     }
 
     fn spawn_timers(&self) {
@@ -306,7 +344,10 @@ impl Daemon {
                     _ = due.tick() => {}
                 }
                 peer_log.flush(Clock::now(), |reason, count| {
-                    warn!(reason = reason.label(), count, "more of the same from peers");
+                    warn!(
+                        reason = reason.label(),
+                        count, "more of the same from peers"
+                    );
                 });
                 // With a full queue this waits like everybody else, until the queue is closed.
                 pipeline.advance().await;
@@ -341,7 +382,7 @@ impl Daemon {
             }
             Err(error) => {
                 reloads[ReloadResult::Refused].inc();
-                error!(%error, "reload refused; the old configuration stays in force");
+                error!(%error, "reload refused");
             }
         }
         notify(&[sd_notify::NotifyState::Ready]);
@@ -360,7 +401,10 @@ impl Daemon {
         }
         // From here on nothing fails.
         self.listeners.retain(|running| {
-            let wanted = config.listeners.iter().find(|listener| running.serves(listener));
+            let wanted = config
+                .listeners
+                .iter()
+                .find(|listener| running.serves(listener));
             if let Some(listener) = wanted {
                 running.config.send_replace(Arc::new(listener.clone()));
             } else if !running.is_extra {
@@ -390,11 +434,16 @@ impl Daemon {
             .zip(new.policies())
             .map(|(id, policy)| {
                 let id = PolicyId(id);
-                (policy.window, (old.policy(id).window == policy.window).then_some(id))
+                (
+                    policy.window,
+                    (old.policy(id).window == policy.window).then_some(id),
+                )
             })
             .collect();
         let mut ended = Vec::new();
-        pipeline.shards.reconfigure(&policies, config.dedup.memory, &mut ended);
+        pipeline
+            .shards
+            .reconfigure(&policies, config.dedup.memory, &mut ended);
         // What ended is reported in the style that it was held back under.
         pipeline.report(&mut ended).await;
         ledger.set_rules(new);
@@ -405,7 +454,10 @@ impl Daemon {
         for (changed, key) in [
             (old.workers != config.workers, "runtime.workers"),
             (old.dedup.shards != config.dedup.shards, "dedup.shards"),
-            (old.dedup.identity != config.dedup.identity, "dedup.identity"),
+            (
+                old.dedup.identity != config.dedup.identity,
+                "dedup.identity",
+            ),
             (old.admin != config.admin, "admin.address"),
             (old.log != config.log, "log"),
         ] {
@@ -433,7 +485,10 @@ impl Daemon {
                 let theirs = running.config.borrow();
                 for (changed, key) in [
                     (theirs.unix_mode != listener.unix_mode, "listener.unix_mode"),
-                    (theirs.receive_buffer != listener.receive_buffer, "listener.receive_buffer"),
+                    (
+                        theirs.receive_buffer != listener.receive_buffer,
+                        "listener.receive_buffer",
+                    ),
                 ] {
                     if changed {
                         return Err(ReloadError::Restart { key });
@@ -445,7 +500,9 @@ impl Daemon {
     }
 
     fn find(&self, listener: &ListenerConfig) -> Option<&Running> {
-        self.listeners.iter().find(|running| running.serves(listener))
+        self.listeners
+            .iter()
+            .find(|running| running.serves(listener))
     }
 
     /// Drains: nothing new is taken in, everything that was is forwarded, within the deadline.
@@ -487,11 +544,17 @@ impl Daemon {
         }
         self.stop_housekeeping.cancel();
         self.housekeeping.close();
-        if timeout(CUT_OFF_MAX, self.housekeeping.wait()).await.is_err() {
+        if timeout(CUT_OFF_MAX, self.housekeeping.wait())
+            .await
+            .is_err()
+        {
             debug!("housekeeping did not end in time");
         }
         self.context.peer_log.finish(|reason, count| {
-            warn!(reason = reason.label(), count, "more of the same from peers");
+            warn!(
+                reason = reason.label(),
+                count, "more of the same from peers"
+            );
         });
         let balance = self.context.metrics.balance();
         info!(
@@ -515,7 +578,9 @@ impl Daemon {
         let pipeline = &context.pipeline;
         let mut ended = Vec::new();
         loop {
-            let more = pipeline.shards.end_all(EndReason::Stop, END_BITE, &mut ended);
+            let more = pipeline
+                .shards
+                .end_all(EndReason::Stop, END_BITE, &mut ended);
             pipeline.report(&mut ended).await;
             if !more {
                 break;
@@ -552,7 +617,9 @@ fn raise_descriptor_limit() {
 fn free_descriptors() -> usize {
     use nix::sys::resource::{Resource, getrlimit};
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+    let limit = usize::try_from(limit)
+        .unwrap_or(usize::MAX)
+        .min(Semaphore::MAX_PERMITS);
     let open = fs::read_dir("/proc/self/fd").map_or(64, Iterator::count);
     limit.saturating_sub(open + DESCRIPTOR_RESERVE).max(1)
 }

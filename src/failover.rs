@@ -41,7 +41,11 @@ impl Failover {
     pub fn new(backoffs: Vec<Backoff>) -> Self {
         let upstreams = backoffs
             .into_iter()
-            .map(|backoff| State { up: false, retry_at: Tick::ZERO, backoff })
+            .map(|backoff| State {
+                up: false,
+                retry_at: Tick::ZERO,
+                backoff,
+            })
             .collect();
         Self { upstreams }
     }
@@ -55,13 +59,16 @@ impl Failover {
     /// The first upstream worth connecting to at `now`: away, due, and before the one in charge.
     #[must_use]
     pub fn due(&self, now: Tick) -> Option<usize> {
-        self.candidates().find(|&index| self.upstreams[index].retry_at <= now)
+        self.candidates()
+            .find(|&index| self.upstreams[index].retry_at <= now)
     }
 
     /// When [`Failover::due`] will next have an answer; `None` if the first upstream is in charge.
     #[must_use]
     pub fn next_due(&self) -> Option<Tick> {
-        self.candidates().map(|index| self.upstreams[index].retry_at).min()
+        self.candidates()
+            .map(|index| self.upstreams[index].retry_at)
+            .min()
     }
 
     /// Upstream `index` accepted a connection.
@@ -103,7 +110,11 @@ mod tests {
     const STEP: Duration = Duration::from_millis(100);
 
     fn three() -> Failover {
-        Failover::new((0..3).map(|seed| Backoff::new(STEP, STEP * 8, seed)).collect())
+        Failover::new(
+            (0..3)
+                .map(|seed| Backoff::new(STEP, STEP * 8, seed))
+                .collect(),
+        )
     }
 
     #[test]
@@ -128,7 +139,11 @@ mod tests {
         failover.failed(0, now);
         failover.connected(1);
         assert_eq!(failover.in_charge(), Some(1));
-        assert_eq!(failover.due(now), None, "the first is backed off, the third is behind");
+        assert_eq!(
+            failover.due(now),
+            None,
+            "the first is backed off, the third is behind"
+        );
         let later = now.after(STEP);
         assert_eq!(failover.due(later), Some(0));
         failover.connected(0);

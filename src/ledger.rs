@@ -36,7 +36,11 @@ impl Ledger {
     /// A ledger that counts in `metrics` and reopens windows in `shards`.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, shards: Arc<Shards>, rules: Arc<Rules>) -> Self {
-        Self { metrics, shards, rules: RwLock::new(rules) }
+        Self {
+            metrics,
+            shards,
+            rules: RwLock::new(rules),
+        }
     }
 
     /// The rules in force.

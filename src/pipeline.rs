@@ -122,12 +122,18 @@ impl Batch<'_> {
         self.tally.unparsed += u64::from(message.format == Format::Unparsed);
         let policy = self.rules.policy_for(&message);
         let identity = self.identifier.identify(&message, sender);
-        let sighting = Sighting { frame, timestamp: message.timestamp() };
+        let sighting = Sighting {
+            frame,
+            timestamp: message.timestamp(),
+        };
         let shards = &self.pipeline.shards;
         match shards.offer(policy, identity, sighting, self.now, &mut self.ended) {
             Verdict::Fresh(claim) => {
                 // What a window held back is reported before the copy that opens the next one.
-                self.pipeline.delivery.ledger().report(&mut self.ended, &mut self.chunk);
+                self.pipeline
+                    .delivery
+                    .ledger()
+                    .report(&mut self.ended, &mut self.chunk);
                 self.tally.queued += 1;
                 self.chunk.push(frame, Entry::Survivor(claim));
             }
@@ -139,7 +145,12 @@ impl Batch<'_> {
     pub fn refuse(&mut self, frame: &[u8], reason: DropReason) {
         self.tally.received += 1;
         self.tally.octets += frame.len() as u64;
-        match self.tally.refused.iter_mut().find(|(counted, _)| *counted == reason) {
+        match self
+            .tally
+            .refused
+            .iter_mut()
+            .find(|(counted, _)| *counted == reason)
+        {
             Some((_, count)) => *count += 1,
             None => self.tally.refused.push((reason, 1)),
         }
@@ -148,7 +159,10 @@ impl Batch<'_> {
     /// Counts the batch and gives its survivors, already counted as queued: they have to be delivered.
     #[must_use]
     pub fn finish(mut self) -> Chunk {
-        self.pipeline.delivery.ledger().report(&mut self.ended, &mut self.chunk);
+        self.pipeline
+            .delivery
+            .ledger()
+            .report(&mut self.ended, &mut self.chunk);
         // In before out: whoever reads the counters in between sees frames in hand, never too many.
         self.listener.received.add(self.tally.received);
         self.listener.octets.add(self.tally.octets);

@@ -69,7 +69,9 @@ impl Rules {
             },
             summary: SummaryStyle::None,
         };
-        Self { policies: vec![dedup, literal] }
+        Self {
+            policies: vec![dedup, literal],
+        }
     }
 
     /// All policies, by [`PolicyId`].
@@ -87,7 +89,9 @@ impl Rules {
     /// The policy of that id; the default one if the id is from an older set of rules.
     #[must_use]
     pub fn policy(&self, id: PolicyId) -> &Policy {
-        self.policies.get(usize::from(id.0)).unwrap_or(&self.policies[0])
+        self.policies
+            .get(usize::from(id.0))
+            .unwrap_or(&self.policies[0])
     }
 }
 

@@ -5,7 +5,10 @@
 //! - Each function makes one system call on a descriptor that the caller keeps open and writes into a
 //!   buffer of its own.
 
-#![expect(unsafe_code, reason = "getsockopt and ioctl with structures that no safe wrapper knows")]
+#![expect(
+    unsafe_code,
+    reason = "getsockopt and ioctl with structures that no safe wrapper knows"
+)]
 
 use std::{
     io,
@@ -108,10 +111,16 @@ mod tests {
         assert_eq!(socket_drops(receiver.as_fd()).unwrap(), 0);
         let mut sent = 0_u32;
         while socket_drops(receiver.as_fd()).unwrap() == 0 && sent < 100_000 {
-            sender.send_to(&[0; 1400], receiver.local_addr().unwrap()).unwrap();
+            sender
+                .send_to(&[0; 1400], receiver.local_addr().unwrap())
+                .unwrap();
             sent += 1;
         }
-        assert_eq!(socket_drops(receiver.as_fd()).unwrap(), 1, "after {sent} datagrams");
+        assert_eq!(
+            socket_drops(receiver.as_fd()).unwrap(),
+            1,
+            "after {sent} datagrams"
+        );
     }
 
     #[test]

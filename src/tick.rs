@@ -42,7 +42,10 @@ impl Tick {
     /// The tick that comes `span` later; the last representable one (584 years) if that is too far.
     #[must_use]
     pub fn after(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
@@ -104,7 +107,10 @@ mod tests {
 
     #[test]
     fn time_that_runs_backwards_has_no_age() {
-        assert_eq!(Tick::from_nanos(5).since(Tick::from_nanos(9)), Duration::ZERO);
+        assert_eq!(
+            Tick::from_nanos(5).since(Tick::from_nanos(9)),
+            Duration::ZERO
+        );
     }
 
     #[test]

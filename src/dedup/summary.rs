@@ -102,7 +102,8 @@ fn write_element(out: &mut Vec<u8>, ended: &Ended, first: WallTime, last: WallTi
 }
 
 fn append(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    out.write_fmt(text).expect("writing to a Vec always succeeds");
+    out.write_fmt(text)
+        .expect("writing to a Vec always succeeds");
 }
 
 fn copy(out: &mut Vec<u8>, frame: &[u8], range: Range<usize>) {

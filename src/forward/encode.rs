@@ -75,7 +75,10 @@ impl Encoder {
         if self.framing == OutputFraming::Lf && chunk.is_plain() {
             return chunk.octets().len();
         }
-        chunk.entries().map(|(frame, _, _)| self.wire_octets(frame)).sum()
+        chunk
+            .entries()
+            .map(|(frame, _, _)| self.wire_octets(frame))
+            .sum()
     }
 
     /// How many of the entries left in `chunk` lie wholly within its first `wire_octets` octets.
@@ -111,7 +114,10 @@ impl Encoder {
 
 /// `frame` without trailing CR, LF and NUL.
 fn trimmed(frame: &[u8]) -> &[u8] {
-    let end = frame.iter().rposition(|octet| !is_terminator(*octet)).map_or(0, |last| last + 1);
+    let end = frame
+        .iter()
+        .rposition(|octet| !is_terminator(*octet))
+        .map_or(0, |last| last + 1);
     frame.get(..end).unwrap_or_default()
 }
 
@@ -128,20 +134,29 @@ mod tests {
         wire: &[u8],
         rewritten: u64,
     ) {
-        let encoder = Encoder { framing, line_breaks };
+        let encoder = Encoder {
+            framing,
+            line_breaks,
+        };
         let mut chunk = Chunk::default();
         for frame in frames {
             chunk.push(frame, Entry::Survivor(None));
         }
         let (encoded, count) = encoder.encode(&chunk);
-        assert_eq!(encoded.escape_ascii().to_string(), wire.escape_ascii().to_string());
+        assert_eq!(
+            encoded.escape_ascii().to_string(),
+            wire.escape_ascii().to_string()
+        );
         assert_eq!(count, rewritten);
         let octets: usize = frames.iter().map(|frame| encoder.wire_octets(frame)).sum();
         assert_eq!(octets, wire.len(), "the length is known without encoding");
         for cut in 0..=wire.len() {
             let whole = encoder.whole_entries(&chunk, cut);
-            let sum: usize =
-                frames.iter().take(whole).map(|frame| encoder.wire_octets(frame)).sum();
+            let sum: usize = frames
+                .iter()
+                .take(whole)
+                .map(|frame| encoder.wire_octets(frame))
+                .sum();
             assert!(sum <= cut);
             if let Some(next) = frames.get(whole) {
                 assert!(sum + encoder.wire_octets(next) > cut);
@@ -156,7 +171,10 @@ mod tests {
         check(Lf, Space, &[b"one", b"tw\ro", b""], b"one\ntw\ro\n\n", 0);
         let mut chunk = Chunk::default();
         chunk.push(b"one", Entry::Survivor(None));
-        let encoder = Encoder { framing: Lf, line_breaks: Space };
+        let encoder = Encoder {
+            framing: Lf,
+            line_breaks: Space,
+        };
         assert!(matches!(encoder.encode(&chunk), (Cow::Borrowed(_), 0)));
     }
 
@@ -172,6 +190,12 @@ mod tests {
     fn octet_counting_leaves_every_octet_alone() {
         use OutputFraming::OctetCounting;
         let frames: &[&[u8]] = &[b"a\nb\0c\r\n\0", b"", b"0123456789"];
-        check(OctetCounting, LineBreaks::Space, frames, b"8 a\nb\0c\r\n\x000 10 0123456789", 0);
+        check(
+            OctetCounting,
+            LineBreaks::Space,
+            frames,
+            b"8 a\nb\0c\r\n\x000 10 0123456789",
+            0,
+        );
     }
 }

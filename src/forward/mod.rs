@@ -33,11 +33,11 @@ use tokio::{select, sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+pub use self::{encode::Encoder, outbox::Outbox, upstream::UpstreamError};
 use self::{
     ring::ReplayRing,
     upstream::{BrokenOff, Connection, Sent},
 };
-pub use self::{encode::Encoder, outbox::Outbox, upstream::UpstreamError};
 use crate::{
     backoff::Backoff,
     chunk::Chunk,
@@ -64,7 +64,11 @@ impl Delivery {
         ledger: Arc<Ledger>,
         config: watch::Receiver<Arc<ForwardConfig>>,
     ) -> Self {
-        Self { outbox, ledger, config }
+        Self {
+            outbox,
+            ledger,
+            config,
+        }
     }
 
     /// The ledger in which dropped chunks are counted.
@@ -96,7 +100,11 @@ impl Delivery {
     }
 
     fn reason(&self) -> DropReason {
-        if self.outbox.is_closed() { DropReason::Shutdown } else { DropReason::QueueFull }
+        if self.outbox.is_closed() {
+            DropReason::Shutdown
+        } else {
+            DropReason::QueueFull
+        }
     }
 }
 
@@ -160,7 +168,7 @@ impl Forwarder {
         outbox: Arc<Outbox>,
         ledger: Arc<Ledger>,
         metrics: Arc<Metrics>,
-            mut changes: watch::Receiver<Arc<ForwardConfig>>,
+        mut changes: watch::Receiver<Arc<ForwardConfig>>,
         cut_off: CancellationToken,
     ) -> Self {
         let config = Arc::clone(&changes.borrow_and_update());
@@ -213,7 +221,10 @@ impl Forwarder {
     async fn connect(&mut self) -> Result<Next, ForwardEnded> {
         let now = Clock::now();
         let Some(index) = self.failover.due(now) else {
-            let wait = self.failover.next_due().map_or(Duration::MAX, |due| due.since(now));
+            let wait = self
+                .failover
+                .next_due()
+                .map_or(Duration::MAX, |due| due.since(now));
             return Ok(select! {
                 biased;
                 () = self.cut_off.cancelled() => Next::Done,
@@ -252,7 +263,9 @@ impl Forwarder {
             Some(due) if probe.is_none() => due.since(now).max(WAIT_MIN),
             _ => Duration::MAX,
         };
-        let Some(active) = &mut self.active else { return Ok(Next::Continue) };
+        let Some(active) = &mut self.active else {
+            return Ok(Next::Continue);
+        };
         let batch = select! {
             biased;
             () = self.cut_off.cancelled() => return Ok(Next::Done),
@@ -272,7 +285,9 @@ impl Forwarder {
             batch = next_batch(&mut self.pending, &self.outbox) => batch,
             () = sleep(wait) => return Ok(Next::Continue),
         };
-        let Some(batch) = batch else { return Ok(Next::Done) };
+        let Some(batch) = batch else {
+            return Ok(Next::Done);
+        };
         self.send(batch).await?;
         Ok(Next::Continue)
     }
@@ -290,7 +305,10 @@ impl Forwarder {
                 self.metrics.frames.rewritten.add(rewritten);
                 let parts: Vec<&[u8]> = wire.iter().map(AsRef::as_ref).collect();
                 let sent = stream.send(&parts, &self.cut_off).await;
-                let limit = stream.unread_octets_max().max(REPLAY_MIN).min(self.config.replay_max);
+                let limit = stream
+                    .unread_octets_max()
+                    .max(REPLAY_MIN)
+                    .min(self.config.replay_max);
                 active.ring.set_limit(limit);
                 sent
             }
@@ -318,7 +336,10 @@ impl Forwarder {
                 for mut chunk in batch.drain(..) {
                     let entries = chunk.len();
                     upstream.metrics.frames.add(entries as u64);
-                    upstream.metrics.octets.add(encoder.chunk_octets(&chunk) as u64);
+                    upstream
+                        .metrics
+                        .octets
+                        .add(encoder.chunk_octets(&chunk) as u64);
                     self.ledger.forwarded(&mut chunk, entries);
                     if matches!(active.connection, Connection::Stream(_)) {
                         active.ring.push(chunk, encoder);
@@ -334,8 +355,12 @@ impl Forwarder {
     async fn send_datagrams(&mut self, batch: Vec<Chunk>) -> Result<(), ForwardEnded> {
         let mut batch = VecDeque::from(batch);
         while let Some(chunk) = batch.front_mut() {
-            let Some(active) = &mut self.active else { break };
-            let Connection::Datagram(datagram) = &mut active.connection else { break };
+            let Some(active) = &mut self.active else {
+                break;
+            };
+            let Connection::Datagram(datagram) = &mut active.connection else {
+                break;
+            };
             let Some((frame, _, _)) = chunk.entries().next() else {
                 batch.pop_front();
                 continue;
@@ -390,7 +415,9 @@ impl Forwarder {
         taken: usize,
         error: UpstreamError,
     ) -> Result<(), ForwardEnded> {
-        let Some(mut active) = self.active.take() else { return Ok(()) };
+        let Some(mut active) = self.active.take() else {
+            return Ok(());
+        };
         let mut left = taken;
         for chunk in &mut batch {
             let whole = active.encoder.whole_entries(chunk, left);
@@ -399,12 +426,14 @@ impl Forwarder {
         }
         let uncertain = match &active.connection {
             Connection::Stream(stream) if error.is_orderly() => stream.unacknowledged_octets(),
-            Connection::Stream(stream) => {
-                stream.unacknowledged_octets().saturating_add(active.ring.limit())
-            }
+            Connection::Stream(stream) => stream
+                .unacknowledged_octets()
+                .saturating_add(active.ring.limit()),
             Connection::Datagram(_) | Connection::Blocking(_) => 0,
         };
-        let again = active.ring.take_back(batch, taken, uncertain, active.encoder);
+        let again = active
+            .ring
+            .take_back(batch, taken, uncertain, active.encoder);
         for chunk in again.into_iter().rev() {
             self.pending.push_front(chunk);
         }
@@ -448,7 +477,12 @@ impl Forwarder {
         };
         self.failover.connected(index);
         let ring = ReplayRing::new(REPLAY_MIN.min(self.config.replay_max));
-        self.active = Some(Active { index, connection, encoder, ring });
+        self.active = Some(Active {
+            index,
+            connection,
+            encoder,
+            ring,
+        });
     }
 
     /// An upstream before the one in charge answered: charge returns to it.
@@ -464,7 +498,9 @@ impl Forwarder {
 
     /// Ends the connection to the upstream in charge in order.
     async fn leave(&mut self) -> Result<(), ForwardEnded> {
-        let Some(active) = &mut self.active else { return Ok(()) };
+        let Some(active) = &mut self.active else {
+            return Ok(());
+        };
         if let Connection::Stream(stream) = &mut active.connection {
             let finished = select! {
                 biased;
@@ -491,7 +527,10 @@ impl Forwarder {
         let kept = self.active.as_ref().and_then(|active| {
             let config = &self.upstreams[active.index].config;
             let is_file = matches!(config.url, UpstreamUrl::File(_));
-            self.config.to.iter().position(|upstream| upstream == config && !is_file)
+            self.config
+                .to
+                .iter()
+                .position(|upstream| upstream == config && !is_file)
         });
         if kept.is_none()
             && let Err(error) = self.leave().await
@@ -510,7 +549,12 @@ impl Forwarder {
     }
 
     fn set_upstreams(&mut self) {
-        let Self { config, metrics, upstreams, .. } = self;
+        let Self {
+            config,
+            metrics,
+            upstreams,
+            ..
+        } = self;
         let was_lost: Vec<UpstreamConfig> = upstreams
             .drain(..)
             .filter_map(|upstream| upstream.lost.then_some(upstream.config))
@@ -544,13 +588,18 @@ impl Forwarder {
             }
         }
         if cut_off > 0 {
-            error!(frames = cut_off, "dropped what could not be forwarded before the deadline");
+            error!(
+                frames = cut_off,
+                "dropped what could not be forwarded before the deadline"
+            );
         }
     }
 
     /// True if no frame that has not been forwarded yet is in our hands.
     fn nothing_owed(&self) -> bool {
-        self.pending.iter().all(|chunk| chunk.entries().all(|(_, _, counted)| counted))
+        self.pending
+            .iter()
+            .all(|chunk| chunk.entries().all(|(_, _, counted)| counted))
     }
 
     /// A change of configuration, or that no further one can come.

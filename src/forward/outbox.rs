@@ -52,7 +52,12 @@ impl Outbox {
     pub fn new(bound: usize) -> Self {
         let bound = u32::try_from(bound).unwrap_or(u32::MAX);
         Self {
-            state: Mutex::new(State { chunks: VecDeque::new(), bound, held: 0, closed: false }),
+            state: Mutex::new(State {
+                chunks: VecDeque::new(),
+                bound,
+                held: 0,
+                closed: false,
+            }),
             room: Semaphore::new(bound as usize),
             filled: Notify::new(),
         }
@@ -197,11 +202,16 @@ impl Outbox {
 
     /// A chunk larger than the whole queue is charged as much as the queue holds: it goes in alone.
     fn need(&self, chunk: &Chunk) -> u32 {
-        u32::try_from(chunk.footprint()).unwrap_or(u32::MAX).min(self.lock().bound)
+        u32::try_from(chunk.footprint())
+            .unwrap_or(u32::MAX)
+            .min(self.lock().bound)
     }
 
     fn take_room(&self, need: u32) -> bool {
-        self.room.try_acquire_many(need).map(tokio::sync::SemaphorePermit::forget).is_ok()
+        self.room
+            .try_acquire_many(need)
+            .map(tokio::sync::SemaphorePermit::forget)
+            .is_ok()
     }
 
     fn admit(&self, chunk: Chunk, charged: u32) {
@@ -224,7 +234,9 @@ impl Outbox {
         } else {
             // A chunk keeps its memory until its last entry leaves, so the rest moves to a new one.
             let rest = chunk.split_front(usize::MAX);
-            let kept = u32::try_from(rest.footprint()).unwrap_or(u32::MAX).min(charged);
+            let kept = u32::try_from(rest.footprint())
+                .unwrap_or(u32::MAX)
+                .min(charged);
             state.chunks.push_front((rest, kept));
             (oldest, charged - kept)
         };
@@ -242,7 +254,9 @@ impl Outbox {
             if !taken.is_empty() && sum > octets {
                 break;
             }
-            let Some((chunk, charged)) = state.chunks.pop_front() else { break };
+            let Some((chunk, charged)) = state.chunks.pop_front() else {
+                break;
+            };
             freed = freed.saturating_add(charged);
             taken.push(chunk);
         }
@@ -269,7 +283,10 @@ mod tests {
     fn chunk(frames: std::ops::Range<u32>) -> Chunk {
         let mut chunk = Chunk::default();
         for number in frames {
-            chunk.push(format!("frame {number:04}").as_bytes(), Entry::Survivor(None));
+            chunk.push(
+                format!("frame {number:04}").as_bytes(),
+                Entry::Survivor(None),
+            );
         }
         chunk
     }
@@ -287,7 +304,12 @@ mod tests {
     #[tokio::test]
     async fn drop_newest_keeps_what_was_there_and_fills_the_last_room() {
         let outbox = Outbox::new(5 * ONE);
-        assert!(outbox.push(chunk(0..3), WhenFull::DropNewest).await.is_empty());
+        assert!(
+            outbox
+                .push(chunk(0..3), WhenFull::DropNewest)
+                .await
+                .is_empty()
+        );
         let dropped = outbox.push(chunk(3..9), WhenFull::DropNewest).await;
         let kept = outbox.try_pop(usize::MAX);
         assert_eq!(numbers(&kept), [0, 1, 2, 3, 4]);
@@ -300,7 +322,11 @@ mod tests {
         let outbox = Outbox::new(1000 * ONE);
         let mut dropped = Vec::new();
         for start in (0..5000).step_by(100) {
-            dropped.extend(outbox.push(chunk(start..start + 100), WhenFull::DropOldest).await);
+            dropped.extend(
+                outbox
+                    .push(chunk(start..start + 100), WhenFull::DropOldest)
+                    .await,
+            );
             assert!(outbox.octets() <= 1000 * ONE as u64);
         }
         let dropped = numbers(&dropped);

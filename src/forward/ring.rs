@@ -36,7 +36,11 @@ impl ReplayRing {
     /// An empty ring that keeps `limit` octets.
     #[must_use]
     pub(super) const fn new(limit: usize) -> Self {
-        Self { chunks: VecDeque::new(), octets: 0, limit }
+        Self {
+            chunks: VecDeque::new(),
+            octets: 0,
+            limit,
+        }
     }
 
     /// Octets that the ring keeps.
@@ -104,7 +108,10 @@ mod tests {
         config::{LineBreaks, OutputFraming},
     };
 
-    const LF: Encoder = Encoder { framing: OutputFraming::Lf, line_breaks: LineBreaks::Space };
+    const LF: Encoder = Encoder {
+        framing: OutputFraming::Lf,
+        line_breaks: LineBreaks::Space,
+    };
 
     fn chunk(frames: &[&str]) -> Chunk {
         let mut chunk = Chunk::default();
@@ -129,7 +136,11 @@ mod tests {
         ring.push(chunk(&["aaa", "bbb"]), LF);
         ring.push(chunk(&["ccc", "ddd"]), LF);
         let again = ring.take_back(vec![chunk(&["eee", "fff"])], taken, uncertain, LF);
-        assert_eq!(frames(&again), expected, "taken {taken}, uncertain {uncertain}");
+        assert_eq!(
+            frames(&again),
+            expected,
+            "taken {taken}, uncertain {uncertain}"
+        );
     }
 
     #[test]

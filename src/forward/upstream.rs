@@ -16,10 +16,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, IoSlice},
     net::SocketAddr,
-    os::{
-        fd::AsFd as _,
-        unix::fs::OpenOptionsExt as _,
-    },
+    os::{fd::AsFd as _, unix::fs::OpenOptionsExt as _},
     path::Path,
     time::Duration,
 };
@@ -111,9 +108,12 @@ impl Connection {
         upstream: &UpstreamConfig,
         forward: &ForwardConfig,
     ) -> Result<Self, UpstreamError> {
-        timeout(forward.connect_timeout, Self::open_now(&upstream.url, forward))
-            .await
-            .unwrap_or(Err(UpstreamError::ConnectTimeout(forward.connect_timeout)))
+        timeout(
+            forward.connect_timeout,
+            Self::open_now(&upstream.url, forward),
+        )
+        .await
+        .unwrap_or(Err(UpstreamError::ConnectTimeout(forward.connect_timeout)))
     }
 
     async fn open_now(url: &UpstreamUrl, forward: &ForwardConfig) -> Result<Self, UpstreamError> {
@@ -121,23 +121,37 @@ impl Connection {
             UpstreamUrl::Tcp { host, port } => {
                 let socket = Socket::Tcp(connect_tcp(host, *port, forward.send_timeout).await?);
                 socket.set_keepalive().map_err(UpstreamError::Open)?;
-                Self::Stream(Stream { socket, stall: forward.send_timeout })
+                Self::Stream(Stream {
+                    socket,
+                    stall: forward.send_timeout,
+                })
             }
             UpstreamUrl::UnixStream(path) => {
-                let stream = UnixStream::connect(path).await.map_err(UpstreamError::Open)?;
-                Self::Stream(Stream { socket: Socket::Unix(stream), stall: forward.send_timeout })
+                let stream = UnixStream::connect(path)
+                    .await
+                    .map_err(UpstreamError::Open)?;
+                Self::Stream(Stream {
+                    socket: Socket::Unix(stream),
+                    stall: forward.send_timeout,
+                })
             }
             UpstreamUrl::Udp { host, port } => {
                 let socket = connect_udp(host, *port).await?;
                 let socket = DatagramSocket::Udp(socket);
-                Self::Datagram(Datagram { socket, stall: forward.send_timeout })
+                Self::Datagram(Datagram {
+                    socket,
+                    stall: forward.send_timeout,
+                })
             }
             UpstreamUrl::UnixDgram(path) => {
                 let socket = UnixDatagram::unbound()
                     .and_then(|socket| socket.connect(path).map(|()| socket))
                     .map_err(UpstreamError::Open)?;
                 let socket = DatagramSocket::Unix(socket);
-                Self::Datagram(Datagram { socket, stall: forward.send_timeout })
+                Self::Datagram(Datagram {
+                    socket,
+                    stall: forward.send_timeout,
+                })
             }
             UpstreamUrl::File(path) => {
                 let path = path.clone();
@@ -146,9 +160,13 @@ impl Connection {
                     .map_err(io::Error::other)
                     .and_then(|file| file)
                     .map_err(UpstreamError::Open)?;
-                Self::Blocking(Blocking { sink: Some(Sink::File(file)) })
+                Self::Blocking(Blocking {
+                    sink: Some(Sink::File(file)),
+                })
             }
-            UpstreamUrl::Stdout => Self::Blocking(Blocking { sink: Some(Sink::Stdout) }),
+            UpstreamUrl::Stdout => Self::Blocking(Blocking {
+                sink: Some(Sink::Stdout),
+            }),
         })
     }
 
@@ -198,7 +216,10 @@ impl Stream {
                 return Err(BrokenOff { taken, error });
             }
             let window = left.len().min(IOV_MAX);
-            match self.socket.try_write_vectored(left.get(..window).unwrap_or_default()) {
+            match self
+                .socket
+                .try_write_vectored(left.get(..window).unwrap_or_default())
+            {
                 Ok(octets) => {
                     taken += octets;
                     IoSlice::advance_slices(&mut left, octets);
@@ -215,7 +236,12 @@ impl Stream {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(BrokenOff { taken, error: UpstreamError::Broken(error) }),
+                Err(error) => {
+                    return Err(BrokenOff {
+                        taken,
+                        error: UpstreamError::Broken(error),
+                    });
+                }
             }
         }
         Ok(())
@@ -248,7 +274,9 @@ impl Stream {
     ///
     /// Why the peer may not have everything.
     pub(super) async fn finish(&mut self, limit: Duration) -> Result<(), UpstreamError> {
-        let Socket::Tcp(tcp) = &self.socket else { return Ok(()) };
+        let Socket::Tcp(tcp) = &self.socket else {
+            return Ok(());
+        };
         SockRef::from(tcp)
             .shutdown(std::net::Shutdown::Write)
             .map_err(UpstreamError::Broken)?;
@@ -267,7 +295,9 @@ impl Stream {
                 }
             }
         };
-        timeout(limit, acknowledged).await.unwrap_or(Err(UpstreamError::Stalled(limit)))
+        timeout(limit, acknowledged)
+            .await
+            .unwrap_or(Err(UpstreamError::Stalled(limit)))
     }
 
     async fn lost(&mut self) -> UpstreamError {
@@ -343,7 +373,9 @@ impl Datagram {
                 },
             }
         }
-        Err(UpstreamError::Broken(earlier.unwrap_or_else(|| io::ErrorKind::Other.into())))
+        Err(UpstreamError::Broken(
+            earlier.unwrap_or_else(|| io::ErrorKind::Other.into()),
+        ))
     }
 }
 
@@ -386,7 +418,10 @@ impl Blocking {
         whole: impl FnOnce(usize) -> usize,
     ) -> Result<(), BrokenOff> {
         let Some(sink) = self.sink.take() else {
-            return Err(BrokenOff { taken: 0, error: UpstreamError::OutputClosed });
+            return Err(BrokenOff {
+                taken: 0,
+                error: UpstreamError::OutputClosed,
+            });
         };
         let written = spawn_blocking(move || {
             let (taken, result) = sink.write(&wire);
@@ -409,7 +444,11 @@ impl Blocking {
                     UpstreamError::Broken(error)
                 };
                 let whole = whole(taken);
-                let taken = if sink.cut_back(taken - whole) { whole } else { taken };
+                let taken = if sink.cut_back(taken - whole) {
+                    whole
+                } else {
+                    taken
+                };
                 Err(BrokenOff { taken, error })
             }
         };
@@ -420,7 +459,10 @@ impl Blocking {
 
 impl Sink {
     /// Writes all of `wire`, or tells how much was written before the error.
-    #[expect(clippy::disallowed_methods, reason = "the short write is what is counted here")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the short write is what is counted here"
+    )]
     fn write(&self, wire: &[u8]) -> (usize, io::Result<()>) {
         use std::io::Write as _;
         let mut taken = 0;
@@ -428,7 +470,10 @@ impl Sink {
             // Standard output's own buffer would hide how much was really taken.
             let written = match self {
                 Self::Stdout => nix::unistd::write(io::stdout(), rest).map_err(io::Error::from),
-                Self::File(file) => { let mut file = file; file.write(rest) }
+                Self::File(file) => {
+                    let mut file = file;
+                    file.write(rest)
+                }
             };
             match written {
                 Ok(0) => return (taken, Err(io::ErrorKind::WriteZero.into())),
@@ -443,10 +488,15 @@ impl Sink {
     /// Takes the last `octets` off a regular file; false if that cannot be done.
     fn cut_back(&self, octets: usize) -> bool {
         let Self::File(file) = self else { return false };
-        let Ok(metadata) = file.metadata() else { return false };
+        let Ok(metadata) = file.metadata() else {
+            return false;
+        };
         metadata.is_file()
             && u64::try_from(octets).is_ok_and(|octets| {
-                metadata.len().checked_sub(octets).is_some_and(|len| file.set_len(len).is_ok())
+                metadata
+                    .len()
+                    .checked_sub(octets)
+                    .is_some_and(|len| file.set_len(len).is_ok())
             })
     }
 }
@@ -465,11 +515,17 @@ fn open_file(path: &Path) -> io::Result<File> {
 async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, UpstreamError> {
     let addresses: Vec<SocketAddr> = lookup_host((host, port))
         .await
-        .map_err(|source| UpstreamError::Resolve { host: host.to_owned(), source })?
+        .map_err(|source| UpstreamError::Resolve {
+            host: host.to_owned(),
+            source,
+        })?
         .collect();
     if addresses.is_empty() {
         let source = io::Error::from(io::ErrorKind::NotFound);
-        return Err(UpstreamError::Resolve { host: host.to_owned(), source });
+        return Err(UpstreamError::Resolve {
+            host: host.to_owned(),
+            source,
+        });
     }
     Ok(addresses)
 }
@@ -490,13 +546,17 @@ async fn connect_tcp(
                 let socket = SockRef::from(&stream);
                 // Batches are written whole; waiting to fill a segment would only delay the last one.
                 socket.set_tcp_nodelay(true).map_err(UpstreamError::Open)?;
-                socket.set_tcp_user_timeout(Some(user_timeout)).map_err(UpstreamError::Open)?;
+                socket
+                    .set_tcp_user_timeout(Some(user_timeout))
+                    .map_err(UpstreamError::Open)?;
                 return Ok(stream);
             }
             Err(error) => last = Some(error),
         }
     }
-    Err(UpstreamError::Open(last.unwrap_or_else(|| io::ErrorKind::NotFound.into())))
+    Err(UpstreamError::Open(
+        last.unwrap_or_else(|| io::ErrorKind::NotFound.into()),
+    ))
 }
 
 async fn connect_udp(host: &str, port: u16) -> Result<UdpSocket, UpstreamError> {
@@ -509,14 +569,19 @@ async fn connect_udp(host: &str, port: u16) -> Result<UdpSocket, UpstreamError> 
         };
         let socket = match UdpSocket::bind(any).await {
             Ok(socket) => socket,
-            Err(error) => { last = Some(error); continue }
+            Err(error) => {
+                last = Some(error);
+                continue;
+            }
         };
         match socket.connect(address).await {
             Ok(()) => return Ok(socket),
             Err(error) => last = Some(error),
         }
     }
-    Err(UpstreamError::Open(last.unwrap_or_else(|| io::ErrorKind::NotFound.into())))
+    Err(UpstreamError::Open(
+        last.unwrap_or_else(|| io::ErrorKind::NotFound.into()),
+    ))
 }
 
 /// Slices that one `writev` takes (IOV_MAX on Linux).

@@ -130,7 +130,11 @@ impl<'k> Identifier<'k> {
     /// An identifier under `key`.
     #[must_use]
     pub const fn new(key: &'k Key, kind: IdentityKind) -> Self {
-        Self { key, kind, octets: Vec::new() }
+        Self {
+            key,
+            kind,
+            octets: Vec::new(),
+        }
     }
 
     /// The identity of `message` as `sender` sent it. Valid until the next call.
@@ -138,14 +142,18 @@ impl<'k> Identifier<'k> {
         self.octets.clear();
         self.write(message, sender);
         match self.kind {
-            IdentityKind::Exact => {
-                Identity { hash: self.key.hash(&self.octets), octets: &self.octets }
-            }
+            IdentityKind::Exact => Identity {
+                hash: self.key.hash(&self.octets),
+                octets: &self.octets,
+            },
             IdentityKind::Compact => {
                 let digest = self.key.prf.hash(&self.octets);
                 self.octets.clear();
                 self.octets.extend_from_slice(&digest.as_bytes());
-                Identity { hash: digest.as_u64().0, octets: &self.octets }
+                Identity {
+                    hash: digest.as_u64().0,
+                    octets: &self.octets,
+                }
             }
         }
     }
@@ -157,10 +165,12 @@ impl<'k> Identifier<'k> {
             return;
         }
         if message.format == Format::Unparsed {
-            self.octets.extend_from_slice(&[KIND_UNPARSED, message.pri.map_or(NO_PRI, Pri::prival)]);
+            self.octets
+                .extend_from_slice(&[KIND_UNPARSED, message.pri.map_or(NO_PRI, Pri::prival)]);
             self.write_sender(sender);
         } else {
-            self.octets.extend_from_slice(&[KIND_PARSED, message.pri_or_default().prival()]);
+            self.octets
+                .extend_from_slice(&[KIND_PARSED, message.pri_or_default().prival()]);
             match message.hostname() {
                 Some(hostname) => self.write_field(hostname),
                 None => self.write_sender(sender),
@@ -238,7 +248,10 @@ mod tests {
     fn identity(kind: IdentityKind, frame: &[u8], sender: Sender) -> Vec<u8> {
         let key = Key::from_seed(1);
         let mut identifier = Identifier::new(&key, kind);
-        identifier.identify(&Message::parse(frame), sender).octets.to_vec()
+        identifier
+            .identify(&Message::parse(frame), sender)
+            .octets
+            .to_vec()
     }
 
     #[track_caller]
@@ -270,8 +283,14 @@ mod tests {
                 b"<13>1 - h a 1 - [timeQuality tzKnown=\"1\"] text",
                 b"<13>1 - h a 1 - [meta sequenceId=\"7\"][origin ip=\"192.0.2.1\"] text",
             ),
-            (b"<13>1 - h a 1 - [timeQuality tzKnown=\"1\"] text", b"<13>1 - h a 1 - - text"),
-            (b"<13>1 - h a 1 - - \xEF\xBB\xBFtext", b"<13>1 - h a 1 - - text"),
+            (
+                b"<13>1 - h a 1 - [timeQuality tzKnown=\"1\"] text",
+                b"<13>1 - h a 1 - - text",
+            ),
+            (
+                b"<13>1 - h a 1 - - \xEF\xBB\xBFtext",
+                b"<13>1 - h a 1 - - text",
+            ),
             (
                 b"<189>237: *Mar  1 18:46:11: %SYS-5-CONFIG_I: Configured",
                 b"<189>238: .Mar  1 18:46:12: %SYS-5-CONFIG_I: Configured",
@@ -287,16 +306,43 @@ mod tests {
     #[test]
     fn what_says_something_else_counts() {
         let cases: &[(&[u8], &[u8])] = &[
-            (b"<13>Mar  1 10:00:00 h app: text", b"<12>Mar  1 10:00:00 h app: text"),
-            (b"<13>Mar  1 10:00:00 h app: text", b"<21>Mar  1 10:00:00 h app: text"),
-            (b"<13>Mar  1 10:00:00 h app: text", b"<13>Mar  1 10:00:00 i app: text"),
-            (b"<13>Mar  1 10:00:00 h app: text", b"<13>Mar  1 10:00:00 h apq: text"),
-            (b"<13>Mar  1 10:00:00 h app: text", b"<13>Mar  1 10:00:00 h app: texT"),
-            (b"<13>Mar  1 10:00:00 h app: text", b"<13>Mar  1 10:00:00 h app: tex\xFF"),
-            (b"<13>Mar  1 10:00:00 h app: te\0xt", b"<13>Mar  1 10:00:00 h app: te\0\0xt"),
+            (
+                b"<13>Mar  1 10:00:00 h app: text",
+                b"<12>Mar  1 10:00:00 h app: text",
+            ),
+            (
+                b"<13>Mar  1 10:00:00 h app: text",
+                b"<21>Mar  1 10:00:00 h app: text",
+            ),
+            (
+                b"<13>Mar  1 10:00:00 h app: text",
+                b"<13>Mar  1 10:00:00 i app: text",
+            ),
+            (
+                b"<13>Mar  1 10:00:00 h app: text",
+                b"<13>Mar  1 10:00:00 h apq: text",
+            ),
+            (
+                b"<13>Mar  1 10:00:00 h app: text",
+                b"<13>Mar  1 10:00:00 h app: texT",
+            ),
+            (
+                b"<13>Mar  1 10:00:00 h app: text",
+                b"<13>Mar  1 10:00:00 h app: tex\xFF",
+            ),
+            (
+                b"<13>Mar  1 10:00:00 h app: te\0xt",
+                b"<13>Mar  1 10:00:00 h app: te\0\0xt",
+            ),
             (b"<13>1 - h a 1 - - text", b"<13>1 - h a 1 x - text"),
-            (b"<13>1 - h a 1 - [x@1 a=\"1\"] text", b"<13>1 - h a 1 - [x@1 a=\"2\"] text"),
-            (b"<13>1 - h a 1 - [meta a=\"1\"] text", b"<13>1 - h a 1 - [metb a=\"1\"] text"),
+            (
+                b"<13>1 - h a 1 - [x@1 a=\"1\"] text",
+                b"<13>1 - h a 1 - [x@1 a=\"2\"] text",
+            ),
+            (
+                b"<13>1 - h a 1 - [meta a=\"1\"] text",
+                b"<13>1 - h a 1 - [metb a=\"1\"] text",
+            ),
             (b"<13>1 - ab c - - - text", b"<13>1 - a bc - - - text"),
             (b"<999>text", b"<998>text"),
             (b"<13>1 broken", b"<14>1 broken"),
@@ -309,10 +355,22 @@ mod tests {
     #[test]
     fn the_sender_stands_in_for_a_missing_hostname_only() {
         check((b"<13>app: text", A), (b"<13>app: text", B), false);
-        check((b"<13>app: text", A), (b"<13>app: text", Sender::Local), false);
-        check((b"<13>1 - - a 1 - - text", A), (b"<13>1 - - a 1 - - text", B), false);
+        check(
+            (b"<13>app: text", A),
+            (b"<13>app: text", Sender::Local),
+            false,
+        );
+        check(
+            (b"<13>1 - - a 1 - - text", A),
+            (b"<13>1 - - a 1 - - text", B),
+            false,
+        );
         check((b"<999>text", A), (b"<999>text", B), false);
-        check((b"<13>1 - h a 1 - - text", A), (b"<13>1 - h a 1 - - text", B), true);
+        check(
+            (b"<13>1 - h a 1 - - text", A),
+            (b"<13>1 - h a 1 - - text", B),
+            true,
+        );
     }
 
     #[test]
@@ -336,10 +394,7 @@ mod tests {
         let hash = |key: Key, kind| Identifier::new(&key, kind).identify(&message, A).hash;
         for kind in [IdentityKind::Exact, IdentityKind::Compact] {
             assert_ne!(hash(Key::random(), kind), hash(Key::random(), kind));
-            assert_eq!(
-                hash(Key::from_seed(1), kind),
-                hash(Key::from_seed(1), kind)
-            );
+            assert_eq!(hash(Key::from_seed(1), kind), hash(Key::from_seed(1), kind));
         }
     }
 }

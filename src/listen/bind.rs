@@ -101,7 +101,9 @@ impl Bound {
                     "; ports below 1024 need CAP_NET_BIND_SERVICE or a socket passed in by systemd"
                 }
                 io::ErrorKind::AddrInUse => "; another process has this address",
-                io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address",
+                io::ErrorKind::AddrNotAvailable => {
+                    "; no interface of this machine has this address"
+                }
                 _ => "",
             };
             BindError::Bind {
@@ -141,9 +143,9 @@ impl Bound {
             address.map_or_else(|_| String::from("unknown"), |address| address.to_string())
         };
         match self {
-            Self::Udp(sockets) => {
-                sockets.first().map_or_else(String::new, |socket| inet(socket.local_addr()))
-            }
+            Self::Udp(sockets) => sockets
+                .first()
+                .map_or_else(String::new, |socket| inet(socket.local_addr())),
             Self::Tcp(listener) => inet(listener.local_addr()),
             Self::UnixDgram(_, path) | Self::UnixStream(_, path) => path.path.display().to_string(),
         }
@@ -177,7 +179,10 @@ impl Bound {
             Self::Tcp(_) | Self::UnixStream(..) => true,
         };
         if !granted {
-            tracing::warn!(octets, "the kernel refused the receive buffer; its default stays");
+            tracing::warn!(
+                octets,
+                "the kernel refused the receive buffer; its default stays"
+            );
         }
     }
 }
@@ -194,18 +199,28 @@ impl OwnedPath {
     fn new(path: &Path) -> io::Result<Self> {
         let metadata = fs::symlink_metadata(path)?;
         let identity = Some((metadata.st_dev(), metadata.st_ino()));
-        Ok(Self { path: path.to_owned(), identity })
+        Ok(Self {
+            path: path.to_owned(),
+            identity,
+        })
     }
 
     fn passed(path: &Path) -> Self {
-        Self { path: path.to_owned(), identity: None }
+        Self {
+            path: path.to_owned(),
+            identity: None,
+        }
     }
 }
 
 impl Drop for OwnedPath {
     fn drop(&mut self) {
-        let Some(identity) = self.identity else { return };
-        let Ok(metadata) = fs::symlink_metadata(&self.path) else { return };
+        let Some(identity) = self.identity else {
+            return;
+        };
+        let Ok(metadata) = fs::symlink_metadata(&self.path) else {
+            return;
+        };
         if (metadata.st_dev(), metadata.st_ino()) == identity
             && let Err(error) = fs::remove_file(&self.path)
         {
@@ -233,7 +248,10 @@ impl PassedSockets {
         let mut names = names.split(':');
         let mut sockets = Vec::with_capacity(fds.len());
         for index in 0..fds.len() {
-            let name = names.next().filter(|name| !name.is_empty()).unwrap_or("passed");
+            let name = names
+                .next()
+                .filter(|name| !name.is_empty())
+                .unwrap_or("passed");
             let (url, bound) = take_passed(&mut fds, index)?;
             sockets.push((name.to_owned(), url, bound));
         }
@@ -242,7 +260,10 @@ impl PassedSockets {
 
     /// The socket with the address of `url`, if one was passed.
     fn take(&mut self, url: &ListenUrl) -> Option<Bound> {
-        let index = self.sockets.iter().position(|(_, passed, _)| passed == url)?;
+        let index = self
+            .sockets
+            .iter()
+            .position(|(_, passed, _)| passed == url)?;
         Some(self.sockets.swap_remove(index).2)
     }
 
@@ -290,14 +311,22 @@ fn take_passed(fds: &mut ListenFd, index: usize) -> io::Result<(ListenUrl, Bound
     }
     if let Ok(Some(socket)) = fds.take_unix_datagram(index) {
         socket.set_nonblocking(true)?;
-        let path = socket.local_addr()?.as_pathname().ok_or_else(unfit)?.to_owned();
+        let path = socket
+            .local_addr()?
+            .as_pathname()
+            .ok_or_else(unfit)?
+            .to_owned();
         let owned = OwnedPath::passed(&path);
         let bound = Bound::UnixDgram(UnixDatagram::from_std(socket)?, owned);
         return Ok((ListenUrl::UnixDgram(path), bound));
     }
     if let Ok(Some(listener)) = fds.take_unix_listener(index) {
         listener.set_nonblocking(true)?;
-        let path = listener.local_addr()?.as_pathname().ok_or_else(unfit)?.to_owned();
+        let path = listener
+            .local_addr()?
+            .as_pathname()
+            .ok_or_else(unfit)?
+            .to_owned();
         let owned = OwnedPath::passed(&path);
         let bound = Bound::UnixStream(UnixListener::from_std(listener)?, owned);
         return Ok((ListenUrl::UnixStream(path), bound));
@@ -309,7 +338,11 @@ fn take_passed(fds: &mut ListenFd, index: usize) -> io::Result<(ListenUrl, Bound
 fn bind_udp(mut address: SocketAddr, workers: usize) -> io::Result<Vec<UdpSocket>> {
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers.max(1) {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::DGRAM,
+            Some(Protocol::UDP),
+        )?;
         only_its_family(&socket, address)?;
         if sockets.is_empty() && address.port() != 0 {
             // SO_REUSEPORT alone would let a second relay of the same user share the address
@@ -327,13 +360,21 @@ fn bind_udp(mut address: SocketAddr, workers: usize) -> io::Result<Vec<UdpSocket
 }
 
 fn refuse_shared(address: SocketAddr) -> io::Result<()> {
-    let alone = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    let alone = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
     only_its_family(&alone, address)?;
     alone.bind(&address.into())
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     only_its_family(&socket, address)?;
     // Connections of an earlier run in TIME-WAIT do not keep us from starting.
     socket.set_reuse_address(true)?;
@@ -366,7 +407,11 @@ fn bind_unix(path: &Path, kind: Type, mode: u32) -> io::Result<Socket> {
 /// Makes way at `path`: removes a socket that nobody listens on, refuses anything else.
 fn clear_path(name: &str, path: &Path, kind: Type) -> Result<(), BindError> {
     let occupied = |found| {
-        Err(BindError::Occupied { name: name.to_owned(), path: path.to_owned(), found })
+        Err(BindError::Occupied {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            found,
+        })
     };
     let file_type = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata.file_type(),
@@ -386,7 +431,10 @@ fn clear_path(name: &str, path: &Path, kind: Type) -> Result<(), BindError> {
         .and_then(|socket| socket.connect(&SockAddr::unix(path)?))
         .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
     if !dead {
-        return Err(BindError::InUse { name: name.to_owned(), path: path.to_owned() });
+        return Err(BindError::InUse {
+            name: name.to_owned(),
+            path: path.to_owned(),
+        });
     }
     fs::remove_file(path).map_err(|source| BindError::Bind {
         name: name.to_owned(),

@@ -95,7 +95,13 @@ impl Reader {
     fn new(mut local: Local) -> Self {
         let config = Arc::clone(&local.config.borrow_and_update());
         let slot_octets = config.max_message_size.max(DATAGRAM_OCTETS_MAX + 1);
-        Self { local, config, slots: vec![0; slot_octets * BATCH], slot_octets, drops: 0 }
+        Self {
+            local,
+            config,
+            slots: vec![0; slot_octets * BATCH],
+            slot_octets,
+            drops: 0,
+        }
     }
 
     /// One call to the kernel: what it had is judged; its survivors are to be delivered.
@@ -124,16 +130,26 @@ impl Reader {
         headers: &mut MultiHeaders<A>,
         sender: impl Fn(A) -> Sender,
     ) -> io::Result<Chunk> {
-        let Self { local, config, slots, slot_octets, .. } = self;
-        let mut slices: Vec<[IoSliceMut<'_>; 1]> =
-            slots.chunks_exact_mut(*slot_octets).map(|slot| [IoSliceMut::new(slot)]).collect();
+        let Self {
+            local,
+            config,
+            slots,
+            slot_octets,
+            ..
+        } = self;
+        let mut slices: Vec<[IoSliceMut<'_>; 1]> = slots
+            .chunks_exact_mut(*slot_octets)
+            .map(|slot| [IoSliceMut::new(slot)])
+            .collect();
         let fd = socket.as_fd().as_raw_fd();
         let received = recvmmsg(fd, headers, &mut slices, MsgFlags::MSG_DONTWAIT, None)?;
         let metrics = &local.context.metrics;
         let mut batch = local.context.pipeline.batch(&local.metrics);
         for datagram in received {
             let octets = datagram.iovs().next().unwrap_or_default();
-            let Some(sender) = datagram.address.map(&sender) else { continue };
+            let Some(sender) = datagram.address.map(&sender) else {
+                continue;
+            };
             if octets.is_empty() {
                 local.metrics.empty.inc();
                 continue;
@@ -152,7 +168,10 @@ impl Reader {
 
     fn count_drops(&mut self, socket: &Socket) {
         if let Ok(drops) = socket_drops(socket.as_fd()) {
-            self.local.metrics.kernel_dropped.add(u64::from(drops.wrapping_sub(self.drops)));
+            self.local
+                .metrics
+                .kernel_dropped
+                .add(u64::from(drops.wrapping_sub(self.drops)));
             self.drops = drops;
         }
     }

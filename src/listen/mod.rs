@@ -87,9 +87,17 @@ pub fn serve(
     fatal: CancellationToken,
 ) {
     let tasks = context.tasks.clone();
-    let local = Local { context, config, metrics, stop };
+    let local = Local {
+        context,
+        config,
+        metrics,
+        stop,
+    };
     let watched = |serving: Pin<Box<dyn Future<Output = ()> + Send>>| {
-        let dead = DeadListener { stop: local.stop.clone(), fatal: fatal.clone() };
+        let dead = DeadListener {
+            stop: local.stop.clone(),
+            fatal: fatal.clone(),
+        };
         tasks.spawn(async move {
             serving.await;
             drop(dead);
@@ -110,7 +118,10 @@ pub fn serve(
             }));
         }
         Bound::Tcp(listener) => {
-            watched(Box::pin(stream::serve(stream::Listener::Tcp(listener), local.clone())));
+            watched(Box::pin(stream::serve(
+                stream::Listener::Tcp(listener),
+                local.clone(),
+            )));
         }
         Bound::UnixStream(listener, path) => {
             let local = local.clone();

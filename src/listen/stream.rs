@@ -85,10 +85,13 @@ pub(super) async fn serve(listener: Listener, local: Local) {
             Ok((socket, sender)) => admit(socket, sender, descriptor, &connections, &local),
             Err(error) => {
                 local.metrics.accept_errors.inc();
-                local.context.peer_log.note(PeerReason::Connection, Clock::now(), |before| {
-                    tracing::warn!(listener = local.metrics.name(), %error, before,
+                local
+                    .context
+                    .peer_log
+                    .note(PeerReason::Connection, Clock::now(), |before| {
+                        tracing::warn!(listener = local.metrics.name(), %error, before,
                         "cannot accept a connection");
-                });
+                    });
                 if is_exhaustion(&error) {
                     select! {
                         () = local.stop.cancelled() => return,
@@ -126,10 +129,13 @@ fn admit(
         Ok(place) => place,
         Err(reason) => {
             local.context.metrics.connections_rejected[reason].inc();
-            local.context.peer_log.note(PeerReason::Reject(reason), Clock::now(), |before| {
-                tracing::warn!(listener = local.metrics.name(), peer = %sender,
+            local
+                .context
+                .peer_log
+                .note(PeerReason::Reject(reason), Clock::now(), |before| {
+                    tracing::warn!(listener = local.metrics.name(), peer = %sender,
                     reason = reason.label(), before, "connection rejected");
-            });
+                });
             return;
         }
     };
@@ -140,7 +146,9 @@ fn admit(
         if let Err(error) = socket.set_keepalive() {
             tracing::debug!(%error, "no keepalive");
         }
-        Connection::new(socket, sender, config, &local).serve().await;
+        Connection::new(socket, sender, config, &local)
+            .serve()
+            .await;
         drop((place, descriptor));
     });
 }
@@ -188,14 +196,22 @@ impl Connections {
         }
         counts.all += 1;
         metrics.connections.add(1);
-        Ok(Place { connections: self.clone(), source, metrics: Arc::clone(metrics) })
+        Ok(Place {
+            connections: self.clone(),
+            source,
+            metrics: Arc::clone(metrics),
+        })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.metrics.connections.sub(1);
-        let mut counts = self.connections.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self
+            .connections
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         counts.all -= 1;
         if let Some(source) = self.source
             && let Some(count) = counts.by_source.get_mut(&source)
@@ -237,7 +253,15 @@ enum Over {
 impl<'l> Connection<'l> {
     fn new(socket: Socket, sender: Sender, config: Arc<ListenerConfig>, local: &'l Local) -> Self {
         let framer = Framer::new(config.framing, config.max_message_size);
-        Self { socket, sender, config, local, framer, pending: Vec::new(), is_plain: false }
+        Self {
+            socket,
+            sender,
+            config,
+            local,
+            framer,
+            pending: Vec::new(),
+            is_plain: false,
+        }
     }
 
     async fn serve(mut self) {
@@ -418,7 +442,10 @@ impl<'l> Connection<'l> {
 
 /// Nothing to read now; try again later.
 fn is_transient(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }
 
 /// `future`, as long as `patience` lasts.

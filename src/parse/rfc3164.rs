@@ -298,7 +298,10 @@ pub(super) enum Class {
 
 #[inline]
 pub(super) fn class(octet: u8) -> Class {
-    CLASSES.get(usize::from(octet)).copied().unwrap_or(Class::Never)
+    CLASSES
+        .get(usize::from(octet))
+        .copied()
+        .unwrap_or(Class::Never)
 }
 
 /// [`Class`] by octet, since every octet of every header is asked for.
@@ -306,7 +309,11 @@ const CLASSES: [Class; 256] = {
     let mut classes = [Class::Name; 256];
     let mut octet = 0;
     while octet < classes.len() {
-        #[expect(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "bounded by the loop, at compile time")]
+        #[expect(
+            clippy::indexing_slicing,
+            clippy::cast_possible_truncation,
+            reason = "bounded by the loop, at compile time"
+        )]
         {
             classes[octet] = match octet as u8 {
                 b' ' | b':' | b'[' => Class::End,
