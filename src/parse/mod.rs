@@ -1,18 +1,43 @@
 //! Parsing: one frame in, a [`Message`] of named slices out (RFC 5424, RFC 3164 as it is really
 //! sent, Cisco).
 //!
+//! ```text
+//! [BOM] [blanks] <PRI> ─┬─ "1 " ──────▶ rfc5424 ── malformed ──▶ unparsed, PRI kept
+//!                       ├─ otherwise ─▶ rfc3164 ─┬─ header leads to %FAC-SEV-MNEMONIC: ──▶ cisco
+//!                       │                        └─ anything else: it has a text at least
+//!   no "<": PRI absent ─┘
+//!   "<" but no PRI ───────────────────▶ unparsed
+//! ```
+//!
 //! # Guarantees
 //!
 //! - Every input gives a `Message`. What fits no format is [`Format::Unparsed`], with its PRI if that
 //!   is valid. Parsing never decides whether a message is delivered.
 //! - Linear time, no allocation, no octet outside the frame is read.
-//! - Slices are exactly what was received; nothing is decoded or repaired.
+//! - Slices are exactly what was received; nothing is decoded or repaired. They do not overlap, and
+//!   MSG is the last of them.
+//! - A hostname is never guessed: a message that names no host clearly has none, so that its sender
+//!   stands in and messages of two machines are not taken for one.
 //!
 //! # Left out
 //!
 //! The value of a timestamp; the meaning of structured data beyond its elements' borders.
 
+#![warn(clippy::indexing_slicing)]
+
+mod cisco;
+mod pri;
+mod rfc3164;
+mod rfc5424;
+mod structured_data;
+mod timestamp;
+
 use std::ops::Range;
+
+use self::pri::Prefix;
+pub use self::pri::Pri;
+use self::structured_data::Elements;
+pub use self::structured_data::SdElement;
 
 /// The format that a frame was found to be in.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -23,41 +48,8 @@ pub enum Format {
     Rfc3164,
     /// Cisco's `[seq:] [host:] [*.]stamp: %FAC-SEV-MNEMONIC: text`.
     Cisco,
-    /// None of them.
+    /// None of them: a `<` that begins no valid PRI, or RFC 5424 that is broken.
     Unparsed,
-}
-
-/// PRIVAL: facility times eight plus severity, 0 to 191 (RFC 5424 6.2.1).
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Pri(u8);
-
-impl Pri {
-    /// What a message without PRI counts as: user.notice (RFC 3164 4.3.3).
-    pub const ABSENT: Self = Self(13);
-
-    /// `prival` if it is within 0..=191.
-    #[must_use]
-    pub const fn new(prival: u8) -> Option<Self> {
-        if prival <= 191 { Some(Self(prival)) } else { None }
-    }
-
-    /// The PRIVAL.
-    #[must_use]
-    pub const fn prival(self) -> u8 {
-        self.0
-    }
-
-    /// 0 (kern) to 23 (local7).
-    #[must_use]
-    pub const fn facility(self) -> u8 {
-        self.0 >> 3
-    }
-
-    /// 0 (emergency) to 7 (debug).
-    #[must_use]
-    pub const fn severity(self) -> u8 {
-        self.0 & 7
-    }
 }
 
 /// A frame and where its parts stand in it.
@@ -76,24 +68,244 @@ pub struct Message<'a> {
     spans: Spans,
 }
 
-/// Ranges into the frame; an empty one is an absent part.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+/// Where the parts stand; an empty span is an absent part.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 struct Spans {
-    after_pri: u32,
-    timestamp: Range<u32>,
-    hostname: Range<u32>,
-    app_name: Range<u32>,
-    procid: Range<u32>,
-    msgid: Range<u32>,
-    structured_data: Range<u32>,
-    msg: Range<u32>,
+    timestamp: Span,
+    hostname: Span,
+    app_name: Span,
+    procid: Span,
+    msgid: Span,
+    /// Of RFC 5424 also `-`; empty in its place if the sender left it out.
+    structured_data: Span,
+    msg: Span,
 }
-// Accessors:
-//   pub fn parse(frame: &'a [u8]) -> Message<'a>
-//   pub fn frame(&self) -> &'a [u8]
-//   pub fn timestamp/hostname/app_name/procid/msgid(&self) -> Option<&'a [u8]>
-//   pub fn structured_data(&self) -> Option<&'a [u8]>   // whole STRUCTURED-DATA, None if "-" or absent
-//   pub fn sd_elements(&self) -> impl Iterator<Item = SdElement<'a>>  // each: sd_id, octets "[...]"
-//   pub fn msg(&self) -> &'a [u8]      // without BOM, without trailing [\r\n\0]*; for Cisco from '%'; for Unparsed all after PRI
-//   pub fn msg_range/timestamp_range/structured_data_range(&self) -> Range<usize>  // where it stands, for the summary; 
-//        for RFC 5424 the structured_data range is that of "-" if NIL, and empty-at-its-place if SD was omitted
+
+/// A range of octets of a frame.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl<'a> Message<'a> {
+    /// Finds the parts of `frame`: one message as it stood between its framing, trailing line ends
+    /// and all. (Of a frame beyond 4 GiB, which no limit admits, the first 4 GiB count.)
+    #[must_use]
+    pub fn parse(frame: &'a [u8]) -> Self {
+        let text = trimmed(frame.get(..FRAME_OCTETS_MAX).unwrap_or(frame));
+        let at = behind_blanks(text, behind_bom(text, 0));
+        let mut signature = false;
+        let (pri, format, spans) = match pri::prefix(text.get(at..).unwrap_or_default()) {
+            Prefix::Invalid => (None, Format::Unparsed, Spans::of_msg(text, 0)),
+            Prefix::Absent => {
+                let (format, spans) = rfc3164::parse(text, 0);
+                (None, format, spans)
+            }
+            Prefix::Valid { pri, octets } => {
+                let at = at + octets;
+                let (format, spans) = match text.get(at..) {
+                    Some([b'1', b' ', ..]) => match rfc5424::parse(text, at + 2) {
+                        Some(parsed) => {
+                            signature = parsed.signature;
+                            (Format::Rfc5424, parsed.spans)
+                        }
+                        None => (Format::Unparsed, Spans::of_msg(text, at)),
+                    },
+                    _ => rfc3164::parse(text, at),
+                };
+                (Some(pri), format, spans)
+            }
+        };
+        let never_suppress = signature || is_repeat_count(spans.msg.of(text));
+        Self {
+            frame,
+            format,
+            pri,
+            never_suppress,
+            spans,
+        }
+    }
+
+    /// All octets received.
+    #[must_use]
+    pub const fn frame(&self) -> &'a [u8] {
+        self.frame
+    }
+
+    /// PRI, or what a message without one counts as.
+    #[must_use]
+    pub fn pri_or_default(&self) -> Pri {
+        self.pri.unwrap_or(Pri::ABSENT)
+    }
+
+    /// TIMESTAMP as it was sent, in whatever form.
+    #[must_use]
+    pub fn timestamp(&self) -> Option<&'a [u8]> {
+        self.part(self.spans.timestamp)
+    }
+
+    /// HOSTNAME; of Cisco messages the origin.
+    #[must_use]
+    pub fn hostname(&self) -> Option<&'a [u8]> {
+        self.part(self.spans.hostname)
+    }
+
+    /// APP-NAME; of RFC 3164 the tag, if a `:` or `[` follows it (a first word without either stays
+    /// in MSG); of Cisco messages the process, which few of them name.
+    #[must_use]
+    pub fn app_name(&self) -> Option<&'a [u8]> {
+        self.part(self.spans.app_name)
+    }
+
+    /// PROCID; of RFC 3164 what stands in brackets behind the tag.
+    #[must_use]
+    pub fn procid(&self) -> Option<&'a [u8]> {
+        self.part(self.spans.procid)
+    }
+
+    /// MSGID; of IOS XR the node that spoke (`RP/0/RSP0/CPU0`), so that two line cards of one router
+    /// are told apart.
+    #[must_use]
+    pub fn msgid(&self) -> Option<&'a [u8]> {
+        self.part(self.spans.msgid)
+    }
+
+    /// The whole of STRUCTURED-DATA, if it holds any element.
+    #[must_use]
+    pub fn structured_data(&self) -> Option<&'a [u8]> {
+        self.part(self.spans.structured_data)
+            .filter(|octets| *octets != b"-")
+    }
+
+    /// The elements of STRUCTURED-DATA in their order.
+    pub fn sd_elements(&self) -> impl Iterator<Item = SdElement<'a>> + use<'a> {
+        Elements::of(self.structured_data().unwrap_or_default())
+    }
+
+    /// MSG without a BOM at its start and without `[\r\n\0]*` at its end. Of Cisco messages it begins
+    /// with `%`; if unparsed it is everything behind PRI, or the whole frame.
+    #[must_use]
+    pub fn msg(&self) -> &'a [u8] {
+        self.spans.msg.of(self.frame)
+    }
+
+    /// Where [`Message::msg`] stands in the frame. What is behind it is the frame's trailing
+    /// terminators.
+    #[must_use]
+    pub fn msg_range(&self) -> Range<usize> {
+        self.spans.msg.range()
+    }
+
+    /// Where [`Message::timestamp`] stands in the frame.
+    #[must_use]
+    pub fn timestamp_range(&self) -> Option<Range<usize>> {
+        Some(self.spans.timestamp.range()).filter(|range| !range.is_empty())
+    }
+
+    /// Where STRUCTURED-DATA stands in an RFC 5424 frame: its elements, or `-`; or, if the sender left
+    /// it out, empty and directly behind MSGID, where `SP STRUCTURED-DATA` can be put in. Of other
+    /// formats it is empty and means nothing.
+    #[must_use]
+    pub fn structured_data_range(&self) -> Range<usize> {
+        self.spans.structured_data.range()
+    }
+
+    fn part(&self, span: Span) -> Option<&'a [u8]> {
+        Some(span.of(self.frame)).filter(|octets| !octets.is_empty())
+    }
+}
+
+impl Spans {
+    /// Nothing but a text from `at` to the end.
+    fn of_msg(text: &[u8], at: usize) -> Self {
+        Self {
+            msg: Span::new(at, text.len()),
+            ..Self::default()
+        }
+    }
+}
+
+impl Span {
+    /// From `start` to before `end`, both within [`FRAME_OCTETS_MAX`].
+    #[inline]
+    fn new(start: usize, end: usize) -> Self {
+        let [start, end] = [start, end].map(|at| u32::try_from(at).unwrap_or(u32::MAX));
+        Self { start, end }
+    }
+
+    /// The same for a part that is absent if it is the NILVALUE.
+    #[inline]
+    fn unless_nil(text: &[u8], start: usize, end: usize) -> Self {
+        if text.get(start..end) == Some(b"-") {
+            Self::default()
+        } else {
+            Self::new(start, end)
+        }
+    }
+
+    #[inline]
+    fn range(self) -> Range<usize> {
+        let [start, end] =
+            [self.start, self.end].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
+        start..end
+    }
+
+    #[inline]
+    fn of(self, frame: &[u8]) -> &[u8] {
+        frame.get(self.range()).unwrap_or_default()
+    }
+
+    const fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+}
+
+/// `frame` without trailing LF, CR and NUL, which some senders put into the frame, too.
+#[inline]
+fn trimmed(mut frame: &[u8]) -> &[u8] {
+    while let [head @ .., b'\r' | b'\n' | 0] = frame {
+        frame = head;
+    }
+    frame
+}
+
+#[inline]
+fn behind_bom(text: &[u8], at: usize) -> usize {
+    match text.get(at..) {
+        Some([0xef, 0xbb, 0xbf, ..]) => at + 3,
+        _ => at,
+    }
+}
+
+#[inline]
+fn behind_blanks(text: &[u8], at: usize) -> usize {
+    let rest = text.get(at..).unwrap_or_default();
+    at + rest.iter().take_while(|octet| **octet == b' ').count()
+}
+
+/// Whether `msg` is a sender's own count of repeats. Two equal counts are two facts.
+fn is_repeat_count(msg: &[u8]) -> bool {
+    let msg = msg.get(behind_blanks(msg, 0)..).unwrap_or_default();
+    let (count_on, behind_count): (_, &[u8]) = match msg.first() {
+        Some(b'l') => (msg.strip_prefix(b"last message repeated "), b" times"),
+        Some(b'm') => (msg.strip_prefix(b"message repeated "), b" times: ["),
+        _ => return false,
+    };
+    count_on.is_some_and(|count_on| {
+        let digits = count_on
+            .iter()
+            .take_while(|octet| octet.is_ascii_digit())
+            .count();
+        digits > 0
+            && count_on
+                .get(digits..)
+                .is_some_and(|rest| rest.starts_with(behind_count))
+    })
+}
+
+/// A [`Span`] reaches no further.
+const FRAME_OCTETS_MAX: usize = u32::MAX as usize;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+//! Cisco: a header of optional parts that leads to `%FACILITY[-SUB]-SEV-MNEMONIC: text`.
+//!
+//! ```text
+//! [":"] [seq ": " [seq2 ": "]] [origin ": "] [node ":"] ["*"|"."] STAMP [zone] ":" [proc["["pid"]"] ":"] %...
+//! ```
+//!
+//! IOS, IOS-XE, NX-OS, IOS XR (the node and the process), ASA, FTD and PIX (`asa1 : %ASA-...`, also
+//! without a stamp), WLC (`*task: `). Any of them may stand behind a stamp and host that a relay put
+//! in front.
+//!
+//! # Guarantees
+//!
+//! - Only a header that leads to `%` and a mnemonic is Cisco's; anything else is `None`, whatever it
+//!   began like.
+//! - Sequence numbers, clock marks and zones are in no part, and MSG begins with the `%`.
+//! - Each part is walked once and at most so many of them are: linear time.
+
+use super::rfc3164::{Class, class, is_ipv6};
+use super::{Span, Spans, behind_blanks, timestamp};
+
+/// Finds the parts from `at` on, which is behind PRI.
+pub(super) fn parse(text: &[u8], mut at: usize) -> Option<Spans> {
+    let mut header = Header {
+        text,
+        spans: Spans::default(),
+        sequence_numbers: 0,
+        clock_mark: false,
+    };
+    for _ in 0..PARTS_MAX {
+        at = behind_blanks(text, at);
+        let rest = text.get(at..)?;
+        at += match rest.first()? {
+            b'%' => return header.finish(at, rest),
+            // EMBLEM and NX-OS begin with it; it ends the stamp and the ASA's device-id.
+            b':' => 1,
+            b'*' | b'.' if !header.clock_mark => {
+                header.clock_mark = true;
+                1
+            }
+            _ => header.part(at, rest)?,
+        };
+    }
+    None
+}
+
+/// What was read of a header.
+struct Header<'a> {
+    text: &'a [u8],
+    spans: Spans,
+    sequence_numbers: u32,
+    clock_mark: bool,
+}
+
+impl Header<'_> {
+    /// Takes the part at `at`, where `rest` is; how many octets it has.
+    fn part(&mut self, at: usize, rest: &[u8]) -> Option<usize> {
+        if let Some(octets) = timestamp::legacy(rest).or_else(|| timestamp::uptime(rest)) {
+            // The first is the one that collectors read.
+            if self.spans.timestamp.is_empty() {
+                self.spans.timestamp = Span::new(at, at + octets);
+            }
+            return Some(octets + zone(rest.get(octets..)?));
+        }
+        if let Some(octets) = sequence_number(rest) {
+            self.sequence_numbers += 1;
+            return (self.sequence_numbers <= SEQUENCE_NUMBERS_MAX).then_some(octets);
+        }
+        let end = rest.iter().position(|&octet| octet == b' ')?;
+        let word = rest.get(..end)?;
+        match word {
+            [name @ .., b':'] => self.named(at, name)?,
+            _ => {
+                if let Some(colon) = word.iter().position(|&octet| octet == b':')
+                    && !is_ipv6(word)
+                {
+                    // IOS XR: the node, a colon, and the stamp without a space.
+                    self.node(at, word.get(..colon)?)?;
+                    return Some(colon + 1);
+                }
+                // A bare word is a host where one is expected.
+                let expected = self.sequence_numbers > 0
+                    || !self.spans.timestamp.is_empty()
+                    || matches!(rest.get(end..), Some([b' ', b':', ..]));
+                if !expected {
+                    return None;
+                }
+                self.host(at, word)?;
+            }
+        }
+        Some(end)
+    }
+
+    /// A name with a colon behind it: a process, a task, a node or the origin.
+    fn named(&mut self, at: usize, name: &[u8]) -> Option<()> {
+        let stamped = !self.spans.timestamp.is_empty();
+        if let [head @ .., b']'] = name {
+            let bracket = head.iter().position(|&octet| octet == b'[')?;
+            self.process(at, name.get(..bracket)?)?;
+            self.spans.procid = Span::unless_nil(self.text, at + bracket + 1, at + head.len());
+            return Some(());
+        }
+        if self.clock_mark && !stamped {
+            return self.process(at, name);
+        }
+        if is_node(name) {
+            return self.node(at, name);
+        }
+        if stamped && (!self.spans.hostname.is_empty() || !self.spans.msgid.is_empty()) {
+            return self.process(at, name);
+        }
+        self.host(at, name)
+    }
+
+    fn host(&mut self, at: usize, name: &[u8]) -> Option<()> {
+        let free = self.spans.hostname.is_empty();
+        (free && (is_name(name) || is_ipv6(name))).then_some(())?;
+        self.spans.hostname = Span::unless_nil(self.text, at, at + name.len());
+        Some(())
+    }
+
+    fn process(&mut self, at: usize, name: &[u8]) -> Option<()> {
+        (self.spans.app_name.is_empty() && is_name(name)).then_some(())?;
+        self.spans.app_name = Span::new(at, at + name.len());
+        Some(())
+    }
+
+    fn node(&mut self, at: usize, name: &[u8]) -> Option<()> {
+        (self.spans.msgid.is_empty() && is_node(name)).then_some(())?;
+        self.spans.msgid = Span::new(at, at + name.len());
+        Some(())
+    }
+
+    /// The header led to `%`, which stands at `at`.
+    fn finish(mut self, at: usize, rest: &[u8]) -> Option<Spans> {
+        // `name: %...` alone: any program may have written that, and a hostname is never guessed.
+        let colon_alone = !self.spans.hostname.is_empty()
+            && self.spans.timestamp.is_empty()
+            && self.sequence_numbers == 0
+            && self.text.get(self.spans.hostname.range().end) == Some(&b':');
+        if colon_alone || !is_mnemonic(rest) {
+            return None;
+        }
+        self.spans.msg = Span::new(at, self.text.len());
+        Some(self.spans)
+    }
+}
+
+/// Octets of digits and the colon that ends them before SP or the end.
+fn sequence_number(rest: &[u8]) -> Option<usize> {
+    let digits = rest
+        .iter()
+        .take_while(|octet| octet.is_ascii_digit())
+        .count();
+    let ends = matches!(rest.get(digits..)?, [b':'] | [b':', b' ', ..]);
+    (digits > 0 && ends).then_some(digits + 1)
+}
+
+/// Octets of ` UTC` before a colon; 0 if there is no such word. It is no hostname: it would keep the
+/// sender from standing in for one.
+fn zone(behind_stamp: &[u8]) -> usize {
+    let Some(word) = behind_stamp.strip_prefix(b" ") else {
+        return 0;
+    };
+    let letters = word
+        .iter()
+        .take_while(|octet| octet.is_ascii_uppercase())
+        .count();
+    if (ZONE_LETTERS_MIN..=ZONE_LETTERS_MAX).contains(&letters) && word.get(letters) == Some(&b':')
+    {
+        letters + 1
+    } else {
+        0
+    }
+}
+
+/// Whether `octets` begin with `%FACILITY[-SUB]-SEV-MNEMONIC:`, where IOS XR puts a space before the
+/// colon.
+fn is_mnemonic(octets: &[u8]) -> bool {
+    let code = octets.strip_prefix(b"%").unwrap_or_default();
+    let end = code
+        .iter()
+        .position(|&o| !(o.is_ascii_alphanumeric() || matches!(o, b'_' | b'-')));
+    let Some((code, behind)) = end.and_then(|end| code.split_at_checked(end)) else {
+        return false;
+    };
+    let mut segments = code.split(|octet| *octet == b'-');
+    segments.next().is_some_and(|facility| !facility.is_empty())
+        && segments.any(|severity| matches!(severity, [b'0'..=b'7']))
+        && segments.next().is_some_and(|mnemonic| !mnemonic.is_empty())
+        && behind.get(behind_blanks(behind, 0)) == Some(&b':')
+}
+
+fn is_name(word: &[u8]) -> bool {
+    !word.is_empty() && word.iter().all(|&octet| class(octet) == Class::Name)
+}
+
+/// Whether `word` is a place in a chassis: `RP/0/RSP0/CPU0`, `0/RP0/ADMIN0`.
+fn is_node(word: &[u8]) -> bool {
+    is_name(word) && word.contains(&b'/')
+}
+
+/// The parts of the longest header, with its colons that stand alone.
+const PARTS_MAX: usize = 16;
+
+/// `service sequence-numbers` adds a second to the one of the logging process.
+const SEQUENCE_NUMBERS_MAX: u32 = 2;
+
+/// `UTC`, `CET`, `AEST`, `ACWST`; shorter words are more likely names.
+const ZONE_LETTERS_MIN: usize = 3;
+const ZONE_LETTERS_MAX: usize = 5;

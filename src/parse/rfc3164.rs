@@ -1,0 +1,300 @@
+//! RFC 3164 and what is really sent: a timestamp in some form or none, a hostname or none, a tag or
+//! none, and always a text.
+//!
+//! ```text
+//! [blanks] [STAMP (SP | ":")] [HOSTNAME SP] [TAG["[" PROCID "]"][":"][SP]] MSG
+//! ```
+//!
+//! # Guarantees
+//!
+//! - Every text fits. What is not clearly a hostname or a tag belongs to MSG.
+//! - A first word that neither `:` nor `[` follows is no tag: it stays in MSG.
+//! - The common header, `Mmm dd hh:mm:ss host tag[pid]: `, is walked once and by its octets only.
+//!
+//! # Left out
+//!
+//! Cisco's header, which begins alike: `cisco` is asked where one may be.
+
+use std::net::Ipv6Addr;
+use std::ops::Range;
+
+use memchr::memchr2;
+
+use super::{Format, Span, Spans, behind_blanks, behind_bom, cisco, is_repeat_count, timestamp};
+
+/// Finds the parts from `at` on, which is behind PRI.
+pub(super) fn parse(text: &[u8], at: usize) -> (Format, Spans) {
+    let start = behind_bom(text, at);
+    let stamp_at = behind_blanks(text, start);
+    let rest = text.get(stamp_at..).unwrap_or_default();
+    match timestamp::legacy(rest) {
+        Some(octets) => {
+            let end = stamp_at + octets;
+            let mut spans = Spans {
+                timestamp: Span::new(stamp_at, end),
+                ..Spans::default()
+            };
+            let cisco_likely = match text.get(end) {
+                // Who puts a colon behind the stamp puts no hostname there.
+                Some(b':') => {
+                    let at = end + 1;
+                    let at = at + usize::from(text.get(at) == Some(&b' '));
+                    tag_and_msg(text, at, &mut spans);
+                    true
+                }
+                _ => host_tag_and_msg(text, behind_blanks(text, end), &mut spans),
+            };
+            if cisco_likely && let Some(spans) = cisco::parse(text, start) {
+                return (Format::Cisco, spans);
+            }
+            (Format::Rfc3164, spans)
+        }
+        None => {
+            if let Some(spans) = cisco::parse(text, start) {
+                return (Format::Cisco, spans);
+            }
+            let mut spans = Spans::of_msg(text, start);
+            if let Some(tag) = tag(text, start).filter(|tag| tag.is_unmistakable(text)) {
+                tag.put_into(text, &mut spans);
+            }
+            (Format::Rfc3164, spans)
+        }
+    }
+}
+
+/// Finds what stands behind the stamp. True if it may be Cisco's header as well.
+#[inline]
+fn host_tag_and_msg(text: &[u8], at: usize, spans: &mut Spans) -> bool {
+    let rest = text.get(at..).unwrap_or_default();
+    // These words are neither host nor tag.
+    if is_repeat_count(rest) {
+        spans.msg = Span::new(at, text.len());
+        return false;
+    }
+    if let Some(origin_on) = rest.strip_prefix(b"Message forwarded from ") {
+        let origin_at = text.len() - origin_on.len();
+        if let Some(octets) = forwarded_from(origin_on) {
+            spans.hostname = Span::unless_nil(text, origin_at, origin_at + octets);
+            return tag_and_msg(text, origin_at + octets + 2, spans);
+        }
+    }
+    let octets = match hostname(rest) {
+        0 => 0,
+        octets => {
+            spans.hostname = Span::unless_nil(text, at, at + octets);
+            octets + usize::from(octets < rest.len())
+        }
+    };
+    let at = at + octets;
+    tag_and_msg(text, at, spans)
+}
+
+/// Finds what stands behind the hostname. True if it may be Cisco's header as well.
+#[inline]
+fn tag_and_msg(text: &[u8], at: usize, spans: &mut Spans) -> bool {
+    let tag_at = behind_blanks(text, at);
+    let first = text.get(tag_at).copied().unwrap_or_default();
+    match tag(text, tag_at) {
+        Some(tag) => {
+            tag.put_into(text, spans);
+            matches!(first, b'0'..=b'9' | b'*' | b'.' | b'%')
+                || tag.end_octet == EndOctet::ColonAlone
+                || text.get(tag.msg) == Some(&b'%')
+        }
+        None => {
+            spans.msg = Span::new(behind_bom(text, at), text.len());
+            true
+        }
+    }
+}
+
+/// Octets of the hostname in AIX's `Message forwarded from HOSTNAME: `.
+#[cold]
+fn forwarded_from(origin_on: &[u8]) -> Option<usize> {
+    let end = origin_on.iter().position(|&octet| octet == b' ')?;
+    let word = origin_on.get(..end)?;
+    word.strip_suffix(b":")
+        .map(<[u8]>::len)
+        .filter(|octets| *octets > 0)
+}
+
+/// Octets of the first word behind a stamp if that is a hostname: neither a tag nor part of a text.
+#[inline]
+fn hostname(rest: &[u8]) -> usize {
+    let end = rest
+        .iter()
+        .position(|&octet| class(octet) != Class::Name)
+        .unwrap_or(rest.len());
+    match rest.get(end) {
+        None | Some(b' ') => end,
+        Some(b':' | b'[') => address(rest),
+        Some(_) => 0,
+    }
+}
+
+/// The same for a word with a `:` or `[` in it, which only addresses have.
+#[cold]
+fn address(rest: &[u8]) -> usize {
+    let end = rest
+        .iter()
+        .position(|&octet| octet == b' ')
+        .unwrap_or(rest.len());
+    let word = rest.get(..end).unwrap_or_default();
+    if is_ipv6(word) || is_bracketed_address(word) {
+        end
+    } else {
+        0
+    }
+}
+
+/// TAG and PROCID.
+struct Tag {
+    name: Range<usize>,
+    procid: Range<usize>,
+    end_octet: EndOctet,
+    /// Where the text begins.
+    msg: usize,
+}
+
+/// What ended the tag.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum EndOctet {
+    /// A colon, and then a space or the end.
+    Colon,
+    /// A colon, and then more without a space.
+    ColonAlone,
+    /// Brackets without a colon behind them.
+    Bracket,
+}
+
+impl Tag {
+    #[inline]
+    fn put_into(&self, text: &[u8], spans: &mut Spans) {
+        spans.app_name = Span::unless_nil(text, self.name.start, self.name.end);
+        spans.procid = Span::unless_nil(text, self.procid.start, self.procid.end);
+        spans.msg = Span::new(behind_bom(text, self.msg), text.len());
+    }
+
+    /// Whether this is a tag although no stamp says that a header stands here: `tag: ` or `tag[pid]:`.
+    fn is_unmistakable(&self, text: &[u8]) -> bool {
+        match self.end_octet {
+            EndOctet::Colon => true,
+            EndOctet::ColonAlone => text.get(self.name.end) == Some(&b'['),
+            EndOctet::Bracket => false,
+        }
+    }
+}
+
+/// The tag at `at`: a name that `:` or `[` follows.
+#[inline]
+fn tag(text: &[u8], at: usize) -> Option<Tag> {
+    let rest = text.get(at..)?;
+    let end = rest.iter().position(|&octet| class(octet) != Class::Name)?;
+    if end == 0 {
+        return None;
+    }
+    match rest.get(end..)? {
+        [b':', behind @ ..] => {
+            // `CTX:rpd[123]: ` of Junos: a colon inside of the name.
+            if !matches!(behind, [] | [b' ', ..])
+                && let Some(name_end) = name_before_procid(text, at + end)
+                && let Some(tag) = with_procid(text, at..name_end)
+                && tag.end_octet == EndOctet::Colon
+            {
+                return Some(tag);
+            }
+            Some(behind_name(text, at..at + end, 0..0, at + end))
+        }
+        [b'[', ..] => {
+            let name = at..at + end;
+            // Brackets that hold a space or do not close are no PROCID.
+            let bare = Tag {
+                name: name.clone(),
+                procid: 0..0,
+                end_octet: EndOctet::Bracket,
+                msg: name.end,
+            };
+            Some(with_procid(text, name).unwrap_or(bare))
+        }
+        _ => None,
+    }
+}
+
+/// The tag `name` if `[PROCID]` follows it.
+#[inline]
+fn with_procid(text: &[u8], name: Range<usize>) -> Option<Tag> {
+    let procid_at = name.end + 1;
+    let inner = text.get(procid_at..)?;
+    let octets = memchr2(b']', b' ', inner)?;
+    if inner.get(octets) != Some(&b']') {
+        return None;
+    }
+    let procid = procid_at..procid_at + octets;
+    let behind = procid.end + 1;
+    Some(behind_name(text, name, procid, behind))
+}
+
+/// The tag whose end stands at `at`: a colon and one space are separators, each if it is there.
+#[inline]
+fn behind_name(text: &[u8], name: Range<usize>, procid: Range<usize>, at: usize) -> Tag {
+    let (end_octet, msg) = match text.get(at..).unwrap_or_default() {
+        [b':', b' ', ..] => (EndOctet::Colon, at + 2),
+        [b':'] => (EndOctet::Colon, at + 1),
+        [b':', ..] => (EndOctet::ColonAlone, at + 1),
+        [b' ', ..] => (EndOctet::Bracket, at + 1),
+        _ => (EndOctet::Bracket, at),
+    };
+    Tag {
+        name,
+        procid,
+        end_octet,
+        msg,
+    }
+}
+
+/// Where the `[` of the word at `at` stands, if a name leads there.
+#[cold]
+fn name_before_procid(text: &[u8], at: usize) -> Option<usize> {
+    let rest = text.get(at..)?;
+    let end = rest
+        .iter()
+        .position(|&o| class(o) != Class::Name && o != b':')?;
+    (rest.get(end) == Some(&b'[')).then_some(at + end)
+}
+
+/// Whether `word` is an IPv6 address, with or without a zone.
+pub(super) fn is_ipv6(word: &[u8]) -> bool {
+    let address = word
+        .split(|octet| *octet == b'%')
+        .next()
+        .unwrap_or_default();
+    // The longest is `ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255`.
+    address.len() <= 45
+        && std::str::from_utf8(address).is_ok_and(|address| address.parse::<Ipv6Addr>().is_ok())
+}
+
+/// Whether `word` is an address in brackets (ArubaOS, and IPv6 as in a URL).
+fn is_bracketed_address(word: &[u8]) -> bool {
+    matches!(word, [b'[', address @ .., b']'] if !address.is_empty()
+        && address.iter().all(|octet| octet.is_ascii_hexdigit() || matches!(octet, b'.' | b':')))
+}
+
+/// What an octet is to a name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Class {
+    /// Part of it.
+    Name,
+    /// SP, `:` or `[`: it ends here.
+    End,
+    /// No name has this: the word belongs to JSON, to `key=value`, or to a text.
+    Never,
+}
+
+#[inline]
+pub(super) const fn class(octet: u8) -> Class {
+    match octet {
+        b' ' | b':' | b'[' => Class::End,
+        0..=0x1f | 0x7f | b'"' | b'=' | b'{' | b'}' => Class::Never,
+        _ => Class::Name,
+    }
+}

@@ -1,0 +1,89 @@
+//! RFC 5424: the header, STRUCTURED-DATA and MSG behind `<PRI>1 `.
+//!
+//! ```text
+//! TIMESTAMP SP HOSTNAME SP APP-NAME SP PROCID SP MSGID [SP STRUCTURED-DATA] [SP MSG]
+//! ```
+//!
+//! # Guarantees
+//!
+//! - All or nothing: a header, timestamp or element that is malformed gives `None`.
+//! - More is taken than RFC 5424 6 allows where the meaning is plain: any octets but SP in a field of
+//!   any length, more than one SP before TIMESTAMP, STRUCTURED-DATA left out (Heroku).
+
+use memchr::memchr;
+
+use super::structured_data::Elements;
+use super::{Span, Spans, behind_blanks, behind_bom, timestamp};
+
+/// What stands behind `<PRI>1 `.
+pub(super) struct Parsed {
+    pub(super) spans: Spans,
+    /// It protects other messages (RFC 5848).
+    pub(super) signature: bool,
+}
+
+/// Finds the parts from `at` on, which is behind `<PRI>1 `.
+pub(super) fn parse(text: &[u8], at: usize) -> Option<Parsed> {
+    let mut spans = Spans::default();
+
+    let at = behind_blanks(text, at);
+    let at = match text.get(at..)? {
+        [b'-', b' ', ..] => at + 1,
+        stamped => {
+            let end = at + timestamp::rfc5424(stamped)?;
+            spans.timestamp = Span::new(at, end);
+            end
+        }
+    };
+    let (hostname, at) = field(text, behind_space(text, at)?)?;
+    let (app_name, at) = field(text, behind_space(text, at)?)?;
+    let (procid, at) = field(text, behind_space(text, at)?)?;
+    let (msgid, at) = field(text, behind_space(text, at)?)?;
+    spans.hostname = hostname;
+    spans.app_name = app_name;
+    spans.procid = procid;
+    spans.msgid = msgid;
+
+    spans.structured_data = Span::new(at, at);
+    spans.msg = Span::new(at, at);
+    let mut signature = false;
+    if let Some(at) = behind_space(text, at) {
+        let end = match text.get(at..)? {
+            [b'-'] | [b'-', b' ', ..] => at + 1,
+            elements_on @ [b'[', ..] => {
+                let mut elements = Elements::of(elements_on);
+                for element in elements.by_ref() {
+                    signature |= element.is_signature();
+                }
+                let end = text.len() - elements.rest().len();
+                (end > at).then_some(end)?
+            }
+            _ => at,
+        };
+        let msg = match text.get(end..)? {
+            _ if end == at => at,
+            [] => end,
+            [b' ', ..] => end + 1,
+            _ => return None,
+        };
+        if end > at {
+            spans.structured_data = Span::new(at, end);
+        }
+        // RFC 5424 6.4: the BOM says how MSG is encoded and is not part of it.
+        spans.msg = Span::new(behind_bom(text, msg), text.len());
+    }
+    Some(Parsed { spans, signature })
+}
+
+/// The field at `at`, up to SP or the end, and where that is.
+#[inline]
+fn field(text: &[u8], at: usize) -> Option<(Span, usize)> {
+    let rest = text.get(at..)?;
+    let end = at + memchr(b' ', rest).unwrap_or(rest.len());
+    (end > at).then(|| (Span::unless_nil(text, at, end), end))
+}
+
+#[inline]
+fn behind_space(text: &[u8], at: usize) -> Option<usize> {
+    (text.get(at) == Some(&b' ')).then_some(at + 1)
+}
