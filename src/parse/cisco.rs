@@ -15,11 +15,15 @@
 //! - Sequence numbers, clock marks and zones are in no part, and MSG begins with the `%`.
 //! - Each part is walked once and at most so many of them are: linear time.
 
+use memchr::memchr;
+
 use super::rfc3164::{Class, class, is_ipv6};
 use super::{Span, Spans, behind_blanks, timestamp};
 
 /// Finds the parts from `at` on, which is behind PRI.
 pub(super) fn parse(text: &[u8], mut at: usize) -> Option<Spans> {
+    // Most of what only begins alike ends here.
+    memchr(b'%', text.get(at..)?)?;
     let mut header = Header {
         text,
         spans: Spans::default(),

@@ -18,8 +18,6 @@
 use std::net::Ipv6Addr;
 use std::ops::Range;
 
-use memchr::memchr2;
-
 use super::{Format, Span, Spans, behind_blanks, behind_bom, cisco, is_repeat_count, timestamp};
 
 /// Finds the parts from `at` on, which is behind PRI.
@@ -97,15 +95,21 @@ fn tag_and_msg(text: &[u8], at: usize, spans: &mut Spans) -> bool {
     match tag(text, tag_at) {
         Some(tag) => {
             tag.put_into(text, spans);
-            matches!(first, b'0'..=b'9' | b'*' | b'.' | b'%')
-                || tag.end_octet == EndOctet::ColonAlone
-                || text.get(tag.msg) == Some(&b'%')
+            tag.end_octet == EndOctet::ColonAlone
+                || leads_to_cisco(first)
+                || text.get(tag.msg).copied().is_some_and(leads_to_cisco)
         }
         None => {
             spans.msg = Span::new(behind_bom(text, at), text.len());
             true
         }
     }
+}
+
+/// Whether a sequence number, a clock mark or a mnemonic may begin with `octet`.
+#[inline]
+const fn leads_to_cisco(octet: u8) -> bool {
+    matches!(octet, b'0'..=b'9' | b'*' | b'.' | b'%')
 }
 
 /// Octets of the hostname in AIX's `Message forwarded from HOSTNAME: `.
@@ -225,7 +229,10 @@ fn tag(text: &[u8], at: usize) -> Option<Tag> {
 fn with_procid(text: &[u8], name: Range<usize>) -> Option<Tag> {
     let procid_at = name.end + 1;
     let inner = text.get(procid_at..)?;
-    let octets = memchr2(b']', b' ', inner)?;
+    // Most are a few digits, shorter than a vector.
+    let octets = inner
+        .iter()
+        .position(|octet| matches!(octet, b']' | b' '))?;
     if inner.get(octets) != Some(&b']') {
         return None;
     }
@@ -291,10 +298,31 @@ pub(super) enum Class {
 }
 
 #[inline]
-pub(super) const fn class(octet: u8) -> Class {
-    match octet {
-        b' ' | b':' | b'[' => Class::End,
-        0..=0x1f | 0x7f | b'"' | b'=' | b'{' | b'}' => Class::Never,
-        _ => Class::Name,
-    }
+pub(super) fn class(octet: u8) -> Class {
+    CLASSES
+        .get(usize::from(octet))
+        .copied()
+        .unwrap_or(Class::Never)
 }
+
+/// [`Class`] by octet, since every octet of every header is asked for.
+const CLASSES: [Class; 256] = {
+    let mut classes = [Class::Name; 256];
+    let mut octet = 0;
+    while octet < classes.len() {
+        #[expect(
+            clippy::indexing_slicing,
+            clippy::cast_possible_truncation,
+            reason = "bounded by the loop, at compile time"
+        )]
+        {
+            classes[octet] = match octet as u8 {
+                b' ' | b':' | b'[' => Class::End,
+                0..=0x1f | 0x7f | b'"' | b'=' | b'{' | b'}' => Class::Never,
+                _ => Class::Name,
+            };
+        }
+        octet += 1;
+    }
+    classes
+};
