@@ -285,14 +285,21 @@ fn behind_blanks(text: &[u8], at: usize) -> usize {
 }
 
 /// Whether `msg` is a sender's own count of repeats. Two equal counts are two facts.
+#[inline]
 fn is_repeat_count(msg: &[u8]) -> bool {
+    matches!(msg.first(), Some(b' ' | b'l' | b'm')) && counts_repeats(msg)
+}
+
+fn counts_repeats(msg: &[u8]) -> bool {
     let msg = msg.get(behind_blanks(msg, 0)..).unwrap_or_default();
-    let (count_on, behind_count): (_, &[u8]) = match msg.first() {
-        Some(b'l') => (msg.strip_prefix(b"last message repeated "), b" times"),
-        Some(b'm') => (msg.strip_prefix(b"message repeated "), b" times: ["),
-        _ => return false,
-    };
-    count_on.is_some_and(|count_on| {
+    let wordings: [(&[u8], &[u8]); 2] = [
+        (b"last message repeated ", b" times"),
+        (b"message repeated ", b" times: ["),
+    ];
+    wordings.into_iter().any(|(before, behind)| {
+        let Some(count_on) = msg.strip_prefix(before) else {
+            return false;
+        };
         let digits = count_on
             .iter()
             .take_while(|octet| octet.is_ascii_digit())
@@ -300,7 +307,7 @@ fn is_repeat_count(msg: &[u8]) -> bool {
         digits > 0
             && count_on
                 .get(digits..)
-                .is_some_and(|rest| rest.starts_with(behind_count))
+                .is_some_and(|rest| rest.starts_with(behind))
     })
 }
 

@@ -18,8 +18,6 @@
 use std::net::Ipv6Addr;
 use std::ops::Range;
 
-use memchr::memchr2;
-
 use super::{Format, Span, Spans, behind_blanks, behind_bom, cisco, is_repeat_count, timestamp};
 
 /// Finds the parts from `at` on, which is behind PRI.
@@ -231,7 +229,10 @@ fn tag(text: &[u8], at: usize) -> Option<Tag> {
 fn with_procid(text: &[u8], name: Range<usize>) -> Option<Tag> {
     let procid_at = name.end + 1;
     let inner = text.get(procid_at..)?;
-    let octets = memchr2(b']', b' ', inner)?;
+    // Most are a few digits, shorter than a vector.
+    let octets = inner
+        .iter()
+        .position(|octet| matches!(octet, b']' | b' '))?;
     if inner.get(octets) != Some(&b']') {
         return None;
     }

@@ -1,0 +1,75 @@
+//! Any octets, framed in any mode: cut anywhere they give the same frames as whole, within the
+//! bounds that the framer promises.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tersed::frame::{End, Framer, Framing, Outcome, Step};
+
+fuzz_target!(|input: (u8, u8, Vec<u8>, &[u8])| {
+    let (mode, message_octets_max, reads, stream) = input;
+    let framing = match mode % 4 {
+        0 => Framing::Auto,
+        1 => Framing::OctetCounting,
+        2 => Framing::Lf,
+        _ => Framing::Nul,
+    };
+    let end = if mode & 4 == 0 {
+        End::Closed
+    } else {
+        End::Truncated
+    };
+    let framer = Framer::new(framing, usize::from(message_octets_max).max(1));
+
+    let whole = run(framer.clone(), std::iter::once(stream), end);
+    assert_eq!(run(framer.clone(), stream.chunks(1), end), whole);
+    assert_eq!(run(framer, cut(stream, &reads), end), whole);
+});
+
+/// What came out, in words.
+fn run<'a>(mut framer: Framer, reads: impl Iterator<Item = &'a [u8]>, end: End) -> Vec<String> {
+    let mut buffer = Vec::new();
+    let mut seen = Vec::new();
+    for read in reads {
+        buffer.extend_from_slice(read);
+        drain(&mut buffer, &mut seen, |input| framer.next(input));
+        assert!(buffer.len() <= framer.buffer_octets_max());
+        assert!(buffer.is_empty() || !framer.between_frames());
+    }
+    drain(&mut buffer, &mut seen, |input| framer.finish(input, end));
+    assert!(buffer.is_empty());
+    seen
+}
+
+fn drain(
+    buffer: &mut Vec<u8>,
+    seen: &mut Vec<String>,
+    mut step: impl for<'a> FnMut(&'a [u8]) -> Step<'a>,
+) {
+    let mut standing_still = 0;
+    loop {
+        let Step { consumed, outcome } = step(buffer);
+        standing_still = if consumed > 0 { 0 } else { standing_still + 1 };
+        assert!(standing_still < 4, "{outcome:?} for ever");
+        let more = outcome == Outcome::More;
+        if !more {
+            seen.push(format!("{outcome:?}"));
+        }
+        buffer.drain(..consumed);
+        if more {
+            return;
+        }
+    }
+}
+
+fn cut<'a>(stream: &'a [u8], reads: &[u8]) -> impl Iterator<Item = &'a [u8]> {
+    let mut rest = stream;
+    let mut parts = Vec::new();
+    for &octets in reads {
+        let (part, behind) = rest.split_at(usize::from(octets).min(rest.len()));
+        parts.push(part);
+        rest = behind;
+    }
+    parts.push(rest);
+    parts.into_iter()
+}
