@@ -14,8 +14,8 @@
 //!   file); a frame broken off half-way is sent again whole on the next connection.
 //! - Plain TCP has no acknowledgement, so what was written is kept in the replay ring. After an orderly
 //!   close what the peer's kernel had not acknowledged is sent again; after a reset, a time-out or any
-//!   error also as much as its process may not have read: twice the window it advertised, at least
-//!   256 KiB, at most `replay_max`. What is sent twice is counted as replayed.
+//!   error also as much before it as its process may not have read: twice the window it advertised, at
+//!   least 256 KiB, at most `replay_max`. What is sent twice is counted as replayed.
 //! - Whatever has to be dropped is counted with its reason and reopens its window.
 //!
 //! # Left out
@@ -333,6 +333,10 @@ impl Forwarder {
         match sent {
             Ok(()) => {
                 let upstream = &mut self.upstreams[active.index];
+                let unacknowledged = match &active.connection {
+                    Connection::Stream(stream) => stream.unacknowledged_octets(),
+                    Connection::Datagram(_) | Connection::Blocking(_) => 0,
+                };
                 for mut chunk in batch.drain(..) {
                     let entries = chunk.len();
                     upstream.metrics.frames.add(entries as u64);
@@ -342,7 +346,7 @@ impl Forwarder {
                         .add(encoder.chunk_octets(&chunk) as u64);
                     self.ledger.forwarded(&mut chunk, entries);
                     if matches!(active.connection, Connection::Stream(_)) {
-                        active.ring.push(chunk, encoder);
+                        active.ring.push(chunk, encoder, unacknowledged);
                     }
                 }
                 self.failover.proved(active.index);
