@@ -130,7 +130,7 @@ pub struct Forwarder {
 struct Upstream {
     config: UpstreamConfig,
     metrics: Arc<UpstreamMetrics>,
-    /// Its loss was logged; the next attempts are not.
+    /// Its loss was logged; the next attempts are not, until it is back.
     lost: bool,
 }
 
@@ -349,6 +349,9 @@ impl Forwarder {
                         active.ring.push(chunk, encoder, unacknowledged);
                     }
                 }
+                if upstream.lost {
+                    upstream.found();
+                }
                 self.failover.proved(active.index);
                 Ok(())
             }
@@ -423,9 +426,12 @@ impl Forwarder {
             return Ok(());
         };
         let mut left = taken;
+        let metrics = &self.upstreams[active.index].metrics;
+        metrics.octets.add(taken as u64);
         for chunk in &mut batch {
             let whole = active.encoder.whole_entries(chunk, left);
             left = left.saturating_sub(active.encoder.chunk_octets(chunk));
+            metrics.frames.add(whole as u64);
             self.ledger.forwarded(chunk, whole);
         }
         let uncertain = match &active.connection {
@@ -470,11 +476,13 @@ impl Forwarder {
 
     fn take_charge(&mut self, index: usize, connection: Connection) {
         let upstream = &mut self.upstreams[index];
-        upstream.lost = false;
         upstream.metrics.connects.inc();
         upstream.metrics.up.set(1);
         upstream.metrics.active.set(1);
-        info!(upstream = %upstream.config.url, "upstream connected");
+        // A file opens on a full disk, too: it is back when it has taken something.
+        if !upstream.lost || !matches!(connection, Connection::Blocking(_)) {
+            upstream.found();
+        }
         let encoder = Encoder {
             framing: upstream.config.framing,
             line_breaks: self.config.line_breaks,
@@ -609,6 +617,14 @@ impl Forwarder {
     /// A change of configuration, or that no further one can come.
     const fn changed(is_change: bool) -> Next {
         if is_change { Next::Reload } else { Next::Done }
+    }
+}
+
+impl Upstream {
+    /// It is there (again).
+    fn found(&mut self) {
+        self.lost = false;
+        info!(upstream = %self.config.url, "upstream connected");
     }
 }
 
