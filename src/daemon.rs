@@ -34,6 +34,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     admin::{self, AdminState, Readiness},
+    chunk::Chunk,
     clock::Clock,
     config::{Config, ConfigErrors, ForwardConfig, ListenUrl, ListenerConfig, RunArgs},
     dedup::{EndReason, Shards},
@@ -417,7 +418,7 @@ impl Daemon {
         for (listener, bound) in fresh {
             self.open(listener, bound, false);
         }
-        self.set_rules(&config).await;
+        self.set_rules(&config);
         self.outbox.resize(config.forward.queue);
         self.forward.send_replace(Arc::new(config.forward.clone()));
         self.config = config;
@@ -425,7 +426,7 @@ impl Daemon {
     }
 
     /// Puts the rules of `config` in force; windows of policies that did not change stay.
-    async fn set_rules(&self, config: &Config) {
+    fn set_rules(&self, config: &Config) {
         let pipeline = &self.context.pipeline;
         let ledger = pipeline.delivery.ledger();
         let old = ledger.rules();
@@ -445,8 +446,15 @@ impl Daemon {
             .shards
             .reconfigure(&policies, config.dedup.memory, &mut ended);
         // What ended is reported in the style that it was held back under.
-        pipeline.report(&mut ended).await;
+        let mut summaries = Chunk::default();
+        ledger.report(&mut ended, &mut summaries);
         ledger.set_rules(new);
+        // A full queue must not hold up this reload, which may be the one that names an upstream that
+        // works.
+        let pipeline = Arc::clone(pipeline);
+        self.context
+            .tasks
+            .spawn(async move { pipeline.delivery.deliver(summaries).await });
     }
 
     fn refuse_what_takes_a_restart(&self, config: &Config) -> Result<(), ReloadError> {
