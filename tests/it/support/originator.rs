@@ -112,6 +112,15 @@ impl Originator {
         self.socket.write_all(octets).unwrap();
     }
 
+    /// Sends octets until there are no more or the relay has closed the connection.
+    pub(crate) fn send_until_closed(&mut self, parts: impl IntoIterator<Item = impl AsRef<[u8]>>) {
+        for part in parts {
+            if self.socket.write_all(part.as_ref()).is_err() {
+                return;
+            }
+        }
+    }
+
     /// Says that nothing more will come, and goes on listening.
     pub(crate) fn half_close(&self) {
         self.socket.shutdown(Shutdown::Write).unwrap();

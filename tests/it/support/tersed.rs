@@ -30,6 +30,8 @@ pub(crate) struct Setup {
     environment: Vec<(String, String)>,
     /// Most files it may have open, if it is to be tight.
     open_files_max: Option<u32>,
+    /// What a shell mounts before it becomes the relay, if that has mounts of its own.
+    mounts: Option<String>,
 }
 
 /// The relay, running and ready. Killed when dropped.
@@ -69,6 +71,7 @@ impl Setup {
             config: None,
             environment: Vec::new(),
             open_files_max: None,
+            mounts: None,
         }
     }
 
@@ -116,6 +119,37 @@ impl Setup {
         self
     }
 
+    /// A line of shell, run in its directory before it starts, that mounts what the relay alone sees.
+    ///
+    /// # Panics
+    ///
+    /// When this is not root, who alone may mount.
+    pub(crate) fn with_mounts(mut self, script: &str) -> Self {
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "this test mounts file systems: run it as root, as .ci/run does"
+        );
+        self.mounts = Some(script.to_owned());
+        self
+    }
+
+    /// The program that becomes the relay, whose process id is the relay's.
+    fn command(&self) -> Command {
+        let mut words: Vec<String> = Vec::new();
+        let mut add = |added: &[&str]| words.extend(added.iter().map(|&word| word.to_owned()));
+        if let Some(count) = self.open_files_max {
+            add(&["prlimit", &format!("--nofile={count}:{count}")]);
+        }
+        if let Some(script) = &self.mounts {
+            add(&["unshare", "--mount", "--propagation", "private"]);
+            add(&["sh", "-ec", &format!("{script}; exec \"$0\" \"$@\"")]);
+        }
+        add(&[BINARY]);
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        command
+    }
+
     /// Starts it and waits until it says that it is ready.
     ///
     /// # Panics
@@ -123,15 +157,7 @@ impl Setup {
     /// When it exits instead, with its log.
     #[track_caller]
     pub(crate) fn start(self) -> Tersed {
-        let mut command = match self.open_files_max {
-            None => Command::new(BINARY),
-            // It execs the relay, so the process id is the relay's.
-            Some(count) => {
-                let mut command = Command::new("prlimit");
-                command.arg(format!("--nofile={count}:{count}")).arg(BINARY);
-                command
-            }
-        };
+        let mut command = self.command();
         command
             .arg("run")
             .args(["--admin", "127.0.0.1:0", "--log-format", "json"]);
@@ -191,6 +217,15 @@ impl Tersed {
     /// Its configuration file, to be written before a reload.
     pub(crate) fn config_file(&self) -> PathBuf {
         self.path(CONFIG_NAME)
+    }
+
+    /// A path as the relay sees it, where it has mounts of its own.
+    pub(crate) fn seen(&self, path: &Path) -> PathBuf {
+        let path = path.strip_prefix("/").expect("an absolute path");
+        Path::new("/proc")
+            .join(self.id().to_string())
+            .join("root")
+            .join(path)
     }
 
     /// Its process id.
