@@ -182,7 +182,7 @@ mod tests {
     fn chunk(frames: &[&[u8]]) -> Chunk {
         let mut chunk = Chunk::default();
         for frame in frames {
-            chunk.push(frame, Entry::Survivor(None));
+            chunk.push(frame, Entry::Survivor(Claim::VOID));
         }
         chunk
     }

@@ -207,7 +207,7 @@ pub struct Claim {
 
 impl Claim {
     /// The claim of a survivor that is not remembered.
-    const VOID: Self = Self {
+    pub(crate) const VOID: Self = Self {
         hash: 0,
         delivery: 0,
         epoch: 0,

@@ -124,7 +124,7 @@ fn trimmed(frame: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chunk::Entry;
+    use crate::{chunk::Entry, dedup::Claim};
 
     #[track_caller]
     fn check(
@@ -140,7 +140,7 @@ mod tests {
         };
         let mut chunk = Chunk::default();
         for frame in frames {
-            chunk.push(frame, Entry::Survivor(None));
+            chunk.push(frame, Entry::Survivor(Claim::VOID));
         }
         let (encoded, count) = encoder.encode(&chunk);
         assert_eq!(
@@ -170,7 +170,7 @@ mod tests {
         use OutputFraming::Lf;
         check(Lf, Space, &[b"one", b"tw\ro", b""], b"one\ntw\ro\n\n", 0);
         let mut chunk = Chunk::default();
-        chunk.push(b"one", Entry::Survivor(None));
+        chunk.push(b"one", Entry::Survivor(Claim::VOID));
         let encoder = Encoder {
             framing: Lf,
             line_breaks: Space,

@@ -278,14 +278,14 @@ const DROP_AHEAD_OCTETS: usize = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chunk::Entry;
+    use crate::{chunk::Entry, dedup::Claim};
 
     fn chunk(frames: std::ops::Range<u32>) -> Chunk {
         let mut chunk = Chunk::default();
         for number in frames {
             chunk.push(
                 format!("frame {number:04}").as_bytes(),
-                Entry::Survivor(None),
+                Entry::Survivor(Claim::VOID),
             );
         }
         chunk

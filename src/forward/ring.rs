@@ -106,6 +106,7 @@ mod tests {
     use crate::{
         chunk::Entry,
         config::{LineBreaks, OutputFraming},
+        dedup::Claim,
     };
 
     const LF: Encoder = Encoder {
@@ -116,7 +117,7 @@ mod tests {
     fn chunk(frames: &[&str]) -> Chunk {
         let mut chunk = Chunk::default();
         for frame in frames {
-            chunk.push(frame.as_bytes(), Entry::Survivor(None));
+            chunk.push(frame.as_bytes(), Entry::Survivor(Claim::VOID));
         }
         chunk
     }
