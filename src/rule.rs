@@ -32,7 +32,7 @@ pub struct WindowPolicy {
 /// How the repeats of a message are reported.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum SummaryStyle {
-    /// `message repeated N times: [ text ]`.
+    /// `message repeated N times: [ text]`.
     #[default]
     Prefix,
     /// `text [repeated N times]`: what matched the text from its start still does.

@@ -200,7 +200,7 @@ struct Flags {
 
     /// How repeats are reported: prefix, suffix or none [env: TERSED_SUMMARY]
     ///
-    /// prefix (the default) writes "message repeated N times: [ text ]", suffix leaves the text in
+    /// prefix (the default) writes "message repeated N times: [ text]", suffix leaves the text in
     /// front, none keeps the counts for the metrics alone.
     #[arg(long, value_name = "STYLE")]
     summary: Option<String>,

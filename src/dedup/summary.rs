@@ -60,20 +60,27 @@ pub fn write(
     }
     if message.format == Format::Rfc5424 {
         let structured_data = message.structured_data_range();
-        if message.structured_data().is_some() {
-            copy(out, &ended.frame, at..structured_data.end);
+        let is_absent = message.structured_data().is_none();
+        let kept = if is_absent {
+            structured_data.start
         } else {
-            copy(out, &ended.frame, at..structured_data.start);
+            structured_data.end
+        };
+        copy(out, &ended.frame, at..kept);
+        if structured_data.is_empty() {
+            // Left out by the sender: its place is directly behind MSGID.
+            out.push(b' ');
         }
         write_element(out, ended, first, last);
         at = structured_data.end;
         if msg.start == at {
-            // A frame that ends behind its STRUCTURED-DATA, or omits it.
+            // The frame ended behind its STRUCTURED-DATA.
             out.push(b' ');
         }
     }
-    copy(out, &ended.frame, at..msg.start);
-    let text = ended.frame.get(msg).unwrap_or_default();
+    let content = message.content_range();
+    copy(out, &ended.frame, at..content.start);
+    let text = ended.frame.get(content).unwrap_or_default();
     let count = ended.count;
     match style {
         SummaryStyle::Prefix => {
@@ -108,4 +115,162 @@ fn append(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
 
 fn copy(out: &mut Vec<u8>, frame: &[u8], range: Range<usize>) {
     out.extend_from_slice(frame.get(range).unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        dedup::{EndReason, Stamp},
+        rule::PolicyId,
+        tick::Tick,
+    };
+
+    fn ended(frame: &[u8], last_timestamp: Option<&[u8]>) -> Ended {
+        Ended {
+            policy: PolicyId(0),
+            reason: EndReason::Window,
+            count: 41,
+            first: Tick::ZERO,
+            last: Tick::ZERO,
+            window: Duration::from_secs(10),
+            frame: frame.into(),
+            last_timestamp: Stamp::of(last_timestamp),
+        }
+    }
+
+    #[track_caller]
+    fn check(style: SummaryStyle, frame: &[u8], last: Option<&[u8]>, expected: &[u8]) {
+        let mut out = Vec::new();
+        let (first_at, last_at) = (WallTime::from_micros(0), WallTime::from_micros(9_500_000));
+        assert!(write(
+            &mut out,
+            &ended(frame, last),
+            style,
+            first_at,
+            last_at
+        ));
+        assert_eq!(
+            out.escape_ascii().to_string(),
+            expected.escape_ascii().to_string()
+        );
+        if Message::parse(frame).format != Format::Unparsed {
+            assert_eq!(
+                Message::parse(&out).format,
+                Message::parse(frame).format,
+                "a summary goes out in the format of its copies"
+            );
+        }
+    }
+
+    #[test]
+    fn the_prefix_is_worded_as_rsyslog_does() {
+        check(
+            SummaryStyle::Prefix,
+            b"<34>Nov 22 10:00:01 host su[231]: 'su root' failed\r\n",
+            Some(b"Nov 22 10:00:09"),
+            b"<34>Nov 22 10:00:09 host su[231]: message repeated 41 times: [ 'su root' failed]",
+        );
+    }
+
+    #[test]
+    fn the_suffix_leaves_the_text_first() {
+        check(
+            SummaryStyle::Suffix,
+            b"<34>Nov 22 10:00:01 host su[231]: 'su root' failed",
+            Some(b"Nov 22 10:00:09"),
+            b"<34>Nov 22 10:00:09 host su[231]: 'su root' failed [message repeated 41 times]",
+        );
+    }
+
+    #[test]
+    fn what_has_no_header_is_wrapped_behind_its_pri() {
+        check(
+            SummaryStyle::Prefix,
+            b"<13>{\"a\":1}",
+            None,
+            b"<13>message repeated 41 times: [ {\"a\":1}]",
+        );
+        check(
+            SummaryStyle::Prefix,
+            b"text",
+            None,
+            b"message repeated 41 times: [ text]",
+        );
+        check(
+            SummaryStyle::Prefix,
+            b"<999>text",
+            None,
+            b"message repeated 41 times: [ <999>text]",
+        );
+    }
+
+    #[test]
+    fn a_cisco_mnemonic_stays_in_front() {
+        check(
+            SummaryStyle::Prefix,
+            b"<189>237: *Mar  1 18:46:11: %SYS-5-CONFIG_I: Configured",
+            Some(b"Mar  1 18:46:12"),
+            b"<189>237: *Mar  1 18:46:12: %SYS-5-CONFIG_I: message repeated 41 times: [ Configured]",
+        );
+    }
+
+    #[test]
+    fn an_rfc5424_summary_carries_its_figures_behind_the_elements_that_were_there() {
+        let element: &[u8] = b"[tersed@32473 count=\"41\" first=\"1970-01-01T00:00:00.000000Z\" \
+            last=\"1970-01-01T00:00:09.500000Z\" window=\"10s\"]";
+        let expect = |before: &[u8], after: &[u8]| [before, element, after].concat();
+        let wrapped: &[u8] = b" message repeated 41 times: [ text]";
+        for (frame, before, after) in [
+            (
+                &b"<34>1 2026-01-01T00:00:00Z h a p m - text"[..],
+                &b"<34>1 2026-01-01T00:00:09Z h a p m "[..],
+                wrapped,
+            ),
+            (
+                b"<34>1 2026-01-01T00:00:00Z h a p m [x@1 a=\"b\"] text",
+                b"<34>1 2026-01-01T00:00:09Z h a p m [x@1 a=\"b\"]",
+                wrapped,
+            ),
+            (
+                b"<34>1 2026-01-01T00:00:00Z h a p m - \xEF\xBB\xBFtext",
+                b"<34>1 2026-01-01T00:00:09Z h a p m ",
+                b" \xEF\xBB\xBFmessage repeated 41 times: [ text]",
+            ),
+            (
+                b"<34>1 2026-01-01T00:00:00Z h a p m text",
+                b"<34>1 2026-01-01T00:00:09Z h a p m ",
+                wrapped,
+            ),
+            (
+                b"<34>1 2026-01-01T00:00:00Z h a p m -",
+                b"<34>1 2026-01-01T00:00:09Z h a p m ",
+                b" message repeated 41 times: [ ]",
+            ),
+        ] {
+            let last: &[u8] = b"2026-01-01T00:00:09Z";
+            check(
+                SummaryStyle::Prefix,
+                frame,
+                Some(last),
+                &expect(before, after),
+            );
+        }
+    }
+
+    #[test]
+    fn style_none_writes_nothing() {
+        let mut out = b"before".to_vec();
+        let at = WallTime::from_micros(0);
+        assert!(!write(
+            &mut out,
+            &ended(b"text", None),
+            SummaryStyle::None,
+            at,
+            at
+        ));
+        assert_eq!(out, b"before");
+    }
 }

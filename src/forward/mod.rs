@@ -229,7 +229,7 @@ impl Forwarder {
                 biased;
                 () = self.cut_off.cancelled() => Next::Done,
                 changed = self.changes.changed() => Self::changed(changed.is_ok()),
-                () = self.outbox.drained(), if self.nothing_owed() => Next::Done,
+                () = self.outbox.drained(), if self.pending.is_empty() => Next::Done,
                 () = sleep(wait.max(WAIT_MIN)) => Next::Continue,
             });
         };
@@ -286,7 +286,13 @@ impl Forwarder {
             () = sleep(wait) => return Ok(Next::Continue),
         };
         let Some(batch) = batch else {
-            return Ok(Next::Done);
+            // Closed and empty. A reset now means that the last frames may not have been read.
+            self.leave().await?;
+            return Ok(if self.pending.is_empty() {
+                Next::Done
+            } else {
+                Next::Continue
+            });
         };
         self.send(batch).await?;
         Ok(Next::Continue)
@@ -605,13 +611,6 @@ impl Forwarder {
                 "dropped what could not be forwarded before the deadline"
             );
         }
-    }
-
-    /// True if no frame that has not been forwarded yet is in our hands.
-    fn nothing_owed(&self) -> bool {
-        self.pending
-            .iter()
-            .all(|chunk| chunk.entries().all(|(_, _, counted)| counted))
     }
 
     /// A change of configuration, or that no further one can come.

@@ -15,7 +15,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, IoSlice},
-    net::SocketAddr,
+    net::{Shutdown, SocketAddr},
     os::{fd::AsFd as _, unix::fs::OpenOptionsExt as _},
     path::Path,
     time::Duration,
@@ -267,25 +267,27 @@ impl Stream {
         }
     }
 
-    /// Ends the connection in order: no more is written; waits until the peer has acknowledged
-    /// everything or closed, or `limit`.
+    /// Ends the connection in order: no more is written; waits until the peer closed, which it does
+    /// when it has read everything, or has at least acknowledged everything and shows no sign of
+    /// closing, or `limit`.
     ///
     /// # Errors
     ///
     /// Why the peer may not have everything.
     pub(super) async fn finish(&mut self, limit: Duration) -> Result<(), UpstreamError> {
-        let Socket::Tcp(tcp) = &self.socket else {
-            return Ok(());
+        let shut_down = match &self.socket {
+            Socket::Tcp(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
+            Socket::Unix(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
         };
-        SockRef::from(tcp)
-            .shutdown(std::net::Shutdown::Write)
-            .map_err(UpstreamError::Broken)?;
+        shut_down.map_err(UpstreamError::Broken)?;
+        match timeout(limit.min(CLOSE_PATIENCE), self.lost()).await {
+            Ok(UpstreamError::Closed) => return Ok(()),
+            Ok(error) => return Err(error),
+            Err(_) => {}
+        }
         let acknowledged = async {
-            loop {
-                // The FIN that was just sent counts as one octet until it is acknowledged.
-                if self.unacknowledged_octets() == 0 {
-                    return Ok(());
-                }
+            // The FIN that was sent counts as one octet until it is acknowledged.
+            while self.unacknowledged_octets() > 0 {
                 tokio::select! {
                     error = self.lost() => match error {
                         UpstreamError::Closed => return Ok(()),
@@ -294,6 +296,7 @@ impl Stream {
                     () = sleep(ACKNOWLEDGED_POLL) => {}
                 }
             }
+            Ok(())
         };
         timeout(limit, acknowledged)
             .await
@@ -590,6 +593,9 @@ const IOV_MAX: usize = 1024;
 /// Assumed when the kernel does not tell the peer's window; also the size of a Unix stream's buffer,
 /// rounded up.
 const UNREAD_OCTETS_UNKNOWN: usize = 256 * 1024;
+
+/// How long a peer that has everything may take to close its end.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(250);
 
 /// How often the output queue is looked at while a connection is being ended.
 const ACKNOWLEDGED_POLL: Duration = Duration::from_millis(5);

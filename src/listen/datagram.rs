@@ -54,11 +54,12 @@ pub(super) async fn serve(socket: Socket, local: Local) {
         let stopping = select! {
             biased;
             () = reader.local.stop.cancelled() => true,
-            readable = socket.readable() => readable.is_err(),
+            // Before reading, or a flood would keep its own drops from being counted.
             _ = drops_due.tick() => {
                 reader.count_drops(&socket);
                 continue;
             }
+            readable = socket.readable() => readable.is_err(),
         };
         // Bounded on stop, too: a sender that never pauses does not keep us from ending.
         for _ in 0..if stopping { LAST_BATCHES } else { 1 } {

@@ -119,6 +119,7 @@ fn admit(
     connections: &Connections,
     local: &Local,
 ) {
+    local.metrics.accepted.inc();
     let config = Arc::clone(&local.config.borrow());
     let place = if allowed(&config, sender) {
         connections.enter(sender, &config, &local.metrics)
@@ -139,7 +140,6 @@ fn admit(
             return;
         }
     };
-    local.metrics.accepted.inc();
     let local = local.clone();
     let tasks = local.context.tasks.clone();
     tasks.spawn(async move {

@@ -117,7 +117,7 @@ impl<'a> Message<'a> {
                 (Some(pri), format, spans)
             }
         };
-        let never_suppress = signature || is_repeat_count(spans.msg.of(text));
+        let never_suppress = signature || is_repeat_count(content(format, spans.msg.of(text)));
         Self {
             frame,
             format,
@@ -125,6 +125,14 @@ impl<'a> Message<'a> {
             never_suppress,
             spans,
         }
+    }
+
+    /// Where the part of MSG stands that tells what happened: behind Cisco's
+    /// `%FACILITY-SEV-MNEMONIC: `, else all of MSG.
+    #[must_use]
+    pub fn content_range(&self) -> Range<usize> {
+        let msg = self.msg_range();
+        msg.end - content(self.format, self.msg()).len()..msg.end
     }
 
     /// All octets received.
@@ -284,10 +292,33 @@ fn behind_blanks(text: &[u8], at: usize) -> usize {
     at + rest.iter().take_while(|octet| **octet == b' ').count()
 }
 
+/// The part of `msg` that tells what happened: behind Cisco's `%FACILITY-SEV-MNEMONIC: `, else all of it.
+#[inline]
+fn content(format: Format, msg: &[u8]) -> &[u8] {
+    let mnemonic = match format {
+        Format::Cisco => memchr::memmem::find(msg, b": ").map_or(0, |colon| colon + 2),
+        Format::Rfc5424 | Format::Rfc3164 | Format::Unparsed => 0,
+    };
+    msg.get(mnemonic..).unwrap_or_default()
+}
+
 /// Whether `msg` is a sender's own count of repeats. Two equal counts are two facts.
 #[inline]
 fn is_repeat_count(msg: &[u8]) -> bool {
-    matches!(msg.first(), Some(b' ' | b'l' | b'm')) && counts_repeats(msg)
+    (matches!(msg.first(), Some(b' ' | b'l' | b'm')) && counts_repeats(msg))
+        || (msg.ends_with(b" times]") && ends_in_count(msg))
+}
+
+/// `text [message repeated N times]`: how another tersed reports, with the text first.
+fn ends_in_count(msg: &[u8]) -> bool {
+    let counted = msg.strip_suffix(b" times]").unwrap_or_default();
+    let digits = counted
+        .iter()
+        .rev()
+        .take_while(|octet| octet.is_ascii_digit())
+        .count();
+    let text = counted.get(..counted.len() - digits).unwrap_or_default();
+    digits > 0 && text.ends_with(b" [message repeated ")
 }
 
 fn counts_repeats(msg: &[u8]) -> bool {

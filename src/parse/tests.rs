@@ -349,6 +349,13 @@ fn repeat_counts_of_senders_are_never_suppressed() {
             true,
         ),
         ("last message repeated 3 times", true),
+        (
+            "<189>237: *Mar  1 18:46:11: %SYS-5-CONFIG_I: message repeated 3 times: [ text]",
+            true,
+        ),
+        ("<13>app: text [message repeated 3 times]", true),
+        ("<13>app: text [message repeated times]", false),
+        ("<13>app: text 3 times]", false),
         ("<13>last message repeated times", false),
         ("<13>last message repeated 3", false),
         ("<13>last message repeated x times", false),
