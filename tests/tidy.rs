@@ -246,7 +246,9 @@ fn lib_lists_every_module_in_its_page() {
 
 #[test]
 fn files_are_of_one_idea() {
-    for source in all_sources() {
+    // Tests may be long and flat, and where they are a file of their own nothing comes before them.
+    let is_tests = |source: &Source| source.name.ends_with("/tests.rs");
+    for source in all_sources().into_iter().filter(|s| !is_tests(s)) {
         let lines = source.before_tests().lines().count();
         let reason = LONG_FILES.iter().find(|(name, _)| *name == source.name);
         assert!(

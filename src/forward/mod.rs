@@ -22,91 +22,33 @@
 //!
 //! What the peer's process read and then lost: only a protocol with acknowledgements covers that.
 
+mod delivery;
+mod dial;
 mod encode;
 mod outbox;
+mod reload;
 mod ring;
 mod upstream;
 
-use std::{borrow::Cow, collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::{select, sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-pub use self::{encode::Encoder, outbox::Outbox, upstream::UpstreamError};
+pub use self::{delivery::Delivery, encode::Encoder, outbox::Outbox, upstream::UpstreamError};
 use self::{
     ring::ReplayRing,
     upstream::{BrokenOff, Connection, Sent},
 };
 use crate::{
-    backoff::Backoff,
     chunk::Chunk,
     clock::Clock,
-    config::{ForwardConfig, UpstreamConfig, UpstreamUrl, WhenFull},
+    config::{ForwardConfig, UpstreamConfig},
     failover::Failover,
     ledger::Ledger,
     metrics::{DropReason, FrameErrorReason, Metrics, UpstreamMetrics},
 };
-
-/// The door to forwarding: takes chunks from everybody who has some.
-#[derive(Debug)]
-pub struct Delivery {
-    outbox: Arc<Outbox>,
-    ledger: Arc<Ledger>,
-    config: watch::Receiver<Arc<ForwardConfig>>,
-}
-
-impl Delivery {
-    /// A door to `outbox`; the receiver's current value says what happens when it is full.
-    #[must_use]
-    pub const fn new(
-        outbox: Arc<Outbox>,
-        ledger: Arc<Ledger>,
-        config: watch::Receiver<Arc<ForwardConfig>>,
-    ) -> Self {
-        Self {
-            outbox,
-            ledger,
-            config,
-        }
-    }
-
-    /// The ledger in which dropped chunks are counted.
-    #[must_use]
-    pub const fn ledger(&self) -> &Arc<Ledger> {
-        &self.ledger
-    }
-
-    /// Hands over `chunk`, whose survivors are counted as queued already. When the queue is full this
-    /// waits or drops, as configured.
-    pub async fn deliver(&self, chunk: Chunk) {
-        if chunk.is_empty() {
-            return;
-        }
-        let when_full = self.config.borrow().when_full;
-        for lost in self.outbox.push(chunk, when_full).await {
-            self.drop_chunk(&lost).await;
-        }
-    }
-
-    async fn drop_chunk(&self, lost: &Chunk) {
-        let reason = self.reason();
-        if let Some(summaries) = self.ledger.dropped(lost, reason) {
-            // The reports of what was held back under dropped survivors get what room there is.
-            for lost in self.outbox.push(summaries, WhenFull::DropNewest).await {
-                self.ledger.dropped(&lost, self.reason());
-            }
-        }
-    }
-
-    fn reason(&self) -> DropReason {
-        if self.outbox.is_closed() {
-            DropReason::Shutdown
-        } else {
-            DropReason::QueueFull
-        }
-    }
-}
 
 /// Moves chunks from the queue to the upstream in charge.
 #[derive(Debug)]
@@ -307,7 +249,7 @@ impl Forwarder {
         let encoder = active.encoder;
         let sent = match &mut active.connection {
             Connection::Stream(stream) => {
-                let (wire, rewritten) = encode(encoder, &batch);
+                let (wire, rewritten) = encoder.encode_all(&batch);
                 self.metrics.frames.rewritten.add(rewritten);
                 let parts: Vec<&[u8]> = wire.iter().map(AsRef::as_ref).collect();
                 let sent = stream.send(&parts, &self.cut_off).await;
@@ -319,13 +261,13 @@ impl Forwarder {
                 sent
             }
             Connection::Blocking(blocking) => {
-                let (wire, rewritten) = encode(encoder, &batch);
+                let (wire, rewritten) = encoder.encode_all(&batch);
                 self.metrics.frames.rewritten.add(rewritten);
                 let wire = match wire.as_slice() {
                     [one] => one.to_vec(),
                     parts => parts.concat(),
                 };
-                let whole = |taken| whole_octets(encoder, &batch, taken);
+                let whole = |taken| encoder.whole_octets(&batch, taken);
                 select! {
                     biased;
                     sent = blocking.send(wire, whole) => sent,
@@ -538,57 +480,6 @@ impl Forwarder {
         Ok(())
     }
 
-    /// Takes over a changed configuration. A connection to an upstream that is still listed stays,
-    /// except that a file is opened anew, because that is how a rotated one is let go.
-    async fn reload(&mut self) {
-        self.config = Arc::clone(&self.changes.borrow_and_update());
-        let kept = self.active.as_ref().and_then(|active| {
-            let config = &self.upstreams[active.index].config;
-            let is_file = matches!(config.url, UpstreamUrl::File(_));
-            self.config
-                .to
-                .iter()
-                .position(|upstream| upstream == config && !is_file)
-        });
-        if kept.is_none()
-            && let Err(error) = self.leave().await
-        {
-            error!(%error, "upstream left");
-        }
-        self.set_upstreams();
-        match (kept, &mut self.active) {
-            (Some(index), Some(active)) => {
-                active.index = index;
-                active.encoder.line_breaks = self.config.line_breaks;
-                self.failover.connected(index);
-            }
-            _ => self.active = None,
-        }
-    }
-
-    fn set_upstreams(&mut self) {
-        let Self {
-            config,
-            metrics,
-            upstreams,
-            ..
-        } = self;
-        let was_lost: Vec<UpstreamConfig> = upstreams
-            .drain(..)
-            .filter_map(|upstream| upstream.lost.then_some(upstream.config))
-            .collect();
-        upstreams.extend(config.to.iter().map(|upstream| Upstream {
-            config: upstream.clone(),
-            metrics: metrics.upstream(&upstream.url.to_string()),
-            lost: was_lost.contains(upstream),
-        }));
-        let seed = Clock::now().nanos() ^ u64::from(std::process::id()).rotate_left(32);
-        let backoffs = (0..config.to.len() as u64)
-            .map(|index| Backoff::new(config.retry_min, config.retry_max, seed ^ index))
-            .collect();
-        self.failover = Failover::new(backoffs);
-    }
-
     /// Ends the connection in order and counts what could not be sent.
     async fn end(&mut self) {
         if let Err(error) = self.leave().await {
@@ -654,32 +545,6 @@ async fn poll_probe(probe: &mut Option<Probe>) -> (usize, Result<Connection, Ups
         Some(probe) => probe.await,
         None => std::future::pending().await,
     }
-}
-
-fn encode(encoder: Encoder, batch: &[Chunk]) -> (Vec<Cow<'_, [u8]>>, u64) {
-    let mut rewritten = 0;
-    let wire = batch
-        .iter()
-        .map(|chunk| {
-            let (wire, count) = encoder.encode(chunk);
-            rewritten += count;
-            wire
-        })
-        .collect();
-    (wire, rewritten)
-}
-
-/// The part of the first `taken` octets of `batch` that ends with a whole frame.
-fn whole_octets(encoder: Encoder, batch: &[Chunk], taken: usize) -> usize {
-    let mut whole = 0;
-    for (frame, _, _) in batch.iter().flat_map(Chunk::entries) {
-        let end = whole + encoder.wire_octets(frame);
-        if end > taken {
-            break;
-        }
-        whole = end;
-    }
-    whole
 }
 
 /// An error and its causes on one line.

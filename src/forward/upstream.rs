@@ -13,22 +13,22 @@
 //! Which upstream, when to try again, what has to be sent again (see the parent module).
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, IoSlice},
-    net::{Shutdown, SocketAddr},
-    os::{fd::AsFd as _, unix::fs::OpenOptionsExt as _},
-    path::Path,
+    net::Shutdown,
+    os::fd::AsFd as _,
     time::Duration,
 };
 
 use socket2::SockRef;
 use tokio::{
-    net::{TcpStream, UdpSocket, UnixDatagram, UnixStream, lookup_host},
+    net::{UdpSocket, UnixDatagram, UnixStream},
     task::spawn_blocking,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
+use super::dial::{connect_tcp, connect_udp, open_file};
 use crate::{
     config::{ForwardConfig, UpstreamConfig, UpstreamUrl},
     socket::Socket,
@@ -502,89 +502,6 @@ impl Sink {
                     .is_some_and(|len| file.set_len(len).is_ok())
             })
     }
-}
-
-/// Opens a file to append to. A symlink is refused: whoever may write to the directory could point it
-/// at a file that only we may write to.
-fn open_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK)
-        .open(path)
-}
-
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, UpstreamError> {
-    let addresses: Vec<SocketAddr> = lookup_host((host, port))
-        .await
-        .map_err(|source| UpstreamError::Resolve {
-            host: host.to_owned(),
-            source,
-        })?
-        .collect();
-    if addresses.is_empty() {
-        let source = io::Error::from(io::ErrorKind::NotFound);
-        return Err(UpstreamError::Resolve {
-            host: host.to_owned(),
-            source,
-        });
-    }
-    Ok(addresses)
-}
-
-async fn connect_tcp(
-    host: &str,
-    port: u16,
-    user_timeout: Duration,
-) -> Result<TcpStream, UpstreamError> {
-    let mut last = None;
-    for address in resolve(host, port).await? {
-        match TcpStream::connect(address).await {
-            Ok(stream) if stream.local_addr().ok() == Some(address) => {
-                // The kernel picked the port that we connect to: we are talking to ourselves.
-                last = Some(io::ErrorKind::ConnectionRefused.into());
-            }
-            Ok(stream) => {
-                let socket = SockRef::from(&stream);
-                // Batches are written whole; waiting to fill a segment would only delay the last one.
-                socket.set_tcp_nodelay(true).map_err(UpstreamError::Open)?;
-                socket
-                    .set_tcp_user_timeout(Some(user_timeout))
-                    .map_err(UpstreamError::Open)?;
-                return Ok(stream);
-            }
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(UpstreamError::Open(
-        last.unwrap_or_else(|| io::ErrorKind::NotFound.into()),
-    ))
-}
-
-async fn connect_udp(host: &str, port: u16) -> Result<UdpSocket, UpstreamError> {
-    let mut last = None;
-    for address in resolve(host, port).await? {
-        let any: SocketAddr = if address.is_ipv4() {
-            (std::net::Ipv4Addr::UNSPECIFIED, 0).into()
-        } else {
-            (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
-        };
-        let socket = match UdpSocket::bind(any).await {
-            Ok(socket) => socket,
-            Err(error) => {
-                last = Some(error);
-                continue;
-            }
-        };
-        match socket.connect(address).await {
-            Ok(()) => return Ok(socket),
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(UpstreamError::Open(
-        last.unwrap_or_else(|| io::ErrorKind::NotFound.into()),
-    ))
 }
 
 /// Slices that one `writev` takes (IOV_MAX on Linux).

@@ -65,7 +65,7 @@ fn a_frame_broken_off_in_the_middle_comes_again_whole() {
             let messages = sink.messages();
             let last = messages
                 .last()
-                .map(|last| places(&[last.clone()], LARGE_OCTETS));
+                .map(|last| places(std::slice::from_ref(last), LARGE_OCTETS));
             last == Some(vec![LARGE_PLACES - 1])
         });
         let broken = sink.fragments().iter().filter(|f| !f.is_empty()).count();
@@ -95,7 +95,9 @@ fn check(tersed: Tersed, sink: &Sink, sent: std::ops::Range<usize>) {
     tersed.wait_received(count as u64);
     wait_until("the last message", LIMIT, || {
         let messages = sink.messages();
-        let last = messages.last().map(|last| places(&[last.clone()], OCTETS));
+        let last = messages
+            .last()
+            .map(|last| places(std::slice::from_ref(last), OCTETS));
         last == Some(vec![sent.end - 1])
     });
     let (metrics, _) = tersed.finish();

@@ -163,7 +163,7 @@ fn check_all_arrive(tersed: Tersed, sink: &Sink) {
         let by_connection = sink.messages_by_connection();
         let last = by_connection.iter().filter_map(|messages| messages.last());
         last.into_iter()
-            .any(|last| places(&[last.clone()], OCTETS) == [PLACES - 1])
+            .any(|last| places(std::slice::from_ref(last), OCTETS) == [PLACES - 1])
     });
     let (metrics, _) = tersed.finish();
     let forwarded = metrics.total("tersed_frames_forwarded_total");
