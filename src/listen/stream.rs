@@ -314,8 +314,16 @@ impl<'l> Connection<'l> {
                 return Err(Over::Ended);
             }
         }
-        if !self.is_plain && self.is_tls_client() {
-            return Err(Over::Hopeless);
+        if !self.is_plain {
+            match self.is_tls_client() {
+                Some(true) => return Err(Over::Hopeless),
+                // The framer would consume what the decision needs.
+                None => {
+                    self.settle(0);
+                    return Ok(true);
+                }
+                Some(false) => self.is_plain = true,
+            }
         }
         let mut batch = self.local.context.pipeline.batch(&self.local.metrics);
         let mut at = 0;
@@ -387,10 +395,10 @@ impl<'l> Connection<'l> {
     }
 
     /// Whether these are the first octets of a TLS handshake record (RFC 8446 5.1): type 22, version
-    /// 3.x. No syslog message starts like that.
-    fn is_tls_client(&mut self) -> bool {
+    /// 3.x. No syslog message starts like that. `None` while that takes more octets.
+    fn is_tls_client(&self) -> Option<bool> {
         match self.pending.as_slice() {
-            [0x16] | [0x16, 0x03] => false,
+            [0x16] | [0x16, 0x03] => None,
             [0x16, 0x03, 0..=4, ..] => {
                 let reason = RejectReason::TlsOnPlaintext;
                 self.local.context.metrics.connections_rejected[reason].inc();
@@ -398,12 +406,9 @@ impl<'l> Connection<'l> {
                     tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender, before,
                         "a TLS client on a listener without TLS; let it send plain TCP");
                 });
-                true
+                Some(true)
             }
-            _ => {
-                self.is_plain = true;
-                false
-            }
+            _ => Some(false),
         }
     }
 
