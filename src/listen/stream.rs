@@ -281,8 +281,7 @@ impl<'l> Connection<'l> {
 
     /// Waits until there is something to read, as long as the connection may be silent.
     async fn wait(&self) -> Result<(), Over> {
-        let is_partial = !self.pending.is_empty() || !self.framer.between_frames();
-        let patience = if is_partial {
+        let patience = if self.is_partial() {
             Some(self.config.partial_frame_timeout)
         } else {
             self.config.idle_timeout
@@ -296,6 +295,11 @@ impl<'l> Connection<'l> {
                 None => Err(Over::TimedOut),
             },
         }
+    }
+
+    /// A frame was begun and is not finished.
+    fn is_partial(&self) -> bool {
+        !self.pending.is_empty() || !self.framer.between_frames()
     }
 
     /// Reads one turn's octets, judges what they complete, and hands on the survivors. Gives whether
@@ -422,8 +426,13 @@ impl<'l> Connection<'l> {
         match over {
             Over::Hopeless => return,
             Over::TimedOut => {
-                if !self.pending.is_empty() || !self.framer.between_frames() {
-                    self.local.context.metrics.frame_errors[FrameErrorReason::Timeout].inc();
+                if self.is_partial() {
+                    let reason = FrameErrorReason::Timeout;
+                    self.local.context.metrics.frame_errors[reason].inc();
+                    self.complain(PeerReason::Frame(reason), |before| {
+                        tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender,
+                            octets = %Escaped::head(&self.pending), before, "unfinished frame");
+                    });
                 }
                 tracing::debug!(peer = %self.sender, "connection timed out");
             }
@@ -437,6 +446,8 @@ impl<'l> Connection<'l> {
             at += step.consumed;
             match step.outcome {
                 Outcome::More | Outcome::Hopeless => break,
+                // Counted as a time-out already: one fault, one reason.
+                Outcome::Fault(FrameFault::Incomplete) if over == Over::TimedOut => {}
                 _ => self.account(&mut batch, step, input),
             }
         }

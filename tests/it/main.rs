@@ -10,14 +10,22 @@
 mod support;
 
 mod admin;
+mod connection_limits;
+mod datagram_sizes;
 mod defaults;
 mod deploy;
+mod descriptors;
 mod first_copy;
+mod giant_frames;
 mod harness;
 mod idle_connections;
+mod kernel_drops;
+mod large_frames;
 mod logger;
 mod rsyslog_in;
 mod rsyslog_out;
 mod signals;
+mod slow_peers;
 mod summaries;
 mod syslog_ng_in;
+mod tls_on_plaintext;
