@@ -10,20 +10,33 @@
 mod support;
 
 mod admin;
+mod connection_limits;
+mod datagram_sizes;
 mod defaults;
 mod deploy;
+<<<<<<< HEAD
 mod failover;
 mod file_upstream;
+=======
+mod descriptors;
+>>>>>>> wt-config
 mod first_copy;
+mod giant_frames;
 mod harness;
 mod idle_connections;
+<<<<<<< HEAD
 mod local_upstreams;
+=======
+mod kernel_drops;
+mod large_frames;
+>>>>>>> wt-config
 mod logger;
 mod output_framing;
 mod queue_full;
 mod rsyslog_in;
 mod rsyslog_out;
 mod signals;
+<<<<<<< HEAD
 mod stdout_closed;
 mod summaries;
 mod syslog_ng_in;
@@ -32,3 +45,9 @@ mod upstream_closes;
 mod upstream_moves;
 mod upstream_refuses;
 mod upstream_stalls;
+=======
+mod slow_peers;
+mod summaries;
+mod syslog_ng_in;
+mod tls_on_plaintext;
+>>>>>>> wt-config

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -17,7 +18,8 @@ use tempfile::TempDir;
 use super::metrics::{Metrics, http_get};
 use super::proc_fs;
 use super::process::Process;
-use super::wait::{LIMIT, wait_for, wait_until};
+use super::sink::Sink;
+use super::wait::{LIMIT, wait_for, wait_until, wait_while};
 
 /// The binary that cargo built for this test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_tersed");
@@ -104,6 +106,28 @@ impl Setup {
     /// The text of its configuration file.
     pub(crate) fn config(mut self, text: &str) -> Self {
         self.config = Some(text.to_owned());
+        self
+    }
+
+    /// A `[[listener]]` of its configuration file: its URL, and other keys with their values.
+    pub(crate) fn listener(self, url: &str, keys: &str) -> Self {
+        self.append(&format!("[[listener]]\nurl = \"{url}\"\n{keys}\n"))
+    }
+
+    /// A `[forward]` of its configuration file that sends octet-counted to `sink`, so that no octet
+    /// changes on the way; and other keys with their values.
+    pub(crate) fn forward_counted(self, sink: &Sink, keys: &str) -> Self {
+        let url = sink.url();
+        self.append(&format!(
+            "[forward]\nto = [{{ url = \"{url}\", framing = \"octet-counting\" }}]\n{keys}\n"
+        ))
+    }
+
+    /// More text at the end of its configuration file.
+    pub(crate) fn append(mut self, text: &str) -> Self {
+        let config = self.config.get_or_insert_default();
+        config.push_str(text);
+        config.push('\n');
         self
     }
 
@@ -355,6 +379,31 @@ impl Tersed {
     /// Its open file descriptors.
     pub(crate) fn open_files(&self) -> usize {
         proc_fs::open_files(self.id())
+    }
+
+    /// The most octets of its memory that have ever been resident.
+    pub(crate) fn peak_resident_octets(&self) -> u64 {
+        proc_fs::peak_resident_octets(self.id())
+    }
+
+    /// Processor time that it has used so far.
+    pub(crate) fn processor_time(&self) -> Duration {
+        proc_fs::processor_time(self.id())
+    }
+
+    /// Waits until the metric `name` with all of `labels` is `value`.
+    ///
+    /// # Panics
+    ///
+    /// When it is something else after the limit, saying what.
+    #[track_caller]
+    pub(crate) fn wait_metric(&self, name: &str, labels: &[(&str, &str)], value: u64) {
+        let mut last = 0;
+        let reached = wait_while(LIMIT, || {
+            last = self.metrics().total_where(name, labels);
+            last != value
+        });
+        assert!(reached, "{name}{labels:?} is {last}, not {value}");
     }
 
     /// Octets of its memory that are resident.
