@@ -526,7 +526,7 @@ impl Daemon {
                     false
                 }
                 // Whoever asks twice does not want to wait.
-                _ = self.signals.next() => {
+                () = told_to_stop(&mut self.signals) => {
                     warn!("told to stop again; no more waiting");
                     false
                 }
@@ -599,6 +599,13 @@ impl Running {
     fn serves(&self, listener: &ListenerConfig) -> bool {
         let config = self.config.borrow();
         config.url == listener.url && config.name == listener.name
+    }
+}
+
+/// Waits until somebody asks for a stop; a reload is too late now.
+async fn told_to_stop(signals: &mut Signals) {
+    while signals.next().await == Event::Reload {
+        info!("not reloading while stopping");
     }
 }
 

@@ -20,6 +20,7 @@ use std::{
     collections::HashMap,
     io,
     net::IpAddr,
+    os::fd::AsFd as _,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -41,6 +42,7 @@ use crate::{
     metrics::{DropReason, FrameErrorReason, ListenerMetrics, RejectReason},
     pipeline::Batch,
     socket::Socket,
+    sys,
 };
 
 /// A socket that connections are accepted from.
@@ -298,22 +300,22 @@ impl<'l> Connection<'l> {
         }
     }
 
-    /// Reads one turn's octets, judges what they complete, and hands on the survivors. Gives whether
-    /// there was anything.
-    async fn read(&mut self) -> Result<bool, Over> {
+    /// Reads one turn's octets, judges what they complete, and hands on the survivors. Gives how many
+    /// octets there were.
+    async fn read(&mut self) -> Result<usize, Over> {
         self.pending.reserve(READ_OCTETS);
-        match self.socket.try_read(&mut self.pending) {
+        let octets = match self.socket.try_read(&mut self.pending) {
             Ok(0) => return Err(Over::Ended),
-            Ok(_) => {}
+            Ok(octets) => octets,
             Err(error) if is_transient(&error) => {
                 self.settle(0);
-                return Ok(false);
+                return Ok(0);
             }
             Err(error) => {
                 tracing::debug!(peer = %self.sender, %error, "connection broken");
                 return Err(Over::Ended);
             }
-        }
+        };
         if !self.is_plain && self.is_tls_client() {
             return Err(Over::Hopeless);
         }
@@ -332,7 +334,7 @@ impl<'l> Connection<'l> {
         let chunk = batch.finish();
         self.settle(at);
         self.local.context.pipeline.delivery.deliver(chunk).await;
-        over.map_or(Ok(true), Err)
+        over.map_or(Ok(octets), Err)
     }
 
     /// Lets go of the first `framed` octets received, and of memory that the rest does not need.
@@ -344,12 +346,14 @@ impl<'l> Connection<'l> {
         }
     }
 
-    /// We stop: reads what the kernel has by now.
+    /// We stop: reads what the kernel has by now, and not what a sender that never pauses adds to it;
+    /// nothing more once the time to drain is over.
     async fn read_last(&mut self) -> Over {
-        for _ in 0..LAST_TURNS {
+        let mut left = sys::unread_octets(self.socket.as_fd()).unwrap_or(0);
+        while left > 0 && !self.local.context.pipeline.delivery.is_closed() {
             match self.read().await {
-                Ok(true) => {}
-                Ok(false) => break,
+                Ok(0) => break,
+                Ok(octets) => left = left.saturating_sub(octets),
                 Err(over) => return over,
             }
         }
@@ -458,9 +462,6 @@ async fn within<F: Future>(patience: Option<Duration>, future: F) -> Option<F::O
 
 /// Octets read in one turn.
 const READ_OCTETS: usize = 64 * 1024;
-
-/// Turns after the stop.
-const LAST_TURNS: usize = 256;
 
 /// Time for descriptors to come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);

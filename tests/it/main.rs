@@ -18,6 +18,7 @@ mod idle_connections;
 mod logger;
 mod rsyslog_in;
 mod rsyslog_out;
+mod shutdown;
 mod signals;
 mod summaries;
 mod syslog_ng_in;

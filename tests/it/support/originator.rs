@@ -134,4 +134,39 @@ impl Originator {
     }
 }
 
+/// A TCP connection that sends all the time and expects to be closed.
+pub(crate) struct Flood(TcpStream);
+
+impl Flood {
+    /// Connects.
+    pub(crate) fn new(to: SocketAddr) -> Self {
+        Self(TcpStream::connect_timeout(&to, LIMIT).unwrap())
+    }
+
+    /// Sends lines; waits while the relay pushes back.
+    pub(crate) fn send(&mut self, messages: impl IntoIterator<Item = String>) {
+        let whole = self.try_send(messages);
+        whole.expect("the relay keeps the connection open");
+    }
+
+    /// Sends lines until the relay closes the connection.
+    pub(crate) fn send_until_closed(&mut self, messages: impl IntoIterator<Item = String>) {
+        let closed = self.try_send(messages);
+        closed.expect_err("there are more messages than anybody takes");
+    }
+
+    fn try_send(&mut self, messages: impl IntoIterator<Item = String>) -> std::io::Result<()> {
+        let mut out = Vec::with_capacity(2 * BATCH_OCTETS);
+        for message in messages {
+            out.extend_from_slice(message.as_bytes());
+            out.push(b'\n');
+            if out.len() >= BATCH_OCTETS {
+                self.0.write_all(&out)?;
+                out.clear();
+            }
+        }
+        self.0.write_all(&out)
+    }
+}
+
 const BATCH_OCTETS: usize = 64 * 1024;

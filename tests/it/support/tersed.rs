@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::metrics::{Metrics, http_get};
+use super::metrics::{Balance, Metrics, http_get};
 use super::proc_fs;
 use super::process::Process;
 use super::wait::{LIMIT, wait_for, wait_until};
@@ -28,8 +28,8 @@ pub(crate) struct Setup {
     args: Vec<String>,
     config: Option<String>,
     environment: Vec<(String, String)>,
-    /// Most files it may have open, if it is to be tight.
-    open_files_max: Option<u32>,
+    /// A command that execs the relay, so that the process id is the relay's; empty for none.
+    launcher: Vec<String>,
 }
 
 /// The relay, running and ready. Killed when dropped.
@@ -68,7 +68,7 @@ impl Setup {
             args: Vec::new(),
             config: None,
             environment: Vec::new(),
-            open_files_max: None,
+            launcher: Vec::new(),
         }
     }
 
@@ -111,8 +111,14 @@ impl Setup {
     }
 
     /// The most files it may have open.
-    pub(crate) fn open_files_max(mut self, count: u32) -> Self {
-        self.open_files_max = Some(count);
+    pub(crate) fn open_files_max(self, count: u32) -> Self {
+        self.launcher(["prlimit".to_owned(), format!("--nofile={count}:{count}")])
+    }
+
+    /// A command that takes the relay's command line behind its own arguments and execs it.
+    pub(crate) fn launcher(mut self, words: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        assert!(self.launcher.is_empty(), "one launcher");
+        self.launcher = words.into_iter().map(Into::into).collect();
         self
     }
 
@@ -123,12 +129,11 @@ impl Setup {
     /// When it exits instead, with its log.
     #[track_caller]
     pub(crate) fn start(self) -> Tersed {
-        let mut command = match self.open_files_max {
+        let mut command = match self.launcher.split_first() {
             None => Command::new(BINARY),
-            // It execs the relay, so the process id is the relay's.
-            Some(count) => {
-                let mut command = Command::new("prlimit");
-                command.arg(format!("--nofile={count}:{count}")).arg(BINARY);
+            Some((program, args)) => {
+                let mut command = Command::new(program);
+                command.args(args).arg(BINARY);
                 command
             }
         };
@@ -148,7 +153,7 @@ impl Setup {
         command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         command.current_dir(self.dir.path());
 
-        let mut process = Process::start(&mut command, "util-linux");
+        let mut process = Process::start(&mut command, "util-linux and systemd");
         wait_until("the relay to be ready", LIMIT, || {
             let exited = process.exited();
             assert!(exited.is_none(), "the relay ended at once: {exited:?}");
@@ -289,9 +294,15 @@ impl Tersed {
     ///
     /// When it does not stop, or a panic is in what it wrote.
     #[track_caller]
-    pub(crate) fn stop_by(mut self, signal: Signal) -> Stopped {
-        assert!(self.balanced, "a test ends by checking the counting law");
+    pub(crate) fn stop_by(self, signal: Signal) -> Stopped {
         self.signal(signal);
+        self.wait_stopped()
+    }
+
+    /// Waits until it has stopped, which it was told to do already.
+    #[track_caller]
+    pub(crate) fn wait_stopped(mut self) -> Stopped {
+        assert!(self.balanced, "a test ends by checking the counting law");
         let status = self.process.wait_exit(LIMIT);
         let stderr = self.process.stderr();
         assert!(!stderr.contains("panicked at"), "the relay panicked");
@@ -300,6 +311,12 @@ impl Tersed {
             stdout: self.process.stdout(),
             log: log_lines(&self.process),
         }
+    }
+
+    /// The test checks the counting law on [`Stopped::balance`], because the relay is not quiet
+    /// before.
+    pub(crate) fn balance_at_exit(&mut self) {
+        self.balanced = true;
     }
 
     /// The end of a test: the counting law holds, and the relay stops in order.
@@ -325,6 +342,24 @@ impl Tersed {
     /// Octets of its memory that are resident.
     pub(crate) fn resident_octets(&self) -> u64 {
         proc_fs::resident_octets(self.id())
+    }
+}
+
+impl Stopped {
+    /// The counting law's terms as it left them.
+    #[track_caller]
+    pub(crate) fn balance(&self) -> Balance {
+        let line = self.log.iter().rfind(|line| line.message == "stopped");
+        let line = line.expect("it says so when it has stopped");
+        let term = |name: &str| line.field(name).unwrap().parse().unwrap();
+        Balance {
+            received: term("received"),
+            recovered: 0,
+            forwarded: term("forwarded"),
+            suppressed: term("suppressed"),
+            dropped: term("dropped"),
+            queued: term("queued"),
+        }
     }
 }
 
