@@ -16,6 +16,7 @@ mod first_copy;
 mod harness;
 mod idle_connections;
 mod logger;
+mod reload;
 mod rsyslog_in;
 mod rsyslog_out;
 mod shutdown;
