@@ -25,6 +25,7 @@ use tokio::{
     io::Interest,
     net::{UdpSocket, UnixDatagram},
     select,
+    task::yield_now,
     time::interval,
 };
 
@@ -63,7 +64,12 @@ pub(super) async fn serve(socket: Socket, local: Local) {
         // Bounded on stop, too: a sender that never pauses does not keep us from ending.
         for _ in 0..if stopping { LAST_BATCHES } else { 1 } {
             match socket.try_io(|| reader.read(&socket)) {
-                Ok(chunk) => reader.local.context.pipeline.delivery.deliver(chunk).await,
+                Ok(chunk) if chunk.is_empty() => {}
+                Ok(chunk) => {
+                    reader.local.context.pipeline.delivery.deliver(chunk).await;
+                    // The forwarder was woken on this worker, and goes first.
+                    yield_now().await;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {

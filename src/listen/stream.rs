@@ -29,6 +29,7 @@ use tokio::{
     net::{TcpListener, UnixListener},
     select,
     sync::OwnedSemaphorePermit,
+    task::yield_now,
     time::{sleep, timeout},
 };
 
@@ -273,7 +274,9 @@ impl<'l> Connection<'l> {
                 Err(over) => Some(over),
             };
             match over {
-                None => {}
+                // A socket that always has more would keep this worker for a hundred turns, and the
+                // forwarder, which was just woken on it, out.
+                None => yield_now().await,
                 Some(Over::Stopped) => break self.read_last().await,
                 Some(over) => break over,
             }
