@@ -318,6 +318,7 @@ impl Daemon {
                 EngineStats {
                     live: stats.live_messages as u64,
                     evicted: stats.evicted_total,
+                    unremembered: stats.unremembered_total,
                     stale: stats.stale_total,
                     memory_octets: stats.octets as u64,
                     memory_budget_octets: stats.budget_octets as u64,
