@@ -188,6 +188,11 @@ impl Tersed {
         line.field("address").unwrap().parse().unwrap()
     }
 
+    /// Where its admin address is.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// A path inside the directory that lives as long as the relay.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
@@ -346,6 +351,14 @@ impl Tersed {
 }
 
 impl Stopped {
+    /// How often it said `message`.
+    pub(crate) fn log_count(&self, message: &str) -> usize {
+        self.log
+            .iter()
+            .filter(|line| line.message == message)
+            .count()
+    }
+
     /// The counting law's terms as it left them.
     #[track_caller]
     pub(crate) fn balance(&self) -> Balance {
@@ -402,7 +415,14 @@ fn log_lines(process: &Process) -> Vec<LogLine> {
     let Some((complete, _)) = stderr.rsplit_once('\n') else {
         return Vec::new();
     };
-    complete.lines().map(parse_log_line).collect()
+    complete
+        .lines()
+        .filter(|line| {
+            let of_launcher = |words: &&str| line.starts_with(*words);
+            !OF_SOCKET_ACTIVATE.iter().any(of_launcher)
+        })
+        .map(parse_log_line)
+        .collect()
 }
 
 fn parse_log_line(line: &str) -> LogLine {
@@ -427,5 +447,7 @@ pub(crate) fn url(scheme: &str, path: &Path) -> String {
     )
 }
 
+/// What `systemd-socket-activate` says before it execs the relay.
+const OF_SOCKET_ACTIVATE: [&str; 3] = ["Listening on ", "Communication attempt ", "Execing "];
 const CONFIG_NAME: &str = "tersed.toml";
 const QUIET_LOOKS: u32 = 3;
