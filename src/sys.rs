@@ -1,4 +1,4 @@
-//! The three questions to the kernel that no crate asks safely; the only file with unsafe code.
+//! The four questions to the kernel that no crate asks safely; the only file with unsafe code.
 //!
 //! # Guarantees
 //!
@@ -45,6 +45,21 @@ pub(crate) fn unacknowledged_octets(socket: BorrowedFd<'_>) -> io::Result<usize>
     // SAFETY: TIOCOUTQ (the same number as SIOCOUTQ) writes one int through the pointer, which is
     // valid for the call.
     let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut octets) };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(octets).unwrap_or(0))
+}
+
+/// Octets that wait to be read from this stream socket (`FIONREAD`).
+///
+/// # Errors
+///
+/// What `ioctl(FIONREAD)` gives.
+pub(crate) fn unread_octets(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut octets: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int through the pointer, which is valid for the call.
+    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut octets) };
     if answer < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -130,6 +145,8 @@ mod tests {
         let (mut server, _) = listener.accept().unwrap();
         client.write_all(b"hello").unwrap();
         let mut hello = [0; 5];
+        server.peek(&mut hello).unwrap();
+        assert_eq!(unread_octets(server.as_fd()).unwrap(), 5);
         server.read_exact(&mut hello).unwrap();
         assert_eq!(unacknowledged_octets(client.as_fd()).unwrap(), 0);
         let window = peer_window_octets(client.as_fd()).unwrap();

@@ -301,6 +301,7 @@ impl Daemon {
                 EngineStats {
                     live: stats.live_messages as u64,
                     evicted: stats.evicted_total,
+                    unremembered: stats.unremembered_total,
                     stale: stats.stale_total,
                     memory_octets: stats.octets as u64,
                     memory_budget_octets: stats.budget_octets as u64,
@@ -377,7 +378,7 @@ impl Daemon {
                     false
                 }
                 // Whoever asks twice does not want to wait.
-                _ = self.signals.next() => {
+                () = told_to_stop(&mut self.signals) => {
                     warn!("told to stop again; no more waiting");
                     false
                 }
@@ -450,6 +451,13 @@ impl Running {
     fn serves(&self, listener: &ListenerConfig) -> bool {
         let config = self.config.borrow();
         config.url == listener.url && config.name == listener.name
+    }
+}
+
+/// Waits until somebody asks for a stop; a reload is too late now.
+async fn told_to_stop(signals: &mut Signals) {
+    while signals.next().await == Event::Reload {
+        info!("not reloading while stopping");
     }
 }
 

@@ -50,6 +50,12 @@ impl Delivery {
         &self.ledger
     }
 
+    /// True once the queue was closed: whatever is handed over from then on is dropped.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.outbox.is_closed()
+    }
+
     /// Hands over `chunk`, whose survivors are counted as queued already. When the queue is full this
     /// waits or drops, as configured.
     pub async fn deliver(&self, chunk: Chunk) {

@@ -21,7 +21,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::{
+    select,
+    sync::{Notify, Semaphore},
+};
 
 use crate::{chunk::Chunk, config::WhenFull};
 
@@ -33,6 +36,8 @@ pub struct Outbox {
     room: Semaphore,
     /// Wakes the forwarder.
     filled: Notify,
+    /// Wakes those who wait for more room than there is now.
+    resized: Notify,
 }
 
 #[derive(Debug)]
@@ -40,6 +45,8 @@ struct State {
     chunks: VecDeque<(Chunk, u32)>,
     /// Octets that the queue may hold.
     bound: u32,
+    /// Permits in use beyond `bound`, because it became smaller: taken away as they come back.
+    excess: u32,
     /// Octets admitted and not popped.
     held: u64,
     /// No chunk comes any more.
@@ -55,11 +62,13 @@ impl Outbox {
             state: Mutex::new(State {
                 chunks: VecDeque::new(),
                 bound,
+                excess: 0,
                 held: 0,
                 closed: false,
             }),
             room: Semaphore::new(bound as usize),
             filled: Notify::new(),
+            resized: Notify::new(),
         }
     }
 
@@ -77,14 +86,10 @@ impl Outbox {
         chunk.shrink();
         let need = self.need(&chunk);
         match when_full {
-            WhenFull::Wait => {
-                if let Ok(permit) = self.room.acquire_many(need).await {
-                    permit.forget();
-                    self.admit(chunk, need);
-                } else {
-                    dropped.push(chunk);
-                }
-            }
+            WhenFull::Wait => match self.wait_for_room(&chunk).await {
+                Some(need) => self.admit(chunk, need),
+                None => dropped.push(chunk),
+            },
             WhenFull::DropNewest => {
                 if self.take_room(need) {
                     self.admit(chunk, need);
@@ -189,15 +194,46 @@ impl Outbox {
     pub fn resize(&self, bound: usize) {
         let bound = u32::try_from(bound).unwrap_or(u32::MAX);
         let mut state = self.lock();
-        if bound >= state.bound {
-            self.room.add_permits((bound - state.bound) as usize);
-            state.bound = bound;
+        if let Some(more) = bound.checked_sub(state.bound) {
+            self.release(&mut state, more);
         } else {
-            let excess = state.bound - bound;
-            let taken = self.room.forget_permits(excess as usize);
-            // Room that is in use now cannot be taken away; the bound stays that much larger.
-            state.bound -= u32::try_from(taken).unwrap_or(excess);
+            state.excess += state.bound - bound;
+            self.take_excess(&mut state);
         }
+        state.bound = bound;
+        drop(state);
+        self.resized.notify_waiters();
+    }
+
+    /// Takes the room that `chunk` needs, as soon as there is so much; gives how much that is, or
+    /// `None` once the queue is closed.
+    async fn wait_for_room(&self, chunk: &Chunk) -> Option<u32> {
+        loop {
+            let resized = self.resized.notified();
+            let need = self.need(chunk);
+            select! {
+                biased;
+                room = self.room.acquire_many(need) => {
+                    room.ok()?.forget();
+                    return Some(need);
+                }
+                // What it had of its room by then went back; part of it may be too much now.
+                () = resized => self.take_excess(&mut self.lock()),
+            }
+        }
+    }
+
+    /// `octets` of room come back, less what there is too much.
+    fn release(&self, state: &mut State, octets: u32) {
+        let taken = octets.min(state.excess);
+        state.excess -= taken;
+        self.room.add_permits((octets - taken) as usize);
+    }
+
+    /// Takes away what there is too much, as far as nobody uses it.
+    fn take_excess(&self, state: &mut State) {
+        let taken = self.room.forget_permits(state.excess as usize);
+        state.excess -= u32::try_from(taken).unwrap_or(state.excess);
     }
 
     /// A chunk larger than the whole queue is charged as much as the queue holds: it goes in alone.
@@ -241,7 +277,7 @@ impl Outbox {
             (oldest, charged - kept)
         };
         state.held -= u64::from(freed);
-        self.room.add_permits(freed as usize);
+        self.release(&mut state, freed);
         Some(oldest)
     }
 
@@ -261,7 +297,7 @@ impl Outbox {
             taken.push(chunk);
         }
         state.held -= u64::from(freed);
-        self.room.add_permits(freed as usize);
+        self.release(state, freed);
         taken
     }
 
@@ -379,5 +415,28 @@ mod tests {
         outbox.resize(6 * ONE);
         let dropped = outbox.push(chunk(9..12), WhenFull::DropNewest).await;
         assert_eq!(numbers(&dropped), [11]);
+        // What is in use now goes as it leaves.
+        outbox.resize(2 * ONE);
+        assert_eq!(numbers(&outbox.try_pop(usize::MAX)).len(), 6);
+        outbox.push(chunk(12..13), WhenFull::Wait).await;
+        let dropped = outbox.push(chunk(13..15), WhenFull::DropNewest).await;
+        assert_eq!(numbers(&dropped), [14]);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_more_than_a_smaller_queue_has_goes_in_alone() {
+        let outbox = Outbox::new(8 * ONE);
+        outbox.push(chunk(0..4), WhenFull::Wait).await;
+        let (dropped, ()) = tokio::join!(outbox.push(chunk(4..12), WhenFull::Wait), async {
+            tokio::task::yield_now().await;
+            outbox.resize(2 * ONE);
+            assert_eq!(numbers(&outbox.try_pop(usize::MAX)), [0, 1, 2, 3]);
+        });
+        assert!(dropped.is_empty());
+        assert_eq!(outbox.octets(), 2 * ONE as u64);
+        assert_eq!(numbers(&outbox.try_pop(usize::MAX)).len(), 8);
+        outbox.push(chunk(12..13), WhenFull::Wait).await;
+        let dropped = outbox.push(chunk(13..15), WhenFull::DropNewest).await;
+        assert_eq!(numbers(&dropped), [14]);
     }
 }

@@ -26,6 +26,7 @@ use tokio::{
     io::Interest,
     net::{UdpSocket, UnixDatagram},
     select,
+    task::yield_now,
     time::interval,
 };
 
@@ -71,6 +72,7 @@ pub(super) async fn serve(socket: Socket, local: Local) {
         // Bounded on stop, too: a sender that never pauses does not keep us from ending.
         for _ in 0..if stopping { LAST_BATCHES } else { 1 } {
             match socket.try_io(|| reader.read(&socket)) {
+                Ok(chunk) if chunk.is_empty() => {}
                 Ok(chunk) => {
                     // While the queue is full nothing is read, and that is when the kernel drops.
                     let mut delivery = pin!(context.pipeline.delivery.deliver(chunk));
@@ -81,6 +83,8 @@ pub(super) async fn serve(socket: Socket, local: Local) {
                             _ = drops_due.tick() => drops.count(&socket),
                         }
                     }
+                    // The forwarder was woken on this worker, and goes first.
+                    yield_now().await;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -20,6 +20,7 @@ use std::{
     collections::HashMap,
     io,
     net::IpAddr,
+    os::fd::AsFd as _,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -28,6 +29,7 @@ use tokio::{
     net::{TcpListener, UnixListener},
     select,
     sync::OwnedSemaphorePermit,
+    task::yield_now,
     time::{sleep, timeout},
 };
 
@@ -41,6 +43,7 @@ use crate::{
     metrics::{DropReason, FrameErrorReason, ListenerMetrics, RejectReason},
     pipeline::Batch,
     socket::Socket,
+    sys,
 };
 
 /// A socket that connections are accepted from.
@@ -271,7 +274,9 @@ impl<'l> Connection<'l> {
                 Err(over) => Some(over),
             };
             match over {
-                None => {}
+                // A socket that always has more would keep this worker for a hundred turns, and the
+                // forwarder, which was just woken on it, out.
+                None => yield_now().await,
                 Some(Over::Stopped) => break self.read_last().await,
                 Some(over) => break over,
             }
@@ -302,29 +307,29 @@ impl<'l> Connection<'l> {
         !self.pending.is_empty() || !self.framer.between_frames()
     }
 
-    /// Reads one turn's octets, judges what they complete, and hands on the survivors. Gives whether
-    /// there was anything.
-    async fn read(&mut self) -> Result<bool, Over> {
+    /// Reads one turn's octets, judges what they complete, and hands on the survivors. Gives how many
+    /// octets there were.
+    async fn read(&mut self) -> Result<usize, Over> {
         self.pending.reserve(READ_OCTETS);
-        match self.socket.try_read(&mut self.pending) {
+        let octets = match self.socket.try_read(&mut self.pending) {
             Ok(0) => return Err(Over::Ended),
-            Ok(_) => {}
+            Ok(octets) => octets,
             Err(error) if is_transient(&error) => {
                 self.settle(0);
-                return Ok(false);
+                return Ok(0);
             }
             Err(error) => {
                 tracing::debug!(peer = %self.sender, %error, "connection broken");
                 return Err(Over::Ended);
             }
-        }
+        };
         if !self.is_plain {
             match self.is_tls_client() {
                 Some(true) => return Err(Over::Hopeless),
                 // The framer would consume what the decision needs.
                 None => {
                     self.settle(0);
-                    return Ok(true);
+                    return Ok(octets);
                 }
                 Some(false) => self.is_plain = true,
             }
@@ -344,7 +349,7 @@ impl<'l> Connection<'l> {
         let chunk = batch.finish();
         self.settle(at);
         self.local.context.pipeline.delivery.deliver(chunk).await;
-        over.map_or(Ok(true), Err)
+        over.map_or(Ok(octets), Err)
     }
 
     /// Lets go of the first `framed` octets received, and of memory that the rest does not need.
@@ -356,12 +361,14 @@ impl<'l> Connection<'l> {
         }
     }
 
-    /// We stop: reads what the kernel has by now.
+    /// We stop: reads what the kernel has by now, and not what a sender that never pauses adds to it;
+    /// nothing more once the time to drain is over.
     async fn read_last(&mut self) -> Over {
-        for _ in 0..LAST_TURNS {
+        let mut left = sys::unread_octets(self.socket.as_fd()).unwrap_or(0);
+        while left > 0 && !self.local.context.pipeline.delivery.is_closed() {
             match self.read().await {
-                Ok(true) => {}
-                Ok(false) => break,
+                Ok(0) => break,
+                Ok(octets) => left = left.saturating_sub(octets),
                 Err(over) => return over,
             }
         }
@@ -474,9 +481,6 @@ async fn within<F: Future>(patience: Option<Duration>, future: F) -> Option<F::O
 
 /// Octets read in one turn.
 const READ_OCTETS: usize = 64 * 1024;
-
-/// Turns after the stop.
-const LAST_TURNS: usize = 256;
 
 /// Time for descriptors to come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);

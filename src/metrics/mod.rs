@@ -322,6 +322,8 @@ pub struct EngineStats {
     pub live: u64,
     /// Marks given up so far to stay within the budget.
     pub evicted: u64,
+    /// Copies forwarded because there was no room to remember or count them.
+    pub unremembered: u64,
     /// Stale table entries met so far.
     pub stale: u64,
     /// Octets held, bookkeeping included.

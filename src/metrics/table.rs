@@ -159,6 +159,11 @@ static FAMILIES: &[Family] = &[
         "Windows ended early to stay within the memory budget.",
         |scrape, out| out.count(&[], scrape.engine.evicted),
     ),
+    counter(
+        "tersed_unremembered",
+        "Frames forwarded although they may be repeats, because the memory budget left no room to remember or count them at once.",
+        |scrape, out| out.count(&[], scrape.engine.unremembered),
+    ),
     counter("tersed_stale", "Stale table entries met.", |scrape, out| {
         out.count(&[], scrape.engine.stale);
     }),

@@ -123,7 +123,6 @@ impl Originator {
         self.socket.write_all(octets).unwrap();
     }
 
-<<<<<<< HEAD
     /// Sends octets until there are no more or the relay has closed the connection.
     pub(crate) fn send_until_closed(&mut self, parts: impl IntoIterator<Item = impl AsRef<[u8]>>) {
         for part in parts {
@@ -131,7 +130,8 @@ impl Originator {
                 return;
             }
         }
-=======
+    }
+
     /// The same to a relay that may have closed the connection.
     pub(crate) fn try_send_octets(&mut self, octets: &[u8]) {
         drop(self.socket.write_all(octets));
@@ -147,7 +147,6 @@ impl Originator {
             proc_fs::tcp_queues(here, there) == Some((0, 0))
                 && proc_fs::tcp_queues(there, here).is_none_or(|(_, unread)| unread == 0)
         });
->>>>>>> wt-config
     }
 
     /// Says that nothing more will come, and goes on listening.
@@ -180,6 +179,41 @@ impl Originator {
             Err(err) => panic!("the relay did not close the connection: {err}"),
         }
         assert!(said.is_empty(), "the relay said {}", said.escape_ascii());
+    }
+}
+
+/// A TCP connection that sends all the time and expects to be closed.
+pub(crate) struct Flood(TcpStream);
+
+impl Flood {
+    /// Connects.
+    pub(crate) fn new(to: SocketAddr) -> Self {
+        Self(TcpStream::connect_timeout(&to, LIMIT).unwrap())
+    }
+
+    /// Sends lines; waits while the relay pushes back.
+    pub(crate) fn send(&mut self, messages: impl IntoIterator<Item = String>) {
+        let whole = self.try_send(messages);
+        whole.expect("the relay keeps the connection open");
+    }
+
+    /// Sends lines until the relay closes the connection.
+    pub(crate) fn send_until_closed(&mut self, messages: impl IntoIterator<Item = String>) {
+        let closed = self.try_send(messages);
+        closed.expect_err("there are more messages than anybody takes");
+    }
+
+    fn try_send(&mut self, messages: impl IntoIterator<Item = String>) -> std::io::Result<()> {
+        let mut out = Vec::with_capacity(2 * BATCH_OCTETS);
+        for message in messages {
+            out.extend_from_slice(message.as_bytes());
+            out.push(b'\n');
+            if out.len() >= BATCH_OCTETS {
+                self.0.write_all(&out)?;
+                out.clear();
+            }
+        }
+        self.0.write_all(&out)
     }
 }
 

@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::metrics::{Metrics, http_get};
+use super::metrics::{Balance, Metrics, http_get};
 use super::proc_fs;
 use super::process::Process;
 use super::sink::Sink;
@@ -34,6 +34,8 @@ pub(crate) struct Setup {
     open_files_max: Option<u32>,
     /// What a shell mounts before it becomes the relay, if that has mounts of its own.
     mounts: Option<String>,
+    /// A command that execs the relay, so that the process id is the relay's; empty for none.
+    launcher: Vec<String>,
 }
 
 /// The relay, running and ready. Killed when dropped.
@@ -74,6 +76,7 @@ impl Setup {
             environment: Vec::new(),
             open_files_max: None,
             mounts: None,
+            launcher: Vec::new(),
         }
     }
 
@@ -138,8 +141,14 @@ impl Setup {
     }
 
     /// The most files it may have open.
-    pub(crate) fn open_files_max(mut self, count: u32) -> Self {
-        self.open_files_max = Some(count);
+    pub(crate) fn open_files_max(self, count: u32) -> Self {
+        self.launcher(["prlimit".to_owned(), format!("--nofile={count}:{count}")])
+    }
+
+    /// A command that takes the relay's command line behind its own arguments and execs it.
+    pub(crate) fn launcher(mut self, words: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        assert!(self.launcher.is_empty(), "one launcher");
+        self.launcher = words.into_iter().map(Into::into).collect();
         self
     }
 
@@ -168,7 +177,8 @@ impl Setup {
             add(&["unshare", "--mount", "--propagation", "private"]);
             add(&["sh", "-ec", &format!("{script}; exec \"$0\" \"$@\"")]);
         }
-        add(&[BINARY]);
+        words.extend(self.launcher.iter().cloned());
+        words.push(BINARY.to_owned());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         command
@@ -198,7 +208,7 @@ impl Setup {
         command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         command.current_dir(self.dir.path());
 
-        let mut process = Process::start(&mut command, "util-linux");
+        let mut process = Process::start(&mut command, "util-linux and systemd");
         wait_until("the relay to be ready", LIMIT, || {
             let exited = process.exited();
             assert!(exited.is_none(), "the relay ended at once: {exited:?}");
@@ -231,6 +241,11 @@ impl Tersed {
         });
         let line = line.unwrap_or_else(|| panic!("no listener {listener} in {lines:#?}"));
         line.field("address").unwrap().parse().unwrap()
+    }
+
+    /// Where its admin address is.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin
     }
 
     /// A path inside the directory that lives as long as the relay.
@@ -348,9 +363,15 @@ impl Tersed {
     ///
     /// When it does not stop, or a panic is in what it wrote.
     #[track_caller]
-    pub(crate) fn stop_by(mut self, signal: Signal) -> Stopped {
-        assert!(self.balanced, "a test ends by checking the counting law");
+    pub(crate) fn stop_by(self, signal: Signal) -> Stopped {
         self.signal(signal);
+        self.wait_stopped()
+    }
+
+    /// Waits until it has stopped, which it was told to do already.
+    #[track_caller]
+    pub(crate) fn wait_stopped(mut self) -> Stopped {
+        assert!(self.balanced, "a test ends by checking the counting law");
         let status = self.process.wait_exit(LIMIT);
         let stderr = self.process.stderr();
         assert!(!stderr.contains("panicked at"), "the relay panicked");
@@ -359,6 +380,12 @@ impl Tersed {
             stdout: self.process.stdout(),
             log: log_lines(&self.process),
         }
+    }
+
+    /// The test checks the counting law on [`Stopped::balance`], because the relay is not quiet
+    /// before.
+    pub(crate) fn balance_at_exit(&mut self) {
+        self.balanced = true;
     }
 
     /// The end of a test: the counting law holds, and the relay stops in order.
@@ -412,6 +439,32 @@ impl Tersed {
     }
 }
 
+impl Stopped {
+    /// How often it said `message`.
+    pub(crate) fn log_count(&self, message: &str) -> usize {
+        self.log
+            .iter()
+            .filter(|line| line.message == message)
+            .count()
+    }
+
+    /// The counting law's terms as it left them.
+    #[track_caller]
+    pub(crate) fn balance(&self) -> Balance {
+        let line = self.log.iter().rfind(|line| line.message == "stopped");
+        let line = line.expect("it says so when it has stopped");
+        let term = |name: &str| line.field(name).unwrap().parse().unwrap();
+        Balance {
+            received: term("received"),
+            recovered: 0,
+            forwarded: term("forwarded"),
+            suppressed: term("suppressed"),
+            dropped: term("dropped"),
+            queued: term("queued"),
+        }
+    }
+}
+
 impl Drop for Tersed {
     fn drop(&mut self) {
         assert!(
@@ -451,7 +504,14 @@ fn log_lines(process: &Process) -> Vec<LogLine> {
     let Some((complete, _)) = stderr.rsplit_once('\n') else {
         return Vec::new();
     };
-    complete.lines().map(parse_log_line).collect()
+    complete
+        .lines()
+        .filter(|line| {
+            let of_launcher = |words: &&str| line.starts_with(*words);
+            !OF_SOCKET_ACTIVATE.iter().any(of_launcher)
+        })
+        .map(parse_log_line)
+        .collect()
 }
 
 fn parse_log_line(line: &str) -> LogLine {
@@ -476,5 +536,7 @@ pub(crate) fn url(scheme: &str, path: &Path) -> String {
     )
 }
 
+/// What `systemd-socket-activate` says before it execs the relay.
+const OF_SOCKET_ACTIVATE: [&str; 3] = ["Listening on ", "Communication attempt ", "Execing "];
 const CONFIG_NAME: &str = "tersed.toml";
 const QUIET_LOOKS: u32 = 3;

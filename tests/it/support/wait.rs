@@ -60,5 +60,10 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
+/// Whether tests that have a short form run in full: `TERSED_TEST_LONG=1`.
+pub(crate) fn is_long() -> bool {
+    std::env::var_os("TERSED_TEST_LONG").is_some_and(|value| value == "1")
+}
+
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);

@@ -1,0 +1,36 @@
+/* Stands before the C library's clock_gettime (LD_PRELOAD) and bends two clocks:
+ *
+ *   CLOCK_REALTIME   jumps by a year at each call, ahead and back in turn, as a clock does that
+ *                    two time servers fight over;
+ *   CLOCK_BOOTTIME   is ahead of CLOCK_MONOTONIC by as many seconds as the file says that
+ *                    TERSED_TEST_SUSPENDED names, as after a suspend; none if there is no file.
+ */
+#define _GNU_SOURCE
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static const time_t year = 365 * 24 * 3600;
+
+static time_t suspended(void) {
+    const char *path = getenv("TERSED_TEST_SUSPENDED");
+    FILE *file = path ? fopen(path, "re") : NULL;
+    long seconds = 0;
+    if (file) {
+        if (fscanf(file, "%ld", &seconds) != 1) seconds = 0;
+        fclose(file);
+    }
+    return seconds;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *time) {
+    static atomic_uint calls;
+    int answer = (int)syscall(SYS_clock_gettime, clock, time);
+    if (answer != 0) return answer;
+    if (clock == CLOCK_REALTIME) time->tv_sec += atomic_fetch_add(&calls, 1) % 2 ? year : -year;
+    if (clock == CLOCK_BOOTTIME) time->tv_sec += suspended();
+    return 0;
+}
