@@ -35,6 +35,8 @@ use crate::tick::Tick;
 use self::shard::Shard;
 
 mod engine;
+#[cfg(test)]
+mod model;
 mod shard;
 mod table;
 mod timeline;
@@ -385,6 +387,9 @@ const _: () = assert!(
 mod tests {
     use std::cell::RefCell;
     use std::hash::{DefaultHasher, Hasher as _};
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -880,6 +885,43 @@ mod tests {
     }
 
     #[test]
+    fn a_million_live_messages_take_no_more_than_promised() {
+        // DESIGN 10: exact identities of 200 octets, and compact ones of 16. All shards full at once
+        // is the worst case for the tables, halfway between is the best.
+        for (octets, shard_count, octets_max) in [
+            (200, 1, 300_000_000),
+            (200, 16, 300_000_000),
+            (16, 1, 64_000_000),
+            (16, 16, 64_000_000),
+        ] {
+            let shards = Shards::new(shard_count, &[fixed(10)], 1 << 30);
+            let mut identity = [b'x'; 200];
+            for number in 0..1_000_000_u64 {
+                identity[..8].copy_from_slice(&number.to_le_bytes());
+                let octets = &identity[..octets];
+                let sighting = Sighting {
+                    frame: octets,
+                    timestamp: None,
+                };
+                let identity = Identity {
+                    hash: hash(&octets[..8]),
+                    octets,
+                };
+                shards.offer(PolicyId(0), identity, sighting, tick(0), &mut Vec::new());
+            }
+            let stats = shards.stats();
+            assert_eq!(
+                (stats.live_messages, stats.unremembered_total),
+                (1_000_000, 0)
+            );
+            assert!(
+                stats.octets <= octets_max,
+                "{octets} each in {shard_count} shards: {stats:?}"
+            );
+        }
+    }
+
+    #[test]
     fn a_poisoned_shard_starts_over() {
         let bed = Bed::new(fixed(10));
         let claim = bed.claim(0, "a");
@@ -895,6 +937,44 @@ mod tests {
         bed.reopen(claim);
         assert_eq!(bed.offer(1, "a"), Duplicate, "claims from before are void");
         assert!(!bed.shards.shards[0].is_poisoned());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_number_of_shards_changes_no_verdict(calls in vec((0..6_u64, 0..2_u16, 0..30_u8, 0..40_usize), 1..300)) {
+            let policies = [WindowPolicy { allow: 2, ..fixed(40) }, refreshed(30, 100)];
+            let runs = [1, 2, 8, 64].map(|shard_count| {
+                let shards = Shards::new(shard_count, &policies, 64 << 20);
+                let (mut at, mut verdicts, mut claims, mut ended) = (0, Vec::new(), Vec::new(), Vec::new());
+                for (call, &(step, policy, message, reopened)) in calls.iter().enumerate() {
+                    at += step;
+                    let identity = Identity { hash: hash(&[message]), octets: &[message] };
+                    let frame = call.to_be_bytes();
+                    let sighting = Sighting { frame: &frame, timestamp: None };
+                    let verdict = shards.offer(PolicyId(policy), identity, sighting, tick(at), &mut ended);
+                    verdicts.push(seen(verdict));
+                    if let Verdict::Fresh(claim) = verdict {
+                        claims.push(claim);
+                    }
+                    if let Some(index) = claims.len().checked_sub(reopened + 1) {
+                        shards.reopen(claims[index], &mut ended);
+                    }
+                }
+                while shards.end_all(EndReason::Stop, 100, &mut ended) {}
+                let duplicates = verdicts.iter().filter(|&&seen| seen == Duplicate).count() as u64;
+                assert_eq!(ended.iter().map(|ended| ended.count).sum::<u64>(), duplicates);
+                // Why a window that is over comes out late may differ, and when, but not what comes out.
+                let mut ended: Vec<_> =
+                    ended.into_iter().map(|ended| Ended { reason: EndReason::Window, ..ended }).collect();
+                ended.sort_by(|a, b| a.frame.cmp(&b.frame));
+                (verdicts, ended)
+            });
+            for run in &runs {
+                prop_assert_eq!(run, &runs[0]);
+            }
+        }
     }
 
     /// A verdict without its claim.
