@@ -252,22 +252,33 @@ pub enum EndReason {
 }
 
 /// The octets of a TIMESTAMP, at most 64, kept in place.
-#[derive(Clone, Copy, Eq, PartialEq)]
+#[derive(Clone, Copy)]
 pub struct Stamp {
+    /// Octets that count; [`NO_STAMP`] if there is no timestamp, which nobody outside gets to see.
     len: u8,
     octets: [u8; STAMP_OCTETS_MAX],
 }
 
 impl Stamp {
-    /// `None` for none, and for one that is longer than any timestamp: a part of it would be wrong.
-    fn of(timestamp: Option<&[u8]>) -> Option<Self> {
-        let timestamp = timestamp?;
-        let len = u8::try_from(timestamp.len()).ok()?;
-        let mut octets = [0; STAMP_OCTETS_MAX];
-        octets
-            .get_mut(..timestamp.len())?
-            .copy_from_slice(timestamp);
-        Some(Self { len, octets })
+    const NONE: Self = Self {
+        len: NO_STAMP,
+        octets: [0; STAMP_OCTETS_MAX],
+    };
+
+    /// Takes over a timestamp. One that is longer than any counts as none: a part of it would be wrong.
+    fn set(&mut self, timestamp: Option<&[u8]>) {
+        self.len = NO_STAMP;
+        if let Some(timestamp) = timestamp
+            && let Some(octets) = self.octets.get_mut(..timestamp.len())
+            && let Ok(len) = u8::try_from(timestamp.len())
+        {
+            octets.copy_from_slice(timestamp);
+            self.len = len;
+        }
+    }
+
+    const fn is_some(&self) -> bool {
+        self.len != NO_STAMP
     }
 }
 
@@ -275,9 +286,17 @@ impl Deref for Stamp {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.octets[..usize::from(self.len)]
+        self.octets.get(..usize::from(self.len)).unwrap_or_default()
     }
 }
+
+impl PartialEq for Stamp {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Stamp {}
 
 impl std::fmt::Debug for Stamp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -327,7 +346,7 @@ struct Held {
     /// The first copy suppressed.
     frame: Box<[u8]>,
     /// Of the last copy suppressed.
-    last_timestamp: Option<Stamp>,
+    last_timestamp: Stamp,
 }
 
 impl Held {
@@ -341,13 +360,21 @@ impl Held {
             delivery,
             passed: 1,
             frame: Box::default(),
-            last_timestamp: None,
+            last_timestamp: Stamp::NONE,
         }
+    }
+
+    /// Counts a copy that is held back.
+    fn count_one(&mut self, sighting: Sighting<'_>, now: Tick) {
+        self.count += 1;
+        self.last = now;
+        self.last_timestamp.set(sighting.timestamp);
     }
 }
 
 /// Takes the lock. If a panic interrupted the last holder, nobody knows what state the shard is in: it
 /// starts over with nothing remembered, so that copies are forwarded (and what was held back goes unreported).
+#[inline]
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(|poisoned| {
         let mut guard = poisoned.into_inner();
@@ -371,6 +398,9 @@ const fn alloc_octets(octets: usize) -> usize {
 
 /// Shards at most: far more than cores.
 const SHARDS_MAX: usize = 1 << 16;
+
+/// [`Stamp::len`] of none.
+const NO_STAMP: u8 = u8::MAX;
 
 /// Octets of a TIMESTAMP that are kept: RFC 5424's longest has 32.
 const STAMP_OCTETS_MAX: usize = 64;
@@ -625,13 +655,19 @@ mod tests {
 
     #[test]
     fn a_timestamp_longer_than_any_is_not_kept() {
-        assert_eq!(
-            Stamp::of(Some(&[b'x'; 64])).as_deref(),
-            Some(&[b'x'; 64][..])
-        );
-        assert_eq!(Stamp::of(Some(&[b'x'; 65])), None);
-        assert_eq!(Stamp::of(Some(&[b'x'; 300])), None);
-        assert_eq!(Stamp::of(None), None);
+        let mut stamp = Stamp::NONE;
+        for (len, kept) in [
+            (64, Some(64)),
+            (65, None),
+            (0, Some(0)),
+            (300, None),
+            (15, Some(15)),
+        ] {
+            stamp.set(Some(&vec![b'x'; len]));
+            assert_eq!(stamp.is_some().then(|| stamp.len()), kept, "{len}");
+        }
+        stamp.set(None);
+        assert!(!stamp.is_some());
     }
 
     #[test]

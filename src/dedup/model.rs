@@ -114,7 +114,9 @@ impl Model {
                 });
                 held.count += 1;
                 held.last = now;
-                held.last_timestamp = Stamp::of(Some(stamp));
+                let mut kept = Stamp::NONE;
+                kept.set(Some(stamp));
+                held.last_timestamp = Some(kept);
                 self.suppressed += 1;
                 return None;
             }

@@ -12,7 +12,7 @@
 //!
 //! Which shard a message belongs to, and the lock (`mod`).
 
-use super::engine::{Engine, EngineCounters, Refusal, Spoils};
+use super::engine::{Engine, EngineCounters, Met, Refusal, Spoils};
 use super::timeline::MARKS_SHIFT;
 use super::{Claim, EndReason, Ended, Sighting, Stats, Verdict};
 use crate::identity::Identity;
@@ -73,11 +73,16 @@ impl Shard {
         };
         // Room for the mark itself may be found before the table turns out to need some, too.
         for _ in 0..ROUNDS_MAX {
-            let room = self.room();
             let Some(engine) = self.engines.get_mut(index) else {
                 break;
             };
-            let wanted = match engine.offer(identity, sighting, now, room, ended) {
+            let met = engine.meet(identity, sighting, now, ended);
+            if let Met::Counted = met {
+                return Verdict::Duplicate;
+            }
+            let room = self.room();
+            let engine = &mut self.engines[index];
+            let wanted = match engine.admit(met, identity, sighting, now, room) {
                 Ok(verdict) => return verdict,
                 Err(Refusal::Full) => break,
                 Err(Refusal::Short(wanted)) => wanted,
