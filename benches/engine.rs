@@ -11,9 +11,9 @@
 //! - **tersed**: ours, behind its shards and their locks, hashing each identity once.
 //!
 //! Each measurement runs in a process of its own, so that none inherits another's heap; the ways take
-//! turns, and the table shows the median of all rounds. The longest wait is the least of all rounds: a pause that is the
-//! algorithm's own comes in each of them, and one that the machine caused does not. The way
-//! **nothing** judges nothing: it shows what the loop and the machine take for themselves.
+//! turns, and the table shows the median of all rounds. The longest wait is in processor time, and the
+//! least of all rounds: a pause that is the algorithm's own comes in each of them, one that the machine
+//! caused does not. The way **nothing** judges nothing: it shows what the loop, the clock and the machine take.
 //!
 //! Memory is what the process occupies (RSS) beyond what it did at first.
 
@@ -28,6 +28,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::{FixedState, RandomState};
+use nix::time::{ClockId, clock_gettime};
 
 use tersed::dedup::{Ended, Shards, Sighting, Verdict};
 use tersed::identity::Identity;
@@ -422,16 +423,15 @@ fn measure_way(way: &mut impl Way, load: &Load, each: bool, scale: usize) -> Mea
         };
     }
     let start = instant();
-    let (mut longest, mut last) = (Duration::ZERO, start);
+    let mut longest = Duration::ZERO;
     let fresh = if each {
+        let mut last = cpu_time();
         stream.send(way, &load.measured, scale, |step| {
-            let now = instant();
+            let now = cpu_time();
             // What a timer does is no message's wait.
-            longest = if step == Step::Judged {
-                longest.max(now - last)
-            } else {
-                longest
-            };
+            if step == Step::Judged {
+                longest = longest.max(now.saturating_sub(last));
+            }
             last = now;
         })
     } else {
@@ -520,6 +520,13 @@ fn resident(name: &str) -> f64 {
 #[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 fn instant() -> Instant {
     Instant::now()
+}
+
+/// What this thread has had of the processor: what others had is none of our wait.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .expect("each thread has such a clock")
+        .into()
 }
 
 fn duration(nanos: f64) -> String {
