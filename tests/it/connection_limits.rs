@@ -37,7 +37,8 @@ fn a_flood_of_connections_leaves_the_existing_ones_alone() {
     });
     let sent = sink.count() as u64;
     tersed.wait_metric("tersed_connections_rejected_total", LIMIT_REACHED, 10_000);
-    tersed.wait_metric("tersed_connections_accepted_total", &[], 50);
+    // Those that were turned away were accepted first.
+    tersed.wait_metric("tersed_connections_accepted_total", &[], 10_050);
 
     // A place that is given up is free again.
     drop(existing.pop());
