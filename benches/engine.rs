@@ -11,16 +11,10 @@
 //! - **tersed**: ours, behind its shards and their locks, hashing each identity once.
 //!
 //! Each measurement runs in a process of its own, so that none inherits another's heap; the ways take
-<<<<<<< HEAD
-//! turns, and the table shows the median of all rounds. The longest wait is in processor time, and the
-//! least of all rounds: a pause that is the algorithm's own comes in each of them, one that the machine
-//! caused does not. The way **nothing** judges nothing: it shows what the loop, the clock and the machine take.
-=======
 //! turns, and the table shows the median of all rounds. The longest wait is in processor time, and the least of all
 //! rounds: a pause that is the algorithm's own comes in each of them, one that the machine caused does
 //! not. The way **nothing** judges nothing, and where all messages are new it copies them to fresh
 //! memory: it shows what the loop, the clock and the machine take for themselves.
->>>>>>> wt-dedup
 //!
 //! Memory is what the process occupies (RSS) beyond what it did at first.
 
@@ -448,16 +442,6 @@ fn measure_way(way: &mut impl Way, load: &Load, each: bool, scale: usize) -> Mea
     let start = instant();
     let mut longest = Duration::ZERO;
     let fresh = if each {
-<<<<<<< HEAD
-        let mut last = cpu_time();
-        stream.send(way, &load.measured, scale, |step| {
-            let now = cpu_time();
-            // What a timer does is no message's wait.
-            if step == Step::Judged {
-                longest = longest.max(now.saturating_sub(last));
-            }
-            last = now;
-=======
         // Asking for processor time takes as long as several messages do, so it is asked for seldom. A wait is
         // at most what this thread has had of the processor since it was last asked for.
         let (mut last, mut cpu, mut steps) = (instant(), cpu_time(), 0_u32);
@@ -473,7 +457,6 @@ fn measure_way(way: &mut impl Way, load: &Load, each: bool, scale: usize) -> Mea
                 cpu = now;
             }
             last = instant();
->>>>>>> wt-dedup
         })
     } else {
         stream.send(way, &load.measured, scale, |_| ())
