@@ -27,7 +27,7 @@ use std::{
 pub(crate) fn socket_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
     const DROPS: usize = 8;
     let mut meminfo = [0_u32; DROPS + 1];
-    let octets = get_option(socket, libc::SOL_SOCKET, libc::SO_MEMINFO, &mut meminfo)?;
+    let octets = socket_option(socket, libc::SOL_SOCKET, libc::SO_MEMINFO, &mut meminfo)?;
     if octets < size_of_val(&meminfo) {
         return Err(io::Error::from(io::ErrorKind::Unsupported));
     }
@@ -76,7 +76,7 @@ pub(crate) fn peer_window_octets(socket: BorrowedFd<'_>) -> io::Result<usize> {
     /// Position of `tcpi_snd_wnd` in `struct tcp_info`, in 32-bit words; only ever appended to.
     const SND_WND: usize = 57;
     let mut info = [0_u32; SND_WND + 1];
-    let octets = get_option(socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info)?;
+    let octets = socket_option(socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info)?;
     if octets < size_of_val(&info) {
         return Err(io::Error::from(io::ErrorKind::Unsupported));
     }
@@ -84,7 +84,7 @@ pub(crate) fn peer_window_octets(socket: BorrowedFd<'_>) -> io::Result<usize> {
 }
 
 /// Reads a socket option made of 32-bit words; gives the octets that the kernel wrote.
-fn get_option<const WORDS: usize>(
+fn socket_option<const WORDS: usize>(
     socket: BorrowedFd<'_>,
     level: libc::c_int,
     name: libc::c_int,

@@ -10,7 +10,7 @@
 //! # Guarantees
 //!
 //! - It never slows the relay down: connections, their life, their requests and the work for them are
-//!   bounded ([`Limits`]), and a page is made on a thread of its own, one at a time.
+//!   bounded (`Limits`), and a page is made on a thread of its own, one at a time.
 //! - It only reads: GET and HEAD, nothing that a client sends changes anything, and no path names a
 //!   file. Bodies are not read.
 //! - One request a connection; then it is closed.
@@ -50,7 +50,7 @@ use crate::metrics::{EngineStats, Metrics};
 ///
 /// # Cancel safety
 ///
-/// Not to be dropped half-way: open connections would go on until [`Limits::connection_life`] is over.
+/// Not to be dropped half-way: open connections would go on until `Limits::connection_life` is over.
 /// Cancel `stop` instead.
 pub async fn serve(listener: TcpListener, state: AdminState, stop: CancellationToken) {
     serve_within(Limits::default(), listener, state, stop).await;

@@ -1,13 +1,14 @@
 //! One engine: the marks of one policy's messages, found by identity.
 //!
-//! [`Engine::offer`] judges a copy. It owns no budget: it is told how many octets it may grow by, and
-//! if that is too little it changes nothing and says how many it wants.
+//! Judging a copy takes one call, or two. [`Engine::meet`] finds its mark, and counts it if that is all
+//! there is to do, which it is for most repeats. Anything else makes the engine grow: [`Engine::admit`] is told by how many
+//! octets it may, and if that is too little it changes nothing and says how many it wants.
 //!
 //! # Guarantees
 //!
 //! - Whether a copy is fresh is decided by exact comparison of times and octets. That over marks have
 //!   not been retired, or stale slots not been swept, changes no verdict.
-//! - An offer retires at most [`RETIRED_PER_OFFER`] marks, appends at most one, and inserts at most one slot.
+//! - A copy retires at most [`RETIRED_PER_COPY`] marks, appends at most one, and inserts at most one slot.
 //! - Copies held back come out exactly once: when their mark is ended, whyever.
 //!
 //! # Refresh
@@ -26,8 +27,8 @@ use std::mem::size_of;
 use std::time::Duration;
 
 use super::table::{Live, NoPlace, Place, Probe, Table};
-use super::timeline::Timeline;
-use super::{Claim, EndReason, Ended, Held, Sighting, Stamp, Verdict, alloc_octets};
+use super::timeline::{Mark, Timeline};
+use super::{Claim, EndReason, Ended, Held, Sighting, Verdict, alloc_octets};
 use crate::identity::Identity;
 use crate::rule::{PolicyId, WindowPolicy};
 use crate::tick::Tick;
@@ -38,15 +39,30 @@ pub(super) struct Engine {
     policy: WindowPolicy,
     /// The policy's place at present: what its [`Ended`] carry.
     pub(super) id: PolicyId,
+    /// The same in ticks, for speed. Beyond all time if there is no refresh: `max_quiet`, and the
+    /// quantum that a repeat must be behind a mark's start to move it.
+    window: u64,
+    max_quiet: u64,
+    quantum: u64,
     /// Tells this engine's claims from those of engines that are gone. The same in all shards, never zero.
     epoch: u32,
-    quantum: Duration,
     timeline: Timeline,
     table: Table,
     /// Octets of all [`Held`] and their frames.
     held_octets: usize,
     /// Marks moved to a younger one by `refresh`.
     remarked: u64,
+}
+
+/// What a copy met in the engine. Void after any other call.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Met {
+    /// Its mark, which has counted it: it is a duplicate.
+    Counted,
+    /// Its mark, so many places behind the oldest, for which there is more to do than to count.
+    Repeat(Place, usize),
+    /// No mark with an open window. An entry may be put at the place, if there is one.
+    Nothing(Option<Place>),
 }
 
 /// The engine would have to grow by more octets than it may.
@@ -71,11 +87,16 @@ pub(super) struct EngineCounters {
 impl Engine {
     /// An empty engine. Allocates nothing. `granule_shift` as in [`Timeline::new`].
     pub(super) fn new(policy: WindowPolicy, id: PolicyId, epoch: u32, granule_shift: u32) -> Self {
+        let window = ticks(policy.window);
         Self {
             policy,
             id,
+            window,
+            max_quiet: policy.refresh.map_or(u64::MAX, ticks),
+            quantum: policy
+                .refresh
+                .map_or(u64::MAX, |_| window / QUANTA_PER_WINDOW),
             epoch,
-            quantum: policy.window / QUANTA_PER_WINDOW,
             timeline: Timeline::new(0, granule_shift),
             table: Table::default(),
             held_octets: 0,
@@ -83,37 +104,71 @@ impl Engine {
         }
     }
 
-    /// Judges a copy seen at `now`, growing by at most `room` octets.
-    ///
-    /// # Errors
-    ///
-    /// If `room` is too little. Then the copy was not judged and nothing is remembered of it.
-    pub(super) fn offer(
+    /// Finds the mark of a copy seen at `now`. If its window is over, it ends.
+    pub(super) fn meet(
         &mut self,
         identity: Identity<'_>,
         sighting: Sighting<'_>,
         now: Tick,
-        room: usize,
         ended: &mut Vec<Ended>,
-    ) -> Result<Verdict, Refusal> {
-        self.retire(now, RETIRED_PER_OFFER, ended);
-        let live = self.live();
+    ) -> Met {
+        self.retire(now, RETIRED_PER_COPY, ended);
         let timeline = &self.timeline;
-        let probe = self.table.probe(identity.hash, live, |age| {
-            let age = age as usize;
-            !timeline.mark(age).is_dead() && timeline.remembers(age, identity.octets)
+        let mut counted = 0;
+        let probe = self.table.probe(identity.hash, self.live(), |age| {
+            let mark = timeline.mark(age as usize);
+            // Reading this before comparing makes the processor fetch both at once.
+            counted = mark.held.as_ref().map_or(0, |held| held.count);
+            !mark.is_dead() && timeline.remembers(age as usize, identity.octets)
         });
-        let vacant = match probe {
-            Probe::Found { place, age } if !self.lets_through(age as usize, now) => {
-                return self.repeat(identity, sighting, now, room, (place, age as usize));
-            }
-            Probe::Found { place, age } => {
-                self.end(age as usize, EndReason::Window, ended);
-                Some(place)
-            }
-            Probe::Absent(vacant) => vacant,
+        let (place, age) = match probe {
+            Probe::Found { place, age } => (place, age as usize),
+            Probe::Absent(vacant) => return Met::Nothing(vacant),
         };
-        self.remember(identity, now, room, vacant)
+        let mark = self.timeline.mark_mut(age);
+        let restarted = match &mark.held {
+            Some(held) if self.policy.refresh.is_some() => {
+                let quiet = ticks_since(held.forwarded, now);
+                if quiet >= self.max_quiet {
+                    None
+                } else {
+                    Some(held.last)
+                }
+            }
+            _ => Some(mark.start),
+        };
+        if restarted.is_none_or(|start| ticks_since(start, now) >= self.window) {
+            self.end(age, EndReason::Window, ended);
+            return Met::Nothing(Some(place));
+        }
+        // What has held a copy back lets none through any more.
+        match &mut mark.held {
+            Some(held) if counted > 0 && ticks_since(mark.start, now) < self.quantum => {
+                held.count_one(sighting, now);
+                Met::Counted
+            }
+            _ => Met::Repeat(place, age),
+        }
+    }
+
+    /// Judges a copy by what it just met, growing by at most `room` octets.
+    ///
+    /// # Errors
+    ///
+    /// If `room` is too little. Then the copy was not judged and nothing is remembered of it.
+    pub(super) fn admit(
+        &mut self,
+        met: Met,
+        identity: Identity<'_>,
+        sighting: Sighting<'_>,
+        now: Tick,
+        room: usize,
+    ) -> Result<Verdict, Refusal> {
+        match met {
+            Met::Counted => Ok(Verdict::Duplicate),
+            Met::Repeat(place, age) => self.repeat(identity, sighting, now, room, (place, age)),
+            Met::Nothing(vacant) => self.remember(identity, now, room, vacant),
+        }
     }
 
     /// Forgets the delivery behind a claim, if it is still the one that holds copies back.
@@ -154,18 +209,15 @@ impl Engine {
     /// True if the oldest mark is over or dead.
     pub(super) fn first_is_due(&self, now: Tick) -> bool {
         self.timeline.first().is_some_and(|mark| {
-            mark.is_dead()
-                || now.since(self.restarted(mark.start, mark.held.as_deref())) >= self.policy.window
+            mark.is_dead() || ticks_since(self.restarted(mark), now) >= self.window
         })
     }
 
     /// When the oldest mark is over.
     pub(super) fn next_due(&self) -> Option<Tick> {
-        let mark = self.timeline.first()?;
-        Some(
-            self.restarted(mark.start, mark.held.as_deref())
-                .after(self.policy.window),
-        )
+        self.timeline
+            .first()
+            .map(|mark| self.restarted(mark).after(self.policy.window))
     }
 
     /// Start of the oldest mark.
@@ -258,25 +310,11 @@ impl Engine {
         }
     }
 
-    /// Whether a copy at `now` goes out although the mark remembers it: its window is over, or its
-    /// message has been quiet for too long. (One that goes out because of `allow` does not count here.)
-    fn lets_through(&self, age: usize, now: Tick) -> bool {
-        let mark = self.timeline.mark(age);
-        let held = mark.held.as_deref();
-        if now.since(self.restarted(mark.start, held)) >= self.policy.window {
-            return true;
-        }
-        let forwarded = held.map_or(mark.start, |held| held.forwarded);
-        self.policy
-            .refresh
-            .is_some_and(|max_quiet| now.since(forwarded) >= max_quiet)
-    }
-
-    /// When the window last started.
-    fn restarted(&self, start: Tick, held: Option<&Held>) -> Tick {
-        match held {
+    /// When the window of a mark last started.
+    fn restarted(&self, mark: &Mark) -> Tick {
+        match &mark.held {
             Some(held) if self.policy.refresh.is_some() => held.last,
-            _ => start,
+            _ => mark.start,
         }
     }
 
@@ -292,22 +330,17 @@ impl Engine {
         let mark = self.timeline.mark(age);
         let held = mark.held.as_deref();
         let passes = held.map_or(1, |held| held.passed) < self.policy.allow;
-        let remarks = self.policy.refresh.is_some() && now.since(mark.start) >= self.quantum;
         let holds_frame = !passes && held.is_none_or(|held| held.count == 0);
+        let remarks = ticks_since(mark.start, now) >= self.quantum;
 
-        let held_octets = if held.is_none() { HELD_OCTETS } else { 0 };
-        let held_octets = held_octets
-            + if holds_frame {
-                alloc_octets(sighting.frame.len())
-            } else {
-                0
-            };
-        let wanted = held_octets
-            + if remarks {
-                self.timeline.append_octets(identity.octets.len())
-            } else {
-                0
-            };
+        let mut held_octets = if held.is_none() { HELD_OCTETS } else { 0 };
+        if holds_frame {
+            held_octets += alloc_octets(sighting.frame.len());
+        }
+        let mut wanted = held_octets;
+        if remarks {
+            wanted += self.timeline.append_octets(identity.octets.len());
+        }
         if wanted > room {
             return Err(Refusal::Short(wanted));
         }
@@ -318,10 +351,9 @@ impl Engine {
         let held = mark
             .held
             .get_or_insert_with(|| Box::new(Held::new(start, delivery)));
-        held.last = now;
         let verdict = if passes {
             held.passed += 1;
-            held.forwarded = now;
+            (held.forwarded, held.last) = (now, now);
             Verdict::Fresh(Claim {
                 hash: identity.hash,
                 delivery: held.delivery,
@@ -332,8 +364,7 @@ impl Engine {
                 held.first = now;
                 held.frame = sighting.frame.into();
             }
-            held.count += 1;
-            held.last_timestamp = Stamp::of(sighting.timestamp);
+            held.count_one(sighting, now);
             Verdict::Duplicate
         };
         self.held_octets += held_octets;
@@ -398,6 +429,7 @@ impl Engine {
             last_timestamp,
             ..
         } = held;
+        let last_timestamp = last_timestamp.is_some().then_some(last_timestamp);
         let window = self.policy.window;
         ended.push(Ended {
             policy: self.id,
@@ -430,6 +462,14 @@ impl Engine {
     }
 }
 
+const fn ticks_since(earlier: Tick, now: Tick) -> u64 {
+    now.nanos().saturating_sub(earlier.nanos())
+}
+
+fn ticks(span: Duration) -> u64 {
+    Tick::ZERO.after(span).nanos()
+}
+
 /// Memory to be dropped where dropping it makes nobody wait.
 #[derive(Debug, Default)]
 pub(super) struct Spoils {
@@ -439,11 +479,11 @@ pub(super) struct Spoils {
     _table: Option<Table>,
 }
 
-/// Marks that an offer retires at most: one more than it appends, so that retiring catches up.
-const RETIRED_PER_OFFER: usize = 2;
+/// Marks that a copy retires at most: one more than it appends, so that retiring catches up.
+const RETIRED_PER_COPY: usize = 2;
 
 /// A refreshed message gets a younger mark once its last one is this part of a window old.
-const QUANTA_PER_WINDOW: u32 = 16;
+const QUANTA_PER_WINDOW: u64 = 16;
 
 /// Marks of one engine: generations must be told apart by 32 bits.
 const MARKS_MAX: usize = 1 << 31;

@@ -4,14 +4,15 @@
 //!
 //! - The octets allocated stay within the budget after every call that did not just lower it.
 //! - For room, the mark that started first in any of the engines goes first.
-//! - One offer evicts at most [`EVICTED_PER_OFFER`] marks, and one more for every
-//!   [`OCTETS_PER_EVICTED`] octets that it wants; if that gives too little room, it forwards and does not remember.
+//! - One offer looks for room at most [`ROUNDS_MAX`] times, and evicts at most [`EVICTED_PER_ROUND`] marks each time, and one
+//!   more for every [`OCTETS_PER_EVICTED`] octets that it wants. If that is too little, or if it wants more than
+//!   half the budget, it forwards and does not remember.
 //!
 //! # Left out
 //!
 //! Which shard a message belongs to, and the lock (`mod`).
 
-use super::engine::{Engine, EngineCounters, Refusal, Spoils};
+use super::engine::{Engine, EngineCounters, Met, Refusal, Spoils};
 use super::timeline::MARKS_SHIFT;
 use super::{Claim, EndReason, Ended, Sighting, Stats, Verdict};
 use crate::identity::Identity;
@@ -70,29 +71,33 @@ impl Shard {
         } else {
             0
         };
-        let room = self.room();
-        let Some(engine) = self.engines.get_mut(index) else {
-            return self.pass();
-        };
-        let wanted = match engine.offer(identity, sighting, now, room, ended) {
-            Ok(verdict) => return verdict,
-            Err(Refusal::Full) => return self.pass(),
-            Err(Refusal::Short(wanted)) => wanted,
-        };
-        if wanted > self.budget_octets {
-            return self.pass();
+        // Room for the mark itself may be found before the table turns out to need some, too.
+        for _ in 0..ROUNDS_MAX {
+            let Some(engine) = self.engines.get_mut(index) else {
+                break;
+            };
+            let met = engine.meet(identity, sighting, now, ended);
+            if let Met::Counted = met {
+                return Verdict::Duplicate;
+            }
+            let room = self.room();
+            let engine = &mut self.engines[index];
+            let wanted = match engine.admit(met, identity, sighting, now, room) {
+                Ok(verdict) => return verdict,
+                Err(Refusal::Full) => break,
+                Err(Refusal::Short(wanted)) => wanted,
+            };
+            // More would evict half of all others, and then still might not fit.
+            if wanted > self.budget_octets / 2 {
+                break;
+            }
+            // A little more than is wanted, so that not each and every offer comes through here.
+            let ahead = ROOM_AHEAD_OCTETS.min(wanted);
+            let evicted_max = EVICTED_PER_ROUND + wanted / OCTETS_PER_EVICTED;
+            self.make_room(wanted + ahead, evicted_max, now, ended);
         }
-        // A little more than is wanted, so that not each and every offer comes through here.
-        let evicted_max = EVICTED_PER_OFFER + wanted / OCTETS_PER_EVICTED;
-        self.make_room(
-            wanted.saturating_add(ROOM_AHEAD_OCTETS.min(wanted)),
-            evicted_max,
-            now,
-            ended,
-        );
-        let room = self.room();
-        let judged = self.engines[index].offer(identity, sighting, now, room, ended);
-        judged.unwrap_or_else(|_| self.pass())
+        self.unremembered += 1;
+        Verdict::Fresh(Claim::VOID)
     }
 
     /// Forgets the delivery behind a claim.
@@ -221,12 +226,6 @@ impl Shard {
         self.now
     }
 
-    /// Forwards a copy that there is no room to remember, or to count.
-    const fn pass(&mut self) -> Verdict {
-        self.unremembered += 1;
-        Verdict::Fresh(Claim::VOID)
-    }
-
     fn charged(&self) -> usize {
         self.engines.iter().map(Engine::charged).sum()
     }
@@ -287,8 +286,11 @@ fn granule_shift(budget_octets: usize) -> u32 {
     shift
 }
 
-/// Marks that an offer evicts at most, whatever it wants ...
-const EVICTED_PER_OFFER: usize = 64;
+/// How often an offer is tried.
+const ROUNDS_MAX: usize = 3;
+
+/// Marks that an offer evicts at most each time it finds too little room, whatever it wants ...
+const EVICTED_PER_ROUND: usize = 64;
 
 /// ... and one more for every so many octets that it wants: evicting takes no longer than copying them.
 const OCTETS_PER_EVICTED: usize = 64;

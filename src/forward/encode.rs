@@ -51,6 +51,21 @@ impl Encoder {
         (Cow::Owned(wire), rewritten)
     }
 
+    /// The wire forms of all of `batch`, and how many frames had to be rewritten.
+    #[must_use]
+    pub fn encode_all<'a>(&self, batch: &'a [Chunk]) -> (Vec<Cow<'a, [u8]>>, u64) {
+        let mut rewritten = 0;
+        let wire = batch
+            .iter()
+            .map(|chunk| {
+                let (wire, count) = self.encode(chunk);
+                rewritten += count;
+                wire
+            })
+            .collect();
+        (wire, rewritten)
+    }
+
     /// Octets that `frame` takes on the wire.
     #[must_use]
     pub fn wire_octets(&self, frame: &[u8]) -> usize {
@@ -92,6 +107,20 @@ impl Encoder {
                 end <= wire_octets
             })
             .count()
+    }
+
+    /// The part of the first `wire_octets` octets of `batch` that ends with a whole frame.
+    #[must_use]
+    pub fn whole_octets(&self, batch: &[Chunk], wire_octets: usize) -> usize {
+        let mut whole = 0;
+        for (frame, _, _) in batch.iter().flat_map(Chunk::entries) {
+            let end = whole + self.wire_octets(frame);
+            if end > wire_octets {
+                break;
+            }
+            whole = end;
+        }
+        whole
     }
 
     fn write_line(self, wire: &mut Vec<u8>, line: &[u8]) -> bool {

@@ -14,105 +14,41 @@
 //!   file); a frame broken off half-way is sent again whole on the next connection.
 //! - Plain TCP has no acknowledgement, so what was written is kept in the replay ring. After an orderly
 //!   close what the peer's kernel had not acknowledged is sent again; after a reset, a time-out or any
-//!   error also as much as its process may not have read: twice the window it advertised, at least
-//!   256 KiB, at most `replay_max`. What is sent twice is counted as replayed.
+//!   error also as much before it as its process may not have read: twice the window it advertised, at
+//!   least 256 KiB, at most `replay_max`. What is sent twice is counted as replayed.
 //! - Whatever has to be dropped is counted with its reason and reopens its window.
 //!
 //! # Left out
 //!
 //! What the peer's process read and then lost: only a protocol with acknowledgements covers that.
 
+mod delivery;
+mod dial;
 mod encode;
 mod outbox;
+mod reload;
 mod ring;
 mod upstream;
 
-use std::{borrow::Cow, collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::{select, sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-pub use self::{encode::Encoder, outbox::Outbox, upstream::UpstreamError};
+pub use self::{delivery::Delivery, encode::Encoder, outbox::Outbox, upstream::UpstreamError};
 use self::{
     ring::ReplayRing,
     upstream::{BrokenOff, Connection, Sent},
 };
 use crate::{
-    backoff::Backoff,
     chunk::Chunk,
     clock::Clock,
-    config::{ForwardConfig, UpstreamConfig, UpstreamUrl, WhenFull},
+    config::{ForwardConfig, UpstreamConfig},
     failover::Failover,
     ledger::Ledger,
     metrics::{DropReason, FrameErrorReason, Metrics, UpstreamMetrics},
 };
-
-/// The door to forwarding: takes chunks from everybody who has some.
-#[derive(Debug)]
-pub struct Delivery {
-    outbox: Arc<Outbox>,
-    ledger: Arc<Ledger>,
-    config: watch::Receiver<Arc<ForwardConfig>>,
-}
-
-impl Delivery {
-    /// A door to `outbox`; the receiver's current value says what happens when it is full.
-    #[must_use]
-    pub const fn new(
-        outbox: Arc<Outbox>,
-        ledger: Arc<Ledger>,
-        config: watch::Receiver<Arc<ForwardConfig>>,
-    ) -> Self {
-        Self {
-            outbox,
-            ledger,
-            config,
-        }
-    }
-
-    /// The ledger in which dropped chunks are counted.
-    #[must_use]
-    pub const fn ledger(&self) -> &Arc<Ledger> {
-        &self.ledger
-    }
-
-    /// True once the queue was closed: whatever is handed over from then on is dropped.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.outbox.is_closed()
-    }
-
-    /// Hands over `chunk`, whose survivors are counted as queued already. When the queue is full this
-    /// waits or drops, as configured.
-    pub async fn deliver(&self, chunk: Chunk) {
-        if chunk.is_empty() {
-            return;
-        }
-        let when_full = self.config.borrow().when_full;
-        for lost in self.outbox.push(chunk, when_full).await {
-            self.drop_chunk(&lost).await;
-        }
-    }
-
-    async fn drop_chunk(&self, lost: &Chunk) {
-        let reason = self.reason();
-        if let Some(summaries) = self.ledger.dropped(lost, reason) {
-            // The reports of what was held back under dropped survivors get what room there is.
-            for lost in self.outbox.push(summaries, WhenFull::DropNewest).await {
-                self.ledger.dropped(&lost, self.reason());
-            }
-        }
-    }
-
-    fn reason(&self) -> DropReason {
-        if self.outbox.is_closed() {
-            DropReason::Shutdown
-        } else {
-            DropReason::QueueFull
-        }
-    }
-}
 
 /// Moves chunks from the queue to the upstream in charge.
 #[derive(Debug)]
@@ -136,7 +72,7 @@ pub struct Forwarder {
 struct Upstream {
     config: UpstreamConfig,
     metrics: Arc<UpstreamMetrics>,
-    /// Its loss was logged; the next attempts are not.
+    /// Its loss was logged; the next attempts are not, until it is back.
     lost: bool,
 }
 
@@ -235,7 +171,7 @@ impl Forwarder {
                 biased;
                 () = self.cut_off.cancelled() => Next::Done,
                 changed = self.changes.changed() => Self::changed(changed.is_ok()),
-                () = self.outbox.drained(), if self.nothing_owed() => Next::Done,
+                () = self.outbox.drained(), if self.pending.is_empty() => Next::Done,
                 () = sleep(wait.max(WAIT_MIN)) => Next::Continue,
             });
         };
@@ -292,7 +228,13 @@ impl Forwarder {
             () = sleep(wait) => return Ok(Next::Continue),
         };
         let Some(batch) = batch else {
-            return Ok(Next::Done);
+            // Closed and empty. A reset now means that the last frames may not have been read.
+            self.leave().await?;
+            return Ok(if self.pending.is_empty() {
+                Next::Done
+            } else {
+                Next::Continue
+            });
         };
         self.send(batch).await?;
         Ok(Next::Continue)
@@ -307,7 +249,7 @@ impl Forwarder {
         let encoder = active.encoder;
         let sent = match &mut active.connection {
             Connection::Stream(stream) => {
-                let (wire, rewritten) = encode(encoder, &batch);
+                let (wire, rewritten) = encoder.encode_all(&batch);
                 self.metrics.frames.rewritten.add(rewritten);
                 let parts: Vec<&[u8]> = wire.iter().map(AsRef::as_ref).collect();
                 let sent = stream.send(&parts, &self.cut_off).await;
@@ -319,13 +261,13 @@ impl Forwarder {
                 sent
             }
             Connection::Blocking(blocking) => {
-                let (wire, rewritten) = encode(encoder, &batch);
+                let (wire, rewritten) = encoder.encode_all(&batch);
                 self.metrics.frames.rewritten.add(rewritten);
                 let wire = match wire.as_slice() {
                     [one] => one.to_vec(),
                     parts => parts.concat(),
                 };
-                let whole = |taken| whole_octets(encoder, &batch, taken);
+                let whole = |taken| encoder.whole_octets(&batch, taken);
                 select! {
                     biased;
                     sent = blocking.send(wire, whole) => sent,
@@ -339,6 +281,10 @@ impl Forwarder {
         match sent {
             Ok(()) => {
                 let upstream = &mut self.upstreams[active.index];
+                let unacknowledged = match &active.connection {
+                    Connection::Stream(stream) => stream.unacknowledged_octets(),
+                    Connection::Datagram(_) | Connection::Blocking(_) => 0,
+                };
                 for mut chunk in batch.drain(..) {
                     let entries = chunk.len();
                     upstream.metrics.frames.add(entries as u64);
@@ -348,8 +294,11 @@ impl Forwarder {
                         .add(encoder.chunk_octets(&chunk) as u64);
                     self.ledger.forwarded(&mut chunk, entries);
                     if matches!(active.connection, Connection::Stream(_)) {
-                        active.ring.push(chunk, encoder);
+                        active.ring.push(chunk, encoder, unacknowledged);
                     }
+                }
+                if upstream.lost {
+                    upstream.found();
                 }
                 self.failover.proved(active.index);
                 Ok(())
@@ -425,9 +374,12 @@ impl Forwarder {
             return Ok(());
         };
         let mut left = taken;
+        let metrics = &self.upstreams[active.index].metrics;
+        metrics.octets.add(taken as u64);
         for chunk in &mut batch {
             let whole = active.encoder.whole_entries(chunk, left);
             left = left.saturating_sub(active.encoder.chunk_octets(chunk));
+            metrics.frames.add(whole as u64);
             self.ledger.forwarded(chunk, whole);
         }
         let uncertain = match &active.connection {
@@ -472,11 +424,13 @@ impl Forwarder {
 
     fn take_charge(&mut self, index: usize, connection: Connection) {
         let upstream = &mut self.upstreams[index];
-        upstream.lost = false;
         upstream.metrics.connects.inc();
         upstream.metrics.up.set(1);
         upstream.metrics.active.set(1);
-        info!(upstream = %upstream.config.url, "upstream connected");
+        // A file opens on a full disk, too: it is back when it has taken something.
+        if !upstream.lost || !matches!(connection, Connection::Blocking(_)) {
+            upstream.found();
+        }
         let encoder = Encoder {
             framing: upstream.config.framing,
             line_breaks: self.config.line_breaks,
@@ -526,57 +480,6 @@ impl Forwarder {
         Ok(())
     }
 
-    /// Takes over a changed configuration. A connection to an upstream that is still listed stays,
-    /// except that a file is opened anew, because that is how a rotated one is let go.
-    async fn reload(&mut self) {
-        self.config = Arc::clone(&self.changes.borrow_and_update());
-        let kept = self.active.as_ref().and_then(|active| {
-            let config = &self.upstreams[active.index].config;
-            let is_file = matches!(config.url, UpstreamUrl::File(_));
-            self.config
-                .to
-                .iter()
-                .position(|upstream| upstream == config && !is_file)
-        });
-        if kept.is_none()
-            && let Err(error) = self.leave().await
-        {
-            error!(%error, "upstream left");
-        }
-        self.set_upstreams();
-        match (kept, &mut self.active) {
-            (Some(index), Some(active)) => {
-                active.index = index;
-                active.encoder.line_breaks = self.config.line_breaks;
-                self.failover.connected(index);
-            }
-            _ => self.active = None,
-        }
-    }
-
-    fn set_upstreams(&mut self) {
-        let Self {
-            config,
-            metrics,
-            upstreams,
-            ..
-        } = self;
-        let was_lost: Vec<UpstreamConfig> = upstreams
-            .drain(..)
-            .filter_map(|upstream| upstream.lost.then_some(upstream.config))
-            .collect();
-        upstreams.extend(config.to.iter().map(|upstream| Upstream {
-            config: upstream.clone(),
-            metrics: metrics.upstream(&upstream.url.to_string()),
-            lost: was_lost.contains(upstream),
-        }));
-        let seed = Clock::now().nanos() ^ u64::from(std::process::id()).rotate_left(32);
-        let backoffs = (0..config.to.len() as u64)
-            .map(|index| Backoff::new(config.retry_min, config.retry_max, seed ^ index))
-            .collect();
-        self.failover = Failover::new(backoffs);
-    }
-
     /// Ends the connection in order and counts what could not be sent.
     async fn end(&mut self) {
         if let Err(error) = self.leave().await {
@@ -601,16 +504,17 @@ impl Forwarder {
         }
     }
 
-    /// True if no frame that has not been forwarded yet is in our hands.
-    fn nothing_owed(&self) -> bool {
-        self.pending
-            .iter()
-            .all(|chunk| chunk.entries().all(|(_, _, counted)| counted))
-    }
-
     /// A change of configuration, or that no further one can come.
     const fn changed(is_change: bool) -> Next {
         if is_change { Next::Reload } else { Next::Done }
+    }
+}
+
+impl Upstream {
+    /// It is there (again).
+    fn found(&mut self) {
+        self.lost = false;
+        info!(upstream = %self.config.url, "upstream connected");
     }
 }
 
@@ -641,32 +545,6 @@ async fn poll_probe(probe: &mut Option<Probe>) -> (usize, Result<Connection, Ups
         Some(probe) => probe.await,
         None => std::future::pending().await,
     }
-}
-
-fn encode(encoder: Encoder, batch: &[Chunk]) -> (Vec<Cow<'_, [u8]>>, u64) {
-    let mut rewritten = 0;
-    let wire = batch
-        .iter()
-        .map(|chunk| {
-            let (wire, count) = encoder.encode(chunk);
-            rewritten += count;
-            wire
-        })
-        .collect();
-    (wire, rewritten)
-}
-
-/// The part of the first `taken` octets of `batch` that ends with a whole frame.
-fn whole_octets(encoder: Encoder, batch: &[Chunk], taken: usize) -> usize {
-    let mut whole = 0;
-    for (frame, _, _) in batch.iter().flat_map(Chunk::entries) {
-        let end = whole + encoder.wire_octets(frame);
-        if end > taken {
-            break;
-        }
-        whole = end;
-    }
-    whole
 }
 
 /// An error and its causes on one line.

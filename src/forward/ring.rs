@@ -9,8 +9,8 @@
 //!
 //! # Guarantees
 //!
-//! - The ring holds at least the last `limit` octets written (all, if fewer were), and at most one chunk
-//!   more.
+//! - The ring holds at least what the peer's kernel has not acknowledged and the last `limit` octets
+//!   before that (all, if fewer were written), and at most one chunk more.
 //! - What is taken back is whole frames, in order: every frame any of whose octets is uncertain or not
 //!   written.
 //!
@@ -43,7 +43,7 @@ impl ReplayRing {
         }
     }
 
-    /// Octets that the ring keeps.
+    /// Octets that the ring keeps beyond those that were not acknowledged.
     #[must_use]
     pub(super) const fn limit(&self) -> usize {
         self.limit
@@ -55,16 +55,18 @@ impl ReplayRing {
         self.limit = self.limit.max(limit);
     }
 
-    /// `chunk` was written, and counted as forwarded.
-    pub(super) fn push(&mut self, chunk: Chunk, encoder: Encoder) {
+    /// `chunk` was written, and counted as forwarded; of all that was written `unacknowledged` octets
+    /// are still in our own kernel's hands.
+    pub(super) fn push(&mut self, chunk: Chunk, encoder: Encoder, unacknowledged: usize) {
         if self.limit == 0 {
             return;
         }
         let octets = encoder.chunk_octets(&chunk);
         self.octets += octets;
         self.chunks.push_back((chunk, octets));
+        let kept = self.limit.saturating_add(unacknowledged);
         while let Some((_, oldest)) = self.chunks.front()
-            && self.octets - oldest >= self.limit
+            && self.octets - oldest >= kept
         {
             self.octets -= oldest;
             self.chunks.pop_front();
@@ -134,8 +136,8 @@ mod tests {
     #[track_caller]
     fn check(taken: usize, uncertain: usize, expected: &[&str]) {
         let mut ring = ReplayRing::new(1000);
-        ring.push(chunk(&["aaa", "bbb"]), LF);
-        ring.push(chunk(&["ccc", "ddd"]), LF);
+        ring.push(chunk(&["aaa", "bbb"]), LF, 0);
+        ring.push(chunk(&["ccc", "ddd"]), LF, 0);
         let again = ring.take_back(vec![chunk(&["eee", "fff"])], taken, uncertain, LF);
         assert_eq!(
             frames(&again),
@@ -163,22 +165,27 @@ mod tests {
     fn the_ring_keeps_its_limit_and_at_most_a_chunk_more() {
         let mut ring = ReplayRing::new(10);
         for _ in 0..100 {
-            ring.push(chunk(&["aaa", "bbb"]), LF);
+            ring.push(chunk(&["aaa", "bbb"]), LF, 0);
             assert!(ring.octets < 10 + 8);
         }
         assert!(ring.octets >= 10);
         ring.set_limit(20);
         ring.set_limit(10);
         for _ in 0..100 {
-            ring.push(chunk(&["aaa"]), LF);
+            ring.push(chunk(&["aaa"]), LF, 0);
         }
         assert!((20..24).contains(&ring.octets));
+        // What our own kernel still holds comes on top: a socket's buffer may hold far more.
+        for _ in 0..100 {
+            ring.push(chunk(&["aaa"]), LF, 40);
+        }
+        assert!((60..64).contains(&ring.octets));
     }
 
     #[test]
     fn a_ring_without_room_keeps_nothing() {
         let mut ring = ReplayRing::new(0);
-        ring.push(chunk(&["aaa"]), LF);
+        ring.push(chunk(&["aaa"]), LF, 0);
         assert!(ring.take_back(Vec::new(), 0, usize::MAX, LF).is_empty());
     }
 }

@@ -13,22 +13,22 @@
 //! Which upstream, when to try again, what has to be sent again (see the parent module).
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, IoSlice},
-    net::SocketAddr,
-    os::{fd::AsFd as _, unix::fs::OpenOptionsExt as _},
-    path::Path,
+    net::Shutdown,
+    os::fd::AsFd as _,
     time::Duration,
 };
 
 use socket2::SockRef;
 use tokio::{
-    net::{TcpStream, UdpSocket, UnixDatagram, UnixStream, lookup_host},
+    net::{UdpSocket, UnixDatagram, UnixStream},
     task::spawn_blocking,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
+use super::dial::{connect_tcp, connect_udp, open_file};
 use crate::{
     config::{ForwardConfig, UpstreamConfig, UpstreamUrl},
     socket::Socket,
@@ -267,25 +267,27 @@ impl Stream {
         }
     }
 
-    /// Ends the connection in order: no more is written; waits until the peer has acknowledged
-    /// everything or closed, or `limit`.
+    /// Ends the connection in order: no more is written; waits until the peer closed, which it does
+    /// when it has read everything, or has at least acknowledged everything and shows no sign of
+    /// closing, or `limit`.
     ///
     /// # Errors
     ///
     /// Why the peer may not have everything.
     pub(super) async fn finish(&mut self, limit: Duration) -> Result<(), UpstreamError> {
-        let Socket::Tcp(tcp) = &self.socket else {
-            return Ok(());
+        let shut_down = match &self.socket {
+            Socket::Tcp(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
+            Socket::Unix(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
         };
-        SockRef::from(tcp)
-            .shutdown(std::net::Shutdown::Write)
-            .map_err(UpstreamError::Broken)?;
+        shut_down.map_err(UpstreamError::Broken)?;
+        match timeout(limit.min(CLOSE_PATIENCE), self.lost()).await {
+            Ok(UpstreamError::Closed) => return Ok(()),
+            Ok(error) => return Err(error),
+            Err(_) => {}
+        }
         let acknowledged = async {
-            loop {
-                // The FIN that was just sent counts as one octet until it is acknowledged.
-                if self.unacknowledged_octets() == 0 {
-                    return Ok(());
-                }
+            // The FIN that was sent counts as one octet until it is acknowledged.
+            while self.unacknowledged_octets() > 0 {
                 tokio::select! {
                     error = self.lost() => match error {
                         UpstreamError::Closed => return Ok(()),
@@ -294,6 +296,7 @@ impl Stream {
                     () = sleep(ACKNOWLEDGED_POLL) => {}
                 }
             }
+            Ok(())
         };
         timeout(limit, acknowledged)
             .await
@@ -501,95 +504,15 @@ impl Sink {
     }
 }
 
-/// Opens a file to append to. A symlink is refused: whoever may write to the directory could point it
-/// at a file that only we may write to.
-fn open_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK)
-        .open(path)
-}
-
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, UpstreamError> {
-    let addresses: Vec<SocketAddr> = lookup_host((host, port))
-        .await
-        .map_err(|source| UpstreamError::Resolve {
-            host: host.to_owned(),
-            source,
-        })?
-        .collect();
-    if addresses.is_empty() {
-        let source = io::Error::from(io::ErrorKind::NotFound);
-        return Err(UpstreamError::Resolve {
-            host: host.to_owned(),
-            source,
-        });
-    }
-    Ok(addresses)
-}
-
-async fn connect_tcp(
-    host: &str,
-    port: u16,
-    user_timeout: Duration,
-) -> Result<TcpStream, UpstreamError> {
-    let mut last = None;
-    for address in resolve(host, port).await? {
-        match TcpStream::connect(address).await {
-            Ok(stream) if stream.local_addr().ok() == Some(address) => {
-                // The kernel picked the port that we connect to: we are talking to ourselves.
-                last = Some(io::ErrorKind::ConnectionRefused.into());
-            }
-            Ok(stream) => {
-                let socket = SockRef::from(&stream);
-                // Batches are written whole; waiting to fill a segment would only delay the last one.
-                socket.set_tcp_nodelay(true).map_err(UpstreamError::Open)?;
-                socket
-                    .set_tcp_user_timeout(Some(user_timeout))
-                    .map_err(UpstreamError::Open)?;
-                return Ok(stream);
-            }
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(UpstreamError::Open(
-        last.unwrap_or_else(|| io::ErrorKind::NotFound.into()),
-    ))
-}
-
-async fn connect_udp(host: &str, port: u16) -> Result<UdpSocket, UpstreamError> {
-    let mut last = None;
-    for address in resolve(host, port).await? {
-        let any: SocketAddr = if address.is_ipv4() {
-            (std::net::Ipv4Addr::UNSPECIFIED, 0).into()
-        } else {
-            (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
-        };
-        let socket = match UdpSocket::bind(any).await {
-            Ok(socket) => socket,
-            Err(error) => {
-                last = Some(error);
-                continue;
-            }
-        };
-        match socket.connect(address).await {
-            Ok(()) => return Ok(socket),
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(UpstreamError::Open(
-        last.unwrap_or_else(|| io::ErrorKind::NotFound.into()),
-    ))
-}
-
 /// Slices that one `writev` takes (IOV_MAX on Linux).
 const IOV_MAX: usize = 1024;
 
 /// Assumed when the kernel does not tell the peer's window; also the size of a Unix stream's buffer,
 /// rounded up.
 const UNREAD_OCTETS_UNKNOWN: usize = 256 * 1024;
+
+/// How long a peer that has everything may take to close its end.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(250);
 
 /// How often the output queue is looked at while a connection is being ended.
 const ACKNOWLEDGED_POLL: Duration = Duration::from_millis(5);

@@ -6,7 +6,7 @@
 //! - No UDP datagram is cut: the buffers hold the largest there is. A longer Unix datagram is cut, and
 //!   counted as truncated.
 //! - What the kernel dropped is read from the socket itself and counted, also when nothing arrives any
-//!   more.
+//!   more and while nothing can be handed on.
 //!
 //! # Left out
 //!
@@ -16,6 +16,7 @@ use std::{
     cell::RefCell,
     io::{self, IoSliceMut},
     os::fd::{AsFd, AsRawFd as _, BorrowedFd},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -35,7 +36,8 @@ use crate::{
     config::{ListenerConfig, Oversize},
     identity::Sender,
     limits::DATAGRAM_OCTETS_MAX,
-    metrics::{DropReason, FrameErrorReason, Metrics},
+    logging::PeerReason,
+    metrics::{DropReason, FrameErrorReason, ListenerMetrics, Metrics},
     pipeline::Batch,
     sys::socket_drops,
 };
@@ -49,24 +51,38 @@ pub(super) enum Socket {
 
 /// Reads `socket` until told to stop, and then what the kernel has received by then.
 pub(super) async fn serve(socket: Socket, local: Local) {
+    let mut drops = Drops {
+        metrics: Arc::clone(&local.metrics),
+        seen: 0,
+    };
+    let context = local.context.clone();
     let mut reader = Reader::new(local);
     let mut drops_due = interval(DROPS_PERIOD);
     loop {
         let stopping = select! {
             biased;
             () = reader.local.stop.cancelled() => true,
-            readable = socket.readable() => readable.is_err(),
+            // Before reading, or a flood would keep its own drops from being counted.
             _ = drops_due.tick() => {
-                reader.count_drops(&socket);
+                drops.count(&socket);
                 continue;
             }
+            readable = socket.readable() => readable.is_err(),
         };
         // Bounded on stop, too: a sender that never pauses does not keep us from ending.
         for _ in 0..if stopping { LAST_BATCHES } else { 1 } {
             match socket.try_io(|| reader.read(&socket)) {
                 Ok(chunk) if chunk.is_empty() => {}
                 Ok(chunk) => {
-                    reader.local.context.pipeline.delivery.deliver(chunk).await;
+                    // While the queue is full nothing is read, and that is when the kernel drops.
+                    let mut delivery = pin!(context.pipeline.delivery.deliver(chunk));
+                    loop {
+                        select! {
+                            biased;
+                            () = &mut delivery => break,
+                            _ = drops_due.tick() => drops.count(&socket),
+                        }
+                    }
                     // The forwarder was woken on this worker, and goes first.
                     yield_now().await;
                 }
@@ -80,7 +96,7 @@ pub(super) async fn serve(socket: Socket, local: Local) {
             }
         }
         if stopping {
-            reader.count_drops(&socket);
+            drops.count(&socket);
             return;
         }
     }
@@ -93,8 +109,6 @@ struct Reader {
     /// One slot for each datagram of a batch. Only the pages that datagrams touch become resident.
     slots: Vec<u8>,
     slot_octets: usize,
-    /// The kernel's count of drops when it was last looked at; it wraps.
-    drops: u32,
 }
 
 impl Reader {
@@ -106,7 +120,6 @@ impl Reader {
             config,
             slots: vec![0; slot_octets * BATCH],
             slot_octets,
-            drops: 0,
         }
     }
 
@@ -162,43 +175,60 @@ impl Reader {
             }
             if !allowed(config, sender) {
                 batch.refuse(octets, DropReason::Acl);
+                local
+                    .context
+                    .peer_log
+                    .note(PeerReason::Acl, batch.now(), |before| {
+                        tracing::warn!(listener = local.metrics.name(), peer = %sender, before,
+                        "datagram refused: not in allow");
+                    });
                 continue;
             }
-            if datagram.flags.contains(MsgFlags::MSG_TRUNC) {
+            let cut = datagram.flags.contains(MsgFlags::MSG_TRUNC);
+            if cut {
                 metrics.frame_errors[FrameErrorReason::Truncated].inc();
             }
-            judge(&mut batch, octets, sender, config, metrics);
+            judge(&mut batch, octets, cut, sender, config, metrics);
         }
         Ok(batch.finish())
     }
+}
 
-    fn count_drops(&mut self, socket: &Socket) {
+/// What the kernel dropped on one socket.
+struct Drops {
+    metrics: Arc<ListenerMetrics>,
+    /// The kernel's count when it was last looked at; it wraps.
+    seen: u32,
+}
+
+impl Drops {
+    fn count(&mut self, socket: &Socket) {
         if let Ok(drops) = socket_drops(socket.as_fd()) {
-            self.local
-                .metrics
-                .kernel_dropped
-                .add(u64::from(drops.wrapping_sub(self.drops)));
-            self.drops = drops;
+            let more = drops.wrapping_sub(self.seen);
+            self.metrics.kernel_dropped.add(u64::from(more));
+            self.seen = drops;
         }
     }
 }
 
+/// Judges one datagram. If it was `cut`, there was more of it, beyond a slot and so beyond
+/// `max_message_size` as well.
 fn judge(
     batch: &mut Batch<'_>,
     octets: &[u8],
+    cut: bool,
     sender: Sender,
     config: &ListenerConfig,
     metrics: &Metrics,
 ) {
-    match octets.get(..config.max_message_size) {
-        Some(head) if head.len() < octets.len() => {
-            metrics.frame_errors[FrameErrorReason::Oversize].inc();
-            match config.oversize {
-                Oversize::Truncate => batch.judge(head, sender),
-                Oversize::Drop => batch.refuse(head, DropReason::Oversize),
-            }
-        }
-        _ => batch.judge(octets, sender),
+    let head = octets.get(..config.max_message_size).unwrap_or(octets);
+    if head.len() < octets.len() {
+        metrics.frame_errors[FrameErrorReason::Oversize].inc();
+    }
+    if config.oversize == Oversize::Drop && (cut || head.len() < octets.len()) {
+        batch.refuse(head, DropReason::Oversize);
+    } else {
+        batch.judge(head, sender);
     }
 }
 

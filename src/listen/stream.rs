@@ -286,8 +286,7 @@ impl<'l> Connection<'l> {
 
     /// Waits until there is something to read, as long as the connection may be silent.
     async fn wait(&self) -> Result<(), Over> {
-        let is_partial = !self.pending.is_empty() || !self.framer.between_frames();
-        let patience = if is_partial {
+        let patience = if self.is_partial() {
             Some(self.config.partial_frame_timeout)
         } else {
             self.config.idle_timeout
@@ -301,6 +300,11 @@ impl<'l> Connection<'l> {
                 None => Err(Over::TimedOut),
             },
         }
+    }
+
+    /// A frame was begun and is not finished.
+    fn is_partial(&self) -> bool {
+        !self.pending.is_empty() || !self.framer.between_frames()
     }
 
     /// Reads one turn's octets, judges what they complete, and hands on the survivors. Gives how many
@@ -319,8 +323,16 @@ impl<'l> Connection<'l> {
                 return Err(Over::Ended);
             }
         };
-        if !self.is_plain && self.is_tls_client() {
-            return Err(Over::Hopeless);
+        if !self.is_plain {
+            match self.is_tls_client() {
+                Some(true) => return Err(Over::Hopeless),
+                // The framer would consume what the decision needs.
+                None => {
+                    self.settle(0);
+                    return Ok(octets);
+                }
+                Some(false) => self.is_plain = true,
+            }
         }
         let mut batch = self.local.context.pipeline.batch(&self.local.metrics);
         let mut at = 0;
@@ -394,10 +406,10 @@ impl<'l> Connection<'l> {
     }
 
     /// Whether these are the first octets of a TLS handshake record (RFC 8446 5.1): type 22, version
-    /// 3.x. No syslog message starts like that.
-    fn is_tls_client(&mut self) -> bool {
+    /// 3.x. No syslog message starts like that. `None` while that takes more octets.
+    fn is_tls_client(&self) -> Option<bool> {
         match self.pending.as_slice() {
-            [0x16] | [0x16, 0x03] => false,
+            [0x16] | [0x16, 0x03] => None,
             [0x16, 0x03, 0..=4, ..] => {
                 let reason = RejectReason::TlsOnPlaintext;
                 self.local.context.metrics.connections_rejected[reason].inc();
@@ -405,12 +417,9 @@ impl<'l> Connection<'l> {
                     tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender, before,
                         "a TLS client on a listener without TLS; let it send plain TCP");
                 });
-                true
+                Some(true)
             }
-            _ => {
-                self.is_plain = true;
-                false
-            }
+            _ => Some(false),
         }
     }
 
@@ -424,8 +433,13 @@ impl<'l> Connection<'l> {
         match over {
             Over::Hopeless => return,
             Over::TimedOut => {
-                if !self.pending.is_empty() || !self.framer.between_frames() {
-                    self.local.context.metrics.frame_errors[FrameErrorReason::Timeout].inc();
+                if self.is_partial() {
+                    let reason = FrameErrorReason::Timeout;
+                    self.local.context.metrics.frame_errors[reason].inc();
+                    self.complain(PeerReason::Frame(reason), |before| {
+                        tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender,
+                            octets = %Escaped::head(&self.pending), before, "unfinished frame");
+                    });
                 }
                 tracing::debug!(peer = %self.sender, "connection timed out");
             }
@@ -439,6 +453,8 @@ impl<'l> Connection<'l> {
             at += step.consumed;
             match step.outcome {
                 Outcome::More | Outcome::Hopeless => break,
+                // Counted as a time-out already: one fault, one reason.
+                Outcome::Fault(FrameFault::Incomplete) if over == Over::TimedOut => {}
                 _ => self.account(&mut batch, step, input),
             }
         }

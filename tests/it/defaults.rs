@@ -53,7 +53,7 @@ fn without_configuration_it_relays_from_5514_to_stdout() {
         "{stdout}"
     );
     assert!(
-        lines[2].ends_with(" message repeated 1 times: [ foo ]"),
+        lines[2].ends_with(" message repeated 1 times: [ foo]"),
         "{stdout}"
     );
 }

@@ -128,7 +128,7 @@ fn a_tally_notices_what_is_missing_and_what_is_too_much() {
     let all: Vec<_> = sent.rfc3164().collect();
     assert_eq!(all.len(), 10);
     let summary = |n: u32| {
-        format!("<13>Mar  1 12:00:00 host app[7]: message repeated {n} times: [ number {n:08} of ]")
+        format!("<13>Mar  1 12:00:00 host app[7]: message repeated {n} times: [ number {n:08} of]")
     };
     let good = [&all[..4], &[summary(1), summary(2), summary(3)]].concat();
     let tally = Tally::of(&good);
@@ -151,8 +151,8 @@ fn a_tally_notices_what_is_missing_and_what_is_too_much() {
 #[test]
 fn summaries_are_told_from_messages() {
     let cases = [
-        ("<13>app: message repeated 12 times: [ foo ]", Some(12)),
-        ("<13>app: foo [repeated 3 times]", Some(3)),
+        ("<13>app: message repeated 12 times: [ foo]", Some(12)),
+        ("<13>app: foo [message repeated 3 times]", Some(3)),
         ("<13>app: foo", None),
         ("<13>app: message repeated often", None),
     ];

@@ -46,7 +46,7 @@ fn sighup_reads_the_configuration_again_and_keeps_connections() {
     tersed.finish();
     let messages = sink.wait_messages(3);
     assert!(
-        messages[2].ends_with(b"bar [repeated 1 times]"),
+        messages[2].ends_with(b"bar [message repeated 1 times]"),
         "{}",
         messages[2].escape_ascii()
     );

@@ -12,7 +12,7 @@ fn a_window_that_ends_reports_its_repeats_by_itself() {
     originator.send_all([FOO; 3]);
     let messages = sink.wait_messages(2);
     assert_eq!(text(&messages[0]), FOO);
-    check_is_summary(&messages[1], 2, "message repeated 2 times: [ foo ]");
+    check_is_summary(&messages[1], 2, "message repeated 2 times: [ foo]");
     let metrics = tersed.metrics();
     assert_eq!(metrics.total("tersed_summaries_total"), 1);
     assert_eq!(metrics.total("tersed_live_messages"), 0);
@@ -32,7 +32,7 @@ fn a_stop_reports_the_repeats_of_open_windows() {
     tersed.wait_received(4);
     tersed.finish();
     let messages = sink.wait_messages(3);
-    check_is_summary(&messages[2], 2, "message repeated 2 times: [ foo ]");
+    check_is_summary(&messages[2], 2, "message repeated 2 times: [ foo]");
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn suffix_style_leaves_the_text_first() {
     tersed.wait_received(3);
     tersed.finish();
     let messages = sink.wait_messages(2);
-    check_is_summary(&messages[1], 2, "foo [repeated 2 times]");
+    check_is_summary(&messages[1], 2, "foo [message repeated 2 times]");
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_message_said_once_has_no_summary() {
 fn a_senders_own_summary_is_never_held_back() {
     let (sink, tersed, mut originator) = start(Setup::new().window("1h"));
     let counts = [
-        "<13>Mar  1 12:00:00 host app: message repeated 4 times: [ foo ]",
+        "<13>Mar  1 12:00:00 host app: message repeated 4 times: [ foo]",
         "<13>Mar  1 12:00:00 last message repeated 4 times",
     ];
     originator.send_all([counts[0], counts[0], counts[1], counts[1]]);
@@ -111,7 +111,7 @@ fn a_summary_of_rfc5424_carries_its_figures_as_structured_data() {
         "the message's own elements stay: {summary}"
     );
     assert!(
-        rest.ends_with("] message repeated 2 times: [ foo ]"),
+        rest.ends_with("] message repeated 2 times: [ foo]"),
         "{summary}"
     );
 

@@ -3,6 +3,7 @@
 pub(crate) mod logger;
 pub(crate) mod metrics;
 pub(crate) mod numbered;
+pub(crate) mod ordered;
 pub(crate) mod originator;
 pub(crate) mod proc_fs;
 pub(crate) mod process;

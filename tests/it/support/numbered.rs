@@ -133,8 +133,7 @@ impl Tally {
 /// How many repeats this message reports; `None` if it is no summary.
 pub(crate) fn repeats(message: &str) -> Option<u64> {
     number_after(message, "message repeated ")
-        .filter(|_| message.contains(" times: ["))
-        .or_else(|| number_after(message, "[repeated ").filter(|_| message.contains(" times]")))
+        .filter(|_| message.contains(" times: [") || message.ends_with(" times]"))
 }
 
 fn number_after(message: &str, words: &str) -> Option<u64> {

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use socket2::{Domain, Socket, Type};
 
-use super::wait::LIMIT;
+use super::proc_fs;
+use super::wait::{LIMIT, wait_until};
 use super::wire::Wire;
 
 /// One socket that sends messages, in order.
@@ -26,6 +27,16 @@ impl Originator {
             "[::1]:0"
         };
         let socket = UdpSocket::bind(any).unwrap();
+        socket.connect(to).unwrap();
+        Self {
+            socket: socket.into(),
+            wire: None,
+        }
+    }
+
+    /// Like [`Self::udp`], from this address instead of one that the kernel picks.
+    pub(crate) fn udp_from(from: Ipv4Addr, to: SocketAddr) -> Self {
+        let socket = UdpSocket::bind((from, 0)).unwrap();
         socket.connect(to).unwrap();
         Self {
             socket: socket.into(),
@@ -112,9 +123,46 @@ impl Originator {
         self.socket.write_all(octets).unwrap();
     }
 
+    /// Sends octets until there are no more or the relay has closed the connection.
+    pub(crate) fn send_until_closed(&mut self, parts: impl IntoIterator<Item = impl AsRef<[u8]>>) {
+        for part in parts {
+            if self.socket.write_all(part.as_ref()).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The same to a relay that may have closed the connection.
+    pub(crate) fn try_send_octets(&mut self, octets: &[u8]) {
+        drop(self.socket.write_all(octets));
+    }
+
+    /// Waits until the relay has read all that was sent (over IPv4 and TCP).
+    pub(crate) fn wait_read(&self) {
+        let here = self.local_address();
+        let there = self.socket.peer_addr().unwrap().as_socket().unwrap();
+        wait_until("the relay to have read everything", LIMIT, || {
+            // Nothing is on its way when all is acknowledged, and nothing unread when the other
+            // end's kernel holds nothing.
+            proc_fs::tcp_queues(here, there) == Some((0, 0))
+                && proc_fs::tcp_queues(there, here).is_none_or(|(_, unread)| unread == 0)
+        });
+    }
+
     /// Says that nothing more will come, and goes on listening.
     pub(crate) fn half_close(&self) {
         self.socket.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Each octet sent leaves at once, whatever waits to be acknowledged.
+    pub(crate) fn without_delay(self) -> Self {
+        self.socket.set_tcp_nodelay(true).unwrap();
+        self
+    }
+
+    /// Its own address.
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.socket.local_addr().unwrap().as_socket().unwrap()
     }
 
     /// Waits until the relay has closed the connection.

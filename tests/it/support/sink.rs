@@ -25,8 +25,10 @@ pub(crate) enum Manner {
     Read,
     /// Accepts and never reads.
     NeverRead,
-    /// Closes each connection after so many octets of it.
+    /// Closes each connection after so many octets of it, which resets it if more have come.
     CloseAfter(usize),
+    /// Says after so many octets that it is done, and reads on until the other end is, too.
+    FinishAfter(usize),
     /// Sends back what it read.
     AnswerBack,
     /// Reads so many octets a tenth of a second.
@@ -81,6 +83,35 @@ impl Sink {
     /// A TCP collector that takes messages framed like this.
     pub(crate) fn tcp_framed(wire: Wire) -> Self {
         Self::from_listener(TcpListener::bind("127.0.0.1:0").unwrap(), wire)
+    }
+
+    /// A TCP collector that takes lines, at this address.
+    pub(crate) fn tcp_at(address: SocketAddr) -> Self {
+        Self::from_listener(TcpListener::bind(address).unwrap(), Wire::Lf)
+    }
+
+    /// A TCP collector that takes lines and whose kernel takes little before they are read.
+    pub(crate) fn tcp_with_little_room() -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        // Accepted connections inherit it.
+        socket.set_recv_buffer_size(LITTLE_ROOM_OCTETS).unwrap();
+        socket
+            .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+            .unwrap();
+        socket.listen(128).unwrap();
+        Self::from_listener(socket.into(), Wire::Lf)
+    }
+
+    /// Where it listens.
+    ///
+    /// # Panics
+    ///
+    /// When that is a path.
+    pub(crate) fn address(&self) -> SocketAddr {
+        match self.place {
+            Place::Tcp(address) | Place::Udp(address) => address,
+            Place::UnixStream(_) | Place::UnixDgram(_) => panic!("a path is no address"),
+        }
     }
 
     /// A UDP collector.
@@ -167,6 +198,15 @@ impl Sink {
             show(&messages)
         );
         messages
+    }
+
+    /// Whole messages so far, connection by connection.
+    pub(crate) fn messages_by_connection(&self) -> Vec<Vec<Vec<u8>>> {
+        let state = self.shared.lock();
+        let connections = state.connections.iter();
+        connections
+            .map(|connection| connection.messages.clone())
+            .collect()
     }
 
     /// Per connection, the octets of a message that never became whole.
@@ -273,6 +313,8 @@ impl RefusingPort {
     /// Takes a port.
     pub(crate) fn new() -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        // So that the sink it becomes can be restarted.
+        socket.set_reuse_address(true).unwrap();
         socket
             .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
             .unwrap();
@@ -314,6 +356,11 @@ impl Shared {
         self.stopping.load(Ordering::SeqCst)
     }
 
+    /// Whether the manner says that a connection is done after so many octets.
+    fn finishes_at(&self, read_so_far: usize) -> bool {
+        matches!(self.lock().manner, Manner::FinishAfter(octets) if read_so_far >= octets)
+    }
+
     /// Waits, at most so long, until the manner may have changed.
     fn pause(&self, limit: Duration) {
         let state = self.lock();
@@ -336,6 +383,12 @@ impl Shared {
                 Manner::CloseAfter(octets) if read_so_far >= octets => return None,
                 Manner::CloseAfter(octets) => {
                     return Some(((octets - read_so_far).min(READ_OCTETS), false));
+                }
+                // The caller says so to the other end; reading goes on.
+                Manner::FinishAfter(octets) => {
+                    let left = octets.saturating_sub(read_so_far);
+                    let limit = if left > 0 { left } else { READ_OCTETS };
+                    return Some((limit.min(READ_OCTETS), false));
                 }
                 Manner::NeverRead => self.pause(LIMIT),
                 Manner::Slow(octets) => {
@@ -385,6 +438,7 @@ fn accept_all(listener: &Socket, shared: &Arc<Shared>) {
 fn read_all(mut socket: Socket, index: usize, shared: &Shared) {
     let mut buffer = vec![0; READ_OCTETS];
     let mut read_so_far = 0;
+    let mut finished = false;
     while let Some((limit, answer)) = shared.next_read(read_so_far) {
         // A reset is an end like another: what was recorded stands.
         let count = socket.read(&mut buffer[..limit]).unwrap_or(0);
@@ -393,6 +447,11 @@ fn read_all(mut socket: Socket, index: usize, shared: &Shared) {
         }
         read_so_far += count;
         shared.record(index, &buffer[..count]);
+        if !finished && shared.finishes_at(read_so_far) {
+            finished = true;
+            // Fails only where the relay has closed already.
+            drop(socket.shutdown(Shutdown::Write));
+        }
         if answer && socket.write_all(&buffer[..count]).is_err() {
             break;
         }
@@ -428,5 +487,6 @@ pub(crate) fn show(messages: &[Vec<u8>]) -> String {
     )
 }
 
+const LITTLE_ROOM_OCTETS: usize = 16 * 1024;
 const READ_OCTETS: usize = 256 * 1024;
 const RECEIVE_BUFFER_OCTETS: usize = 64 * 1024 * 1024;

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -17,7 +18,8 @@ use tempfile::TempDir;
 use super::metrics::{Balance, Metrics, http_get};
 use super::proc_fs;
 use super::process::Process;
-use super::wait::{LIMIT, wait_for, wait_until};
+use super::sink::Sink;
+use super::wait::{LIMIT, wait_for, wait_until, wait_while};
 
 /// The binary that cargo built for this test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_tersed");
@@ -28,6 +30,10 @@ pub(crate) struct Setup {
     args: Vec<String>,
     config: Option<String>,
     environment: Vec<(String, String)>,
+    /// Most files it may have open, if it is to be tight.
+    open_files_max: Option<u32>,
+    /// What a shell mounts before it becomes the relay, if that has mounts of its own.
+    mounts: Option<String>,
     /// A command that execs the relay, so that the process id is the relay's; empty for none.
     launcher: Vec<String>,
 }
@@ -68,6 +74,8 @@ impl Setup {
             args: Vec::new(),
             config: None,
             environment: Vec::new(),
+            open_files_max: None,
+            mounts: None,
             launcher: Vec::new(),
         }
     }
@@ -104,6 +112,28 @@ impl Setup {
         self
     }
 
+    /// A `[[listener]]` of its configuration file: its URL, and other keys with their values.
+    pub(crate) fn listener(self, url: &str, keys: &str) -> Self {
+        self.append(&format!("[[listener]]\nurl = \"{url}\"\n{keys}\n"))
+    }
+
+    /// A `[forward]` of its configuration file that sends octet-counted to `sink`, so that no octet
+    /// changes on the way; and other keys with their values.
+    pub(crate) fn forward_counted(self, sink: &Sink, keys: &str) -> Self {
+        let url = sink.url();
+        self.append(&format!(
+            "[forward]\nto = [{{ url = \"{url}\", framing = \"octet-counting\" }}]\n{keys}\n"
+        ))
+    }
+
+    /// More text at the end of its configuration file.
+    pub(crate) fn append(mut self, text: &str) -> Self {
+        let config = self.config.get_or_insert_default();
+        config.push_str(text);
+        config.push('\n');
+        self
+    }
+
     /// A variable of its environment, which is empty otherwise.
     pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
@@ -122,6 +152,38 @@ impl Setup {
         self
     }
 
+    /// A line of shell, run in its directory before it starts, that mounts what the relay alone sees.
+    ///
+    /// # Panics
+    ///
+    /// When this is not root, who alone may mount.
+    pub(crate) fn with_mounts(mut self, script: &str) -> Self {
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "this test mounts file systems: run it as root, as .ci/run does"
+        );
+        self.mounts = Some(script.to_owned());
+        self
+    }
+
+    /// The program that becomes the relay, whose process id is the relay's.
+    fn command(&self) -> Command {
+        let mut words: Vec<String> = Vec::new();
+        let mut add = |added: &[&str]| words.extend(added.iter().map(|&word| word.to_owned()));
+        if let Some(count) = self.open_files_max {
+            add(&["prlimit", &format!("--nofile={count}:{count}")]);
+        }
+        if let Some(script) = &self.mounts {
+            add(&["unshare", "--mount", "--propagation", "private"]);
+            add(&["sh", "-ec", &format!("{script}; exec \"$0\" \"$@\"")]);
+        }
+        words.extend(self.launcher.iter().cloned());
+        words.push(BINARY.to_owned());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        command
+    }
+
     /// Starts it and waits until it says that it is ready.
     ///
     /// # Panics
@@ -129,14 +191,7 @@ impl Setup {
     /// When it exits instead, with its log.
     #[track_caller]
     pub(crate) fn start(self) -> Tersed {
-        let mut command = match self.launcher.split_first() {
-            None => Command::new(BINARY),
-            Some((program, args)) => {
-                let mut command = Command::new(program);
-                command.args(args).arg(BINARY);
-                command
-            }
-        };
+        let mut command = self.command();
         command
             .arg("run")
             .args(["--admin", "127.0.0.1:0", "--log-format", "json"]);
@@ -201,6 +256,15 @@ impl Tersed {
     /// Its configuration file, to be written before a reload.
     pub(crate) fn config_file(&self) -> PathBuf {
         self.path(CONFIG_NAME)
+    }
+
+    /// A path as the relay sees it, where it has mounts of its own.
+    pub(crate) fn seen(&self, path: &Path) -> PathBuf {
+        let path = path.strip_prefix("/").expect("an absolute path");
+        Path::new("/proc")
+            .join(self.id().to_string())
+            .join("root")
+            .join(path)
     }
 
     /// Its process id.
@@ -342,6 +406,31 @@ impl Tersed {
     /// Its open file descriptors.
     pub(crate) fn open_files(&self) -> usize {
         proc_fs::open_files(self.id())
+    }
+
+    /// The most octets of its memory that have ever been resident.
+    pub(crate) fn peak_resident_octets(&self) -> u64 {
+        proc_fs::peak_resident_octets(self.id())
+    }
+
+    /// Processor time that it has used so far.
+    pub(crate) fn processor_time(&self) -> Duration {
+        proc_fs::processor_time(self.id())
+    }
+
+    /// Waits until the metric `name` with all of `labels` is `value`.
+    ///
+    /// # Panics
+    ///
+    /// When it is something else after the limit, saying what.
+    #[track_caller]
+    pub(crate) fn wait_metric(&self, name: &str, labels: &[(&str, &str)], value: u64) {
+        let mut last = 0;
+        let reached = wait_while(LIMIT, || {
+            last = self.metrics().total_where(name, labels);
+            last != value
+        });
+        assert!(reached, "{name}{labels:?} is {last}, not {value}");
     }
 
     /// Octets of its memory that are resident.

@@ -19,6 +19,18 @@ pub(crate) fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut(
     wait_for(what, limit, || condition().then_some(()));
 }
 
+/// Waits while `condition` holds, at most `limit`; whether it ended.
+pub(crate) fn wait_while(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let start = now();
+    while condition() {
+        if start.elapsed() >= limit {
+            return false;
+        }
+        thread::park_timeout((start.elapsed() / 100).clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
+    }
+    true
+}
+
 /// Waits until `probe` has an answer.
 ///
 /// # Panics

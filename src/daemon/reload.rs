@@ -1,0 +1,191 @@
+//! Reload: the configuration read again and put in force, or refused with the reason.
+//!
+//! # Guarantees
+//!
+//! - All or nothing: everything that can fail comes before the first change.
+//! - What did not change is kept: sockets, connections, windows.
+//! - No reload waits for an upstream.
+//!
+//! # Left out
+//!
+//! What a setting means (`config`).
+
+use std::sync::Arc;
+
+use tracing::{debug, error, info};
+
+use super::{Daemon, notify};
+use crate::{
+    chunk::Chunk,
+    config::{Config, ConfigErrors, ListenUrl, RunArgs},
+    listen::{BindError, Bound, PassedSockets},
+    metrics::ReloadResult,
+    rule::{PolicyId, Rules, WindowPolicy},
+};
+
+/// Why a reload was refused.
+#[derive(Debug, thiserror::Error)]
+enum ReloadError {
+    #[error("{0}")]
+    Config(#[from] ConfigErrors),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("{key}: changed; that takes a restart")]
+    Restart { key: &'static str },
+    #[error(
+        "listener \"{name}\": {url} is open under the name \"{old}\"; a new name takes a restart"
+    )]
+    Renamed {
+        name: String,
+        url: ListenUrl,
+        old: String,
+    },
+}
+
+impl Daemon {
+    /// Reads the configuration again and puts it in force, or says why not.
+    pub(super) async fn reload(&mut self, args: &RunArgs) {
+        notify_reloading();
+        let result = match Config::load(args) {
+            Ok(config) => self.put_in_force(config).await,
+            Err(errors) => Err(errors.into()),
+        };
+        let reloads = &self.context.metrics.config_reloads;
+        match result {
+            Ok(()) => {
+                reloads[ReloadResult::Ok].inc();
+                info!("reloaded");
+            }
+            Err(error) => {
+                reloads[ReloadResult::Refused].inc();
+                error!(%error, "reload refused");
+            }
+        }
+        notify(&[sd_notify::NotifyState::Ready]);
+    }
+
+    async fn put_in_force(&mut self, config: Config) -> Result<(), ReloadError> {
+        self.refuse_what_takes_a_restart(&config)?;
+        // Everything that can fail comes first.
+        let mut fresh = Vec::new();
+        for listener in &config.listeners {
+            if self.find(listener).is_none() {
+                let bound =
+                    Bound::bind(listener, &mut PassedSockets::default(), self.config.workers)?;
+                fresh.push((listener.clone(), bound));
+            }
+        }
+        // From here on nothing fails.
+        self.listeners.retain(|running| {
+            let wanted = config
+                .listeners
+                .iter()
+                .find(|listener| running.serves(listener));
+            if let Some(listener) = wanted {
+                running.config.send_replace(Arc::new(listener.clone()));
+            } else if !running.is_extra {
+                info!(listener = running.metrics.name(), "closing");
+                running.metrics.clear_address();
+                running.stop.cancel();
+            }
+            wanted.is_some() || running.is_extra
+        });
+        for (listener, bound) in fresh {
+            self.open(listener, bound, false);
+        }
+        self.set_rules(&config);
+        self.outbox.resize(config.forward.queue);
+        self.forward.send_replace(Arc::new(config.forward.clone()));
+        self.config = config;
+        Ok(())
+    }
+
+    /// Puts the rules of `config` in force; windows of policies that did not change stay.
+    fn set_rules(&self, config: &Config) {
+        let pipeline = &self.context.pipeline;
+        let ledger = pipeline.delivery.ledger();
+        let old = ledger.rules();
+        let new = Arc::new(Rules::new(config.dedup.policy));
+        let policies: Vec<(WindowPolicy, Option<PolicyId>)> = (0..)
+            .zip(new.policies())
+            .map(|(id, policy)| {
+                let id = PolicyId(id);
+                (
+                    policy.window,
+                    (old.policy(id).window == policy.window).then_some(id),
+                )
+            })
+            .collect();
+        let mut ended = Vec::new();
+        pipeline
+            .shards
+            .reconfigure(&policies, config.dedup.memory, &mut ended);
+        // What ended is reported in the style that it was held back under.
+        let mut summaries = Chunk::default();
+        ledger.report(&mut ended, &mut summaries);
+        ledger.set_rules(new);
+        // A full queue must not hold up this reload, which may be the one that names an upstream that
+        // works.
+        let pipeline = Arc::clone(pipeline);
+        self.context
+            .tasks
+            .spawn(async move { pipeline.delivery.deliver(summaries).await });
+    }
+
+    fn refuse_what_takes_a_restart(&self, config: &Config) -> Result<(), ReloadError> {
+        let old = &self.config;
+        for (changed, key) in [
+            (old.workers != config.workers, "runtime.workers"),
+            (old.dedup.shards != config.dedup.shards, "dedup.shards"),
+            (
+                old.dedup.identity != config.dedup.identity,
+                "dedup.identity",
+            ),
+            (old.admin != config.admin, "admin.address"),
+            (old.log != config.log, "log"),
+        ] {
+            if changed {
+                return Err(ReloadError::Restart { key });
+            }
+        }
+        for listener in &config.listeners {
+            let same_url = self.listeners.iter().find(|running| {
+                let theirs = running.config.borrow();
+                theirs.url == listener.url && !running.serves(listener)
+            });
+            let takes_over = same_url.is_some_and(|running| {
+                // Port 0 is another port each time; and a listener that stays keeps its own.
+                listener.url.collides_with(&running.config.borrow().url)
+            });
+            if let Some(running) = same_url.filter(|_| takes_over) {
+                return Err(ReloadError::Renamed {
+                    name: listener.name.clone(),
+                    url: listener.url.clone(),
+                    old: running.metrics.name().to_owned(),
+                });
+            }
+            if let Some(running) = self.find(listener) {
+                let theirs = running.config.borrow();
+                for (changed, key) in [
+                    (theirs.unix_mode != listener.unix_mode, "listener.unix_mode"),
+                    (
+                        theirs.receive_buffer != listener.receive_buffer,
+                        "listener.receive_buffer",
+                    ),
+                ] {
+                    if changed {
+                        return Err(ReloadError::Restart { key });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn notify_reloading() {
+    match sd_notify::NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[sd_notify::NotifyState::Reloading, now]),
+        Err(error) => debug!(%error, "no monotonic clock"),
+    }
+}

@@ -1,0 +1,108 @@
+//! Dialing: a name or a path in, an open socket or file out.
+//!
+//! # Guarantees
+//!
+//! - Names are resolved anew each time, and all their addresses are tried in order.
+//! - A connection to ourselves, which a kernel makes when the port it picks is the one dialed, counts
+//!   as refused.
+//!
+//! # Left out
+//!
+//! How long it may take: the caller gives up.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    time::Duration,
+};
+
+use socket2::SockRef;
+use tokio::net::{TcpStream, UdpSocket, lookup_host};
+
+use super::UpstreamError;
+
+/// Opens a file to append to. A symlink is refused: whoever may write to the directory could point it
+/// at a file that only we may write to.
+pub(super) fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK)
+        .open(path)
+}
+
+async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, UpstreamError> {
+    let addresses: Vec<SocketAddr> = lookup_host((host, port))
+        .await
+        .map_err(|source| UpstreamError::Resolve {
+            host: host.to_owned(),
+            source,
+        })?
+        .collect();
+    if addresses.is_empty() {
+        let source = io::Error::from(io::ErrorKind::NotFound);
+        return Err(UpstreamError::Resolve {
+            host: host.to_owned(),
+            source,
+        });
+    }
+    Ok(addresses)
+}
+
+pub(super) async fn connect_tcp(
+    host: &str,
+    port: u16,
+    user_timeout: Duration,
+) -> Result<TcpStream, UpstreamError> {
+    let mut last = None;
+    for address in resolve(host, port).await? {
+        match TcpStream::connect(address).await {
+            Ok(stream) if stream.local_addr().ok() == Some(address) => {
+                // The kernel picked the port that we connect to: we are talking to ourselves.
+                last = Some(io::ErrorKind::ConnectionRefused.into());
+            }
+            Ok(stream) => {
+                let socket = SockRef::from(&stream);
+                // Batches are written whole; waiting to fill a segment would only delay the last one.
+                socket.set_tcp_nodelay(true).map_err(UpstreamError::Open)?;
+                socket
+                    .set_tcp_user_timeout(Some(user_timeout))
+                    .map_err(UpstreamError::Open)?;
+                return Ok(stream);
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(UpstreamError::Open(
+        last.unwrap_or_else(|| io::ErrorKind::NotFound.into()),
+    ))
+}
+
+pub(super) async fn connect_udp(host: &str, port: u16) -> Result<UdpSocket, UpstreamError> {
+    let mut last = None;
+    for address in resolve(host, port).await? {
+        let any: SocketAddr = if address.is_ipv4() {
+            (Ipv4Addr::UNSPECIFIED, 0).into()
+        } else {
+            (Ipv6Addr::UNSPECIFIED, 0).into()
+        };
+        let socket = match UdpSocket::bind(any).await {
+            Ok(socket) => socket,
+            Err(error) => {
+                last = Some(error);
+                continue;
+            }
+        };
+        match socket.connect(address).await {
+            Ok(()) => return Ok(socket),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(UpstreamError::Open(
+        last.unwrap_or_else(|| io::ErrorKind::NotFound.into()),
+    ))
+}

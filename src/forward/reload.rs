@@ -1,0 +1,75 @@
+//! The forwarder's part of a reload: another list of upstreams, or other settings.
+//!
+//! # Guarantees
+//!
+//! - A connection to an upstream that is still listed stays.
+//! - A file is opened anew, because that is how a rotated one is let go.
+//!
+//! # Left out
+//!
+//! When (see `daemon`).
+
+use std::sync::Arc;
+
+use tracing::error;
+
+use super::{Forwarder, Upstream};
+use crate::{
+    backoff::Backoff,
+    clock::Clock,
+    config::{UpstreamConfig, UpstreamUrl},
+    failover::Failover,
+};
+
+impl Forwarder {
+    /// Takes over a changed configuration. A connection to an upstream that is still listed stays,
+    /// except that a file is opened anew, because that is how a rotated one is let go.
+    pub(super) async fn reload(&mut self) {
+        self.config = Arc::clone(&self.changes.borrow_and_update());
+        let kept = self.active.as_ref().and_then(|active| {
+            let config = &self.upstreams[active.index].config;
+            let is_file = matches!(config.url, UpstreamUrl::File(_));
+            self.config
+                .to
+                .iter()
+                .position(|upstream| upstream == config && !is_file)
+        });
+        if kept.is_none()
+            && let Err(error) = self.leave().await
+        {
+            error!(%error, "upstream left");
+        }
+        self.set_upstreams();
+        match (kept, &mut self.active) {
+            (Some(index), Some(active)) => {
+                active.index = index;
+                active.encoder.line_breaks = self.config.line_breaks;
+                self.failover.connected(index);
+            }
+            _ => self.active = None,
+        }
+    }
+
+    pub(super) fn set_upstreams(&mut self) {
+        let Self {
+            config,
+            metrics,
+            upstreams,
+            ..
+        } = self;
+        let was_lost: Vec<UpstreamConfig> = upstreams
+            .drain(..)
+            .filter_map(|upstream| upstream.lost.then_some(upstream.config))
+            .collect();
+        upstreams.extend(config.to.iter().map(|upstream| Upstream {
+            config: upstream.clone(),
+            metrics: metrics.upstream(&upstream.url.to_string()),
+            lost: was_lost.contains(upstream),
+        }));
+        let seed = Clock::now().nanos() ^ u64::from(std::process::id()).rotate_left(32);
+        let backoffs = (0..config.to.len() as u64)
+            .map(|index| Backoff::new(config.retry_min, config.retry_max, seed ^ index))
+            .collect();
+        self.failover = Failover::new(backoffs);
+    }
+}

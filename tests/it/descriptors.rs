@@ -1,0 +1,107 @@
+//! Out of file descriptors: accepting pauses without spinning, and goes on when some are given back.
+
+use std::time::Duration;
+
+use super::support::originator::Originator;
+use super::support::process::run;
+use super::support::sink::Sink;
+use super::support::tersed::{Setup, Tersed};
+use super::support::wait::{LIMIT, now, wait_until, wait_while};
+
+#[test]
+fn without_free_descriptors_connections_wait_and_upstreams_come_back() {
+    let mut sink = Sink::tcp();
+    let tersed = Setup::new()
+        .listen(TCP)
+        .forward(&sink.url())
+        .window("1h")
+        .open_files_max(64)
+        .start();
+    let address = tersed.address(TCP);
+    let mut originators: Vec<_> = (0..100).map(|_| Originator::tcp(address)).collect();
+    for (number, originator) in originators.iter_mut().enumerate() {
+        originator.send(format!("<13>connection {number}"));
+    }
+    // As many are served as there is room for, in the order in which they came.
+    let served = wait_steady(&sink);
+    assert!((1..60).contains(&served), "{served} of 100 were served");
+    assert_idle(&tersed);
+
+    // What is kept in reserve is enough to reach the upstream again.
+    sink.stop();
+    sink.restart();
+    let connects = || tersed.metrics().total("tersed_upstream_connects_total");
+    originators[0].send("<13>over the connection that is new upstream");
+    wait_until("the upstream to be connected again", LIMIT, || {
+        connects() == 2
+    });
+    sink.wait_messages(served + 1);
+
+    // Those who waited are served when the others have gone.
+    drop(originators.drain(..served));
+    let rest = wait_steady(&sink);
+    assert!(rest > served + 1, "nobody was served after {served} left");
+    drop(originators);
+    sink.wait_messages(101);
+    tersed.wait_metric("tersed_connections", &[], 0);
+    tersed.finish();
+}
+
+#[test]
+fn an_accept_that_fails_for_want_of_descriptors_is_tried_again_without_haste() {
+    let sink = Sink::tcp();
+    let tersed = Setup::new().listen(TCP).forward(&sink.url()).start();
+    let address = tersed.address(TCP);
+    Originator::tcp(address).send("<13>before");
+    sink.wait_messages(1);
+
+    // From here on no descriptor can be opened, whatever the relay has put by.
+    limit_open_files(&tersed, 3);
+    let mut originator = Originator::tcp(address);
+    originator.send("<13>in need of a descriptor");
+    tersed.wait_log("cannot accept a connection");
+    assert_idle(&tersed);
+    assert_eq!(sink.count(), 1);
+
+    limit_open_files(&tersed, 1024);
+    sink.wait_messages(2);
+    let (metrics, stopped) = tersed.finish();
+    let errors = metrics.total("tersed_accept_errors_total");
+    assert!((1..100).contains(&errors), "{errors} failed accepts");
+    let lines = stopped.log.iter();
+    let lines = lines.filter(|line| line.message == "cannot accept a connection");
+    assert_eq!(lines.count(), 1, "one line for one cause");
+}
+
+/// Waits until no more messages come to `sink`, and says how many there are.
+fn wait_steady(sink: &Sink) -> usize {
+    let mut last = 0;
+    let mut since = now();
+    wait_until("no more messages", LIMIT, || {
+        if sink.count() != last {
+            (last, since) = (sink.count(), now());
+        }
+        last > 0 && since.elapsed() >= STEADY
+    });
+    last
+}
+
+/// The relay uses next to no processor time for a while, although connections knock.
+#[track_caller]
+fn assert_idle(tersed: &Tersed) {
+    let before = tersed.processor_time();
+    // The time is what is measured against, not waited for: nothing is expected to happen.
+    wait_while(WATCHED, || true);
+    let used = tersed.processor_time() - before;
+    assert!(used <= WATCHED / 10, "{used:?} of {WATCHED:?}: it spins");
+}
+
+fn limit_open_files(tersed: &Tersed, soft: u32) {
+    let process = tersed.id();
+    let args = [format!("--pid={process}"), format!("--nofile={soft}:")];
+    run("prlimit", &args, "util-linux");
+}
+
+const TCP: &str = "tcp://127.0.0.1:0";
+const STEADY: Duration = Duration::from_millis(500);
+const WATCHED: Duration = Duration::from_secs(1);

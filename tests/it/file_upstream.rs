@@ -1,0 +1,180 @@
+//! `file://` as an upstream: a full disk tears nothing, a rotated file is let go at a reload, and a
+//! symlink is not followed.
+
+use std::fs;
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+
+use super::support::ordered::{ordered, ordered_all, places};
+use super::support::originator::Originator;
+use super::support::tersed::{Setup, Tersed, url};
+use super::support::wait::{LIMIT, wait_until};
+
+/// A file system of 256 KiB, seen by the relay alone, fills up and gets room again.
+#[test]
+fn a_full_disk_tears_no_frame_and_everything_comes_once_when_there_is_room() {
+    let setup = Setup::new();
+    let (disk, survivors) = (setup.path("disk"), setup.path("disk/survivors.log"));
+    fs::create_dir(&disk).unwrap();
+    let tersed = setup
+        .with_mounts(
+            "mount -t tmpfs -o size=256k none disk; head -c 100000 /dev/zero >disk/ballast",
+        )
+        .config(QUICK)
+        .listen(TCP)
+        .forward(&url("file", &survivors))
+        .start();
+    let seen = tersed.seen(&survivors);
+    Originator::tcp(tersed.address(TCP)).send_all(ordered_all(PLACES, OCTETS));
+    tersed.wait_received(PLACES as u64);
+    let lost = tersed.wait_log("upstream lost");
+    assert!(lost.mentions("No space left on device"), "{lost:?}");
+    wait_errors(&tersed, 5);
+    assert_eq!(tersed.log_count("upstream lost"), 1, "{:#?}", tersed.log());
+
+    let metrics = tersed.metrics();
+    let balance = metrics.balance();
+    assert!(balance.holds() && balance.dropped == 0, "{balance:?}");
+    assert!(balance.queued > 0 && balance.forwarded > 0, "{balance:?}");
+    let written = lines(&seen);
+    assert_eq!(written.len() as u64, balance.forwarded);
+    assert_eq!(
+        places(&written, OCTETS),
+        (0..written.len()).collect::<Vec<_>>()
+    );
+
+    fs::remove_file(tersed.seen(&disk.join("ballast"))).unwrap();
+    wait_until("everything to be written", LIMIT, || {
+        tersed.metrics().balance().queued == 0
+    });
+    let written = lines(&seen);
+    assert_eq!(places(&written, OCTETS), (0..PLACES).collect::<Vec<_>>());
+    let (metrics, _) = tersed.finish();
+    assert_eq!(
+        metrics.total("tersed_frames_forwarded_total"),
+        PLACES as u64
+    );
+    assert_eq!(metrics.total("tersed_frames_replayed_total"), 0);
+    assert_eq!(metrics.total("tersed_upstream_frames_total"), PLACES as u64);
+}
+
+/// It opens each time and takes nothing ever: one line of log, not one each time, and what is left at
+/// the stop is counted.
+#[test]
+fn a_device_that_is_always_full_is_named_once_and_what_is_left_is_counted() {
+    let mut tersed = Setup::new()
+        .config(&format!("{QUICK}[shutdown]\ngrace = \"100ms\"\n"))
+        .listen(TCP)
+        .forward("file:///dev/full")
+        .start();
+    Originator::tcp(tersed.address(TCP)).send_all(["<13>one", "<13>two", "<13>one"]);
+    tersed.wait_received(3);
+    wait_errors(&tersed, 10);
+    let told: Vec<_> = tersed
+        .log()
+        .into_iter()
+        .filter(|line| line.mentions("file:///dev/full"))
+        .map(|line| line.message)
+        .collect();
+    assert!(told.len() <= 2, "{told:?}");
+    assert_eq!(told.iter().filter(|m| *m == "upstream lost").count(), 1);
+    assert_eq!(tersed.assert_balance().balance().queued, 2);
+    let stopped = tersed.terminate();
+    assert_eq!(stopped.status.code(), Some(0), "{}", stopped.status);
+    let last = stopped.log.last().unwrap();
+    assert_eq!(last.message, "stopped");
+    let counts = ["received", "forwarded", "suppressed", "dropped", "queued"];
+    let counts = counts.map(|name| last.field(name).unwrap());
+    assert_eq!(counts, ["3", "0", "1", "2", "0"]);
+}
+
+#[test]
+fn a_rotated_file_is_let_go_at_a_reload() {
+    let dir = tempfile::tempdir().unwrap();
+    let survivors = dir.path().join("survivors.log");
+    let rotated = dir.path().join("survivors.log.1");
+    let tersed = Setup::new()
+        .config(QUICK)
+        .listen(TCP)
+        .forward(&url("file", &survivors))
+        .start();
+    let mut originator = Originator::tcp(tersed.address(TCP));
+    originator.send_all(ordered_all(10, OCTETS));
+    wait_lines(&survivors, 10);
+    fs::rename(&survivors, &rotated).unwrap();
+    // Until it is told, it goes on in the file that it has.
+    originator.send(ordered(0, 10, OCTETS));
+    wait_lines(&rotated, 11);
+    assert!(!survivors.exists());
+
+    tersed.signal(Signal::SIGHUP);
+    tersed.wait_log("reloaded");
+    originator.send(ordered(0, 11, OCTETS));
+    wait_lines(&survivors, 1);
+    tersed.finish();
+    assert_eq!(places(&lines(&survivors), OCTETS), [11]);
+    assert_eq!(
+        places(&lines(&rotated), OCTETS),
+        (0..11).collect::<Vec<_>>()
+    );
+}
+
+/// Whoever may write to the directory must not choose which file the relay writes to (FAULTS F25).
+#[test]
+fn a_symlink_in_place_of_the_file_is_refused_and_its_target_untouched() {
+    let dir = tempfile::tempdir().unwrap();
+    let (survivors, target) = (dir.path().join("survivors.log"), dir.path().join("target"));
+    fs::write(&target, "precious\n").unwrap();
+    std::os::unix::fs::symlink(&target, &survivors).unwrap();
+    let tersed = Setup::new()
+        .config(QUICK)
+        .listen(TCP)
+        .forward(&url("file", &survivors))
+        .start();
+    Originator::tcp(tersed.address(TCP)).send_all(ordered_all(3, OCTETS));
+    tersed.wait_received(3);
+    let lost = tersed.wait_log("upstream lost");
+    assert!(lost.mentions("survivors.log"), "{lost:?}");
+    assert!(lost.mentions("symbolic link"), "{lost:?}");
+    wait_errors(&tersed, 3);
+    assert_eq!(fs::read(&target).unwrap(), b"precious\n");
+
+    fs::remove_file(&survivors).unwrap();
+    wait_lines(&survivors, 3);
+    tersed.finish();
+    assert_eq!(fs::read(&target).unwrap(), b"precious\n");
+}
+
+#[track_caller]
+fn wait_errors(tersed: &Tersed, count: u64) {
+    wait_until(&format!("{count} attempts"), LIMIT, || {
+        tersed.metrics().total("tersed_upstream_errors_total") >= count
+    });
+}
+
+#[track_caller]
+fn wait_lines(path: &Path, count: usize) {
+    wait_until(
+        &format!("{count} lines in {}", path.display()),
+        LIMIT,
+        || path.exists() && lines(path).len() >= count,
+    );
+}
+
+/// The lines of a file, which must end with one.
+#[track_caller]
+fn lines(path: &Path) -> Vec<Vec<u8>> {
+    let octets = fs::read(path).unwrap();
+    let whole = octets.is_empty() || octets.ends_with(b"\n");
+    assert!(whole, "a torn line at the end of {}", path.display());
+    let lines = octets.split_inclusive(|&octet| octet == b'\n');
+    lines.map(|line| line[..line.len() - 1].to_vec()).collect()
+}
+
+const TCP: &str = "tcp://127.0.0.1:0";
+const QUICK: &str =
+    "[dedup]\nwindow = \"1h\"\n[forward]\nretry_min = \"10ms\"\nretry_max = \"50ms\"\n";
+/// With the ballast more than the disk holds, without it less.
+const PLACES: usize = 2000;
+const OCTETS: usize = 97;
