@@ -129,6 +129,8 @@ mod tests {
     };
 
     fn ended(frame: &[u8], last_timestamp: Option<&[u8]>) -> Ended {
+        let mut stamp = Stamp::NONE;
+        stamp.set(last_timestamp);
         Ended {
             policy: PolicyId(0),
             reason: EndReason::Window,
@@ -137,7 +139,7 @@ mod tests {
             last: Tick::ZERO,
             window: Duration::from_secs(10),
             frame: frame.into(),
-            last_timestamp: Stamp::of(last_timestamp),
+            last_timestamp: last_timestamp.map(|_| stamp),
         }
     }
 

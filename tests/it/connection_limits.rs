@@ -43,7 +43,7 @@ fn a_flood_of_connections_leaves_the_existing_ones_alone() {
     drop(existing.pop());
     tersed.wait_metric("tersed_connections", &[], 49);
     Originator::tcp(address).send("<13>behind the flood");
-    sink.wait_messages(sent as usize + 1);
+    sink.wait_messages(usize::try_from(sent).unwrap() + 1);
     let rejections = tersed.log_count("connection rejected");
     assert!(rejections <= 3, "{rejections} log lines for one flood");
     let (metrics, _) = tersed.finish();
