@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     let (mut out, mut err) = (io::stdout(), io::stderr());
     let done = match command {
         Command::Run(args) => cli::run::run(&args, &mut err),
-        Command::Check(args) => cli::check::run(&args, &mut out, &mut err),
+        Command::Check(args, format) => cli::check::run(&args, format, &mut out, &mut err),
         Command::Completions(shell) => {
             cli::completions(shell, &mut out).map(|()| ExitCode::SUCCESS)
         }

@@ -9,21 +9,33 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use super::CheckFormat;
 use crate::config::{
-    Config, FRAMING, IDENTITY, ListenerConfig, OUTPUT_FRAMING, RunArgs, SUMMARY, UpstreamConfig,
-    WHEN_FULL, size_text, time_text,
+    Config, Effective, FRAMING, IDENTITY, ListenerConfig, OUTPUT_FRAMING, RunArgs, SUMMARY,
+    UpstreamConfig, WHEN_FULL, size_text, time_text,
 };
 use crate::rule::Policy;
 
-/// Judges the configuration that `args` asks for.
+/// Judges the configuration that `args` asks for, and says in `format` what it would run.
 ///
 /// # Errors
 ///
 /// Those of `out` and `err`.
-pub fn run(args: &RunArgs, out: &mut impl Write, err: &mut impl Write) -> io::Result<ExitCode> {
+pub fn run(
+    args: &RunArgs,
+    format: CheckFormat,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> io::Result<ExitCode> {
     match Config::load(args) {
         Ok(config) => {
-            describe(&config, out)?;
+            match format {
+                CheckFormat::Text => describe(&config, out)?,
+                CheckFormat::Json => {
+                    serde_json::to_writer_pretty(&mut *out, &Effective::of(&config))?;
+                    writeln!(out)?;
+                }
+            }
             Ok(ExitCode::SUCCESS)
         }
         Err(errors) => {
@@ -116,7 +128,7 @@ mod tests {
     /// What a check of `args` gives: whether it is fit, and everything it says.
     fn check(args: &RunArgs) -> (bool, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let code = run(args, &mut out, &mut err).unwrap();
+        let code = run(args, CheckFormat::Text, &mut out, &mut err).unwrap();
         assert!(out.is_empty() != err.is_empty());
         out.extend(err);
         (code == ExitCode::SUCCESS, String::from_utf8(out).unwrap())
@@ -156,6 +168,21 @@ mod tests {
                 dedup.shards
             )
         );
+    }
+
+    #[test]
+    fn programs_are_told_in_json() {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let args = RunArgs::default();
+        let code = run(&args, CheckFormat::Json, &mut out, &mut err).unwrap();
+        assert_eq!((code, err), (ExitCode::SUCCESS, Vec::new()));
+        let json: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(json["listener"][0]["url"], "udp://127.0.0.1:5514");
+        assert_eq!(json["listener"][1]["idle_timeout"], "off");
+        assert_eq!(json["forward"]["to"][0]["url"], "stdout:");
+        assert_eq!(json["dedup"]["window"], "10s");
+        assert_eq!(json["dedup"]["allow"], 1);
+        assert_eq!(json["admin"]["address"], "off");
     }
 
     #[test]

@@ -35,11 +35,21 @@ pub enum Command {
     /// Relay until told to stop.
     Run(RunArgs),
     /// Judge the configuration and say what would run.
-    Check(RunArgs),
+    Check(RunArgs, CheckFormat),
     /// Print a completion script.
     Completions(Shell),
     /// Print the manual page.
     Man,
+}
+
+/// How `tersed check` says what would run.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum CheckFormat {
+    /// A few lines for people.
+    #[default]
+    Text,
+    /// One object for programs: the configuration file with every key spelled out.
+    Json,
 }
 
 /// The variables that are ours.
@@ -97,7 +107,7 @@ pub fn parse<A: Into<OsString> + Clone>(
     Ok(match line.command {
         None => Command::Run(line.flags.with(environment)?),
         Some(Task::Run(flags)) => Command::Run(flags.with(environment)?),
-        Some(Task::Check(flags)) => Command::Check(flags.with(environment)?),
+        Some(Task::Check { flags, format }) => Command::Check(flags.with(environment)?, format),
         Some(Task::Completions { shell }) => Command::Completions(shell),
         Some(Task::Man) => Command::Man,
     })
@@ -157,7 +167,24 @@ enum Task {
     ///
     /// Takes the flags and variables that `run` takes, opens nothing, and exits with 0 if the
     /// configuration is fit to run, else with 1.
-    Check(Flags),
+    Check {
+        #[command(flatten)]
+        flags: Flags,
+
+        /// How what would run is said: text or json
+        ///
+        /// text (the default) is a few lines for people. json is one object with every key of the
+        /// configuration file that has an effect, defaults included, for programs.
+        #[arg(
+            long,
+            value_name = "FORMAT",
+            value_enum,
+            default_value_t,
+            hide_default_value = true,
+            hide_possible_values = true
+        )]
+        format: CheckFormat,
+    },
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions {
@@ -323,6 +350,8 @@ Examples:
       stand beside one program, and let each message through once in five minutes
   tersed check --config /etc/tersed/tersed.toml
       say what this configuration would run, or everything that is wrong with it
+  tersed check --format json
+      say it to a program: every key of the file, defaults included
 
 Order:
   A flag beats its variable, a variable beats the file, the file beats the defaults. An empty

@@ -70,7 +70,7 @@ fn flags_mean_the_same_with_and_without_run() {
     );
     assert_eq!(
         command(&format!("tersed check {line}"), EMPTY).unwrap(),
-        Command::Check(bare.clone())
+        Command::Check(bare.clone(), CheckFormat::Text)
     );
     assert_eq!(
         (bare.listen.len(), bare.forward.len(), bare.overrides.len()),
@@ -176,6 +176,8 @@ fn a_wrong_command_line_is_a_usage_error() {
         "tersed walk",
         "tersed --window 1s run",
         "tersed completions cmd",
+        "tersed check --format xml",
+        "tersed --format json",
     ] {
         assert_eq!(command(line, EMPTY).unwrap_err().exit_code(), 2, "{line}");
     }
@@ -242,6 +244,7 @@ fn help_teaches_examples_signals_and_exit_statuses() {
         assert!(text.contains(part), "{part}");
     }
     assert!(!text.contains("completions"));
+    assert!(help("tersed check --help").contains("--format <FORMAT>"));
 }
 
 #[test]
@@ -253,12 +256,13 @@ fn the_examples_of_the_help_are_fit_to_run() {
     for line in lines {
         match command(line.trim(), EMPTY).unwrap() {
             Command::Run(args) => assert!(Config::load(&args).is_ok(), "{line}"),
-            Command::Check(args) => assert!(args.file.is_some()),
+            Command::Check(args, CheckFormat::Text) => assert!(args.file.is_some()),
+            Command::Check(args, CheckFormat::Json) => assert_eq!(args, RunArgs::default()),
             other => panic!("{line}: {other:?}"),
         }
         seen += 1;
     }
-    assert_eq!(seen, 4);
+    assert_eq!(seen, 5);
 }
 
 #[test]

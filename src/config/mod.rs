@@ -21,6 +21,7 @@
 //!
 //! Whether an address can be bound, a name resolved or a path opened: that is found out by doing it.
 
+mod effective;
 mod error;
 mod file;
 mod overrides;
@@ -40,6 +41,7 @@ use crate::limits::{MESSAGE_OCTETS_DEFAULT, MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_M
 use crate::logging::LogFormat;
 use crate::rule::{Policy, SummaryStyle, WindowPolicy};
 
+pub(crate) use effective::Effective;
 pub use error::{At, ConfigError, ConfigErrors, FOUND_CHARS_MAX, Fault};
 pub use overrides::{Argument, Override, RunArgs};
 pub use url::{ListenUrl, UNIX_PATH_OCTETS_MAX, UpstreamUrl, UrlError};

@@ -1,0 +1,335 @@
+//! What runs, as the file would say it: every key that has an effect, with its value spelled out.
+//!
+//! ```text
+//! Config ──▶ Effective ──serde──▶ {"listener": [{"url": "udp://127.0.0.1:5514", ...}], ...}
+//! ```
+//!
+//! # Guarantees
+//!
+//! - The keys are those of the file, and the values are written as the file has them, with their
+//!   units: written as TOML, it is a configuration that runs the same.
+//! - A key without effect where it would stand is left out, because the file refuses it there.
+
+use serde::Serialize;
+
+use super::value::{size_text, time_text};
+use super::{
+    Config, DedupConfig, FRAMING, ForwardConfig, IDENTITY, LINE_BREAKS, LOG_FORMAT, ListenerConfig,
+    OUTPUT_FRAMING, OVERSIZE, SUMMARY, UpstreamConfig, WHEN_FULL,
+};
+
+/// A configuration for programs to read.
+#[derive(Debug, Serialize)]
+pub(crate) struct Effective {
+    listener: Vec<Listener>,
+    forward: Forward,
+    dedup: Dedup,
+    admin: Admin,
+    shutdown: Shutdown,
+    log: Log,
+    runtime: Runtime,
+}
+
+/// `[[listener]]`
+#[derive(Debug, Serialize)]
+struct Listener {
+    url: String,
+    name: String,
+    max_message_size: String,
+    oversize: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allow: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receive_buffer: Option<String>,
+    #[serde(flatten)]
+    stream: Option<Stream>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connections_per_source_max: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unix_mode: Option<String>,
+}
+
+/// The keys of `[[listener]]` that only streams have.
+#[derive(Debug, Serialize)]
+struct Stream {
+    framing: &'static str,
+    connections_max: usize,
+    idle_timeout: String,
+    partial_frame_timeout: String,
+}
+
+/// `[forward]`
+#[derive(Debug, Serialize)]
+struct Forward {
+    to: Vec<Upstream>,
+    queue: String,
+    when_full: &'static str,
+    retry_min: String,
+    retry_max: String,
+    connect_timeout: String,
+    send_timeout: String,
+    replay_max: String,
+    udp_max: String,
+    line_breaks: &'static str,
+}
+
+/// An element of `forward.to`.
+#[derive(Debug, Serialize)]
+struct Upstream {
+    url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    framing: Option<&'static str>,
+}
+
+/// `[dedup]`
+#[derive(Debug, Serialize)]
+struct Dedup {
+    window: String,
+    allow: u32,
+    refresh: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_quiet: Option<String>,
+    summary: &'static str,
+    memory: String,
+    identity: &'static str,
+    shards: usize,
+}
+
+/// `[admin]`
+#[derive(Debug, Serialize)]
+struct Admin {
+    address: String,
+}
+
+/// `[shutdown]`
+#[derive(Debug, Serialize)]
+struct Shutdown {
+    grace: String,
+}
+
+/// `[log]`
+#[derive(Debug, Serialize)]
+struct Log {
+    level: String,
+    format: &'static str,
+}
+
+/// `[runtime]`
+#[derive(Debug, Serialize)]
+struct Runtime {
+    workers: usize,
+}
+
+impl Effective {
+    /// What `config` runs.
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            listener: config.listeners.iter().map(Listener::of).collect(),
+            forward: Forward::of(&config.forward),
+            dedup: Dedup::of(&config.dedup),
+            admin: Admin {
+                address: or_off(config.admin.as_ref(), ToString::to_string),
+            },
+            shutdown: Shutdown {
+                grace: time_text(config.shutdown_grace),
+            },
+            log: Log {
+                level: config.log.level.clone(),
+                format: LOG_FORMAT.word(config.log.format),
+            },
+            runtime: Runtime {
+                workers: config.workers,
+            },
+        }
+    }
+}
+
+impl Listener {
+    fn of(config: &ListenerConfig) -> Self {
+        let is_stream = config.url.is_stream();
+        let is_unix = config.url.path().is_some();
+        Self {
+            url: config.url.to_string(),
+            name: config.name.clone(),
+            max_message_size: size_text(config.max_message_size),
+            oversize: OVERSIZE.word(config.oversize),
+            allow: (!is_unix).then(|| config.allow.iter().map(ToString::to_string).collect()),
+            receive_buffer: (!is_stream).then(|| size_text(config.receive_buffer)),
+            stream: is_stream.then(|| Stream {
+                framing: FRAMING.word(config.framing),
+                connections_max: config.connections_max,
+                idle_timeout: or_off(config.idle_timeout, time_text),
+                partial_frame_timeout: time_text(config.partial_frame_timeout),
+            }),
+            connections_per_source_max: (is_stream && !is_unix)
+                .then_some(config.connections_per_source_max),
+            unix_mode: is_unix.then(|| format!("{:04o}", config.unix_mode)),
+        }
+    }
+}
+
+impl Forward {
+    fn of(config: &ForwardConfig) -> Self {
+        Self {
+            to: config.to.iter().map(Upstream::of).collect(),
+            queue: size_text(config.queue),
+            when_full: WHEN_FULL.word(config.when_full),
+            retry_min: time_text(config.retry_min),
+            retry_max: time_text(config.retry_max),
+            connect_timeout: time_text(config.connect_timeout),
+            send_timeout: time_text(config.send_timeout),
+            replay_max: or_off(Some(config.replay_max).filter(|max| *max > 0), size_text),
+            udp_max: size_text(config.udp_max),
+            line_breaks: LINE_BREAKS.word(config.line_breaks),
+        }
+    }
+}
+
+impl Upstream {
+    fn of(config: &UpstreamConfig) -> Self {
+        Self {
+            url: config.url.to_string(),
+            framing: (!config.url.is_datagram()).then(|| OUTPUT_FRAMING.word(config.framing)),
+        }
+    }
+}
+
+impl Dedup {
+    fn of(config: &DedupConfig) -> Self {
+        let policy = &config.policy;
+        Self {
+            window: time_text(policy.window.window),
+            allow: policy.window.allow,
+            refresh: policy.window.refresh.is_some(),
+            max_quiet: policy.window.refresh.map(time_text),
+            summary: SUMMARY.word(policy.summary),
+            memory: size_text(config.memory),
+            identity: IDENTITY.word(config.identity),
+            shards: config.shards,
+        }
+    }
+}
+
+/// A value that may be switched off, as the file has it.
+fn or_off<T>(value: Option<T>, text: impl FnOnce(T) -> String) -> String {
+    value.map_or_else(|| "off".to_owned(), text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::config::RunArgs;
+
+    /// `text`, what runs with it, and that again from what it says of itself.
+    #[track_caller]
+    fn check(text: &str) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.toml");
+        let args = RunArgs {
+            file: Some(path.clone()),
+            ..RunArgs::default()
+        };
+        fs::write(&path, text).unwrap();
+        let config = Config::load(&args).unwrap();
+        let json = serde_json::to_value(Effective::of(&config)).unwrap();
+        let again: String = json
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(key, value)| format!("{key} = {}\n", inline_toml(value)))
+            .collect();
+        fs::write(&path, &again).unwrap();
+        match Config::load(&args) {
+            Ok(same) => assert_eq!(same, config, "{again}"),
+            Err(errors) => panic!("{errors}\n{again}"),
+        }
+    }
+
+    /// Strings, numbers and lists of JSON are TOML as they stand; tables have another sign.
+    fn inline_toml(value: &Value) -> String {
+        match value {
+            Value::Array(items) => {
+                let items: Vec<_> = items.iter().map(inline_toml).collect();
+                format!("[{}]", items.join(", "))
+            }
+            Value::Object(keys) => {
+                let keys: Vec<_> = keys
+                    .iter()
+                    .map(|(key, value)| format!("{key} = {}", inline_toml(value)))
+                    .collect();
+                format!("{{ {} }}", keys.join(", "))
+            }
+            scalar => scalar.to_string(),
+        }
+    }
+
+    #[test]
+    fn what_it_says_runs_the_same() {
+        check("");
+        check(include_str!("../../config/tersed.toml"));
+        check(include_str!("../../config/examples/sidecar.toml"));
+        check(include_str!("../../config/examples/aggregator.toml"));
+    }
+
+    #[test]
+    fn what_it_says_runs_the_same_when_no_key_is_at_its_default() {
+        check(
+            r#"
+            [[listener]]
+            url = "udp://127.0.0.1:514"
+            name = "the \"first\" one"
+            max_message_size = "1000B"
+            oversize = "drop"
+            allow = ["10.0.0.0/8", "2001:db8::1"]
+            receive_buffer = "65KiB"
+            [[listener]]
+            url = "tcp://[::1]:0"
+            framing = "octet-counting"
+            connections_max = 7
+            connections_per_source_max = 3
+            idle_timeout = "1h 30m"
+            partial_frame_timeout = "12345ms"
+            [[listener]]
+            url = "unix-stream:///run/a b.sock"
+            framing = "nul"
+            unix_mode = "0600"
+            [[listener]]
+            url = "unix-dgram:///run/c.sock"
+            unix_mode = "0007"
+            [forward]
+            to = ["udp://a:1", { url = "tcp://[::1]:2", framing = "octet-counting" }, "file:///var/x", "stdout:"]
+            queue = "17MiB"
+            when_full = "drop-oldest"
+            retry_min = "11ms"
+            retry_max = "61s"
+            connect_timeout = "59m 59s"
+            send_timeout = "1s"
+            replay_max = "off"
+            udp_max = "1472B"
+            line_breaks = "escape"
+            [dedup]
+            window = "6days 23h 59m 59s 999ms"
+            allow = 3
+            refresh = true
+            max_quiet = "7days"
+            summary = "none"
+            memory = "1234567B"
+            identity = "compact"
+            shards = 4096
+            [admin]
+            address = "[::1]:9514"
+            [shutdown]
+            grace = "0s"
+            [log]
+            level = "info,tersed::forward=debug"
+            format = "json"
+            [runtime]
+            workers = 3
+            "#,
+        );
+    }
+}
