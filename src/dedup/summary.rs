@@ -139,7 +139,7 @@ mod tests {
             last: Tick::ZERO,
             window: Duration::from_secs(10),
             frame: frame.into(),
-            last_timestamp: last_timestamp.map(|_| stamp),
+            last_timestamp: stamp.is_some().then_some(stamp),
         }
     }
 
