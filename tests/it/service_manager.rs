@@ -64,11 +64,11 @@ fn without_a_watchdog_nothing_is_said_in_between() {
 }
 
 /// The socket that a service manager listens on.
-struct Manager {
+struct Listener {
     socket: UnixDatagram,
 }
 
-impl Manager {
+impl Listener {
     /// What it hears next.
     #[track_caller]
     fn next(&self) -> String {
@@ -82,7 +82,7 @@ impl Manager {
     }
 }
 
-fn start(setup: Setup) -> (Manager, Tersed) {
+fn start(setup: Setup) -> (Listener, Tersed) {
     let path = setup.path("notify.sock");
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(LIMIT)).unwrap();
@@ -91,7 +91,7 @@ fn start(setup: Setup) -> (Manager, Tersed) {
         .config("[dedup]\nwindow = \"1h\"\n")
         .listen("udp://127.0.0.1:0")
         .start();
-    (Manager { socket }, tersed)
+    (Listener { socket }, tersed)
 }
 
 fn monotonic_usec() -> u64 {

@@ -69,9 +69,11 @@ fn check(when_full: &str, judge: impl FnOnce(&BTreeSet<u64>, u64)) {
     sink.behave(Manner::Read);
     let mut originator = sender.join().unwrap();
     tersed.wait_received(2 * DISTINCT);
+    wait_until("an empty queue", LIMIT, || {
+        tersed.metrics().balance().queued == 0
+    });
     let drained = tersed.assert_balance();
     let balance = drained.balance();
-    assert_eq!(balance.queued, 0);
     assert_eq!(
         balance.dropped,
         drained.total_where("tersed_frames_dropped_total", &[("reason", "queue_full")])
