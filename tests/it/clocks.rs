@@ -10,7 +10,7 @@ use super::support::process::run;
 use super::support::sink::Sink;
 use super::support::tersed::{Setup, Tersed};
 
-/// F17, first half: two reads of the wall clock in a row are two years apart.
+/// F17, first half: two reads of the wall clock in a row are years apart.
 #[test]
 fn a_wall_clock_that_jumps_by_years_neither_closes_nor_prolongs_a_window() {
     let sink = Sink::tcp();

@@ -2,10 +2,12 @@
 
 use nix::sys::signal::Signal;
 
+use std::time::Duration;
+
 use super::support::originator::Originator;
 use super::support::sink::{Manner, Sink};
 use super::support::tersed::{Setup, Tersed};
-use super::support::wait::{LIMIT, wait_until};
+use super::support::wait::{LIMIT, wait_until, wait_while};
 
 #[test]
 fn a_burst_beyond_the_receive_buffer_is_accounted_for() {
@@ -51,17 +53,13 @@ fn what_is_lost_while_the_upstream_takes_nothing_is_counted_meanwhile() {
     let padding = "x".repeat(1_400);
     let mut sent = 0;
     let lost = || tersed.metrics().total("tersed_kernel_dropped_total");
-    wait_until("the kernel to drop", LIMIT, || {
+    // First the reader falls behind while the upstream's buffers fill; then it waits for room, and
+    // what is sent is lost, all of it. A burst is counted a quarter of a second later at most.
+    wait_until("500 to be counted as lost", LIMIT, || {
+        let before = lost();
         sender.send_all((0..500).map(|number| format!("<13>{padding} {}", sent + number)));
         sent += 500;
-        lost() > 0
-    });
-    // The reader waits for room, so not all that is sent and not lost is received yet.
-    let before = lost();
-    sender.send_all((0..500).map(|number| format!("<13>{padding} {}", sent + number)));
-    sent += 500;
-    wait_until("500 more to be counted as lost", LIMIT, || {
-        lost() == before + 500
+        wait_while(COUNTED, || lost() < before + 500)
     });
     let balance = tersed.assert_balance().balance();
     assert!(balance.queued > 0, "{balance:?}");
@@ -84,3 +82,5 @@ fn wait_accounted(tersed: &Tersed, sent: u64) {
 }
 
 const UDP: &str = "udp://127.0.0.1:0";
+/// Twice the time after which a listener looks for losses.
+const COUNTED: Duration = Duration::from_millis(500);

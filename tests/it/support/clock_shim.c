@@ -1,7 +1,8 @@
 /* Stands before the C library's clock_gettime (LD_PRELOAD) and bends two clocks:
  *
- *   CLOCK_REALTIME   jumps by a year at each call, ahead and back in turn, as a clock does that
- *                    two time servers fight over;
+ *   CLOCK_REALTIME   jumps at each call, ahead and back in turn, by one year, by two, by three: it
+ *                    gets ahead of itself time and again, so that taking the latest of all answers
+ *                    does not help either;
  *   CLOCK_BOOTTIME   is ahead of CLOCK_MONOTONIC by as many seconds as the file says that
  *                    TERSED_TEST_SUSPENDED names, as after a suspend; none if there is no file.
  */
@@ -30,7 +31,11 @@ int clock_gettime(clockid_t clock, struct timespec *time) {
     static atomic_uint calls;
     int answer = (int)syscall(SYS_clock_gettime, clock, time);
     if (answer != 0) return answer;
-    if (clock == CLOCK_REALTIME) time->tv_sec += atomic_fetch_add(&calls, 1) % 2 ? year : -year;
+    if (clock == CLOCK_REALTIME) {
+        unsigned call = atomic_fetch_add(&calls, 1);
+        time_t years = 1 + call / 2 % 1000;
+        time->tv_sec += (call % 2 ? years : -years) * year;
+    }
     if (clock == CLOCK_BOOTTIME) time->tv_sec += suspended();
     return 0;
 }
