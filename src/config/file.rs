@@ -28,7 +28,7 @@ use super::{
     ALLOW_MAX, CONNECTIONS_MAX, FILE_OCTETS_MAX, FRAMING, GRACE_MAX, IDENTITY, IDLE_TIMEOUT_MAX,
     IdentityKind, LINE_BREAKS, LOG_FORMAT, LineBreaks, LogFormat, MEMORY_MAX, MEMORY_MIN,
     MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_MIN, OUTPUT_FRAMING, OVERSIZE, OutputFraming, Oversize,
-    QUEUE_MIN, RECEIVE_BUFFER_MAX, RECEIVE_BUFFER_MIN, REPLAY_MAX, SHARDS_MAX, SUMMARY,
+    QUEUE_MAX, QUEUE_MIN, RECEIVE_BUFFER_MAX, RECEIVE_BUFFER_MIN, REPLAY_MAX, SHARDS_MAX, SUMMARY,
     TIMEOUT_MAX, TIMEOUT_MIN, UDP_PAYLOAD_MAX, WHEN_FULL, WINDOW_MAX, WINDOW_MIN, WORKERS_MAX,
     WhenFull,
 };
@@ -103,7 +103,7 @@ section! {
     /// `[forward]`
     ForwardFile {
         to: Vec<Given<UpstreamFile>> = list("a list of one or more URLs, such as [\"tcp://collector.example:601\"]", 1, upstream),
-        queue: usize = one(size(QUEUE_MIN, MEMORY_MAX)),
+        queue: usize = one(size(QUEUE_MIN, QUEUE_MAX)),
         when_full: WhenFull = one(choice(&WHEN_FULL)),
         retry_min: Duration = one(duration(TIMEOUT_MIN, TIMEOUT_MAX)),
         retry_max: Duration = one(duration(TIMEOUT_MIN, TIMEOUT_MAX)),

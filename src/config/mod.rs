@@ -355,7 +355,7 @@ pub const ALLOW_MAX: u32 = 1_000_000;
 pub const MAX_QUIET_WINDOWS: u32 = 10;
 /// The smallest `dedup.memory`: room for the longest default message in each shard, and little more.
 pub const MEMORY_MIN: usize = MIB;
-/// The largest `dedup.memory` and `forward.queue`: beyond it somebody mistyped.
+/// The largest `dedup.memory`: beyond it somebody mistyped.
 pub const MEMORY_MAX: usize = GIB.saturating_mul(1024);
 /// The most engines.
 pub const SHARDS_MAX: usize = 4096;
@@ -378,6 +378,8 @@ pub const RECEIVE_BUFFER_MIN: usize = 64 * KIB;
 pub const RECEIVE_BUFFER_MAX: usize = GIB - MIB;
 /// The smallest `forward.queue`.
 pub const QUEUE_MIN: usize = 64 * KIB;
+/// The largest `forward.queue`: its room is counted in 32 bits, and what waits longer belongs on a disk.
+pub const QUEUE_MAX: usize = 4 * GIB - MIB;
 /// The largest `forward.replay_max`.
 pub const REPLAY_MAX: usize = GIB;
 /// The largest payload of a UDP datagram over IPv4: 65,535 less the headers of IP and UDP.
