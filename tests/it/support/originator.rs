@@ -139,13 +139,31 @@ impl Originator {
 
     /// Waits until the relay has read all that was sent (over IPv4 and TCP).
     pub(crate) fn wait_read(&self) {
-        let here = self.local_address();
-        let there = self.socket.peer_addr().unwrap().as_socket().unwrap();
+        Self::wait_all_read([self]);
+    }
+
+    /// The same for many connections.
+    pub(crate) fn wait_all_read<'a>(originators: impl IntoIterator<Item = &'a Self>) {
+        let ends: Vec<_> = originators
+            .into_iter()
+            .map(|originator| {
+                let there = originator.socket.peer_addr().unwrap().as_socket().unwrap();
+                (originator.local_address(), there)
+            })
+            .collect();
+        // The table of connections is no snapshot: what was on its way during the first look is
+        // unread in the second.
+        let mut quiet = 0;
         wait_until("the relay to have read everything", LIMIT, || {
-            // Nothing is on its way when all is acknowledged, and nothing unread when the other
-            // end's kernel holds nothing.
-            proc_fs::tcp_queues(here, there) == Some((0, 0))
-                && proc_fs::tcp_queues(there, here).is_none_or(|(_, unread)| unread == 0)
+            let busy = proc_fs::busy_tcp_connections();
+            let is_busy =
+                |(here, there)| busy.contains(&(here, there)) || busy.contains(&(there, here));
+            quiet = if ends.iter().copied().any(is_busy) {
+                0
+            } else {
+                quiet + 1
+            };
+            quiet == 2
         });
     }
 

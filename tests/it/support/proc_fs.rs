@@ -1,5 +1,6 @@
 //! What the kernel says about a process: open files, memory, processor time.
 
+use std::collections::HashSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -45,28 +46,24 @@ pub(crate) fn processor_time(process: u32) -> Duration {
     Duration::from_millis((ticks(11) + ticks(12)) * 10)
 }
 
-/// Octets that the kernel holds at the end `local` of a TCP connection over IPv4: sent and not
-/// acknowledged, received and not read. `None` if there is no such connection.
-pub(crate) fn tcp_queues(local: SocketAddr, remote: SocketAddr) -> Option<(u64, u64)> {
-    let (local, remote) = (hex(local), hex(remote));
+/// The ends (local and remote address) of TCP connections over IPv4 at which the kernel holds octets
+/// that were sent and not acknowledged, or received and not read.
+pub(crate) fn busy_tcp_connections() -> HashSet<(SocketAddr, SocketAddr)> {
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    table.lines().find_map(|line| {
+    let entries = table.lines().skip(1).map(|line| {
         // proc_net_tcp: `sl local_address rem_address st tx_queue:rx_queue`, all in hex.
-        let mut fields = line.split_whitespace().skip(1);
-        if (fields.next()?, fields.next()?) != (&local, &remote) {
-            return None;
-        }
-        let (sent, received) = fields.nth(1)?.split_once(':')?;
-        let octets = |hex| u64::from_str_radix(hex, 16).unwrap();
-        Some((octets(sent), octets(received)))
-    })
+        let fields: Vec<_> = line.split_whitespace().collect();
+        (fields[1], fields[2], fields[4])
+    });
+    entries
+        .filter(|&(_, _, queues)| queues != "00000000:00000000")
+        .map(|(local, remote, _)| (socket_addr(local), socket_addr(remote)))
+        .collect()
 }
 
-/// As the kernel writes it: the address as a number in the machine's order.
-fn hex(address: SocketAddr) -> String {
-    let SocketAddr::V4(address) = address else {
-        panic!("{address} is not IPv4");
-    };
-    let ip = u32::from_ne_bytes(address.ip().octets());
-    format!("{ip:08X}:{:04X}", address.port())
+/// As the kernel writes it: the address as a number in the machine's order, and the port.
+fn socket_addr(hex: &str) -> SocketAddr {
+    let (ip, port) = hex.split_once(':').unwrap();
+    let ip = u32::from_str_radix(ip, 16).unwrap().to_ne_bytes();
+    SocketAddr::from((ip, u16::from_str_radix(port, 16).unwrap()))
 }

@@ -30,8 +30,6 @@ pub(crate) struct Setup {
     args: Vec<String>,
     config: Option<String>,
     environment: Vec<(String, String)>,
-    /// Most files it may have open, if it is to be tight.
-    open_files_max: Option<u32>,
     /// What a shell mounts before it becomes the relay, if that has mounts of its own.
     mounts: Option<String>,
     /// A command that execs the relay, so that the process id is the relay's; empty for none.
@@ -54,6 +52,8 @@ pub(crate) struct Stopped {
     pub(crate) stdout: Vec<u8>,
     /// Its own log.
     pub(crate) log: Vec<LogLine>,
+    /// The same as it was written.
+    pub(crate) stderr: String,
 }
 
 /// A line of the relay's own log.
@@ -74,7 +74,6 @@ impl Setup {
             args: Vec::new(),
             config: None,
             environment: Vec::new(),
-            open_files_max: None,
             mounts: None,
             launcher: Vec::new(),
         }
@@ -145,6 +144,12 @@ impl Setup {
         self.launcher(["prlimit".to_owned(), format!("--nofile={count}:{count}")])
     }
 
+    /// What is taken away from the permissions of what it creates, in octal.
+    pub(crate) fn umask(self, mask: &str) -> Self {
+        let script = format!("umask {mask} && exec \"$0\" \"$@\"");
+        self.launcher(["sh", "-c", &script])
+    }
+
     /// A command that takes the relay's command line behind its own arguments and execs it.
     pub(crate) fn launcher(mut self, words: impl IntoIterator<Item = impl Into<String>>) -> Self {
         assert!(self.launcher.is_empty(), "one launcher");
@@ -170,9 +175,6 @@ impl Setup {
     fn command(&self) -> Command {
         let mut words: Vec<String> = Vec::new();
         let mut add = |added: &[&str]| words.extend(added.iter().map(|&word| word.to_owned()));
-        if let Some(count) = self.open_files_max {
-            add(&["prlimit", &format!("--nofile={count}:{count}")]);
-        }
         if let Some(script) = &self.mounts {
             add(&["unshare", "--mount", "--propagation", "private"]);
             add(&["sh", "-ec", &format!("{script}; exec \"$0\" \"$@\"")]);
@@ -379,6 +381,7 @@ impl Tersed {
             status,
             stdout: self.process.stdout(),
             log: log_lines(&self.process),
+            stderr,
         }
     }
 
