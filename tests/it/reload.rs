@@ -183,6 +183,7 @@ fn a_queue_is_made_smaller_and_larger_while_senders_wait_for_it() {
         })
         .collect();
     // Full, and everybody waits.
+    wait_until("a queue", LIMIT, || tersed.metrics().balance().queued > 0);
     let held = tersed.assert_balance().balance();
     assert!(held.queued > 0 && held.received < 200_000, "{held:?}");
 
@@ -200,6 +201,7 @@ fn a_queue_is_made_smaller_and_larger_while_senders_wait_for_it() {
         originator.send_all((200_000..240_000).map(long_message));
         originator
     });
+    wait_until("a queue", LIMIT, || tersed.metrics().balance().queued > 0);
     let full = tersed.assert_balance();
     assert!(full.balance().received < 240_000);
     let queued = full.total("tersed_queue_octets");

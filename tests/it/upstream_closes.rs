@@ -47,6 +47,7 @@ fn a_reset_after_any_number_of_octets_brings_whole_frames_again() {
 /// frame's first octet.
 #[test]
 fn a_frame_broken_off_in_the_middle_comes_again_whole() {
+    let mut broken = 0;
     for manner in [Manner::FinishAfter, Manner::CloseAfter] {
         let sink = Sink::tcp_with_little_room().mannered(manner(1));
         let setup = Setup::new().config(QUICK).listen(TCP).forward(&sink.url());
@@ -68,8 +69,7 @@ fn a_frame_broken_off_in_the_middle_comes_again_whole() {
                 .map(|last| places(std::slice::from_ref(last), LARGE_OCTETS));
             last == Some(vec![LARGE_PLACES - 1])
         });
-        let broken = sink.fragments().iter().filter(|f| !f.is_empty()).count();
-        assert!(broken > 0, "no frame was broken off");
+        broken += sink.fragments().iter().filter(|f| !f.is_empty()).count();
         let (metrics, _) = tersed.finish();
         let again = metrics.total("tersed_frames_replayed_total");
         let places = places(&sink.messages(), LARGE_OCTETS);
@@ -79,6 +79,8 @@ fn a_frame_broken_off_in_the_middle_comes_again_whole() {
             LARGE_PLACES as u64
         );
     }
+    // Certain with a reset. Before an orderly end the relay may just have finished a frame.
+    assert!(broken > 0, "no frame was broken off");
 }
 
 fn start(sink: &Sink) -> (Tersed, Originator) {
