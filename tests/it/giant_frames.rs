@@ -78,7 +78,6 @@ fn frames_inside_the_rest_of_a_giant_frame_are_never_seen() {
             let sink = Sink::tcp_framed(Wire::OctetCounting);
             let tersed = start(&keys, &sink);
             let mut originator = Originator::tcp(tersed.address(TCP)).without_delay();
-            // In one piece, and again in pieces that end inside what is skipped.
             originator.send_octets(stream);
             originator.half_close();
             originator.wait_closed();
