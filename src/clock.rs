@@ -41,13 +41,32 @@ impl Clock {
         WallTime::from_micros(micros)
     }
 
-    /// The wall time of a past [`Clock::now`], as today's wall clock reckons; of a future one, the wall
+    /// Both clocks at one moment, to tell the wall times of past ticks.
+    #[must_use]
+    pub fn reckon() -> Reckoning {
+        Reckoning {
+            now: Self::now(),
+            wall: Self::wall(),
+        }
+    }
+}
+
+/// What both clocks said at one moment. Times told from one reckoning keep the order of their ticks;
+/// from two they may differ by what the clocks were slewed in between.
+#[derive(Clone, Copy, Debug)]
+pub struct Reckoning {
+    now: Tick,
+    wall: WallTime,
+}
+
+impl Reckoning {
+    /// The wall time of a past [`Clock::now`], as the wall clock reckons now; of a future one, the wall
     /// time now.
     ///
     /// If the wall clock was stepped in between, the answer follows the corrected clock.
     #[must_use]
-    pub fn wall_of(tick: Tick) -> WallTime {
-        Self::wall().before(Self::now().since(tick))
+    pub fn wall_of(&self, tick: Tick) -> WallTime {
+        self.wall.before(self.now.since(tick))
     }
 }
 
@@ -81,7 +100,7 @@ mod tests {
     fn a_past_tick_is_that_much_before_the_wall_time() {
         let now = Clock::now();
         let uptime = now.since(Tick::ZERO);
-        let booted = Clock::wall_of(Tick::ZERO);
+        let booted = Clock::reckon().wall_of(Tick::ZERO);
         // The clocks are read one after the other, and the wall clock may be slewed in between.
         let tolerance = Duration::from_secs(60);
         let expected = Clock::wall().before(uptime);
@@ -92,7 +111,7 @@ mod tests {
     #[test]
     fn a_future_tick_is_reported_as_now() {
         let before = Clock::wall();
-        let future = Clock::wall_of(Clock::now().after(Duration::from_secs(3600)));
+        let future = Clock::reckon().wall_of(Clock::now().after(Duration::from_secs(3600)));
         assert!(before <= future && future <= Clock::wall());
     }
 }

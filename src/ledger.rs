@@ -60,11 +60,12 @@ impl Ledger {
             return;
         }
         let rules = self.rules();
+        let reckoning = Clock::reckon();
         let summaries = &self.metrics.summaries;
         for ended in ended.drain(..) {
             let style = rules.policy(ended.policy).summary;
-            let first = Clock::wall_of(ended.first);
-            let last = Clock::wall_of(ended.last);
+            let first = reckoning.wall_of(ended.first);
+            let last = reckoning.wall_of(ended.last);
             let entry = Entry::Summary(ended.count);
             if chunk.push_with(entry, |out| summary::write(out, &ended, style, first, last)) {
                 summaries.made[summary_reason(ended.reason)].inc();

@@ -201,7 +201,16 @@ fn a_queue_is_made_smaller_and_larger_while_senders_wait_for_it() {
         originator.send_all((200_000..240_000).map(long_message));
         originator
     });
-    wait_until("a queue", LIMIT, || tersed.metrics().balance().queued > 0);
+    // Full is when the queue holds something and for a while nothing more comes in.
+    let (mut received, mut looks) = (0, 0);
+    wait_until("a full queue", LIMIT, || {
+        let metrics = tersed.metrics();
+        let is_stuck = metrics.total("tersed_queue_octets") > 0
+            && metrics.balance().received
+                == std::mem::replace(&mut received, metrics.balance().received);
+        looks = if is_stuck { looks + 1 } else { 0 };
+        looks >= 20
+    });
     let full = tersed.assert_balance();
     assert!(full.balance().received < 240_000);
     let queued = full.total("tersed_queue_octets");
