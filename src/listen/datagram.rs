@@ -15,6 +15,7 @@
 use std::{
     cell::RefCell,
     io::{self, IoSliceMut},
+    net::SocketAddr,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd},
     pin::pin,
     sync::Arc,
@@ -45,7 +46,8 @@ use crate::{
 /// A datagram socket that is read.
 #[derive(Debug)]
 pub(super) enum Socket {
-    Udp(UdpSocket),
+    UdpV4(UdpSocket),
+    UdpV6(UdpSocket),
     Unix(UnixDatagram),
 }
 
@@ -72,8 +74,25 @@ pub(super) async fn serve(socket: Socket, local: Local) {
         };
         // Bounded on stop, too: a sender that never pauses does not keep us from ending.
         for _ in 0..if stopping { LAST_BATCHES } else { 1 } {
-            match socket.try_io(|| reader.read(&socket)) {
-                Ok(chunk) if chunk.is_empty() => {
+            let mut received = None;
+            let mut read = || {
+                let (chunk, is_drained) = reader.read(&socket)?;
+                received = Some(chunk);
+                // Says that nothing is left, which spares a call that would only find that out.
+                if is_drained {
+                    Err(io::ErrorKind::WouldBlock.into())
+                } else {
+                    Ok(())
+                }
+            };
+            // On stop the socket itself is asked: the runtime may not have heard of the last ones.
+            let read = if stopping {
+                read()
+            } else {
+                socket.try_io(read)
+            };
+            match (received, read) {
+                (Some(chunk), _) if chunk.is_empty() => {
                     // Repeats alone wake nobody, but others want this worker as well.
                     in_a_row += 1;
                     if in_a_row == BATCHES_IN_A_ROW {
@@ -81,7 +100,7 @@ pub(super) async fn serve(socket: Socket, local: Local) {
                         in_a_row = 0;
                     }
                 }
-                Ok(chunk) => {
+                (Some(chunk), _) => {
                     // While the queue is full nothing is read, and that is when the kernel drops.
                     let mut delivery = pin!(context.pipeline.delivery.deliver(chunk));
                     loop {
@@ -94,13 +113,14 @@ pub(super) async fn serve(socket: Socket, local: Local) {
                     // The forwarder was woken on this worker, and goes first.
                     yield_now().await;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
+                (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
+                (None, Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                (None, Err(error)) => {
                     // ICMP errors of what we never send, or memory pressure: nothing to do but go on.
                     tracing::debug!(listener = reader.local.metrics.name(), %error, "receive error");
                     break;
                 }
+                (None, Ok(())) => {}
             }
         }
         if stopping {
@@ -131,20 +151,20 @@ impl Reader {
         }
     }
 
-    /// One call to the kernel: what it had is judged; its survivors are to be delivered.
-    fn read(&mut self, socket: &Socket) -> io::Result<Chunk> {
+    /// One call to the kernel: what it had is judged; its survivors are to be delivered. Also says whether
+    /// that was all it had.
+    fn read(&mut self, socket: &Socket) -> io::Result<(Chunk, bool)> {
         if self.local.config.has_changed().unwrap_or(false) {
             self.config = Arc::clone(&self.local.config.borrow_and_update());
         }
         match socket {
-            Socket::Udp(udp) => {
-                let headers = match udp.local_addr()? {
-                    // The kernel shortens the address length in the headers to what it wrote, so
-                    // headers are kept apart by family.
-                    std::net::SocketAddr::V4(_) => &HEADERS_V4,
-                    std::net::SocketAddr::V6(_) => &HEADERS_V6,
-                };
-                headers.with_borrow_mut(|headers| self.read_with(udp, headers, sender_at))
+            // The kernel shortens the address length in the headers to what it wrote, so headers are
+            // kept apart by family.
+            Socket::UdpV4(udp) => {
+                HEADERS_V4.with_borrow_mut(|headers| self.read_with(udp, headers, sender_at))
+            }
+            Socket::UdpV6(udp) => {
+                HEADERS_V6.with_borrow_mut(|headers| self.read_with(udp, headers, sender_at))
             }
             Socket::Unix(unix) => HEADERS_UNIX
                 .with_borrow_mut(|headers| self.read_with(unix, headers, |()| Sender::Local)),
@@ -156,7 +176,7 @@ impl Reader {
         socket: &impl AsFd,
         headers: &mut MultiHeaders<A>,
         sender: impl Fn(A) -> Sender,
-    ) -> io::Result<Chunk> {
+    ) -> io::Result<(Chunk, bool)> {
         let Self {
             local,
             config,
@@ -172,7 +192,9 @@ impl Reader {
         let received = recvmmsg(fd, headers, &mut slices, MsgFlags::MSG_DONTWAIT, None)?;
         let metrics = &local.context.metrics;
         let mut batch = local.context.pipeline.batch(&local.metrics);
+        let mut count = 0;
         for datagram in received {
+            count += 1;
             let octets = datagram.iovs().next().unwrap_or_default();
             let Some(sender) = datagram.address.map(&sender) else {
                 continue;
@@ -198,7 +220,7 @@ impl Reader {
             }
             judge(&mut batch, octets, cut, sender, config, metrics);
         }
-        Ok(batch.finish())
+        Ok((batch.finish(), count < BATCH))
     }
 }
 
@@ -257,16 +279,24 @@ pub(super) fn allowed(config: &ListenerConfig, sender: Sender) -> bool {
 }
 
 impl Socket {
+    /// The UDP socket, by its family.
+    pub(super) fn udp(socket: UdpSocket) -> Self {
+        match socket.local_addr() {
+            Ok(SocketAddr::V6(_)) => Self::UdpV6(socket),
+            Ok(SocketAddr::V4(_)) | Err(_) => Self::UdpV4(socket),
+        }
+    }
+
     async fn readable(&self) -> io::Result<()> {
         match self {
-            Self::Udp(socket) => socket.readable().await,
+            Self::UdpV4(socket) | Self::UdpV6(socket) => socket.readable().await,
             Self::Unix(socket) => socket.readable().await,
         }
     }
 
     fn try_io<R>(&self, read: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
         match self {
-            Self::Udp(socket) => socket.try_io(Interest::READABLE, read),
+            Self::UdpV4(socket) | Self::UdpV6(socket) => socket.try_io(Interest::READABLE, read),
             Self::Unix(socket) => socket.try_io(Interest::READABLE, read),
         }
     }
@@ -275,7 +305,7 @@ impl Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Udp(socket) => socket.as_fd(),
+            Self::UdpV4(socket) | Self::UdpV6(socket) => socket.as_fd(),
             Self::Unix(socket) => socket.as_fd(),
         }
     }

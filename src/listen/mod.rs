@@ -106,7 +106,7 @@ pub fn serve(
     match bound {
         Bound::Udp(sockets) => {
             for socket in sockets {
-                let socket = datagram::Socket::Udp(socket);
+                let socket = datagram::Socket::udp(socket);
                 watched(Box::pin(datagram::serve(socket, local.clone())));
             }
         }

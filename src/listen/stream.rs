@@ -17,6 +17,7 @@
 //! TLS. A TLS client on a plain listener is recognised by its first octets and turned away.
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     io,
     net::IpAddr,
@@ -310,7 +311,7 @@ impl<'l> Connection<'l> {
     /// Reads one turn's octets, judges what they complete, and hands on the survivors. Gives how many
     /// octets there were.
     async fn read(&mut self) -> Result<usize, Over> {
-        self.pending.reserve(READ_OCTETS);
+        self.make_room();
         let octets = match self.socket.try_read(&mut self.pending) {
             Ok(0) => return Err(Over::Ended),
             Ok(octets) => octets,
@@ -352,12 +353,32 @@ impl<'l> Connection<'l> {
         over.map_or(Ok(octets), Err)
     }
 
+    /// Makes room for one turn's octets. Between turns the room lies with the worker: it stays warm,
+    /// and a connection that waits has none.
+    fn make_room(&mut self) {
+        if self.pending.len() > READ_OCTETS / 4 {
+            // A long message on its way; copying what there is of it at each turn would add up.
+            self.pending.reserve(READ_OCTETS);
+            return;
+        }
+        let mut room = ROOM.take();
+        room.reserve(2 * READ_OCTETS);
+        room.extend_from_slice(&self.pending);
+        self.pending = room;
+    }
+
     /// Lets go of the first `framed` octets received, and of memory that the rest does not need.
     fn settle(&mut self, framed: usize) {
-        if framed > 0 {
-            self.pending = self.pending.get(framed..).unwrap_or_default().to_vec();
-        } else if self.pending.len() < READ_OCTETS / 16 {
-            self.pending.shrink_to_fit();
+        let rest = self.pending.get(framed..).unwrap_or_default();
+        if rest.len() > READ_OCTETS / 4 {
+            self.pending.drain(..framed);
+            return;
+        }
+        let rest = rest.to_vec();
+        let mut room = std::mem::replace(&mut self.pending, rest);
+        if room.capacity() <= 4 * READ_OCTETS {
+            room.clear();
+            ROOM.set(room);
         }
     }
 
@@ -366,8 +387,12 @@ impl<'l> Connection<'l> {
     async fn read_last(&mut self) -> Over {
         let mut left = sys::unread_octets(self.socket.as_fd()).unwrap_or(0);
         while left > 0 && !self.local.context.pipeline.delivery.is_closed() {
+            // The runtime may not have heard of the last octets yet; the kernel has them.
+            let readable = timeout(LAST_OCTETS_MAX, self.socket.readable()).await;
+            if !matches!(readable, Ok(Ok(()))) {
+                break;
+            }
             match self.read().await {
-                Ok(0) => break,
                 Ok(octets) => left = left.saturating_sub(octets),
                 Err(over) => return over,
             }
@@ -479,8 +504,16 @@ async fn within<F: Future>(patience: Option<Duration>, future: F) -> Option<F::O
     }
 }
 
+thread_local! {
+    /// What a worker reads into, between two turns.
+    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// Octets read in one turn.
-const READ_OCTETS: usize = 64 * 1024;
+const READ_OCTETS: usize = 128 * 1024;
+
+/// How long the runtime may take to hear of octets that the kernel has.
+const LAST_OCTETS_MAX: Duration = Duration::from_millis(100);
 
 /// Time for descriptors to come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);

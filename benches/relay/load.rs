@@ -1,0 +1,79 @@
+//! The load: frames built before anything is measured.
+
+use std::{collections::HashSet, fmt::Write as _};
+
+use crate::case::{Case, Format, Mix, Transport};
+
+/// Frames of one length (their LF included), side by side.
+#[derive(Debug)]
+pub(crate) struct Load {
+    pub(crate) octets: Vec<u8>,
+    /// Octets of each frame, its LF included.
+    pub(crate) frame_octets: usize,
+    pub(crate) messages: usize,
+    /// Different messages among them, their timestamps and process ids apart.
+    pub(crate) distinct: usize,
+}
+
+impl Load {
+    pub(crate) fn build(case: &Case, messages: usize) -> Self {
+        let messages = match case.transport {
+            Transport::Udp { rate: Some(rate) } => (rate * UDP_SECONDS).min(messages),
+            _ => messages,
+        };
+        let mut octets = Vec::with_capacity(messages * case.octets);
+        let mut seen = HashSet::new();
+        let mut random = 0x2545_F491_4F6C_DD17_u64;
+        let mut line = String::new();
+        for number in 0..messages {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            let what = match case.mix {
+                Mix::Flood if number % 100 != 50 => 0,
+                Mix::Mixed => random % 10_000,
+                Mix::Flood | Mix::Unique => 1 + number as u64,
+            };
+            seen.insert(what);
+            line.clear();
+            // A second passes every 10,000 messages; a process id of a fixed width changes with each.
+            let second = number / 10_000;
+            let (minute, second) = (second / 60 % 60, second % 60);
+            let pid = 10_000 + number % 50_000;
+            match case.format {
+                Format::Rfc3164 => write!(
+                    line,
+                    "<34>Nov 22 10:{minute:02}:{second:02} host-17.example app[{pid}]: "
+                ),
+                Format::Rfc5424 => write!(
+                    line,
+                    "<34>1 2026-11-22T10:{minute:02}:{second:02}.123456Z host-17.example app {pid} ID47 - "
+                ),
+            }
+            .expect("a String takes whatever is written to it");
+            write!(
+                line,
+                "interface Gi1/0/{what:08} changed state, reason link flap, neighbour lost "
+            )
+            .expect("a String takes whatever is written to it");
+            while line.len() < case.octets - 1 {
+                line.push_str("0123456789 abcdefghij ");
+            }
+            line.truncate(case.octets - 1);
+            octets.extend_from_slice(line.as_bytes());
+            octets.push(b'\n');
+        }
+        Self {
+            octets,
+            frame_octets: case.octets,
+            messages,
+            distinct: seen.len(),
+        }
+    }
+}
+
+/// Seconds of sending at a fixed rate.
+const UDP_SECONDS: usize = 5;
+
+/// The last message of each connection: the sink knows that everything before it has come.
+pub(crate) const LAST: &[u8] = b"<34>Nov 22 23:59:59 host-17.example bench: the last message";
