@@ -43,7 +43,7 @@ use crate::{
     identity::Key,
     ledger::Ledger,
     listen::{self, BindError, Bound, Context, PassedSockets},
-    logging::PeerLog,
+    logging::{PeerLog, PeerReason},
     metrics::{EngineStats, ListenerMetrics, Metrics},
     pipeline::Pipeline,
     rule::{Rules, WindowPolicy},
@@ -257,11 +257,11 @@ impl Daemon {
         metrics.receive_buffer.set(receive_buffer as u64);
         info!(listener = config.name, address, receive_buffer, "listening");
         // The kernel counts its own bookkeeping in, and reports twice what was asked for.
-        if receive_buffer > 0 && receive_buffer < config.receive_buffer {
+        if receive_buffer > 0 && receive_buffer / 2 < config.receive_buffer {
             warn!(
                 listener = config.name,
                 asked = config.receive_buffer,
-                given = receive_buffer,
+                given = receive_buffer / 2,
                 "receive buffer is smaller than configured; raise net.core.rmem_max"
             );
         }
@@ -327,12 +327,7 @@ impl Daemon {
                     () = stop.cancelled() => return,
                     _ = due.tick() => {}
                 }
-                peer_log.flush(Clock::now(), |reason, count| {
-                    warn!(
-                        reason = reason.label(),
-                        count, "more of the same from peers"
-                    );
-                });
+                peer_log.flush(Clock::now(), tell_of_more);
                 // With a full queue this waits like everybody else, until the queue is closed.
                 pipeline.advance().await;
             }
@@ -402,12 +397,7 @@ impl Daemon {
         {
             debug!("housekeeping did not end in time");
         }
-        self.context.peer_log.finish(|reason, count| {
-            warn!(
-                reason = reason.label(),
-                count, "more of the same from peers"
-            );
-        });
+        self.context.peer_log.finish(tell_of_more);
         let balance = self.context.metrics.balance();
         info!(
             received = balance.received,
@@ -452,6 +442,14 @@ impl Running {
         let config = self.config.borrow();
         config.url == listener.url && config.name == listener.name
     }
+}
+
+/// Logs how many lines about peers were held back.
+fn tell_of_more(reason: PeerReason, count: u64) {
+    warn!(
+        reason = reason.label(),
+        count, "more of the same from peers"
+    );
 }
 
 /// Waits until somebody asks for a stop; a reload is too late now.

@@ -149,15 +149,14 @@ impl Daemon {
             }
         }
         for listener in &config.listeners {
-            let same_url = self.listeners.iter().find(|running| {
+            let renamed = self.listeners.iter().find(|running| {
                 let theirs = running.config.borrow();
-                theirs.url == listener.url && !running.serves(listener)
+                theirs.url == listener.url
+                    && !running.serves(listener)
+                    // Port 0 is another port each time.
+                    && listener.url.collides_with(&theirs.url)
             });
-            let takes_over = same_url.is_some_and(|running| {
-                // Port 0 is another port each time; and a listener that stays keeps its own.
-                listener.url.collides_with(&running.config.borrow().url)
-            });
-            if let Some(running) = same_url.filter(|_| takes_over) {
+            if let Some(running) = renamed {
                 return Err(ReloadError::Renamed {
                     name: listener.name.clone(),
                     url: listener.url.clone(),

@@ -26,6 +26,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::BufMut as _;
 use tokio::{
     net::{TcpListener, UnixListener},
     select,
@@ -312,7 +313,8 @@ impl<'l> Connection<'l> {
     /// octets there were.
     async fn read(&mut self) -> Result<usize, Over> {
         self.make_room();
-        let octets = match self.socket.try_read(&mut self.pending) {
+        let mut turn = (&mut self.pending).limit(READ_OCTETS);
+        let octets = match self.socket.try_read(&mut turn) {
             Ok(0) => return Err(Over::Ended),
             Ok(octets) => octets,
             Err(error) if is_transient(&error) => {
@@ -356,13 +358,13 @@ impl<'l> Connection<'l> {
     /// Makes room for one turn's octets. Between turns the room lies with the worker: it stays warm,
     /// and a connection that waits has none.
     fn make_room(&mut self) {
-        if self.pending.len() > READ_OCTETS / 4 {
+        if self.pending.len() > COPIED_OCTETS_MAX {
             // A long message on its way; copying what there is of it at each turn would add up.
             self.pending.reserve(READ_OCTETS);
             return;
         }
         let mut room = ROOM.take();
-        room.reserve(2 * READ_OCTETS);
+        room.reserve(self.pending.len() + READ_OCTETS);
         room.extend_from_slice(&self.pending);
         self.pending = room;
     }
@@ -370,13 +372,13 @@ impl<'l> Connection<'l> {
     /// Lets go of the first `framed` octets received, and of memory that the rest does not need.
     fn settle(&mut self, framed: usize) {
         let rest = self.pending.get(framed..).unwrap_or_default();
-        if rest.len() > READ_OCTETS / 4 {
+        if rest.len() > COPIED_OCTETS_MAX {
             self.pending.drain(..framed);
             return;
         }
         let rest = rest.to_vec();
         let mut room = std::mem::replace(&mut self.pending, rest);
-        if room.capacity() <= 4 * READ_OCTETS {
+        if room.capacity() <= 2 * READ_OCTETS {
             room.clear();
             ROOM.set(room);
         }
@@ -510,7 +512,10 @@ thread_local! {
 }
 
 /// Octets read in one turn.
-const READ_OCTETS: usize = 128 * 1024;
+const READ_OCTETS: usize = 256 * 1024;
+
+/// The most that is copied from one turn to the next; what is left of a longer message stays where it is.
+const COPIED_OCTETS_MAX: usize = 32 * 1024;
 
 /// How long the runtime may take to hear of octets that the kernel has.
 const LAST_OCTETS_MAX: Duration = Duration::from_millis(100);

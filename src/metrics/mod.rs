@@ -221,7 +221,8 @@ pub struct ListenerMetrics {
     pub accepted: Counter,
     /// Failed accepts.
     pub accept_errors: Counter,
-    /// Octets of kernel receive buffer that the sockets were granted; zero for streams.
+    /// Octets of kernel receive buffer that each socket was granted, as the kernel counts them; zero for
+    /// streams.
     pub receive_buffer: Gauge,
 }
 
