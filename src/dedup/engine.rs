@@ -104,23 +104,50 @@ impl Engine {
         }
     }
 
-    /// Finds the mark of a copy seen at `now`. If its window is over, it ends.
+    /// Reads where probing for a copy begins, so that it is near when the copy is judged.
+    pub(super) fn glance(&self, hash: u64) -> u64 {
+        self.table.glance(hash)
+    }
+
+    /// Where the mark of a copy probably is. Reads that mark.
+    pub(super) fn seek(&self, hash: u64) -> (Option<Place>, u64) {
+        match self.table.candidate(hash, self.live()) {
+            Some((place, age)) => (Some(place), self.timeline.mark(age as usize).start.nanos()),
+            None => (None, 0),
+        }
+    }
+
+    /// Reads what the mark that is probably at `place` remembers and holds.
+    pub(super) fn touch(&self, place: Place, identity: Identity<'_>) -> u64 {
+        let age = self.table.confirm(place, identity.hash, self.live());
+        age.map_or(0, |age| {
+            self.timeline.touch(age as usize, identity.octets.len())
+        })
+    }
+
+    /// Finds the mark of a copy seen at `now`, first where it probably is. If its window is over, it ends.
     pub(super) fn meet(
         &mut self,
         identity: Identity<'_>,
         sighting: Sighting<'_>,
         now: Tick,
+        likely: Option<Place>,
         ended: &mut Vec<Ended>,
     ) -> Met {
         self.retire(now, RETIRED_PER_COPY, ended);
-        let timeline = &self.timeline;
+        let (timeline, live) = (&self.timeline, self.live());
         let mut counted = 0;
-        let probe = self.table.probe(identity.hash, self.live(), |age| {
+        let mut is_it = |age: u32| {
             let mark = timeline.mark(age as usize);
             // Reading this before comparing makes the processor fetch both at once.
             counted = mark.held.as_ref().map_or(0, |held| held.count);
             !mark.is_dead() && timeline.remembers(age as usize, identity.octets)
+        };
+        let confirmed = likely.and_then(|place| {
+            let age = self.table.confirm(place, identity.hash, live)?;
+            is_it(age).then_some(Probe::Found { place, age })
         });
+        let probe = confirmed.unwrap_or_else(|| self.table.probe(identity.hash, live, &mut is_it));
         let (place, age) = match probe {
             Probe::Found { place, age } => (place, age as usize),
             Probe::Absent(vacant) => return Met::Nothing(vacant),
@@ -491,5 +518,5 @@ const MARKS_MAX: usize = 1 << 31;
 /// Slots for each mark above which the table is too large.
 const SLOTS_PER_MARK_MAX: usize = 6;
 
-/// Octets of a [`Held`] without its frame.
-const HELD_OCTETS: usize = alloc_octets(size_of::<Held>());
+/// Octets of a [`Held`] without its frame. What is left over in front of an aligned one is counted as lost.
+const HELD_OCTETS: usize = alloc_octets(size_of::<Held>()) + align_of::<Held>();

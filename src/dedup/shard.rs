@@ -12,7 +12,11 @@
 //!
 //! Which shard a message belongs to, and the lock (`mod`).
 
+use std::hint::black_box;
+
 use super::engine::{Engine, EngineCounters, Met, Refusal, Spoils};
+use super::group::{Copy, Group, Run};
+use super::table::Place;
 use super::timeline::MARKS_SHIFT;
 use super::{Claim, EndReason, Ended, Sighting, Stats, Verdict};
 use crate::identity::Identity;
@@ -66,17 +70,102 @@ impl Shard {
         ended: &mut Vec<Ended>,
     ) -> Verdict {
         let now = self.advance_clock(now);
-        let index = if usize::from(policy.0) < self.engines.len() {
-            usize::from(policy.0)
-        } else {
-            0
+        let index = self.index_of(policy);
+        let copy = Copy {
+            policy,
+            identity,
+            sighting,
         };
+        self.judge(index, copy, None, now, ended)
+    }
+
+    /// Judges those copies of `group` that `run` names, in that order. What ends is added to `ended` with
+    /// the copy that was being judged.
+    pub(super) fn offer_run(
+        &mut self,
+        group: &Group<'_>,
+        run: &mut Run,
+        now: Tick,
+        verdicts: &mut [Verdict],
+        ended: &mut Vec<(usize, Ended)>,
+    ) {
+        let now = self.advance_clock(now);
+        self.fetch(group, run);
+        let mut over = Vec::new();
+        for &(index, likely) in &*run {
+            let copy = group.copy(index);
+            let engine = self.index_of(copy.policy);
+            // They are duplicates until found fresh. Copying a whole verdict would wait for what judging wrote.
+            if let Verdict::Fresh(claim) = self.judge(engine, copy, likely, now, &mut over) {
+                verdicts[index] = Verdict::Fresh(claim);
+            }
+            if !over.is_empty() {
+                ended.extend(over.drain(..).map(|over| (index, over)));
+            }
+        }
+    }
+
+    /// Reads what judging the copies will read, step by step for all of them, so that the processor waits
+    /// for many at a time. Notes in `run` where their marks probably are.
+    fn fetch(&self, group: &Group<'_>, run: &mut Run) {
+        if run.len() < FETCHED_MIN || self.engines.is_empty() {
+            return;
+        }
+        let mut read = 0;
+        for &(index, _) in &*run {
+            let copy = group.copy(index);
+            read ^= self.engines[self.index_of(copy.policy)].glance(copy.identity.hash);
+        }
+        // What was just said was just read.
+        let mut before = (None, 0);
+        for (index, likely) in &mut *run {
+            let copy = group.copy(*index);
+            let hash = copy.identity.hash;
+            if before.1 != hash {
+                let engine = &self.engines[self.index_of(copy.policy)];
+                let (place, start) = engine.seek(hash);
+                before = (place, hash);
+                read ^= start;
+            }
+            *likely = before.0;
+        }
+        let mut before = 0;
+        for &(index, likely) in &*run {
+            let copy = group.copy(index);
+            if let Some(place) = likely
+                && before != copy.identity.hash
+            {
+                before = copy.identity.hash;
+                let engine = &self.engines[self.index_of(copy.policy)];
+                read ^= engine.touch(place, copy.identity);
+            }
+        }
+        // Or the compiler would leave it all out.
+        black_box(read);
+    }
+
+    fn index_of(&self, policy: PolicyId) -> usize {
+        let index = usize::from(policy.0);
+        if index < self.engines.len() { index } else { 0 }
+    }
+
+    /// Judges one copy in the engine at `index`; its mark is probably at `likely`.
+    fn judge(
+        &mut self,
+        index: usize,
+        Copy {
+            identity, sighting, ..
+        }: Copy<'_>,
+        likely: Option<Place>,
+        now: Tick,
+        ended: &mut Vec<Ended>,
+    ) -> Verdict {
         // Room for the mark itself may be found before the table turns out to need some, too.
         for _ in 0..ROUNDS_MAX {
             let Some(engine) = self.engines.get_mut(index) else {
                 break;
             };
-            let met = engine.meet(identity, sighting, now, ended);
+            let met = engine.meet(identity, sighting, now, likely, ended);
             if let Met::Counted = met {
                 return Verdict::Duplicate;
             }
@@ -285,6 +374,9 @@ fn granule_shift(budget_octets: usize) -> u32 {
     debug_assert!(shift > MARKS_SHIFT, "a block holds at least one mark");
     shift
 }
+
+/// Copies below which reading ahead takes longer than it saves.
+const FETCHED_MIN: usize = 3;
 
 /// How often an offer is tried.
 const ROUNDS_MAX: usize = 3;
