@@ -69,6 +69,7 @@ fn stages(load: &[u8], depth: u32) -> Duration {
     for turn in load.chunks(200 * 1300) {
         let mut at = 0;
         let mut here = group.recycled();
+        let mut last = None;
         let mut settle = |here: &mut Group<'_>| {
             shards.offer_group(here, Tick::ZERO);
             here.settle(&mut ended, |_, verdict, _| {
@@ -84,6 +85,22 @@ fn stages(load: &[u8], depth: u32) -> Duration {
             if depth == 1 {
                 black_box(frame);
                 continue;
+            }
+            if depth == 5
+                && let Some(message) = last
+                    .as_ref()
+                    .and_then(|last: &Message<'_>| last.repeated(frame.octets))
+            {
+                let sighting = Sighting {
+                    frame: frame.octets,
+                    timestamp: message.timestamp(),
+                };
+                if here.push_again(sighting) {
+                    if here.is_full() {
+                        settle(&mut here);
+                    }
+                    continue;
+                }
             }
             let message = Message::parse(frame.octets);
             if depth == 2 {
@@ -101,6 +118,7 @@ fn stages(load: &[u8], depth: u32) -> Duration {
                 if here.is_full() {
                     settle(&mut here);
                 }
+                last = Some(message);
                 continue;
             }
             let identity = identifier.identify(&message, Sender::Local);

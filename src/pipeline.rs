@@ -55,6 +55,7 @@ impl Pipeline {
             now: Clock::now(),
             identifier: Identifier::new(&self.key, self.identity),
             group: GROUP.take().recycled(),
+            last: None,
             chunk: Chunk::default(),
             ended: Vec::new(),
             tally: Tally::default(),
@@ -94,9 +95,18 @@ pub struct Batch<'p, 'f> {
     identifier: Identifier<'p>,
     /// Frames that are not judged yet.
     group: Group<'f>,
+    /// The frame that was parsed last; those behind it repeat it.
+    last: Option<Last<'f>>,
     chunk: Chunk,
     ended: Vec<Ended>,
     tally: Tally,
+}
+
+/// A message and who sent it.
+#[derive(Debug)]
+struct Last<'f> {
+    message: Message<'f>,
+    sender: Sender,
 }
 
 /// Counts of one batch.
@@ -122,6 +132,20 @@ impl<'f> Batch<'_, 'f> {
     pub fn judge(&mut self, frame: &'f [u8], sender: Sender) {
         self.tally.received += 1;
         self.tally.octets += frame.len() as u64;
+        if let Some(last) = &self.last
+            && last.sender == sender
+            && let Some(message) = last.message.repeated(frame)
+        {
+            let sighting = Sighting {
+                frame,
+                timestamp: message.timestamp(),
+            };
+            if self.group.push_again(sighting) {
+                self.tally.unparsed += u64::from(message.format == Format::Unparsed);
+                self.settle_if_full();
+                return;
+            }
+        }
         let message = Message::parse(frame);
         self.tally.unparsed += u64::from(message.format == Format::Unparsed);
         let policy = self.rules.policy_for(&message);
@@ -133,6 +157,12 @@ impl<'f> Batch<'_, 'f> {
         self.group.push(policy, sighting, |octets| {
             identifier.append(&message, sender, octets)
         });
+        // Its timestamp is in its identity.
+        self.last = (!message.never_suppress).then_some(Last { message, sender });
+        self.settle_if_full();
+    }
+
+    fn settle_if_full(&mut self) {
         if self.group.is_full() {
             self.settle();
         }

@@ -57,8 +57,8 @@ pub(super) struct Engine {
 /// What a copy met in the engine. Void after any other call.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Met {
-    /// Its mark, which has counted it: it is a duplicate.
-    Counted,
+    /// Its mark, which has counted it: it is a duplicate. How many places the mark is behind the oldest.
+    Counted(usize),
     /// Its mark, so many places behind the oldest, for which there is more to do than to count.
     Repeat(Place, usize),
     /// No mark with an open window. An entry may be put at the place, if there is one.
@@ -172,9 +172,20 @@ impl Engine {
         match &mut mark.held {
             Some(held) if counted > 0 && ticks_since(mark.start, now) < self.quantum => {
                 held.count_one(sighting, now);
-                Met::Counted
+                Met::Counted(age)
             }
             _ => Met::Repeat(place, age),
+        }
+    }
+
+    /// Counts one more copy of what was just [`Met::Counted`], at the same time; false if that is gone.
+    pub(super) fn count_again(&mut self, age: usize, sighting: Sighting<'_>, now: Tick) -> bool {
+        match &mut self.timeline.mark_mut(age).held {
+            Some(held) => {
+                held.count_one(sighting, now);
+                true
+            }
+            None => false,
         }
     }
 
@@ -192,7 +203,7 @@ impl Engine {
         room: usize,
     ) -> Result<Verdict, Refusal> {
         match met {
-            Met::Counted => Ok(Verdict::Duplicate),
+            Met::Counted(_) => Ok(Verdict::Duplicate),
             Met::Repeat(place, age) => self.repeat(identity, sighting, now, room, (place, age)),
             Met::Nothing(vacant) => self.remember(identity, now, room, vacant),
         }

@@ -17,6 +17,7 @@
 //! Where identities come from, and when a group is judged.
 
 use std::mem::take;
+use std::ops::Range;
 
 use super::table::Place;
 use super::{Ended, Shards, Sighting, Verdict, lock};
@@ -43,9 +44,11 @@ pub struct Group<'f> {
 #[derive(Debug)]
 struct Member<'f> {
     policy: PolicyId,
+    /// It is of the same identity and policy as the copy before it.
+    is_again: bool,
     hash: u64,
-    /// Where its identity ends in `octets`; it starts where the one before ends.
-    end: usize,
+    /// Where its identity stands in `octets`.
+    identity: Range<usize>,
     sighting: Sighting<'f>,
 }
 
@@ -70,13 +73,32 @@ impl<'f> Group<'f> {
         sighting: Sighting<'f>,
         write: impl FnOnce(&mut Vec<u8>) -> u64,
     ) {
+        let start = self.octets.len();
         let hash = write(&mut self.octets);
         self.copies.push(Member {
             policy,
+            is_again: false,
             hash,
-            end: self.octets.len(),
+            identity: start..self.octets.len(),
             sighting,
         });
+    }
+
+    /// Adds a copy of the message that the copy before it is one of; false if there is none before it.
+    #[must_use]
+    pub fn push_again(&mut self, sighting: Sighting<'f>) -> bool {
+        let Some(before) = self.copies.last() else {
+            return false;
+        };
+        let again = Member {
+            policy: before.policy,
+            is_again: true,
+            hash: before.hash,
+            identity: before.identity.clone(),
+            sighting,
+        };
+        self.copies.push(again);
+        true
     }
 
     /// True if the group holds as much as is worth judging together.
@@ -129,14 +151,12 @@ impl<'f> Group<'f> {
     /// The copy at `index`.
     pub(super) fn copy(&self, index: usize) -> Copy<'_> {
         let member = &self.copies[index];
-        let start = index
-            .checked_sub(1)
-            .map_or(0, |before| self.copies[before].end);
         Copy {
             policy: member.policy,
+            is_again: member.is_again,
             identity: Identity {
                 hash: member.hash,
-                octets: &self.octets[start..member.end],
+                octets: &self.octets[member.identity.clone()],
             },
             sighting: member.sighting,
         }
@@ -147,6 +167,8 @@ impl<'f> Group<'f> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Copy<'a> {
     pub(super) policy: PolicyId,
+    /// It is of the same identity and policy as the copy before it, which is in the same run.
+    pub(super) is_again: bool,
     pub(super) identity: Identity<'a>,
     pub(super) sighting: Sighting<'a>,
 }
@@ -187,6 +209,7 @@ const KEPT_OCTETS_MAX: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::iter::repeat_n;
     use std::time::Duration;
 
     use proptest::collection::vec;
@@ -223,11 +246,15 @@ mod tests {
         let mut outcomes = Vec::new();
         if grouped {
             let mut group = Group::default();
+            let mut before = None;
             for (policy, text) in texts {
-                group.push(PolicyId(*policy), sighting(text), |octets| {
-                    octets.extend_from_slice(text);
-                    hash(text)
-                });
+                if before != Some((policy, text)) || !group.push_again(sighting(text)) {
+                    group.push(PolicyId(*policy), sighting(text), |octets| {
+                        octets.extend_from_slice(text);
+                        hash(text)
+                    });
+                }
+                before = Some((policy, text));
             }
             shards.offer_group(&mut group, now);
             group.settle(&mut Vec::new(), |_, verdict, ended| {
@@ -310,9 +337,16 @@ mod tests {
 
         #[test]
         fn a_group_is_judged_like_its_copies_one_after_the_other(
-            groups in vec((0..30_u64, vec((0..2_u16, [0..6_u8, 0..6_u8, 0..2_u8]), 0..40)), 1..20),
+            groups in vec((0..30_u64, vec((0..2_u16, [0..6_u8, 0..6_u8, 0..2_u8], 1..5_usize), 0..40)), 1..20),
             shard_count in 0..4_u32,
         ) {
+            let groups: Vec<(u64, Vec<_>)> = groups
+                .into_iter()
+                .map(|(step, copies)| {
+                    let copies = copies.into_iter();
+                    (step, copies.flat_map(|(policy, text, times)| repeat_n((policy, text), times)).collect())
+                })
+                .collect();
             let runs = [true, false].map(|grouped| {
                 let shards = shards(1 << shard_count);
                 let mut now = 0;

@@ -15,7 +15,7 @@
 use std::hint::black_box;
 
 use super::engine::{Engine, EngineCounters, Met, Refusal, Spoils};
-use super::group::{Copy, Group, Run};
+use super::group::{Group, Run};
 use super::table::Place;
 use super::timeline::MARKS_SHIFT;
 use super::{Claim, EndReason, Ended, Sighting, Stats, Verdict};
@@ -71,12 +71,7 @@ impl Shard {
     ) -> Verdict {
         let now = self.advance_clock(now);
         let index = self.index_of(policy);
-        let copy = Copy {
-            policy,
-            identity,
-            sighting,
-        };
-        self.judge(index, copy, None, now, ended)
+        self.judge(index, identity, sighting, None, now, ended).0
     }
 
     /// Judges those copies of `group` that `run` names, in that order. What ends is added to `ended` with
@@ -92,11 +87,22 @@ impl Shard {
         let now = self.advance_clock(now);
         self.fetch(group, run);
         let mut over = Vec::new();
+        // The engine and the mark that counted the copy before.
+        let mut counted: Option<(usize, usize)> = None;
         for &(index, likely) in &*run {
             let copy = group.copy(index);
+            if copy.is_again
+                && let Some((engine, age)) = counted
+                && self.engines[engine].count_again(age, copy.sighting, now)
+            {
+                continue;
+            }
             let engine = self.index_of(copy.policy);
+            let (verdict, age) =
+                self.judge(engine, copy.identity, copy.sighting, likely, now, &mut over);
+            counted = age.map(|age| (engine, age));
             // They are duplicates until found fresh. Copying a whole verdict would wait for what judging wrote.
-            if let Verdict::Fresh(claim) = self.judge(engine, copy, likely, now, &mut over) {
+            if let Verdict::Fresh(claim) = verdict {
                 verdicts[index] = Verdict::Fresh(claim);
             }
             if !over.is_empty() {
@@ -114,28 +120,24 @@ impl Shard {
         let mut read = 0;
         for &(index, _) in &*run {
             let copy = group.copy(index);
+            if copy.is_again {
+                continue;
+            }
             read ^= self.engines[self.index_of(copy.policy)].glance(copy.identity.hash);
         }
-        // What was just said was just read.
-        let mut before = (None, 0);
         for (index, likely) in &mut *run {
             let copy = group.copy(*index);
-            let hash = copy.identity.hash;
-            if before.1 != hash {
-                let engine = &self.engines[self.index_of(copy.policy)];
-                let (place, start) = engine.seek(hash);
-                before = (place, hash);
-                read ^= start;
+            if copy.is_again {
+                continue;
             }
-            *likely = before.0;
+            let engine = &self.engines[self.index_of(copy.policy)];
+            let (place, start) = engine.seek(copy.identity.hash);
+            *likely = place;
+            read ^= start;
         }
-        let mut before = 0;
         for &(index, likely) in &*run {
-            let copy = group.copy(index);
-            if let Some(place) = likely
-                && before != copy.identity.hash
-            {
-                before = copy.identity.hash;
+            if let Some(place) = likely {
+                let copy = group.copy(index);
                 let engine = &self.engines[self.index_of(copy.policy)];
                 read ^= engine.touch(place, copy.identity);
             }
@@ -149,30 +151,30 @@ impl Shard {
         if index < self.engines.len() { index } else { 0 }
     }
 
-    /// Judges one copy in the engine at `index`; its mark is probably at `likely`.
+    /// Judges one copy in the engine at `index`; its mark is probably at `likely`. Also gives the age of the mark
+    /// that counted it, if that is all that was to be done: it would count another one, too.
     fn judge(
         &mut self,
         index: usize,
-        Copy {
-            identity, sighting, ..
-        }: Copy<'_>,
+        identity: Identity<'_>,
+        sighting: Sighting<'_>,
         likely: Option<Place>,
         now: Tick,
         ended: &mut Vec<Ended>,
-    ) -> Verdict {
+    ) -> (Verdict, Option<usize>) {
         // Room for the mark itself may be found before the table turns out to need some, too.
         for _ in 0..ROUNDS_MAX {
             let Some(engine) = self.engines.get_mut(index) else {
                 break;
             };
             let met = engine.meet(identity, sighting, now, likely, ended);
-            if let Met::Counted = met {
-                return Verdict::Duplicate;
+            if let Met::Counted(age) = met {
+                return (Verdict::Duplicate, Some(age));
             }
             let room = self.room();
             let engine = &mut self.engines[index];
             let wanted = match engine.admit(met, identity, sighting, now, room) {
-                Ok(verdict) => return verdict,
+                Ok(verdict) => return (verdict, None),
                 Err(Refusal::Full) => break,
                 Err(Refusal::Short(wanted)) => wanted,
             };
@@ -186,7 +188,7 @@ impl Shard {
             self.make_room(wanted + ahead, evicted_max, now, ended);
         }
         self.unremembered += 1;
-        Verdict::Fresh(Claim::VOID)
+        (Verdict::Fresh(Claim::VOID), None)
     }
 
     /// Forgets the delivery behind a claim.
