@@ -188,6 +188,8 @@ impl FromIterator<Builtin> for BuiltinSet {
 
 impl fmt::Debug for BuiltinSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.iter().map(Builtin::name)).finish()
+        f.debug_set()
+            .entries(self.iter().map(Builtin::name))
+            .finish()
     }
 }

@@ -145,17 +145,16 @@ impl Patterns {
 
 fn check_name(name: &str, before: &[Pattern]) -> Result<(), MaskError> {
     let fits = |octet: u8| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'_';
-    let why = if !name.starts_with(|first: char| first.is_ascii_lowercase())
-        || !name.bytes().all(fits)
-    {
-        "a name is lower-case letters, digits and `_`, a letter first"
-    } else if Builtin::named(name).is_some() {
-        "a built-in mask is called so"
-    } else if before.iter().any(|other| other.name == name) {
-        "another mask is called so"
-    } else {
-        return Ok(());
-    };
+    let why =
+        if !name.starts_with(|first: char| first.is_ascii_lowercase()) || !name.bytes().all(fits) {
+            "a name is lower-case letters, digits and `_`, a letter first"
+        } else if Builtin::named(name).is_some() {
+            "a built-in mask is called so"
+        } else if before.iter().any(|other| other.name == name) {
+            "another mask is called so"
+        } else {
+            return Ok(());
+        };
     Err(MaskError::Name {
         name: name.to_owned(),
         why,

@@ -1,0 +1,347 @@
+//! The one pass that finds what the built-in masks fold.
+//!
+//! ```text
+//! text ──words──▶ plain ───────────────────────────────▶ skipped
+//!        │        begins like something ──▶ token ──▶ what is it? ──▶ folded, if selected
+//!        └──between──▶ quote, slash, `::` ─────────────▶ the same
+//! ```
+//!
+//! Most octets are looked at once: the class of a word's first octet tells whether the word can be
+//! anything but a word.
+//!
+//! # Guarantees
+//!
+//! - What a token is does not depend on the masks selected: they only choose what is folded of what was
+//!   found. So no mask folds a part of what is another's, and masks add up. (Quoted text and paths are
+//!   not looked for unless selected; then they hide what is inside.)
+//! - The order is: quoted, path; then timestamp, UUID, MAC, IPv6, hex, IPv4, number.
+//! - What hangs on a name by `-` or `.` is part of it (`xe-0/0/1`, `eth0.100`, `v1.12`), and by `/` or
+//!   `:` if the name ends in a digit (`Gi1/0/24`, `eth0:1`). Only what cannot be mistaken is folded there:
+//!   UUIDs, hashes, and dates.
+//! - Linear in the text, without allocation. Found ranges are in order and do not overlap.
+
+use std::ops::Range;
+
+use super::address::{ipv4_fits, ipv6, ipv6_run, is_ipv4, mac, pci};
+use super::builtin::{Builtin, BuiltinSet};
+use super::hex::{is_bare, prefixed, uuid};
+use super::number::{Found, find, numbers};
+use super::octet::{COLON, DIGIT, HEX, LEAD, QUOTE, SLASH, WORD, before, class, has, is, run};
+use super::outer::{drive, opens, path, quoted, url_path, url_slash};
+use super::stamp::{Stamp, named, numeric};
+
+/// Gives `fold` each range of `text` that one of `selected` folds, from left to right.
+pub(super) fn scan(
+    text: &[u8],
+    selected: BuiltinSet,
+    fold: &mut impl FnMut(Range<usize>, Builtin),
+) {
+    Scan {
+        text,
+        selected,
+        fold,
+        name_end: NOWHERE,
+        ipv6_run_end: 0,
+        url_path: NOWHERE,
+        unclosed: [false; 2],
+    }
+    .all();
+}
+
+struct Scan<'t, F> {
+    text: &'t [u8],
+    selected: BuiltinSet,
+    fold: &'t mut F,
+    /// Where the last name ended: what hangs on it is part of it.
+    name_end: usize,
+    /// Where a run ended that is no IPv6 address: inside there is none, either.
+    ipv6_run_end: usize,
+    /// Where the path of the URL begins that is being passed.
+    url_path: usize,
+    /// A single or a double quote that nobody closes was met: none behind it is closed, either.
+    unclosed: [bool; 2],
+}
+
+impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
+    fn all(&mut self) {
+        let paths = self.selected.contains(Builtin::Path);
+        let mut signals = COLON;
+        if self.selected.contains(Builtin::Quoted) {
+            signals |= QUOTE;
+        }
+        if paths {
+            signals |= SLASH;
+        }
+        let mut at = 0;
+        while let Some(octet) = self.text.get(at) {
+            let class = class(*octet);
+            at = if class & WORD == 0 {
+                if class & signals == 0 {
+                    at + 1
+                } else {
+                    self.signal(at, class)
+                }
+            } else if let Some(end) = (class & LEAD != 0).then(|| self.token(at, class)).flatten() {
+                end
+            } else {
+                let end = run(self.text, at + 1, WORD);
+                self.name_end = end;
+                match drive(self.text, end) {
+                    Some(end) if paths && end_is_letter(self.text, at, self.name_end) => {
+                        self.found(at..end, Builtin::Path)
+                    }
+                    _ => end,
+                }
+            };
+        }
+    }
+
+    /// What begins at `at` and not with a word; where to go on.
+    #[inline]
+    fn signal(&mut self, at: usize, class: u8) -> usize {
+        if class & COLON != 0 {
+            self.colon(at)
+        } else if class & QUOTE != 0 {
+            self.quote(at)
+        } else {
+            self.slash(at)
+        }
+    }
+
+    fn colon(&mut self, at: usize) -> usize {
+        if self.selected.contains(Builtin::Path) && self.url_path != at && is_url(self.text, at) {
+            self.url_path = url_slash(self.text, at + 1).unwrap_or(NOWHERE);
+            // What is between the slashes is nothing of its own.
+            return at + 3;
+        }
+        let begins = has(self.text, at + 1, b':')
+            && at >= self.ipv6_run_end
+            && !before(self.text, at).is_some_and(|octet| octet == b':' || class_is_word(octet));
+        begins
+            .then(|| self.ipv6(at))
+            .flatten()
+            .map_or(at + 1, |end| self.found(at..end, Builtin::Ipv6))
+    }
+
+    fn quote(&mut self, at: usize) -> usize {
+        let unclosed = usize::from(has(self.text, at, b'"'));
+        if self.unclosed.get(unclosed) == Some(&true) || !opens(self.text, at) {
+            return at + 1;
+        }
+        match quoted(self.text, at) {
+            Some(end) => self.found(at..end, Builtin::Quoted),
+            None => {
+                if let Some(unclosed) = self.unclosed.get_mut(unclosed) {
+                    *unclosed = true;
+                }
+                at + 1
+            }
+        }
+    }
+
+    fn slash(&mut self, at: usize) -> usize {
+        let end = if at == self.url_path {
+            Some(url_path(self.text, at))
+        } else {
+            path(self.text, at)
+        };
+        end.map_or(at + 1, |end| self.found(at..end, Builtin::Path))
+    }
+
+    /// What the word at `at` begins if it is more than a word; behind it.
+    #[inline]
+    fn token(&mut self, at: usize, class: u8) -> Option<usize> {
+        let hex_end = run(self.text, at, HEX);
+        if class & DIGIT == 0 {
+            if is(self.text, hex_end, WORD) || hex_end == at {
+                return self.named_stamp(at);
+            }
+            return self
+                .hexadecimal(at, hex_end)
+                .or_else(|| self.named_stamp(at));
+        }
+        if let Some(end) = self
+            .numeric_stamp(at)
+            .or_else(|| self.hexadecimal(at, hex_end))
+        {
+            return Some(end);
+        }
+        if let Some(end) = prefixed(self.text, at) {
+            return Some(self.found(at..end, Builtin::Hex));
+        }
+        if self.hangs(at) {
+            return None;
+        }
+        Some(self.decimal(at))
+    }
+
+    fn named_stamp(&mut self, at: usize) -> Option<usize> {
+        if !has(self.text, at + 3, b' ') && !has(self.text, at + 3, b',') {
+            return None;
+        }
+        let octets = named(self.text.get(at..)?)?;
+        Some(self.found(at..at + octets, Builtin::Timestamp))
+    }
+
+    fn numeric_stamp(&mut self, at: usize) -> Option<usize> {
+        let (octets, stamp) = numeric(self.text.get(at..)?)?;
+        let fits = match stamp {
+            Stamp::Dated => true,
+            Stamp::Clock => !self.hangs(at),
+        };
+        fits.then(|| self.found(at..at + octets, Builtin::Timestamp))
+    }
+
+    /// A UUID, an address or a hash whose first run of hexadecimal digits is `at..hex_end`.
+    #[inline]
+    fn hexadecimal(&mut self, at: usize, hex_end: usize) -> Option<usize> {
+        match self.text.get(hex_end) {
+            Some(b':' | b'-' | b'.') => {}
+            _ => return self.bare(at, hex_end),
+        }
+        if let Some(end) = uuid(self.text, at, hex_end) {
+            self.found(at..end, Builtin::Uuid);
+            self.name_end = end;
+            return Some(end);
+        }
+        let address = match mac(self.text, at, hex_end) {
+            Some(end) => Some((end, Some(Builtin::Mac))),
+            None => match pci(self.text, at, hex_end) {
+                Some(end) => Some((end, None)),
+                None => self
+                    .ipv6_word(at, hex_end)
+                    .map(|end| (end, Some(Builtin::Ipv6))),
+            },
+        };
+        match address {
+            None => self.bare(at, hex_end),
+            Some((end, Some(mask))) if !self.hangs(at) => Some(self.found(at..end, mask)),
+            Some((end, _)) => Some(self.named(end)),
+        }
+    }
+
+    #[inline]
+    fn bare(&mut self, at: usize, hex_end: usize) -> Option<usize> {
+        if !is_bare(self.text, at, hex_end) {
+            return None;
+        }
+        self.found(at..hex_end, Builtin::Hex);
+        Some(self.named(hex_end))
+    }
+
+    fn ipv6_word(&mut self, at: usize, hex_end: usize) -> Option<usize> {
+        let begins = has(self.text, hex_end, b':') && hex_end - at <= 4;
+        (begins && at >= self.ipv6_run_end)
+            .then(|| self.ipv6(at))
+            .flatten()
+    }
+
+    fn ipv6(&mut self, at: usize) -> Option<usize> {
+        let run_end = ipv6_run(self.text, at);
+        let end = ipv6(self.text, at, run_end);
+        if end.is_none() {
+            self.ipv6_run_end = run_end;
+        }
+        end
+    }
+
+    /// What begins with decimal digits at `at` and hangs on no name.
+    fn decimal(&mut self, at: usize) -> usize {
+        let on_slash = before(self.text, at) == Some(b'/') && at == self.name_end.wrapping_add(1);
+        match find(self.text, at) {
+            Found::Dotted { end } => {
+                let is_address = !on_slash
+                    && self.text.get(at..end).is_some_and(is_ipv4)
+                    && ipv4_fits(self.text, at, end);
+                if is_address {
+                    self.found(at..end, Builtin::Ipv4)
+                } else {
+                    self.named(run(self.text, end, WORD))
+                }
+            }
+            // The version of a product: `HTTP/1.1`.
+            Found::Numbers { end } if on_slash && is_decimal(self.text, at, end) => self.named(end),
+            Found::Name { end } => self.named(end),
+            Found::Numbers { end } => {
+                if self.selected.contains(Builtin::Number) {
+                    let mut sign = usize::from(is_signed(self.text, at));
+                    for number in numbers(self.text, at, end) {
+                        (self.fold)(number.start - sign..number.end, Builtin::Number);
+                        sign = 0;
+                    }
+                }
+                end
+            }
+        }
+    }
+
+    /// Whether the word at `at` is part of the name that ends before it.
+    #[inline]
+    fn hangs(&self, at: usize) -> bool {
+        if at != self.name_end.wrapping_add(1) {
+            return false;
+        }
+        let on_digit = at >= 2 && is(self.text, at - 2, DIGIT);
+        match before(self.text, at) {
+            Some(b'-' | b'.') => true,
+            Some(b'/') => on_digit,
+            // A channel or alias of an interface has few digits, a port of a host has more.
+            Some(b':') => on_digit && run(self.text, at, DIGIT) - at <= CHANNEL_DIGITS_MAX,
+            _ => false,
+        }
+    }
+
+    /// A name that ends at `end`, which is where to go on.
+    #[inline]
+    fn named(&mut self, end: usize) -> usize {
+        self.name_end = end;
+        end
+    }
+
+    /// Folds `range` if its mask is selected; behind it.
+    #[inline]
+    fn found(&mut self, range: Range<usize>, mask: Builtin) -> usize {
+        let end = range.end;
+        if self.selected.contains(mask) {
+            (self.fold)(range, mask);
+        }
+        end
+    }
+}
+
+/// Whether the colon at `at` is that of `scheme://`.
+fn is_url(text: &[u8], at: usize) -> bool {
+    at > 0 && is(text, at - 1, WORD) && has(text, at + 1, b'/') && has(text, at + 2, b'/')
+}
+
+/// Whether `start..end` is one letter, as a drive is.
+fn end_is_letter(text: &[u8], start: usize, end: usize) -> bool {
+    end - start == 1 && text.get(start).is_some_and(u8::is_ascii_alphabetic)
+}
+
+fn class_is_word(octet: u8) -> bool {
+    class(octet) & WORD != 0
+}
+
+fn is_decimal(text: &[u8], start: usize, end: usize) -> bool {
+    text.get(start..end)
+        .is_some_and(|number| number.contains(&b'.'))
+}
+
+/// Whether a sign before the digits at `at` is theirs, and not a hyphen.
+fn is_signed(text: &[u8], at: usize) -> bool {
+    matches!(before(text, at), Some(b'-' | b'+'))
+        && match at.checked_sub(2).and_then(|at| text.get(at)) {
+            None => true,
+            Some(octet) => SIGN_BEHIND.contains(octet),
+        }
+}
+
+/// No place in any text.
+const NOWHERE: usize = usize::MAX - 1;
+
+/// Digits of an interface's channel: `eth0:1`, `Serial0/0/0:15`.
+const CHANNEL_DIGITS_MAX: usize = 2;
+
+/// What a sign may stand behind.
+const SIGN_BEHIND: &[u8] = b" \t\n=([{<>,;:|*\"'";

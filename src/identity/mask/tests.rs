@@ -1,0 +1,1 @@
+//! Masks, case by case and by property.
