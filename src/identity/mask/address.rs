@@ -72,10 +72,12 @@ pub(super) fn ipv6(text: &[u8], start: usize, run_end: usize) -> Option<usize> {
     }
     memchr::memchr_iter(b':', written).nth(1)?;
     if written == b"::" {
-        let apart =
-            |octet: Option<u8>| octet.is_none_or(|octet| UNSPECIFIED_BESIDE.contains(&octet));
         let end = start + 2;
-        return (apart(before(text, start)) && apart(text.get(end).copied())).then_some(end);
+        let apart = before(text, start).is_none_or(|octet| UNSPECIFIED_BEHIND.contains(&octet))
+            && text
+                .get(end)
+                .is_none_or(|octet| UNSPECIFIED_BEFORE.contains(octet));
+        return apart.then_some(end);
     }
     if !written.iter().any(u8::is_ascii_digit) {
         return None;
@@ -153,5 +155,8 @@ const IPV6_OCTETS_MAX: usize = 48;
 /// Pairs of an address: Ethernet, EUI-64, netfilter's `MAC=` (both addresses and the type), InfiniBand.
 const PAIRS: [usize; 4] = [6, 8, 14, 20];
 
-/// What may stand beside `::` alone, so that it is an address and not an operator.
-const UNSPECIFIED_BESIDE: &[u8] = b" \t\r\n[](){}\"',;/=%.";
+/// What `::` alone may stand behind, so that it is an address and not an operator.
+const UNSPECIFIED_BEHIND: &[u8] = b" \t\r\n[({\"',;/=";
+
+/// What it may stand before.
+const UNSPECIFIED_BEFORE: &[u8] = b" \t\r\n])}\"',;/%.";

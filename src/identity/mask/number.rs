@@ -53,7 +53,10 @@ pub(super) fn find(text: &[u8], at: usize) -> Found {
     let (mut measured, mut decimal) = (first.unit.is_some(), first.decimal);
     let (mut hyphen, mut only_slashes) = (false, true);
     let mut last = first;
+    let mut broken = false;
     while let Some((joiner, next)) = last.next(text) {
+        // `1h30` is no duration, but part of a name.
+        broken |= joiner.is_none() && last.unit == Some(Unit::Duration) && next.unit.is_none();
         count += 1;
         digits_max = digits_max.max(next.digits);
         measured |= next.unit.is_some();
@@ -68,7 +71,7 @@ pub(super) fn find(text: &[u8], at: usize) -> Found {
             end: run(text, end, WORD),
         };
     }
-    if matches!(text.get(end), Some(b'.' | b'-')) && is(text, end + 1, WORD) {
+    if broken || (matches!(text.get(end), Some(b'.' | b'-')) && is(text, end + 1, WORD)) {
         return Found::Name { end };
     }
     let place = count >= 3 && digits_max <= PLACE_DIGITS_MAX && (!decimal || hyphen);
@@ -109,9 +112,11 @@ struct Item {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Unit {
-    /// Digits may follow it directly: `1h30m`, `1920x1080`.
-    Open,
-    Closed,
+    /// A unit may follow it directly with its digits: `1h30m`.
+    Duration,
+    /// Digits may: `1920x1080`.
+    Times,
+    Other,
 }
 
 impl Item {
@@ -154,7 +159,9 @@ impl Item {
     #[inline]
     fn next(&self, text: &[u8]) -> Option<(Option<u8>, Self)> {
         let (joiner, start) = match text.get(self.end)? {
-            b'0'..=b'9' if self.unit == Some(Unit::Open) => (None, self.end),
+            b'0'..=b'9' if matches!(self.unit, Some(Unit::Duration | Unit::Times)) => {
+                (None, self.end)
+            }
             joiner @ (b'-' | b':' | b'/') if is(text, self.end + 1, DIGIT) => {
                 (Some(*joiner), self.end + 1)
             }
@@ -190,13 +197,18 @@ fn unit(text: &[u8], at: usize) -> Option<(usize, Unit)> {
         .take_while(|octet| octet.is_ascii_alphabetic() || **octet >= 0x80)
         .count();
     let (written, behind) = rest.split_at_checked(octets)?;
-    let (units, unit): (&[&[u8]], Unit) = match behind.first() {
-        Some(b'0'..=b'9') => (&UNITS_OPEN, Unit::Open),
-        Some(b'_') => return None,
-        _ => (&UNITS, Unit::Closed),
+    let unit = if written == b"x" {
+        Unit::Times
+    } else if DURATIONS.contains(&written) {
+        Unit::Duration
+    } else if UNITS.contains(&written) {
+        Unit::Other
+    } else {
+        return None;
     };
-    let known = units.contains(&written) || UNITS_OPEN.contains(&written);
-    known.then_some((at + octets, unit))
+    // What follows other units directly belongs to them, so they are none.
+    let glued = is(behind, 0, WORD) && (unit == Unit::Other || !is(behind, 0, DIGIT));
+    (!glued).then_some((at + octets, unit))
 }
 
 /// Digits of the parts of a position.
@@ -205,8 +217,8 @@ const PLACE_DIGITS_MAX: usize = 4;
 /// Digits of the parts of a position with slashes.
 const PORT_DIGITS_MAX: usize = 3;
 
-/// Units that digits may follow: durations are written so, and sizes of pictures.
-const UNITS_OPEN: [&[u8]; 10] = [
+/// Units of durations that are written of several.
+const DURATIONS: [&[u8]; 9] = [
     b"w",
     b"d",
     b"h",
@@ -216,7 +228,6 @@ const UNITS_OPEN: [&[u8]; 10] = [
     b"us",
     "\u{b5}s".as_bytes(),
     "\u{3bc}s".as_bytes(),
-    b"x",
 ];
 
 /// The other units. Without those that are a hexadecimal digit (`A`, `B`, `C`, `F`): slot 5A is a name.

@@ -27,6 +27,7 @@ pub(super) const SEGMENT: u8 = 1 << 7;
 /// The classes of `octet`.
 #[inline]
 pub(super) fn class(octet: u8) -> u8 {
+    looked(1);
     // No octet is beyond the table, as the compiler finds out, too.
     CLASSES.get(usize::from(octet)).copied().unwrap_or(0)
 }
@@ -41,6 +42,7 @@ pub(super) fn is(text: &[u8], at: usize, classes: u8) -> bool {
 /// Whether the octet at `at` is there and is `octet`.
 #[inline]
 pub(super) fn has(text: &[u8], at: usize, octet: u8) -> bool {
+    looked(1);
     text.get(at) == Some(&octet)
 }
 
@@ -57,6 +59,15 @@ pub(super) fn run(text: &[u8], mut at: usize, classes: u8) -> usize {
 #[inline]
 pub(super) fn before(text: &[u8], at: usize) -> Option<u8> {
     text.get(at.checked_sub(1)?).copied()
+}
+
+/// Counts, for the test that the work is linear, octets that were looked at.
+#[inline]
+pub(super) fn looked(octets: usize) {
+    #[cfg(test)]
+    work::LOOKED.with(|looked| looked.set(looked.get() + octets));
+    #[cfg(not(test))]
+    let _: usize = octets;
 }
 
 const CLASSES: [u8; 256] = classes();
@@ -94,4 +105,11 @@ const fn classes() -> [u8; 256] {
         octet += 1;
     }
     classes
+}
+
+#[cfg(test)]
+pub(super) mod work {
+    thread_local! {
+        pub(in super::super) static LOOKED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
 }

@@ -15,14 +15,17 @@
 //!
 //! Typographic quotes, backticks; spaces inside of paths.
 
-use super::octet::{SEGMENT, WORD, before, has, is, run};
+use super::octet::{SEGMENT, WORD, before, has, is, looked, run};
 
 /// Behind the quote that closes the one at `open`.
 pub(super) fn quoted(text: &[u8], open: usize) -> Option<usize> {
     let quote = *text.get(open)?;
     let mut at = open + 1;
     loop {
-        at += memchr::memchr2(quote, b'\\', text.get(at..)?)?;
+        let rest = text.get(at..)?;
+        let next = memchr::memchr2(quote, b'\\', rest);
+        looked(next.unwrap_or(rest.len()));
+        at += next?;
         if has(text, at, b'\\') {
             at += 2;
         } else if quote == b'\'' && is(text, at + 1, WORD) {
@@ -70,6 +73,7 @@ pub(super) fn url_slash(text: &[u8], at: usize) -> Option<usize> {
         .iter()
         .take_while(|octet| !b"/?# \t\r\n\"'<>\\".contains(octet))
         .count();
+    looked(octets);
     let slash = at + 2 + octets;
     has(text, slash, b'/').then_some(slash)
 }
@@ -114,9 +118,8 @@ fn segments(text: &[u8], start: usize, separators: &[u8]) -> usize {
 /// `end` without the points that end a sentence.
 fn trimmed(text: &[u8], start: usize, end: usize) -> usize {
     let path = text.get(start..end).unwrap_or_default();
-    let points = path
-        .iter()
-        .rev()
-        .take_while(|octet| **octet == b'.' || **octet == b'!');
-    end - points.count()
+    let is_point = |octet: &&u8| matches!(octet, b'.' | b'!');
+    let points = path.iter().rev().take_while(is_point).count();
+    looked(points);
+    end - points
 }
