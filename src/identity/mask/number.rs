@@ -96,6 +96,25 @@ pub(super) fn numbers(text: &[u8], at: usize, end: usize) -> impl Iterator<Item 
     .take_while(move |number| number.end <= end)
 }
 
+/// The numbers of the stamp between `at` and `end`: each for itself, a fraction with its seconds.
+pub(super) fn numbers_of_stamp(
+    text: &[u8],
+    mut at: usize,
+    end: usize,
+) -> impl Iterator<Item = Range<usize>> {
+    std::iter::from_fn(move || {
+        while at < end && !is(text, at, DIGIT) {
+            at += 1;
+        }
+        let start = at;
+        at = run(text, at, DIGIT);
+        if matches!(text.get(at), Some(b'.' | b',')) && is(text, at + 1, DIGIT) && at < end {
+            at = run(text, at + 1, DIGIT);
+        }
+        (start < end).then_some(start..at)
+    })
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Item {
     start: usize,

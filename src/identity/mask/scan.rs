@@ -12,8 +12,9 @@
 //! # Guarantees
 //!
 //! - What a token is does not depend on the masks selected: they only choose what is folded of what was
-//!   found. So no mask folds a part of what is another's, and masks add up. (Quoted text and paths are
-//!   not looked for unless selected; then they hide what is inside.)
+//!   found. So no mask folds a part of an address or hash that is another's, and masks add up.
+//! - Three of them hide what is inside, if selected: quoted, path, timestamp. If not, what is inside is
+//!   found for itself; a date's numbers are numbers.
 //! - The order is: quoted, path; then timestamp, UUID, MAC, IPv6, hex, IPv4, number.
 //! - What hangs on a name by `-` or `.` is part of it (`xe-0/0/1`, `eth0.100`, `v1.12`), and by `/` or
 //!   `:` if the name ends in a digit (`Gi1/0/24`, `eth0:1`). Only what cannot be mistaken is folded there:
@@ -25,7 +26,7 @@ use std::ops::Range;
 use super::address::{ipv4_fits, ipv6, ipv6_run, is_ipv4, mac, pci};
 use super::builtin::{Builtin, BuiltinSet};
 use super::hex::{is_bare, prefixed, uuid};
-use super::number::{Found, find, numbers};
+use super::number::{Found, find, numbers, numbers_of_stamp};
 use super::octet::{COLON, DIGIT, HEX, LEAD, QUOTE, SLASH, WORD, before, class, has, is, run};
 use super::outer::{drive, opens, path, quoted, url_path, url_slash};
 use super::stamp::{Stamp, named, numeric};
@@ -180,7 +181,7 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
             return None;
         }
         let octets = named(self.text.get(at..)?)?;
-        Some(self.found(at..at + octets, Builtin::Timestamp))
+        Some(self.stamp(at, at + octets))
     }
 
     fn numeric_stamp(&mut self, at: usize) -> Option<usize> {
@@ -189,7 +190,16 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
             Stamp::Dated => true,
             Stamp::Clock => !self.hangs(at),
         };
-        fits.then(|| self.found(at..at + octets, Builtin::Timestamp))
+        fits.then(|| self.stamp(at, at + octets))
+    }
+
+    fn stamp(&mut self, start: usize, end: usize) -> usize {
+        if self.selected.contains(Builtin::Number) && !self.selected.contains(Builtin::Timestamp) {
+            for number in numbers_of_stamp(self.text, start, end) {
+                (self.fold)(number, Builtin::Number);
+            }
+        }
+        self.found(start..end, Builtin::Timestamp)
     }
 
     /// A UUID, an address or a hash whose first run of hexadecimal digits is `at..hex_end`.
