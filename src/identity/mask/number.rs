@@ -138,6 +138,27 @@ enum Unit {
     Other,
 }
 
+impl Unit {
+    /// Without those that are a hexadecimal digit (`A`, `B`, `C`, `F`): slot 5A is a name.
+    #[inline]
+    #[rustfmt::skip]
+    fn of(written: &[u8]) -> Option<Self> {
+        Some(match written {
+            b"x" => Self::Times,
+            b"w" | b"d" | b"h" | b"m" | b"s" | b"ms" | b"us" | b"\xc2\xb5s" | b"\xce\xbcs" => Self::Duration,
+            b"ns" | b"nsec" | b"nsecs" | b"usec" | b"usecs" | b"msec" | b"msecs" | b"sec" | b"secs"
+            | b"second" | b"seconds" | b"min" | b"mins" | b"minute" | b"minutes" | b"hr" | b"hrs"
+            | b"hour" | b"hours" | b"day" | b"days" | b"week" | b"weeks" | b"y" | b"yr" | b"year" | b"years"
+            | b"k" | b"K" | b"M" | b"G" | b"T" | b"P" | b"Ki" | b"Mi" | b"Gi" | b"Ti"
+            | b"kB" | b"KB" | b"MB" | b"GB" | b"TB" | b"PB" | b"KiB" | b"MiB" | b"GiB" | b"TiB" | b"PiB"
+            | b"kb" | b"Kb" | b"mb" | b"Mb" | b"gb" | b"Gb" | b"bit" | b"bits" | b"byte" | b"bytes"
+            | b"bps" | b"kbps" | b"Kbps" | b"Mbps" | b"Gbps" | b"Hz" | b"kHz" | b"MHz" | b"GHz"
+            | b"V" | b"mV" | b"W" | b"rpm" | b"\xc2\xb0" | b"\xc2\xb0C" | b"\xc2\xb0F" => Self::Other,
+            _ => return None,
+        })
+    }
+}
+
 impl Item {
     #[inline]
     fn at(text: &[u8], start: usize) -> Self {
@@ -216,15 +237,7 @@ fn unit(text: &[u8], at: usize) -> Option<(usize, Unit)> {
         .take_while(|octet| octet.is_ascii_alphabetic() || **octet >= 0x80)
         .count();
     let (written, behind) = rest.split_at_checked(octets)?;
-    let unit = if written == b"x" {
-        Unit::Times
-    } else if DURATIONS.contains(&written) {
-        Unit::Duration
-    } else if UNITS.contains(&written) {
-        Unit::Other
-    } else {
-        return None;
-    };
+    let unit = Unit::of(written)?;
     // What follows other units directly belongs to them, so they are none.
     let glued = is(behind, 0, WORD) && (unit == Unit::Other || !is(behind, 0, DIGIT));
     (!glued).then_some((at + octets, unit))
@@ -235,94 +248,5 @@ const PLACE_DIGITS_MAX: usize = 4;
 
 /// Digits of the parts of a position with slashes.
 const PORT_DIGITS_MAX: usize = 3;
-
-/// Units of durations that are written of several.
-const DURATIONS: [&[u8]; 9] = [
-    b"w",
-    b"d",
-    b"h",
-    b"m",
-    b"s",
-    b"ms",
-    b"us",
-    "\u{b5}s".as_bytes(),
-    "\u{3bc}s".as_bytes(),
-];
-
-/// The other units. Without those that are a hexadecimal digit (`A`, `B`, `C`, `F`): slot 5A is a name.
-const UNITS: [&[u8]; 72] = [
-    b"ns",
-    b"sec",
-    b"secs",
-    b"second",
-    b"seconds",
-    b"min",
-    b"mins",
-    b"minute",
-    b"minutes",
-    b"hr",
-    b"hrs",
-    b"hour",
-    b"hours",
-    b"day",
-    b"days",
-    b"week",
-    b"weeks",
-    b"y",
-    b"yr",
-    b"year",
-    b"years",
-    b"msec",
-    b"msecs",
-    b"usec",
-    b"usecs",
-    b"nsec",
-    b"k",
-    b"K",
-    b"M",
-    b"G",
-    b"T",
-    b"P",
-    b"kB",
-    b"KB",
-    b"MB",
-    b"GB",
-    b"TB",
-    b"PB",
-    b"kb",
-    b"Kb",
-    b"mb",
-    b"Mb",
-    b"gb",
-    b"Gb",
-    b"KiB",
-    b"MiB",
-    b"GiB",
-    b"TiB",
-    b"PiB",
-    b"Ki",
-    b"Mi",
-    b"Gi",
-    b"Ti",
-    b"bit",
-    b"bits",
-    b"byte",
-    b"bytes",
-    b"bps",
-    b"kbps",
-    b"Kbps",
-    b"Mbps",
-    b"Gbps",
-    b"Hz",
-    b"kHz",
-    b"MHz",
-    b"GHz",
-    b"V",
-    b"mV",
-    b"W",
-    b"rpm",
-    "\u{b0}".as_bytes(),
-    "\u{b0}C".as_bytes(),
-];
 
 const UNIT_OCTETS_MAX: usize = 7;

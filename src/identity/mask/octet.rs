@@ -6,7 +6,7 @@
 //!   not UTF-8, belong to the word that they stand in. (So does UTF-8's punctuation: a number between
 //!   typographic quotes is part of a word, and stays. That errs on the safe side.)
 
-/// Part of a word.
+/// Part of a word. The scanner counts on this being the lowest bit.
 pub(super) const WORD: u8 = 1;
 /// A decimal digit.
 pub(super) const DIGIT: u8 = 1 << 1;

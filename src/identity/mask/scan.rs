@@ -1,13 +1,13 @@
 //! The one pass that finds what the built-in masks fold.
 //!
 //! ```text
-//! text ──words──▶ plain ───────────────────────────────▶ skipped
+//! text ──words──▶ plain ───────────────────────────────▶ skipped: a name
 //!        │        begins like something ──▶ token ──▶ what is it? ──▶ folded, if selected
 //!        └──between──▶ quote, slash, `::` ─────────────▶ the same
 //! ```
 //!
 //! Most octets are looked at once: the class of a word's first octet tells whether the word can be
-//! anything but a word.
+//! anything but a word. What was not found to be something else is a name.
 //!
 //! # Guarantees
 //!
@@ -41,7 +41,7 @@ pub(super) fn scan(
         text,
         selected,
         fold,
-        name_end: NOWHERE,
+        names_from: 0,
         ipv6_run_end: 0,
         url_path: NOWHERE,
         unclosed: [false; 2],
@@ -53,8 +53,8 @@ struct Scan<'t, F> {
     text: &'t [u8],
     selected: BuiltinSet,
     fold: &'t mut F,
-    /// Where the last name ended: what hangs on it is part of it.
-    name_end: usize,
+    /// Behind the last that was found and is no name: any word from here on is a name.
+    names_from: usize,
     /// Where a run ended that is no IPv6 address: inside there is none, either.
     ipv6_run_end: usize,
     /// Where the path of the URL begins that is being passed.
@@ -65,36 +65,40 @@ struct Scan<'t, F> {
 
 impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
     fn all(&mut self) {
-        let paths = self.selected.contains(Builtin::Path);
-        let mut signals = COLON;
+        let mut wanted = LEAD | COLON;
+        let mut in_word = LEAD | COLON;
         if self.selected.contains(Builtin::Quoted) {
-            signals |= QUOTE;
+            wanted |= QUOTE;
         }
-        if paths {
-            signals |= SLASH;
+        if self.selected.contains(Builtin::Path) {
+            wanted |= SLASH;
+            // The colon of a scheme or drive stands behind a word.
+            in_word = LEAD;
         }
         let mut at = 0;
-        while let Some(octet) = self.text.get(at) {
-            let class = class(*octet);
+        while let Some((start, class)) = self.next(at, wanted, in_word) {
             at = if class & WORD == 0 {
-                if class & signals == 0 {
-                    at + 1
-                } else {
-                    self.signal(at, class)
-                }
-            } else if let Some(end) = (class & LEAD != 0).then(|| self.token(at, class)).flatten() {
-                end
+                self.signal(start, class)
             } else {
-                let end = run(self.text, at + 1, WORD);
-                self.name_end = end;
-                match drive(self.text, end) {
-                    Some(end) if paths && end_is_letter(self.text, at, self.name_end) => {
-                        self.found(at..end, Builtin::Path)
-                    }
-                    _ => end,
-                }
+                self.token(start, class).unwrap_or(start + 1)
             };
         }
+    }
+
+    /// The next octet from `at` on that is of a class `wanted`, without those that begin nothing
+    /// `in_word`, and its classes.
+    #[inline]
+    fn next(&self, at: usize, wanted: u8, in_word: u8) -> Option<(usize, u8)> {
+        let mut before = before(self.text, at).map_or(0, class);
+        let mut found = 0;
+        let skipped = self.text.get(at..)?.iter().position(|octet| {
+            found = class(*octet);
+            // All bits in a word, none elsewhere: a branch here would be guessed wrong at each word.
+            let hidden = in_word & (before & WORD).wrapping_neg();
+            before = found;
+            found & wanted & !hidden != 0
+        })?;
+        Some((at + skipped, found))
     }
 
     /// What begins at `at` and not with a word; where to go on.
@@ -115,6 +119,9 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
             // What is between the slashes is nothing of its own.
             return at + 3;
         }
+        if let Some(end) = self.drive(at) {
+            return self.found(at - 1..end, Builtin::Path);
+        }
         let begins = has(self.text, at + 1, b':')
             && at >= self.ipv6_run_end
             && !before(self.text, at).is_some_and(|octet| octet == b':' || class_is_word(octet));
@@ -122,6 +129,18 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
             .then(|| self.ipv6(at))
             .flatten()
             .map_or(at + 1, |end| self.found(at..end, Builtin::Ipv6))
+    }
+
+    /// Behind the path whose drive's colon is at `at`.
+    fn drive(&self, at: usize) -> Option<usize> {
+        let letter = at.checked_sub(1)?;
+        let is_drive = self.selected.contains(Builtin::Path)
+            && letter >= self.names_from
+            && self.text.get(letter).is_some_and(u8::is_ascii_alphabetic)
+            && !letter
+                .checked_sub(1)
+                .is_some_and(|at| is(self.text, at, WORD));
+        is_drive.then(|| drive(self.text, at)).flatten()
     }
 
     fn quote(&mut self, at: usize) -> usize {
@@ -149,7 +168,7 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
         end.map_or(at + 1, |end| self.found(at..end, Builtin::Path))
     }
 
-    /// What the word at `at` begins if it is more than a word; behind it.
+    /// What the word at `at` begins if it is more than a name; behind it.
     #[inline]
     fn token(&mut self, at: usize, class: u8) -> Option<usize> {
         let hex_end = run(self.text, at, HEX);
@@ -161,6 +180,9 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
                 .hexadecimal(at, hex_end)
                 .or_else(|| self.named_stamp(at));
         }
+        if self.is_lone(at, hex_end) && !self.hangs(at) {
+            return Some(self.lone_number(at, hex_end));
+        }
         if let Some(end) = self
             .numeric_stamp(at)
             .or_else(|| self.hexadecimal(at, hex_end))
@@ -171,9 +193,27 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
             return Some(self.found(at..end, Builtin::Hex));
         }
         if self.hangs(at) {
-            return None;
+            return Some(run(self.text, at, WORD));
         }
         Some(self.decimal(at))
+    }
+
+    /// Whether the digits `at..end` are a number, as can be told without looking closer: most are.
+    #[inline]
+    fn is_lone(&self, at: usize, end: usize) -> bool {
+        let ends = match self.text.get(end) {
+            None => true,
+            // Perhaps a day before its month.
+            Some(b' ') => end - at > 2,
+            Some(b'.' | b',' | b'-' | b':' | b'/') => false,
+            Some(octet) => class(*octet) & WORD == 0,
+        };
+        ends && run(self.text, at, DIGIT) == end
+    }
+
+    fn lone_number(&mut self, at: usize, end: usize) -> usize {
+        let sign = usize::from(is_signed(self.text, at));
+        self.found(at - sign..end, Builtin::Number)
     }
 
     fn named_stamp(&mut self, at: usize) -> Option<usize> {
@@ -205,29 +245,38 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
     /// A UUID, an address or a hash whose first run of hexadecimal digits is `at..hex_end`.
     #[inline]
     fn hexadecimal(&mut self, at: usize, hex_end: usize) -> Option<usize> {
-        match self.text.get(hex_end) {
-            Some(b':' | b'-' | b'.') => {}
-            _ => return self.bare(at, hex_end),
-        }
-        if let Some(end) = uuid(self.text, at, hex_end) {
-            self.found(at..end, Builtin::Uuid);
-            self.name_end = end;
-            return Some(end);
-        }
-        let address = match mac(self.text, at, hex_end) {
-            Some(end) => Some((end, Some(Builtin::Mac))),
-            None => match pci(self.text, at, hex_end) {
-                Some(end) => Some((end, None)),
-                None => self
-                    .ipv6_word(at, hex_end)
-                    .map(|end| (end, Some(Builtin::Ipv6))),
-            },
+        let address = match self.text.get(hex_end) {
+            Some(b':') => self.with_colons(at, hex_end),
+            Some(b'-') => {
+                if let Some(end) = uuid(self.text, at, hex_end) {
+                    // What hangs on it is part of its name: the pod of a deployment.
+                    if self.selected.contains(Builtin::Uuid) {
+                        (self.fold)(at..end, Builtin::Uuid);
+                    }
+                    return Some(end);
+                }
+                mac(self.text, at, hex_end).map(|end| (end, Some(Builtin::Mac)))
+            }
+            Some(b'.') => mac(self.text, at, hex_end).map(|end| (end, Some(Builtin::Mac))),
+            _ => None,
         };
         match address {
             None => self.bare(at, hex_end),
             Some((end, Some(mask))) if !self.hangs(at) => Some(self.found(at..end, mask)),
-            Some((end, _)) => Some(self.named(end)),
+            Some((end, _)) => Some(end),
         }
+    }
+
+    /// Behind an address or a device's name, and the mask of the former.
+    fn with_colons(&mut self, at: usize, hex_end: usize) -> Option<(usize, Option<Builtin>)> {
+        if let Some(end) = mac(self.text, at, hex_end) {
+            return Some((end, Some(Builtin::Mac)));
+        }
+        if let Some(end) = pci(self.text, at, hex_end) {
+            return Some((end, None));
+        }
+        self.ipv6_word(at, hex_end)
+            .map(|end| (end, Some(Builtin::Ipv6)))
     }
 
     #[inline]
@@ -235,8 +284,11 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
         if !is_bare(self.text, at, hex_end) {
             return None;
         }
-        self.found(at..hex_end, Builtin::Hex);
-        Some(self.named(hex_end))
+        // What hangs on it is part of its name, as with a UUID.
+        if self.selected.contains(Builtin::Hex) {
+            (self.fold)(at..hex_end, Builtin::Hex);
+        }
+        Some(hex_end)
     }
 
     fn ipv6_word(&mut self, at: usize, hex_end: usize) -> Option<usize> {
@@ -257,7 +309,7 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
 
     /// What begins with decimal digits at `at` and hangs on no name.
     fn decimal(&mut self, at: usize) -> usize {
-        let on_slash = before(self.text, at) == Some(b'/') && at == self.name_end.wrapping_add(1);
+        let on_slash = before(self.text, at) == Some(b'/') && self.is_behind_name(at);
         match find(self.text, at) {
             Found::Dotted { end } => {
                 let is_address = !on_slash
@@ -266,12 +318,12 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
                 if is_address {
                     self.found(at..end, Builtin::Ipv4)
                 } else {
-                    self.named(run(self.text, end, WORD))
+                    run(self.text, end, WORD)
                 }
             }
             // The version of a product: `HTTP/1.1`.
-            Found::Numbers { end } if on_slash && is_decimal(self.text, at, end) => self.named(end),
-            Found::Name { end } => self.named(end),
+            Found::Numbers { end } if on_slash && is_decimal(self.text, at, end) => end,
+            Found::Name { end } => end,
             Found::Numbers { end } => {
                 if self.selected.contains(Builtin::Number) {
                     let mut sign = usize::from(is_signed(self.text, at));
@@ -280,6 +332,7 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
                         sign = 0;
                     }
                 }
+                self.names_from = end;
                 end
             }
         }
@@ -288,7 +341,7 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
     /// Whether the word at `at` is part of the name that ends before it.
     #[inline]
     fn hangs(&self, at: usize) -> bool {
-        if at != self.name_end.wrapping_add(1) {
+        if !self.is_behind_name(at) {
             return false;
         }
         let on_digit = at >= 2 && is(self.text, at - 2, DIGIT);
@@ -301,17 +354,18 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
         }
     }
 
-    /// A name that ends at `end`, which is where to go on.
+    /// Whether a name ends one octet before `at`.
     #[inline]
-    fn named(&mut self, end: usize) -> usize {
-        self.name_end = end;
-        end
+    fn is_behind_name(&self, at: usize) -> bool {
+        at.checked_sub(2)
+            .is_some_and(|end| end >= self.names_from && is(self.text, end, WORD))
     }
 
     /// Folds `range` if its mask is selected; behind it.
     #[inline]
     fn found(&mut self, range: Range<usize>, mask: Builtin) -> usize {
         let end = range.end;
+        self.names_from = end;
         if self.selected.contains(mask) {
             (self.fold)(range, mask);
         }
@@ -322,11 +376,6 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
 /// Whether the colon at `at` is that of `scheme://`.
 fn is_url(text: &[u8], at: usize) -> bool {
     at > 0 && is(text, at - 1, WORD) && has(text, at + 1, b'/') && has(text, at + 2, b'/')
-}
-
-/// Whether `start..end` is one letter, as a drive is.
-fn end_is_letter(text: &[u8], start: usize, end: usize) -> bool {
-    end - start == 1 && text.get(start).is_some_and(u8::is_ascii_alphabetic)
 }
 
 fn class_is_word(octet: u8) -> bool {
