@@ -171,6 +171,9 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
     /// What the word at `at` begins if it is more than a name; behind it.
     #[inline]
     fn token(&mut self, at: usize, class: u8) -> Option<usize> {
+        if class & DIGIT == 0 && is_plain(self.text, at) {
+            return None;
+        }
         let hex_end = run(self.text, at, HEX);
         if class & DIGIT == 0 {
             if is(self.text, hex_end, WORD) || hex_end == at {
@@ -371,6 +374,24 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
         }
         end
     }
+}
+
+/// Whether the word at `at`, which begins with a letter, is clearly no more than a word. Many words
+/// begin with a hexadecimal digit, so this has to be quick: it looks at eight octets without a branch.
+#[inline]
+fn is_plain(text: &[u8], at: usize) -> bool {
+    let Some(Ok(word)) = text.get(at..at + 8).map(<[u8; 8]>::try_from) else {
+        return false;
+    };
+    let mut hex = 0_u32;
+    for (place, octet) in word.into_iter().enumerate() {
+        hex |= u32::from(class(octet) & HEX != 0) << place;
+    }
+    // A month begins with a capital.
+    let is_small = text.get(at).is_some_and(u8::is_ascii_lowercase);
+    let digits = usize::try_from(hex.trailing_ones()).unwrap_or(word.len());
+    let behind = word.get(digits).copied();
+    is_small && behind.is_some_and(|octet| !matches!(octet, b':' | b'-' | b'.'))
 }
 
 /// Whether the colon at `at` is that of `scheme://`.
