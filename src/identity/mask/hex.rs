@@ -45,8 +45,9 @@ pub(super) fn uuid(text: &[u8], start: usize, hex_end: usize) -> Option<usize> {
     (!is(text, end, WORD)).then_some(end)
 }
 
-/// Shorter ones are more often words, part numbers and the like. (A short git hash has 7; so have
-/// too many other things.)
+/// In 24 MB of logs, packages' descriptions and change logs, mixed words from 8 digits on were hashes
+/// and binary literals only. With 6 they were colours and numbers of parts; with 7, which is what git
+/// abbreviates to, hashes, but so short a word may be a serial number, or 1234e56.
 const BARE_DIGITS_MIN: usize = 8;
 
 /// MD5, the shortest hash in use.

@@ -6,7 +6,7 @@
 //!   not UTF-8, belong to the word that they stand in. (So does UTF-8's punctuation: a number between
 //!   typographic quotes is part of a word, and stays. That errs on the safe side.)
 
-/// Part of a word. The scanner counts on this being the lowest bit.
+/// Part of a word.
 pub(super) const WORD: u8 = 1;
 /// A decimal digit.
 pub(super) const DIGIT: u8 = 1 << 1;
@@ -30,6 +30,13 @@ pub(super) fn class(octet: u8) -> u8 {
     looked(1);
     // No octet is beyond the table, as the compiler finds out, too.
     CLASSES.get(usize::from(octet)).copied().unwrap_or(0)
+}
+
+/// The classes that begin something behind `octet`: none if it is part of a word, else all. By a table,
+/// too: where it is computed, the compiler makes it a branch, which is guessed wrong at each word.
+#[inline]
+pub(super) fn behind(octet: u8) -> u8 {
+    BEHIND.get(usize::from(octet)).copied().unwrap_or(0)
 }
 
 /// Whether the octet at `at` is there and of one of `classes`.
@@ -70,7 +77,24 @@ pub(super) fn looked(octets: usize) {
     let _: usize = octets;
 }
 
-const CLASSES: [u8; 256] = classes();
+static BEHIND: [u8; 256] = {
+    let mut behind = classes();
+    let mut octet = 0;
+    while octet < 256 {
+        #[expect(clippy::indexing_slicing, reason = "constants cannot call `get_mut`")]
+        {
+            behind[octet] = if behind[octet] & WORD == 0 {
+                u8::MAX
+            } else {
+                0
+            };
+        }
+        octet += 1;
+    }
+    behind
+};
+
+static CLASSES: [u8; 256] = classes();
 
 const fn classes() -> [u8; 256] {
     let mut classes = [0; 256];

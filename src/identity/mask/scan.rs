@@ -27,7 +27,9 @@ use super::address::{ipv4_fits, ipv6, ipv6_run, is_ipv4, mac, pci};
 use super::builtin::{Builtin, BuiltinSet};
 use super::hex::{is_bare, prefixed, uuid};
 use super::number::{Found, find, numbers, numbers_of_stamp};
-use super::octet::{COLON, DIGIT, HEX, LEAD, QUOTE, SLASH, WORD, before, class, has, is, run};
+use super::octet::{
+    COLON, DIGIT, HEX, LEAD, QUOTE, SLASH, WORD, before, behind, class, has, is, run,
+};
 use super::outer::{drive, opens, path, quoted, url_path, url_slash};
 use super::stamp::{Stamp, named, numeric};
 
@@ -89,16 +91,17 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
     /// `in_word`, and its classes.
     #[inline]
     fn next(&self, at: usize, wanted: u8, in_word: u8) -> Option<(usize, u8)> {
-        let mut before = before(self.text, at).map_or(0, class);
-        let mut found = 0;
-        let skipped = self.text.get(at..)?.iter().position(|octet| {
-            found = class(*octet);
-            // All bits in a word, none elsewhere: a branch here would be guessed wrong at each word.
-            let hidden = in_word & (before & WORD).wrapping_neg();
-            before = found;
-            found & wanted & !hidden != 0
-        })?;
-        Some((at + skipped, found))
+        let everywhere = !in_word;
+        let first = class(*self.text.get(at)?) & wanted;
+        let shown = before(self.text, at).map_or(u8::MAX, behind);
+        let mut found = at;
+        if first & (shown | everywhere) == 0 {
+            let pairs = self.text.get(at..)?.iter().zip(self.text.get(at + 1..)?);
+            found += 1 + pairs.into_iter().position(|(before, octet)| {
+                class(*octet) & wanted & (behind(*before) | everywhere) != 0
+            })?;
+        }
+        Some((found, class(*self.text.get(found)?)))
     }
 
     /// What begins at `at` and not with a word; where to go on.
