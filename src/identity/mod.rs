@@ -21,8 +21,10 @@
 //!
 //! # Left out
 //!
-//! Which fields count and which parts are masked is fixed here to the default; rules that choose will
-//! bring their choice along.
+//! Which fields count is fixed here to the default, and nothing is masked; rules that choose will bring
+//! their choice along. What masks fold, and how, is in [`mask`].
+
+pub mod mask;
 
 use std::{
     fmt,

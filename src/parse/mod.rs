@@ -30,7 +30,7 @@ mod pri;
 mod rfc3164;
 mod rfc5424;
 mod structured_data;
-mod timestamp;
+pub(crate) mod timestamp;
 
 use std::ops::Range;
 
