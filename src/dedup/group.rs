@@ -140,7 +140,7 @@ impl<'f> Group<'f> {
         Group {
             octets: self.octets,
             // Collecting in place keeps the memory.
-            copies: self.copies.into_iter().filter_map(|_| None).collect(),
+            copies: self.copies.into_iter().map_while(|_| None).collect(),
             verdicts: self.verdicts,
             ended: self.ended,
             left: self.left,
