@@ -188,7 +188,17 @@ impl Daemon {
             cut_off.clone(),
         );
         let housekeeping = TaskTracker::new();
-        let forwarder = housekeeping.spawn(forwarder.run());
+        // A thread of its own: whoever wakes it wakes nobody else.
+        let forwarding = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(DaemonError::Runtime)?;
+        let forwarder = housekeeping.spawn_blocking(move || {
+            let ended = forwarding.block_on(forwarder.run());
+            // Its blocking write may never end.
+            forwarding.shutdown_background();
+            ended
+        });
         let context = Context {
             pipeline,
             metrics,
