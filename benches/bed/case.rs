@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// What is sent, how, and how fast.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Case {
     pub(crate) transport: Transport,
     pub(crate) mix: Mix,
@@ -36,19 +36,9 @@ pub(crate) enum Format {
     Rfc5424,
 }
 
-impl Case {
-    pub(crate) fn name(&self) -> String {
-        self.to_string()
-    }
-}
-
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mix = match self.mix {
-            Mix::Flood => "flood",
-            Mix::Mixed => "mixed",
-            Mix::Unique => "unique",
-        };
+        let mix = self.mix.name();
         match self.transport {
             Transport::Tcp { connections } => write!(f, "tcp-{mix}-{connections}c")?,
             Transport::Udp { rate: Some(rate) } => write!(f, "udp-{mix}-{}k", rate / 1000)?,
@@ -62,52 +52,36 @@ impl fmt::Display for Case {
     }
 }
 
-/// The common cases, or all of them; only those whose name contains one of `words`, if there are any.
-pub(crate) fn cases(all: bool, words: &[String]) -> Vec<Case> {
-    let tcp = |mix, connections, octets, format| Case {
-        transport: Transport::Tcp { connections },
-        mix,
-        format,
-        octets,
-    };
-    let udp = |rate, mix| Case {
-        transport: Transport::Udp { rate },
-        mix,
-        format: Format::Rfc3164,
-        octets: 200,
-    };
-    let mixes = [Mix::Flood, Mix::Mixed, Mix::Unique];
-    let mut cases: Vec<Case> = mixes
-        .into_iter()
-        .map(|mix| tcp(mix, 1, 200, Format::Rfc3164))
-        .collect();
-    cases.push(udp(Some(200_000), Mix::Flood));
-    if all {
-        cases.extend(
-            mixes
-                .into_iter()
-                .map(|mix| tcp(mix, 50, 200, Format::Rfc3164)),
-        );
-        cases.extend(
-            mixes
-                .into_iter()
-                .map(|mix| tcp(mix, 1, 1000, Format::Rfc3164)),
-        );
-        cases.extend(
-            mixes
-                .into_iter()
-                .map(|mix| tcp(mix, 1, 200, Format::Rfc5424)),
-        );
-        for rate in [Some(50_000), Some(100_000), None] {
-            cases.push(udp(rate, Mix::Flood));
-        }
-        for rate in [Some(100_000), Some(200_000)] {
-            cases.extend([udp(rate, Mix::Mixed), udp(rate, Mix::Unique)]);
+impl Case {
+    /// Over TCP, 200 octets, RFC 3164.
+    pub(crate) const fn tcp(mix: Mix, connections: usize) -> Self {
+        Self {
+            transport: Transport::Tcp { connections },
+            mix,
+            format: Format::Rfc3164,
+            octets: 200,
         }
     }
-    cases.retain(|case| {
-        let name = case.name();
-        words.is_empty() || words.iter().any(|word| name.contains(word.as_str()))
-    });
-    cases
+
+    /// Over UDP, 200 octets, RFC 3164.
+    pub(crate) const fn udp(mix: Mix, rate: Option<usize>) -> Self {
+        Self {
+            transport: Transport::Udp { rate },
+            mix,
+            format: Format::Rfc3164,
+            octets: 200,
+        }
+    }
+}
+
+impl Mix {
+    pub(crate) const ALL: [Self; 3] = [Self::Flood, Self::Mixed, Self::Unique];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Flood => "flood",
+            Self::Mixed => "mixed",
+            Self::Unique => "unique",
+        }
+    }
 }

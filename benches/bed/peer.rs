@@ -8,7 +8,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::{
+use super::{
     case::{Case, Mix, Transport},
     floor,
 };
@@ -20,6 +20,17 @@ pub(crate) enum Peer {
     Rsyslogd,
     SyslogNg,
     Floor,
+    /// The floor over UDP that lets a batch fill.
+    FloorPause,
+}
+
+/// How tersed is to run, where that is not as it comes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Settings<'a> {
+    /// `None` is one per core.
+    pub(crate) workers: Option<usize>,
+    /// Of `tersed run`.
+    pub(crate) arguments: &'a [&'a str],
 }
 
 impl Peer {
@@ -29,7 +40,13 @@ impl Peer {
             Self::Rsyslogd => "rsyslogd",
             Self::SyslogNg => "syslog-ng",
             Self::Floor => "floor",
+            Self::FloorPause => "floor+pause",
         }
+    }
+
+    /// Whether this case is for it.
+    pub(crate) fn fits(self, case: &Case) -> bool {
+        self != Self::FloorPause || matches!(case.transport, Transport::Udp { .. })
     }
 
     /// Starts it, receiving at `listen` and forwarding to `sink`. `dir` is its own.
@@ -39,15 +56,20 @@ impl Peer {
         listen: SocketAddr,
         sink: SocketAddr,
         dir: &Path,
+        settings: &Settings<'_>,
     ) -> std::io::Result<Child> {
         let is_udp = matches!(case.transport, Transport::Udp { .. });
         let transport = if is_udp { "udp" } else { "tcp" };
         let mut command = match self {
             Self::Tersed => {
+                let configuration = dir.join("tersed.toml");
+                fs::write(
+                    &configuration,
+                    tersed_toml(transport, listen, sink, settings.workers),
+                )?;
                 let mut command = Command::new(env!("CARGO_BIN_EXE_tersed"));
-                command
-                    .args(["run", "--listen", &format!("{transport}://{listen}")])
-                    .args(["--forward", &format!("tcp://{sink}"), "--memory", "2GiB"]);
+                command.args(["run", "--config"]).arg(configuration);
+                command.args(settings.arguments);
                 command
             }
             Self::Rsyslogd => {
@@ -82,7 +104,12 @@ impl Peer {
                 }
                 command
             }
-            Self::Floor => {
+            Self::Floor | Self::FloorPause => {
+                let pause = if self == Self::FloorPause {
+                    "+pause"
+                } else {
+                    ""
+                };
                 let mut command = Command::new(std::env::current_exe()?);
                 let mode = if case.mix == Mix::Unique {
                     "forward"
@@ -91,7 +118,7 @@ impl Peer {
                 };
                 command.args([
                     floor::WORD,
-                    transport,
+                    &format!("{transport}{pause}"),
                     &listen.to_string(),
                     &sink.to_string(),
                     mode,
@@ -123,8 +150,29 @@ pub(crate) fn installed() -> (Vec<Peer>, Vec<&'static str>) {
             missing.push(peer.name())
         }
     }
-    peers.push(Peer::Floor);
+    peers.extend([Peer::Floor, Peer::FloorPause]);
     (peers, missing)
+}
+
+/// As it comes, but with room for every load's messages and connections.
+fn tersed_toml(
+    transport: &str,
+    listen: SocketAddr,
+    sink: SocketAddr,
+    workers: Option<usize>,
+) -> String {
+    let connections = if transport == "tcp" {
+        "connections_max = 4096\nconnections_per_source_max = 4096\n"
+    } else {
+        ""
+    };
+    let workers = workers.map_or("\"auto\"".to_owned(), |workers| workers.to_string());
+    format!(
+        "[[listener]]\nurl = \"{transport}://{listen}\"\n{connections}\
+         [forward]\nto = [\"tcp://{sink}\"]\n\
+         [dedup]\nmemory = \"2GiB\"\n\
+         [runtime]\nworkers = {workers}\n"
+    )
 }
 
 /// rsyslog with what its documentation recommends for speed, and the repeats that it knows.

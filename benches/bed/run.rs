@@ -1,99 +1,128 @@
-//! One run: a peer is started, loaded, waited for, measured and ended.
+//! One run: a relay is started, loaded, waited for, measured and ended.
 
 use std::{
-    fs, io,
-    io::{Read, Write},
+    fs,
+    io::{self, Write as _},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::Path,
-    process::Child,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
     thread,
     time::{Duration, Instant},
 };
 
-use crate::{
+use super::{
     case::{Case, Transport},
-    load::{LAST, Load},
-    peer::Peer,
+    load::{Load, last},
+    now,
+    pace::Pace,
+    peer::{Peer, Settings},
+    process::{Cpu, Process},
+    sink::Sink,
 };
 
 /// What one run showed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Measured {
     pub(crate) messages: usize,
+    /// Until all was sent.
+    pub(crate) sending: Duration,
+    /// Until all had come out.
     pub(crate) elapsed: Duration,
-    pub(crate) user: Duration,
-    pub(crate) system: Duration,
+    pub(crate) cpu: Cpu,
     pub(crate) peak_octets: u64,
     pub(crate) out: u64,
     pub(crate) kernel_drops: u64,
+    /// Whether `out` was compared with what it has to be, and is that.
+    pub(crate) verified: bool,
+}
+
+impl Measured {
+    /// Nanoseconds of the processor for each message.
+    pub(crate) fn cpu_nanos(&self) -> f64 {
+        self.per_message(self.cpu.total)
+    }
+
+    pub(crate) fn per_message(&self, time: Duration) -> f64 {
+        time.as_secs_f64() * 1e9 / self.messages as f64
+    }
 }
 
 /// Sends `load` through `peer`.
-pub(crate) fn run(peer: Peer, case: &Case, load: &Load) -> io::Result<Measured> {
-    let dir = tempfile::tempdir()?;
+pub(crate) fn run(
+    peer: Peer,
+    case: &Case,
+    load: &Load,
+    settings: &Settings<'_>,
+) -> io::Result<Measured> {
     let sink = Sink::open()?;
-    let listen = free_port(case)?;
-    let child = peer.start(case, listen, sink.address, dir.path())?;
-    let mut relay = Relay { child };
-    relay.wait_ready(case, listen, dir.path())?;
-    let (user, system) = relay.cpu()?;
-    let drops = kernel_drops(listen);
+    let relay = Relay::start(peer, case, sink.address, settings)?;
+    let cpu = relay.process.cpu()?;
+    let drops = kernel_drops(relay.listen);
     let started = now();
-    match case.transport {
-        Transport::Tcp { connections } => send_tcp(load, listen, connections)?,
-        Transport::Udp { rate } => send_udp(load, listen, rate)?,
-    }
-    let lasts = match case.transport {
-        Transport::Tcp { connections } => connections as u64,
-        Transport::Udp { .. } => 1,
-    };
-    sink.wait(lasts, case, listen)?;
+    let sending = relay.send_all(case, load, &sink)?;
     let elapsed = started.elapsed();
-    let (user_after, system_after) = relay.cpu()?;
-    let kernel_drops = kernel_drops(listen) - drops;
-    let measured = Measured {
-        messages: load.messages,
-        elapsed,
-        user: user_after - user,
-        system: system_after - system,
-        peak_octets: relay.peak_octets()?,
-        out: sink.lines() - sink.lasts(),
-        kernel_drops,
-    };
-    if peer == Peer::Tersed && elapsed < WINDOW && kernel_drops == 0 {
-        let distinct = load.distinct as u64;
-        if measured.out != distinct {
-            return Err(io::Error::other(format!(
-                "{} came out, not {distinct}",
-                measured.out
-            )));
-        }
+    let cpu = relay.process.cpu()?.since(cpu);
+    let kernel_drops = kernel_drops(relay.listen) - drops;
+    let out = sink.lines() - sink.lasts();
+    // Later a window may be over; and what the kernel dropped may have been the only copy.
+    let verified = peer == Peer::Tersed && elapsed < WINDOW && kernel_drops == 0;
+    if verified && out != load.distinct as u64 {
+        let distinct = load.distinct;
+        return Err(io::Error::other(format!("{out} came out, not {distinct}")));
     }
-    Ok(measured)
+    Ok(Measured {
+        messages: load.messages,
+        sending,
+        elapsed,
+        cpu,
+        peak_octets: relay.process.peak_octets()?,
+        out,
+        kernel_drops,
+        verified,
+    })
 }
 
-/// A started relay; ended when dropped.
-struct Relay {
-    child: Child,
+/// A relay that listens.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    pub(crate) process: Process,
+    pub(crate) listen: SocketAddr,
+    /// Its files; removed with it.
+    _dir: tempfile::TempDir,
 }
 
 impl Relay {
-    fn wait_ready(&mut self, case: &Case, listen: SocketAddr, dir: &Path) -> io::Result<()> {
+    /// Starts it before `sink`, and waits until it listens.
+    pub(crate) fn start(
+        peer: Peer,
+        case: &Case,
+        sink: SocketAddr,
+        settings: &Settings<'_>,
+    ) -> io::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let listen = free_port(case)?;
+        let child = peer.start(case, listen, sink, dir.path(), settings)?;
+        let mut relay = Self {
+            process: Process(child),
+            listen,
+            _dir: dir,
+        };
+        let log = relay._dir.path().join("log");
+        relay.wait_ready(case, &log)?;
+        Ok(relay)
+    }
+
+    fn wait_ready(&mut self, case: &Case, log: &Path) -> io::Result<()> {
         let deadline = now() + PATIENCE;
         loop {
             let ready = match case.transport {
-                Transport::Tcp { .. } => TcpStream::connect(listen).is_ok(),
-                Transport::Udp { .. } => udp_line(listen).is_some(),
+                Transport::Tcp { .. } => TcpStream::connect(self.listen).is_ok(),
+                Transport::Udp { .. } => udp_line(self.listen).is_some(),
             };
             if ready {
                 return Ok(());
             }
-            if let Some(status) = self.child.try_wait()? {
-                let log = fs::read_to_string(dir.join("log")).unwrap_or_default();
+            if let Some(status) = self.process.0.try_wait()? {
+                let log = fs::read_to_string(log).unwrap_or_default();
                 return Err(io::Error::other(format!("ended with {status}: {log}")));
             }
             if now() > deadline {
@@ -103,183 +132,90 @@ impl Relay {
         }
     }
 
-    /// User and system time so far, all threads.
-    fn cpu(&self) -> io::Result<(Duration, Duration)> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .collect();
-        let ticks = |index: usize| {
-            let ticks: u64 = fields
-                .get(index)
-                .and_then(|field| field.parse().ok())
-                .unwrap_or(0);
-            // The kernel reports hundredths of a second (USER_HZ).
-            Duration::from_millis(ticks * 10)
-        };
-        Ok((ticks(11), ticks(12)))
-    }
-
-    fn peak_octets(&self) -> io::Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let kib = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .and_then(|value| value.trim().strip_suffix(" kB"))
-            .and_then(|kib| kib.parse::<u64>().ok());
-        Ok(kib.unwrap_or(0) * 1024)
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        // It may have ended already.
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-/// The collector: counts lines.
-struct Sink {
-    address: SocketAddr,
-    counts: Arc<Counts>,
-}
-
-#[derive(Default)]
-struct Counts {
-    lines: AtomicU64,
-    lasts: AtomicU64,
-}
-
-impl Sink {
-    fn open() -> io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let address = listener.local_addr()?;
-        let counts = Arc::new(Counts::default());
-        let counting = Arc::clone(&counts);
-        thread::spawn(move || {
-            while let Ok((connection, _)) = listener.accept() {
-                let counts = Arc::clone(&counting);
-                thread::spawn(move || count(connection, &counts));
-            }
-        });
-        Ok(Self { address, counts })
-    }
-
-    fn lines(&self) -> u64 {
-        self.counts.lines.load(Ordering::Acquire)
-    }
-
-    fn lasts(&self) -> u64 {
-        self.counts.lasts.load(Ordering::Acquire)
-    }
-
-    /// Waits for the last message of each connection. Over UDP it may be lost, so it is sent again.
-    fn wait(&self, lasts: u64, case: &Case, listen: SocketAddr) -> io::Result<()> {
-        let deadline = now() + PATIENCE;
-        let mut number = 1_000_000;
-        while self.lasts() < lasts {
-            if now() > deadline {
-                return Err(io::Error::other("the last message did not come out"));
-            }
-            if matches!(case.transport, Transport::Udp { .. }) {
-                let socket = UdpSocket::bind("127.0.0.1:0")?;
-                socket.send_to(&last(number), listen)?;
-                number += 1;
-            }
-            thread::sleep(Duration::from_millis(10));
+    /// Sends all of `load` and waits until all of it came out. Says how long the sending took.
+    pub(crate) fn send_all(&self, case: &Case, load: &Load, sink: &Sink) -> io::Result<Duration> {
+        match case.transport {
+            Transport::Tcp { connections } => self.send_tcp(load, connections, sink),
+            Transport::Udp { rate } => self.send_udp(load, rate, sink),
         }
-        Ok(())
     }
-}
 
-fn count(mut connection: TcpStream, counts: &Counts) {
-    let mut buffer = vec![0; 1 << 20];
-    let mut held = 0;
-    while let Ok(octets) = connection.read(&mut buffer[held..]) {
-        if octets == 0 {
-            return;
+    fn send_tcp(&self, load: &Load, connections: usize, sink: &Sink) -> io::Result<Duration> {
+        let mut sockets = (0..connections)
+            .map(|_| TcpStream::connect(self.listen))
+            .collect::<io::Result<Vec<_>>>()?;
+        let started = now();
+        // Whole frames for each connection, in turns; each has its turn.
+        let share = load.messages / connections;
+        let frames = (TURN_OCTETS / load.frame_octets).min(share).max(1);
+        for (number, octets) in load.octets.chunks(frames * load.frame_octets).enumerate() {
+            sockets[number % connections].write_all(octets)?;
         }
-        let end = held + octets;
-        let Some(whole) = memchr::memrchr(b'\n', &buffer[..end]).map(|lf| lf + 1) else {
-            held = end;
-            continue;
-        };
-        let lines = memchr::memchr_iter(b'\n', &buffer[..whole]).count() as u64;
-        let lasts = memchr::memmem::find_iter(&buffer[..whole], TAG).count() as u64;
-        counts.lines.fetch_add(lines, Ordering::Release);
-        counts.lasts.fetch_add(lasts, Ordering::Release);
-        buffer.copy_within(whole..end, 0);
-        held = end - whole;
-    }
-}
-
-fn send_tcp(load: &Load, listen: SocketAddr, connections: usize) -> io::Result<()> {
-    // Whole frames for each connection, in turns of 64 KiB.
-    let turn = 65_536 / load.frame_octets * load.frame_octets;
-    let mut sockets = (0..connections)
-        .map(|_| TcpStream::connect(listen))
-        .collect::<io::Result<Vec<_>>>()?;
-    for (number, octets) in load.octets.chunks(turn).enumerate() {
-        sockets[number % connections].write_all(octets)?;
-    }
-    for (number, socket) in sockets.iter_mut().enumerate() {
-        let mut line = last(number);
-        line.push(b'\n');
-        socket.write_all(&line)?;
-    }
-    // The connections stay open until the run is over: dropping them may reset what is unread.
-    thread::spawn(move || {
-        let mut waste = [0; 64];
-        for mut socket in sockets {
-            while socket.read(&mut waste).is_ok_and(|octets| octets > 0) {}
+        let sending = started.elapsed();
+        for (number, socket) in sockets.iter_mut().enumerate() {
+            let mut line = last(number);
+            line.push(b'\n');
+            socket.write_all(&line)?;
         }
-    });
-    Ok(())
-}
+        // The connections stay open until the run is over: dropping them may reset what is unread.
+        wait(sink, connections as u64, |_| Ok(()))?;
+        Ok(sending)
+    }
 
-fn send_udp(load: &Load, listen: SocketAddr, rate: Option<usize>) -> io::Result<()> {
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
-    socket.connect(listen)?;
-    let started = now();
-    for (number, frame) in load.octets.chunks(load.frame_octets).enumerate() {
-        if let Some(rate) = rate
-            && number % 50 == 0
-        {
-            let due = Duration::from_secs_f64(number as f64 / rate as f64);
-            // Short of a millisecond the sleep would be longer than the wait.
-            while let Some(wait) = due.checked_sub(started.elapsed()) {
-                if wait > Duration::from_millis(1) {
-                    thread::sleep(wait - Duration::from_micros(500));
-                } else {
-                    std::hint::spin_loop();
-                }
+    fn send_udp(&self, load: &Load, rate: Option<usize>, sink: &Sink) -> io::Result<Duration> {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.connect(self.listen)?;
+        let pace = rate.map(Pace::start);
+        let started = now();
+        for (number, frame) in load.octets.chunks(load.frame_octets).enumerate() {
+            if let Some(pace) = pace
+                && number % pace.burst() == 0
+            {
+                pace.wait(number);
             }
+            // Without its LF.
+            socket.send(&frame[..frame.len() - 1])?;
         }
-        // Without its LF.
-        socket.send(&frame[..frame.len() - 1])?;
+        let sending = started.elapsed();
+        // By the same socket, or it might overtake. It may be lost, so it is sent again.
+        wait(sink, 1, |attempt| {
+            socket.send(&last(1_000_000 + attempt)).map(drop)
+        })?;
+        Ok(sending)
+    }
+}
+
+/// Waits for so many last messages, and calls `again` meanwhile.
+fn wait(sink: &Sink, lasts: u64, again: impl Fn(usize) -> io::Result<()>) -> io::Result<()> {
+    let deadline: Instant = now() + PATIENCE;
+    let mut attempt = 0;
+    while sink.lasts() < lasts {
+        if now() > deadline {
+            return Err(io::Error::other("the last message did not come out"));
+        }
+        if attempt % ATTEMPTS_BETWEEN == 0 {
+            again(attempt)?;
+        }
+        attempt += 1;
+        thread::sleep(Duration::from_millis(1));
     }
     Ok(())
-}
-
-fn last(number: usize) -> Vec<u8> {
-    let mut line = LAST.to_vec();
-    line.extend_from_slice(format!(" {number}").as_bytes());
-    line
 }
 
 fn free_port(case: &Case) -> io::Result<SocketAddr> {
     match case.transport {
-        Transport::Tcp { .. } => TcpListener::bind("127.0.0.1:0")?.local_addr(),
+        Transport::Tcp { .. } => free_tcp_port(),
         Transport::Udp { .. } => UdpSocket::bind("127.0.0.1:0")?.local_addr(),
     }
 }
 
+/// An address that nobody listens at.
+pub(crate) fn free_tcp_port() -> io::Result<SocketAddr> {
+    TcpListener::bind("127.0.0.1:0")?.local_addr()
+}
+
 /// Datagrams that the kernel dropped on this port, all its sockets together.
-fn kernel_drops(listen: SocketAddr) -> u64 {
+pub(crate) fn kernel_drops(listen: SocketAddr) -> u64 {
     udp_line(listen).unwrap_or(0)
 }
 
@@ -300,16 +236,14 @@ fn udp_line(listen: SocketAddr) -> Option<u64> {
     drops
 }
 
-#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-/// The part of the last messages that no relay changes.
-const TAG: &[u8] = b"the last message";
-
 /// tersed's window, and what a run must stay below for its output to be exactly the different messages.
 const WINDOW: Duration = Duration::from_secs(10);
 
 /// Longer than the slowest peer takes for the largest load.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What one connection is given at a time.
+const TURN_OCTETS: usize = 65_536;
+
+/// A last message over UDP is sent again every so many milliseconds.
+const ATTEMPTS_BETWEEN: usize = 10;
