@@ -6,7 +6,10 @@
 
 use std::{collections::HashSet, fmt::Write as _};
 
-use super::case::{Case, Format, Mix, Transport};
+use super::{
+    case::{Case, Format, Mix, Transport},
+    random::Random,
+};
 
 /// Frames of one length (their LF included), side by side.
 #[derive(Debug)]
@@ -27,15 +30,12 @@ impl Load {
         };
         let mut octets = Vec::with_capacity(messages * case.octets);
         let mut seen = HashSet::new();
-        let mut random = 0x2545_F491_4F6C_DD17_u64;
+        let mut random = Random::new(0x2545_F491_4F6C_DD17);
         let mut line = String::new();
         for number in 0..messages {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
             let what = match case.mix {
                 Mix::Flood if number % 100 != 50 => 0,
-                Mix::Mixed => random % 10_000,
+                Mix::Mixed => random.next() % 10_000,
                 Mix::Flood | Mix::Unique => 1 + number as u64,
             };
             seen.insert(what);

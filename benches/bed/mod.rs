@@ -11,6 +11,7 @@ pub(crate) mod load;
 pub(crate) mod pace;
 pub(crate) mod peer;
 pub(crate) mod process;
+pub(crate) mod random;
 pub(crate) mod run;
 pub(crate) mod sink;
 

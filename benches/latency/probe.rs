@@ -16,6 +16,7 @@ use crate::bed::{
     now,
     pace::Pace,
     peer::{Peer, Settings},
+    random::Random,
     run::{Relay, kernel_drops},
 };
 
@@ -61,7 +62,7 @@ pub(crate) struct Quantiles(Histogram<u64>);
 
 impl Quantiles {
     fn new() -> Self {
-        Self(Histogram::new(3).expect("three digits are few"))
+        Self(Histogram::new_with_bounds(1, LONGEST, 3).expect("bounds in order"))
     }
 
     pub(crate) fn at(&self, quantile: f64) -> f64 {
@@ -80,15 +81,12 @@ struct Times {
 impl Probe {
     pub(crate) fn new(input: Input, rate: usize, messages: usize) -> Self {
         let mut frames = Vec::with_capacity(messages * FRAME_OCTETS);
-        let mut random = 0x2545_F491_4F6C_DD17_u64;
+        let mut random = Random::new(0x2545_F491_4F6C_DD17);
         for number in 0..messages {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
             let what = if is_numbered(number) {
                 format!("{NUMBERED}{:08}", number / EVERY)
             } else {
-                format!("one of the repeats, {:02}", random % REPEATS)
+                format!("one of the repeats, {:02}", random.next() % REPEATS)
             };
             frames.extend_from_slice(&frame(&what));
         }
@@ -304,7 +302,11 @@ impl Receiver {
                 Socket::Udp(udp) => udp.recv(&mut buffer[held..]),
             };
             let octets = match read {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // A process that was stopped and goes on finds its waiting interrupted.
+                Err(error)
+                    if [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted]
+                        .contains(&error.kind()) =>
+                {
                     if over.load(Ordering::Relaxed) {
                         return Ok(());
                     }
@@ -375,3 +377,6 @@ const QUIET: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const POLL: Duration = Duration::from_millis(1);
+
+/// A minute, in nanoseconds: what takes longer counts as that.
+const LONGEST: u64 = 60_000_000_000;

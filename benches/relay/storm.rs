@@ -2,7 +2,7 @@
 //!
 //! A relay with a window of two seconds is watched (its resident memory, and what it says of itself in its
 //! metrics) while nothing happens, while a storm of new messages goes through it, and after the last
-//! window is over, until its memory has not changed for two seconds.
+//! window is over, until its memory has not changed for five seconds.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -159,6 +159,6 @@ const COLUMNS: [Column; 7] = [
 ];
 
 /// Memory that has not changed for so long has settled.
-const STABLE: Duration = Duration::from_secs(2);
+const STABLE: Duration = Duration::from_secs(5);
 
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,0 +1,130 @@
+//! The engine by itself: what a verdict costs by the number of live messages, and by threads and shards.
+//!
+//! A verdict is what stands between a parsed message and its fate: the identity is made and hashed, and its shard
+//! judges it. What the loop around it takes (the message is made and parsed) is measured apart and
+//! subtracted. All of it is processor time of the threads.
+
+use std::{
+    hint::black_box,
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::time::{ClockId, clock_gettime};
+
+use tersed::{
+    dedup::{Shards, Sighting},
+    identity::{Identifier, IdentityKind, Key, Sender},
+    parse::Message,
+    rule::{PolicyId, WindowPolicy},
+    tick::Tick,
+};
+
+use crate::{
+    bed::{now, random::Random},
+    numbered::Numbered,
+};
+
+/// An engine with `live` messages in it.
+#[derive(Debug)]
+pub(crate) struct Filled {
+    key: Key,
+    kind: IdentityKind,
+    shards: Shards,
+    live: u64,
+}
+
+/// What threads took to judge messages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Judged {
+    /// Processor time for each message, all threads together, in nanoseconds.
+    pub(crate) cpu_nanos: f64,
+    /// Verdicts per second on the wall, the loop around them included.
+    pub(crate) per_second: f64,
+}
+
+impl Filled {
+    pub(crate) fn new(kind: IdentityKind, shards: usize, live: u64) -> Self {
+        let policy = WindowPolicy {
+            window: Duration::from_secs(3600),
+            allow: 1,
+            refresh: None,
+        };
+        let filled = Self {
+            key: Key::from_seed(7),
+            kind,
+            shards: Shards::new(shards, &[policy], BUDGET_OCTETS),
+            live,
+        };
+        let mut numbers = 0..live;
+        filled.offer(live, true, || numbers.next().unwrap_or(0));
+        filled
+    }
+
+    /// Lets each of `threads` judge its part of `messages` repeats at random.
+    pub(crate) fn judge(&self, messages: u64, threads: u64) -> Judged {
+        let share = messages / threads;
+        let run = |judges: bool| {
+            let start: Instant = now();
+            let cpu: Duration = thread::scope(|scope| {
+                let workers: Vec<_> = (1..=threads)
+                    .map(|seed| {
+                        scope.spawn(move || {
+                            let mut random = Random::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+                            let before = cpu_time();
+                            self.offer(share, judges, || random.next() % self.live);
+                            cpu_time() - before
+                        })
+                    })
+                    .collect();
+                workers
+                    .into_iter()
+                    .map(|worker| worker.join().expect("it does not panic"))
+                    .sum()
+            });
+            (cpu, start.elapsed())
+        };
+        let (around, _) = run(false);
+        let (cpu, elapsed) = run(true);
+        let messages = (share * threads) as f64;
+        Judged {
+            cpu_nanos: (cpu.as_secs_f64() - around.as_secs_f64()) * 1e9 / messages,
+            per_second: messages / elapsed.as_secs_f64(),
+        }
+    }
+
+    fn offer(&self, messages: u64, judges: bool, mut number: impl FnMut() -> u64) {
+        let mut message = Numbered::new();
+        let mut identifier = Identifier::new(&self.key, self.kind);
+        let mut ended = Vec::new();
+        for _ in 0..messages {
+            message.set(number());
+            let parsed = Message::parse(&message.frame);
+            if !judges {
+                black_box(&parsed);
+                continue;
+            }
+            let sighting = Sighting {
+                frame: &message.frame,
+                timestamp: None,
+            };
+            let identity = identifier.identify(&parsed, Sender::Local);
+            black_box(self.shards.offer(
+                PolicyId(0),
+                identity,
+                sighting,
+                Tick::from_nanos(1),
+                &mut ended,
+            ));
+        }
+    }
+}
+
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .expect("each thread has such a clock")
+        .into()
+}
+
+/// More than ten million messages take.
+const BUDGET_OCTETS: usize = 8 << 30;
