@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::Error,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -135,6 +136,16 @@ impl Peer {
     }
 }
 
+/// Says what went wrong. With one of the others the benchmark goes on without it; with tersed it does not.
+pub(crate) fn failed(peer: Peer, case: &Case, error: Error) -> Result<(), Error> {
+    let told = format!("{} in {case}: {error}", peer.name());
+    if peer == Peer::Tersed {
+        return Err(Error::other(told));
+    }
+    eprintln!("\r\x1b[K{told}");
+    Ok(())
+}
+
 /// Those installed, and the names of those that are not.
 pub(crate) fn installed() -> (Vec<Peer>, Vec<&'static str>) {
     let has_rsyslogd = Command::new("rsyslogd").arg("-v").output().is_ok();
@@ -179,12 +190,17 @@ fn tersed_toml(
 fn rsyslog_conf(is_udp: bool, listen: SocketAddr, sink: SocketAddr, dir: &Path) -> String {
     let module = if is_udp { "imudp" } else { "imptcp" };
     let (address, port) = (listen.ip(), listen.port());
-    let receive_buffer = if is_udp { r#" rcvbufSize="8m""# } else { "" };
+    let room = if is_udp {
+        r#"rcvbufSize="8m""#
+    } else {
+        r#"socketBacklog="1024""#
+    };
     format!(
-        "$WorkDirectory {dir}\n\
+        "$MaxMessageSize 64k\n\
+         $WorkDirectory {dir}\n\
          $RepeatedMsgReduction on\n\
          module(load=\"{module}\")\n\
-         input(type=\"{module}\" address=\"{address}\" port=\"{port}\"{receive_buffer})\n\
+         input(type=\"{module}\" address=\"{address}\" port=\"{port}\" {room})\n\
          action(type=\"omfwd\" target=\"{}\" port=\"{}\" protocol=\"tcp\" \
          template=\"RSYSLOG_TraditionalForwardFormat\" action.resumeRetryCount=\"-1\")\n",
         sink.ip(),
@@ -202,7 +218,7 @@ fn syslog_ng_conf(transport: &str, listen: SocketAddr, sink: SocketAddr) -> Stri
     format!(
         "@version: 3.38\n\
          options {{ keep-hostname(yes); use-dns(no); log-fifo-size(100000); stats-freq(0); }};\n\
-         source s {{ network(ip(\"{}\") port({}) transport(\"{transport}\") max-connections(100) \
+         source s {{ network(ip(\"{}\") port({}) transport(\"{transport}\") max-connections(4096) \
          log-iw-size(100000){receive_buffer}); }};\n\
          destination d {{ network(\"{}\" port({}) transport(\"tcp\") suppress(10)); }};\n\
          log {{ source(s); destination(d); flags(flow-control); }};\n",

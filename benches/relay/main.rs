@@ -112,9 +112,10 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
             for &peer in peers.iter().filter(|peer| peer.fits(&case)) {
                 let name = peer.name();
                 eprint!("\r\x1b[K{case} round {round}/{}: {name}", arguments.rounds);
-                let measured = run(peer, &case, &load, &Settings::default())
-                    .map_err(|error| io::Error::other(format!("{name} in {case}: {error}")))?;
-                results.add(peer, measured);
+                match run(peer, &case, &load, &Settings::default()) {
+                    Ok(measured) => results.add(peer, measured),
+                    Err(error) => peer::failed(peer, &case, error)?,
+                }
             }
         }
         eprint!("\r\x1b[K");

@@ -49,11 +49,13 @@ impl Plot {
             // The library finds round ticks by itself.
             Scale::Linear => self.draw(file, 0.0..most * HEADROOM),
             Scale::Logarithmic => {
-                let ticks: Vec<_> = (0..10)
+                let mut ticks: Vec<_> = (0..10)
                     .flat_map(|decade| [1.0, 2.0, 5.0].map(|tick| tick * 10_f64.powi(decade)))
                     .collect();
                 let from = ticks.iter().copied().rfind(|tick| *tick <= least);
-                let range = from.unwrap_or(least)..most * HEADROOM * HEADROOM;
+                let range = from.unwrap_or(least)..most * HEADROOM.powi(3);
+                // The library would draw the others, too, outside.
+                ticks.retain(|tick| range.contains(tick));
                 self.draw(file, range.log_scale().with_key_points(ticks))
             }
         }
