@@ -142,6 +142,23 @@ impl Filled {
     }
 }
 
+/// Processor time of one read, at random, of as much memory as `live` messages of 200 octets take, in nanoseconds. Each
+/// read waits for the one before, as a table's entry, its mark and its octets wait for each other.
+pub(crate) fn read_of_memory(live: u64) -> f64 {
+    let cells = usize::try_from(live).unwrap_or(usize::MAX) * CELLS_PER_MESSAGE;
+    // Zeros that the kernel has really given out.
+    let memory: Vec<u64> = (0..cells).map(|_| black_box(0)).collect();
+    let mut random = Random::new(7);
+    let mut found = 0;
+    let before = cpu_time();
+    for _ in 0..READS {
+        let at = (random.next() ^ found) % cells as u64;
+        found = memory[usize::try_from(at).unwrap_or(0)];
+    }
+    black_box(found);
+    (cpu_time() - before).as_secs_f64() * 1e9 / READS as f64
+}
+
 fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
         .expect("each thread has such a clock")
@@ -150,6 +167,11 @@ fn cpu_time() -> Duration {
 
 /// More than ten million messages take, each with a repeat held back.
 const BUDGET_OCTETS: usize = 16 << 30;
+
+/// Of 8 octets.
+const CELLS_PER_MESSAGE: usize = 25;
+
+const READS: u64 = 2_000_000;
 
 /// A prime: multiples of it pass all numbers below any power of ten before one comes again.
 const STRIDE: u64 = 7_368_787;

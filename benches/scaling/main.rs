@@ -106,7 +106,7 @@ fn by_live(rounds: usize) -> Result<Plot, Box<dyn Error>> {
     let mut lines = Vec::new();
     for (name, kind) in kinds {
         let (mut firsts, mut laters) = (Vec::new(), Vec::new());
-        for live in [1_000, 10_000, 100_000, 1_000_000, 10_000_000] {
+        for live in LIVE {
             eprint!("\r\x1b[K{name}, {live} live messages");
             let (mut first, mut later) = (Vec::new(), Vec::new());
             for _ in 0..rounds {
@@ -120,6 +120,11 @@ fn by_live(rounds: usize) -> Result<Plot, Box<dyn Error>> {
         lines.push(line(&format!("{name}, first repeat"), firsts));
         lines.push(line(&format!("{name}, later repeats"), laters));
     }
+    let reads = LIVE.map(|live| {
+        let reads = (0..rounds).map(|_| engine::read_of_memory(live));
+        (live as f64, median(reads.collect()))
+    });
+    lines.push(line("one read of memory", reads.to_vec()));
     Ok(Plot {
         title: "A verdict, by live messages (engine, repeats in no order)",
         x: "live messages",
@@ -303,6 +308,8 @@ const ALL: [(By, &str, Measure); 5] = [
 ];
 
 const PLOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/plots");
+
+const LIVE: [u64; 5] = [1_000, 10_000, 100_000, 1_000_000, 10_000_000];
 
 /// What is sent for one point of the relay, in octets and in messages at most.
 const LOAD_OCTETS: usize = 128 << 20;
