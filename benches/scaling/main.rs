@@ -126,7 +126,7 @@ fn by_live(rounds: usize) -> Result<Plot, Box<dyn Error>> {
     });
     lines.push(line("one read of memory", reads.to_vec()));
     Ok(Plot {
-        title: "A verdict, by live messages (engine, repeats in no order)",
+        title: "A verdict, by live messages (engine, repeats in no order)".to_owned(),
         x: "live messages",
         y: "CPU ns per verdict",
         scale: Scale::Logarithmic,
@@ -156,7 +156,10 @@ fn by_contention(rounds: usize) -> Result<Plot, Box<dyn Error>> {
     }
     println!();
     Ok(Plot {
-        title: "A verdict, by threads and shards (engine, 10,000 live, 2 cores)",
+        title: format!(
+            "A verdict, by threads and shards (engine, 10,000 live, {})",
+            cores()
+        ),
         x: "threads",
         y: "CPU ns per verdict, all threads",
         scale: Scale::Linear,
@@ -173,7 +176,7 @@ fn by_length(rounds: usize) -> Result<Plot, Box<dyn Error>> {
         })
     };
     Ok(Plot {
-        title: "A message, by its length (relay, one TCP connection)",
+        title: "A message, by its length (relay, one TCP connection)".to_owned(),
         x: "octets per message",
         y: "CPU ns per message",
         scale: Scale::Logarithmic,
@@ -184,7 +187,7 @@ fn by_length(rounds: usize) -> Result<Plot, Box<dyn Error>> {
 fn by_connections(rounds: usize) -> Result<Plot, Box<dyn Error>> {
     let cases = |connections| [Mix::Flood, Mix::Mixed].map(|mix| Case::tcp(mix, connections));
     Ok(Plot {
-        title: "A message, by TCP connections (relay, same load)",
+        title: "A message, by TCP connections (relay, same load)".to_owned(),
         x: "connections",
         y: "CPU ns per message",
         scale: Scale::Logarithmic,
@@ -221,7 +224,10 @@ fn by_workers(rounds: usize) -> Result<Plot, Box<dyn Error>> {
     }
     println!();
     Ok(Plot {
-        title: "A message, by worker threads (relay, 8 TCP connections, 2 cores)",
+        title: format!(
+            "A message, by worker threads (relay, 8 TCP connections, {})",
+            cores()
+        ),
         x: "worker threads",
         y: "CPU ns per message",
         scale: Scale::Linear,
@@ -267,6 +273,11 @@ fn beside_rsyslogd<const N: usize>(
         }
     }
     Ok(lines)
+}
+
+fn cores() -> String {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    format!("{cores} core{}", if cores == 1 { "" } else { "s" })
 }
 
 fn line(name: &str, points: Vec<(f64, f64)>) -> Line {

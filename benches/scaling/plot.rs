@@ -17,7 +17,7 @@ use plotters::{
 /// What is drawn. The horizontal axis is logarithmic, with a tick at each point.
 #[derive(Debug)]
 pub(crate) struct Plot {
-    pub(crate) title: &'static str,
+    pub(crate) title: String,
     pub(crate) x: &'static str,
     pub(crate) y: &'static str,
     pub(crate) scale: Scale,
@@ -81,7 +81,7 @@ impl Plot {
         let area = SVGBackend::new(file, (640, 400)).into_drawing_area();
         area.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(&area)
-            .caption(self.title, ("sans-serif", 17).into_font().color(&INK))
+            .caption(&self.title, ("sans-serif", 17).into_font().color(&INK))
             .margin(14)
             .x_label_area_size(46)
             .y_label_area_size(62)
@@ -143,7 +143,7 @@ fn short(number: f64) -> String {
 }
 
 /// Above the highest point, so that there is room for the names of the lines.
-const HEADROOM: f64 = 1.35;
+const HEADROOM: f64 = 1.5;
 
 const INK: RGBColor = RGBColor(40, 40, 40);
 const GRID: RGBColor = RGBColor(222, 222, 222);
