@@ -178,7 +178,8 @@ impl Chunk {
             taken += 1;
         }
         self.advance(taken);
-        front.shrink();
+        front.octets.shrink_to_fit();
+        front.entries.shrink_to_fit();
         front
     }
 
