@@ -91,13 +91,27 @@ pub fn run(args: &RunArgs, config: Config) -> Result<(), DaemonError> {
         .enable_all()
         .build()
         .map_err(DaemonError::Runtime)?;
-    let result = runtime.block_on(async {
+    let runtime = Bounded(Some(runtime));
+    let daemon = async {
         let daemon = Daemon::start(config).await?;
         daemon.serve(args).await
-    });
-    // A blocking write to a reader of standard output that has stopped reading never ends.
-    runtime.shutdown_timeout(Duration::from_millis(100));
-    result
+    };
+    runtime
+        .0
+        .as_ref()
+        .map_or(Ok(()), |runtime| runtime.block_on(daemon))
+}
+
+/// A runtime that ends in bounded time, by a panic too: a blocking write to a reader of standard output that has
+/// stopped reading never ends.
+struct Bounded(Option<runtime::Runtime>);
+
+impl Drop for Bounded {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_timeout(RUNTIME_END_MAX);
+        }
+    }
 }
 
 /// A running relay.
@@ -546,3 +560,6 @@ const STORM_OCTETS_MIN: u64 = 8 << 20;
 
 /// Octets given back at once: takes the allocator a few milliseconds.
 const STORM_OCTETS_STEP: u64 = 32 << 20;
+
+/// How long threads that are blocked are waited for at the end.
+const RUNTIME_END_MAX: Duration = Duration::from_millis(100);

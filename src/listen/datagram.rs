@@ -173,15 +173,22 @@ impl<A: SockaddrLike + Copy> Reader<A> {
     /// counted.
     fn wait(&mut self, socket: &impl AsFd, stopped: Option<&UnixStream>) -> bool {
         loop {
-            let stopped = stopped.map_or(socket.as_fd(), AsFd::as_fd);
-            let mut events = [socket.as_fd(), stopped].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            let fds = [Some(socket.as_fd()), stopped.map(AsFd::as_fd)];
+            let mut events: Vec<_> = fds
+                .into_iter()
+                .flatten()
+                .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+                .collect();
             let timeout = PollTimeout::try_from(DROPS_PERIOD).unwrap_or(PollTimeout::MAX);
             // Interrupted or out of memory: a turn more.
             let ready = poll(&mut events, timeout).unwrap_or(0);
-            if self.local.stop.is_cancelled() {
+            let mut happened = events.iter().map(|event| event.any().unwrap_or(false));
+            let readable = happened.next() == Some(true);
+            // Also when nobody is left who could tell.
+            if happened.next() == Some(true) || self.local.stop.is_cancelled() {
                 return true;
             }
-            if ready > 0 && events[0].any().unwrap_or(false) {
+            if ready > 0 && readable {
                 return false;
             }
             self.drops.count_if_due(socket.as_fd());

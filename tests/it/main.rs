@@ -49,6 +49,7 @@ mod shutdown;
 mod signals;
 mod slow_peers;
 mod socket_activation;
+mod stderr_closed;
 mod stdout_closed;
 mod stream_ends;
 mod summaries;
