@@ -46,7 +46,7 @@ use crate::{
     logging::{PeerLog, PeerReason},
     metrics::{EngineStats, ListenerMetrics, Metrics},
     pipeline::Pipeline,
-    rule::{Rules, WindowPolicy},
+    rule::WindowPolicy,
     signal::{Event, Signals},
 };
 
@@ -154,12 +154,8 @@ impl Daemon {
             None => None,
         };
 
-        let rules = Arc::new(Rules::new(config.dedup.policy));
-        let windows: Vec<WindowPolicy> = rules
-            .policies()
-            .iter()
-            .map(|policy| policy.window)
-            .collect();
+        let rules = Arc::clone(&config.rules);
+        let windows: Vec<WindowPolicy> = rules.policies().map(|policy| policy.window).collect();
         let shards = Arc::new(Shards::new(
             config.dedup.shards,
             &windows,

@@ -22,8 +22,8 @@
 //! That is the default. A [`Spec`] chooses other fields, and masks that fold parts of MSG:
 //!
 //! ```text
-//! kind PRIVAL │ then, of those chosen: len HOSTNAME or sender │ len APP-NAME │ len PROCID │ len MSGID
-//!             │ len STRUCTURED-DATA │ source │ len listener │ MSG, folded
+//! kind PRIVAL spec │ then, of those chosen: len HOSTNAME or sender │ len APP-NAME │ len PROCID │ len MSGID
+//!                  │ len STRUCTURED-DATA │ source │ len listener │ MSG, folded
 //! ```
 //!
 //! - Of a PRI that counts in part the other part is zero.
@@ -265,18 +265,20 @@ fn write_by(octets: &mut Vec<u8>, spec: &Spec, message: &Message<'_>, origin: Or
         octets.extend_from_slice(message.frame());
         return;
     }
-    let has = |field| spec.fields.has(field);
+    let has = |field| spec.fields().has(field);
     let pri_mask =
         if has(Field::Facility) { 0xf8 } else { 0 } | if has(Field::Severity) { 0x07 } else { 0 };
     if message.format == Format::Unparsed {
         let pri = message.pri.map_or(NO_PRI, |pri| pri.prival() & pri_mask);
-        octets.extend_from_slice(&[KIND_UNPARSED, pri]);
+        octets.extend_from_slice(&[KIND_CHOSEN_UNPARSED, pri]);
+        octets.extend_from_slice(&spec.mark.to_le_bytes());
         if has(Field::Hostname) {
             write_sender(octets, origin.sender);
         }
     } else {
         let pri = message.pri_or_default().prival() & pri_mask;
         octets.extend_from_slice(&[KIND_CHOSEN, pri]);
+        octets.extend_from_slice(&spec.mark.to_le_bytes());
         if has(Field::Hostname) {
             match message.hostname() {
                 Some(hostname) => write_field(octets, hostname),
@@ -303,10 +305,10 @@ fn write_by(octets: &mut Vec<u8>, spec: &Spec, message: &Message<'_>, origin: Or
         write_field(octets, origin.listener.as_bytes());
     }
     if has(Field::Msg) || message.format == Format::Unparsed {
-        if spec.masks.is_empty() {
+        if spec.masks().is_empty() {
             octets.extend_from_slice(message.msg());
         } else {
-            spec.masks.write_identity(message.msg(), octets);
+            spec.masks().write_identity(message.msg(), octets);
         }
     }
 }
@@ -361,6 +363,7 @@ const KIND_PARSED: u8 = 0;
 const KIND_UNPARSED: u8 = 1;
 const KIND_LITERAL: u8 = 2;
 const KIND_CHOSEN: u8 = 3;
+const KIND_CHOSEN_UNPARSED: u8 = 4;
 
 /// Not a PRIVAL: an unparsed frame without a valid PRI.
 const NO_PRI: u8 = 255;
@@ -536,10 +539,7 @@ mod tests {
 
     fn spec(fields: Fields, masks: &[&str]) -> Spec {
         let masks = Masks::named(masks.iter().copied(), &[]).unwrap();
-        Spec {
-            fields,
-            masks: masks.into(),
-        }
+        Spec::new(fields, masks.into())
     }
 
     #[test]
@@ -590,6 +590,16 @@ mod tests {
                 by(&without, base, sender, listener)
             );
         }
+    }
+
+    #[test]
+    fn identities_of_different_specs_differ() {
+        let one = spec(Fields::EMPTY.with(Field::AppName), &[]);
+        let other = spec(Fields::EMPTY.with(Field::Procid), &[]);
+        assert_ne!(
+            by(&one, b"<13>1 - - x - - - a", A, "l"),
+            by(&other, b"<13>1 - - - x - - a", A, "l")
+        );
     }
 
     #[test]

@@ -4,16 +4,20 @@
 //!
 //! - [`Spec::default`] is the identity of the module's page, octet for octet, and costs no more than if there were no
 //!   choice.
-//! - Identities of one spec are comparable with each other and with no others: each policy has engines of its own.
+//! - Identities of two specs are never equal: all but the default one carry what tells their spec, so that a reload
+//!   that gives a batch under way the engine of another rule takes no message for another.
 //!
 //! # Left out
 //!
 //! Which messages get which spec: rules choose.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::mask::Masks;
+use siphasher::sip::SipHasher24;
+
+use super::mask::{Builtin, Masks};
 
 /// A part of what a message is, or of how it came.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -144,18 +148,58 @@ impl fmt::Debug for Fields {
 /// What a policy compares. Cheap to clone.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Spec {
-    /// The fields that count. Not empty.
-    pub fields: Fields,
-    /// What is folded in MSG.
-    pub masks: Arc<Masks>,
+    fields: Fields,
+    masks: Arc<Masks>,
+    /// Tells it from other specs; zero if it is the default one.
+    pub(super) mark: u64,
 }
 
 impl Spec {
+    /// A spec by which `fields` count, less what `masks` fold in MSG.
+    #[must_use]
+    pub fn new(fields: Fields, masks: Arc<Masks>) -> Self {
+        if fields == Fields::DEFAULT && masks.is_empty() {
+            return Self::default();
+        }
+        // Keyless and the same in every run: it has nothing to hide, and who could choose a collision is the operator.
+        let mut hasher = SipHasher24::new();
+        fields.hash(&mut hasher);
+        for builtin in Builtin::ALL {
+            masks.builtins().contains(builtin).hash(&mut hasher);
+        }
+        for pattern in masks.patterns() {
+            pattern.regex.hash(&mut hasher);
+        }
+        Self {
+            fields,
+            masks,
+            mark: hasher.finish().max(1),
+        }
+    }
+
+    /// The fields that count. Not empty.
+    #[must_use]
+    pub const fn fields(&self) -> Fields {
+        self.fields
+    }
+
+    /// What is folded in MSG.
+    #[must_use]
+    pub fn masks(&self) -> &Masks {
+        &self.masks
+    }
+
+    /// The same, to share.
+    #[must_use]
+    pub fn masks_shared(&self) -> Arc<Masks> {
+        Arc::clone(&self.masks)
+    }
+
     /// Whether it is the default one.
     #[must_use]
     #[inline]
-    pub fn is_default(&self) -> bool {
-        self.fields == Fields::DEFAULT && self.masks.is_empty()
+    pub const fn is_default(&self) -> bool {
+        self.mark == 0
     }
 
     /// Whether different texts may be one message to it.
