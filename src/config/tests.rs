@@ -492,7 +492,7 @@ fn a_value_that_does_not_fit_is_refused_with_what_does() {
     check_refused(
         "dedup = 1",
         &[
-            "t.toml:1: dedup: found 1, fits: a table with window, allow, refresh, max_quiet, summary, memory, identity, shards",
+            "t.toml:1: dedup: found 1, fits: a table with window, allow, refresh, max_quiet, summary, mode, fields, mask, memory, identity, shards",
         ],
     );
     check_refused(
@@ -694,10 +694,12 @@ fn a_rule_takes_what_it_does_not_say_from_its_profile_and_then_from_dedup() {
         severity = "error..warning"
         [[rule]]
         name = "profile"
+        app_name = ["sshd"]
         profile = "linux-auth"
         mode = "tag"
         [[rule]]
         name = "own"
+        app_name = ["su*"]
         profile = "linux-auth"
         window = "1h"
         refresh = true

@@ -46,9 +46,10 @@ pub(super) struct Index {
     any_text: Set,
 }
 
-/// A network, IPv4 mapped into IPv6, and the rules that name it.
+/// A network, and the rules that name it.
 #[derive(Clone, Copy, Debug)]
 struct Source {
+    is_v4: bool,
     value: u128,
     mask: u128,
     rules: Set,
@@ -155,10 +156,12 @@ impl Index {
         let Sender::Address(address) = sender else {
             return self.any_source;
         };
-        let bits = mapped(address);
+        let bits = bits(address);
         self.sources
             .iter()
-            .filter(|source| bits & source.mask == source.value)
+            .filter(|source| {
+                source.is_v4 == address.is_ipv4() && bits & source.mask == source.value
+            })
             .fold(self.any_source, |set, source| set.or(source.rules))
     }
 
@@ -240,18 +243,19 @@ impl Names {
 
 impl Source {
     fn new(net: &IpNet, rules: Set) -> Self {
-        let (value, prefix) = match net {
-            IpNet::V4(net) => (mapped(net.network().into()), net.prefix_len() + 96),
-            IpNet::V6(net) => (mapped(net.network().into()), net.prefix_len()),
-        };
-        let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
-        Self { value, mask, rules }
+        let host_bits = u32::from(net.max_prefix_len() - net.prefix_len());
+        Self {
+            is_v4: net.addr().is_ipv4(),
+            value: bits(net.network()),
+            mask: u128::MAX.checked_shl(host_bits).unwrap_or(0),
+            rules,
+        }
     }
 }
 
-fn mapped(address: IpAddr) -> u128 {
+fn bits(address: IpAddr) -> u128 {
     match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+        IpAddr::V4(v4) => v4.to_bits().into(),
         IpAddr::V6(v6) => v6.to_bits(),
     }
 }

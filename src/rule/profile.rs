@@ -210,20 +210,14 @@ const PROFILES: &[Profile] = &[
             ),
             (
                 "http_counts",
-                r" \+?-?[0-9]+(?:/\+?-?[0-9]+){4} ",
-                "HAProxy's timers, and its numbers of connections",
-            ),
-            (
-                "http_timers",
-                r" \+?-?[0-9]+/\+?-?[0-9]+/\+?[0-9]+ [0-9]+ ",
-                "HAProxy's timers and octets of a TCP session",
+                r" \+?-?[0-9]+(?:/\+?-?[0-9]+)+\b",
+                "HAProxy's timers, numbers of connections and queues",
             ),
             (
                 "http_octets",
-                r" \+?[0-9]+ - - ",
+                r" \+?[0-9]+ (?:- - |-- )",
                 "octets of a response of HAProxy",
             ),
-            ("http_queues", r" [0-9]+/[0-9]+ ", "HAProxy's queues"),
             (
                 "http_worker",
                 r"\b[0-9]+#[0-9]+: (?:\*[0-9]+ )?",
@@ -249,7 +243,7 @@ const PROFILES: &[Profile] = &[
             ),
             (
                 "kube_pod",
-                r"-[0-9bcdf][0-9bcdf-hj-np-tv-z]{7,9}-[0-9bcdf-hj-np-tv-z]{5}\b",
+                r"-[0-9bcdf][0-9bcdf-hj-np-tv-z]{7,9}-[0-9bcdf-hj-np-tv-z]{5}",
                 "the random end of the name of a pod of a deployment",
             ),
             (
