@@ -208,7 +208,7 @@ impl<'f> Group<'f> {
         Group {
             octets: self.octets,
             // Collecting in place keeps the memory.
-            copies: self.copies.into_iter().filter_map(|_| None).collect(),
+            copies: self.copies.into_iter().map_while(|_| None).collect(),
             variants: self.variants,
             passes: false,
             verdicts: self.verdicts,
