@@ -72,9 +72,7 @@ impl Model {
         &mut self,
         policy: PolicyId,
         identity: &[u8],
-        frame: &[u8],
-        stamp: &[u8],
-        text: Option<u64>,
+        sighting: Sighting<'_>,
         now: Tick,
         told: Told,
     ) -> Option<Option<u64>> {
@@ -115,19 +113,19 @@ impl Model {
                     first: now,
                     last: now,
                     window,
-                    frame: frame.into(),
+                    frame: sighting.frame.into(),
                     variety: None,
                     last_timestamp: None,
                 });
-                if let Some(text) = text {
+                if let Some(text) = sighting.variant.and_then(|variant| variant.text) {
                     open.texts.insert(text);
-                    held.frame = frame.into();
+                    held.frame = sighting.frame.into();
                     held.variety = Some(variety(&open.texts));
                 }
                 held.count += 1;
                 held.last = now;
                 let mut kept = Stamp::NONE;
-                kept.set(Some(stamp));
+                kept.set(sighting.timestamp);
                 held.last_timestamp = Some(kept);
                 self.suppressed += 1;
                 return None;
@@ -345,15 +343,7 @@ fn run(regime: &Regime, seed: u64) -> Reached {
                     evicted: stats.evicted_total - before.evicted_total,
                     unremembered: stats.unremembered_total > before.unremembered_total,
                 };
-                let expected = model.offer(
-                    policy,
-                    &identity,
-                    frame.as_bytes(),
-                    stamp.as_bytes(),
-                    text,
-                    at,
-                    told,
-                );
+                let expected = model.offer(policy, &identity, sighting, at, told);
                 match (verdict, expected) {
                     (Verdict::Fresh(claim), Some(delivery)) => claims.push((claim, delivery)),
                     (Verdict::Duplicate, None) => reached.duplicates += 1,
