@@ -322,3 +322,31 @@ fn windows_snare_nxlog() {
         ],
     );
 }
+
+#[test]
+fn the_documentation_lists_the_profiles_with_their_windows() {
+    let docs = include_str!("../../../docs/identity.md");
+    for profile in Profile::ALL {
+        let window = humantime::format_duration(profile.window);
+        let row = format!("| `{}` | {window} | ", profile.name);
+        assert!(docs.contains(&row), "{row}");
+    }
+}
+
+#[test]
+fn the_documentation_shows_what_each_mask_does() {
+    let docs = include_str!("../../../docs/identity.md");
+    let row = |builtin: Builtin| {
+        let masks = Masks::new([builtin].into_iter().collect(), Vec::new()).unwrap();
+        let mut readable = Vec::new();
+        masks.write_readable(builtin.example().as_bytes(), &mut readable);
+        let readable = String::from_utf8(readable).unwrap();
+        format!(
+            "| `{}` | `{}` | `{readable}` |",
+            builtin.name(),
+            builtin.example()
+        )
+    };
+    let rows: Vec<_> = Builtin::ALL.into_iter().map(row).collect();
+    assert!(docs.contains(&rows.join("\n")), "{}", rows.join("\n"));
+}
