@@ -62,7 +62,7 @@ impl Pipeline {
             identifier: Identifier::new(&self.key, self.identity),
             group: GROUP.take().recycled(),
             last: None,
-            chunk: Chunk::default(),
+            chunk: CHUNK.take(),
             ended: Vec::new(),
         }
     }
@@ -369,13 +369,18 @@ impl<'f> Batch<'_, 'f> {
         for (reason, count) in self.tally.refused {
             frames.dropped[reason].add(count);
         }
-        self.chunk
+        let survivors = self.chunk.take();
+        CHUNK.set(self.chunk);
+        survivors
     }
 }
 
 thread_local! {
     /// A worker's memory for what it judges together, between two batches.
     static GROUP: Cell<Group<'static>> = const { Cell::new(Group::new()) };
+
+    /// Its memory for survivors.
+    static CHUNK: Cell<Chunk> = Cell::default();
 }
 
 /// Marks that are retired under one hold of a shard's lock when nobody is waiting for a verdict.

@@ -193,7 +193,8 @@ impl Engine {
         }
     }
 
-    /// Judges a copy by what it just met, growing by at most `room` octets.
+    /// Judges a copy by what it just met, growing by at most `room` octets, from which it takes by how many
+    /// it grew, or a few more.
     ///
     /// # Errors
     ///
@@ -204,7 +205,7 @@ impl Engine {
         identity: Identity<'_>,
         sighting: Sighting<'_>,
         now: Tick,
-        room: usize,
+        room: &mut usize,
     ) -> Result<Verdict, Refusal> {
         match met {
             Met::Counted(_) => Ok(Verdict::Duplicate),
@@ -341,6 +342,11 @@ impl Engine {
         self.timeline.charged() + self.table.octets() + self.held_octets
     }
 
+    /// As [`Timeline::emptied`].
+    pub(super) const fn emptied(&self) -> u32 {
+        self.timeline.emptied()
+    }
+
     pub(super) const fn counters(&self) -> EngineCounters {
         let table = self.table.counters;
         EngineCounters {
@@ -366,7 +372,7 @@ impl Engine {
         identity: Identity<'_>,
         sighting: Sighting<'_>,
         now: Tick,
-        room: usize,
+        room: &mut usize,
         (place, age): (Place, usize),
     ) -> Result<Verdict, Refusal> {
         let mark = self.timeline.mark(age);
@@ -385,9 +391,7 @@ impl Engine {
         if remarks {
             wanted += self.timeline.append_octets(identity.octets.len());
         }
-        if wanted > room {
-            return Err(Refusal::Short(wanted));
-        }
+        *room = room.checked_sub(wanted).ok_or(Refusal::Short(wanted))?;
 
         let delivery = self.timeline.base() + age as u64;
         let mark = self.timeline.mark_mut(age);
@@ -426,18 +430,16 @@ impl Engine {
         &mut self,
         identity: Identity<'_>,
         now: Tick,
-        room: usize,
+        room: &mut usize,
         vacant: Option<Place>,
     ) -> Result<Verdict, Refusal> {
         if self.timeline.len() >= MARKS_MAX {
             return Err(Refusal::Full);
         }
         let wanted = self.timeline.append_octets(identity.octets.len());
-        if wanted > room {
-            return Err(Refusal::Short(wanted));
-        }
+        *room = room.checked_sub(wanted).ok_or(Refusal::Short(wanted))?;
         let live = self.live();
-        let place = match self.table.place(identity.hash, vacant, live, room - wanted) {
+        let place = match self.table.place(identity.hash, vacant, live, room) {
             Ok(place) => place,
             Err(NoPlace::Short(more)) => return Err(Refusal::Short(wanted + more)),
             Err(NoPlace::Full) => return Err(Refusal::Full),
