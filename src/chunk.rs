@@ -179,7 +179,8 @@ impl Chunk {
             taken += 1;
         }
         self.advance(taken);
-        front.shrink();
+        front.octets.shrink_to_fit();
+        front.entries.shrink_to_fit();
         front
     }
 

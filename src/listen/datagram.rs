@@ -86,6 +86,8 @@ struct Reader<A> {
     sender: fn(A) -> Sender,
     /// One slot for each datagram of a batch. Only the pages that datagrams touch become resident.
     slots: Vec<u8>,
+    /// Octets from one slot to the next, and those of them that are used.
+    stride_octets: usize,
     slot_octets: usize,
 }
 
@@ -102,7 +104,7 @@ impl<A: SockaddrLike + Copy> Reader<A> {
         let config = Arc::clone(&local.config.borrow_and_update());
         let slot_octets = config.max_message_size.max(DATAGRAM_OCTETS_MAX + 1);
         // A power of two would put all slots' first octets in the same few places of the caches.
-        let slot_octets = slot_octets.next_multiple_of(CACHE_LINE_OCTETS) + 5 * CACHE_LINE_OCTETS;
+        let stride_octets = slot_octets.next_multiple_of(CACHE_LINE_OCTETS) + 5 * CACHE_LINE_OCTETS;
         Self {
             drops: Drops {
                 metrics: Arc::clone(&local.metrics),
@@ -115,7 +117,8 @@ impl<A: SockaddrLike + Copy> Reader<A> {
             runtime: Handle::current(),
             headers: MultiHeaders::preallocate(BATCH, None),
             sender,
-            slots: vec![0; slot_octets * BATCH],
+            slots: vec![0; stride_octets * BATCH],
+            stride_octets,
             slot_octets,
         }
         .with_drops_of(socket)
@@ -192,6 +195,7 @@ impl<A: SockaddrLike + Copy> Reader<A> {
             config,
             headers,
             slots,
+            stride_octets,
             slot_octets,
             sender,
             ..
@@ -200,8 +204,8 @@ impl<A: SockaddrLike + Copy> Reader<A> {
             *config = Arc::clone(&local.config.borrow_and_update());
         }
         let mut slices: Vec<[IoSliceMut<'_>; 1]> = slots
-            .chunks_exact_mut(*slot_octets)
-            .map(|slot| [IoSliceMut::new(slot)])
+            .chunks_exact_mut(*stride_octets)
+            .filter_map(|slot| Some([IoSliceMut::new(slot.get_mut(..*slot_octets)?)]))
             .collect();
         let fd = socket.as_fd().as_raw_fd();
         let received = recvmmsg(fd, headers, &mut slices, MsgFlags::MSG_DONTWAIT, None)?;

@@ -11,6 +11,7 @@ mod support;
 
 mod admin;
 mod admin_abuse;
+mod after_a_storm;
 mod clocks;
 mod connection_limits;
 mod cuts;
