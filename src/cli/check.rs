@@ -252,6 +252,55 @@ mod tests {
     }
 
     #[test]
+    fn rules_are_described_as_they_run_and_what_is_odd_is_a_warning() {
+        let dir = tempfile::tempdir().unwrap();
+        let path: PathBuf = dir.path().join("t.toml");
+        let toml = r#"
+            [[rule]]
+            name = "auth"
+            facility = ["auth", "authpriv"]
+            severity = "warning..debug"
+            app_name = ["ssh*"]
+            mask = ["number"]
+            fields = ["app_name", "msg"]
+            mode = "shadow"
+            [[rule]]
+            name = "rest"
+            action = "pass"
+            [[rule]]
+            name = "late"
+            msg = 'x'
+            action = "drop"
+        "#;
+        std::fs::write(&path, toml).unwrap();
+        let args = RunArgs {
+            file: Some(path),
+            ..RunArgs::default()
+        };
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = run(&args, CheckFormat::Text, &mut out, &mut err).unwrap();
+        assert_eq!(code, ExitCode::SUCCESS);
+        let out = String::from_utf8(out).unwrap();
+        let rules: Vec<_> = out
+            .lines()
+            .filter_map(|line| line.strip_prefix("rule     "))
+            .collect();
+        assert_eq!(
+            rules,
+            [
+                "auth: facility auth|authpriv, severity warning..debug, app_name ssh*: each message once in 10s; \
+                 summary prefix; same app_name, msg; mask number; only shadow",
+                "rest: everything: pass",
+                "late: msg \"x\": drop",
+            ]
+        );
+        assert_eq!(
+            String::from_utf8(err).unwrap(),
+            "warning: rule \"late\" is never reached: \"rest\", which stands before it, takes all of its messages\n"
+        );
+    }
+
+    #[test]
     fn every_error_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let path: PathBuf = dir.path().join("t.toml");

@@ -155,6 +155,9 @@ impl Daemon {
             None => None,
         };
 
+        for warning in config.warnings() {
+            warn!(%warning, "configuration");
+        }
         let rules = Arc::clone(&config.rules);
         let windows: Vec<WindowPolicy> = rules.policies().map(|policy| policy.window).collect();
         let shards = Arc::new(Shards::new(
