@@ -13,7 +13,7 @@ use std::{
 use nix::time::{ClockId, clock_gettime};
 
 use tersed::{
-    dedup::{Shards, Sighting},
+    dedup::{Group, Shards, Sighting},
     identity::{Identifier, IdentityKind, Key, Sender},
     parse::Message,
     rule::{PolicyId, WindowPolicy},
@@ -115,30 +115,41 @@ impl Filled {
         }
     }
 
+    /// As the relay does: messages come together in groups, and those are judged.
     fn offer(&self, messages: u64, judges: bool, mut number: impl FnMut() -> u64) {
-        let mut message = Numbered::new();
-        let mut identifier = Identifier::new(&self.key, self.kind);
+        let mut frames: Vec<_> = (0..GROUP).map(|_| Numbered::new()).collect();
+        let identifier = Identifier::new(&self.key, self.kind);
         let mut ended = Vec::new();
-        for _ in 0..messages {
-            message.set(number());
-            let parsed = Message::parse(&message.frame);
-            if !judges {
-                black_box(&parsed);
-                continue;
+        let mut spare = Group::new();
+        let mut left = messages;
+        while left > 0 {
+            let together = left.min(GROUP);
+            left -= together;
+            let frames = &mut frames[..usize::try_from(together).unwrap_or(0)];
+            for frame in &mut *frames {
+                frame.set(number());
             }
-            let sighting = Sighting {
-                frame: &message.frame,
-                timestamp: None,
-                variant: None,
-            };
-            let identity = identifier.identify(&parsed, Sender::Local);
-            black_box(self.shards.offer(
-                PolicyId(0),
-                identity,
-                sighting,
-                Tick::from_nanos(1),
-                &mut ended,
-            ));
+            let mut group = spare.recycled();
+            for Numbered { frame, .. } in &*frames {
+                let message = Message::parse(frame);
+                if !judges {
+                    black_box(&message);
+                    continue;
+                }
+                let sighting = Sighting {
+                    frame,
+                    timestamp: None,
+                    variant: None,
+                };
+                group.push(PolicyId(0), sighting, |octets| {
+                    identifier.append(&message, Sender::Local, octets)
+                });
+            }
+            self.shards.offer_group(&mut group, Tick::from_nanos(1));
+            group.settle(&mut ended, |_, verdict, _| {
+                black_box(verdict);
+            });
+            spare = group.recycled();
         }
     }
 }
@@ -168,6 +179,9 @@ fn cpu_time() -> Duration {
 
 /// More than ten million messages take, each with a repeat held back.
 const BUDGET_OCTETS: usize = 16 << 30;
+
+/// Messages judged together.
+const GROUP: u64 = 128;
 
 /// Of 8 octets.
 const CELLS_PER_MESSAGE: usize = 25;
