@@ -175,6 +175,7 @@ fn measure(way: &str, live: u64) -> [f64; FIGURES.len()] {
                 let sighting = Sighting {
                     frame,
                     timestamp: None,
+                    variant: None,
                 };
                 watch.time(|| {
                     let identity = identifier.identify(&message, Sender::Local);

@@ -58,7 +58,8 @@ impl Chunk {
             return false;
         }
         let frame = self.octets.get(start..).unwrap_or_default();
-        self.rewrites |= memchr::memchr2(b'\n', 0, frame).is_some();
+        let ends_in_terminator = frame.last().is_some_and(|octet| is_terminator(*octet));
+        self.rewrites |= ends_in_terminator || memchr::memchr2(b'\n', 0, frame).is_some();
         self.close(entry);
         true
     }

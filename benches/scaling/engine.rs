@@ -139,6 +139,7 @@ impl Filled {
                 let sighting = Sighting {
                     frame,
                     timestamp: None,
+                    variant: None,
                 };
                 group.push(PolicyId(0), sighting, |octets| {
                     identifier.append(&message, Sender::Local, octets)

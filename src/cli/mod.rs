@@ -1,4 +1,4 @@
-//! What people type: `tersed [run]`, `tersed check`, and two commands for packagers, `completions`
+//! What people type: `tersed [run]`, `tersed check`, `tersed profiles`, and two commands for packagers, `completions`
 //! and `man`.
 //!
 //! # Guarantees
@@ -13,6 +13,7 @@
 //! every container beside a service that is called `tersed`.
 
 pub mod check;
+pub mod profiles;
 pub mod run;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,8 @@ pub enum Command {
     Run(RunArgs),
     /// Judge the configuration and say what would run.
     Check(RunArgs, CheckFormat),
+    /// Print the profile of that name, or all of them.
+    Profiles(Option<String>),
     /// Print a completion script.
     Completions(Shell),
     /// Print the manual page.
@@ -108,6 +111,7 @@ pub fn parse<A: Into<OsString> + Clone>(
         None => Command::Run(line.flags.with(environment)?),
         Some(Task::Run(flags)) => Command::Run(flags.with(environment)?),
         Some(Task::Check { flags, format }) => Command::Check(flags.with(environment)?, format),
+        Some(Task::Profiles { name }) => Command::Profiles(name),
         Some(Task::Completions { shell }) => Command::Completions(shell),
         Some(Task::Man) => Command::Man,
     })
@@ -184,6 +188,11 @@ enum Task {
             hide_possible_values = true
         )]
         format: CheckFormat,
+    },
+    /// Print the ready-made rules, as configuration to paste and change
+    Profiles {
+        /// Only the profile of this name
+        name: Option<String>,
     },
     /// Print a completion script for a shell
     #[command(hide = true)]

@@ -46,7 +46,7 @@ use crate::{
     logging::{PeerLog, PeerReason},
     metrics::{EngineStats, ListenerMetrics, Metrics},
     pipeline::Pipeline,
-    rule::{Rules, WindowPolicy},
+    rule::WindowPolicy,
     signal::{Event, Signals},
     sys,
 };
@@ -169,12 +169,11 @@ impl Daemon {
             None => None,
         };
 
-        let rules = Arc::new(Rules::new(config.dedup.policy));
-        let windows: Vec<WindowPolicy> = rules
-            .policies()
-            .iter()
-            .map(|policy| policy.window)
-            .collect();
+        for warning in config.warnings() {
+            warn!(%warning, "configuration");
+        }
+        let rules = Arc::clone(&config.rules);
+        let windows: Vec<WindowPolicy> = rules.policies().map(|policy| policy.window).collect();
         let shards = Arc::new(Shards::new(
             config.dedup.shards,
             &windows,

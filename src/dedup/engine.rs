@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use super::table::{Live, NoPlace, Place, Probe, Table};
 use super::timeline::{Mark, Timeline};
-use super::{Claim, EndReason, Ended, Held, Sighting, Verdict, alloc_octets};
+use super::{Claim, EndReason, Ended, Held, Kept, Sighting, Verdict, alloc_octets};
 use crate::identity::Identity;
 use crate::rule::{PolicyId, WindowPolicy};
 use crate::tick::Tick;
@@ -170,7 +170,11 @@ impl Engine {
         }
         // What has held a copy back lets none through any more.
         match &mut mark.held {
-            Some(held) if counted > 0 && ticks_since(mark.start, now) < self.quantum => {
+            Some(held)
+                if counted > 0
+                    && ticks_since(mark.start, now) < self.quantum
+                    && held.growth(sighting) == 0 =>
+            {
                 held.count_one(sighting, now);
                 Met::Counted(age)
             }
@@ -181,11 +185,11 @@ impl Engine {
     /// Counts one more copy of what was just [`Met::Counted`], at the same time; false if that is gone.
     pub(super) fn count_again(&mut self, age: usize, sighting: Sighting<'_>, now: Tick) -> bool {
         match &mut self.timeline.mark_mut(age).held {
-            Some(held) => {
+            Some(held) if held.growth(sighting) == 0 => {
                 held.count_one(sighting, now);
                 true
             }
-            None => false,
+            _ => false,
         }
     }
 
@@ -379,7 +383,9 @@ impl Engine {
 
         let mut held_octets = if held.is_none() { HELD_OCTETS } else { 0 };
         if holds_frame {
-            held_octets += alloc_octets(sighting.frame.len());
+            held_octets += Kept::octets_for(sighting);
+        } else if !passes {
+            held_octets += held.map_or(0, |held| held.growth(sighting));
         }
         let mut wanted = held_octets;
         if remarks {
@@ -404,7 +410,7 @@ impl Engine {
         } else {
             if holds_frame {
                 held.first = now;
-                held.frame = sighting.frame.into();
+                held.kept = Kept::of(sighting);
             }
             held.count_one(sighting, now);
             Verdict::Duplicate
@@ -460,15 +466,16 @@ impl Engine {
         if held.count == 0 {
             return;
         }
-        self.held_octets -= alloc_octets(held.frame.len());
+        self.held_octets -= held.kept.octets();
         let Held {
             count,
             first,
             last,
-            frame,
+            kept,
             last_timestamp,
             ..
         } = held;
+        let (frame, variety) = kept.into_parts();
         let last_timestamp = last_timestamp.is_some().then_some(last_timestamp);
         let window = self.policy.window;
         ended.push(Ended {
@@ -479,6 +486,7 @@ impl Engine {
             last,
             window,
             frame,
+            variety,
             last_timestamp,
         });
     }

@@ -44,6 +44,7 @@ mod reload;
 mod reload_storm;
 mod rsyslog_in;
 mod rsyslog_out;
+mod rules;
 mod service_manager;
 mod shutdown;
 mod signals;
