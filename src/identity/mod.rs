@@ -258,7 +258,7 @@ fn write(octets: &mut Vec<u8>, message: &Message<'_>, sender: Sender) {
     octets.extend_from_slice(message.msg());
 }
 
-/// As [`write`], of another choice.
+/// As [`write()`], of another choice.
 fn write_by(octets: &mut Vec<u8>, spec: &Spec, message: &Message<'_>, origin: Origin<'_>) {
     if message.never_suppress {
         octets.push(KIND_LITERAL);
