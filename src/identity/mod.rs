@@ -104,7 +104,8 @@ impl Key {
         }
     }
 
-    /// The key made of this number, the same in every run: for tests and benchmarks.
+    /// The key made of this number, the same in every run: for tests, benchmarks, and names that people
+    /// compare.
     #[must_use]
     pub fn from_seed(seed: u64) -> Self {
         Self {

@@ -1,0 +1,598 @@
+//! Replay: recorded logs through the very same core, on their own time.
+//!
+//! ```text
+//! Source ──text──▶ Framer ──line──▶ parse ─▶ time ─▶ rule ─▶ identity ─▶ Lane ─┬─▶ survivors, summaries
+//! (gzip, zstd)     (LF)                      (the stamp)                 (engine)└─▶ Report, Series
+//! ```
+//!
+//! # Guarantees
+//!
+//! - A line is judged by what judges it in the daemon; only the clock is another one. The sender of all
+//!   lines is *local*.
+//! - Survivors come out byte for byte in the order of the log, each followed by an LF. A summary comes
+//!   out at the time when its window ends: before the first line that is said then.
+//! - The same log gives the same output, in every run.
+//! - Memory is bounded: a log is read in pieces of [`PIECE_OCTETS`], whatever its length.
+//! - A log that breaks off gives what came before; a line that is cut off by it is not judged.
+//!
+//! # Left out
+//!
+//! Joining lines that belong together: a line is a message, as it is in the daemon.
+
+mod lane;
+mod noisy;
+mod plot;
+mod report;
+mod source;
+mod stamp;
+mod time;
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use memchr::memchr;
+
+use self::lane::{Lane, Trial};
+use self::noisy::Noisy;
+use self::plot::Series;
+use self::report::share;
+pub use self::report::{FileReport, NoiseReport, OddityReport, Report, RuleReport, WindowReport};
+pub use self::source::{Packing, Source, SourceError, probe};
+use self::time::LogTime;
+use crate::clock::Clock;
+use crate::config::{Config, time_text};
+use crate::dedup::{Sighting, Verdict, summary};
+use crate::explain::Ruling;
+use crate::frame::{End, Framer, Framing, Outcome};
+use crate::identity::{Identifier, Key, Sender};
+use crate::parse::{Format, Message};
+use crate::rule::Rules;
+use crate::tick::WallTime;
+
+/// Logs going through the core.
+#[derive(Debug)]
+pub struct Replay<'a> {
+    config: &'a Config,
+    rules: &'a Rules,
+    identifier: Identifier<'a>,
+    time: LogTime,
+    lane: Lane,
+    /// Where lines go; nowhere if only a report is wanted.
+    output: Output,
+    totals: Totals,
+    /// By policy.
+    by_rule: Vec<Option<RuleTotals<'a>>>,
+    findings: Option<Findings>,
+    series: Option<(Series, Option<WallTime>)>,
+    files: Vec<FileReport>,
+    buffer: Vec<u8>,
+}
+
+/// What a replay is to give.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Wanted {
+    /// Survivors and summaries.
+    pub lines: bool,
+    /// A [`Report`] with the noisiest messages and other windows.
+    pub report: bool,
+    /// A picture.
+    pub plot: bool,
+}
+
+/// Why a log was not replayed to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// It could not be read. Others may be.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// There is nowhere to write to.
+    #[error("standard output: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Lines and summaries of one piece, one behind the other.
+#[derive(Debug)]
+struct Output {
+    wanted: bool,
+    octets: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Totals {
+    lines_in: u64,
+    octets_in: u64,
+    lines_out: u64,
+    octets_out: u64,
+    summaries: u64,
+    summary_octets: u64,
+    unparsed: u64,
+    empty: u64,
+    cut: u64,
+    first: Option<WallTime>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct RuleTotals<'a> {
+    ruling: Ruling<'a>,
+    lines_in: u64,
+    lines_out: u64,
+}
+
+/// What only a report wants to know.
+#[derive(Debug)]
+struct Findings {
+    noisy: Noisy,
+    readings: Vec<Reading>,
+}
+
+/// One way to tell messages apart, and the windows that are tried with it.
+#[derive(Debug)]
+struct Reading {
+    identity: &'static str,
+    trials: Vec<Trial>,
+}
+
+impl<'a> Replay<'a> {
+    /// A replay through what `config` configures. `rules` are those of `config`; `key` is this run's.
+    #[must_use]
+    pub fn new(config: &'a Config, rules: &'a Rules, key: &'a Key, wanted: Wanted) -> Self {
+        let memory = config.dedup.memory;
+        let windows: Vec<_> = rules
+            .policies()
+            .iter()
+            .map(|policy| policy.window)
+            .collect();
+        let findings = wanted.report.then(|| Findings {
+            noisy: Noisy::new(),
+            readings: vec![Reading {
+                identity: AS_CONFIGURED,
+                trials: TRIED_WINDOWS
+                    .map(|window| Trial::new(rules, window, memory))
+                    .into(),
+            }],
+        });
+        Self {
+            config,
+            rules,
+            identifier: Identifier::new(key, config.dedup.identity),
+            time: LogTime::new(),
+            lane: Lane::new(&windows, memory),
+            output: Output {
+                wanted: wanted.lines,
+                octets: Vec::new(),
+            },
+            totals: Totals::default(),
+            by_rule: vec![None; rules.policies().len()],
+            findings,
+            series: wanted.plot.then(|| (Series::new(), None)),
+            files: Vec::new(),
+            buffer: vec![0; PIECE_OCTETS],
+        }
+    }
+
+    /// Replays all lines of `source`, and tells `progress` after each piece how many octets of the
+    /// file were read. Gives the offset of the first NUL in its text, if there is one: it stays in its
+    /// line.
+    ///
+    /// # Errors
+    ///
+    /// If the log cannot be read to its end, or nothing can be written to `out` any more.
+    pub fn run(
+        &mut self,
+        source: &mut Source,
+        out: &mut impl Write,
+        progress: &mut impl FnMut(u64),
+    ) -> Result<Option<u64>, ReplayError> {
+        let before = self.totals.lines_in;
+        let done = self.read(source, out, progress);
+        self.files.push(FileReport {
+            name: source.name().to_owned(),
+            packing: source.packing().word(),
+            lines: self.totals.lines_in - before,
+            error: done.as_ref().err().map(ToString::to_string),
+        });
+        done
+    }
+
+    /// The log ended: reports what is held back.
+    ///
+    /// # Errors
+    ///
+    /// Those of `out`.
+    pub fn finish(&mut self, out: &mut impl Write) -> io::Result<()> {
+        self.lane.sample();
+        loop {
+            let more = self.lane.end();
+            self.report_ended();
+            self.output.flush(out)?;
+            if !more {
+                break;
+            }
+        }
+        for trial in self.findings.iter_mut().flat_map(Findings::trials) {
+            trial.end(self.rules);
+        }
+        Ok(())
+    }
+
+    fn read(
+        &mut self,
+        source: &mut Source,
+        out: &mut impl Write,
+        progress: &mut impl FnMut(u64),
+    ) -> Result<Option<u64>, ReplayError> {
+        let written = source.written().unwrap_or_else(Clock::wall);
+        self.time.begin_file(written);
+        let mut framer = Framer::new(Framing::Lf, self.message_octets_max());
+        // Lent out, so that lines can be judged while it is looked at.
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let done = self.read_into(&mut buffer, source, &mut framer, out, progress);
+        self.buffer = buffer;
+        done
+    }
+
+    fn read_into(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        source: &mut Source,
+        framer: &mut Framer,
+        out: &mut impl Write,
+        progress: &mut impl FnMut(u64),
+    ) -> Result<Option<u64>, ReplayError> {
+        let (mut pending, mut offset, mut nul) = (0, 0_u64, None);
+        loop {
+            if buffer.len() < pending + PIECE_OCTETS / 2 {
+                buffer.resize(pending + PIECE_OCTETS, 0);
+            }
+            let room = buffer.get_mut(pending..).unwrap_or_default();
+            let octets = source.read(room)?;
+            if nul.is_none()
+                && let Some(at) = memchr(0, room.get(..octets).unwrap_or_default())
+            {
+                let at = offset + at as u64;
+                if at < TEXT_PROBE_OCTETS {
+                    return Err(ReplayError::Source(SourceError::NotText {
+                        name: source.name().to_owned(),
+                        offset: at,
+                    }));
+                }
+                nul = Some(at);
+            }
+            offset += octets as u64;
+            let end = pending + octets;
+            let input = buffer.get(..end).unwrap_or_default();
+            let consumed = self.judge_all(input, framer, octets == 0, out)?;
+            if octets == 0 {
+                return Ok(nul);
+            }
+            buffer.copy_within(consumed..end, 0);
+            pending = end - consumed;
+            self.output.flush(out)?;
+            self.sample();
+            progress(source.taken());
+        }
+    }
+
+    /// Judges the lines in `input`; how many octets they are.
+    fn judge_all(
+        &mut self,
+        input: &[u8],
+        framer: &mut Framer,
+        is_end: bool,
+        out: &mut impl Write,
+    ) -> io::Result<usize> {
+        let mut at = 0;
+        loop {
+            let rest = input.get(at..).unwrap_or_default();
+            let step = if is_end {
+                framer.finish(rest, End::Closed)
+            } else {
+                framer.next(rest)
+            };
+            at += step.consumed;
+            match step.outcome {
+                Outcome::Frame(frame) => {
+                    self.totals.cut += u64::from(frame.oversize);
+                    self.judge(frame.octets, out)?;
+                }
+                Outcome::Empty => self.totals.empty += 1,
+                Outcome::More => return Ok(at),
+                // Lines have no header that could be wrong.
+                Outcome::Fault(_) | Outcome::Hopeless => {}
+            }
+        }
+    }
+
+    /// Judges one line.
+    #[inline]
+    fn judge(&mut self, frame: &[u8], out: &mut impl Write) -> io::Result<()> {
+        let message = Message::parse(frame);
+        let now = self.time.tick(message.timestamp());
+        while self.lane.advance(now) {
+            self.report_ended();
+            self.output.flush_if_long(out)?;
+        }
+        self.report_ended();
+
+        let policy = self.rules.policy_for(&message);
+        let sighting = Sighting {
+            frame,
+            timestamp: message.timestamp(),
+        };
+        let identity = self.identifier.identify(&message, Sender::Local);
+        let verdict = self.lane.offer(policy, identity, sighting);
+        let survives = u64::from(matches!(verdict, Verdict::Fresh(_)));
+        if let Some(findings) = &mut self.findings {
+            let shown = self.time.shown();
+            findings
+                .noisy
+                .count(identity.hash, &message, 1 - survives, shown);
+            for trial in findings.trials() {
+                trial.offer(self.rules, policy, identity, sighting, now);
+            }
+        }
+
+        // What a window held back is reported before the copy that opens the next one.
+        self.report_ended();
+        if survives > 0 {
+            self.output.push(frame);
+            self.totals.octets_out += frame.len() as u64;
+        }
+        let totals = &mut self.totals;
+        totals.lines_in += 1;
+        totals.octets_in += frame.len() as u64;
+        totals.lines_out += survives;
+        totals.unparsed += u64::from(message.format == Format::Unparsed);
+        if totals.first.is_none() {
+            totals.first = self.time.shown();
+        }
+        if let Some(slot) = self.by_rule.get_mut(usize::from(policy.0)) {
+            let rule = slot.get_or_insert_with(|| RuleTotals {
+                ruling: Ruling::of(self.rules, &message),
+                lines_in: 0,
+                lines_out: 0,
+            });
+            rule.lines_in += 1;
+            rule.lines_out += survives;
+        }
+        if let Some((series, start)) = &mut self.series {
+            if start.is_none() {
+                *start = self.time.shown();
+            }
+            if start.is_some() {
+                series.count(now.nanos(), 1, survives);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the summaries of what ended.
+    #[inline]
+    fn report_ended(&mut self) {
+        if !self.lane.ended.is_empty() {
+            self.write_ended();
+        }
+    }
+
+    fn write_ended(&mut self) {
+        for ended in self.lane.ended.drain(..) {
+            let style = self.rules.policy(ended.policy).summary;
+            let (first, last) = (
+                self.time.wall_of(ended.first),
+                self.time.wall_of(ended.last),
+            );
+            let octets = &mut self.output.octets;
+            let start = octets.len();
+            if !summary::write(octets, &ended, style, first, last) {
+                continue;
+            }
+            self.totals.summaries += 1;
+            self.totals.summary_octets += (octets.len() - start) as u64;
+            octets.push(b'\n');
+            if !self.output.wanted {
+                octets.truncate(start);
+            }
+            if let Some((series, Some(_))) = &mut self.series {
+                series.count(self.time.now().nanos(), 0, 1);
+            }
+        }
+    }
+
+    fn sample(&mut self) {
+        self.lane.sample();
+        for trial in self.findings.iter_mut().flat_map(Findings::trials) {
+            trial.lane.sample();
+        }
+    }
+
+    /// No listener stands behind a file: the one that takes the longest messages sets the bound.
+    fn message_octets_max(&self) -> usize {
+        let listeners = self.config.listeners.iter();
+        listeners
+            .map(|listener| listener.max_message_size)
+            .max()
+            .unwrap_or(crate::limits::MESSAGE_OCTETS_DEFAULT)
+    }
+
+    /// What was found so far.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let totals = &self.totals;
+        let suppressed = totals.lines_in - totals.lines_out;
+        let oddities = self.time.oddities;
+        let noisy = self.findings.as_ref().map(|findings| &findings.noisy);
+        let noisiest = noisy.map_or_else(Vec::new, |noisy| noisy.noisiest(NOISIEST));
+        let different = noisy.and_then(Noisy::different);
+        Report {
+            files: self.files.clone(),
+            window: time_text(self.config.dedup.policy.window.window),
+            first: totals.first.map(time_word),
+            last: self.time.shown().map(time_word),
+            lines_in: totals.lines_in,
+            lines_out: totals.lines_out,
+            suppressed,
+            octets_in: totals.octets_in,
+            octets_out: totals.octets_out,
+            reduction_percent: share(suppressed, totals.lines_in),
+            octets_reduction_percent: share(totals.octets_in - totals.octets_out, totals.octets_in),
+            summaries: totals.summaries,
+            summary_octets: totals.summary_octets,
+            oddities: OddityReport {
+                empty_lines: totals.empty,
+                cut_lines: totals.cut,
+                unparsed_lines: totals.unparsed,
+                unstamped_lines: oddities.unstamped,
+                out_of_order_lines: oddities.out_of_order,
+                times_set_back: oddities.set_back,
+                evicted_messages: self.lane.peak.evicted,
+            },
+            rules: self
+                .by_rule
+                .iter()
+                .flatten()
+                .map(RuleTotals::report)
+                .collect(),
+            windows: self.window_reports(),
+            noisiest: noisiest.iter().map(noise_report).collect(),
+            different_messages: different.map(|count| count as u64),
+            noisiest_too_low_by: noisy.map_or(0, |noisy| noisy.missed),
+        }
+    }
+
+    /// Lines per minute, before and after, as SVG.
+    #[must_use]
+    pub fn plot(&self) -> Option<String> {
+        let (series, start) = self.series.as_ref()?;
+        let totals = &self.totals;
+        let caption = format!(
+            "{} lines in; with a window of {} {} lines and {} summaries out",
+            totals.lines_in,
+            time_text(self.config.dedup.policy.window.window),
+            totals.lines_out,
+            totals.summaries
+        );
+        // The first bin begins with its minute.
+        let minute = start.map_or(0, |start| start.micros().div_euclid(MINUTE_MICROS));
+        let start = WallTime::from_micros(minute * MINUTE_MICROS);
+        Some(series.svg(start, &caption))
+    }
+
+    fn window_reports(&self) -> Vec<WindowReport> {
+        let totals = &self.totals;
+        let readings = self.findings.iter().flat_map(|findings| &findings.readings);
+        let trials = readings.flat_map(|reading| {
+            let identity = reading.identity;
+            reading.trials.iter().map(move |trial| (identity, trial))
+        });
+        trials
+            .map(|(identity, trial)| {
+                let suppressed = totals.lines_in - trial.lines;
+                let peak = trial.lane.peak;
+                WindowReport {
+                    identity,
+                    window: time_text(trial.window),
+                    lines_out: trial.lines,
+                    suppressed,
+                    reduction_percent: share(suppressed, totals.lines_in),
+                    octets_reduction_percent: share(
+                        totals.octets_in - trial.octets,
+                        totals.octets_in,
+                    ),
+                    summaries: trial.summaries,
+                    messages_max: peak.messages as u64,
+                    memory_max: peak.octets as u64,
+                    evicted_messages: peak.evicted,
+                }
+            })
+            .collect()
+    }
+}
+
+impl Findings {
+    fn trials(&mut self) -> impl Iterator<Item = &mut Trial> {
+        self.readings
+            .iter_mut()
+            .flat_map(|reading| &mut reading.trials)
+    }
+}
+
+impl RuleTotals<'_> {
+    fn report(&self) -> RuleReport {
+        let suppressed = self.lines_in - self.lines_out;
+        RuleReport {
+            rule: self.ruling.rule.to_owned(),
+            action: self.ruling.action.word(),
+            lines_in: self.lines_in,
+            lines_out: self.lines_out,
+            suppressed,
+            reduction_percent: share(suppressed, self.lines_in),
+        }
+    }
+}
+
+impl Output {
+    fn push(&mut self, frame: &[u8]) {
+        if self.wanted {
+            self.octets.extend_from_slice(frame);
+            self.octets.push(b'\n');
+        }
+    }
+
+    fn flush(&mut self, out: &mut impl Write) -> io::Result<()> {
+        out.write_all(&self.octets)?;
+        self.octets.clear();
+        Ok(())
+    }
+
+    /// Many windows may end at once.
+    fn flush_if_long(&mut self, out: &mut impl Write) -> io::Result<()> {
+        if self.octets.len() >= PIECE_OCTETS {
+            self.flush(out)?;
+        }
+        Ok(())
+    }
+}
+
+fn noise_report(noise: &noisy::Noise) -> NoiseReport {
+    let message = Message::parse(&noise.frame);
+    let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+    NoiseReport {
+        count: noise.count,
+        suppressed: noise.suppressed,
+        first: noise.first.map(time_word),
+        last: noise.last.map(time_word),
+        identity: noise.identity.clone(),
+        hostname: message.hostname().map(text),
+        app_name: message.app_name().map(text),
+        msg: text(message.msg()),
+    }
+}
+
+/// `2026-03-01T18:46:11Z`: seconds are enough to find a line again.
+fn time_word(time: WallTime) -> String {
+    let whole = WallTime::from_micros(time.micros().div_euclid(1_000_000) * 1_000_000);
+    whole.to_string().replace(".000000Z", "Z")
+}
+
+const MINUTE_MICROS: i64 = 60_000_000;
+
+/// Octets of text that are read and judged at once.
+pub const PIECE_OCTETS: usize = 256 * 1024;
+
+/// A NUL before this says that a file is no text. Further on it may be what a crash left in a log.
+const TEXT_PROBE_OCTETS: u64 = 8 * 1024;
+
+/// Windows that a report tries beside the configured one.
+const TRIED_WINDOWS: [Duration; 5] = [
+    Duration::from_secs(1),
+    Duration::from_secs(10),
+    Duration::from_secs(60),
+    Duration::from_secs(600),
+    Duration::from_secs(3600),
+];
+
+/// The reading that tells messages apart as they are in the engine that decides.
+const AS_CONFIGURED: &str = "as configured";
+
+/// Messages that a report lists.
+const NOISIEST: usize = 20;
