@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::ValueHint;
 
-use super::{Environment, is_broken_pipe, is_stdin};
+use super::{Environment, STDIN, is_broken_pipe, is_stdin, name_of};
 use crate::config::{Config, RunArgs};
 use crate::explain::{Depth, Explainer};
 use crate::frame::{End, Framer, Framing, Outcome};
@@ -164,7 +164,7 @@ pub fn run(
     };
     for path in files {
         let source = match input.take_if(|_| is_stdin(path)) {
-            Some(input) => Source::stream("standard input", input),
+            Some(input) => Source::stream(STDIN, input),
             None if is_stdin(path) => continue,
             None => Source::open(path),
         };
@@ -175,7 +175,7 @@ pub fn run(
             Ok(faults) if faults.is_empty() => {}
             Ok(faults) => {
                 for fault in faults {
-                    writeln!(err, "tersed: {}: {fault}", path.display())?;
+                    writeln!(err, "tersed: {}: {fault}", name_of(path))?;
                 }
                 code = ExitCode::FAILURE;
             }
@@ -232,7 +232,10 @@ impl Explaining<'_> {
                 };
                 let mut note = |fault: String| {
                     if faults.len() < FAULTS_TOLD_MAX {
-                        faults.push(format!("octet {}: {fault}", offset + at as u64));
+                        // It may have stepped over stray trailers before.
+                        let stray = rest.iter().take_while(|octet| matches!(octet, b'\n' | 0));
+                        let place = offset + (at + stray.count()) as u64;
+                        faults.push(format!("octet {place}: {fault}"));
                     }
                 };
                 match step.outcome {

@@ -365,6 +365,14 @@ fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
+/// What the file at `path` is called.
+fn name_of(path: &Path) -> String {
+    if is_stdin(path) {
+        return STDIN.to_owned();
+    }
+    path.display().to_string()
+}
+
 /// Whoever read standard output has read enough.
 fn is_broken_pipe(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe
@@ -392,6 +400,9 @@ fn several(name: &'static str, flags: Vec<String>, variable: Option<Argument>) -
 fn after_long_help() -> StyledStr {
     StyledStr::from(AFTER_LONG_HELP)
 }
+
+/// What standard input is called.
+const STDIN: &str = "standard input";
 
 const AFTER_LONG_HELP: &str = "\
 Examples:

@@ -15,7 +15,7 @@ use clap::ValueHint;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::explain::Format;
-use super::{Environment, is_broken_pipe, is_stdin};
+use super::{Environment, STDIN, is_broken_pipe, is_stdin, name_of};
 use crate::config::{Config, RunArgs};
 use crate::identity::Key;
 use crate::replay::{self, Replay, ReplayError, Source, Wanted};
@@ -197,9 +197,9 @@ fn replay_all(
     let mut before = 0;
     for path in files {
         let source = match input.take_if(|_| is_stdin(path)) {
-            Some(input) => Source::stream("standard input", input),
+            Some(input) => Source::stream(STDIN, input),
             // It was read to its end already.
-            None if is_stdin(path) => Source::stream("standard input", io::empty()),
+            None if is_stdin(path) => Source::stream(STDIN, io::empty()),
             None => Source::open(path),
         };
         let mut taken = 0;
@@ -217,7 +217,7 @@ fn replay_all(
                 writeln!(
                     err,
                     "tersed: {}: a NUL at octet {offset}, kept in its line",
-                    path.display()
+                    name_of(path)
                 )
             })?,
             Err(ReplayError::Source(error)) => {

@@ -96,6 +96,10 @@ impl Series {
             .collect();
         let highest = before.iter().chain(&after).copied().fold(0.0, f64::max);
         let top = nice_ceiling(highest);
+        let mean = match minutes {
+            1 => String::new(),
+            minutes => format!("; each column is the mean of {minutes} minutes"),
+        };
         let draw = |f: &mut String| -> fmt::Result {
             write!(
                 f,
@@ -104,7 +108,7 @@ impl Series {
                  <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#ffffff\"/>\n\
                  <text x=\"{LEFT}\" y=\"28\" font-size=\"17\" fill=\"#111111\">Lines per minute, before and \
                  after</text>\n\
-                 <text x=\"{LEFT}\" y=\"48\" fill=\"#555555\">{caption}</text>\n"
+                 <text x=\"{LEFT}\" y=\"48\" fill=\"#555555\">{caption}{mean}</text>\n"
             )?;
             legend(f)?;
             for part in 0..=GRID_LINES {
@@ -183,7 +187,10 @@ struct Columns {
 }
 
 fn legend(f: &mut String) -> fmt::Result {
-    let entries = [(150.0, "#c3ccd6", "before"), (66.0, "#1f6feb", "after")];
+    let entries = [
+        (260.0, "#c3ccd6", "before"),
+        (176.0, "#1f6feb", "after, with summaries"),
+    ];
     for (from_right, color, word) in entries {
         let x = RIGHT - from_right;
         write!(
@@ -209,13 +216,13 @@ fn area(f: &mut String, heights: &[f64], top: f64, color: &str) -> fmt::Result {
     f.write_str(&format!("V{BOTTOM}Z\"/>\n"))
 }
 
-/// The next number that is 1, 2, 4, 6 or 8 followed by zeros: a quarter of it is easy to read.
+/// The next number whose quarters are easy to read.
 fn nice_ceiling(highest: f64) -> f64 {
-    let mut unit = 1.0;
-    while unit * 10.0 < highest {
-        unit *= 10.0;
+    if highest <= 0.0 {
+        return 1.0;
     }
-    let steps = [1.0, 2.0, 4.0, 6.0, 8.0, 10.0];
+    let unit = 10_f64.powf(highest.log10().floor());
+    let steps = [1.0, 1.2, 1.6, 2.0, 2.4, 3.2, 4.0, 6.0, 8.0, 10.0];
     steps
         .into_iter()
         .map(|step| step * unit)
@@ -224,11 +231,15 @@ fn nice_ceiling(highest: f64) -> f64 {
 }
 
 fn count_text(lines: f64) -> String {
-    match lines {
-        millions if millions >= 1_000_000.0 => format!("{}M", millions / 1_000_000.0),
-        thousands if thousands >= 10_000.0 => format!("{}k", thousands / 1000.0),
-        few => format!("{few}"),
-    }
+    let (lines, unit) = match lines {
+        millions if millions >= 1_000_000.0 => (millions / 1_000_000.0, "M"),
+        thousands if thousands >= 10_000.0 => (thousands / 1000.0, "k"),
+        few => (few, ""),
+    };
+    // Without what is left of computing in binary.
+    let text = format!("{lines:.4}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    format!("{text}{unit}")
 }
 
 /// Bins at most: beyond, two become one.
@@ -305,10 +316,7 @@ mod tests {
             (11.0, 20.0),
             (6500.0, 8000.0),
         ] {
-            assert!(
-                (nice_ceiling(highest) - top).abs() < f64::EPSILON,
-                "{highest}"
-            );
+            assert!((nice_ceiling(highest) - top).abs() < 1e-9, "{highest}");
         }
     }
 }
