@@ -11,7 +11,7 @@
 //!   lines is *local*.
 //! - Survivors come out byte for byte in the order of the log, each followed by an LF. A summary comes
 //!   out at the time when its window ends: before the first line that is said then.
-//! - The same log gives the same output, in every run.
+//! - The same log gives the same output in every run, unless `dedup.memory` is used up.
 //! - Memory is bounded: a log is read in pieces of [`PIECE_OCTETS`], whatever its length.
 //! - A log that breaks off gives what came before; a line that is cut off by it is not judged.
 //!
@@ -19,6 +19,7 @@
 //!
 //! Joining lines that belong together: a line is a message, as it is in the daemon.
 
+mod findings;
 mod lane;
 mod noisy;
 mod plot;
@@ -28,12 +29,11 @@ mod stamp;
 mod time;
 
 use std::io::{self, Write};
-use std::time::Duration;
 
 use memchr::memchr;
 
-use self::lane::{Lane, Trial};
-use self::noisy::Noisy;
+use self::findings::{Findings, RuleTotals, Totals, time_word};
+use self::lane::Lane;
 use self::plot::Series;
 use self::report::share;
 pub use self::report::{FileReport, NoiseReport, OddityReport, Report, RuleReport, WindowReport};
@@ -97,41 +97,6 @@ struct Output {
     octets: Vec<u8>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Totals {
-    lines_in: u64,
-    octets_in: u64,
-    lines_out: u64,
-    octets_out: u64,
-    summaries: u64,
-    summary_octets: u64,
-    unparsed: u64,
-    empty: u64,
-    cut: u64,
-    first: Option<WallTime>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct RuleTotals<'a> {
-    ruling: Ruling<'a>,
-    lines_in: u64,
-    lines_out: u64,
-}
-
-/// What only a report wants to know.
-#[derive(Debug)]
-struct Findings {
-    noisy: Noisy,
-    readings: Vec<Reading>,
-}
-
-/// One way to tell messages apart, and the windows that are tried with it.
-#[derive(Debug)]
-struct Reading {
-    identity: &'static str,
-    trials: Vec<Trial>,
-}
-
 impl<'a> Replay<'a> {
     /// A replay through what `config` configures. `rules` are those of `config`; `key` is this run's.
     #[must_use]
@@ -142,15 +107,6 @@ impl<'a> Replay<'a> {
             .iter()
             .map(|policy| policy.window)
             .collect();
-        let findings = wanted.report.then(|| Findings {
-            noisy: Noisy::new(),
-            readings: vec![Reading {
-                identity: AS_CONFIGURED,
-                trials: TRIED_WINDOWS
-                    .map(|window| Trial::new(rules, window, memory))
-                    .into(),
-            }],
-        });
         Self {
             config,
             rules,
@@ -163,7 +119,7 @@ impl<'a> Replay<'a> {
             },
             totals: Totals::default(),
             by_rule: vec![None; rules.policies().len()],
-            findings,
+            findings: wanted.report.then(|| Findings::new(rules, memory)),
             series: wanted.plot.then(|| (Series::new(), None)),
             files: Vec::new(),
             buffer: vec![0; PIECE_OCTETS],
@@ -347,11 +303,8 @@ impl<'a> Replay<'a> {
             totals.first = self.time.shown();
         }
         if let Some(slot) = self.by_rule.get_mut(usize::from(policy.0)) {
-            let rule = slot.get_or_insert_with(|| RuleTotals {
-                ruling: Ruling::of(self.rules, &message),
-                lines_in: 0,
-                lines_out: 0,
-            });
+            let rule =
+                slot.get_or_insert_with(|| RuleTotals::new(Ruling::of(self.rules, &message)));
             rule.lines_in += 1;
             rule.lines_out += survives;
         }
@@ -420,9 +373,7 @@ impl<'a> Replay<'a> {
         let totals = &self.totals;
         let suppressed = totals.lines_in - totals.lines_out;
         let oddities = self.time.oddities;
-        let noisy = self.findings.as_ref().map(|findings| &findings.noisy);
-        let noisiest = noisy.map_or_else(Vec::new, |noisy| noisy.noisiest(NOISIEST));
-        let different = noisy.and_then(Noisy::different);
+        let findings = self.findings.as_ref();
         Report {
             files: self.files.clone(),
             window: time_text(self.config.dedup.policy.window.window),
@@ -452,10 +403,12 @@ impl<'a> Replay<'a> {
                 .flatten()
                 .map(RuleTotals::report)
                 .collect(),
-            windows: self.window_reports(),
-            noisiest: noisiest.iter().map(noise_report).collect(),
-            different_messages: different.map(|count| count as u64),
-            noisiest_too_low_by: noisy.map_or(0, |noisy| noisy.missed),
+            windows: findings.map_or_else(Vec::new, |findings| findings.windows(totals)),
+            noisiest: findings.map_or_else(Vec::new, Findings::noisiest),
+            different_messages: findings
+                .and_then(|findings| findings.noisy.different())
+                .map(|count| count as u64),
+            noisiest_too_low_by: findings.map_or(0, |findings| findings.noisy.missed),
         }
     }
 
@@ -475,58 +428,6 @@ impl<'a> Replay<'a> {
         let minute = start.map_or(0, |start| start.micros().div_euclid(MINUTE_MICROS));
         let start = WallTime::from_micros(minute * MINUTE_MICROS);
         Some(series.svg(start, &caption))
-    }
-
-    fn window_reports(&self) -> Vec<WindowReport> {
-        let totals = &self.totals;
-        let readings = self.findings.iter().flat_map(|findings| &findings.readings);
-        let trials = readings.flat_map(|reading| {
-            let identity = reading.identity;
-            reading.trials.iter().map(move |trial| (identity, trial))
-        });
-        trials
-            .map(|(identity, trial)| {
-                let suppressed = totals.lines_in - trial.lines;
-                let peak = trial.lane.peak;
-                WindowReport {
-                    identity,
-                    window: time_text(trial.window),
-                    lines_out: trial.lines,
-                    suppressed,
-                    reduction_percent: share(suppressed, totals.lines_in),
-                    octets_reduction_percent: share(
-                        totals.octets_in - trial.octets,
-                        totals.octets_in,
-                    ),
-                    summaries: trial.summaries,
-                    messages_max: peak.messages as u64,
-                    memory_max: peak.octets as u64,
-                    evicted_messages: peak.evicted,
-                }
-            })
-            .collect()
-    }
-}
-
-impl Findings {
-    fn trials(&mut self) -> impl Iterator<Item = &mut Trial> {
-        self.readings
-            .iter_mut()
-            .flat_map(|reading| &mut reading.trials)
-    }
-}
-
-impl RuleTotals<'_> {
-    fn report(&self) -> RuleReport {
-        let suppressed = self.lines_in - self.lines_out;
-        RuleReport {
-            rule: self.ruling.rule.to_owned(),
-            action: self.ruling.action.word(),
-            lines_in: self.lines_in,
-            lines_out: self.lines_out,
-            suppressed,
-            reduction_percent: share(suppressed, self.lines_in),
-        }
     }
 }
 
@@ -553,27 +454,6 @@ impl Output {
     }
 }
 
-fn noise_report(noise: &noisy::Noise) -> NoiseReport {
-    let message = Message::parse(&noise.frame);
-    let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
-    NoiseReport {
-        count: noise.count,
-        suppressed: noise.suppressed,
-        first: noise.first.map(time_word),
-        last: noise.last.map(time_word),
-        identity: noise.identity.clone(),
-        hostname: message.hostname().map(text),
-        app_name: message.app_name().map(text),
-        msg: text(message.msg()),
-    }
-}
-
-/// `2026-03-01T18:46:11Z`: seconds are enough to find a line again.
-fn time_word(time: WallTime) -> String {
-    let whole = WallTime::from_micros(time.micros().div_euclid(1_000_000) * 1_000_000);
-    whole.to_string().replace(".000000Z", "Z")
-}
-
 const MINUTE_MICROS: i64 = 60_000_000;
 
 /// Octets of text that are read and judged at once.
@@ -581,18 +461,3 @@ pub const PIECE_OCTETS: usize = 256 * 1024;
 
 /// A NUL before this says that a file is no text. Further on it may be what a crash left in a log.
 const TEXT_PROBE_OCTETS: u64 = 8 * 1024;
-
-/// Windows that a report tries beside the configured one.
-const TRIED_WINDOWS: [Duration; 5] = [
-    Duration::from_secs(1),
-    Duration::from_secs(10),
-    Duration::from_secs(60),
-    Duration::from_secs(600),
-    Duration::from_secs(3600),
-];
-
-/// The reading that tells messages apart as they are in the engine that decides.
-const AS_CONFIGURED: &str = "as configured";
-
-/// Messages that a report lists.
-const NOISIEST: usize = 20;
