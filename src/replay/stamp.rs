@@ -284,7 +284,35 @@ const YEAR_MAX: i16 = 2199;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Whatever a log holds, and in whatever order.
+        #[test]
+        fn no_stamps_are_too_strange_to_be_read_one_after_the_other(
+            written: i64,
+            stamps in proptest::collection::vec(
+                prop_oneof![
+                    "[JFMASOND][aepuco][nbrylgptvc] [ 0-9][0-9] [0-2][0-9]:[0-5][0-9]:[0-6][0-9]([.][0-9]{0,12})?( [12][0-9]{3})?",
+                    "[12][0-9]{3}-[01][0-9]-[0-3][0-9][T ][0-2][0-9]:[0-5][0-9]:[0-6][0-9](,[0-9]{3})?(Z|[+-][0-9]{2}:?[0-9]{2})?",
+                    "[ -~]{0,40}",
+                ],
+                0..20,
+            ),
+        ) {
+            let mut reader = Stamps::new();
+            reader.begin_file(WallTime::from_micros(written));
+            for stamp in &stamps {
+                reader.read(stamp.as_bytes());
+            }
+            reader.begin_file(WallTime::from_micros(written));
+            for stamp in &stamps {
+                reader.read(stamp.as_bytes());
+            }
+        }
+    }
 
     /// The stamps read one after the other, from a file last written at `written`.
     #[track_caller]
