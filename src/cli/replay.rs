@@ -72,7 +72,7 @@ pub(super) struct Flags {
     /// Print a report instead of what would have come out
     ///
     /// Lines and octets in and out, by rule; what other windows would have given; the noisiest
-    /// messages.
+    /// messages. Each window that is tried takes up to dedup.memory of its own.
     #[arg(long)]
     report: bool,
 
@@ -275,16 +275,17 @@ fn bar(progress: Progress, octets: Option<u64>) -> ProgressBar {
 
 pub(super) const AFTER_LONG_HELP: &str = "\
 Time:
-  The engine runs on the timestamps of the lines. One without an offset counts as UTC; one without a
-  year gets the latest that is not after its file was written, and January follows December. A line
-  without a timestamp takes the time of the line before. Time does not run backwards: a line with an
-  earlier timestamp takes the time reached. If all timestamps stay behind for a minute, the clock was
-  set back, and time goes on from there; likewise at once where a file begins before the last ended.
+  The engine runs on the timestamps of the lines. One without an offset counts as UTC; one without
+  a year gets the latest that is not after its file was written, and January follows December.
+  A line without a timestamp takes the time of the line before. Time does not run backwards: a line
+  with an earlier timestamp takes the time reached. If all timestamps stay behind for a minute, the
+  clock was set back, and time goes on from there; so it does at once where a file begins before
+  the last one ended.
 
 What comes out:
   Survivors byte for byte in their order, each followed by LF, and summaries where a window ends.
-  Windows that are open when the logs end are reported at the end. Lines are those of a sender called
-  \"local\", which stands in where no host is named.
+  Windows that are open when the logs end are reported at the end. Lines are those of a sender
+  called \"local\", which stands in where no host is named.
 
 Examples:
   tersed replay --report /var/log/syslog.1 /var/log/syslog

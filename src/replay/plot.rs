@@ -311,9 +311,10 @@ mod tests {
     fn an_axis_ends_at_a_number_that_is_easy_to_divide() {
         for (highest, top) in [
             (0.0, 1.0),
-            (3.0, 4.0),
+            (0.3, 0.32),
+            (3.0, 3.2),
             (10.0, 10.0),
-            (11.0, 20.0),
+            (11.0, 12.0),
             (6500.0, 8000.0),
         ] {
             assert!((nice_ceiling(highest) - top).abs() < 1e-9, "{highest}");
