@@ -7,7 +7,8 @@
 //! out goes to `/dev/null`. 160-octet RFC 3164 lines without PRI, 20,000 in a second of the log:
 //!
 //! - **flood**: 99 % are one message; **mixed**: 10,000 messages at random; **unique**: all are new.
-//! - **gzip**, **zstd**: mixed, packed by `gzip -1` and `zstd`; **report**: mixed, with `--report`.
+//! - **gzip**, **zstd**: mixed, packed by `gzip -1` and `zstd`, which have to be installed; **report**:
+//!   mixed, with `--report`.
 //!
 //! What is printed is the best of the rounds, by processor time (user and system): a process that is
 //! alone on its core takes that long. Memory is the most that was resident when it was looked at.
