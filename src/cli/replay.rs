@@ -6,10 +6,10 @@
 //! - A log that turns out to be broken is told on standard error; the others are replayed all the same.
 //! - Who closes standard output has read enough: that is no error.
 
+use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::{fs, iter};
 
 use clap::ValueHint;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -267,10 +267,10 @@ fn bar(progress: Progress, octets: Option<u64>) -> ProgressBar {
         ),
         None => (ProgressBar::no_length(), "{bytes}, {bytes_per_sec}"),
     };
-    let style = ProgressStyle::with_template(template);
-    iter::once(style)
-        .flatten()
-        .fold(bar, ProgressBar::with_style)
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
 }
 
 pub(super) const AFTER_LONG_HELP: &str = "\

@@ -217,7 +217,8 @@ impl<'a> Replay<'a> {
             offset += octets as u64;
             let end = pending + octets;
             let input = buffer.get(..end).unwrap_or_default();
-            let consumed = self.judge_all(input, framer, octets == 0, out)?;
+            let ended = (octets == 0).then_some(End::Closed);
+            let consumed = self.judge_all(input, framer, ended, out)?;
             if octets == 0 {
                 return Ok(nul);
             }
@@ -229,21 +230,20 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Judges the lines in `input`; how many octets they are.
+    /// Judges the lines in `input`, which may be the last of its log; how many octets they are.
     fn judge_all(
         &mut self,
         input: &[u8],
         framer: &mut Framer,
-        is_end: bool,
+        ended: Option<End>,
         out: &mut impl Write,
     ) -> io::Result<usize> {
         let mut at = 0;
         loop {
             let rest = input.get(at..).unwrap_or_default();
-            let step = if is_end {
-                framer.finish(rest, End::Closed)
-            } else {
-                framer.next(rest)
+            let step = match ended {
+                Some(end) => framer.finish(rest, end),
+                None => framer.next(rest),
             };
             at += step.consumed;
             match step.outcome {

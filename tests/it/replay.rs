@@ -8,6 +8,9 @@ use std::time::{Duration, SystemTime};
 use proptest::prelude::*;
 
 use super::support::command::{Logs, tersed};
+use super::support::originator::Originator;
+use super::support::sink::Sink;
+use super::support::tersed::{Setup, url};
 
 /// What comes out of `log` by standard input.
 #[track_caller]
@@ -268,6 +271,65 @@ fn long_lines_are_cut_as_by_a_listener() {
     let log = format!("<34>a: {}\n<34>b: c\n", "x".repeat(300_000));
     let out = replay(&["--config", &config], &log);
     assert_eq!(out, format!("<34>a: {}\n<34>b: c\n", "x".repeat(473)));
+}
+
+/// One judge, two clocks: within one window, what a relay lets out is what a replay of it gives. A Unix
+/// socket's sender is *local*, as that of a log.
+#[test]
+fn a_relay_lets_out_what_a_replay_of_its_input_gives() {
+    let mut frames = Vec::new();
+    for number in 0..600_u32 {
+        let (pid, second, what) = (number % 17, number % 50, number * number % 23);
+        frames.push(match number % 5 {
+            0 => format!("<34>Mar  1 10:00:{second:02} h su[{pid}]: text {what}"),
+            1 => format!(
+                "<165>1 2026-03-01T10:00:{second:02}.5Z h app {pid} id [meta sequenceId=\"{number}\"] text {what}"
+            ),
+            2 => format!("<189>{number}: *Mar  1 10:00:{second:02}: %SYS-5-CONFIG_I: text {what}"),
+            3 => format!("app[{pid}]: text {what}"),
+            _ => format!("<999>text {what}"),
+        });
+    }
+    let setup = Setup::new();
+    let path = setup.path("log.sock");
+    let listener = url("unix-stream", &path);
+    let sink = Sink::tcp();
+    let relay = setup
+        .listen(&listener)
+        .forward(&sink.url())
+        .window("1h")
+        .start();
+    let mut originator = Originator::unix_stream(&path);
+    originator.send_all(&frames);
+    relay.wait_received(frames.len().try_into().unwrap());
+    relay.finish();
+
+    let log = frames.join("\n");
+    let replayed = replay(&["--window", "1h"], &log);
+    let replayed: Vec<_> = replayed.lines().map(str::to_owned).collect();
+    let relayed: Vec<_> = sink
+        .wait_messages(replayed.len())
+        .into_iter()
+        .map(|message| String::from_utf8(message).unwrap())
+        .collect();
+    let is_summary = |line: &String| line.contains("message repeated");
+    let (mut one, survivors): (Vec<_>, Vec<_>) = replayed.into_iter().partition(is_summary);
+    let (mut other, relayed): (Vec<_>, Vec<_>) = relayed.into_iter().partition(is_summary);
+    assert_eq!(survivors, relayed);
+    // A relay has many shards, and reports one after the other; its element tells its own clock.
+    let without_times = |line: &mut String| {
+        if let Some((before, times_on)) = line.split_once(" first=")
+            && let Some((_, behind)) = times_on.split_once(" window=")
+        {
+            *line = format!("{before} window={behind}");
+        }
+    };
+    for summaries in [&mut one, &mut other] {
+        summaries.iter_mut().for_each(without_times);
+        summaries.sort();
+    }
+    assert!(!one.is_empty());
+    assert_eq!(one, other);
 }
 
 /// A line of a log, as the reference sees it.
