@@ -32,3 +32,19 @@ pub const BAD_FRAMES_MAX: u32 = 8;
 /// The largest payload of a UDP datagram over IPv4; also the buffer for one datagram, rounded up,
 /// so that nothing is cut.
 pub const DATAGRAM_OCTETS_MAX: usize = 65_535;
+
+/// Masks of the user's own in one set. More than anybody has shown to need, and each fits into one
+/// octet of the masked form of an identity.
+pub const MASK_PATTERNS_MAX: usize = 64;
+
+/// Octets of one such regular expression.
+pub const MASK_PATTERN_OCTETS_MAX: usize = 4096;
+
+/// Octets that all regular expressions of a set may take once compiled; `x{1000}{1000}` shall be
+/// refused when it is configured, not fill the memory.
+pub const MASK_COMPILED_OCTETS_MAX: usize = 4 * 1024 * 1024;
+
+/// Parts of one message that masks of the user's own fold; the rest stays as it is. Each search is
+/// linear, but a pattern may look at all of the rest before it says where it matched: this keeps the
+/// sum of the searches linear, too.
+pub const MASK_MATCHES_MAX: usize = 256;

@@ -15,12 +15,12 @@
 //!
 //! Framing (the listener knows its transport), and waiting for room (see `forward`).
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
 use crate::{
     chunk::{Chunk, Entry},
     clock::Clock,
-    dedup::{Ended, Shards, Sighting, Verdict},
+    dedup::{Ended, Group, Shards, Sighting, Verdict},
     forward::Delivery,
     identity::{Identifier, IdentityKind, Key, Sender},
     metrics::{DropReason, ListenerMetrics, Metrics},
@@ -47,13 +47,15 @@ pub struct Pipeline {
 impl Pipeline {
     /// A batch of frames that `listener` received just now.
     #[must_use]
-    pub fn batch<'p>(&'p self, listener: &'p ListenerMetrics) -> Batch<'p> {
+    pub fn batch<'p, 'f>(&'p self, listener: &'p ListenerMetrics) -> Batch<'p, 'f> {
         Batch {
             pipeline: self,
             listener,
             rules: self.delivery.ledger().rules(),
             now: Clock::now(),
             identifier: Identifier::new(&self.key, self.identity),
+            group: GROUP.take().recycled(),
+            last: None,
             chunk: Chunk::default(),
             ended: Vec::new(),
             tally: Tally::default(),
@@ -82,17 +84,29 @@ impl Pipeline {
     }
 }
 
-/// Frames of one read, being judged.
+/// Frames of one read, being judged. They live as long as `'f`: they are looked at again when many of them have
+/// come together.
 #[derive(Debug)]
-pub struct Batch<'p> {
+pub struct Batch<'p, 'f> {
     pipeline: &'p Pipeline,
     listener: &'p ListenerMetrics,
     rules: Arc<Rules>,
     now: Tick,
     identifier: Identifier<'p>,
+    /// Frames that are not judged yet.
+    group: Group<'f>,
+    /// The frame that was parsed last; those behind it repeat it.
+    last: Option<Last<'f>>,
     chunk: Chunk,
     ended: Vec<Ended>,
     tally: Tally,
+}
+
+/// A message and who sent it.
+#[derive(Debug)]
+struct Last<'f> {
+    message: Message<'f>,
+    sender: Sender,
 }
 
 /// Counts of one batch.
@@ -107,38 +121,70 @@ struct Tally {
     refused: Vec<(DropReason, u64)>,
 }
 
-impl Batch<'_> {
+impl<'f> Batch<'_, 'f> {
     /// When the batch was received.
     #[must_use]
     pub const fn now(&self) -> Tick {
         self.now
     }
 
-    /// Judges `frame` as `sender` sent it.
-    pub fn judge(&mut self, frame: &[u8], sender: Sender) {
+    /// Judges `frame` as `sender` sent it, at once or together with those that follow.
+    pub fn judge(&mut self, frame: &'f [u8], sender: Sender) {
         self.tally.received += 1;
         self.tally.octets += frame.len() as u64;
+        if let Some(last) = &self.last
+            && last.sender == sender
+            && let Some(message) = last.message.repeated(frame)
+        {
+            let sighting = Sighting {
+                frame,
+                timestamp: message.timestamp(),
+            };
+            if self.group.push_again(sighting) {
+                self.tally.unparsed += u64::from(message.format == Format::Unparsed);
+                self.settle_if_full();
+                return;
+            }
+        }
         let message = Message::parse(frame);
         self.tally.unparsed += u64::from(message.format == Format::Unparsed);
         let policy = self.rules.policy_for(&message);
-        let identity = self.identifier.identify(&message, sender);
         let sighting = Sighting {
             frame,
             timestamp: message.timestamp(),
         };
-        let shards = &self.pipeline.shards;
-        match shards.offer(policy, identity, sighting, self.now, &mut self.ended) {
-            Verdict::Fresh(claim) => {
-                // What a window held back is reported before the copy that opens the next one.
-                self.pipeline
-                    .delivery
-                    .ledger()
-                    .report(&mut self.ended, &mut self.chunk);
-                self.tally.queued += 1;
-                self.chunk.push(frame, Entry::Survivor(claim));
-            }
-            Verdict::Duplicate => self.tally.suppressed += 1,
+        let identifier = &self.identifier;
+        self.group.push(policy, sighting, |octets| {
+            identifier.append(&message, sender, octets)
+        });
+        // Its timestamp is in its identity.
+        self.last = (!message.never_suppress).then_some(Last { message, sender });
+        self.settle_if_full();
+    }
+
+    fn settle_if_full(&mut self) {
+        if self.group.is_full() {
+            self.settle();
         }
+    }
+
+    /// Judges what has come together.
+    fn settle(&mut self) {
+        let Pipeline {
+            shards, delivery, ..
+        } = self.pipeline;
+        shards.offer_group(&mut self.group, self.now);
+        let (chunk, tally) = (&mut self.chunk, &mut self.tally);
+        self.group
+            .settle(&mut self.ended, |frame, verdict, ended| match verdict {
+                Verdict::Fresh(claim) => {
+                    // What a window held back is reported before the copy that opens the next one.
+                    delivery.ledger().report(ended, chunk);
+                    tally.queued += 1;
+                    chunk.push(frame, Entry::Survivor(claim));
+                }
+                Verdict::Duplicate => tally.suppressed += 1,
+            });
     }
 
     /// A frame was received and is not judged.
@@ -159,6 +205,8 @@ impl Batch<'_> {
     /// Counts the batch and gives its survivors, already counted as queued: they have to be delivered.
     #[must_use]
     pub fn finish(mut self) -> Chunk {
+        self.settle();
+        GROUP.set(self.group.recycled());
         self.pipeline
             .delivery
             .ledger()
@@ -175,6 +223,11 @@ impl Batch<'_> {
         }
         self.chunk
     }
+}
+
+thread_local! {
+    /// A worker's memory for what it judges together, between two batches.
+    static GROUP: Cell<Group<'static>> = const { Cell::new(Group::new()) };
 }
 
 /// Marks that are retired under one hold of a shard's lock when nobody is waiting for a verdict.

@@ -57,8 +57,8 @@ pub(super) struct Engine {
 /// What a copy met in the engine. Void after any other call.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Met {
-    /// Its mark, which has counted it: it is a duplicate.
-    Counted,
+    /// Its mark, which has counted it: it is a duplicate. How many places the mark is behind the oldest.
+    Counted(usize),
     /// Its mark, so many places behind the oldest, for which there is more to do than to count.
     Repeat(Place, usize),
     /// No mark with an open window. An entry may be put at the place, if there is one.
@@ -104,23 +104,50 @@ impl Engine {
         }
     }
 
-    /// Finds the mark of a copy seen at `now`. If its window is over, it ends.
+    /// Reads where probing for a copy begins, so that it is near when the copy is judged.
+    pub(super) fn glance(&self, hash: u64) -> u64 {
+        self.table.glance(hash)
+    }
+
+    /// Where the mark of a copy probably is. Reads that mark.
+    pub(super) fn seek(&self, hash: u64) -> (Option<Place>, u64) {
+        match self.table.candidate(hash, self.live()) {
+            Some((place, age)) => (Some(place), self.timeline.mark(age as usize).start.nanos()),
+            None => (None, 0),
+        }
+    }
+
+    /// Reads what the mark that is probably at `place` remembers and holds.
+    pub(super) fn touch(&self, place: Place, identity: Identity<'_>) -> u64 {
+        let age = self.table.confirm(place, identity.hash, self.live());
+        age.map_or(0, |age| {
+            self.timeline.touch(age as usize, identity.octets.len())
+        })
+    }
+
+    /// Finds the mark of a copy seen at `now`, first where it probably is. If its window is over, it ends.
     pub(super) fn meet(
         &mut self,
         identity: Identity<'_>,
         sighting: Sighting<'_>,
         now: Tick,
+        likely: Option<Place>,
         ended: &mut Vec<Ended>,
     ) -> Met {
         self.retire(now, RETIRED_PER_COPY, ended);
-        let timeline = &self.timeline;
+        let (timeline, live) = (&self.timeline, self.live());
         let mut counted = 0;
-        let probe = self.table.probe(identity.hash, self.live(), |age| {
+        let mut is_it = |age: u32| {
             let mark = timeline.mark(age as usize);
             // Reading this before comparing makes the processor fetch both at once.
             counted = mark.held.as_ref().map_or(0, |held| held.count);
             !mark.is_dead() && timeline.remembers(age as usize, identity.octets)
+        };
+        let confirmed = likely.and_then(|place| {
+            let age = self.table.confirm(place, identity.hash, live)?;
+            is_it(age).then_some(Probe::Found { place, age })
         });
+        let probe = confirmed.unwrap_or_else(|| self.table.probe(identity.hash, live, &mut is_it));
         let (place, age) = match probe {
             Probe::Found { place, age } => (place, age as usize),
             Probe::Absent(vacant) => return Met::Nothing(vacant),
@@ -145,9 +172,20 @@ impl Engine {
         match &mut mark.held {
             Some(held) if counted > 0 && ticks_since(mark.start, now) < self.quantum => {
                 held.count_one(sighting, now);
-                Met::Counted
+                Met::Counted(age)
             }
             _ => Met::Repeat(place, age),
+        }
+    }
+
+    /// Counts one more copy of what was just [`Met::Counted`], at the same time; false if that is gone.
+    pub(super) fn count_again(&mut self, age: usize, sighting: Sighting<'_>, now: Tick) -> bool {
+        match &mut self.timeline.mark_mut(age).held {
+            Some(held) => {
+                held.count_one(sighting, now);
+                true
+            }
+            None => false,
         }
     }
 
@@ -165,7 +203,7 @@ impl Engine {
         room: usize,
     ) -> Result<Verdict, Refusal> {
         match met {
-            Met::Counted => Ok(Verdict::Duplicate),
+            Met::Counted(_) => Ok(Verdict::Duplicate),
             Met::Repeat(place, age) => self.repeat(identity, sighting, now, room, (place, age)),
             Met::Nothing(vacant) => self.remember(identity, now, room, vacant),
         }
@@ -491,5 +529,5 @@ const MARKS_MAX: usize = 1 << 31;
 /// Slots for each mark above which the table is too large.
 const SLOTS_PER_MARK_MAX: usize = 6;
 
-/// Octets of a [`Held`] without its frame.
-const HELD_OCTETS: usize = alloc_octets(size_of::<Held>());
+/// Octets of a [`Held`] without its frame. What is left over in front of an aligned one is counted as lost.
+const HELD_OCTETS: usize = alloc_octets(size_of::<Held>()) + align_of::<Held>();

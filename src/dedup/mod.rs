@@ -32,9 +32,11 @@ use crate::identity::Identity;
 use crate::rule::{PolicyId, WindowPolicy};
 use crate::tick::Tick;
 
+pub use self::group::Group;
 use self::shard::Shard;
 
 mod engine;
+mod group;
 #[cfg(test)]
 mod model;
 mod shard;
@@ -161,10 +163,14 @@ impl Shards {
     }
 
     /// The top bits of the hash: the table uses the lowest 32.
-    fn shard_of(&self, hash: u64) -> MutexGuard<'_, Shard> {
+    fn index_of(&self, hash: u64) -> usize {
         let bits = self.shards.len().trailing_zeros();
         let index = (hash >> 1) >> (63 - bits);
-        lock(&self.shards[usize::try_from(index).unwrap_or(0)])
+        usize::try_from(index).unwrap_or(0)
+    }
+
+    fn shard_of(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[self.index_of(hash)])
     }
 
     /// Visits the shards one after the other, and drops what they give out without holding a lock.
@@ -332,9 +338,10 @@ pub struct Stats {
 
 /// What a mark knows beyond its start: made by the first copy after the survivor.
 ///
-/// What counting a copy touches comes first, so that it is in one cache line or two.
+/// What counting a copy touches comes first and starts with a cache line, so that it is in that one unless the
+/// timestamp is longer than any that is common.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 struct Held {
     /// Copies suppressed.
     count: u64,

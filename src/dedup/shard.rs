@@ -12,7 +12,11 @@
 //!
 //! Which shard a message belongs to, and the lock (`mod`).
 
+use std::hint::black_box;
+
 use super::engine::{Engine, EngineCounters, Met, Refusal, Spoils};
+use super::group::{Group, Run};
+use super::table::Place;
 use super::timeline::MARKS_SHIFT;
 use super::{Claim, EndReason, Ended, Sighting, Stats, Verdict};
 use crate::identity::Identity;
@@ -66,24 +70,111 @@ impl Shard {
         ended: &mut Vec<Ended>,
     ) -> Verdict {
         let now = self.advance_clock(now);
-        let index = if usize::from(policy.0) < self.engines.len() {
-            usize::from(policy.0)
-        } else {
-            0
-        };
+        let index = self.index_of(policy);
+        self.judge(index, identity, sighting, None, now, ended).0
+    }
+
+    /// Judges those copies of `group` that `run` names, in that order. What ends is added to `ended` with
+    /// the copy that was being judged.
+    pub(super) fn offer_run(
+        &mut self,
+        group: &Group<'_>,
+        run: &mut Run,
+        now: Tick,
+        verdicts: &mut [Verdict],
+        ended: &mut Vec<(usize, Ended)>,
+    ) {
+        let now = self.advance_clock(now);
+        self.fetch(group, run);
+        let mut over = Vec::new();
+        // The engine and the mark that counted the copy before.
+        let mut counted: Option<(usize, usize)> = None;
+        for &(index, likely) in &*run {
+            let copy = group.copy(index);
+            if copy.is_again
+                && let Some((engine, age)) = counted
+                && self.engines[engine].count_again(age, copy.sighting, now)
+            {
+                continue;
+            }
+            let engine = self.index_of(copy.policy);
+            let (verdict, age) =
+                self.judge(engine, copy.identity, copy.sighting, likely, now, &mut over);
+            counted = age.map(|age| (engine, age));
+            // They are duplicates until found fresh. Copying a whole verdict would wait for what judging wrote.
+            if let Verdict::Fresh(claim) = verdict {
+                verdicts[index] = Verdict::Fresh(claim);
+            }
+            if !over.is_empty() {
+                ended.extend(over.drain(..).map(|over| (index, over)));
+            }
+        }
+    }
+
+    /// Reads what judging the copies will read, step by step for all of them, so that the processor waits
+    /// for many at a time. Notes in `run` where their marks probably are.
+    fn fetch(&self, group: &Group<'_>, run: &mut Run) {
+        if run.len() < FETCHED_MIN || self.engines.is_empty() {
+            return;
+        }
+        let mut read = 0;
+        for &(index, _) in &*run {
+            let copy = group.copy(index);
+            if copy.is_again {
+                continue;
+            }
+            read ^= self.engines[self.index_of(copy.policy)].glance(copy.identity.hash);
+        }
+        for (index, likely) in &mut *run {
+            let copy = group.copy(*index);
+            if copy.is_again {
+                continue;
+            }
+            let engine = &self.engines[self.index_of(copy.policy)];
+            let (place, start) = engine.seek(copy.identity.hash);
+            *likely = place;
+            read ^= start;
+        }
+        for &(index, likely) in &*run {
+            if let Some(place) = likely {
+                let copy = group.copy(index);
+                let engine = &self.engines[self.index_of(copy.policy)];
+                read ^= engine.touch(place, copy.identity);
+            }
+        }
+        // Or the compiler would leave it all out.
+        black_box(read);
+    }
+
+    fn index_of(&self, policy: PolicyId) -> usize {
+        let index = usize::from(policy.0);
+        if index < self.engines.len() { index } else { 0 }
+    }
+
+    /// Judges one copy in the engine at `index`; its mark is probably at `likely`. Also gives the age of the mark
+    /// that counted it, if that is all that was to be done: it would count another one, too.
+    fn judge(
+        &mut self,
+        index: usize,
+        identity: Identity<'_>,
+        sighting: Sighting<'_>,
+        likely: Option<Place>,
+        now: Tick,
+        ended: &mut Vec<Ended>,
+    ) -> (Verdict, Option<usize>) {
         // Room for the mark itself may be found before the table turns out to need some, too.
         for _ in 0..ROUNDS_MAX {
             let Some(engine) = self.engines.get_mut(index) else {
                 break;
             };
-            let met = engine.meet(identity, sighting, now, ended);
-            if let Met::Counted = met {
-                return Verdict::Duplicate;
+            let met = engine.meet(identity, sighting, now, likely, ended);
+            if let Met::Counted(age) = met {
+                return (Verdict::Duplicate, Some(age));
             }
             let room = self.room();
             let engine = &mut self.engines[index];
             let wanted = match engine.admit(met, identity, sighting, now, room) {
-                Ok(verdict) => return verdict,
+                Ok(verdict) => return (verdict, None),
                 Err(Refusal::Full) => break,
                 Err(Refusal::Short(wanted)) => wanted,
             };
@@ -97,7 +188,7 @@ impl Shard {
             self.make_room(wanted + ahead, evicted_max, now, ended);
         }
         self.unremembered += 1;
-        Verdict::Fresh(Claim::VOID)
+        (Verdict::Fresh(Claim::VOID), None)
     }
 
     /// Forgets the delivery behind a claim.
@@ -285,6 +376,9 @@ fn granule_shift(budget_octets: usize) -> u32 {
     debug_assert!(shift > MARKS_SHIFT, "a block holds at least one mark");
     shift
 }
+
+/// Copies below which reading ahead takes longer than it saves.
+const FETCHED_MIN: usize = 3;
 
 /// How often an offer is tried.
 const ROUNDS_MAX: usize = 3;

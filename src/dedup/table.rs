@@ -139,6 +139,46 @@ impl Table {
         Probe::Absent(vacant)
     }
 
+    /// The slot where probing for `hash` begins. Reading it for many hashes, one after the other, makes the
+    /// processor fetch all of them at once.
+    pub(super) fn glance(&self, hash: u64) -> u64 {
+        let tag = tag(hash);
+        self.segment_of(tag).map_or(EMPTY, |segment| {
+            self.segments[segment as usize].slots[home(tag)]
+        })
+    }
+
+    /// The first live entry that may be that of `hash`, unseen by the caller.
+    pub(super) fn candidate(&self, hash: u64, live: Live) -> Option<(Place, u32)> {
+        let tag = tag(hash);
+        let segment = self.segment_of(tag)?;
+        let slots = &self.segments[segment as usize].slots;
+        let mut slot = home(tag);
+        for _ in 0..SEGMENT_SLOTS {
+            let entry = slots[slot];
+            if entry == EMPTY {
+                return None;
+            }
+            if entry & TAG_BITS == tag
+                && let Some(age) = live.age(entry)
+            {
+                return Some((Place { segment, slot }, age));
+            }
+            slot = (slot + 1) % SEGMENT_SLOTS;
+        }
+        None
+    }
+
+    /// The age of the entry at `place` if it is live and may be that of `hash`. A void place is no harm.
+    pub(super) fn confirm(&self, place: Place, hash: u64, live: Live) -> Option<u32> {
+        let entry = self.segments.get(place.segment as usize)?.slots[place.slot];
+        if entry & TAG_BITS == tag(hash) {
+            live.age(entry)
+        } else {
+            None
+        }
+    }
+
     /// A place for a new entry of `hash`: the one that its probe found, or one that is made by sweeping
     /// or splitting the segment. Grows by at most `room` octets.
     pub(super) fn place(

@@ -162,6 +162,21 @@ impl Timeline {
         true
     }
 
+    /// An octet of each cache line of the identity of a mark, up to [`TOUCHED_OCTETS`], and of what it holds.
+    /// `age` is below `len`.
+    pub(super) fn touch(&self, age: usize, octets: usize) -> u64 {
+        let mark = self.mark(age);
+        let (segment, offset) = self.locate(mark.position());
+        let here = self.segments[segment].get(offset..).unwrap_or_default();
+        let here = here.get(..octets.min(TOUCHED_OCTETS)).unwrap_or(here);
+        let octets: u64 = here
+            .iter()
+            .step_by(CACHE_LINE_OCTETS)
+            .map(|octet| u64::from(*octet))
+            .sum();
+        octets + mark.held.as_ref().map_or(0, |held| held.count)
+    }
+
     /// What [`Timeline::charged`] would grow by if a mark of `octets` octets were appended.
     pub(super) fn append_octets(&self, octets: usize) -> usize {
         let first = if self.is_allocated() { 0 } else { self.slack() };
@@ -373,6 +388,11 @@ fn growth(len: usize, capacity: usize, more: usize) -> usize {
         capacity.max(len + more - capacity).max(HANDLES_MIN)
     }
 }
+
+/// Octets of an identity that are worth fetching ahead: of a longer one the processor sees that it goes on.
+const TOUCHED_OCTETS: usize = 256;
+
+const CACHE_LINE_OCTETS: usize = 64;
 
 /// Set in [`Mark::at`].
 const DEAD: u64 = 1 << 63;

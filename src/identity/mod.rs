@@ -21,8 +21,10 @@
 //!
 //! # Left out
 //!
-//! Which fields count and which parts are masked is fixed here to the default; rules that choose will
-//! bring their choice along.
+//! Which fields count is fixed here to the default, and nothing is masked; rules that choose will bring
+//! their choice along. What masks fold, and how, is in [`mask`].
+
+pub mod mask;
 
 use std::{
     fmt,
@@ -140,92 +142,101 @@ impl<'k> Identifier<'k> {
 
     /// The identity of `message` as `sender` sent it. Valid until the next call.
     pub fn identify(&mut self, message: &Message<'_>, sender: Sender) -> Identity<'_> {
-        self.octets.clear();
-        self.write(message, sender);
+        let mut octets = std::mem::take(&mut self.octets);
+        octets.clear();
+        let hash = self.append(message, sender, &mut octets);
+        self.octets = octets;
+        Identity {
+            hash,
+            octets: &self.octets,
+        }
+    }
+
+    /// Appends the octets of that identity to `octets`, and gives its hash.
+    pub fn append(&self, message: &Message<'_>, sender: Sender, octets: &mut Vec<u8>) -> u64 {
+        let start = octets.len();
+        octets.reserve(message.frame().len() + HEADER_OCTETS_MAX);
+        write(octets, message, sender);
+        let written = octets.get(start..).unwrap_or_default();
         match self.kind {
-            IdentityKind::Exact => Identity {
-                hash: self.key.hash(&self.octets),
-                octets: &self.octets,
-            },
+            IdentityKind::Exact => self.key.hash(written),
             IdentityKind::Compact => {
-                let digest = self.key.prf.hash(&self.octets);
-                self.octets.clear();
-                self.octets.extend_from_slice(&digest.as_bytes());
-                Identity {
-                    hash: digest.as_u64().0,
-                    octets: &self.octets,
-                }
+                let digest = self.key.prf.hash(written);
+                octets.truncate(start);
+                octets.extend_from_slice(&digest.as_bytes());
+                digest.as_u64().0
             }
         }
     }
+}
 
-    fn write(&mut self, message: &Message<'_>, sender: Sender) {
-        if message.never_suppress {
-            self.octets.push(KIND_LITERAL);
-            self.octets.extend_from_slice(message.frame());
-            return;
-        }
-        if message.format == Format::Unparsed {
-            self.octets
-                .extend_from_slice(&[KIND_UNPARSED, message.pri.map_or(NO_PRI, Pri::prival)]);
-            self.write_sender(sender);
-        } else {
-            self.octets
-                .extend_from_slice(&[KIND_PARSED, message.pri_or_default().prival()]);
-            match message.hostname() {
-                Some(hostname) => self.write_field(hostname),
-                None => self.write_sender(sender),
-            }
-            self.write_field(message.app_name().unwrap_or_default());
-            self.write_field(message.msgid().unwrap_or_default());
-            self.write_structured_data(message);
-        }
-        self.octets.extend_from_slice(message.msg());
+fn write(octets: &mut Vec<u8>, message: &Message<'_>, sender: Sender) {
+    if message.never_suppress {
+        octets.push(KIND_LITERAL);
+        octets.extend_from_slice(message.frame());
+        return;
     }
-
-    fn write_field(&mut self, field: &[u8]) {
-        let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
-        self.octets.extend_from_slice(&length.to_le_bytes());
-        self.octets.extend_from_slice(field);
+    if message.format == Format::Unparsed {
+        octets.extend_from_slice(&[KIND_UNPARSED, message.pri.map_or(NO_PRI, Pri::prival)]);
+        write_sender(octets, sender);
+    } else {
+        octets.extend_from_slice(&[KIND_PARSED, message.pri_or_default().prival()]);
+        match message.hostname() {
+            Some(hostname) => write_field(octets, hostname),
+            None => write_sender(octets, sender),
+        }
+        write_field(octets, message.app_name().unwrap_or_default());
+        write_field(octets, message.msgid().unwrap_or_default());
+        write_structured_data(octets, message);
     }
+    octets.extend_from_slice(message.msg());
+}
 
-    /// A length that no HOSTNAME has says that a sender stands in: a host that calls itself by the
-    /// octets of an address is another one than the host at that address.
-    fn write_sender(&mut self, sender: Sender) {
-        match sender {
-            Sender::Address(IpAddr::V4(v4)) => {
-                self.octets.extend_from_slice(&SENDER_IPV4.to_le_bytes());
-                self.octets.extend_from_slice(&v4.octets());
-            }
-            Sender::Address(IpAddr::V6(v6)) => {
-                self.octets.extend_from_slice(&SENDER_IPV6.to_le_bytes());
-                self.octets.extend_from_slice(&v6.octets());
-            }
-            Sender::Local => self.octets.extend_from_slice(&SENDER_LOCAL.to_le_bytes()),
+fn write_field(octets: &mut Vec<u8>, field: &[u8]) {
+    let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
+    octets.extend_from_slice(&length.to_le_bytes());
+    octets.extend_from_slice(field);
+}
+
+/// A length that no HOSTNAME has says that a sender stands in: a host that calls itself by the
+/// octets of an address is another one than the host at that address.
+fn write_sender(octets: &mut Vec<u8>, sender: Sender) {
+    match sender {
+        Sender::Address(IpAddr::V4(v4)) => {
+            octets.extend_from_slice(&SENDER_IPV4.to_le_bytes());
+            octets.extend_from_slice(&v4.octets());
+        }
+        Sender::Address(IpAddr::V6(v6)) => {
+            octets.extend_from_slice(&SENDER_IPV6.to_le_bytes());
+            octets.extend_from_slice(&v6.octets());
+        }
+        Sender::Local => octets.extend_from_slice(&SENDER_LOCAL.to_le_bytes()),
+    }
+}
+
+fn write_structured_data(octets: &mut Vec<u8>, message: &Message<'_>) {
+    let length_at = octets.len();
+    octets.extend_from_slice(&0_u32.to_le_bytes());
+    if message.structured_data().is_none() {
+        return;
+    }
+    for element in message.sd_elements() {
+        if !TRANSMISSION_SD_IDS.contains(&element.sd_id) {
+            octets.extend_from_slice(element.octets);
         }
     }
-
-    fn write_structured_data(&mut self, message: &Message<'_>) {
-        let length_at = self.octets.len();
-        self.octets.extend_from_slice(&0_u32.to_le_bytes());
-        if message.structured_data().is_none() {
-            return;
-        }
-        for element in message.sd_elements() {
-            if !TRANSMISSION_SD_IDS.contains(&element.sd_id) {
-                self.octets.extend_from_slice(element.octets);
-            }
-        }
-        let written = self.octets.len() - length_at - size_of::<u32>();
-        let length = u32::try_from(written).unwrap_or(u32::MAX).to_le_bytes();
-        if let Some(place) = self.octets.get_mut(length_at..length_at + length.len()) {
-            place.copy_from_slice(&length);
-        }
+    let written = octets.len() - length_at - size_of::<u32>();
+    let length = u32::try_from(written).unwrap_or(u32::MAX).to_le_bytes();
+    if let Some(place) = octets.get_mut(length_at..length_at + length.len()) {
+        place.copy_from_slice(&length);
     }
 }
 
 /// SD-IDs that describe the transmission, not the event (RFC 5424 7.1 to 7.3).
 const TRANSMISSION_SD_IDS: [&[u8]; 3] = [b"timeQuality", b"meta", b"origin"];
+
+/// Octets of an identity that are not the frame's own, at most.
+const HEADER_OCTETS_MAX: usize = 64;
 
 const KIND_PARSED: u8 = 0;
 const KIND_UNPARSED: u8 = 1;

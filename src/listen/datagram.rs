@@ -243,9 +243,9 @@ impl Drops {
 
 /// Judges one datagram. If it was `cut`, there was more of it, beyond a slot and so beyond
 /// `max_message_size` as well.
-fn judge(
-    batch: &mut Batch<'_>,
-    octets: &[u8],
+fn judge<'f>(
+    batch: &mut Batch<'_, 'f>,
+    octets: &'f [u8],
     cut: bool,
     sender: Sender,
     config: &ListenerConfig,

@@ -403,7 +403,7 @@ impl<'l> Connection<'l> {
     }
 
     /// Counts one step of the framer, and judges its frame.
-    fn account(&self, batch: &mut Batch<'_>, step: Step<'_>, input: &[u8]) {
+    fn account<'f>(&self, batch: &mut Batch<'_, 'f>, step: Step<'f>, input: &[u8]) {
         let metrics = &self.local.context.metrics;
         match step.outcome {
             Outcome::Frame(frame) if frame.oversize => {

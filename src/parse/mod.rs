@@ -30,7 +30,7 @@ mod pri;
 mod rfc3164;
 mod rfc5424;
 mod structured_data;
-mod timestamp;
+pub(crate) mod timestamp;
 
 use std::ops::Range;
 
@@ -125,6 +125,40 @@ impl<'a> Message<'a> {
             never_suppress,
             spans,
         }
+    }
+
+    /// The message of `frame` if that is this message's frame octet for octet, except for a timestamp of the same
+    /// form: what [`Message::parse`] would give, for a fraction of the time. `None` says nothing.
+    ///
+    /// A storm repeats itself like this.
+    #[must_use]
+    pub fn repeated<'b>(&self, frame: &'b [u8]) -> Option<Message<'b>> {
+        let stamp = self.spans.timestamp.range();
+        if frame.len() != self.frame.len()
+            || frame.get(stamp.end..) != self.frame.get(stamp.end..)
+            || frame.get(..stamp.start) != self.frame.get(..stamp.start)
+        {
+            return None;
+        }
+        if frame.get(stamp.clone()) != self.frame.get(stamp.clone()) {
+            let rest = trimmed(frame).get(stamp.start..)?;
+            let octets = match self.format {
+                Format::Rfc5424 => timestamp::rfc5424(rest),
+                Format::Rfc3164 => timestamp::legacy(rest),
+                // Their stamps may stand where others are looked for first.
+                Format::Cisco | Format::Unparsed => None,
+            };
+            if octets != Some(stamp.len()) {
+                return None;
+            }
+        }
+        Some(Message {
+            frame,
+            format: self.format,
+            pri: self.pri,
+            never_suppress: self.never_suppress,
+            spans: self.spans,
+        })
     }
 
     /// Where the part of MSG stands that tells what happened: behind Cisco's

@@ -424,6 +424,62 @@ fn elements_are_walked_in_their_order() {
     );
 }
 
+#[test]
+fn a_repeat_is_recognised_by_all_but_its_stamp() {
+    for (frame, other, expected) in [
+        (
+            "<13>Mar  1 18:46:11 h a[1]: x",
+            "<13>Mar 11 08:00:59 h a[1]: x",
+            true,
+        ),
+        (
+            "<13>Mar  1 18:46:11 h a[1]: x",
+            "<13>Mar  1 18:46:11 h a[1]: x",
+            true,
+        ),
+        (
+            "<13>Mar  1 18:46:11 h a[1]: x",
+            "<13>Mar  1 18:46:11 h a[2]: x",
+            false,
+        ),
+        (
+            "<13>Mar  1 18:46:11 h a[1]: x",
+            "<12>Mar  1 18:46:11 h a[1]: x",
+            false,
+        ),
+        (
+            "<13>Mar  1 18:46:11 h a[1]: x",
+            "<13>Mar  1 18:46:71 h a[1]: x",
+            false,
+        ),
+        (
+            "<13>Mar  1 18:46:11 h a[1]: x",
+            "<13>Mar  1 18:46:11 h a[1]: xx",
+            false,
+        ),
+        (
+            "<13>1 2026-03-01T18:46:11Z h a - - - x",
+            "<13>1 2026-04-30T00:00:00Z h a - - - x",
+            true,
+        ),
+        (
+            "<13>1 2026-03-01T18:46:11Z h a - - - x",
+            "<13>1 2026-04-30T00:00:00+ h a - - - x",
+            false,
+        ),
+        ("<13>1 - h a - - - x", "<13>1 - h a - - - x", true),
+        ("free text", "free text", true),
+        ("free text", "free tex.", false),
+    ] {
+        let message = Message::parse(frame.as_bytes());
+        let repeated = message.repeated(other.as_bytes());
+        assert_eq!(repeated.is_some(), expected, "{frame} | {other}");
+        if let Some(repeated) = repeated {
+            assert_eq!(repeated, Message::parse(other.as_bytes()));
+        }
+    }
+}
+
 /// Frames that are nearly right: a case with some octets replaced, removed or put in.
 fn mutated_case() -> impl Strategy<Value = Vec<u8>> {
     let interesting = prop_oneof![select(&b" :[]<>-\"\\=%*.\n\r\0 019TZ"[..]), any::<u8>(),];
@@ -460,5 +516,25 @@ proptest! {
     #[test]
     fn nearly_valid_frames_parse_without_panic(frame in mutated_case()) {
         check_spans(&frame);
+    }
+
+    #[test]
+    fn a_repeat_is_parsed_as_if_it_were_alone(
+        case in select(cases().collect::<Vec<_>>()),
+        edits in vec((any::<Index>(), select(&b"0123456789 :.-TZ2"[..])), 1..4),
+    ) {
+        let message = Message::parse(&case.frame);
+        let mut other = case.frame.clone();
+        // Mostly in the stamp, which is where a repeat may differ.
+        let stamp = message.timestamp_range().unwrap_or(0..other.len());
+        for (index, octet) in edits {
+            let at = stamp.start + index.index(stamp.len() + 1);
+            if let Some(place) = other.get_mut(at) {
+                *place = octet;
+            }
+        }
+        if let Some(repeated) = message.repeated(&other) {
+            prop_assert_eq!(repeated, Message::parse(&other));
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! Where a timestamp ends: the one scanner for all forms that are sent.
+//! Where a timestamp ends: the one scanner for all forms that are sent in a header. The parts that
+//! stamps are made of serve the mask that finds them inside a text, too.
 //!
 //! # Guarantees
 //!
@@ -148,7 +149,7 @@ fn month_and_day(octets: &[u8]) -> Option<&[u8]> {
 
 /// Whether a month's name, in any case, stands at the front.
 #[inline]
-fn month(octets: &[u8]) -> Option<()> {
+pub(crate) fn month(octets: &[u8]) -> Option<()> {
     let [a, b, c, ..] = octets else {
         return None;
     };
@@ -178,7 +179,7 @@ fn time(octets: &[u8]) -> Option<&[u8]> {
 
 /// What follows `hh:mm:ss`. Second 60 is a leap second.
 #[inline]
-fn hms(octets: &[u8]) -> Option<&[u8]> {
+pub(crate) fn hms(octets: &[u8]) -> Option<&[u8]> {
     let [h1, h2, b':', m1, m2, b':', s1, s2, behind @ ..] = octets else {
         return None;
     };
@@ -190,7 +191,7 @@ fn hms(octets: &[u8]) -> Option<&[u8]> {
 
 /// What follows a point and its digits, if they are there.
 #[inline]
-fn fraction<'a>(octets: &'a [u8], points: &[u8]) -> &'a [u8] {
+pub(crate) fn fraction<'a>(octets: &'a [u8], points: &[u8]) -> &'a [u8] {
     match octets {
         [point, behind @ ..] if points.contains(point) => {
             digits(behind).map_or(octets, |(_, behind)| behind)
@@ -201,7 +202,7 @@ fn fraction<'a>(octets: &'a [u8], points: &[u8]) -> &'a [u8] {
 
 /// What follows four digits that begin with 19 or 20 or 21, so that few other numbers are years.
 #[inline]
-fn year(octets: &[u8]) -> Option<&[u8]> {
+pub(crate) fn year(octets: &[u8]) -> Option<&[u8]> {
     match octets {
         [b'1', b'9', b'0'..=b'9', b'0'..=b'9', behind @ ..]
         | [b'2', b'0' | b'1', b'0'..=b'9', b'0'..=b'9', behind @ ..] => Some(behind),
@@ -221,7 +222,7 @@ fn digits(octets: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Whether two digits are a number from `min` to `max`.
 #[inline]
-fn number(tens: u8, ones: u8, min: u8, max: u8) -> Option<()> {
+pub(crate) fn number(tens: u8, ones: u8, min: u8, max: u8) -> Option<()> {
     if !tens.is_ascii_digit() || !ones.is_ascii_digit() {
         return None;
     }

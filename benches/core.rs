@@ -1,0 +1,174 @@
+//! The way of a frame without sockets, stage by stage: framing, parsing, identity, verdict.
+//!
+//!     cargo bench --bench core
+//!
+//! Each row adds a stage to the one above it. Figures are nanoseconds of one thread per message, the best of all
+//! rounds: frames of 200 octets, RFC 3164, separated by LF.
+
+#![expect(clippy::print_stdout, reason = "the table is the output")]
+
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use tersed::dedup::{Group, Shards, Sighting, Verdict};
+use tersed::frame::{Framer, Framing, Outcome};
+use tersed::identity::{Identifier, IdentityKind, Key, Sender};
+use tersed::parse::Message;
+use tersed::rule::{PolicyId, WindowPolicy};
+use tersed::tick::Tick;
+
+fn main() {
+    let only: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| a != "--bench")
+        .collect();
+    for (name, distinct) in [("flood", 1), ("mixed", 10_000), ("unique", 0)] {
+        for (stage, run) in STAGES {
+            if !only.is_empty()
+                && !only
+                    .iter()
+                    .any(|w| format!("{name}-{stage}").contains(w.as_str()))
+            {
+                continue;
+            }
+            let load = load(distinct, 500_000);
+            let best = (0..7).map(|_| run(&load)).min().unwrap_or_default();
+            println!(
+                "{name:8} {stage:10} {:7.1} ns",
+                best.as_secs_f64() * 1e9 / 500_000.0
+            );
+        }
+    }
+}
+
+type Run = fn(&[u8]) -> Duration;
+
+const STAGES: [(&str, Run); 5] = [
+    ("frame", |load| stages(load, 1)),
+    ("parse", |load| stages(load, 2)),
+    ("identity", |load| stages(load, 3)),
+    ("offer", |load| stages(load, 4)),
+    ("group", |load| stages(load, 5)),
+];
+
+fn stages(load: &[u8], depth: u32) -> Duration {
+    let policy = WindowPolicy {
+        window: Duration::from_secs(10),
+        allow: 1,
+        refresh: None,
+    };
+    let shards = Shards::new(8, &[policy], 1 << 31);
+    let key = Key::from_seed(1);
+    let mut identifier = Identifier::new(&key, IdentityKind::Exact);
+    let mut framer = Framer::new(Framing::Auto, 65536);
+    let mut ended = Vec::new();
+    let mut group = Group::new();
+    let fresh = std::cell::Cell::new(0_u32);
+    let started = now();
+    for turn in load.chunks(200 * 1300) {
+        let mut at = 0;
+        let mut here = group.recycled();
+        let mut last = None;
+        let mut settle = |here: &mut Group<'_>| {
+            shards.offer_group(here, Tick::ZERO);
+            here.settle(&mut ended, |_, verdict, _| {
+                fresh.set(fresh.get() + u32::from(verdict != Verdict::Duplicate))
+            });
+        };
+        loop {
+            let step = framer.next(&turn[at..]);
+            at += step.consumed;
+            let Outcome::Frame(frame) = step.outcome else {
+                break;
+            };
+            if depth == 1 {
+                black_box(frame);
+                continue;
+            }
+            if depth == 5
+                && let Some(message) = last
+                    .as_ref()
+                    .and_then(|last: &Message<'_>| last.repeated(frame.octets))
+            {
+                let sighting = Sighting {
+                    frame: frame.octets,
+                    timestamp: message.timestamp(),
+                };
+                if here.push_again(sighting) {
+                    if here.is_full() {
+                        settle(&mut here);
+                    }
+                    continue;
+                }
+            }
+            let message = Message::parse(frame.octets);
+            if depth == 2 {
+                black_box(&message);
+                continue;
+            }
+            if depth == 5 {
+                let sighting = Sighting {
+                    frame: frame.octets,
+                    timestamp: message.timestamp(),
+                };
+                here.push(PolicyId(0), sighting, |octets| {
+                    identifier.append(&message, Sender::Local, octets)
+                });
+                if here.is_full() {
+                    settle(&mut here);
+                }
+                last = Some(message);
+                continue;
+            }
+            let identity = identifier.identify(&message, Sender::Local);
+            if depth == 3 {
+                black_box(identity);
+                continue;
+            }
+            let sighting = Sighting {
+                frame: frame.octets,
+                timestamp: message.timestamp(),
+            };
+            let verdict =
+                shards.offer(PolicyId(0), identity, sighting, Tick::ZERO, &mut Vec::new());
+            fresh.set(fresh.get() + u32::from(verdict != Verdict::Duplicate));
+        }
+        settle(&mut here);
+        group = here.recycled();
+    }
+    black_box(fresh.get());
+    started.elapsed()
+}
+
+fn load(distinct: u64, messages: u64) -> Vec<u8> {
+    let mut octets = Vec::new();
+    let mut random = 0x2545_F491_4F6C_DD17_u64;
+    let mut line = String::new();
+    for number in 0..messages {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let what = match distinct {
+            0 => number,
+            1 if number % 100 == 50 => number,
+            1 => 0,
+            some => random % some,
+        };
+        line.clear();
+        let second = number / 10_000;
+        write!(line, "<34>Nov 22 10:{:02}:{:02} host-17.example app[12345]: interface Gi1/0/{what:08} changed state, reason link flap, neighbour lost ", second / 60 % 60, second % 60).expect("fits");
+        while line.len() < 199 {
+            line.push_str("0123456789 abcdefghij ");
+        }
+        line.truncate(199);
+        octets.extend_from_slice(line.as_bytes());
+        octets.push(b'\n');
+    }
+    octets
+}
+
+#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,367 @@
+//! A group: copies of messages that are judged together, shard by shard.
+//!
+//! Judging one copy waits for memory four times in a row: table, mark, identity, what is held. Judging
+//! many at once lets the waits overlap: each step is taken for all copies of a shard before the next
+//! one, and the shard's lock is taken once for all of them.
+//!
+//! # Guarantees
+//!
+//! - The verdicts are those that [`Shards::offer`] would give for the copies one after the other, at one
+//!   `now`, as long as the budget evicts nothing: copies of one identity are in one shard, and a shard judges
+//!   in the order of the group.
+//! - What a window held back comes out before the copy that found it to be over.
+//! - An emptied group keeps its memory, but not more than [`KEPT_OCTETS_MAX`] of it for identities.
+//!
+//! # Left out
+//!
+//! Where identities come from, and when a group is judged.
+
+use std::mem::take;
+use std::ops::Range;
+
+use super::table::Place;
+use super::{Ended, Shards, Sighting, Verdict, lock};
+use crate::identity::Identity;
+use crate::rule::PolicyId;
+use crate::tick::Tick;
+
+/// Copies of messages, in the order in which they were received.
+#[derive(Debug, Default)]
+pub struct Group<'f> {
+    /// The identities of all copies, side by side.
+    octets: Vec<u8>,
+    copies: Vec<Member<'f>>,
+    /// By copy; empty until the group is judged.
+    verdicts: Vec<Verdict>,
+    /// What ended, and the copy before which it is to be reported. Unordered.
+    ended: Vec<(usize, Ended)>,
+    /// Scratch: copies not judged yet, and those that are being judged.
+    left: Vec<usize>,
+    run: Run,
+}
+
+/// One copy.
+#[derive(Debug)]
+struct Member<'f> {
+    policy: PolicyId,
+    /// It is of the same identity and policy as the copy before it.
+    is_again: bool,
+    hash: u64,
+    /// Where its identity stands in `octets`.
+    identity: Range<usize>,
+    sighting: Sighting<'f>,
+}
+
+impl<'f> Group<'f> {
+    /// An empty group. Allocates nothing.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            octets: Vec::new(),
+            copies: Vec::new(),
+            verdicts: Vec::new(),
+            ended: Vec::new(),
+            left: Vec::new(),
+            run: Vec::new(),
+        }
+    }
+
+    /// Adds a copy. `write` appends the identity's octets to what it is given and returns their hash.
+    pub fn push(
+        &mut self,
+        policy: PolicyId,
+        sighting: Sighting<'f>,
+        write: impl FnOnce(&mut Vec<u8>) -> u64,
+    ) {
+        let start = self.octets.len();
+        let hash = write(&mut self.octets);
+        self.copies.push(Member {
+            policy,
+            is_again: false,
+            hash,
+            identity: start..self.octets.len(),
+            sighting,
+        });
+    }
+
+    /// Adds a copy of the message that the copy before it is one of; false if there is none before it.
+    #[must_use]
+    pub fn push_again(&mut self, sighting: Sighting<'f>) -> bool {
+        let Some(before) = self.copies.last() else {
+            return false;
+        };
+        let again = Member {
+            policy: before.policy,
+            is_again: true,
+            hash: before.hash,
+            identity: before.identity.clone(),
+            sighting,
+        };
+        self.copies.push(again);
+        true
+    }
+
+    /// True if the group holds as much as is worth judging together.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.copies.len() >= COPIES_MAX || self.octets.len() >= KEPT_OCTETS_MAX
+    }
+
+    /// Gives each copy with its verdict to `each`, in order, and what is to be reported before it; what
+    /// `each` leaves there stays. The group is empty then.
+    pub fn settle(
+        &mut self,
+        ended: &mut Vec<Ended>,
+        mut each: impl FnMut(&'f [u8], Verdict, &mut Vec<Ended>),
+    ) {
+        // Almost always empty. Stable: one copy's stay in their order.
+        self.ended.sort_by_key(|(copy, _)| *copy);
+        let mut due = self.ended.drain(..).peekable();
+        for (index, (copy, verdict)) in self
+            .copies
+            .drain(..)
+            .zip(self.verdicts.drain(..))
+            .enumerate()
+        {
+            while let Some((_, over)) = due.next_if(|(before, _)| *before <= index) {
+                ended.push(over);
+            }
+            each(copy.sighting.frame, verdict, ended);
+        }
+        drop(due);
+        self.octets.clear();
+        self.octets.shrink_to(KEPT_OCTETS_MAX);
+    }
+
+    /// The same group for frames that live elsewhere. It must be empty; what is in it is dropped.
+    #[must_use]
+    pub fn recycled<'other>(mut self) -> Group<'other> {
+        self.copies.clear();
+        Group {
+            octets: self.octets,
+            // Collecting in place keeps the memory.
+            copies: self.copies.into_iter().filter_map(|_| None).collect(),
+            verdicts: self.verdicts,
+            ended: self.ended,
+            left: self.left,
+            run: self.run,
+        }
+    }
+
+    /// The copy at `index`.
+    pub(super) fn copy(&self, index: usize) -> Copy<'_> {
+        let member = &self.copies[index];
+        Copy {
+            policy: member.policy,
+            is_again: member.is_again,
+            identity: Identity {
+                hash: member.hash,
+                octets: &self.octets[member.identity.clone()],
+            },
+            sighting: member.sighting,
+        }
+    }
+}
+
+/// One copy, as an engine wants it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Copy<'a> {
+    pub(super) policy: PolicyId,
+    /// It is of the same identity and policy as the copy before it, which is in the same run.
+    pub(super) is_again: bool,
+    pub(super) identity: Identity<'a>,
+    pub(super) sighting: Sighting<'a>,
+}
+
+/// The copies of a group that one shard judges, and what is known of where their marks are.
+pub(super) type Run = Vec<(usize, Option<Place>)>;
+
+impl Shards {
+    /// Judges the copies of `group`, seen at `now`. [`Group::settle`] then gives the verdicts.
+    pub fn offer_group(&self, group: &mut Group<'_>, now: Tick) {
+        let (mut verdicts, mut ended) = (take(&mut group.verdicts), take(&mut group.ended));
+        let (mut left, mut run) = (take(&mut group.left), take(&mut group.run));
+        verdicts.clear();
+        verdicts.resize(group.copies.len(), Verdict::Duplicate);
+        left.extend(0..group.copies.len());
+        while let Some(&first) = left.first() {
+            let shard = self.index_of(group.copies[first].hash);
+            left.retain(|&index| {
+                let is_here = self.index_of(group.copies[index].hash) == shard;
+                if is_here {
+                    run.push((index, None));
+                }
+                !is_here
+            });
+            lock(&self.shards[shard]).offer_run(group, &mut run, now, &mut verdicts, &mut ended);
+            run.clear();
+        }
+        (group.verdicts, group.ended) = (verdicts, ended);
+        (group.left, group.run) = (left, run);
+    }
+}
+
+/// Copies judged together: as many as a processor can have waits under way for, in each of a few shards.
+const COPIES_MAX: usize = 128;
+
+/// Octets of identities judged together, and kept for the next group.
+const KEPT_OCTETS_MAX: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::iter::repeat_n;
+    use std::time::Duration;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::dedup::EndReason;
+    use crate::rule::WindowPolicy;
+
+    /// What comes out for one copy: what is reported before it, and whether it is fresh.
+    type Outcome = (Vec<Ended>, bool);
+
+    fn shards(shard_count: usize) -> Shards {
+        let fixed = |window, allow| WindowPolicy {
+            window: Duration::from_nanos(window),
+            allow,
+            refresh: None,
+        };
+        let refreshed = WindowPolicy {
+            refresh: Some(Duration::from_nanos(100)),
+            ..fixed(30, 1)
+        };
+        Shards::new(shard_count, &[fixed(40, 2), refreshed], 64 << 20)
+    }
+
+    /// Judges `texts`, each with its policy, at `now`: as a group, or one after the other.
+    fn judge(shards: &Shards, now: Tick, texts: &[(u16, [u8; 3])], grouped: bool) -> Vec<Outcome> {
+        // Few different hashes, so that copies meet the marks of others.
+        let hash = |text: &[u8; 3]| u64::from(text[0] % 4) << 62 | u64::from(text[1] % 4);
+        let sighting = |text| Sighting {
+            frame: text,
+            timestamp: None,
+        };
+        let mut outcomes = Vec::new();
+        if grouped {
+            let mut group = Group::default();
+            let mut before = None;
+            for (policy, text) in texts {
+                if before != Some((policy, text)) || !group.push_again(sighting(text)) {
+                    group.push(PolicyId(*policy), sighting(text), |octets| {
+                        octets.extend_from_slice(text);
+                        hash(text)
+                    });
+                }
+                before = Some((policy, text));
+            }
+            shards.offer_group(&mut group, now);
+            group.settle(&mut Vec::new(), |_, verdict, ended| {
+                outcomes.push((take(ended), verdict != Verdict::Duplicate));
+            });
+            assert!(group.copies.is_empty() && group.octets.is_empty());
+        } else {
+            for (policy, text) in texts {
+                let identity = Identity {
+                    hash: hash(text),
+                    octets: text,
+                };
+                let mut ended = Vec::new();
+                let policy = PolicyId(*policy);
+                let verdict = shards.offer(policy, identity, sighting(text), now, &mut ended);
+                outcomes.push((ended, verdict != Verdict::Duplicate));
+            }
+        }
+        outcomes
+    }
+
+    fn all(shards: &Shards, outcomes: &[Vec<Outcome>]) -> Vec<Ended> {
+        let mut ended: Vec<_> = outcomes
+            .iter()
+            .flatten()
+            .flat_map(|(ended, _)| ended.clone())
+            .collect();
+        while shards.end_all(EndReason::Stop, 100, &mut ended) {}
+        // Why a window that is over comes out late may differ, and when.
+        for over in &mut ended {
+            over.reason = EndReason::Window;
+        }
+        ended.sort_by(|a, b| (a.policy.0, &a.frame, a.first).cmp(&(b.policy.0, &b.frame, b.first)));
+        ended
+    }
+
+    #[test]
+    fn a_window_is_reported_before_the_copy_that_opens_the_next_one() {
+        let shards = shards(2);
+        let copy = (1, *b"abc");
+        judge(&shards, Tick::ZERO, &[copy, copy], true);
+        let later = Tick::from_nanos(1000);
+        let outcomes = judge(&shards, later, &[(0, *b"xyz"), copy, copy], true);
+        assert_eq!(
+            outcomes.iter().map(|(_, fresh)| *fresh).collect::<Vec<_>>(),
+            [true, true, false]
+        );
+        let before: usize = outcomes[..2].iter().map(|(ended, _)| ended.len()).sum();
+        assert_eq!((before, outcomes[2].0.len()), (1, 0));
+    }
+
+    #[test]
+    fn an_emptied_group_serves_frames_that_live_elsewhere() {
+        let shards = shards(1);
+        let mut group = Group::new();
+        for round in 0..3_u64 {
+            let frame = round.to_le_bytes();
+            let mut here = group.recycled();
+            let sighting = Sighting {
+                frame: &frame,
+                timestamp: None,
+            };
+            here.push(PolicyId(0), sighting, |octets| {
+                octets.extend_from_slice(&frame);
+                round
+            });
+            shards.offer_group(&mut here, Tick::ZERO);
+            let mut fresh = 0;
+            here.settle(&mut Vec::new(), |settled, _, _| {
+                assert_eq!(settled, frame);
+                fresh += 1;
+            });
+            assert_eq!(fresh, 1);
+            group = here.recycled();
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_group_is_judged_like_its_copies_one_after_the_other(
+            groups in vec((0..30_u64, vec((0..2_u16, [0..6_u8, 0..6_u8, 0..2_u8], 1..5_usize), 0..40)), 1..20),
+            shard_count in 0..4_u32,
+        ) {
+            let groups: Vec<(u64, Vec<_>)> = groups
+                .into_iter()
+                .map(|(step, copies)| {
+                    let copies = copies.into_iter();
+                    (step, copies.flat_map(|(policy, text, times)| repeat_n((policy, text), times)).collect())
+                })
+                .collect();
+            let runs = [true, false].map(|grouped| {
+                let shards = shards(1 << shard_count);
+                let mut now = 0;
+                let outcomes: Vec<_> = groups
+                    .iter()
+                    .map(|(step, texts)| {
+                        now += step;
+                        judge(&shards, Tick::from_nanos(now), texts, grouped)
+                    })
+                    .collect();
+                let ended = all(&shards, &outcomes);
+                let fresh: Vec<_> = outcomes.into_iter().flatten().map(|(_, fresh)| fresh).collect();
+                (fresh, ended)
+            });
+            prop_assert_eq!(&runs[0], &runs[1]);
+        }
+    }
+}

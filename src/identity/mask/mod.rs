@@ -1,0 +1,252 @@
+//! Masks: they fold the variable parts of MSG, so that messages that differ in nothing else are the same.
+//!
+//! [`Masks`] is a set of them, compiled: some of the built-in ones ([`Builtin`]), and regular expressions
+//! of the user's own ([`Pattern`]). They serve identity alone; the message that is forwarded is never
+//! altered.
+//!
+//! ```text
+//! msg        Failed password for root from 192.0.2.7 port 40022 ssh2
+//! readable   Failed password for root from <ipv4> port <number> ssh2
+//! identity   Failed password for root from ␚3 port ␚1 ssh2
+//! ```
+//!
+//! # Guarantees
+//!
+//! - The user's masks come first: they see the whole of MSG, what matches leftmost wins, and where two
+//!   begin together the one configured first. The built-in ones see what is left between, each part as
+//!   a text of its own, in one pass.
+//! - Equal identities have equal text outside of what was folded, and the same masks at the same places:
+//!   a mark is SUB (0x1a) and an octet that tells the mask, and a SUB of the message itself is written as
+//!   SUB and 0. So a message that says `<number>`, or holds any octets whatever, is never taken for a
+//!   masked one. The readable form has no such promise: it is for eyes.
+//! - No allocation per message once the caller's buffer (and a search's cache) has grown to its size.
+//! - Linear in MSG, whatever it is. Every octet is ordinary: NUL, what is not UTF-8, all of them.
+//!
+//! # Left out
+//!
+//! Which messages are masked: rules choose. Identities are comparable under equal masks only: a mark tells
+//! the place of a user's mask in its set, not its name.
+
+#![warn(clippy::indexing_slicing)]
+
+mod address;
+mod builtin;
+mod hex;
+mod number;
+mod octet;
+mod outer;
+mod pattern;
+mod scan;
+mod stamp;
+
+use std::{fmt, ops::Range};
+
+pub use self::builtin::{Builtin, BuiltinSet};
+use self::pattern::Patterns;
+pub use self::pattern::{MaskError, Pattern};
+
+/// A set of masks, compiled. Equal to another if it was made of the same.
+#[derive(Clone, Default)]
+pub struct Masks {
+    builtins: BuiltinSet,
+    /// As written, by the index that [`Mask::User`] carries.
+    patterns: Vec<Pattern>,
+    compiled: Option<Patterns>,
+}
+
+/// One mask of a set.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Mask {
+    /// A built-in one.
+    Builtin(Builtin),
+    /// The user's own of that index, in the order of the configuration.
+    User(u8),
+}
+
+impl Masks {
+    /// The set of `builtins` and `patterns`.
+    ///
+    /// # Errors
+    ///
+    /// If a pattern is no regular expression, or too large; or a name does not fit.
+    pub fn new(builtins: BuiltinSet, patterns: Vec<Pattern>) -> Result<Self, MaskError> {
+        Ok(Self {
+            builtins,
+            compiled: Patterns::new(&patterns)?,
+            patterns,
+        })
+    }
+
+    /// The set of the masks called `names`, each a built-in one or one of `patterns`. Patterns that are
+    /// not named are checked, too, and left out; those that are keep the order of `patterns`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Masks::new`], and if a name is nobody's.
+    pub fn named<'n>(
+        names: impl IntoIterator<Item = &'n str>,
+        patterns: &[Pattern],
+    ) -> Result<Self, MaskError> {
+        Patterns::new(patterns)?;
+        let mut builtins = BuiltinSet::EMPTY;
+        let mut wanted = vec![false; patterns.len()];
+        for name in names {
+            let user = patterns.iter().position(|pattern| pattern.name == name);
+            if let Some(wanted) = user.and_then(|index| wanted.get_mut(index)) {
+                *wanted = true;
+            } else if let Some(builtin) = Builtin::named(name) {
+                builtins = builtins.with(builtin);
+            } else {
+                return Err(MaskError::Unknown {
+                    name: name.to_owned(),
+                    nearest: Builtin::nearest(name),
+                });
+            }
+        }
+        let chosen = patterns.iter().zip(wanted).filter(|(_, wanted)| *wanted);
+        Self::new(
+            builtins,
+            chosen.map(|(pattern, _)| pattern.clone()).collect(),
+        )
+    }
+
+    /// Whether it is the set that folds nothing.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.builtins.is_empty() && self.patterns.is_empty()
+    }
+
+    /// The built-in ones of the set.
+    #[must_use]
+    pub const fn builtins(&self) -> BuiltinSet {
+        self.builtins
+    }
+
+    /// The user's own, as written.
+    #[must_use]
+    pub fn patterns(&self) -> &[Pattern] {
+        &self.patterns
+    }
+
+    /// What `mask` of this set is called.
+    #[must_use]
+    pub fn name(&self, mask: Mask) -> &str {
+        match mask {
+            Mask::Builtin(builtin) => builtin.name(),
+            Mask::User(index) => self
+                .patterns
+                .get(usize::from(index))
+                .map_or("", |pattern| &pattern.name),
+        }
+    }
+
+    /// Calls `folded` with each part of `msg` that is folded, and the mask that does, from left to right.
+    /// Parts do not overlap and are not empty.
+    pub fn each(&self, msg: &[u8], mut folded: impl FnMut(Range<usize>, Mask)) {
+        let mut from = 0;
+        if let Some(compiled) = &self.compiled {
+            for (range, index) in compiled.matches(msg) {
+                self.between(msg, from..range.start, &mut folded);
+                from = range.end;
+                // An index is below MASK_PATTERNS_MAX.
+                folded(range, Mask::User(u8::try_from(index).unwrap_or(u8::MAX)));
+            }
+        }
+        self.between(msg, from..msg.len(), &mut folded);
+    }
+
+    /// Appends the identity's form of `msg` to `out`.
+    pub fn write_identity(&self, msg: &[u8], out: &mut Vec<u8>) {
+        // Hardly any message holds the octet, so it is not looked for in every part.
+        let plain = memchr::memchr(SUB, msg).is_none();
+        let literal = |out: &mut Vec<u8>, part: &[u8]| {
+            if plain {
+                out.extend_from_slice(part);
+            } else {
+                escape(part, out);
+            }
+        };
+        let mut from = 0;
+        self.each(msg, |range, mask| {
+            literal(out, msg.get(from..range.start).unwrap_or_default());
+            out.extend_from_slice(&[SUB, mark(mask)]);
+            from = range.end;
+        });
+        literal(out, msg.get(from..).unwrap_or_default());
+    }
+
+    /// Appends `msg` to `out` with `<name>` in the place of what is folded.
+    pub fn write_readable(&self, msg: &[u8], out: &mut Vec<u8>) {
+        let mut from = 0;
+        self.each(msg, |range, mask| {
+            out.extend_from_slice(msg.get(from..range.start).unwrap_or_default());
+            out.push(b'<');
+            out.extend_from_slice(self.name(mask).as_bytes());
+            out.push(b'>');
+            from = range.end;
+        });
+        out.extend_from_slice(msg.get(from..).unwrap_or_default());
+    }
+
+    /// The built-in masks on one part of `msg`.
+    #[inline]
+    fn between(&self, msg: &[u8], part: Range<usize>, folded: &mut impl FnMut(Range<usize>, Mask)) {
+        if self.builtins.is_empty() {
+            return;
+        }
+        let start = part.start;
+        let text = msg.get(part).unwrap_or_default();
+        scan::scan(text, self.builtins, &mut |range, builtin| {
+            folded(
+                start + range.start..start + range.end,
+                Mask::Builtin(builtin),
+            );
+        });
+    }
+}
+
+impl PartialEq for Masks {
+    fn eq(&self, other: &Self) -> bool {
+        (self.builtins, &self.patterns) == (other.builtins, &other.patterns)
+    }
+}
+
+impl Eq for Masks {}
+
+impl fmt::Debug for Masks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Masks")
+            .field("builtins", &self.builtins)
+            .field("patterns", &self.patterns)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The octet behind [`SUB`] that tells the mask; zero is none.
+const fn mark(mask: Mask) -> u8 {
+    match mask {
+        Mask::Builtin(builtin) => builtin as u8,
+        Mask::User(index) => MARK_USER.saturating_add(index),
+    }
+}
+
+fn escape(part: &[u8], out: &mut Vec<u8>) {
+    let mut parts = part.split(|octet| *octet == SUB);
+    out.extend_from_slice(parts.next().unwrap_or_default());
+    for part in parts {
+        out.extend_from_slice(&[SUB, MARK_ITSELF]);
+        out.extend_from_slice(part);
+    }
+}
+
+/// ASCII's SUBSTITUTE.
+const SUB: u8 = 0x1a;
+
+/// Behind SUB: it stood in the message.
+const MARK_ITSELF: u8 = 0;
+
+/// Behind SUB: the first mask of the user's own. There are `MASK_PATTERNS_MAX` of them at most.
+const MARK_USER: u8 = 0x40;
+
+#[cfg(test)]
+mod tests;

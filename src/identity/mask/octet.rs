@@ -1,0 +1,139 @@
+//! Octets as the scanner sees them: one table, and runs of octets of a class.
+//!
+//! # Guarantees
+//!
+//! - A word is ASCII letters, digits, `_` and every octet from 0x80 on: letters of UTF-8, and what is
+//!   not UTF-8, belong to the word that they stand in. (So does UTF-8's punctuation: a number between
+//!   typographic quotes is part of a word, and stays. That errs on the safe side.)
+
+/// Part of a word.
+pub(super) const WORD: u8 = 1;
+/// A decimal digit.
+pub(super) const DIGIT: u8 = 1 << 1;
+/// A hexadecimal digit.
+pub(super) const HEX: u8 = 1 << 2;
+/// A word that begins so may be more than a word: a digit, a hexadecimal digit, or the first letter of
+/// a month or a day of the week.
+pub(super) const LEAD: u8 = 1 << 3;
+/// Not part of a word, and may begin something: a colon.
+pub(super) const COLON: u8 = 1 << 4;
+/// The same: a quote.
+pub(super) const QUOTE: u8 = 1 << 5;
+/// The same: what a path begins with.
+pub(super) const SLASH: u8 = 1 << 6;
+/// An octet of a path's segment.
+pub(super) const SEGMENT: u8 = 1 << 7;
+
+/// The classes of `octet`.
+#[inline]
+pub(super) fn class(octet: u8) -> u8 {
+    looked(1);
+    // No octet is beyond the table, as the compiler finds out, too.
+    CLASSES.get(usize::from(octet)).copied().unwrap_or(0)
+}
+
+/// The classes that begin something behind `octet`: none if it is part of a word, else all. By a table,
+/// too: where it is computed, the compiler makes it a branch, which is guessed wrong at each word.
+#[inline]
+pub(super) fn behind(octet: u8) -> u8 {
+    BEHIND.get(usize::from(octet)).copied().unwrap_or(0)
+}
+
+/// Whether the octet at `at` is there and of one of `classes`.
+#[inline]
+pub(super) fn is(text: &[u8], at: usize, classes: u8) -> bool {
+    text.get(at)
+        .is_some_and(|octet| class(*octet) & classes != 0)
+}
+
+/// Whether the octet at `at` is there and is `octet`.
+#[inline]
+pub(super) fn has(text: &[u8], at: usize, octet: u8) -> bool {
+    looked(1);
+    text.get(at) == Some(&octet)
+}
+
+/// Where the run of octets of one of `classes` that begins at `at` ends.
+#[inline]
+pub(super) fn run(text: &[u8], mut at: usize, classes: u8) -> usize {
+    while is(text, at, classes) {
+        at += 1;
+    }
+    at
+}
+
+/// The octet before `at`.
+#[inline]
+pub(super) fn before(text: &[u8], at: usize) -> Option<u8> {
+    text.get(at.checked_sub(1)?).copied()
+}
+
+/// Counts, for the test that the work is linear, octets that were looked at.
+#[inline]
+pub(super) fn looked(octets: usize) {
+    #[cfg(test)]
+    work::LOOKED.with(|looked| looked.set(looked.get() + octets));
+    #[cfg(not(test))]
+    let _: usize = octets;
+}
+
+static BEHIND: [u8; 256] = {
+    let mut behind = classes();
+    let mut octet = 0;
+    while octet < 256 {
+        #[expect(clippy::indexing_slicing, reason = "constants cannot call `get_mut`")]
+        {
+            behind[octet] = if behind[octet] & WORD == 0 {
+                u8::MAX
+            } else {
+                0
+            };
+        }
+        octet += 1;
+    }
+    behind
+};
+
+static CLASSES: [u8; 256] = classes();
+
+const fn classes() -> [u8; 256] {
+    let mut classes = [0; 256];
+    let mut octet = 0;
+    while octet < 256 {
+        // The lint asks for a conversion that constants cannot call.
+        #[expect(clippy::cast_possible_truncation, reason = "it counts to 255")]
+        let o = octet as u8;
+        let mut class = 0;
+        if o.is_ascii_alphanumeric() || o == b'_' || o >= 0x80 {
+            class |= WORD | SEGMENT;
+        }
+        if o.is_ascii_digit() {
+            class |= DIGIT;
+        }
+        if o.is_ascii_hexdigit() {
+            class |= HEX | LEAD;
+        }
+        class |= match o {
+            b'J' | b'M' | b'N' | b'O' | b'S' | b'T' | b'W' => LEAD,
+            b':' => COLON,
+            b'"' | b'\'' => QUOTE,
+            b'/' | b'\\' => SLASH,
+            b'.' | b'~' => SLASH | SEGMENT,
+            b'-' | b'+' | b'@' | b'%' | b'#' | b'=' | b'$' | b'{' | b'}' | b'!' => SEGMENT,
+            _ => 0,
+        };
+        #[expect(clippy::indexing_slicing, reason = "constants cannot call `get_mut`")]
+        {
+            classes[octet] = class;
+        }
+        octet += 1;
+    }
+    classes
+}
+
+#[cfg(test)]
+pub(super) mod work {
+    thread_local! {
+        pub(in super::super) static LOOKED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
+}

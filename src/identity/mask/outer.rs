@@ -1,0 +1,125 @@
+//! Masks that swallow what stands inside: quoted text and paths.
+//!
+//! # Guarantees
+//!
+//! - Where either is selected, nothing inside is masked for itself; where both begin, the one that
+//!   begins first swallows the other.
+//! - A double quote pairs with the next one; a single quote opens where no word stands before it and
+//!   closes where none stands behind it, so that `don't` opens nothing. A backslash takes the octet
+//!   behind it along. A quote that nobody closes is an octet like others.
+//! - A path is absolute, or begins with `./`, `../` or `~/`: `and/or`, `1/0/24` and `/` alone are none,
+//!   nor is `/24`, nor `</tag>`.
+//! - Of a URL the path is folded; scheme, host and query stay and are masked for themselves.
+//!
+//! # Left out
+//!
+//! Typographic quotes, backticks; spaces inside of paths.
+
+use super::octet::{SEGMENT, WORD, before, has, is, looked, run};
+
+/// Behind the quote that closes the one at `open`.
+pub(super) fn quoted(text: &[u8], open: usize) -> Option<usize> {
+    let quote = *text.get(open)?;
+    let mut at = open + 1;
+    loop {
+        let rest = text.get(at..)?;
+        let next = memchr::memchr2(quote, b'\\', rest);
+        looked(next.unwrap_or(rest.len()));
+        at += next?;
+        if has(text, at, b'\\') {
+            at += 2;
+        } else if quote == b'\'' && is(text, at + 1, WORD) {
+            at += 1;
+        } else {
+            return Some(at + 1);
+        }
+    }
+}
+
+/// Whether the quote at `at` may open.
+pub(super) fn opens(text: &[u8], at: usize) -> bool {
+    match before(text, at) {
+        Some(b'\\') => false,
+        Some(_) if has(text, at, b'\'') => !is(text, at - 1, WORD),
+        _ => true,
+    }
+}
+
+/// Behind the path at `at`, where one of `/ \ . ~` stands.
+pub(super) fn path(text: &[u8], at: usize) -> Option<usize> {
+    if at > 0
+        && (is(text, at - 1, WORD) || before(text, at).is_some_and(|o| b"/.~<\\-".contains(&o)))
+    {
+        return None;
+    }
+    match text.get(at..)? {
+        [b'/', ..] => unix(text, at),
+        [b'.', b'/', ..] | [b'~', b'/', ..] => unix(text, at + 1),
+        [b'.', b'.', b'/', ..] => unix(text, at + 2),
+        [b'\\', b'\\', ..] if is(text, at + 2, WORD) => windows(text, at + 1),
+        _ => None,
+    }
+}
+
+/// Behind the path of a URL whose `/` is at `at`.
+pub(super) fn url_path(text: &[u8], at: usize) -> usize {
+    trimmed(text, at, segments(text, at, b"/"))
+}
+
+/// Where the path of the URL begins whose `//` is at `at`, if it has one.
+pub(super) fn url_slash(text: &[u8], at: usize) -> Option<usize> {
+    let authority = text.get(at + 2..)?;
+    let octets = authority
+        .iter()
+        .take_while(|octet| !b"/?# \t\r\n\"'<>\\".contains(octet))
+        .count();
+    looked(octets);
+    let slash = at + 2 + octets;
+    has(text, slash, b'/').then_some(slash)
+}
+
+/// Behind the path with a drive whose colon is at `colon`: `C:\Windows`, `C:/Windows`.
+pub(super) fn drive(text: &[u8], colon: usize) -> Option<usize> {
+    match text.get(colon..)? {
+        [b':', b'\\', ..] => windows(text, colon + 1),
+        [b':', b'/', other, ..] if *other != b'/' => unix(text, colon + 1),
+        _ => None,
+    }
+}
+
+/// Behind the slashes and segments at `slash`; there has to be a segment that is more than digits.
+fn unix(text: &[u8], slash: usize) -> Option<usize> {
+    if has(text, slash + 1, b'/') {
+        return None;
+    }
+    let end = trimmed(text, slash, segments(text, slash, b"/"));
+    let path = text.get(slash..end)?;
+    let network = slash + 1..end;
+    let is_length = network.len() <= 3 && path.iter().skip(1).all(u8::is_ascii_digit);
+    (path.len() > 1 && !is_length).then_some(end)
+}
+
+fn windows(text: &[u8], separator: usize) -> Option<usize> {
+    let end = trimmed(text, separator, segments(text, separator, b"\\/"));
+    (end > separator + 1).then_some(end)
+}
+
+fn segments(text: &[u8], start: usize, separators: &[u8]) -> usize {
+    let mut end = start;
+    loop {
+        let next = run(text, end, SEGMENT);
+        match text.get(next) {
+            Some(octet) if separators.contains(octet) => end = next + 1,
+            _ => return next,
+        }
+    }
+}
+
+/// `end` without the points that end a sentence.
+fn trimmed(text: &[u8], start: usize, end: usize) -> usize {
+    let path = text.get(start..end).unwrap_or_default();
+    let is_point = |octet: &&u8| matches!(octet, b'.' | b'!');
+    let points = path.iter().rev().take_while(is_point).count();
+    looked(points);
+    end - points
+}

@@ -1,0 +1,222 @@
+//! Masks of the user's own: named regular expressions, searched together in one pass.
+//!
+//! # Guarantees
+//!
+//! - Searching is linear in the text: the engine is `regex`'s, and at most [`MASK_MATCHES_MAX`] parts
+//!   of a message are folded.
+//! - What matches leftmost wins; where two begin at one place, the one configured first. A pattern sees
+//!   the whole text, so `^`, `$` and `\b` mean what they say.
+//! - Texts are octets. `\d`, `\w`, `\s`, `\b` and `(?i)` are ASCII, as log lines are in their variable
+//!   parts; a `.` is any octet but LF. (Unicode's tables would triple the size of this and slow it
+//!   down, and a text that is not UTF-8 would not be searched by them.)
+//! - A pattern that matches the empty text is refused: it would fold nothing, everywhere.
+//! - An error names the pattern, the place in it and what is wrong there.
+
+use std::ops::Range;
+
+use regex_automata::{
+    MatchKind,
+    meta::{Config, Regex},
+    util::syntax,
+};
+use regex_syntax::{ParserBuilder, hir::Hir};
+
+use super::builtin::Builtin;
+use crate::limits::{
+    MASK_COMPILED_OCTETS_MAX, MASK_MATCHES_MAX, MASK_PATTERN_OCTETS_MAX, MASK_PATTERNS_MAX,
+};
+
+/// A mask of the user's own, as written.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Pattern {
+    /// What stands in the place of what it folds: `[a-z][a-z0-9_]*`, not the name of a built-in one.
+    pub name: String,
+    /// The regular expression.
+    pub regex: String,
+}
+
+/// Why masks are refused.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum MaskError {
+    /// No built-in mask is called so.
+    #[error("no mask is called `{name}`{}; the built-in ones are {}", hint(*.nearest), Builtin::names())]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// What was perhaps meant.
+        nearest: Option<Builtin>,
+    },
+    /// A mask of one's own may not be called so.
+    #[error("mask `{name}`: {why}")]
+    Name {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A regular expression is not one.
+    #[error("mask `{name}`: at octet {at} of `{regex}`: {what}")]
+    Syntax {
+        /// The mask's name.
+        name: String,
+        /// The expression.
+        regex: String,
+        /// Octets before the place.
+        at: usize,
+        /// What is wrong there.
+        what: String,
+    },
+    /// A regular expression matches where nothing is.
+    #[error("mask `{name}`: `{regex}` matches the empty text; let it match at least one octet")]
+    Empty {
+        /// The mask's name.
+        name: String,
+        /// The expression.
+        regex: String,
+    },
+    /// A regular expression is long.
+    #[error("mask `{name}`: an expression of {octets} octets, limit {MASK_PATTERN_OCTETS_MAX}")]
+    Long {
+        /// The mask's name.
+        name: String,
+        /// Its length.
+        octets: usize,
+    },
+    /// There are many.
+    #[error("{count} masks of one's own, limit {MASK_PATTERNS_MAX}")]
+    Many {
+        /// How many there are.
+        count: usize,
+    },
+    /// Compiled they are large, as `x{1000}{1000}` is.
+    #[error(
+        "mask `{name}`: compiled, its expression takes more than {MASK_COMPILED_OCTETS_MAX} octets, alone or with \
+         those before it"
+    )]
+    Large {
+        /// The first that does not fit.
+        name: String,
+    },
+}
+
+/// The compiled form of all patterns of a set.
+#[derive(Clone, Debug)]
+pub(super) struct Patterns {
+    regex: Regex,
+}
+
+impl Patterns {
+    /// Compiles `patterns`; `None` if there are none.
+    pub(super) fn new(patterns: &[Pattern]) -> Result<Option<Self>, MaskError> {
+        if patterns.len() > MASK_PATTERNS_MAX {
+            return Err(MaskError::Many {
+                count: patterns.len(),
+            });
+        }
+        let mut parsed = Vec::with_capacity(patterns.len());
+        for (index, pattern) in patterns.iter().enumerate() {
+            let before = patterns.get(..index).unwrap_or_default();
+            check_name(&pattern.name, before)?;
+            parsed.push(parse(pattern)?);
+        }
+        if parsed.is_empty() {
+            return Ok(None);
+        }
+        match compile(&parsed) {
+            Some(regex) => Ok(Some(Self { regex })),
+            None => Err(MaskError::Large {
+                name: first_too_large(patterns, &parsed),
+            }),
+        }
+    }
+
+    /// What the patterns match in `text`, from left to right, each with its pattern's index.
+    pub(super) fn matches<'t>(
+        &'t self,
+        text: &'t [u8],
+    ) -> impl Iterator<Item = (Range<usize>, usize)> + 't {
+        self.regex
+            .find_iter(text)
+            .filter(|found| !found.is_empty())
+            .take(MASK_MATCHES_MAX)
+            .map(|found| (found.range(), found.pattern().as_usize()))
+    }
+}
+
+fn check_name(name: &str, before: &[Pattern]) -> Result<(), MaskError> {
+    let fits = |octet: u8| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'_';
+    let why =
+        if !name.starts_with(|first: char| first.is_ascii_lowercase()) || !name.bytes().all(fits) {
+            "a name is lower-case letters, digits and `_`, a letter first"
+        } else if Builtin::named(name).is_some() {
+            "a built-in mask is called so"
+        } else if before.iter().any(|other| other.name == name) {
+            "another mask is called so"
+        } else {
+            return Ok(());
+        };
+    Err(MaskError::Name {
+        name: name.to_owned(),
+        why,
+    })
+}
+
+fn parse(pattern: &Pattern) -> Result<Hir, MaskError> {
+    let Pattern { name, regex } = pattern.clone();
+    if regex.len() > MASK_PATTERN_OCTETS_MAX {
+        let octets = regex.len();
+        return Err(MaskError::Long { name, octets });
+    }
+    // Without Unicode's tables, and so that what is not UTF-8 may match.
+    let mut parser = ParserBuilder::new().unicode(false).utf8(false).build();
+    match parser.parse(&regex) {
+        Ok(hir) if hir.properties().minimum_len() == Some(0) => {
+            Err(MaskError::Empty { name, regex })
+        }
+        Ok(hir) => Ok(hir),
+        Err(error) => {
+            let (at, what) = match &error {
+                regex_syntax::Error::Parse(error) => {
+                    (error.span().start.offset, error.kind().to_string())
+                }
+                regex_syntax::Error::Translate(error) => {
+                    (error.span().start.offset, error.kind().to_string())
+                }
+                other => (0, other.to_string()),
+            };
+            Err(MaskError::Syntax {
+                name,
+                regex,
+                at,
+                what,
+            })
+        }
+    }
+}
+
+/// `None` if they are too large: parsed as they are, nothing else can be wrong.
+fn compile(parsed: &[Hir]) -> Option<Regex> {
+    let config = Config::new()
+        .match_kind(MatchKind::LeftmostFirst)
+        .utf8_empty(false)
+        .nfa_size_limit(Some(MASK_COMPILED_OCTETS_MAX));
+    Regex::builder()
+        .configure(config)
+        .syntax(syntax::Config::new().unicode(false).utf8(false))
+        .build_many_from_hir(parsed)
+        .ok()
+}
+
+fn first_too_large(patterns: &[Pattern], parsed: &[Hir]) -> String {
+    (1..=parsed.len())
+        .find(|count| parsed.get(..*count).and_then(compile).is_none())
+        .and_then(|count| patterns.get(count - 1))
+        .map(|pattern| pattern.name.clone())
+        .unwrap_or_default()
+}
+
+fn hint(nearest: Option<Builtin>) -> String {
+    nearest.map_or_else(String::new, |nearest| {
+        format!(", perhaps `{nearest}` was meant")
+    })
+}

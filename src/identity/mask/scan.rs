@@ -1,0 +1,430 @@
+//! The one pass that finds what the built-in masks fold.
+//!
+//! ```text
+//! text ──words──▶ plain ───────────────────────────────▶ skipped: a name
+//!        │        begins like something ──▶ token ──▶ what is it? ──▶ folded, if selected
+//!        └──between──▶ quote, slash, `::` ─────────────▶ the same
+//! ```
+//!
+//! Most octets are looked at once: the class of a word's first octet tells whether the word can be
+//! anything but a word. What was not found to be something else is a name.
+//!
+//! # Guarantees
+//!
+//! - What a token is does not depend on the masks selected: they only choose what is folded of what was
+//!   found. So no mask folds a part of an address or hash that is another's, and masks add up.
+//! - Three of them hide what is inside, if selected: quoted, path, timestamp. If not, what is inside is
+//!   found for itself; a date's numbers are numbers.
+//! - The order is: quoted, path; then timestamp, UUID, MAC, IPv6, hex, IPv4, number.
+//! - What hangs on a name by `-` or `.` is part of it (`xe-0/0/1`, `eth0.100`, `v1.12`), and by `/` or
+//!   `:` if the name ends in a digit (`Gi1/0/24`, `eth0:1`). Only what cannot be mistaken is folded there:
+//!   UUIDs, hashes, and dates.
+//! - Linear in the text, without allocation. Found ranges are in order and do not overlap.
+
+use std::ops::Range;
+
+use super::address::{ipv4_fits, ipv6, ipv6_run, is_ipv4, mac, pci};
+use super::builtin::{Builtin, BuiltinSet};
+use super::hex::{is_bare, prefixed, uuid};
+use super::number::{Found, find, numbers, numbers_of_stamp};
+use super::octet::{
+    COLON, DIGIT, HEX, LEAD, QUOTE, SLASH, WORD, before, behind, class, has, is, run,
+};
+use super::outer::{drive, opens, path, quoted, url_path, url_slash};
+use super::stamp::{Stamp, named, numeric};
+
+/// Gives `fold` each range of `text` that one of `selected` folds, from left to right.
+pub(super) fn scan(
+    text: &[u8],
+    selected: BuiltinSet,
+    fold: &mut impl FnMut(Range<usize>, Builtin),
+) {
+    Scan {
+        text,
+        selected,
+        fold,
+        names_from: 0,
+        ipv6_run_end: 0,
+        url_path: NOWHERE,
+        unclosed: [false; 2],
+    }
+    .all();
+}
+
+struct Scan<'t, F> {
+    text: &'t [u8],
+    selected: BuiltinSet,
+    fold: &'t mut F,
+    /// Behind the last that was found and is no name: any word from here on is a name.
+    names_from: usize,
+    /// Where a run ended that is no IPv6 address: inside there is none, either.
+    ipv6_run_end: usize,
+    /// Where the path of the URL begins that is being passed.
+    url_path: usize,
+    /// A single or a double quote that nobody closes was met: none behind it is closed, either.
+    unclosed: [bool; 2],
+}
+
+impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
+    fn all(&mut self) {
+        let mut wanted = LEAD | COLON;
+        let mut in_word = LEAD | COLON;
+        if self.selected.contains(Builtin::Quoted) {
+            wanted |= QUOTE;
+        }
+        if self.selected.contains(Builtin::Path) {
+            wanted |= SLASH;
+            // The colon of a scheme or drive stands behind a word.
+            in_word = LEAD;
+        }
+        let mut at = 0;
+        while let Some((start, class)) = self.next(at, wanted, in_word) {
+            at = if class & WORD == 0 {
+                self.signal(start, class)
+            } else {
+                self.token(start, class).unwrap_or(start + 1)
+            };
+        }
+    }
+
+    /// The next octet from `at` on that is of a class `wanted`, without those that begin nothing
+    /// `in_word`, and its classes.
+    #[inline]
+    fn next(&self, at: usize, wanted: u8, in_word: u8) -> Option<(usize, u8)> {
+        let everywhere = !in_word;
+        let first = class(*self.text.get(at)?) & wanted;
+        let shown = before(self.text, at).map_or(u8::MAX, behind);
+        let mut found = at;
+        if first & (shown | everywhere) == 0 {
+            let pairs = self.text.get(at..)?.iter().zip(self.text.get(at + 1..)?);
+            found += 1 + pairs.into_iter().position(|(before, octet)| {
+                class(*octet) & wanted & (behind(*before) | everywhere) != 0
+            })?;
+        }
+        Some((found, class(*self.text.get(found)?)))
+    }
+
+    /// What begins at `at` and not with a word; where to go on.
+    #[inline]
+    fn signal(&mut self, at: usize, class: u8) -> usize {
+        if class & COLON != 0 {
+            self.colon(at)
+        } else if class & QUOTE != 0 {
+            self.quote(at)
+        } else {
+            self.slash(at)
+        }
+    }
+
+    fn colon(&mut self, at: usize) -> usize {
+        if self.selected.contains(Builtin::Path) && self.url_path != at && is_url(self.text, at) {
+            self.url_path = url_slash(self.text, at + 1).unwrap_or(NOWHERE);
+            // What is between the slashes is nothing of its own.
+            return at + 3;
+        }
+        if let Some(end) = self.drive(at) {
+            return self.found(at - 1..end, Builtin::Path);
+        }
+        let begins = has(self.text, at + 1, b':')
+            && at >= self.ipv6_run_end
+            && !before(self.text, at).is_some_and(|octet| octet == b':' || class_is_word(octet));
+        begins
+            .then(|| self.ipv6(at))
+            .flatten()
+            .map_or(at + 1, |end| self.found(at..end, Builtin::Ipv6))
+    }
+
+    /// Behind the path whose drive's colon is at `at`.
+    fn drive(&self, at: usize) -> Option<usize> {
+        let letter = at.checked_sub(1)?;
+        let is_drive = self.selected.contains(Builtin::Path)
+            && letter >= self.names_from
+            && self.text.get(letter).is_some_and(u8::is_ascii_alphabetic)
+            && !letter
+                .checked_sub(1)
+                .is_some_and(|at| is(self.text, at, WORD));
+        is_drive.then(|| drive(self.text, at)).flatten()
+    }
+
+    fn quote(&mut self, at: usize) -> usize {
+        let unclosed = usize::from(has(self.text, at, b'"'));
+        if self.unclosed.get(unclosed) == Some(&true) || !opens(self.text, at) {
+            return at + 1;
+        }
+        match quoted(self.text, at) {
+            Some(end) => self.found(at..end, Builtin::Quoted),
+            None => {
+                if let Some(unclosed) = self.unclosed.get_mut(unclosed) {
+                    *unclosed = true;
+                }
+                at + 1
+            }
+        }
+    }
+
+    fn slash(&mut self, at: usize) -> usize {
+        let end = if at == self.url_path {
+            Some(url_path(self.text, at))
+        } else {
+            path(self.text, at)
+        };
+        end.map_or(at + 1, |end| self.found(at..end, Builtin::Path))
+    }
+
+    /// What the word at `at` begins if it is more than a name; behind it.
+    #[inline]
+    fn token(&mut self, at: usize, class: u8) -> Option<usize> {
+        if class & DIGIT == 0 && is_plain(self.text, at) {
+            return None;
+        }
+        let hex_end = run(self.text, at, HEX);
+        if class & DIGIT == 0 {
+            if is(self.text, hex_end, WORD) || hex_end == at {
+                return self.named_stamp(at);
+            }
+            return self
+                .hexadecimal(at, hex_end)
+                .or_else(|| self.named_stamp(at));
+        }
+        if self.is_lone(at, hex_end) && !self.hangs(at) {
+            return Some(self.lone_number(at, hex_end));
+        }
+        if let Some(end) = self
+            .numeric_stamp(at)
+            .or_else(|| self.hexadecimal(at, hex_end))
+        {
+            return Some(end);
+        }
+        if let Some(end) = prefixed(self.text, at) {
+            return Some(self.found(at..end, Builtin::Hex));
+        }
+        if self.hangs(at) {
+            return Some(run(self.text, at, WORD));
+        }
+        Some(self.decimal(at))
+    }
+
+    /// Whether the digits `at..end` are a number, as can be told without looking closer: most are.
+    #[inline]
+    fn is_lone(&self, at: usize, end: usize) -> bool {
+        let ends = match self.text.get(end) {
+            None => true,
+            // Perhaps a day before its month.
+            Some(b' ') => end - at > 2,
+            Some(b'.' | b',' | b'-' | b':' | b'/') => false,
+            Some(octet) => class(*octet) & WORD == 0,
+        };
+        ends && run(self.text, at, DIGIT) == end
+    }
+
+    fn lone_number(&mut self, at: usize, end: usize) -> usize {
+        let sign = usize::from(is_signed(self.text, at));
+        self.found(at - sign..end, Builtin::Number)
+    }
+
+    fn named_stamp(&mut self, at: usize) -> Option<usize> {
+        if !has(self.text, at + 3, b' ') && !has(self.text, at + 3, b',') {
+            return None;
+        }
+        let octets = named(self.text.get(at..)?)?;
+        Some(self.stamp(at, at + octets))
+    }
+
+    fn numeric_stamp(&mut self, at: usize) -> Option<usize> {
+        let (octets, stamp) = numeric(self.text.get(at..)?)?;
+        let fits = match stamp {
+            Stamp::Dated => true,
+            Stamp::Clock => !self.hangs(at),
+        };
+        fits.then(|| self.stamp(at, at + octets))
+    }
+
+    fn stamp(&mut self, start: usize, end: usize) -> usize {
+        if self.selected.contains(Builtin::Number) && !self.selected.contains(Builtin::Timestamp) {
+            for number in numbers_of_stamp(self.text, start, end) {
+                (self.fold)(number, Builtin::Number);
+            }
+        }
+        self.found(start..end, Builtin::Timestamp)
+    }
+
+    /// A UUID, an address or a hash whose first run of hexadecimal digits is `at..hex_end`.
+    #[inline]
+    fn hexadecimal(&mut self, at: usize, hex_end: usize) -> Option<usize> {
+        let address = match self.text.get(hex_end) {
+            Some(b':') => self.with_colons(at, hex_end),
+            Some(b'-') => {
+                if let Some(end) = uuid(self.text, at, hex_end) {
+                    // What hangs on it is part of its name: the pod of a deployment.
+                    if self.selected.contains(Builtin::Uuid) {
+                        (self.fold)(at..end, Builtin::Uuid);
+                    }
+                    return Some(end);
+                }
+                mac(self.text, at, hex_end).map(|end| (end, Some(Builtin::Mac)))
+            }
+            Some(b'.') => mac(self.text, at, hex_end).map(|end| (end, Some(Builtin::Mac))),
+            _ => None,
+        };
+        match address {
+            None => self.bare(at, hex_end),
+            Some((end, Some(mask))) if !self.hangs(at) => Some(self.found(at..end, mask)),
+            Some((end, _)) => Some(end),
+        }
+    }
+
+    /// Behind an address or a device's name, and the mask of the former.
+    fn with_colons(&mut self, at: usize, hex_end: usize) -> Option<(usize, Option<Builtin>)> {
+        if let Some(end) = mac(self.text, at, hex_end) {
+            return Some((end, Some(Builtin::Mac)));
+        }
+        if let Some(end) = pci(self.text, at, hex_end) {
+            return Some((end, None));
+        }
+        self.ipv6_word(at, hex_end)
+            .map(|end| (end, Some(Builtin::Ipv6)))
+    }
+
+    #[inline]
+    fn bare(&mut self, at: usize, hex_end: usize) -> Option<usize> {
+        if !is_bare(self.text, at, hex_end) {
+            return None;
+        }
+        // What hangs on it is part of its name, as with a UUID.
+        if self.selected.contains(Builtin::Hex) {
+            (self.fold)(at..hex_end, Builtin::Hex);
+        }
+        Some(hex_end)
+    }
+
+    fn ipv6_word(&mut self, at: usize, hex_end: usize) -> Option<usize> {
+        let begins = has(self.text, hex_end, b':') && hex_end - at <= 4;
+        (begins && at >= self.ipv6_run_end)
+            .then(|| self.ipv6(at))
+            .flatten()
+    }
+
+    fn ipv6(&mut self, at: usize) -> Option<usize> {
+        let run_end = ipv6_run(self.text, at);
+        let end = ipv6(self.text, at, run_end);
+        if end.is_none() {
+            self.ipv6_run_end = run_end;
+        }
+        end
+    }
+
+    /// What begins with decimal digits at `at` and hangs on no name.
+    fn decimal(&mut self, at: usize) -> usize {
+        let on_slash = before(self.text, at) == Some(b'/') && self.is_behind_name(at);
+        match find(self.text, at) {
+            Found::Dotted { end } => {
+                let is_address = !on_slash
+                    && self.text.get(at..end).is_some_and(is_ipv4)
+                    && ipv4_fits(self.text, at, end);
+                if is_address {
+                    self.found(at..end, Builtin::Ipv4)
+                } else {
+                    run(self.text, end, WORD)
+                }
+            }
+            // The version of a product: `HTTP/1.1`.
+            Found::Numbers { end } if on_slash && is_decimal(self.text, at, end) => end,
+            Found::Name { end } => end,
+            Found::Numbers { end } => {
+                if self.selected.contains(Builtin::Number) {
+                    let mut sign = usize::from(is_signed(self.text, at));
+                    for number in numbers(self.text, at, end) {
+                        (self.fold)(number.start - sign..number.end, Builtin::Number);
+                        sign = 0;
+                    }
+                }
+                self.names_from = end;
+                end
+            }
+        }
+    }
+
+    /// Whether the word at `at` is part of the name that ends before it.
+    #[inline]
+    fn hangs(&self, at: usize) -> bool {
+        if !self.is_behind_name(at) {
+            return false;
+        }
+        let on_digit = at >= 2 && is(self.text, at - 2, DIGIT);
+        match before(self.text, at) {
+            Some(b'-' | b'.') => true,
+            Some(b'/') => on_digit,
+            // A channel or alias of an interface has few digits, a port of a host has more.
+            Some(b':') => on_digit && run(self.text, at, DIGIT) - at <= CHANNEL_DIGITS_MAX,
+            _ => false,
+        }
+    }
+
+    /// Whether a name ends one octet before `at`.
+    #[inline]
+    fn is_behind_name(&self, at: usize) -> bool {
+        at.checked_sub(2)
+            .is_some_and(|end| end >= self.names_from && is(self.text, end, WORD))
+    }
+
+    /// Folds `range` if its mask is selected; behind it.
+    #[inline]
+    fn found(&mut self, range: Range<usize>, mask: Builtin) -> usize {
+        let end = range.end;
+        self.names_from = end;
+        if self.selected.contains(mask) {
+            (self.fold)(range, mask);
+        }
+        end
+    }
+}
+
+/// Whether the word at `at`, which begins with a letter, is clearly no more than a word. Many words
+/// begin with a hexadecimal digit, so this has to be quick: it looks at eight octets without a branch.
+#[inline]
+fn is_plain(text: &[u8], at: usize) -> bool {
+    let Some(Ok(word)) = text.get(at..at + 8).map(<[u8; 8]>::try_from) else {
+        return false;
+    };
+    let mut hex = 0_u32;
+    for (place, octet) in word.into_iter().enumerate() {
+        hex |= u32::from(class(octet) & HEX != 0) << place;
+    }
+    // A month begins with a capital.
+    let is_small = text.get(at).is_some_and(u8::is_ascii_lowercase);
+    let digits = usize::try_from(hex.trailing_ones()).unwrap_or(word.len());
+    let behind = word.get(digits).copied();
+    is_small && behind.is_some_and(|octet| !matches!(octet, b':' | b'-' | b'.'))
+}
+
+/// Whether the colon at `at` is that of `scheme://`.
+fn is_url(text: &[u8], at: usize) -> bool {
+    at > 0 && is(text, at - 1, WORD) && has(text, at + 1, b'/') && has(text, at + 2, b'/')
+}
+
+fn class_is_word(octet: u8) -> bool {
+    class(octet) & WORD != 0
+}
+
+fn is_decimal(text: &[u8], start: usize, end: usize) -> bool {
+    text.get(start..end)
+        .is_some_and(|number| number.contains(&b'.'))
+}
+
+/// Whether a sign before the digits at `at` is theirs, and not a hyphen.
+fn is_signed(text: &[u8], at: usize) -> bool {
+    matches!(before(text, at), Some(b'-' | b'+'))
+        && match at.checked_sub(2).and_then(|at| text.get(at)) {
+            None => true,
+            Some(octet) => SIGN_BEHIND.contains(octet),
+        }
+}
+
+/// No place in any text.
+const NOWHERE: usize = usize::MAX - 1;
+
+/// Digits of an interface's channel: `eth0:1`, `Serial0/0/0:15`.
+const CHANNEL_DIGITS_MAX: usize = 2;
+
+/// What a sign may stand behind.
+const SIGN_BEHIND: &[u8] = b" \t\n=([{<>,;:|*\"'";
