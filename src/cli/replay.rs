@@ -202,15 +202,19 @@ fn replay_all(
             None if is_stdin(path) => Source::stream(STDIN, io::empty()),
             None => Source::open(path),
         };
-        let mut taken = 0;
-        let done = source.map_err(ReplayError::Source).and_then(|mut source| {
-            let done = replay.run(&mut source, out, &mut |octets| {
-                bar.set_position(before + octets);
-            });
-            taken = source.taken();
-            done
+        let mut source = match source {
+            Ok(source) => source,
+            Err(error) => {
+                whole = false;
+                replay.skip(name_of(path), &error);
+                bar.suspend(|| writeln!(err, "tersed: {error}"))?;
+                continue;
+            }
+        };
+        let done = replay.run(&mut source, out, &mut |octets| {
+            bar.set_position(before + octets);
         });
-        before += taken;
+        before += source.taken();
         match done {
             Ok(None) => {}
             Ok(Some(offset)) => bar.suspend(|| {

@@ -150,6 +150,16 @@ impl<'a> Replay<'a> {
         done
     }
 
+    /// The file called `name` could not even be begun: the report shall say so.
+    pub fn skip(&mut self, name: String, error: &SourceError) {
+        self.files.push(FileReport {
+            name,
+            packing: "unknown",
+            lines: 0,
+            error: Some(error.to_string()),
+        });
+    }
+
     /// The log ended: reports what is held back.
     ///
     /// # Errors

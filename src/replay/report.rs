@@ -65,7 +65,7 @@ pub struct Report {
 pub struct FileReport {
     /// Its name.
     pub name: String,
-    /// `plain`, `gzip` or `zstd`.
+    /// `plain`, `gzip`, `zstd`, or `unknown`.
     pub packing: &'static str,
     /// Lines judged.
     pub lines: u64,

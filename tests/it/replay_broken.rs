@@ -93,6 +93,10 @@ fn what_is_no_text_is_told_by_its_name_and_offset() {
     assert_eq!(ran.code, Some(1));
     let said = format!("tersed: {path}: packed by xz; fits: text, gzip, zstd, or `xzcat {path} |`");
     assert!(ran.stderr.starts_with(&said), "{}", ran.stderr);
+    let ran = tersed(&["replay", "--report", "--format", "json", &path], b"");
+    let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    let error = report["files"][0]["error"].as_str().unwrap();
+    assert_eq!(ran.stderr, format!("tersed: {error}\n"));
 }
 
 /// What a crash leaves in a log: the file system had given it room and not written it.
