@@ -94,6 +94,7 @@ fn stages(load: &[u8], depth: u32) -> Duration {
                 let sighting = Sighting {
                     frame: frame.octets,
                     timestamp: message.timestamp(),
+                    variant: None,
                 };
                 if here.push_again(sighting) {
                     if here.is_full() {
@@ -111,6 +112,7 @@ fn stages(load: &[u8], depth: u32) -> Duration {
                 let sighting = Sighting {
                     frame: frame.octets,
                     timestamp: message.timestamp(),
+                    variant: None,
                 };
                 here.push(PolicyId(0), sighting, |octets| {
                     identifier.append(&message, Sender::Local, octets)
@@ -129,6 +131,7 @@ fn stages(load: &[u8], depth: u32) -> Duration {
             let sighting = Sighting {
                 frame: frame.octets,
                 timestamp: message.timestamp(),
+                variant: None,
             };
             let verdict =
                 shards.offer(PolicyId(0), identity, sighting, Tick::ZERO, &mut Vec::new());

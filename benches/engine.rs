@@ -342,6 +342,7 @@ impl Way for Ours {
         let sighting = Sighting {
             frame: identity,
             timestamp: identity.get(..15),
+            variant: None,
         };
         let identity = Identity {
             hash: self.hasher.hash_one(identity),

@@ -58,7 +58,8 @@ impl Chunk {
             return false;
         }
         let frame = self.octets.get(start..).unwrap_or_default();
-        self.rewrites |= memchr::memchr2(b'\n', 0, frame).is_some();
+        let ends_in_terminator = frame.last().is_some_and(|octet| is_terminator(*octet));
+        self.rewrites |= ends_in_terminator || memchr::memchr2(b'\n', 0, frame).is_some();
         self.close(entry);
         true
     }
@@ -86,10 +87,41 @@ impl Chunk {
         self.octets.capacity() + self.entries.capacity() * size_of::<(usize, Entry)>()
     }
 
-    /// Gives back what was reserved and not used.
+    /// Gives back what was reserved and not used, if that is more than what is used.
     pub fn shrink(&mut self) {
-        self.octets.shrink_to_fit();
-        self.entries.shrink_to_fit();
+        if self.is_sparse() {
+            self.octets.shrink_to_fit();
+            self.entries.shrink_to_fit();
+        }
+    }
+
+    /// Takes the entries out, as a chunk of their own. Most of the memory stays for those that come next: all
+    /// of it, if few of it was used, else as much again.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        let (octets, entries) = (self.octets.capacity(), self.entries.capacity());
+        if !self.is_sparse() {
+            let next = Self {
+                octets: Vec::with_capacity(octets),
+                entries: Vec::with_capacity(entries),
+                ..Self::default()
+            };
+            return std::mem::replace(self, next);
+        }
+        let taken = Self {
+            octets: self.octets.as_slice().to_vec(),
+            entries: self.entries.as_slice().to_vec(),
+            ..*self
+        };
+        self.octets.clear();
+        self.entries.clear();
+        (self.head, self.counted, self.rewrites) = (0, 0, false);
+        taken
+    }
+
+    /// More is reserved than used.
+    const fn is_sparse(&self) -> bool {
+        self.octets.len() < self.octets.capacity() / 2
     }
 
     /// Octets of an entry in a chunk beside the frame itself: its LF and its bookkeeping.
@@ -147,7 +179,8 @@ impl Chunk {
             taken += 1;
         }
         self.advance(taken);
-        front.shrink();
+        front.octets.shrink_to_fit();
+        front.entries.shrink_to_fit();
         front
     }
 
@@ -218,6 +251,27 @@ mod tests {
             let front = rest.split_front(room);
             assert_eq!(front.len(), (room / each).min(3));
             assert_eq!([frames(&front), frames(&rest)].concat(), all);
+        }
+    }
+
+    #[test]
+    fn what_is_taken_out_keeps_no_memory_that_it_does_not_need() {
+        let mut scratch = Chunk::default();
+        for count in [1_u32, 1000, 3, 999, 0, 2] {
+            let lines: Vec<_> = (0..count).map(|line| line.to_string()).collect();
+            for line in &lines {
+                scratch.push(line.as_bytes(), Entry::Survivor(Claim::VOID));
+            }
+            let taken = scratch.take();
+            let lines: Vec<_> = lines.iter().map(|line| line.as_bytes()).collect();
+            assert_eq!(frames(&taken), lines);
+            assert!(scratch.is_empty() && scratch.octets().is_empty());
+            let used = taken.octets().len() + taken.len() * size_of::<(usize, Entry)>();
+            assert!(
+                taken.footprint() <= 3 * used + 256,
+                "{} for {used}",
+                taken.footprint()
+            );
         }
     }
 

@@ -24,7 +24,7 @@ use crate::config::time_text;
 use crate::identity::{Identifier, IdentityKind, Key, Sender};
 use crate::logging::Escaped;
 use crate::parse::{Format, Message};
-use crate::rule::Rules;
+use crate::rule::{Rules, Scratch};
 
 /// Explains frames, one at a time.
 #[derive(Debug)]
@@ -301,7 +301,13 @@ impl<'a> Ruling<'a> {
     /// What `rules` say about `message`.
     #[must_use]
     pub fn of(rules: &'a Rules, message: &Message<'_>) -> Self {
-        let policy = rules.policy(rules.policy_for(message));
+        let id = rules.decide(
+            message,
+            Sender::Local,
+            rules.reach(""),
+            &mut Scratch::default(),
+        );
+        let policy = rules.policy(id);
         let action = if message.never_suppress {
             Action::Pass
         } else {

@@ -20,8 +20,8 @@ use crate::{
     chunk::{Chunk, Entry},
     clock::Clock,
     dedup::{EndReason, Ended, Shards, summary},
-    metrics::{DropReason, Metrics, SummaryReason},
-    rule::Rules,
+    metrics::{DropReason, Metrics, RuleMetrics, SummaryReason},
+    rule::{Mode, PolicyId, Rules, SummaryStyle},
 };
 
 /// Counts what becomes of frames, and speaks for those that were held back.
@@ -29,7 +29,30 @@ use crate::{
 pub struct Ledger {
     metrics: Arc<Metrics>,
     shards: Arc<Shards>,
-    rules: RwLock<Arc<Rules>>,
+    rules: RwLock<Arc<InForce>>,
+}
+
+/// The rules in force, and what they count.
+#[derive(Debug)]
+pub struct InForce {
+    /// The rules.
+    pub rules: Arc<Rules>,
+    /// By [`PolicyId`].
+    counters: Vec<Arc<RuleMetrics>>,
+}
+
+impl InForce {
+    fn new(rules: Arc<Rules>, metrics: &Metrics) -> Arc<Self> {
+        let falls = rules.falls().iter();
+        let counters = falls.map(|fall| metrics.rule(&fall.name)).collect();
+        Arc::new(Self { rules, counters })
+    }
+
+    /// The counters of what `id` stands for.
+    #[must_use]
+    pub fn counters(&self, id: PolicyId) -> &RuleMetrics {
+        self.counters.get(id.index()).unwrap_or(&self.counters[0])
+    }
 }
 
 impl Ledger {
@@ -37,20 +60,21 @@ impl Ledger {
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, shards: Arc<Shards>, rules: Arc<Rules>) -> Self {
         Self {
+            rules: RwLock::new(InForce::new(rules, &metrics)),
             metrics,
             shards,
-            rules: RwLock::new(rules),
         }
     }
 
     /// The rules in force.
     #[must_use]
-    pub fn rules(&self) -> Arc<Rules> {
+    pub fn rules(&self) -> Arc<InForce> {
         Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Puts `rules` in force.
     pub fn set_rules(&self, rules: Arc<Rules>) {
+        let rules = InForce::new(rules, &self.metrics);
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
     }
 
@@ -63,7 +87,12 @@ impl Ledger {
         let reckoning = Clock::reckon();
         let summaries = &self.metrics.summaries;
         for ended in ended.drain(..) {
-            let style = rules.policy(ended.policy).summary;
+            let policy = rules.rules.policy(ended.policy);
+            // Unless it is enforced, the copies were not held back.
+            let style = match policy.mode {
+                Mode::Enforce => policy.summary,
+                Mode::Tag | Mode::Shadow => SummaryStyle::None,
+            };
             let first = reckoning.wall_of(ended.first);
             let last = reckoning.wall_of(ended.last);
             let entry = Entry::Summary(ended.count);

@@ -22,7 +22,7 @@
 //! # Reading order
 //!
 //! The vocabulary ([`tick`], [`limits`]), then the core, which is pure (no clock, socket, file, log
-//! or metric), in the order a frame takes: [`frame`], [`parse`], [`rule`], [`identity`], [`dedup`].
+//! or metric), in the order a frame takes: [`frame`], [`parse`], [`identity`], [`rule`], [`dedup`].
 //! Beside them two pure state machines of delivery: [`backoff`], [`failover`]. Then the shell, where
 //! tokio lives: [`listen`], [`pipeline`], [`chunk`], [`ledger`], [`forward`], and around it [`config`],
 //! [`metrics`], [`admin`], [`clock`], [`signal`], [`logging`], and [`daemon`], which owns every task.

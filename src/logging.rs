@@ -50,7 +50,9 @@ pub fn init(filter: &str, format: LogFormat) -> Result<(), LogError> {
         .with_env_filter(levels)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
-        .with_timer(WallTimer);
+        .with_timer(WallTimer)
+        // It would complain on standard error, and panic if that is what is broken.
+        .log_internal_errors(false);
     let done = match format {
         LogFormat::Json => log.json().try_init(),
         LogFormat::Text if stderr_is_journal() => log.without_time().try_init(),

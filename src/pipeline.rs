@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! one read or recvmmsg ──▶ Batch: parse ─▶ rule ─▶ identity ─▶ dedup ─▶ Chunk ──▶ delivery
+//!                                      └─ pass: in its turn ────┘ └─ drop: counted, and gone
 //! ```
 //!
 //! # Guarantees
@@ -20,12 +21,13 @@ use std::{cell::Cell, sync::Arc};
 use crate::{
     chunk::{Chunk, Entry},
     clock::Clock,
-    dedup::{Ended, Group, Shards, Sighting, Verdict},
+    dedup::{Claim, Ended, Group, Shards, Sighting, Verdict, tag::Tag},
     forward::Delivery,
-    identity::{Identifier, IdentityKind, Key, Sender},
+    identity::{Identifier, IdentityKind, Key, Origin, Sender},
+    ledger::InForce,
     metrics::{DropReason, ListenerMetrics, Metrics},
     parse::{Format, Message},
-    rule::Rules,
+    rule::{Action, DEFAULT, LITERAL, Mode, PolicyId, Reach, Rules, Scratch},
     tick::Tick,
 };
 
@@ -48,17 +50,20 @@ impl Pipeline {
     /// A batch of frames that `listener` received just now.
     #[must_use]
     pub fn batch<'p, 'f>(&'p self, listener: &'p ListenerMetrics) -> Batch<'p, 'f> {
+        let in_force = self.delivery.ledger().rules();
         Batch {
             pipeline: self,
             listener,
-            rules: self.delivery.ledger().rules(),
+            reach: in_force.rules.reach(listener.name()),
+            tally: Tally::new(&in_force.rules),
+            in_force,
+            scratch: Scratch::default(),
             now: Clock::now(),
             identifier: Identifier::new(&self.key, self.identity),
             group: GROUP.take().recycled(),
             last: None,
-            chunk: Chunk::default(),
+            chunk: CHUNK.take(),
             ended: Vec::new(),
-            tally: Tally::default(),
         }
     }
 
@@ -90,7 +95,10 @@ impl Pipeline {
 pub struct Batch<'p, 'f> {
     pipeline: &'p Pipeline,
     listener: &'p ListenerMetrics,
-    rules: Arc<Rules>,
+    in_force: Arc<InForce>,
+    /// Which rules frames of this listener can fall under.
+    reach: Reach,
+    scratch: Scratch,
     now: Tick,
     identifier: Identifier<'p>,
     /// Frames that are not judged yet.
@@ -102,11 +110,24 @@ pub struct Batch<'p, 'f> {
     tally: Tally,
 }
 
-/// A message and who sent it.
+/// A message, who sent it, and what is done with it.
 #[derive(Debug)]
 struct Last<'f> {
     message: Message<'f>,
     sender: Sender,
+    policy: PolicyId,
+    way: Way,
+}
+
+/// What is done with a frame when its rule is known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Way {
+    /// It is judged.
+    Judged,
+    /// It goes out in its turn.
+    Passed,
+    /// It ends here.
+    Dropped,
 }
 
 /// Counts of one batch.
@@ -115,10 +136,78 @@ struct Tally {
     received: u64,
     octets: u64,
     unparsed: u64,
-    suppressed: u64,
     queued: u64,
+    /// What no rule takes.
+    default: RuleTally,
+    /// By rule; empty if there are none.
+    rules: Vec<RuleTally>,
     /// By reason; empty on almost every batch.
     refused: Vec<(DropReason, u64)>,
+}
+
+/// Counts of one batch under one rule.
+#[derive(Clone, Copy, Debug, Default)]
+struct RuleTally {
+    matched: u64,
+    suppressed: u64,
+    dropped: u64,
+    tagged: u64,
+    shadowed: u64,
+}
+
+impl Tally {
+    fn new(rules: &Rules) -> Self {
+        Self {
+            rules: vec![RuleTally::default(); rules.rules().len()],
+            ..Self::default()
+        }
+    }
+
+    fn of(&mut self, policy: PolicyId) -> &mut RuleTally {
+        // The first two are the default's, in the same order as their counters.
+        let rule = policy.index().checked_sub(LITERAL.index() + 1);
+        match rule.and_then(|rule| self.rules.get_mut(rule)) {
+            Some(rule) => rule,
+            None => &mut self.default,
+        }
+    }
+
+    fn refuse(&mut self, reason: DropReason) {
+        match self
+            .refused
+            .iter_mut()
+            .find(|(counted, _)| *counted == reason)
+        {
+            Some((_, count)) => *count += 1,
+            None => self.refused.push((reason, 1)),
+        }
+    }
+
+    /// Counts what fell under each rule, and gives how many frames were suppressed.
+    fn count_rules(&self, in_force: &InForce) -> u64 {
+        let ids = (LITERAL.0 + 1..).map(PolicyId);
+        let rules = ids.zip(&self.rules);
+        let mut suppressed = 0;
+        for (id, tally) in std::iter::once((DEFAULT, &self.default)).chain(rules) {
+            if tally.matched == 0 {
+                continue;
+            }
+            suppressed += tally.suppressed;
+            let counters = in_force.counters(id);
+            counters.matched.add(tally.matched);
+            for (counter, count) in [
+                (&counters.suppressed, tally.suppressed),
+                (&counters.dropped, tally.dropped),
+                (&counters.tagged, tally.tagged),
+                (&counters.shadowed, tally.shadowed),
+            ] {
+                if count > 0 {
+                    counter.add(count);
+                }
+            }
+        }
+        suppressed
+    }
 }
 
 impl<'f> Batch<'_, 'f> {
@@ -136,29 +225,65 @@ impl<'f> Batch<'_, 'f> {
             && last.sender == sender
             && let Some(message) = last.message.repeated(frame)
         {
+            let (policy, way) = (last.policy, last.way);
             let sighting = Sighting {
                 frame,
                 timestamp: message.timestamp(),
+                variant: None,
             };
-            if self.group.push_again(sighting) {
+            if way != Way::Judged || self.group.push_again(sighting) {
                 self.tally.unparsed += u64::from(message.format == Format::Unparsed);
-                self.settle_if_full();
+                self.tally.of(policy).matched += 1;
+                self.take_way(policy, way, frame);
                 return;
             }
         }
         let message = Message::parse(frame);
         self.tally.unparsed += u64::from(message.format == Format::Unparsed);
-        let policy = self.rules.policy_for(&message);
-        let sighting = Sighting {
-            frame,
-            timestamp: message.timestamp(),
+        let rules = &self.in_force.rules;
+        let policy = rules.decide(&message, sender, self.reach, &mut self.scratch);
+        self.tally.of(policy).matched += 1;
+        let fall = rules.fall(policy);
+        let way = match (fall.action, fall.policy.mode) {
+            (Action::Dedup, _) => Way::Judged,
+            (Action::Drop, Mode::Enforce) => Way::Dropped,
+            (Action::Pass | Action::Drop, _) => Way::Passed,
         };
-        let identifier = &self.identifier;
-        self.group.push(policy, sighting, |octets| {
-            identifier.append(&message, sender, octets)
+        if way == Way::Judged {
+            let identifier = &self.identifier;
+            let spec = &fall.policy.identity;
+            let origin = Origin {
+                sender,
+                listener: self.listener.name(),
+            };
+            let variant = identifier.variant(spec, &message, sender);
+            let seen = (frame, message.timestamp());
+            self.group.push_varying(policy, seen, variant, |octets| {
+                identifier.append_by(spec, &message, origin, octets)
+            });
+        }
+        // The timestamp of what is never suppressed is in its identity.
+        self.last = (!message.never_suppress).then_some(Last {
+            message,
+            sender,
+            policy,
+            way,
         });
-        // Its timestamp is in its identity.
-        self.last = (!message.never_suppress).then_some(Last { message, sender });
+        self.take_way(policy, way, frame);
+    }
+
+    /// Does with a frame what is to be done before it is judged; what is judged is in the group already.
+    fn take_way(&mut self, policy: PolicyId, way: Way, frame: &'f [u8]) {
+        match way {
+            Way::Judged => {}
+            // In the group, so that it leaves in its turn.
+            Way::Passed => self.group.push_passed(policy, frame),
+            Way::Dropped => {
+                self.tally.of(policy).dropped += 1;
+                self.tally.refuse(DropReason::Rule);
+                return;
+            }
+        }
         self.settle_if_full();
     }
 
@@ -175,15 +300,44 @@ impl<'f> Batch<'_, 'f> {
         } = self.pipeline;
         shards.offer_group(&mut self.group, self.now);
         let (chunk, tally) = (&mut self.chunk, &mut self.tally);
+        let rules = &self.in_force.rules;
         self.group
-            .settle(&mut self.ended, |frame, verdict, ended| match verdict {
-                Verdict::Fresh(claim) => {
-                    // What a window held back is reported before the copy that opens the next one.
-                    delivery.ledger().report(ended, chunk);
-                    tally.queued += 1;
-                    chunk.push(frame, Entry::Survivor(claim));
+            .settle_by_policy(&mut self.ended, |policy, frame, verdict, ended| {
+                let fall = rules.fall(policy);
+                let tag = match verdict {
+                    Verdict::Fresh(claim) => {
+                        // What a window held back is reported before the copy that opens the next one.
+                        delivery.ledger().report(ended, chunk);
+                        if fall.action != Action::Drop {
+                            tally.queued += 1;
+                            chunk.push(frame, Entry::Survivor(claim));
+                            return;
+                        }
+                        Tag::Dropped
+                    }
+                    Verdict::Duplicate => Tag::Repeated,
+                };
+                let counts = tally.of(policy);
+                // What goes out although it is not a delivery that a window belongs to.
+                let entry = Entry::Survivor(Claim::VOID);
+                match fall.policy.mode {
+                    Mode::Enforce => {
+                        counts.suppressed += 1;
+                        return;
+                    }
+                    Mode::Tag => {
+                        counts.tagged += 1;
+                        chunk.push_with(entry, |out| {
+                            tag.write(out, frame);
+                            true
+                        });
+                    }
+                    Mode::Shadow => {
+                        counts.shadowed += 1;
+                        chunk.push(frame, entry);
+                    }
                 }
-                Verdict::Duplicate => tally.suppressed += 1,
+                tally.queued += 1;
             });
     }
 
@@ -191,15 +345,7 @@ impl<'f> Batch<'_, 'f> {
     pub fn refuse(&mut self, frame: &[u8], reason: DropReason) {
         self.tally.received += 1;
         self.tally.octets += frame.len() as u64;
-        match self
-            .tally
-            .refused
-            .iter_mut()
-            .find(|(counted, _)| *counted == reason)
-        {
-            Some((_, count)) => *count += 1,
-            None => self.tally.refused.push((reason, 1)),
-        }
+        self.tally.refuse(reason);
     }
 
     /// Counts the batch and gives its survivors, already counted as queued: they have to be delivered.
@@ -216,18 +362,25 @@ impl<'f> Batch<'_, 'f> {
         self.listener.octets.add(self.tally.octets);
         let frames = &self.pipeline.metrics.frames;
         frames.queued.add(self.tally.queued);
-        frames.suppressed.add(self.tally.suppressed);
+        frames
+            .suppressed
+            .add(self.tally.count_rules(&self.in_force));
         frames.unparsed.add(self.tally.unparsed);
         for (reason, count) in self.tally.refused {
             frames.dropped[reason].add(count);
         }
-        self.chunk
+        let survivors = self.chunk.take();
+        CHUNK.set(self.chunk);
+        survivors
     }
 }
 
 thread_local! {
     /// A worker's memory for what it judges together, between two batches.
     static GROUP: Cell<Group<'static>> = const { Cell::new(Group::new()) };
+
+    /// Its memory for survivors.
+    static CHUNK: Cell<Chunk> = Cell::default();
 }
 
 /// Marks that are retired under one hold of a shard's lock when nobody is waiting for a verdict.

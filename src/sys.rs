@@ -1,13 +1,13 @@
-//! The four questions to the kernel that no crate asks safely; the only file with unsafe code.
+//! The questions to the kernel and the allocator that no crate asks safely; the only file with unsafe code.
 //!
 //! # Guarantees
 //!
-//! - Each function makes one system call on a descriptor that the caller keeps open and writes into a
-//!   buffer of its own.
+//! - Each function that asks the kernel makes one system call on a descriptor that the caller keeps open and
+//!   writes into a buffer of its own.
 
 #![expect(
     unsafe_code,
-    reason = "getsockopt and ioctl with structures that no safe wrapper knows"
+    reason = "getsockopt and ioctl with structures that no safe wrapper knows, and malloc_trim"
 )]
 
 use std::{
@@ -81,6 +81,17 @@ pub(crate) fn peer_window_octets(socket: BorrowedFd<'_>) -> io::Result<usize> {
         return Err(io::Error::from(io::ErrorKind::Unsupported));
     }
     Ok(usize::try_from(info[SND_WND]).unwrap_or(usize::MAX))
+}
+
+/// Gives the memory that is allocated by nobody back to the system. glibc keeps most of it otherwise; others
+/// give it back by themselves, and then this does nothing. Takes a while after a storm: for a thread on which
+/// nobody waits.
+pub(crate) fn release_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes the allocator's own locks, and touches only what is not allocated.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// Reads a socket option made of 32-bit words; gives the octets that the kernel wrote.

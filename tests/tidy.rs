@@ -29,8 +29,8 @@ const MODULES: [(&str, Level); 27] = [
     ("limits", Level::Vocabulary),
     ("frame", Level::Core),
     ("parse", Level::Core),
-    ("rule", Level::Core),
     ("identity", Level::Core),
+    ("rule", Level::Core),
     ("dedup", Level::Core),
     ("backoff", Level::Core),
     ("failover", Level::Core),
@@ -55,7 +55,7 @@ const MODULES: [(&str, Level); 27] = [
 ];
 
 /// The stages of the core. Each may name those before it, never one behind it.
-const STAGES: [&str; 5] = ["frame", "parse", "rule", "identity", "dedup"];
+const STAGES: [&str; 5] = ["frame", "parse", "identity", "rule", "dedup"];
 
 /// The state machines of delivery stand beside the flow: they name no stage and are named by none.
 const BESIDE: [&str; 2] = ["backoff", "failover"];

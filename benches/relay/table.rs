@@ -1,20 +1,27 @@
-//! The table of one case.
+//! The table of one case, ready for a page of documentation, and the same for machines.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
-use crate::{case::Case, peer::Peer, run::Measured};
+use serde_json::{Value, json};
+
+use crate::bed::{
+    case::{Case, Transport},
+    median,
+    peer::Peer,
+    run::Measured,
+};
 
 /// All rounds of one case.
 #[derive(Debug)]
 pub(crate) struct Results {
-    name: String,
+    case: Case,
     rounds: Vec<(Peer, Measured)>,
 }
 
 impl Results {
-    pub(crate) fn new(case: &Case) -> Self {
+    pub(crate) const fn new(case: Case) -> Self {
         Self {
-            name: case.name(),
+            case,
             rounds: Vec::new(),
         }
     }
@@ -33,56 +40,98 @@ impl Results {
         peers
     }
 
+    fn of(&self, peer: Peer) -> impl Iterator<Item = &Measured> {
+        self.rounds
+            .iter()
+            .filter(move |(of, _)| *of == peer)
+            .map(|(_, measured)| measured)
+    }
+
     /// The median over the rounds of `peer`.
     fn median(&self, peer: Peer, figure: impl Fn(&Measured) -> f64) -> f64 {
-        let mut figures: Vec<f64> = self
-            .rounds
-            .iter()
-            .filter(|(of, _)| *of == peer)
-            .map(|(_, measured)| figure(measured))
+        median(self.of(peer).map(figure).collect())
+    }
+
+    /// The figures of each peer: the median of its rounds, and each round's processor time.
+    pub(crate) fn json(&self) -> Value {
+        let reference = self.median(Peer::Rsyslogd, Measured::cpu_nanos);
+        let relays: Vec<_> = self
+            .peers()
+            .into_iter()
+            .map(|peer| {
+                let mut figures: serde_json::Map<String, Value> = COLUMNS
+                    .iter()
+                    .map(|(name, figure)| ((*name).to_owned(), self.median(peer, figure).into()))
+                    .collect();
+                let cpu: Vec<_> = self.of(peer).map(Measured::cpu_nanos).collect();
+                figures.insert("relay".into(), peer.name().into());
+                figures.insert("CPU ns of each round".into(), cpu.into());
+                let ratio = reference / self.median(peer, Measured::cpu_nanos);
+                figures.insert("to rsyslogd".into(), ratio.into());
+                Value::Object(figures)
+            })
             .collect();
-        figures.sort_by(f64::total_cmp);
-        figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+        json!({"case": self.case.to_string(), "messages": self.rounds.first().map(|(_, m)| m.messages),
+            "relays": relays})
     }
 }
 
 impl fmt::Display for Results {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let per_message = |time: Duration, measured: &Measured| {
-            time.as_secs_f64() * 1e9 / measured.messages as f64
-        };
-        let cpu = |measured: &Measured| per_message(measured.user + measured.system, measured);
-        let reference = self.median(Peer::Rsyslogd, cpu);
-        writeln!(f, "{}", self.name)?;
+        let reference = self.median(Peer::Rsyslogd, Measured::cpu_nanos);
+        writeln!(f, "### {}\n", self.case)?;
+        write!(f, "| {:<11} |", "relay")?;
+        for (name, _) in COLUMNS {
+            write!(f, " {name:>10} |")?;
+        }
+        writeln!(f, " {:>13} | {:>11} |", "CPU ns, range", "to rsyslogd")?;
+        write!(f, "|{:-<13}|", "")?;
+        for _ in COLUMNS {
+            write!(f, "{:->11}:|", "")?;
+        }
+        writeln!(f, "{:->14}:|{:->12}:|", "", "")?;
+        for peer in self.peers() {
+            write!(f, "| {:<11} |", peer.name())?;
+            for (_, figure) in COLUMNS {
+                write!(f, " {:>10.0} |", self.median(peer, figure))?;
+            }
+            let cpu: Vec<_> = self.of(peer).map(Measured::cpu_nanos).collect();
+            let least = cpu.iter().copied().fold(f64::MAX, f64::min);
+            let most = cpu.iter().copied().fold(0.0, f64::max);
+            let range = format!("{least:.0}-{most:.0}");
+            let ratio = reference / self.median(peer, Measured::cpu_nanos);
+            let ratio = if ratio.is_nan() {
+                String::new()
+            } else {
+                format!("{ratio:.2} x")
+            };
+            writeln!(f, " {range:>13} | {ratio:>11} |")?;
+        }
+        let verified = self.of(Peer::Tersed).filter(|m| m.verified).count();
+        let rounds = self.of(Peer::Tersed).count();
         writeln!(
             f,
-            "  {:<10} {:>12} {:>9} {:>9} {:>9} {:>10} {:>10} {:>8} {:>9}",
-            "",
-            "messages/s",
-            "CPU ns",
-            "user ns",
-            "sys ns",
-            "peak MB",
-            "out",
-            "kdrops",
-            "rsyslog/x"
-        )?;
-        for peer in self.peers() {
-            let total = self.median(peer, cpu);
-            writeln!(
-                f,
-                "  {:<10} {:>12.0} {:>9.0} {:>9.0} {:>9.0} {:>10.1} {:>10.0} {:>8.0} {:>9.2}",
-                peer.name(),
-                self.median(peer, |m| m.messages as f64 / m.elapsed.as_secs_f64()),
-                total,
-                self.median(peer, |m| per_message(m.user, m)),
-                self.median(peer, |m| per_message(m.system, m)),
-                self.median(peer, |m| m.peak_octets as f64 / 1e6),
-                self.median(peer, |m| m.out as f64),
-                self.median(peer, |m| m.kernel_drops as f64),
-                reference / total,
-            )?;
-        }
-        Ok(())
+            "\nWhat tersed let out was exactly the different messages in {verified} of {rounds} rounds{}.",
+            match self.case.transport {
+                _ if verified == rounds => "",
+                Transport::Udp { .. } => "; in the others the kernel dropped, or a window was over",
+                Transport::Tcp { .. } => "; in the others a window was over",
+            }
+        )
     }
 }
+
+type Column = (&'static str, fn(&Measured) -> f64);
+
+const COLUMNS: [Column; 8] = [
+    ("sent/s", |m| m.messages as f64 / m.sending.as_secs_f64()),
+    ("messages/s", |m| {
+        m.messages as f64 / m.elapsed.as_secs_f64()
+    }),
+    ("CPU ns", Measured::cpu_nanos),
+    ("user ns", |m| m.per_message(m.cpu.user)),
+    ("system ns", |m| m.per_message(m.cpu.system)),
+    ("peak MB", |m| m.peak_octets as f64 / 1e6),
+    ("out", |m| m.out as f64),
+    ("kern drops", |m| m.kernel_drops as f64),
+];

@@ -58,6 +58,7 @@ fuzz_target!(|input: &[u8]| {
                 let sighting = Sighting {
                     frame: identity.octets,
                     timestamp: Some(call),
+                    variant: None,
                 };
                 let policy = PolicyId(u16::from(kind % 2));
                 match shards.offer(policy, identity, sighting, at, &mut ended) {

@@ -4,17 +4,19 @@
 //!
 //! - Nothing is opened but the configuration file.
 //! - What is fit is described on standard output; what is not is told on standard error, one error a
-//!   line, all of them.
+//!   line, all of them. So is what is odd about a configuration that is fit: a warning does not make it unfit.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use super::CheckFormat;
 use crate::config::{
-    Config, Effective, FRAMING, IDENTITY, ListenerConfig, OUTPUT_FRAMING, RunArgs, SUMMARY,
-    UpstreamConfig, WHEN_FULL, size_text, time_text,
+    Config, Effective, FRAMING, IDENTITY, ListenerConfig, MODE, OUTPUT_FRAMING, RunArgs, SUMMARY,
+    UpstreamConfig, WHEN_FULL, facility_names, field_names, mask_names, severity_range, size_text,
+    time_text,
 };
-use crate::rule::Policy;
+use crate::identity::Fields;
+use crate::rule::{Action, Facilities, Glob, Mode, Policy, Rule};
 
 /// Judges the configuration that `args` asks for, and says in `format` what it would run.
 ///
@@ -35,6 +37,9 @@ pub fn run(
                     serde_json::to_writer_pretty(&mut *out, &Effective::of(&config))?;
                     writeln!(out)?;
                 }
+            }
+            for warning in config.warnings() {
+                writeln!(err, "warning: {warning}")?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -59,6 +64,9 @@ fn describe(config: &Config, out: &mut impl Write) -> io::Result<()> {
         "queue    {}, when full {when_full}",
         size_text(config.forward.queue)
     )?;
+    for rule in config.rules.rules() {
+        writeln!(out, "rule     {}", rule_text(rule))?;
+    }
     writeln!(out, "dedup    {}", policy_text(&config.dedup.policy))?;
     writeln!(
         out,
@@ -112,10 +120,68 @@ fn policy_text(policy: &Policy) -> String {
             time_text(max_quiet)
         )
     });
+    let spec = &policy.identity;
+    let fields = if spec.fields() == Fields::DEFAULT {
+        String::new()
+    } else {
+        format!("; same {}", field_names(spec.fields()).join(", "))
+    };
+    let masks = if spec.masks().is_empty() {
+        String::new()
+    } else {
+        format!("; mask {}", mask_names(spec.masks()).join(", "))
+    };
+    let mode = match policy.mode {
+        Mode::Enforce => String::new(),
+        mode => format!("; only {}", MODE.word(mode)),
+    };
     format!(
-        "each message {copies} in {window}{refresh}; summary {}",
+        "each message {copies} in {window}{refresh}; summary {}{fields}{masks}{mode}",
         SUMMARY.word(policy.summary)
     )
+}
+
+/// The rule in a line: what it matches, and what is done.
+fn rule_text(rule: &Rule) -> String {
+    let matcher = &rule.matcher;
+    let mut parts = Vec::new();
+    if matcher.facility != Facilities::ALL {
+        parts.push(format!(
+            "facility {}",
+            facility_names(matcher.facility).join("|")
+        ));
+    }
+    parts.extend(severity_range(matcher.severity).map(|range| format!("severity {range}")));
+    let globs = |globs: &[Glob]| globs.iter().map(Glob::text).collect::<Vec<_>>().join("|");
+    for (key, text) in [
+        ("hostname", globs(&matcher.hostname)),
+        ("app_name", globs(&matcher.app_name)),
+        ("listener", matcher.listener.join("|")),
+    ] {
+        if !text.is_empty() {
+            parts.push(format!("{key} {text}"));
+        }
+    }
+    if !matcher.source.is_empty() {
+        let nets: Vec<_> = matcher.source.iter().map(ToString::to_string).collect();
+        parts.push(format!("source {}", nets.join("|")));
+    }
+    parts.extend(
+        matcher
+            .msg
+            .as_ref()
+            .map(|text| format!("msg {:?}", text.written())),
+    );
+    if parts.is_empty() {
+        parts.push("everything".to_owned());
+    }
+    let done = match (rule.action, rule.policy.mode) {
+        (Action::Dedup, _) => policy_text(&rule.policy),
+        (Action::Pass, _) => "pass".to_owned(),
+        (Action::Drop, Mode::Enforce) => "drop".to_owned(),
+        (Action::Drop, mode) => format!("drop; only {}", MODE.word(mode)),
+    };
+    format!("{}: {}: {done}", rule.name, parts.join(", "))
 }
 
 #[cfg(test)]
@@ -186,6 +252,55 @@ mod tests {
     }
 
     #[test]
+    fn rules_are_described_as_they_run_and_what_is_odd_is_a_warning() {
+        let dir = tempfile::tempdir().unwrap();
+        let path: PathBuf = dir.path().join("t.toml");
+        let toml = r#"
+            [[rule]]
+            name = "auth"
+            facility = ["auth", "authpriv"]
+            severity = "warning..debug"
+            app_name = ["ssh*"]
+            mask = ["number"]
+            fields = ["app_name", "msg"]
+            mode = "shadow"
+            [[rule]]
+            name = "rest"
+            action = "pass"
+            [[rule]]
+            name = "late"
+            msg = 'x'
+            action = "drop"
+        "#;
+        std::fs::write(&path, toml).unwrap();
+        let args = RunArgs {
+            file: Some(path),
+            ..RunArgs::default()
+        };
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = run(&args, CheckFormat::Text, &mut out, &mut err).unwrap();
+        assert_eq!(code, ExitCode::SUCCESS);
+        let out = String::from_utf8(out).unwrap();
+        let rules: Vec<_> = out
+            .lines()
+            .filter_map(|line| line.strip_prefix("rule     "))
+            .collect();
+        assert_eq!(
+            rules,
+            [
+                "auth: facility auth|authpriv, severity warning..debug, app_name ssh*: each message once in 10s; \
+                 summary prefix; same app_name, msg; mask number; only shadow",
+                "rest: everything: pass",
+                "late: msg \"x\": drop",
+            ]
+        );
+        assert_eq!(
+            String::from_utf8(err).unwrap(),
+            "warning: rule \"late\" is never reached: \"rest\", which stands before it, takes all of its messages\n"
+        );
+    }
+
+    #[test]
     fn every_error_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let path: PathBuf = dir.path().join("t.toml");
@@ -199,8 +314,8 @@ mod tests {
         assert_eq!(
             text,
             format!(
-                "{path}:2: dedup.windw: unknown key; fits: window, allow, refresh, max_quiet, summary, memory, \
-                 identity, shards (did you mean window?)\n\
+                "{path}:2: dedup.windw: unknown key; fits: window, allow, refresh, max_quiet, summary, mode, \
+                 fields, mask, memory, identity, shards (did you mean window?)\n\
                  {path}:3: dedup.allow: found 0, fits: a whole number from 1 to 1000000\n"
             )
         );

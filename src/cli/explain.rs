@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::ValueHint;
 
@@ -19,7 +20,6 @@ use crate::frame::{End, Framer, Framing, Outcome};
 use crate::identity::Sender;
 use crate::limits::MESSAGE_OCTETS_MAX;
 use crate::replay::{PIECE_OCTETS, Source, SourceError};
-use crate::rule::Rules;
 
 /// What to explain, and how.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -147,7 +147,7 @@ pub fn run(
             return Ok(ExitCode::FAILURE);
         }
     };
-    let rules = Rules::new(config.dedup.policy);
+    let rules = Arc::clone(&config.rules);
     let mut explaining = Explaining {
         explainer: Explainer::new(&rules, args.source.map_or(Sender::Local, Sender::at)),
         args,

@@ -1,5 +1,5 @@
-//! What people type: `tersed [run]`, `tersed check`, `tersed explain`, `tersed replay`, and two commands
-//! for packagers, `completions` and `man`.
+//! What people type: `tersed [run]`, `tersed check`, `tersed profiles`, `tersed explain`, `tersed replay`, and two
+//! commands for packagers, `completions` and `man`.
 //!
 //! # Guarantees
 //!
@@ -14,6 +14,7 @@
 
 pub mod check;
 pub mod explain;
+pub mod profiles;
 pub mod replay;
 pub mod run;
 
@@ -38,6 +39,8 @@ pub enum Command {
     Run(RunArgs),
     /// Judge the configuration and say what would run.
     Check(RunArgs, CheckFormat),
+    /// Print the profile of that name, or all of them.
+    Profiles(Option<String>),
     /// Say how frames are understood.
     Explain(explain::Args),
     /// Put recorded logs through the engine.
@@ -135,6 +138,7 @@ pub fn parse<A: Into<OsString> + Clone>(
         None => Command::Run(line.flags.with(environment)?),
         Some(Task::Run(flags)) => Command::Run(flags.with(environment)?),
         Some(Task::Check { flags, format }) => Command::Check(flags.with(environment)?, format),
+        Some(Task::Profiles { name }) => Command::Profiles(name),
         Some(Task::Explain(flags)) => Command::Explain(flags.with(environment)?),
         Some(Task::Replay(flags)) => Command::Replay(flags.with(environment)?),
         Some(Task::Completions { shell }) => Command::Completions(shell),
@@ -213,6 +217,11 @@ enum Task {
             hide_possible_values = true
         )]
         format: CheckFormat,
+    },
+    /// Print the ready-made rules, as configuration to paste and change
+    Profiles {
+        /// Only the profile of this name
+        name: Option<String>,
     },
     /// Say how frames are understood: their fields, rule and identity
     ///

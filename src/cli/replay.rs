@@ -10,6 +10,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::ValueHint;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -19,7 +20,6 @@ use super::{Environment, STDIN, is_broken_pipe, is_stdin, name_of};
 use crate::config::{Config, RunArgs};
 use crate::identity::Key;
 use crate::replay::{self, Replay, ReplayError, Source, Wanted};
-use crate::rule::Rules;
 
 /// What to replay, and what to give.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -147,7 +147,7 @@ pub fn run(
         return Ok(ExitCode::FAILURE);
     }
 
-    let rules = Rules::new(config.dedup.policy);
+    let rules = Arc::clone(&config.rules);
     let key = Key::random();
     let wanted = Wanted {
         lines: args.report.is_none(),

@@ -10,13 +10,19 @@
 //!   units: written as TOML, it is a configuration that runs the same.
 //! - A key without effect where it would stand is left out, because the file refuses it there.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
+use super::rules::patterns;
 use super::value::{size_text, time_text};
 use super::{
-    Config, DedupConfig, FRAMING, ForwardConfig, IDENTITY, LINE_BREAKS, LOG_FORMAT, ListenerConfig,
-    OUTPUT_FRAMING, OVERSIZE, SUMMARY, UpstreamConfig, WHEN_FULL,
+    ACTION, Config, DedupConfig, FRAMING, ForwardConfig, IDENTITY, LINE_BREAKS, LOG_FORMAT,
+    ListenerConfig, MODE, OUTPUT_FRAMING, OVERSIZE, SUMMARY, UpstreamConfig, WHEN_FULL,
 };
+use crate::identity::mask::Masks;
+use crate::identity::{Field, Fields};
+use crate::rule::{Action, FACILITIES, Facilities, Glob, Policy, Rule, SEVERITIES, Severities};
 
 /// A configuration for programs to read.
 #[derive(Debug, Serialize)]
@@ -24,6 +30,10 @@ pub(crate) struct Effective {
     listener: Vec<Listener>,
     forward: Forward,
     dedup: Dedup,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    mask: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    rule: Vec<RuleText>,
     admin: Admin,
     shutdown: Shutdown,
     log: Log,
@@ -84,15 +94,50 @@ struct Upstream {
 /// `[dedup]`
 #[derive(Debug, Serialize)]
 struct Dedup {
+    #[serde(flatten)]
+    policy: PolicyText,
+    mode: &'static str,
+    memory: String,
+    identity: &'static str,
+    shards: usize,
+}
+
+/// The keys that `[dedup]` has, and rules that dedup.
+#[derive(Debug, Serialize)]
+struct PolicyText {
     window: String,
     allow: u32,
     refresh: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_quiet: Option<String>,
     summary: &'static str,
-    memory: String,
-    identity: &'static str,
-    shards: usize,
+    fields: Vec<&'static str>,
+    mask: Vec<String>,
+}
+
+/// `[[rule]]`
+#[derive(Debug, Serialize)]
+struct RuleText {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    facility: Option<Vec<&'static str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    severity: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hostname: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    app_name: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    msg: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    listener: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    source: Vec<String>,
+    action: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<&'static str>,
+    #[serde(flatten)]
+    policy: Option<PolicyText>,
 }
 
 /// `[admin]`
@@ -127,6 +172,8 @@ impl Effective {
             listener: config.listeners.iter().map(Listener::of).collect(),
             forward: Forward::of(&config.forward),
             dedup: Dedup::of(&config.dedup),
+            mask: patterns(config),
+            rule: config.rules.rules().iter().map(RuleText::of).collect(),
             admin: Admin {
                 address: or_off(config.admin.as_ref(), ToString::to_string),
             },
@@ -196,17 +243,85 @@ impl Upstream {
 
 impl Dedup {
     fn of(config: &DedupConfig) -> Self {
-        let policy = &config.policy;
+        Self {
+            policy: PolicyText::of(&config.policy),
+            mode: MODE.word(config.policy.mode),
+            memory: size_text(config.memory),
+            identity: IDENTITY.word(config.identity),
+            shards: config.shards,
+        }
+    }
+}
+
+impl PolicyText {
+    fn of(policy: &Policy) -> Self {
         Self {
             window: time_text(policy.window.window),
             allow: policy.window.allow,
             refresh: policy.window.refresh.is_some(),
             max_quiet: policy.window.refresh.map(time_text),
             summary: SUMMARY.word(policy.summary),
-            memory: size_text(config.memory),
-            identity: IDENTITY.word(config.identity),
-            shards: config.shards,
+            fields: field_names(policy.identity.fields()),
+            mask: mask_names(policy.identity.masks()),
         }
+    }
+}
+
+impl RuleText {
+    fn of(rule: &Rule) -> Self {
+        let matcher = &rule.matcher;
+        let globs = |globs: &[Glob]| globs.iter().map(|glob| glob.text().to_owned()).collect();
+        Self {
+            name: rule.name.clone(),
+            facility: (matcher.facility != Facilities::ALL)
+                .then(|| facility_names(matcher.facility)),
+            severity: severity_range(matcher.severity),
+            hostname: globs(&matcher.hostname),
+            app_name: globs(&matcher.app_name),
+            msg: matcher.msg.as_ref().map(|text| text.written().to_owned()),
+            listener: matcher.listener.clone(),
+            source: matcher.source.iter().map(ToString::to_string).collect(),
+            action: ACTION.word(rule.action),
+            mode: (rule.action != Action::Pass).then(|| MODE.word(rule.policy.mode)),
+            policy: (rule.action == Action::Dedup).then(|| PolicyText::of(&rule.policy)),
+        }
+    }
+}
+
+pub(crate) fn field_names(fields: Fields) -> Vec<&'static str> {
+    fields.iter().map(Field::name).collect()
+}
+
+pub(crate) fn mask_names(masks: &Masks) -> Vec<String> {
+    let builtins = masks
+        .builtins()
+        .iter()
+        .map(|builtin| builtin.name().to_owned());
+    let patterns = masks.patterns().iter().map(|pattern| pattern.name.clone());
+    builtins.chain(patterns).collect()
+}
+
+pub(crate) fn facility_names(facilities: Facilities) -> Vec<&'static str> {
+    let names = FACILITIES.iter().zip(0..);
+    names
+        .filter(|(_, number)| facilities.has(*number))
+        .map(|(name, _)| *name)
+        .collect()
+}
+
+/// The severities from the worst to the least, as a rule has them; `None` is all.
+pub(crate) fn severity_range(severities: Severities) -> Option<String> {
+    let mut names = SEVERITIES
+        .iter()
+        .zip(0..)
+        .filter(|(_, number)| severities.has(*number))
+        .map(|(name, _)| *name);
+    let first = names.next()?;
+    let last = names.last().unwrap_or(first);
+    match (severities == Severities::ALL, first == last) {
+        (true, _) => None,
+        (_, true) => Some(first.to_owned()),
+        (_, false) => Some(format!("{first}..{last}")),
     }
 }
 
@@ -317,9 +432,35 @@ mod tests {
             refresh = true
             max_quiet = "7days"
             summary = "none"
+            mode = "tag"
+            fields = ["source", "msg"]
+            mask = ["job", "hex", "run"]
             memory = "1234567B"
             identity = "compact"
             shards = 4096
+            [mask]
+            run = 'run-[0-9]+'
+            job = 'job-[0-9]+'
+            [[rule]]
+            name = "first"
+            facility = ["kern", "local7"]
+            severity = "error..warning"
+            hostname = ["web-*"]
+            app_name = ["sshd", "a[b]"]
+            msg = 'a\\b"c'
+            listener = ["the \"first\" one"]
+            source = ["10.0.0.0/8"]
+            mode = "shadow"
+            profile = "haproxy-nginx"
+            allow = 2
+            [[rule]]
+            name = "second"
+            severity = "debug"
+            action = "pass"
+            [[rule]]
+            name = "third"
+            action = "drop"
+            mode = "enforce"
             [admin]
             address = "[::1]:9514"
             [shutdown]

@@ -10,6 +10,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use crate::identity::mask::MaskError;
+
 /// Everything that is wrong with a configuration, in the order of its lines; at least one error.
 #[derive(Debug)]
 pub struct ConfigErrors(Vec<ConfigError>);
@@ -113,11 +115,17 @@ pub enum Fault {
         /// Where the key has an effect.
         fits: &'static str,
     },
+    /// A mask that is none.
+    #[error("{0}")]
+    Mask(#[source] MaskError),
     /// `max_quiet` without `refresh`: the window is fixed, so nothing can stay quiet for longer.
     #[error(
-        "means nothing unless dedup.refresh is true; fits: refresh = true beside it, or no max_quiet"
+        "means nothing unless {section}.refresh is true; fits: refresh = true beside it, or no max_quiet"
     )]
-    MaxQuietWithoutRefresh,
+    MaxQuietWithoutRefresh {
+        /// Where both stand.
+        section: &'static str,
+    },
     /// An address, path, name or upstream that another one has already.
     #[error("{found} is taken already ({other}); fits: {fits}")]
     Taken {

@@ -21,19 +21,22 @@ use toml::de::{DeTable, DeValue};
 use super::error::{At, ConfigError, FOUND_CHARS_MAX, Fault, escaped, quoted};
 use super::url::{ListenUrl, UpstreamUrl};
 use super::value::{
-    Given, Lines, Slot, Written, boolean, choice, count, duration, list, log_filter, mode, name,
-    network, one, power_of_two, size, socket_addr, unless, url,
+    Given, Lines, Slot, Written, boolean, choice, count, duration, facility, field, glob, list,
+    log_filter, mode, name, network, one, power_of_two, profile, severities, size, socket_addr,
+    text, unless, url,
 };
 use super::{
-    ALLOW_MAX, CONNECTIONS_MAX, FILE_OCTETS_MAX, FRAMING, GRACE_MAX, IDENTITY, IDLE_TIMEOUT_MAX,
-    IdentityKind, LINE_BREAKS, LOG_FORMAT, LineBreaks, LogFormat, MEMORY_MAX, MEMORY_MIN,
-    MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_MIN, OUTPUT_FRAMING, OVERSIZE, OutputFraming, Oversize,
-    QUEUE_MAX, QUEUE_MIN, RECEIVE_BUFFER_MAX, RECEIVE_BUFFER_MIN, REPLAY_MAX, SHARDS_MAX, SUMMARY,
-    TIMEOUT_MAX, TIMEOUT_MIN, UDP_PAYLOAD_MAX, WHEN_FULL, WINDOW_MAX, WINDOW_MIN, WORKERS_MAX,
-    WhenFull,
+    ACTION, ALLOW_MAX, CONNECTIONS_MAX, FILE_OCTETS_MAX, FRAMING, GRACE_MAX, IDENTITY,
+    IDLE_TIMEOUT_MAX, IdentityKind, LINE_BREAKS, LOG_FORMAT, LineBreaks, LogFormat, MEMORY_MAX,
+    MEMORY_MIN, MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_MIN, MODE, OUTPUT_FRAMING, OVERSIZE,
+    OutputFraming, Oversize, QUEUE_MAX, QUEUE_MIN, RECEIVE_BUFFER_MAX, RECEIVE_BUFFER_MIN,
+    REPLAY_MAX, SHARDS_MAX, SUMMARY, TIMEOUT_MAX, TIMEOUT_MIN, UDP_PAYLOAD_MAX, WHEN_FULL,
+    WINDOW_MAX, WINDOW_MIN, WORKERS_MAX, WhenFull,
 };
 use crate::frame::Framing;
-use crate::rule::SummaryStyle;
+use crate::identity::Field;
+use crate::identity::mask::{BuiltinSet, Masks, Pattern};
+use crate::rule::{Action, Glob, Mode, Profile, Severities, SummaryStyle, Text};
 
 /// A table of the file.
 pub(super) trait Section: Default {
@@ -74,6 +77,8 @@ section! {
         listener: Vec<Given<ListenerFile>> = list("one or more [[listener]], or none for the default ones", 1, section),
         forward: ForwardFile = section,
         dedup: DedupFile = section,
+        mask: MaskFile = section,
+        rule: Vec<Given<RuleFile>> = list("one or more [[rule]], or none", 1, section),
         admin: AdminFile = section,
         shutdown: ShutdownFile = section,
         log: LogFile = section,
@@ -131,9 +136,65 @@ section! {
         refresh: bool = one(boolean),
         max_quiet: Duration = one(duration(WINDOW_MIN, WINDOW_MAX)),
         summary: SummaryStyle = one(choice(&SUMMARY)),
+        mode: Mode = one(choice(&MODE)),
+        fields: Vec<Given<Field>> = list(FIELDS_FIT, 1, one(field)),
+        mask: Vec<Given<String>> = list(MASK_FIT, 0, one(name)),
         memory: usize = one(size(MEMORY_MIN, MEMORY_MAX)),
         identity: IdentityKind = one(choice(&IDENTITY)),
         shards: Option<usize> = one(unless("auto", power_of_two(SHARDS_MAX))),
+    }
+}
+
+section! {
+    /// `[[rule]]`
+    RuleFile {
+        name: String = one(name),
+        facility: Vec<Given<u8>> = list("a list of one or more facilities, such as [\"auth\", \"local7\"]", 1, one(facility)),
+        severity: Severities = one(severities),
+        hostname: Vec<Given<Glob>> = list("a list of one or more names, such as [\"web-*\"]", 1, one(glob)),
+        app_name: Vec<Given<Glob>> = list("a list of one or more names, such as [\"sshd\", \"postfix/*\"]", 1, one(glob)),
+        msg: Text = one(text),
+        listener: Vec<Given<String>> = list("a list of one or more listeners' names", 1, one(name)),
+        source: Vec<Given<IpNet>> = list("a list of one or more networks, such as [\"10.0.0.0/8\", \"2001:db8::/32\"]", 1, one(network)),
+        action: Action = one(choice(&ACTION)),
+        mode: Mode = one(choice(&MODE)),
+        profile: &'static Profile = one(profile),
+        window: Duration = one(duration(WINDOW_MIN, WINDOW_MAX)),
+        allow: u32 = one(count(1, ALLOW_MAX)),
+        refresh: bool = one(boolean),
+        max_quiet: Duration = one(duration(WINDOW_MIN, WINDOW_MAX)),
+        summary: SummaryStyle = one(choice(&SUMMARY)),
+        fields: Vec<Given<Field>> = list(FIELDS_FIT, 1, one(field)),
+        mask: Vec<Given<String>> = list(MASK_FIT, 0, one(name)),
+    }
+}
+
+/// `[mask]`: a name and an expression in each line.
+#[derive(Clone, Debug, Default)]
+pub(super) struct MaskFile {
+    pub(super) patterns: Vec<Given<Pattern>>,
+}
+
+impl Section for MaskFile {
+    const KEYS: &'static [&'static str] = &["name = 'regular expression'"];
+
+    fn set(&mut self, key: &str, written: &Written<'_>, errors: &mut Vec<ConfigError>) {
+        let Some(regex) = written.value.as_str() else {
+            errors.push(written.unfit("a regular expression in single quotes"));
+            return;
+        };
+        let pattern = Pattern {
+            name: key.to_owned(),
+            regex: regex.to_owned(),
+        };
+        let at = written.at.clone();
+        match Masks::new(BuiltinSet::EMPTY, vec![pattern.clone()]) {
+            Ok(_) => self.patterns.push(Given { value: pattern, at }),
+            Err(error) => errors.push(ConfigError {
+                at,
+                fault: Fault::Mask(error),
+            }),
+        }
     }
 }
 
@@ -330,3 +391,7 @@ fn bare(key: &str) -> String {
             .all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_'));
     if is_bare { key.to_owned() } else { quoted(key) }
 }
+
+const FIELDS_FIT: &str =
+    "a list of one or more fields, such as [\"hostname\", \"app_name\", \"msg\"]";
+const MASK_FIT: &str = "a list of masks, such as [\"number\", \"ipv4\"]; [] is none";

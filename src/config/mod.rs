@@ -26,22 +26,25 @@ mod error;
 mod file;
 mod overrides;
 mod resolve;
+mod rules;
 mod url;
 mod value;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::frame::Framing;
 use crate::identity::IdentityKind;
+use crate::identity::Spec;
 use crate::limits::{MESSAGE_OCTETS_DEFAULT, MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_MIN};
 use crate::logging::LogFormat;
-use crate::rule::{Policy, SummaryStyle, WindowPolicy};
+use crate::rule::{Action, Mode, Policy, Rules, SummaryStyle, WindowPolicy};
 
-pub(crate) use effective::Effective;
+pub(crate) use effective::{Effective, facility_names, field_names, mask_names, severity_range};
 pub use error::{At, ConfigError, ConfigErrors, FOUND_CHARS_MAX, Fault};
 pub use overrides::{Argument, Override, RunArgs};
 pub use url::{ListenUrl, UNIX_PATH_OCTETS_MAX, UpstreamUrl, UrlError};
@@ -56,6 +59,8 @@ pub struct Config {
     pub forward: ForwardConfig,
     /// What counts as said already.
     pub dedup: DedupConfig,
+    /// The rules, and the policy of messages that none of them takes.
+    pub rules: Arc<Rules>,
     /// Where the status page, the metrics and the health check are served; `None` is nowhere.
     pub admin: Option<SocketAddr>,
     /// How long a stop waits for what is queued. At most [`GRACE_MAX`].
@@ -84,6 +89,12 @@ impl Config {
         ConfigErrors::if_any(errors)?;
         Ok(config)
     }
+
+    /// What is odd and runs all the same, a sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        rules::warnings(self)
+    }
 }
 
 impl Default for Config {
@@ -95,6 +106,7 @@ impl Default for Config {
                 ListenerConfig::new(ListenUrl::Tcp(local)),
             ],
             forward: ForwardConfig::default(),
+            rules: Arc::new(Rules::new(DedupConfig::default().policy)),
             dedup: DedupConfig::default(),
             admin: None,
             shutdown_grace: Duration::from_secs(5),
@@ -281,6 +293,8 @@ impl Default for DedupConfig {
                     refresh: None,
                 },
                 summary: SummaryStyle::Prefix,
+                identity: Spec::default(),
+                mode: Mode::Enforce,
             },
             memory: 256 * MIB,
             identity: IdentityKind::Exact,
@@ -336,6 +350,16 @@ pub(crate) const SUMMARY: Words<SummaryStyle> = Words(&[
     ("prefix", SummaryStyle::Prefix),
     ("suffix", SummaryStyle::Suffix),
     ("none", SummaryStyle::None),
+]);
+pub(crate) const ACTION: Words<Action> = Words(&[
+    ("dedup", Action::Dedup),
+    ("pass", Action::Pass),
+    ("drop", Action::Drop),
+]);
+pub(crate) const MODE: Words<Mode> = Words(&[
+    ("enforce", Mode::Enforce),
+    ("tag", Mode::Tag),
+    ("shadow", Mode::Shadow),
 ]);
 pub(crate) const IDENTITY: Words<IdentityKind> = Words(&[
     ("exact", IdentityKind::Exact),

@@ -8,16 +8,14 @@
 
 use super::error::{At, ConfigError, Fault, quoted};
 use super::file::{
-    AdminFile, ConfigFile, DedupFile, ForwardFile, ListenerFile, LogFile, RuntimeFile,
+    AdminFile, ConfigFile, DedupFile, ForwardFile, ListenerFile, LogFile, MaskFile, RuntimeFile,
     ShutdownFile, UpstreamFile,
 };
+use super::rules::{PolicyFile, policy, rules};
 use super::url::{ListenUrl, UpstreamUrl};
 use super::value::{Given, Slot, size_text, time_text};
-use super::{
-    Config, DedupConfig, ForwardConfig, ListenerConfig, LogConfig, MAX_QUIET_WINDOWS,
-    UpstreamConfig, WINDOW_MAX,
-};
-use crate::rule::{Policy, WindowPolicy};
+use super::{Config, DedupConfig, ForwardConfig, ListenerConfig, LogConfig, UpstreamConfig};
+use crate::identity::mask::Pattern;
 
 /// Makes a `Config` of `file`. It is worth running if there was no error, here or before.
 pub(super) fn resolve(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config {
@@ -31,6 +29,10 @@ pub(super) fn resolve(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config
     refuse_admin_on_listener(&admin_file, &listeners, errors);
     let (forward, upstreams) = forward(forward_file, default.forward, &listeners, errors);
     refuse_loops(&upstreams, &listeners, errors);
+    let masks = file.mask.or(MaskFile::default()).patterns;
+    let masks: Vec<Pattern> = masks.into_iter().map(|given| given.value).collect();
+    let dedup_file = file.dedup.or(DedupFile::default());
+    let dedup = dedup(dedup_file, default.dedup, &masks, errors);
     Config {
         listeners: listeners
             .into_iter()
@@ -40,7 +42,8 @@ pub(super) fn resolve(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config
             to: upstreams.into_iter().map(|given| given.value).collect(),
             ..forward
         },
-        dedup: dedup(file.dedup.or(DedupFile::default()), default.dedup, errors),
+        rules: rules(file.rule, &dedup.policy, &masks, errors),
+        dedup,
         admin: admin_file.address.or(default.admin),
         shutdown_grace: shutdown_file.grace.or(default.shutdown_grace),
         log: log(file.log.or(LogFile::default()), default.log),
@@ -399,48 +402,29 @@ fn refuse_loops(
     }
 }
 
-fn dedup(file: DedupFile, default: DedupConfig, errors: &mut Vec<ConfigError>) -> DedupConfig {
-    refuse_idle_max_quiet(&file, &default, errors);
-    let window = file.window.or(default.policy.window.window);
-    let refreshes = file.refresh.or(default.policy.window.refresh.is_some());
-    let max_quiet = file
-        .max_quiet
-        .or(window.saturating_mul(MAX_QUIET_WINDOWS).min(WINDOW_MAX));
+fn dedup(
+    file: DedupFile,
+    default: DedupConfig,
+    masks: &[Pattern],
+    errors: &mut Vec<ConfigError>,
+) -> DedupConfig {
+    let keys = PolicyFile {
+        section: "dedup",
+        profile: None,
+        window: file.window,
+        allow: file.allow,
+        refresh: file.refresh,
+        max_quiet: file.max_quiet,
+        summary: file.summary,
+        mode: file.mode,
+        fields: file.fields,
+        mask: file.mask,
+    };
     DedupConfig {
-        policy: Policy {
-            window: WindowPolicy {
-                window,
-                allow: file.allow.or(default.policy.window.allow),
-                refresh: refreshes.then_some(max_quiet),
-            },
-            summary: file.summary.or(default.policy.summary),
-        },
+        policy: policy(keys, &default.policy, masks, errors),
         memory: file.memory.or(default.memory),
         identity: file.identity.or(default.identity),
         shards: file.shards.or(None).unwrap_or(default.shards),
-    }
-}
-
-fn refuse_idle_max_quiet(file: &DedupFile, default: &DedupConfig, errors: &mut Vec<ConfigError>) {
-    let Slot::Given(max_quiet) = &file.max_quiet else {
-        return;
-    };
-    if !file.refresh.is_refused()
-        && !file
-            .refresh
-            .clone()
-            .or(default.policy.window.refresh.is_some())
-    {
-        let fault = Fault::MaxQuietWithoutRefresh;
-        errors.push(ConfigError {
-            at: max_quiet.at.clone(),
-            fault,
-        });
-    }
-    let window = file.window.clone().or(default.policy.window.window);
-    if !file.window.is_refused() && max_quiet.value < window {
-        let fits = format!("at least dedup.window, {}", time_text(window));
-        errors.push(unfit(&max_quiet.at, &time_text(max_quiet.value), fits));
     }
 }
 
@@ -451,7 +435,7 @@ fn log(file: LogFile, default: LogConfig) -> LogConfig {
     }
 }
 
-fn unfit(at: &At, found: &str, fits: String) -> ConfigError {
+pub(super) fn unfit(at: &At, found: &str, fits: String) -> ConfigError {
     ConfigError {
         at: at.clone(),
         fault: Fault::Unfit {

@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use super::file::{ConfigFile, Section};
 use super::*;
+use crate::identity::mask::{Masks, Pattern};
+use crate::identity::{Field, Fields};
+use crate::rule::{Facilities, Profile, Severities};
 
 /// What `toml` as the contents of `t.toml` gives, with `args` laid over it.
 fn load(toml: impl AsRef<[u8]>, args: &RunArgs) -> Result<Config, String> {
@@ -20,6 +23,9 @@ fn load(toml: impl AsRef<[u8]>, args: &RunArgs) -> Result<Config, String> {
 fn check(toml: &str, change: impl FnOnce(&mut Config)) {
     let mut expected = Config::default();
     change(&mut expected);
+    if expected.rules.rules().is_empty() {
+        expected.rules = Arc::new(Rules::new(expected.dedup.policy.clone()));
+    }
     assert_eq!(load(toml, &RunArgs::default()), Ok(expected), "{toml}");
 }
 
@@ -82,6 +88,8 @@ fn the_documented_file_names_every_key_of_every_section() {
         ("[[listener]]", file::ListenerFile::KEYS),
         ("[forward]", file::ForwardFile::KEYS),
         ("[dedup]", file::DedupFile::KEYS),
+        ("[mask]", &[]),
+        ("[[rule]]", file::RuleFile::KEYS),
         ("[admin]", file::AdminFile::KEYS),
         ("[shutdown]", file::ShutdownFile::KEYS),
         ("[log]", file::LogFile::KEYS),
@@ -110,6 +118,8 @@ fn what_the_documented_file_shows_in_comments_is_fit_to_run() {
         let log = "unix-dgram:///run/tersed/log.sock".parse().unwrap();
         config.listeners.push(ListenerConfig::new(log));
         config.dedup.policy.window.refresh = Some(Duration::from_secs(100));
+        config.rules = load(&toml, &RunArgs::default()).unwrap().rules;
+        assert_eq!(config.rules.rules().len(), 3);
     });
 }
 
@@ -159,9 +169,14 @@ fn each_key_reaches_its_field() {
         allow = 3
         refresh = true
         summary = "none"
+        mode = "shadow"
+        fields = ["msg", "source"]
+        mask = ["job", "ipv4"]
         memory = "1GiB"
         identity = "compact"
         shards = 64
+        [mask]
+        job = 'job-[0-9]+'
         [admin]
         address = "[::1]:0"
         [shutdown]
@@ -209,6 +224,11 @@ fn each_key_reaches_its_field() {
                 udp_max: 1400,
                 line_breaks: LineBreaks::Escape,
             };
+            let pattern = Pattern {
+                name: "job".to_owned(),
+                regex: "job-[0-9]+".to_owned(),
+            };
+            let masks = Masks::named(["ipv4", "job"], &[pattern]).unwrap();
             config.dedup = DedupConfig {
                 policy: Policy {
                     window: WindowPolicy {
@@ -217,6 +237,11 @@ fn each_key_reaches_its_field() {
                         refresh: Some(Duration::from_secs(600)),
                     },
                     summary: SummaryStyle::None,
+                    identity: Spec::new(
+                        Fields::EMPTY.with(Field::Msg).with(Field::Source),
+                        Arc::new(masks),
+                    ),
+                    mode: Mode::Shadow,
                 },
                 memory: GIB,
                 identity: IdentityKind::Compact,
@@ -279,8 +304,9 @@ fn default_listeners_are_not_held_against_a_file_that_cannot_be_understood() {
 
 #[test]
 fn an_unknown_key_is_refused_with_those_that_fit() {
-    let top = "listener, forward, dedup, admin, shutdown, log, runtime";
-    let dedup = "window, allow, refresh, max_quiet, summary, memory, identity, shards";
+    let top = "listener, forward, dedup, mask, rule, admin, shutdown, log, runtime";
+    let dedup =
+        "window, allow, refresh, max_quiet, summary, mode, fields, mask, memory, identity, shards";
     check_refused(
         "\n[dedup]\n\nwindw = 1",
         &[&format!(
@@ -294,12 +320,14 @@ fn an_unknown_key_is_refused_with_those_that_fit() {
         )],
     );
     check_refused(
-        "[dedup]\nmask = []",
-        &[&format!("t.toml:2: dedup.mask: unknown key; fits: {dedup}")],
+        "[dedup]\nallowance = 1",
+        &[&format!(
+            "t.toml:2: dedup.allowance: unknown key; fits: {dedup}"
+        )],
     );
     check_refused(
-        "[[rule]]\n",
-        &[&format!("t.toml:1: rule: unknown key; fits: {top}")],
+        "[[sieve]]\n",
+        &[&format!("t.toml:1: sieve: unknown key; fits: {top}")],
     );
     check_refused(
         "[listeners]\n",
@@ -464,7 +492,7 @@ fn a_value_that_does_not_fit_is_refused_with_what_does() {
     check_refused(
         "dedup = 1",
         &[
-            "t.toml:1: dedup: found 1, fits: a table with window, allow, refresh, max_quiet, summary, memory, identity, shards",
+            "t.toml:1: dedup: found 1, fits: a table with window, allow, refresh, max_quiet, summary, mode, fields, mask, memory, identity, shards",
         ],
     );
     check_refused(
@@ -647,6 +675,133 @@ fn a_key_without_effect_is_refused() {
             "t.toml:2: dedup.max_quiet: means nothing unless dedup.refresh is true; fits: refresh = true beside it, or no max_quiet",
         ],
     );
+}
+
+#[test]
+fn a_rule_takes_what_it_does_not_say_from_its_profile_and_then_from_dedup() {
+    let toml = r#"
+        [dedup]
+        window = "20s"
+        allow = 2
+        summary = "suffix"
+        mask = ["ipv4"]
+        mode = "shadow"
+        [mask]
+        job = 'job-[0-9]+'
+        [[rule]]
+        name = "plain"
+        facility = ["auth", "local7"]
+        severity = "error..warning"
+        [[rule]]
+        name = "profile"
+        app_name = ["sshd"]
+        profile = "linux-auth"
+        mode = "tag"
+        [[rule]]
+        name = "own"
+        app_name = ["su*"]
+        profile = "linux-auth"
+        window = "1h"
+        refresh = true
+        fields = ["msg", "app_name"]
+        mask = ["job", "number"]
+        [[rule]]
+        name = "drop"
+        severity = "debug"
+        action = "drop"
+    "#;
+    let config = load(toml, &RunArgs::default()).unwrap();
+    let [plain, profile, own, drop] = config.rules.rules() else {
+        panic!("{:?}", config.rules);
+    };
+    assert_eq!(plain.policy, config.dedup.policy);
+    assert_eq!(plain.matcher.facility, Facilities::NONE.with(4).with(23));
+    assert_eq!(plain.matcher.severity, Severities::NONE.with(3).with(4));
+    let linux = Profile::named("linux-auth").unwrap();
+    assert_eq!(profile.policy.window.window, linux.window);
+    assert_eq!(profile.policy.window.allow, 2);
+    assert_eq!(profile.policy.identity, linux.spec().unwrap());
+    assert_eq!(profile.policy.mode, Mode::Tag);
+    let window = own.policy.window;
+    assert_eq!(window.window, Duration::from_secs(3600));
+    assert_eq!(window.refresh, Some(Duration::from_secs(36_000)));
+    let spec = &own.policy.identity;
+    assert_eq!(spec.fields().iter().count(), 2);
+    assert_eq!(spec.masks().patterns().len(), 1);
+    assert_eq!(drop.action, Action::Drop);
+    assert_eq!(drop.policy.mode, Mode::Shadow, "the overall mode");
+    assert_eq!(config.warnings(), [""; 0]);
+}
+
+#[test]
+fn a_rule_that_does_not_fit_is_refused_with_its_place() {
+    check_refused(
+        "[[rule]]\naction = \"pass\"\n[[rule]]\nname = \"default\"",
+        &[
+            "t.toml:1: rule[0]: missing; fits: name = \"...\", which metrics and messages call the rule by",
+            "t.toml:4: rule[1].name: found \"default\", fits: another name: this one is for what no rule takes",
+        ],
+    );
+    check_refused(
+        "[[rule]]\nname = \"a\"\n[[rule]]\nname = \"a\"",
+        &[
+            "t.toml:4: rule[1].name: \"a\" is taken already (t.toml:2: rule[0].name); fits: a name that no other rule has",
+        ],
+    );
+    check_refused(
+        "[[rule]]\nname = \"a\"\naction = \"pass\"\nwindow = \"1s\"\nmode = \"tag\"",
+        &[
+            "t.toml:4: rule[0].window: means nothing on a rule that passes; fits: rules with action = \"dedup\"",
+            "t.toml:5: rule[0].mode: means nothing on a rule that passes; fits: rules with action = \"dedup\"",
+        ],
+    );
+    let names = "emergency, alert, critical, error, warning, notice, info, debug";
+    check_refused(
+        "[[rule]]\nname = \"a\"\nseverity = \"warnin\"\nmsg = 'a(b'\napp_name = [\"a b\"]\nhostname = []",
+        &[
+            &format!(
+                "t.toml:3: rule[0].severity: found \"warnin\", fits: a severity or a range of them, such as \"error\" or \
+                 \"warning..debug\", of {names}"
+            ),
+            "t.toml:4: rule[0].msg: found \"a(b\", fits: a regular expression: at octet 1 of `a(b`: unclosed group",
+            "t.toml:5: rule[0].app_name[0]: found \"a b\", fits: a name, with * for anything, ? for one character, [a-z] \
+             for one of those: at octet 1 of `a b`: matches nothing: no name has spaces or control characters",
+            "t.toml:6: rule[0].hostname: found an empty list, fits: a list of one or more names, such as [\"web-*\"]",
+        ],
+    );
+    check_refused(
+        "[mask]\nx = 'a*'\nnumber = 'b'\n[dedup]\nmask = [\"numbr\"]\nfields = [\"host\"]",
+        &[
+            "t.toml:2: mask.x: mask `x`: `a*` matches the empty text; let it match at least one octet",
+            "t.toml:3: mask.number: mask `number`: a built-in mask is called so",
+            "t.toml:5: dedup.mask[0]: no mask is called `numbr`, perhaps `number` was meant; the built-in ones are \
+             number, hex, ipv4, ipv6, mac, uuid, timestamp, quoted, path",
+            "t.toml:6: dedup.fields[0]: found \"host\", fits: one of facility, severity, hostname, app_name, procid, msgid, \
+             structured_data, msg, source, listener",
+        ],
+    );
+    check_refused(
+        "[[rule]]\nname = \"a\"\nmax_quiet = \"1s\"\nprofile = \"cisco\"",
+        &[
+            "t.toml:3: rule[0].max_quiet: means nothing unless rule.refresh is true; fits: refresh = true beside it, or no \
+             max_quiet",
+            "t.toml:3: rule[0].max_quiet: found \"1s\", fits: at least rule.window, 10s",
+            "t.toml:4: rule[0].profile: found \"cisco\", fits: one of cisco-ios, cisco-asa, linux-auth, iptables-ufw, \
+             haproxy-nginx, kubernetes, windows-snare-nxlog",
+        ],
+    );
+}
+
+#[test]
+fn a_rule_that_is_never_reached_is_a_warning() {
+    let toml = "[[rule]]\nname = \"a\"\napp_name = [\"s*\"]\n[[rule]]\nname = \"b\"\napp_name = [\"sshd\"]\nlistener = [\"x\"]";
+    let config = load(toml, &RunArgs::default()).unwrap();
+    let warnings = config.warnings();
+    assert_eq!(
+        warnings[0],
+        "rule \"b\" is never reached: \"a\", which stands before it, takes all of its messages"
+    );
+    assert!(warnings[1].starts_with("rule \"b\": no listener is called \"x\""));
 }
 
 #[test]
@@ -891,6 +1046,8 @@ fn every_value_of_a_choice_has_its_word() {
             SummaryStyle::None,
         ],
     );
+    check(&ACTION, &[Action::Dedup, Action::Pass, Action::Drop]);
+    check(&MODE, &[Mode::Enforce, Mode::Tag, Mode::Shadow]);
     check(&IDENTITY, &[IdentityKind::Exact, IdentityKind::Compact]);
     check(&LOG_FORMAT, &[LogFormat::Text, LogFormat::Json]);
 }

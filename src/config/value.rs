@@ -18,6 +18,9 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 
+use crate::identity::Field;
+use crate::rule::{FACILITIES, Glob, Profile, SEVERITIES, Severities, Text};
+
 use super::error::{At, ConfigError, FOUND_CHARS_MAX, Fault, quoted};
 
 /// A value where it was written.
@@ -86,6 +89,14 @@ impl<T> Slot<T> {
             Self::Given(given) => given.value,
             Self::Absent | Self::Refused => default,
         }
+    }
+
+    /// The value, or the type's default.
+    pub(super) fn or_default(self) -> T
+    where
+        T: Default,
+    {
+        self.or(T::default())
     }
 
     /// Where it was written, if it was, and not refused.
@@ -335,6 +346,73 @@ pub(super) fn name(value: &DeValue<'_>) -> Result<String, String> {
         .ok_or_else(|| format!("1 to {NAME_CHARS_MAX} printable characters"))
 }
 
+/// The number of a facility.
+pub(super) fn facility(value: &DeValue<'_>) -> Result<u8, String> {
+    value
+        .as_str()
+        .and_then(|word| FACILITIES.iter().position(|name| *name == word))
+        .and_then(|number| u8::try_from(number).ok())
+        .ok_or_else(|| format!("one of {}", FACILITIES.join(", ")))
+}
+
+/// A severity, or a range of them with both ends: `"error"`, `"emergency..warning"`.
+pub(super) fn severities(value: &DeValue<'_>) -> Result<Severities, String> {
+    let number = |word: &str| {
+        let short = |(short, _): &&(&str, u8)| *short == word;
+        SEVERITIES
+            .iter()
+            .position(|name| *name == word)
+            .and_then(|number| u8::try_from(number).ok())
+            .or_else(|| {
+                SEVERITIES_SHORT
+                    .iter()
+                    .find(short)
+                    .map(|(_, number)| *number)
+            })
+    };
+    let range = |text: &str| {
+        let (one, other) = text.split_once("..").unwrap_or((text, text));
+        let (one, other) = (number(one.trim())?, number(other.trim())?);
+        let range = one.min(other)..=one.max(other);
+        Some(range.fold(Severities::NONE, Severities::with))
+    };
+    value.as_str().and_then(range).ok_or_else(|| {
+        format!(
+            "a severity or a range of them, such as \"error\" or \"warning..debug\", of {}",
+            SEVERITIES.join(", ")
+        )
+    })
+}
+
+/// A name with gaps.
+pub(super) fn glob(value: &DeValue<'_>) -> Result<Glob, String> {
+    let text = value.as_str().ok_or_else(|| GLOB_FITS.to_owned())?;
+    Glob::new(text).map_err(|error| format!("{GLOB_FITS}: {error}"))
+}
+
+/// A regular expression for MSG.
+pub(super) fn text(value: &DeValue<'_>) -> Result<Text, String> {
+    let text = value.as_str().ok_or_else(|| TEXT_FITS.to_owned())?;
+    Text::new(text).map_err(|error| format!("{TEXT_FITS}: {error}"))
+}
+
+/// A field of a message's identity.
+pub(super) fn field(value: &DeValue<'_>) -> Result<Field, String> {
+    let named = |word: &str| Field::ALL.into_iter().find(|field| field.name() == word);
+    value.as_str().and_then(named).ok_or_else(|| {
+        let names: Vec<_> = Field::ALL.iter().map(|field| field.name()).collect();
+        format!("one of {}", names.join(", "))
+    })
+}
+
+/// A profile, by its name.
+pub(super) fn profile(value: &DeValue<'_>) -> Result<&'static Profile, String> {
+    value.as_str().and_then(Profile::named).ok_or_else(|| {
+        let names: Vec<_> = Profile::ALL.iter().map(|profile| profile.name).collect();
+        format!("one of {}", names.join(", "))
+    })
+}
+
 /// Directives for our own log, as tracing has them.
 pub(super) fn log_filter(value: &DeValue<'_>) -> Result<String, String> {
     // A single word that is no level would be taken for the name of a target, and switch on
@@ -393,6 +471,12 @@ fn found(value: &DeValue<'_>) -> String {
 fn number_text(text: &str) -> String {
     text.chars().take(FOUND_CHARS_MAX).collect()
 }
+
+/// As syslog(3) has them.
+const SEVERITIES_SHORT: [(&str, u8); 4] = [("emerg", 0), ("crit", 2), ("err", 3), ("warn", 4)];
+
+const GLOB_FITS: &str = "a name, with * for anything, ? for one character, [a-z] for one of those";
+const TEXT_FITS: &str = "a regular expression";
 
 /// Longer than any time that is in range (`6days 23h 59m 59s 999ms`), and shorter than any text whose
 /// sum runs over what a `Duration` holds, on which the parser panics.

@@ -28,7 +28,7 @@ use tokio::{
     net::TcpListener,
     runtime, select,
     sync::{Semaphore, watch},
-    task::JoinHandle,
+    task::{JoinHandle, spawn_blocking},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -46,8 +46,9 @@ use crate::{
     logging::{PeerLog, PeerReason},
     metrics::{EngineStats, ListenerMetrics, Metrics},
     pipeline::Pipeline,
-    rule::{Rules, WindowPolicy},
+    rule::WindowPolicy,
     signal::{Event, Signals},
+    sys,
 };
 
 /// Why the relay did not start, or ended by itself.
@@ -90,13 +91,27 @@ pub fn run(args: &RunArgs, config: Config) -> Result<(), DaemonError> {
         .enable_all()
         .build()
         .map_err(DaemonError::Runtime)?;
-    let result = runtime.block_on(async {
+    let runtime = Bounded(Some(runtime));
+    let daemon = async {
         let daemon = Daemon::start(config).await?;
         daemon.serve(args).await
-    });
-    // A blocking write to a reader of standard output that has stopped reading never ends.
-    runtime.shutdown_timeout(Duration::from_millis(100));
-    result
+    };
+    runtime
+        .0
+        .as_ref()
+        .map_or(Ok(()), |runtime| runtime.block_on(daemon))
+}
+
+/// A runtime that ends in bounded time, by a panic too: a blocking write to a reader of standard output that has
+/// stopped reading never ends.
+struct Bounded(Option<runtime::Runtime>);
+
+impl Drop for Bounded {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_timeout(RUNTIME_END_MAX);
+        }
+    }
 }
 
 /// A running relay.
@@ -154,12 +169,11 @@ impl Daemon {
             None => None,
         };
 
-        let rules = Arc::new(Rules::new(config.dedup.policy));
-        let windows: Vec<WindowPolicy> = rules
-            .policies()
-            .iter()
-            .map(|policy| policy.window)
-            .collect();
+        for warning in config.warnings() {
+            warn!(%warning, "configuration");
+        }
+        let rules = Arc::clone(&config.rules);
+        let windows: Vec<WindowPolicy> = rules.policies().map(|policy| policy.window).collect();
         let shards = Arc::new(Shards::new(
             config.dedup.shards,
             &windows,
@@ -188,7 +202,17 @@ impl Daemon {
             cut_off.clone(),
         );
         let housekeeping = TaskTracker::new();
-        let forwarder = housekeeping.spawn(forwarder.run());
+        // A thread of its own: whoever wakes it wakes nobody else.
+        let forwarding = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(DaemonError::Runtime)?;
+        let forwarder = housekeeping.spawn_blocking(move || {
+            let ended = forwarding.block_on(forwarder.run());
+            // Its blocking write may never end.
+            forwarding.shutdown_background();
+            ended
+        });
         let context = Context {
             pipeline,
             metrics,
@@ -319,9 +343,11 @@ impl Daemon {
         let stop = self.stop_housekeeping.clone();
         let pipeline = Arc::clone(&self.context.pipeline);
         let peer_log = Arc::clone(&self.context.peer_log);
+        let outbox = Arc::clone(&self.outbox);
         self.housekeeping.spawn(async move {
             let mut due = interval(RETIRE_PERIOD);
             due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut storm = Storm::default();
             loop {
                 select! {
                     () = stop.cancelled() => return,
@@ -330,6 +356,12 @@ impl Daemon {
                 peer_log.flush(Clock::now(), tell_of_more);
                 // With a full queue this waits like everybody else, until the queue is closed.
                 pipeline.advance().await;
+                if storm.abates(pipeline.shards.stats().octets as u64 + outbox.octets()) {
+                    let released = spawn_blocking(sys::release_free_memory);
+                    if let Err(error) = released.await {
+                        error!(%error, "free memory was not given back");
+                    }
+                }
             }
         });
         if let Some(period) = sd_notify::watchdog_enabled() {
@@ -444,6 +476,28 @@ impl Running {
     }
 }
 
+/// When memory that was needed for a storm is to be given back.
+#[derive(Debug, Default)]
+struct Storm {
+    /// The most octets in use since then.
+    peak_octets: u64,
+}
+
+impl Storm {
+    /// Whether so much less is in use now than there was that giving it back is worth the while. Said in steps:
+    /// the allocator makes others wait while it gives back.
+    fn abates(&mut self, octets: u64) -> bool {
+        self.peak_octets = self.peak_octets.max(octets);
+        let freed = self.peak_octets - octets;
+        let abates = freed >= STORM_OCTETS_STEP
+            || (self.peak_octets >= STORM_OCTETS_MIN && freed >= self.peak_octets / 2);
+        if abates {
+            self.peak_octets = octets;
+        }
+        abates
+    }
+}
+
 /// Logs how many lines about peers were held back.
 fn tell_of_more(reason: PeerReason, count: u64) {
     warn!(
@@ -499,3 +553,12 @@ const CUT_OFF_MAX: Duration = Duration::from_secs(1);
 
 /// Descriptors that connections do not get.
 const DESCRIPTOR_RESERVE: usize = 16;
+
+/// Octets in use that make a storm: less is not worth giving back.
+const STORM_OCTETS_MIN: u64 = 8 << 20;
+
+/// Octets given back at once: takes the allocator a few milliseconds.
+const STORM_OCTETS_STEP: u64 = 32 << 20;
+
+/// How long threads that are blocked are waited for at the end.
+const RUNTIME_END_MAX: Duration = Duration::from_millis(100);

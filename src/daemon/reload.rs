@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use super::{Daemon, notify};
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     config::{Config, ConfigErrors, ListenUrl, RunArgs},
     listen::{BindError, Bound, PassedSockets},
     metrics::ReloadResult,
-    rule::{PolicyId, Rules, WindowPolicy},
+    rule::{PolicyId, WindowPolicy},
 };
 
 /// Why a reload was refused.
@@ -93,6 +93,9 @@ impl Daemon {
         for (listener, bound) in fresh {
             self.open(listener, bound, false);
         }
+        for warning in config.warnings() {
+            warn!(%warning, "configuration");
+        }
         self.set_rules(&config);
         self.outbox.resize(config.forward.queue);
         self.forward.send_replace(Arc::new(config.forward.clone()));
@@ -105,16 +108,10 @@ impl Daemon {
         let pipeline = &self.context.pipeline;
         let ledger = pipeline.delivery.ledger();
         let old = ledger.rules();
-        let new = Arc::new(Rules::new(config.dedup.policy));
+        let new = Arc::clone(&config.rules);
         let policies: Vec<(WindowPolicy, Option<PolicyId>)> = (0..)
             .zip(new.policies())
-            .map(|(id, policy)| {
-                let id = PolicyId(id);
-                (
-                    policy.window,
-                    (old.policy(id).window == policy.window).then_some(id),
-                )
-            })
+            .map(|(id, policy)| (policy.window, new.continued(PolicyId(id), &old.rules)))
             .collect();
         let mut ended = Vec::new();
         pipeline

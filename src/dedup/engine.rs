@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use super::table::{Live, NoPlace, Place, Probe, Table};
 use super::timeline::{Mark, Timeline};
-use super::{Claim, EndReason, Ended, Held, Sighting, Verdict, alloc_octets};
+use super::{Claim, EndReason, Ended, Held, Kept, Sighting, Verdict, alloc_octets};
 use crate::identity::Identity;
 use crate::rule::{PolicyId, WindowPolicy};
 use crate::tick::Tick;
@@ -170,7 +170,11 @@ impl Engine {
         }
         // What has held a copy back lets none through any more.
         match &mut mark.held {
-            Some(held) if counted > 0 && ticks_since(mark.start, now) < self.quantum => {
+            Some(held)
+                if counted > 0
+                    && ticks_since(mark.start, now) < self.quantum
+                    && held.growth(sighting) == 0 =>
+            {
                 held.count_one(sighting, now);
                 Met::Counted(age)
             }
@@ -181,15 +185,16 @@ impl Engine {
     /// Counts one more copy of what was just [`Met::Counted`], at the same time; false if that is gone.
     pub(super) fn count_again(&mut self, age: usize, sighting: Sighting<'_>, now: Tick) -> bool {
         match &mut self.timeline.mark_mut(age).held {
-            Some(held) => {
+            Some(held) if held.growth(sighting) == 0 => {
                 held.count_one(sighting, now);
                 true
             }
-            None => false,
+            _ => false,
         }
     }
 
-    /// Judges a copy by what it just met, growing by at most `room` octets.
+    /// Judges a copy by what it just met, growing by at most `room` octets, from which it takes by how many
+    /// it grew, or a few more.
     ///
     /// # Errors
     ///
@@ -200,7 +205,7 @@ impl Engine {
         identity: Identity<'_>,
         sighting: Sighting<'_>,
         now: Tick,
-        room: usize,
+        room: &mut usize,
     ) -> Result<Verdict, Refusal> {
         match met {
             Met::Counted(_) => Ok(Verdict::Duplicate),
@@ -337,6 +342,11 @@ impl Engine {
         self.timeline.charged() + self.table.octets() + self.held_octets
     }
 
+    /// As [`Timeline::emptied`].
+    pub(super) const fn emptied(&self) -> u32 {
+        self.timeline.emptied()
+    }
+
     pub(super) const fn counters(&self) -> EngineCounters {
         let table = self.table.counters;
         EngineCounters {
@@ -362,7 +372,7 @@ impl Engine {
         identity: Identity<'_>,
         sighting: Sighting<'_>,
         now: Tick,
-        room: usize,
+        room: &mut usize,
         (place, age): (Place, usize),
     ) -> Result<Verdict, Refusal> {
         let mark = self.timeline.mark(age);
@@ -373,15 +383,15 @@ impl Engine {
 
         let mut held_octets = if held.is_none() { HELD_OCTETS } else { 0 };
         if holds_frame {
-            held_octets += alloc_octets(sighting.frame.len());
+            held_octets += Kept::octets_for(sighting);
+        } else if !passes {
+            held_octets += held.map_or(0, |held| held.growth(sighting));
         }
         let mut wanted = held_octets;
         if remarks {
             wanted += self.timeline.append_octets(identity.octets.len());
         }
-        if wanted > room {
-            return Err(Refusal::Short(wanted));
-        }
+        *room = room.checked_sub(wanted).ok_or(Refusal::Short(wanted))?;
 
         let delivery = self.timeline.base() + age as u64;
         let mark = self.timeline.mark_mut(age);
@@ -400,7 +410,7 @@ impl Engine {
         } else {
             if holds_frame {
                 held.first = now;
-                held.frame = sighting.frame.into();
+                held.kept = Kept::of(sighting);
             }
             held.count_one(sighting, now);
             Verdict::Duplicate
@@ -420,18 +430,16 @@ impl Engine {
         &mut self,
         identity: Identity<'_>,
         now: Tick,
-        room: usize,
+        room: &mut usize,
         vacant: Option<Place>,
     ) -> Result<Verdict, Refusal> {
         if self.timeline.len() >= MARKS_MAX {
             return Err(Refusal::Full);
         }
         let wanted = self.timeline.append_octets(identity.octets.len());
-        if wanted > room {
-            return Err(Refusal::Short(wanted));
-        }
+        *room = room.checked_sub(wanted).ok_or(Refusal::Short(wanted))?;
         let live = self.live();
-        let place = match self.table.place(identity.hash, vacant, live, room - wanted) {
+        let place = match self.table.place(identity.hash, vacant, live, room) {
             Ok(place) => place,
             Err(NoPlace::Short(more)) => return Err(Refusal::Short(wanted + more)),
             Err(NoPlace::Full) => return Err(Refusal::Full),
@@ -458,15 +466,16 @@ impl Engine {
         if held.count == 0 {
             return;
         }
-        self.held_octets -= alloc_octets(held.frame.len());
+        self.held_octets -= held.kept.octets();
         let Held {
             count,
             first,
             last,
-            frame,
+            kept,
             last_timestamp,
             ..
         } = held;
+        let (frame, variety) = kept.into_parts();
         let last_timestamp = last_timestamp.is_some().then_some(last_timestamp);
         let window = self.policy.window;
         ended.push(Ended {
@@ -477,6 +486,7 @@ impl Engine {
             last,
             window,
             frame,
+            variety,
             last_timestamp,
         });
     }

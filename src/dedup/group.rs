@@ -20,8 +20,8 @@ use std::mem::take;
 use std::ops::Range;
 
 use super::table::Place;
-use super::{Ended, Shards, Sighting, Verdict, lock};
-use crate::identity::Identity;
+use super::{Claim, Ended, Shards, Sighting, Verdict, lock};
+use crate::identity::{Identity, Variant};
 use crate::rule::PolicyId;
 use crate::tick::Tick;
 
@@ -31,6 +31,10 @@ pub struct Group<'f> {
     /// The identities of all copies, side by side.
     octets: Vec<u8>,
     copies: Vec<Member<'f>>,
+    /// Of those copies that have one.
+    variants: Vec<Variant>,
+    /// Some copy is only passed on.
+    passes: bool,
     /// By copy; empty until the group is judged.
     verdicts: Vec<Verdict>,
     /// What ended, and the copy before which it is to be reported. Unordered.
@@ -46,10 +50,15 @@ struct Member<'f> {
     policy: PolicyId,
     /// It is of the same identity and policy as the copy before it.
     is_again: bool,
+    /// It is not judged: it goes out in its turn.
+    is_passed: bool,
+    /// Where its variant stands in `variants`; behind all of them if it has none.
+    variant: u32,
     hash: u64,
     /// Where its identity stands in `octets`.
     identity: Range<usize>,
-    sighting: Sighting<'f>,
+    frame: &'f [u8],
+    timestamp: Option<&'f [u8]>,
 }
 
 impl<'f> Group<'f> {
@@ -59,6 +68,8 @@ impl<'f> Group<'f> {
         Self {
             octets: Vec::new(),
             copies: Vec::new(),
+            variants: Vec::new(),
+            passes: false,
             verdicts: Vec::new(),
             ended: Vec::new(),
             left: Vec::new(),
@@ -70,21 +81,62 @@ impl<'f> Group<'f> {
     pub fn push(
         &mut self,
         policy: PolicyId,
-        sighting: Sighting<'f>,
+        Sighting {
+            frame,
+            timestamp,
+            variant,
+        }: Sighting<'f>,
+        write: impl FnOnce(&mut Vec<u8>) -> u64,
+    ) {
+        self.push_varying(policy, (frame, timestamp), variant.copied(), write);
+    }
+
+    /// As [`Group::push`]; the copy's frame and its timestamp, and its variant apart, which need not live as long.
+    pub fn push_varying(
+        &mut self,
+        policy: PolicyId,
+        (frame, timestamp): (&'f [u8], Option<&'f [u8]>),
+        variant: Option<Variant>,
         write: impl FnOnce(&mut Vec<u8>) -> u64,
     ) {
         let start = self.octets.len();
         let hash = write(&mut self.octets);
+        let variant = match variant {
+            None => NO_VARIANT,
+            Some(variant) => {
+                self.variants.push(variant);
+                u32::try_from(self.variants.len() - 1).unwrap_or(NO_VARIANT)
+            }
+        };
         self.copies.push(Member {
             policy,
             is_again: false,
+            is_passed: false,
+            variant,
             hash,
             identity: start..self.octets.len(),
-            sighting,
+            frame,
+            timestamp,
         });
     }
 
-    /// Adds a copy of the message that the copy before it is one of; false if there is none before it.
+    /// Adds a frame that goes out in its turn without being judged. Its verdict is fresh, its claim void.
+    pub fn push_passed(&mut self, policy: PolicyId, frame: &'f [u8]) {
+        self.passes = true;
+        self.copies.push(Member {
+            policy,
+            is_again: false,
+            is_passed: true,
+            variant: NO_VARIANT,
+            hash: 0,
+            identity: 0..0,
+            frame,
+            timestamp: None,
+        });
+    }
+
+    /// Adds a copy of the message that the copy before it is one of, with the same variant; false if there is none
+    /// before it.
     #[must_use]
     pub fn push_again(&mut self, sighting: Sighting<'f>) -> bool {
         let Some(before) = self.copies.last() else {
@@ -93,9 +145,12 @@ impl<'f> Group<'f> {
         let again = Member {
             policy: before.policy,
             is_again: true,
+            is_passed: false,
+            variant: before.variant,
             hash: before.hash,
             identity: before.identity.clone(),
-            sighting,
+            frame: sighting.frame,
+            timestamp: sighting.timestamp,
         };
         self.copies.push(again);
         true
@@ -114,6 +169,17 @@ impl<'f> Group<'f> {
         ended: &mut Vec<Ended>,
         mut each: impl FnMut(&'f [u8], Verdict, &mut Vec<Ended>),
     ) {
+        self.settle_by_policy(ended, |_, frame, verdict, ended| {
+            each(frame, verdict, ended);
+        });
+    }
+
+    /// As [`Group::settle`], with what each copy falls under.
+    pub fn settle_by_policy(
+        &mut self,
+        ended: &mut Vec<Ended>,
+        mut each: impl FnMut(PolicyId, &'f [u8], Verdict, &mut Vec<Ended>),
+    ) {
         // Almost always empty. Stable: one copy's stay in their order.
         self.ended.sort_by_key(|(copy, _)| *copy);
         let mut due = self.ended.drain(..).peekable();
@@ -126,9 +192,11 @@ impl<'f> Group<'f> {
             while let Some((_, over)) = due.next_if(|(before, _)| *before <= index) {
                 ended.push(over);
             }
-            each(copy.sighting.frame, verdict, ended);
+            each(copy.policy, copy.frame, verdict, ended);
         }
         drop(due);
+        self.variants.clear();
+        self.passes = false;
         self.octets.clear();
         self.octets.shrink_to(KEPT_OCTETS_MAX);
     }
@@ -140,7 +208,9 @@ impl<'f> Group<'f> {
         Group {
             octets: self.octets,
             // Collecting in place keeps the memory.
-            copies: self.copies.into_iter().filter_map(|_| None).collect(),
+            copies: self.copies.into_iter().map_while(|_| None).collect(),
+            variants: self.variants,
+            passes: false,
             verdicts: self.verdicts,
             ended: self.ended,
             left: self.left,
@@ -158,7 +228,11 @@ impl<'f> Group<'f> {
                 hash: member.hash,
                 octets: &self.octets[member.identity.clone()],
             },
-            sighting: member.sighting,
+            sighting: Sighting {
+                frame: member.frame,
+                timestamp: member.timestamp,
+                variant: self.variants.get(member.variant as usize),
+            },
         }
     }
 }
@@ -184,6 +258,15 @@ impl Shards {
         verdicts.clear();
         verdicts.resize(group.copies.len(), Verdict::Duplicate);
         left.extend(0..group.copies.len());
+        if group.passes {
+            left.retain(|&index| {
+                let is_passed = group.copies[index].is_passed;
+                if is_passed {
+                    verdicts[index] = Verdict::Fresh(Claim::VOID);
+                }
+                !is_passed
+            });
+        }
         while let Some(&first) = left.first() {
             let shard = self.index_of(group.copies[first].hash);
             left.retain(|&index| {
@@ -203,6 +286,9 @@ impl Shards {
 
 /// Copies judged together: as many as a processor can have waits under way for, in each of a few shards.
 const COPIES_MAX: usize = 128;
+
+/// [`Member::variant`] of none: a group never has so many.
+const NO_VARIANT: u32 = u32::MAX;
 
 /// Octets of identities judged together, and kept for the next group.
 const KEPT_OCTETS_MAX: usize = 64 * 1024;
@@ -242,6 +328,7 @@ mod tests {
         let sighting = |text| Sighting {
             frame: text,
             timestamp: None,
+            variant: None,
         };
         let mut outcomes = Vec::new();
         if grouped {
@@ -316,6 +403,7 @@ mod tests {
             let sighting = Sighting {
                 frame: &frame,
                 timestamp: None,
+                variant: None,
             };
             here.push(PolicyId(0), sighting, |octets| {
                 octets.extend_from_slice(&frame);

@@ -28,12 +28,14 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use crate::identity::Identity;
+use crate::identity::{Identity, Variant};
 use crate::rule::{PolicyId, WindowPolicy};
 use crate::tick::Tick;
 
 pub use self::group::Group;
 use self::shard::Shard;
+use self::variety::Kept;
+pub use self::variety::{DISTINCT_MAX, Several, Variety};
 
 mod engine;
 mod group;
@@ -42,7 +44,9 @@ mod model;
 mod shard;
 pub mod summary;
 mod table;
+pub mod tag;
 mod timeline;
+mod variety;
 
 /// What has been said lately, by identity. Shared by all tasks.
 ///
@@ -192,6 +196,8 @@ pub struct Sighting<'a> {
     pub frame: &'a [u8],
     /// TIMESTAMP as it stands in the frame.
     pub timestamp: Option<&'a [u8]>,
+    /// In what it may differ from other copies, where the policy folds what differs.
+    pub variant: Option<&'a Variant>,
 }
 
 /// What becomes of a copy.
@@ -237,8 +243,10 @@ pub struct Ended {
     pub last: Tick,
     /// The policy's window.
     pub window: Duration,
-    /// The first of them, whole.
+    /// The first of them, whole; the last of them where they vary.
     pub frame: Box<[u8]>,
+    /// How much they vary, where the policy folds what differs.
+    pub variety: Option<Variety>,
     /// TIMESTAMP of the last of them.
     pub last_timestamp: Option<Stamp>,
 }
@@ -357,8 +365,8 @@ struct Held {
     forwarded: Tick,
     /// Generation of the mark that the delivery made; `refresh` moves what is held to younger marks.
     delivery: u64,
-    /// The first copy suppressed.
-    frame: Box<[u8]>,
+    /// The first copy suppressed, or the last where they vary.
+    kept: Kept,
 }
 
 impl Held {
@@ -371,7 +379,7 @@ impl Held {
             forwarded: start,
             delivery,
             passed: 1,
-            frame: Box::default(),
+            kept: Kept::nothing(),
             last_timestamp: Stamp::NONE,
         }
     }
@@ -381,6 +389,18 @@ impl Held {
         self.count += 1;
         self.last = now;
         self.last_timestamp.set(sighting.timestamp);
+        if sighting.variant.is_some() {
+            self.kept.note(sighting);
+        }
+    }
+
+    /// Octets that one more copy takes beyond what is there.
+    #[inline]
+    fn growth(&self, sighting: Sighting<'_>) -> usize {
+        if sighting.variant.is_none() {
+            return 0;
+        }
+        self.kept.growth(sighting)
     }
 }
 
@@ -630,8 +650,10 @@ mod tests {
             last,
             window,
             frame,
+            variety,
             last_timestamp,
         } = &ended[0];
+        assert_eq!(*variety, None, "nothing is folded");
         assert_eq!(
             (*policy, *reason, *count),
             (PolicyId(0), EndReason::Window, 3)
@@ -950,6 +972,7 @@ mod tests {
                 let sighting = Sighting {
                     frame: octets,
                     timestamp: None,
+                    variant: None,
                 };
                 let identity = Identity {
                     hash: hash(&octets[..8]),
@@ -1000,7 +1023,7 @@ mod tests {
                     at += step;
                     let identity = Identity { hash: hash(&[message]), octets: &[message] };
                     let frame = call.to_be_bytes();
-                    let sighting = Sighting { frame: &frame, timestamp: None };
+                    let sighting = Sighting { frame: &frame, timestamp: None, variant: None };
                     let verdict = shards.offer(PolicyId(policy), identity, sighting, tick(at), &mut ended);
                     verdicts.push(seen(verdict));
                     if let Verdict::Fresh(claim) = verdict {
@@ -1079,6 +1102,7 @@ mod tests {
             let sighting = Sighting {
                 frame: frame.as_bytes(),
                 timestamp: Some(stamp.as_bytes()),
+                variant: None,
             };
             self.shards.offer(
                 policy,
@@ -1093,6 +1117,7 @@ mod tests {
             let sighting = Sighting {
                 frame: octets,
                 timestamp: None,
+                variant: None,
             };
             let identity = Identity { hash, octets };
             seen(self.shards.offer(

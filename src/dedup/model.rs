@@ -7,11 +7,14 @@
 //!
 //! Each regime must reach the limits that it is there for: see [`Reached`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use super::{Claim, EndReason, Ended, Shards, Sighting, Stamp, Stats, Verdict};
-use crate::identity::Identity;
+use super::{
+    Claim, DISTINCT_MAX, EndReason, Ended, Several, Shards, Sighting, Stamp, Stats, Variety,
+    Verdict,
+};
+use crate::identity::{Identity, Variant};
 use crate::rule::{PolicyId, WindowPolicy};
 use crate::tick::Tick;
 
@@ -39,6 +42,8 @@ struct Window {
     last: Tick,
     passed: u32,
     held: Option<Ended>,
+    /// The texts of those copies that were held back, if the policy folds them.
+    texts: HashSet<u64>,
 }
 
 /// What the model has to be told about a call.
@@ -67,8 +72,7 @@ impl Model {
         &mut self,
         policy: PolicyId,
         identity: &[u8],
-        frame: &[u8],
-        stamp: &[u8],
+        sighting: Sighting<'_>,
         now: Tick,
         told: Told,
     ) -> Option<Option<u64>> {
@@ -109,13 +113,19 @@ impl Model {
                     first: now,
                     last: now,
                     window,
-                    frame: frame.into(),
+                    frame: sighting.frame.into(),
+                    variety: None,
                     last_timestamp: None,
                 });
+                if let Some(text) = sighting.variant.and_then(|variant| variant.text) {
+                    open.texts.insert(text);
+                    held.frame = sighting.frame.into();
+                    held.variety = Some(variety(&open.texts));
+                }
                 held.count += 1;
                 held.last = now;
                 let mut kept = Stamp::NONE;
-                kept.set(Some(stamp));
+                kept.set(sighting.timestamp);
                 held.last_timestamp = Some(kept);
                 self.suppressed += 1;
                 return None;
@@ -135,6 +145,7 @@ impl Model {
             last: now,
             passed: 1,
             held: None,
+            texts: HashSet::new(),
         });
         Some(Some(self.order))
     }
@@ -229,6 +240,8 @@ struct Reached {
     reopened_with_copies: u64,
     reloaded_with_copies: u64,
     windows_ended_by_an_offer: u64,
+    /// Windows whose copies were of several texts, and of more than are counted.
+    varied: [u64; 2],
 }
 
 /// Judges a random stream beside the model, and says what it came past.
@@ -245,6 +258,7 @@ fn run(regime: &Regime, seed: u64) -> Reached {
         reopened_with_copies: 0,
         reloaded_with_copies: 0,
         windows_ended_by_an_offer: 0,
+        varied: [0; 2],
     };
     let mut now = 0;
     for call in 0..CALLS {
@@ -302,9 +316,17 @@ fn run(regime: &Regime, seed: u64) -> Reached {
                 let identity = identity(message, regime.octets_max);
                 let hash = Random(message).next() & (u64::MAX >> (64 - regime.hash_bits));
                 let (frame, stamp) = (format!("{call} {message}"), now.to_string());
+                // Frames grow and shrink, so that what is kept of the last one does.
+                let frame = format!("{frame}{}", "x".repeat(random.below(100)));
+                let text = (policy.0 % 2 == 1).then(|| random.below(30));
+                let variant = text.map(|text| Variant {
+                    text: Some(text),
+                    host: None,
+                });
                 let sighting = Sighting {
                     frame: frame.as_bytes(),
                     timestamp: Some(stamp.as_bytes()),
+                    variant: variant.as_ref(),
                 };
                 let verdict = shards.offer(
                     policy,
@@ -321,14 +343,7 @@ fn run(regime: &Regime, seed: u64) -> Reached {
                     evicted: stats.evicted_total - before.evicted_total,
                     unremembered: stats.unremembered_total > before.unremembered_total,
                 };
-                let expected = model.offer(
-                    policy,
-                    &identity,
-                    frame.as_bytes(),
-                    stamp.as_bytes(),
-                    at,
-                    told,
-                );
+                let expected = model.offer(policy, &identity, sighting, at, told);
                 match (verdict, expected) {
                     (Verdict::Fresh(claim), Some(delivery)) => claims.push((claim, delivery)),
                     (Verdict::Duplicate, None) => reached.duplicates += 1,
@@ -347,6 +362,10 @@ fn run(regime: &Regime, seed: u64) -> Reached {
                     "evicted for nothing: {before:?}"
                 );
             }
+        }
+        for texts in ended.iter().filter_map(|ended| ended.variety?.texts) {
+            reached.varied[0] += u64::from(texts.is_plural());
+            reached.varied[1] += u64::from(matches!(texts, Several::AtLeast(_)));
         }
         model.settle(&mut ended);
         let stats = shards.stats();
@@ -385,6 +404,20 @@ fn late(regime: &Regime, model: &Model) -> usize {
         model.due.len()
     } else {
         0
+    }
+}
+
+fn variety(texts: &HashSet<u64>) -> Variety {
+    let max = usize::from(DISTINCT_MAX);
+    let known = u8::try_from(texts.len().min(max + 1)).expect("it is small");
+    let texts = if texts.len() > max {
+        Several::AtLeast(known)
+    } else {
+        Several::Exactly(known)
+    };
+    Variety {
+        texts: Some(texts),
+        hosts: None,
     }
 }
 
@@ -457,6 +490,7 @@ fn judges_as_the_model_does_where_memory_is_ample() {
             reopened_with_copies,
             reloaded_with_copies,
             windows_ended_by_an_offer,
+            varied,
         } = run(&regime, seed);
         assert_eq!((stats.evicted_total, stats.unremembered_total), (0, 0));
         assert!(
@@ -468,6 +502,7 @@ fn judges_as_the_model_does_where_memory_is_ample() {
             "{stats:?}"
         );
         assert!(fresh > 1000 && duplicates > 1000);
+        assert!(varied.iter().all(|windows| *windows > 10), "{varied:?}");
         assert!(
             reopened_with_copies > 10
                 && reloaded_with_copies > 10

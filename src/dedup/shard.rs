@@ -29,6 +29,8 @@ pub(super) struct Shard {
     /// By [`PolicyId`].
     engines: Vec<Engine>,
     budget_octets: usize,
+    /// Octets by which the engines may grow, or fewer: reckoning them takes longer than judging a copy.
+    room: usize,
     /// The latest time seen: time does not run backwards in here.
     now: Tick,
     evicted: u64,
@@ -46,6 +48,7 @@ impl Shard {
         let mut shard = Self {
             engines: Vec::new(),
             budget_octets,
+            room: 0,
             now: Tick::ZERO,
             evicted: 0,
             unremembered: 0,
@@ -167,13 +170,22 @@ impl Shard {
             let Some(engine) = self.engines.get_mut(index) else {
                 break;
             };
+            let emptied = engine.emptied();
             let met = engine.meet(identity, sighting, now, likely, ended);
+            if engine.emptied() != emptied {
+                self.room = 0;
+            }
             if let Met::Counted(age) = met {
                 return (Verdict::Duplicate, Some(age));
             }
-            let room = self.room();
-            let engine = &mut self.engines[index];
-            let wanted = match engine.admit(met, identity, sighting, now, room) {
+            let mut admitted = engine.admit(met, identity, sighting, now, &mut self.room);
+            if let Err(Refusal::Short(_)) = admitted {
+                // What has been retired since it was last reckoned may be enough.
+                self.room = self.reckon_room();
+                let engine = &mut self.engines[index];
+                admitted = engine.admit(met, identity, sighting, now, &mut self.room);
+            }
+            let wanted = match admitted {
                 Ok(verdict) => return (verdict, None),
                 Err(Refusal::Full) => break,
                 Err(Refusal::Short(wanted)) => wanted,
@@ -211,6 +223,7 @@ impl Shard {
         ended: &mut Vec<Ended>,
     ) -> (bool, Vec<Spoils>) {
         let now = self.advance_clock(now);
+        self.room = 0;
         let mut left = marks_max;
         for engine in &mut self.engines {
             let before = engine.marks();
@@ -228,6 +241,7 @@ impl Shard {
         marks_max: usize,
         ended: &mut Vec<Ended>,
     ) -> (bool, Vec<Spoils>) {
+        self.room = 0;
         let mut left = marks_max;
         for engine in &mut self.engines {
             while left > 0 && engine.marks() > 0 {
@@ -248,6 +262,7 @@ impl Shard {
         budget_octets: usize,
     ) -> Vec<Engine> {
         self.budget_octets = budget_octets;
+        self.room = 0;
         let mut old: Vec<_> = std::mem::take(&mut self.engines)
             .into_iter()
             .map(Some)
@@ -310,6 +325,7 @@ impl Shard {
     /// on what it forgot find nothing.
     pub(super) fn reset(&mut self) {
         self.engines.iter_mut().for_each(Engine::reset);
+        self.room = 0;
     }
 
     fn advance_clock(&mut self, now: Tick) -> Tick {
@@ -321,13 +337,14 @@ impl Shard {
         self.engines.iter().map(Engine::charged).sum()
     }
 
-    fn room(&self) -> usize {
+    fn reckon_room(&self) -> usize {
         self.budget_octets.saturating_sub(self.charged())
     }
 
     /// Frees spare memory, then evicts the oldest marks, until `wanted` octets are free or
     /// `evicted_max` marks are gone.
     fn make_room(&mut self, wanted: usize, evicted_max: usize, now: Tick, ended: &mut Vec<Ended>) {
+        self.room = 0;
         let mut popped = 0;
         while self.charged().saturating_add(wanted) > self.budget_octets && popped < evicted_max {
             if self.engines.iter_mut().any(Engine::free_spares) {

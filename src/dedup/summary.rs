@@ -11,11 +11,22 @@
 //! The prefix is rsyslog's wording to the octet, closing bracket included, because that is what the
 //! patterns of log analysers were written for.
 //!
+//! Where masks or a choice of fields fold copies that are not the same, it says so, and shows the last one:
+//!
+//! ```text
+//! prefix   <34>... su[231]: message repeated 41 times, 7 different texts from 3 hosts: [ 'su root' failed for bob]
+//! suffix   <34>... su[231]: 'su root' failed for bob [7 different texts from 3 hosts] [message repeated 41 times]
+//! ```
+//!
+//! That is another wording on purpose: who counts `message repeated 41 times: [` as 41 times this very text would
+//! be wrong. If all copies were the same after all, the usual wording says so.
+//!
 //! # Guarantees
 //!
 //! - PRI, HOSTNAME, APP-NAME, PROCID, MSGID, format and text are those of the copies.
 //! - An RFC 5424 summary carries the SD-ELEMENT `tersed@32473` with `count`, `first`, `last` (UTC, by our
-//!   clock, of the copies held back) and `window` behind the elements that were there.
+//!   clock, of the copies held back) and `window` behind the elements that were there; and with `texts` and `hosts`
+//!   where such are folded.
 //! - The count never includes a copy that was forwarded.
 //!
 //! # Left out
@@ -59,20 +70,9 @@ pub fn write(
         at = timestamp.end;
     }
     if message.format == Format::Rfc5424 {
-        let structured_data = message.structured_data_range();
-        let is_absent = message.structured_data().is_none();
-        let kept = if is_absent {
-            structured_data.start
-        } else {
-            structured_data.end
-        };
-        copy(out, &ended.frame, at..kept);
-        if structured_data.is_empty() {
-            // Left out by the sender: its place is directly behind MSGID.
-            out.push(b' ');
-        }
-        write_element(out, ended, first, last);
-        at = structured_data.end;
+        at = write_behind_elements(out, &message, at, |out| {
+            write_element(out, ended, first, last);
+        });
         if msg.start == at {
             // The frame ended behind its STRUCTURED-DATA.
             out.push(b' ');
@@ -82,14 +82,24 @@ pub fn write(
     copy(out, &ended.frame, at..content.start);
     let text = ended.frame.get(content).unwrap_or_default();
     let count = ended.count;
+    let variety = ended.variety.filter(|variety| !variety.is_none());
     match style {
         SummaryStyle::Prefix => {
-            append(out, format_args!("message repeated {count} times: [ "));
+            match variety {
+                None => append(out, format_args!("message repeated {count} times: [ ")),
+                Some(variety) => append(
+                    out,
+                    format_args!("message repeated {count} times, {variety}: [ "),
+                ),
+            }
             out.extend_from_slice(text);
             out.push(b']');
         }
         SummaryStyle::Suffix => {
             out.extend_from_slice(text);
+            if let Some(variety) = variety {
+                append(out, format_args!(" [{variety}]"));
+            }
             append(out, format_args!(" [message repeated {count} times]"));
         }
         SummaryStyle::None => {}
@@ -101,11 +111,42 @@ fn write_element(out: &mut Vec<u8>, ended: &Ended, first: WallTime, last: WallTi
     append(
         out,
         format_args!(
-            "[{SD_ID} count=\"{}\" first=\"{first}\" last=\"{last}\" window=\"{}\"]",
+            "[{SD_ID} count=\"{}\" first=\"{first}\" last=\"{last}\" window=\"{}\"",
             ended.count,
             humantime::format_duration(ended.window),
         ),
     );
+    if let Some(variety) = ended.variety {
+        for (name, several) in [("texts", variety.texts), ("hosts", variety.hosts)] {
+            if let Some(several) = several {
+                append(out, format_args!(" {name}=\"{several}\""));
+            }
+        }
+    }
+    out.push(b']');
+}
+
+/// Appends what stands in an RFC 5424 frame from `at` on up to the end of its STRUCTURED-DATA, and behind that the element
+/// that `write` writes. Gives where the rest begins.
+pub(super) fn write_behind_elements(
+    out: &mut Vec<u8>,
+    message: &Message<'_>,
+    at: usize,
+    write: impl FnOnce(&mut Vec<u8>),
+) -> usize {
+    let structured_data = message.structured_data_range();
+    let kept = if message.structured_data().is_none() {
+        structured_data.start
+    } else {
+        structured_data.end
+    };
+    copy(out, message.frame(), at..kept);
+    if structured_data.is_empty() {
+        // Left out by the sender: its place is directly behind MSGID.
+        out.push(b' ');
+    }
+    write(out);
+    structured_data.end
 }
 
 fn append(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
@@ -123,7 +164,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        dedup::{EndReason, Stamp},
+        dedup::{EndReason, Several, Stamp, Variety},
         rule::PolicyId,
         tick::Tick,
     };
@@ -139,6 +180,7 @@ mod tests {
             last: Tick::ZERO,
             window: Duration::from_secs(10),
             frame: frame.into(),
+            variety: None,
             last_timestamp: stamp.is_some().then_some(stamp),
         }
     }
@@ -184,6 +226,60 @@ mod tests {
             b"<34>Nov 22 10:00:01 host su[231]: 'su root' failed",
             Some(b"Nov 22 10:00:09"),
             b"<34>Nov 22 10:00:09 host su[231]: 'su root' failed [message repeated 41 times]",
+        );
+    }
+
+    #[test]
+    fn copies_that_were_not_the_same_are_not_reported_as_if_they_were() {
+        let frame: &[u8] = b"<34>1 - h su - - - failed for bob";
+        let check = |texts, hosts, style, expected: &str| {
+            let variety = Variety {
+                texts: Some(texts),
+                hosts: Some(hosts),
+            };
+            let ended = Ended {
+                variety: Some(variety),
+                ..ended(frame, None)
+            };
+            let mut out = Vec::new();
+            let at = WallTime::from_micros(0);
+            assert!(write(&mut out, &ended, style, at, at));
+            let out = String::from_utf8(out).unwrap();
+            let (before, element) = out.split_once(" window=\"10s\" ").unwrap();
+            assert!(before.starts_with("<34>1 - h su - - [tersed@32473 count=\"41\""));
+            assert_eq!(element, expected);
+            assert!(Message::parse(out.as_bytes()).never_suppress, "{out}");
+        };
+        let (one, some, many) = (
+            Several::Exactly(1),
+            Several::Exactly(7),
+            Several::AtLeast(17),
+        );
+        let (prefix, suffix) = (SummaryStyle::Prefix, SummaryStyle::Suffix);
+        check(
+            some,
+            one,
+            prefix,
+            "texts=\"7\" hosts=\"1\"] message repeated 41 times, 7 different texts: [ failed for bob]",
+        );
+        check(
+            one,
+            one,
+            prefix,
+            "texts=\"1\" hosts=\"1\"] message repeated 41 times: [ failed for bob]",
+        );
+        check(
+            many,
+            some,
+            suffix,
+            "texts=\">= 17\" hosts=\"7\"] failed for bob [>= 17 different texts from 7 hosts] \
+             [message repeated 41 times]",
+        );
+        check(
+            one,
+            some,
+            prefix,
+            "texts=\"1\" hosts=\"7\"] message repeated 41 times, from 7 hosts: [ failed for bob]",
         );
     }
 

@@ -180,13 +180,13 @@ impl Table {
     }
 
     /// A place for a new entry of `hash`: the one that its probe found, or one that is made by sweeping
-    /// or splitting the segment. Grows by at most `room` octets.
+    /// or splitting the segment. Grows by at most `room` octets, of which it leaves what it did not take.
     pub(super) fn place(
         &mut self,
         hash: u64,
         found: Option<Place>,
         live: Live,
-        room: usize,
+        room: &mut usize,
     ) -> Result<Place, NoPlace> {
         if let Some(place) = found {
             let segment = &self.segments[place.segment as usize];
@@ -195,30 +195,25 @@ impl Table {
             }
         }
         let tag = tag(hash);
-        let mut room = room;
         loop {
             let Some(index) = self.segment_of(tag) else {
                 let cost = SEGMENT_OCTETS + self.growth_octets(1);
-                if cost > room {
-                    return Err(NoPlace::Short(cost));
-                }
+                *room = room.checked_sub(cost).ok_or(NoPlace::Short(cost))?;
                 self.segments.push(Segment::new(0, 0));
                 self.directory.push(0);
                 continue;
             };
-            let segment = &mut self.segments[index as usize];
+            let segment = &self.segments[index as usize];
             if usize::from(segment.used) >= USED_MAX {
-                self.counters.stale += segment.sweep(live);
-                self.counters.sweeps += 1;
-            }
-            if usize::from(segment.used) > LIVE_MAX && self.may_split(index) {
-                let cost = self.split_octets(index);
-                if cost > room {
-                    return Err(NoPlace::Short(cost));
+                // Either way the stale ones go.
+                if segment.live(live) > LIVE_MAX && self.may_split(index) {
+                    let cost = self.split_octets(index);
+                    *room = room.checked_sub(cost).ok_or(NoPlace::Short(cost))?;
+                    self.split(index, live);
+                    continue;
                 }
-                room -= cost;
-                self.split(index);
-                continue;
+                self.counters.stale += self.segments[index as usize].sweep(live);
+                self.counters.sweeps += 1;
             }
             // Short of a split, only hashes that agree in all bits of the directory bring this about.
             return match self.segments[index as usize].vacancy(tag) {
@@ -334,12 +329,12 @@ impl Table {
         handles * size_of::<Segment>() + entries * size_of::<u32>()
     }
 
-    /// Divides the segment's entries by the next bit of their hashes.
+    /// Divides the segment's live entries by the next bit of their hashes.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "there are fewer segments than 2^22 and 2^8 slots in each"
     )]
-    fn split(&mut self, index: u32) {
+    fn split(&mut self, index: u32, live: Live) {
         self.counters.splits += 1;
         let new_index = self.segments.len() as u32;
         let segment = &mut self.segments[index as usize];
@@ -347,14 +342,18 @@ impl Table {
         segment.depth += 1;
         let mut other = Segment::new(segment.depth, segment.suffix | bit);
         let old = std::mem::replace(&mut *segment.slots, [EMPTY; SEGMENT_SLOTS]);
-        segment.used = 0;
-        for slot in old.into_iter().filter(|&slot| slot != EMPTY) {
+        let used = std::mem::take(&mut segment.used);
+        for slot in old
+            .into_iter()
+            .filter(|&slot| slot != EMPTY && live.age(slot).is_some())
+        {
             if slot & u64::from(bit) == 0 {
                 segment.settle(slot)
             } else {
                 other.settle(slot)
             }
         }
+        self.counters.stale += u64::from(used - segment.used - other.used);
         if bit as usize == self.directory.len() {
             self.directory.extend_from_within(..);
         }
@@ -449,6 +448,12 @@ impl Segment {
         (0..SEGMENT_SLOTS)
             .map(|step| (home(tag) + step) % SEGMENT_SLOTS)
             .find(|&slot| self.slots[slot] == EMPTY)
+    }
+
+    /// How many entries are live.
+    fn live(&self, live: Live) -> usize {
+        let is_live = |slot: &&u64| **slot != EMPTY && live.age(**slot).is_some();
+        self.slots.iter().filter(is_live).count()
     }
 
     /// Removes what is stale, and says how many that were.

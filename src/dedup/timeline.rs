@@ -48,6 +48,8 @@ pub(super) struct Timeline {
     /// some allocators one `free` gives back gigabytes at once.
     spare_blocks: Vec<Vec<Mark>>,
     spare_segments: Vec<Vec<u8>>,
+    /// Blocks and segments emptied so far; wraps.
+    emptied: u32,
     /// A segment has two to this power octets, a block [`MARKS_SHIFT`] powers fewer marks.
     granule_shift: u32,
 }
@@ -96,6 +98,7 @@ impl Timeline {
             end: 0,
             spare_blocks: Vec::new(),
             spare_segments: Vec::new(),
+            emptied: 0,
             granule_shift,
         }
     }
@@ -256,11 +259,13 @@ impl Timeline {
         };
         if self.len == 0 || self.head == self.block_marks() {
             self.head = 0;
+            self.emptied = self.emptied.wrapping_add(1);
             recycle(&mut self.blocks, &mut self.spare_blocks);
         }
         while kept - self.segments_start >= self.granule() as u64 {
             recycle(&mut self.segments, &mut self.spare_segments);
             self.segments_start += self.granule() as u64;
+            self.emptied = self.emptied.wrapping_add(1);
         }
         if self.len == 0 {
             recycle(&mut self.segments, &mut self.spare_segments);
@@ -288,6 +293,12 @@ impl Timeline {
             + self.spare_blocks.len().saturating_sub(1) * self.block_octets()
             + self.spare_segments.len().saturating_sub(1) * alloc_octets(self.granule())
             + self.handle_octets()
+    }
+
+    /// Changes whenever what is charged may have grown although nothing was appended: an emptied block or segment
+    /// counts in full again.
+    pub(super) const fn emptied(&self) -> u32 {
+        self.emptied
     }
 
     /// Takes the spare blocks and segments out, for the caller to drop.

@@ -19,12 +19,24 @@
 //! - The hash is seeded, the `compact` identity keyed, with numbers drawn from the operating system:
 //!   a sender cannot choose collisions.
 //!
+//! That is the default. A [`Spec`] chooses other fields, and masks that fold parts of MSG:
+//!
+//! ```text
+//! kind PRIVAL spec │ then, of those chosen: len HOSTNAME or sender │ len APP-NAME │ len PROCID │ len MSGID
+//!                  │ len STRUCTURED-DATA │ source │ len listener │ MSG, folded
+//! ```
+//!
+//! - Of a PRI that counts in part the other part is zero.
+//! - The sender stands in for a missing HOSTNAME only if HOSTNAME counts.
+//! - An unparsed frame has no fields to choose from: all its octets after PRI count, folded.
+//! - What is never suppressed is all its octets under any spec.
+//!
 //! # Left out
 //!
-//! Which fields count is fixed here to the default, and nothing is masked; rules that choose will bring
-//! their choice along. What masks fold, and how, is in [`mask`].
+//! Which spec a message falls under (`rule`). What masks fold, and how, is in [`mask`].
 
 pub mod mask;
+mod spec;
 
 use std::{
     fmt,
@@ -37,6 +49,8 @@ use foldhash::{SharedSeed, quality::SeedableRandomState};
 use siphasher::sip128::SipHasher24;
 
 use crate::parse::{Format, Message, Pri};
+
+pub use self::spec::{Field, Fields, Spec, Variant};
 
 /// What is compared: the identity's octets, and a seeded hash of them.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +74,7 @@ pub enum IdentityKind {
 }
 
 /// Who sent a frame, as far as identity goes: an address without its port, or somebody on this host.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Sender {
     /// A peer address; IPv4-mapped IPv6 is normalised.
     Address(IpAddr),
@@ -83,6 +97,15 @@ impl fmt::Display for Sender {
             Self::Local => f.write_str("local"),
         }
     }
+}
+
+/// How a frame came.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// Who sent it.
+    pub sender: Sender,
+    /// The name of the listener that received it.
+    pub listener: &'a str,
 }
 
 /// The key of this run, drawn at start.
@@ -154,9 +177,53 @@ impl<'k> Identifier<'k> {
 
     /// Appends the octets of that identity to `octets`, and gives its hash.
     pub fn append(&self, message: &Message<'_>, sender: Sender, octets: &mut Vec<u8>) -> u64 {
+        self.append_with(message, octets, |octets| write(octets, message, sender))
+    }
+
+    /// Appends the octets of the identity of `message` by `spec`, and gives its hash.
+    #[inline]
+    pub fn append_by(
+        &self,
+        spec: &Spec,
+        message: &Message<'_>,
+        origin: Origin<'_>,
+        octets: &mut Vec<u8>,
+    ) -> u64 {
+        if spec.is_default() {
+            return self.append(message, origin.sender, octets);
+        }
+        self.append_with(message, octets, |octets| {
+            write_by(octets, spec, message, origin);
+        })
+    }
+
+    /// In what `message` may differ from others of its identity by `spec`; `None` if in nothing that counts.
+    #[must_use]
+    #[inline]
+    pub fn variant(&self, spec: &Spec, message: &Message<'_>, sender: Sender) -> Option<Variant> {
+        if spec.is_default() || message.never_suppress {
+            return None;
+        }
+        let variant = Variant {
+            text: spec.folds_texts().then(|| self.key.hash(message.msg())),
+            host: spec.folds_hosts().then(|| match message.hostname() {
+                Some(hostname) => self.key.hash(hostname),
+                None => self.key.hash.hash_one(sender),
+            }),
+        };
+        (variant != Variant::default()).then_some(variant)
+    }
+
+    #[inline]
+    fn append_with(
+        &self,
+        message: &Message<'_>,
+        octets: &mut Vec<u8>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> u64 {
         let start = octets.len();
         octets.reserve(message.frame().len() + HEADER_OCTETS_MAX);
-        write(octets, message, sender);
+        write(octets);
         let written = octets.get(start..).unwrap_or_default();
         match self.kind {
             IdentityKind::Exact => self.key.hash(written),
@@ -190,6 +257,61 @@ fn write(octets: &mut Vec<u8>, message: &Message<'_>, sender: Sender) {
         write_structured_data(octets, message);
     }
     octets.extend_from_slice(message.msg());
+}
+
+/// As [`write`], of another choice.
+fn write_by(octets: &mut Vec<u8>, spec: &Spec, message: &Message<'_>, origin: Origin<'_>) {
+    if message.never_suppress {
+        octets.push(KIND_LITERAL);
+        octets.extend_from_slice(message.frame());
+        return;
+    }
+    let has = |field| spec.fields().has(field);
+    let pri_mask =
+        if has(Field::Facility) { 0xf8 } else { 0 } | if has(Field::Severity) { 0x07 } else { 0 };
+    if message.format == Format::Unparsed {
+        let pri = message.pri.map_or(NO_PRI, |pri| pri.prival() & pri_mask);
+        octets.extend_from_slice(&[KIND_CHOSEN_UNPARSED, pri]);
+        octets.extend_from_slice(&spec.mark.to_le_bytes());
+        if has(Field::Hostname) {
+            write_sender(octets, origin.sender);
+        }
+    } else {
+        let pri = message.pri_or_default().prival() & pri_mask;
+        octets.extend_from_slice(&[KIND_CHOSEN, pri]);
+        octets.extend_from_slice(&spec.mark.to_le_bytes());
+        if has(Field::Hostname) {
+            match message.hostname() {
+                Some(hostname) => write_field(octets, hostname),
+                None => write_sender(octets, origin.sender),
+            }
+        }
+        for (field, part) in [
+            (Field::AppName, message.app_name()),
+            (Field::Procid, message.procid()),
+            (Field::Msgid, message.msgid()),
+        ] {
+            if has(field) {
+                write_field(octets, part.unwrap_or_default());
+            }
+        }
+        if has(Field::StructuredData) {
+            write_structured_data(octets, message);
+        }
+    }
+    if has(Field::Source) {
+        write_sender(octets, origin.sender);
+    }
+    if has(Field::Listener) {
+        write_field(octets, origin.listener.as_bytes());
+    }
+    if has(Field::Msg) || message.format == Format::Unparsed {
+        if spec.masks().is_empty() {
+            octets.extend_from_slice(message.msg());
+        } else {
+            spec.masks().write_identity(message.msg(), octets);
+        }
+    }
 }
 
 fn write_field(octets: &mut Vec<u8>, field: &[u8]) {
@@ -241,6 +363,8 @@ const HEADER_OCTETS_MAX: usize = 64;
 const KIND_PARSED: u8 = 0;
 const KIND_UNPARSED: u8 = 1;
 const KIND_LITERAL: u8 = 2;
+const KIND_CHOSEN: u8 = 3;
+const KIND_CHOSEN_UNPARSED: u8 = 4;
 
 /// Not a PRIVAL: an unparsed frame without a valid PRI.
 const NO_PRI: u8 = 255;
@@ -252,6 +376,7 @@ const SENDER_LOCAL: u32 = u32::MAX - 2;
 
 #[cfg(test)]
 mod tests {
+    use super::mask::Masks;
     use super::*;
 
     const A: Sender = Sender::Address(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)));
@@ -398,6 +523,142 @@ mod tests {
         let mut other = long.clone();
         *other.last_mut().unwrap() = b'y';
         check((&long, A), (&other, A), false);
+    }
+
+    fn by(spec: &Spec, frame: &[u8], sender: Sender, listener: &str) -> Vec<u8> {
+        let key = Key::from_seed(1);
+        let mut octets = Vec::new();
+        let origin = Origin { sender, listener };
+        Identifier::new(&key, IdentityKind::Exact).append_by(
+            spec,
+            &Message::parse(frame),
+            origin,
+            &mut octets,
+        );
+        octets
+    }
+
+    fn spec(fields: Fields, masks: &[&str]) -> Spec {
+        let masks = Masks::named(masks.iter().copied(), &[]).unwrap();
+        Spec::new(fields, masks.into())
+    }
+
+    #[test]
+    fn the_default_spec_gives_the_default_identity() {
+        for frame in [
+            &b"<13>Mar  1 10:00:00 h app[1]: text"[..],
+            b"<34>1 - h a p m [x@1 a=\"1\"] text",
+            b"<999>text",
+            b"<13>Mar  1 10:00:00 h app: last message repeated 3 times",
+        ] {
+            let octets = by(&Spec::default(), frame, A, "udp");
+            assert_eq!(octets, identity(IdentityKind::Exact, frame, A));
+        }
+    }
+
+    #[test]
+    fn each_field_tells_messages_apart_if_and_only_if_it_counts() {
+        let base: &[u8] = b"<34>1 - h a p m [x@1 a=\"1\"] text";
+        let other: [(Field, &[u8]); 8] = [
+            (Field::Facility, b"<42>1 - h a p m [x@1 a=\"1\"] text"),
+            (Field::Severity, b"<35>1 - h a p m [x@1 a=\"1\"] text"),
+            (Field::Hostname, b"<34>1 - i a p m [x@1 a=\"1\"] text"),
+            (Field::AppName, b"<34>1 - h b p m [x@1 a=\"1\"] text"),
+            (Field::Procid, b"<34>1 - h a q m [x@1 a=\"1\"] text"),
+            (Field::Msgid, b"<34>1 - h a p n [x@1 a=\"1\"] text"),
+            (Field::StructuredData, b"<34>1 - h a p m [x@1 a=\"2\"] text"),
+            (Field::Msg, b"<34>1 - h a p m [x@1 a=\"1\"] texT"),
+        ];
+        let all: Fields = Field::ALL.into_iter().collect();
+        for (field, frame) in other {
+            let (with, without) = (spec(all, &[]), spec(all.without(field), &[]));
+            assert_ne!(
+                by(&with, base, A, "l"),
+                by(&with, frame, A, "l"),
+                "{field:?}"
+            );
+            assert_eq!(
+                by(&without, base, A, "l"),
+                by(&without, frame, A, "l"),
+                "{field:?}"
+            );
+        }
+        for (field, sender, listener) in [(Field::Source, B, "l"), (Field::Listener, A, "m")] {
+            let (with, without) = (spec(all, &[]), spec(all.without(field), &[]));
+            assert_ne!(by(&with, base, A, "l"), by(&with, base, sender, listener));
+            assert_eq!(
+                by(&without, base, A, "l"),
+                by(&without, base, sender, listener)
+            );
+        }
+    }
+
+    #[test]
+    fn identities_of_different_specs_differ() {
+        let one = spec(Fields::EMPTY.with(Field::AppName), &[]);
+        let other = spec(Fields::EMPTY.with(Field::Procid), &[]);
+        assert_ne!(
+            by(&one, b"<13>1 - - x - - - a", A, "l"),
+            by(&other, b"<13>1 - - - x - - a", A, "l")
+        );
+    }
+
+    #[test]
+    fn a_fleet_folds_whoever_sends() {
+        let fleet = spec(Fields::DEFAULT.without(Field::Hostname), &[]);
+        for frame in [
+            &b"<13>app: text"[..],
+            b"<999>text",
+            b"<13>1 - - a 1 - - text",
+        ] {
+            assert_eq!(by(&fleet, frame, A, "l"), by(&fleet, frame, B, "l"));
+        }
+        assert_ne!(
+            by(&fleet, b"<999>text", A, "l"),
+            by(&fleet, b"<999>texT", A, "l")
+        );
+    }
+
+    #[test]
+    fn masks_fold_msg_alone() {
+        let masked = spec(Fields::DEFAULT, &["number"]);
+        let same =
+            |one: &[u8], other: &[u8]| by(&masked, one, A, "l") == by(&masked, other, A, "l");
+        assert!(same(b"<13>a: took 3 ms", b"<13>a: took 44 ms"));
+        assert!(!same(b"<13>a: took 3 ms", b"<13>a: lost 3 ms"));
+        assert!(!same(
+            b"<13>1 - 10 a - - - took 3 ms",
+            b"<13>1 - 11 a - - - took 3 ms"
+        ));
+        assert!(same(b"<999>took 3 ms", b"<999>took 4 ms"), "unparsed");
+        assert!(!same(
+            b"<13>a: last message repeated 3 times",
+            b"<13>a: last message repeated 4 times"
+        ));
+    }
+
+    #[test]
+    fn a_variant_is_what_the_spec_folds() {
+        let key = Key::from_seed(1);
+        let identifier = Identifier::new(&key, IdentityKind::Exact);
+        let of = |spec: &Spec, frame: &[u8], sender| {
+            identifier.variant(spec, &Message::parse(frame), sender)
+        };
+        assert_eq!(of(&Spec::default(), b"<13>a: x", A), None);
+        let masked = spec(Fields::DEFAULT, &["number"]);
+        let one = of(&masked, b"<13>a: took 3 ms", A).unwrap();
+        assert_eq!(one.host, None);
+        assert_ne!(Some(one), of(&masked, b"<13>a: took 4 ms", A));
+        assert_eq!(Some(one), of(&masked, b"<13>a: took 3 ms", B));
+        let fleet = spec(Fields::DEFAULT.without(Field::Hostname), &[]);
+        let one = of(&fleet, b"<13>a: x", A).unwrap();
+        assert_eq!(one.text, None);
+        assert_ne!(Some(one), of(&fleet, b"<13>a: x", B));
+        let named = |frame, sender| of(&fleet, frame, sender);
+        assert_eq!(
+            named(b"<13>1 - h a - - - x", A),
+            named(b"<13>1 - h a - - - x", B)
+        );
     }
 
     #[test]

@@ -12,13 +12,13 @@
 
 use std::{
     fs, io,
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
     os::{
         fd::{AsFd as _, OwnedFd},
         linux::fs::MetadataExt as _,
         unix::{
             fs::{FileTypeExt as _, PermissionsExt as _},
-            net::{UnixDatagram as StdUnixDatagram, UnixListener as StdUnixListener},
+            net::{UnixDatagram, UnixListener as StdUnixListener},
         },
     },
     path::{Path, PathBuf},
@@ -27,7 +27,7 @@ use std::{
 use listenfd::ListenFd;
 use nix::sys::stat::{Mode, fchmod};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use tokio::net::{TcpListener, UdpSocket, UnixDatagram, UnixListener};
+use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::{ListenUrl, ListenerConfig};
 
@@ -119,9 +119,8 @@ impl Bound {
             ListenUrl::UnixDgram(path) => {
                 clear_path(&config.name, path, Type::DGRAM)?;
                 let socket = bind_unix(path, Type::DGRAM, config.unix_mode).map_err(bind_error)?;
-                let socket = StdUnixDatagram::from(OwnedFd::from(socket));
                 let owned = OwnedPath::new(path).map_err(bind_error)?;
-                Self::UnixDgram(UnixDatagram::from_std(socket).map_err(bind_error)?, owned)
+                Self::UnixDgram(UnixDatagram::from(OwnedFd::from(socket)), owned)
             }
             ListenUrl::UnixStream(path) => {
                 clear_path(&config.name, path, Type::STREAM)?;
@@ -302,7 +301,7 @@ fn take_passed(fds: &mut ListenFd, index: usize) -> io::Result<(ListenUrl, Bound
     if let Ok(Some(socket)) = fds.take_udp_socket(index) {
         socket.set_nonblocking(true)?;
         let url = ListenUrl::Udp(socket.local_addr()?);
-        return Ok((url, Bound::Udp(vec![UdpSocket::from_std(socket)?])));
+        return Ok((url, Bound::Udp(vec![socket])));
     }
     if let Ok(Some(listener)) = fds.take_tcp_listener(index) {
         listener.set_nonblocking(true)?;
@@ -317,8 +316,7 @@ fn take_passed(fds: &mut ListenFd, index: usize) -> io::Result<(ListenUrl, Bound
             .ok_or_else(unfit)?
             .to_owned();
         let owned = OwnedPath::passed(&path);
-        let bound = Bound::UnixDgram(UnixDatagram::from_std(socket)?, owned);
-        return Ok((ListenUrl::UnixDgram(path), bound));
+        return Ok((ListenUrl::UnixDgram(path), Bound::UnixDgram(socket, owned)));
     }
     if let Ok(Some(listener)) = fds.take_unix_listener(index) {
         listener.set_nonblocking(true)?;
@@ -352,7 +350,7 @@ fn bind_udp(mut address: SocketAddr, workers: usize) -> io::Result<Vec<UdpSocket
         socket.set_reuse_port(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
-        let socket = UdpSocket::from_std(socket.into())?;
+        let socket = UdpSocket::from(socket);
         address = socket.local_addr()?;
         sockets.push(socket);
     }

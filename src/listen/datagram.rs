@@ -1,39 +1,51 @@
 //! Datagrams, UDP and Unix: one datagram, one message (RFC 5426 3.1).
 //!
+//! ```text
+//! a thread a socket:   poll ──▶ recvmmsg ──▶ judge ──▶ deliver ──┐
+//!                        ▲          ▲            under load: pause │
+//!                        └─ quiet ──┴──────────────────────────────┘
+//! ```
+//!
 //! # Guarantees
 //!
 //! - Up to [`BATCH`] datagrams are read with one call and judged as one batch.
+//! - Under load the next call waits for [`PAUSE`], so that it finds many datagrams instead of one: waking up
+//!   for each costs more than judging it. When it is quiet there is no pause.
 //! - No UDP datagram is cut: the buffers hold the largest there is. A longer Unix datagram is cut, and
 //!   counted as truncated.
 //! - What the kernel dropped is read from the socket itself and counted, also when nothing arrives any
 //!   more and while nothing can be handed on.
+//!
+//! A socket has a thread of its own and not a task: the runtime's timers are too coarse for such a pause,
+//! and a worker that pauses would keep others waiting.
 //!
 //! # Left out
 //!
 //! Embedded line ends: a datagram is one message even if it holds several lines.
 
 use std::{
-    cell::RefCell,
     io::{self, IoSliceMut},
-    net::SocketAddr,
-    os::fd::{AsFd, AsRawFd as _, BorrowedFd},
+    net::UdpSocket,
+    os::{
+        fd::{AsFd, AsRawFd as _, BorrowedFd},
+        unix::net::{UnixDatagram, UnixStream},
+    },
     pin::pin,
     sync::Arc,
+    thread,
     time::Duration,
 };
 
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg};
-use tokio::{
-    io::Interest,
-    net::{UdpSocket, UnixDatagram},
-    select,
-    task::yield_now,
-    time::interval,
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{MsgFlags, MultiHeaders, SockaddrLike, SockaddrStorage, recvmmsg},
 };
+use tokio::{runtime::Handle, select, time::sleep};
 
 use super::Local;
 use crate::{
     chunk::Chunk,
+    clock::Clock,
     config::{ListenerConfig, Oversize},
     identity::Sender,
     limits::DATAGRAM_OCTETS_MAX,
@@ -41,162 +53,177 @@ use crate::{
     metrics::{DropReason, FrameErrorReason, ListenerMetrics, Metrics},
     pipeline::Batch,
     sys::socket_drops,
+    tick::Tick,
 };
 
 /// A datagram socket that is read.
 #[derive(Debug)]
 pub(super) enum Socket {
-    UdpV4(UdpSocket),
-    UdpV6(UdpSocket),
+    Udp(UdpSocket),
     Unix(UnixDatagram),
 }
 
-/// Reads `socket` until told to stop, and then what the kernel has received by then.
-pub(super) async fn serve(socket: Socket, local: Local) {
-    let mut drops = Drops {
-        metrics: Arc::clone(&local.metrics),
-        seen: 0,
-    };
-    let context = local.context.clone();
-    let mut reader = Reader::new(local);
-    let mut drops_due = interval(DROPS_PERIOD);
-    let mut in_a_row = 0;
-    loop {
-        let stopping = select! {
-            biased;
-            () = reader.local.stop.cancelled() => true,
-            // Before reading, or a flood would keep its own drops from being counted.
-            _ = drops_due.tick() => {
-                drops.count(&socket);
-                continue;
-            }
-            readable = socket.readable() => readable.is_err(),
-        };
-        // Bounded on stop, too: a sender that never pauses does not keep us from ending.
-        for _ in 0..if stopping { LAST_BATCHES } else { 1 } {
-            let mut received = None;
-            let mut read = || {
-                let (chunk, is_drained) = reader.read(&socket)?;
-                received = Some(chunk);
-                // Says that nothing is left, which spares a call that would only find that out.
-                if is_drained {
-                    Err(io::ErrorKind::WouldBlock.into())
-                } else {
-                    Ok(())
-                }
-            };
-            // On stop the socket itself is asked: the runtime may not have heard of the last ones.
-            let read = if stopping {
-                read()
-            } else {
-                socket.try_io(read)
-            };
-            match (received, read) {
-                (Some(chunk), _) if chunk.is_empty() => {
-                    // Repeats alone wake nobody, but others want this worker as well.
-                    in_a_row += 1;
-                    if in_a_row == BATCHES_IN_A_ROW {
-                        yield_now().await;
-                        in_a_row = 0;
-                    }
-                }
-                (Some(chunk), _) => {
-                    // While the queue is full nothing is read, and that is when the kernel drops.
-                    let mut delivery = pin!(context.pipeline.delivery.deliver(chunk));
-                    loop {
-                        select! {
-                            biased;
-                            () = &mut delivery => break,
-                            _ = drops_due.tick() => drops.count(&socket),
-                        }
-                    }
-                    // The forwarder was woken on this worker, and goes first.
-                    yield_now().await;
-                }
-                (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
-                (None, Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                (None, Err(error)) => {
-                    // ICMP errors of what we never send, or memory pressure: nothing to do but go on.
-                    tracing::debug!(listener = reader.local.metrics.name(), %error, "receive error");
-                    break;
-                }
-                (None, Ok(())) => {}
-            }
-        }
-        if stopping {
-            drops.count(&socket);
-            return;
+/// Reads `socket` until told to stop, of which the end of `stopped` wakes it, and then what the kernel has received by
+/// then. Blocks its thread, which belongs to a runtime.
+pub(super) fn serve(socket: &Socket, local: Local, stopped: Option<&UnixStream>) {
+    match socket {
+        Socket::Udp(udp) => Reader::new(socket, local, sender_at).serve(udp, stopped),
+        Socket::Unix(unix) => {
+            Reader::new(socket, local, |()| Sender::Local).serve(unix, stopped);
         }
     }
 }
 
-/// Reads one socket, batch by batch.
-struct Reader {
+/// Reads one socket, batch by batch. `A` is an address of its family.
+struct Reader<A> {
     local: Local,
     config: Arc<ListenerConfig>,
+    drops: Drops,
+    pace: Pace,
+    runtime: Handle,
+    /// The kernel shortens the address length in there to what it wrote: one family's only.
+    headers: MultiHeaders<A>,
+    sender: fn(A) -> Sender,
     /// One slot for each datagram of a batch. Only the pages that datagrams touch become resident.
     slots: Vec<u8>,
+    /// Octets from one slot to the next, and those of them that are used.
+    stride_octets: usize,
     slot_octets: usize,
 }
 
-impl Reader {
-    fn new(mut local: Local) -> Self {
+/// What one call to the kernel gave.
+struct Read {
+    /// Survivors, to be delivered.
+    chunk: Chunk,
+    datagrams: usize,
+    at: Tick,
+}
+
+impl<A: SockaddrLike + Copy> Reader<A> {
+    fn new(socket: &Socket, mut local: Local, sender: fn(A) -> Sender) -> Self {
         let config = Arc::clone(&local.config.borrow_and_update());
         let slot_octets = config.max_message_size.max(DATAGRAM_OCTETS_MAX + 1);
+        // A power of two would put all slots' first octets in the same few places of the caches.
+        let stride_octets = slot_octets.next_multiple_of(CACHE_LINE_OCTETS) + 5 * CACHE_LINE_OCTETS;
         Self {
+            drops: Drops {
+                metrics: Arc::clone(&local.metrics),
+                seen: 0,
+                due: Clock::now(),
+            },
             local,
             config,
-            slots: vec![0; slot_octets * BATCH],
+            pace: Pace::new(Clock::now()),
+            runtime: Handle::current(),
+            headers: MultiHeaders::preallocate(BATCH, None),
+            sender,
+            slots: vec![0; stride_octets * BATCH],
+            stride_octets,
             slot_octets,
         }
+        .with_drops_of(socket)
     }
 
-    /// One call to the kernel: what it had is judged; its survivors are to be delivered. Also says whether
-    /// that was all it had.
-    fn read(&mut self, socket: &Socket) -> io::Result<(Chunk, bool)> {
-        if self.local.config.has_changed().unwrap_or(false) {
-            self.config = Arc::clone(&self.local.config.borrow_and_update());
+    /// Counts what was dropped while nobody read.
+    fn with_drops_of(mut self, socket: &Socket) -> Self {
+        self.drops.count(socket.as_fd());
+        self
+    }
+
+    fn serve(&mut self, socket: &impl AsFd, stopped: Option<&UnixStream>) {
+        loop {
+            self.drops.count_if_due(socket.as_fd());
+            match self.read(socket) {
+                Ok(read) => {
+                    let (at, datagrams) = (read.at, read.datagrams);
+                    self.deliver(read.chunk, socket);
+                    if self.pace.is_worth_a_pause(datagrams, at) {
+                        thread::sleep(PAUSE);
+                    }
+                    // With less than a full batch the kernel had no more: asking again would only tell that.
+                    if datagrams == BATCH || self.pace.is_busy {
+                        if !self.local.stop.is_cancelled() {
+                            continue;
+                        }
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // ICMP errors of what we never send, or memory pressure: nothing to do but go on.
+                Err(error) => {
+                    tracing::debug!(listener = self.local.metrics.name(), %error, "receive error");
+                }
+            }
+            if self.wait(socket, stopped) {
+                break;
+            }
         }
-        match socket {
-            // The kernel shortens the address length in the headers to what it wrote, so headers are
-            // kept apart by family.
-            Socket::UdpV4(udp) => {
-                HEADERS_V4.with_borrow_mut(|headers| self.read_with(udp, headers, sender_at))
+        // Bounded: a sender that never pauses does not keep us from ending.
+        for _ in 0..LAST_BATCHES {
+            match self.read(socket) {
+                Ok(read) => self.deliver(read.chunk, socket),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
             }
-            Socket::UdpV6(udp) => {
-                HEADERS_V6.with_borrow_mut(|headers| self.read_with(udp, headers, sender_at))
+        }
+        self.drops.count(socket.as_fd());
+    }
+
+    /// Waits until there is something to read; true if it is time to stop. Looks up when drops are to be
+    /// counted.
+    fn wait(&mut self, socket: &impl AsFd, stopped: Option<&UnixStream>) -> bool {
+        loop {
+            let fds = [Some(socket.as_fd()), stopped.map(AsFd::as_fd)];
+            let mut events: Vec<_> = fds
+                .into_iter()
+                .flatten()
+                .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+                .collect();
+            let timeout = PollTimeout::try_from(DROPS_PERIOD).unwrap_or(PollTimeout::MAX);
+            // Interrupted or out of memory: a turn more.
+            let ready = poll(&mut events, timeout).unwrap_or(0);
+            let mut happened = events.iter().map(|event| event.any().unwrap_or(false));
+            let readable = happened.next() == Some(true);
+            // Also when nobody is left who could tell.
+            if happened.next() == Some(true) || self.local.stop.is_cancelled() {
+                return true;
             }
-            Socket::Unix(unix) => HEADERS_UNIX
-                .with_borrow_mut(|headers| self.read_with(unix, headers, |()| Sender::Local)),
+            if ready > 0 && readable {
+                return false;
+            }
+            self.drops.count_if_due(socket.as_fd());
         }
     }
 
-    fn read_with<A: nix::sys::socket::SockaddrLike + Copy>(
-        &mut self,
-        socket: &impl AsFd,
-        headers: &mut MultiHeaders<A>,
-        sender: impl Fn(A) -> Sender,
-    ) -> io::Result<(Chunk, bool)> {
+    /// One call to the kernel: what it had is judged.
+    fn read(&mut self, socket: &impl AsFd) -> io::Result<Read> {
         let Self {
             local,
             config,
+            headers,
             slots,
+            stride_octets,
             slot_octets,
+            sender,
             ..
         } = self;
+        if local.config.has_changed().unwrap_or(false) {
+            *config = Arc::clone(&local.config.borrow_and_update());
+        }
         let mut slices: Vec<[IoSliceMut<'_>; 1]> = slots
-            .chunks_exact_mut(*slot_octets)
-            .map(|slot| [IoSliceMut::new(slot)])
+            .chunks_exact_mut(*stride_octets)
+            .filter_map(|slot| Some([IoSliceMut::new(slot.get_mut(..*slot_octets)?)]))
             .collect();
         let fd = socket.as_fd().as_raw_fd();
         let received = recvmmsg(fd, headers, &mut slices, MsgFlags::MSG_DONTWAIT, None)?;
         let metrics = &local.context.metrics;
         let mut batch = local.context.pipeline.batch(&local.metrics);
-        let mut count = 0;
+        let at = batch.now();
+        let mut datagrams = 0;
         for datagram in received {
-            count += 1;
+            datagrams += 1;
             let octets = datagram.iovs().next().unwrap_or_default();
-            let Some(sender) = datagram.address.map(&sender) else {
+            let Some(sender) = datagram.address.map(*sender) else {
                 continue;
             };
             if octets.is_empty() {
@@ -220,7 +247,62 @@ impl Reader {
             }
             judge(&mut batch, octets, cut, sender, config, metrics);
         }
-        Ok((batch.finish(), count < BATCH))
+        Ok(Read {
+            chunk: batch.finish(),
+            datagrams,
+            at,
+        })
+    }
+
+    /// Hands survivors on. While the queue is full nothing is read, and that is when the kernel drops.
+    fn deliver(&mut self, chunk: Chunk, socket: &impl AsFd) {
+        if chunk.is_empty() {
+            return;
+        }
+        let (delivery, drops) = (&self.local.context.pipeline.delivery, &mut self.drops);
+        self.runtime.block_on(async {
+            let mut delivery = pin!(delivery.deliver(chunk));
+            loop {
+                select! {
+                    biased;
+                    () = &mut delivery => return,
+                    () = sleep(DROPS_PERIOD) => drops.count(socket.as_fd()),
+                }
+            }
+        });
+    }
+}
+
+/// How densely datagrams come.
+#[derive(Debug)]
+struct Pace {
+    /// Datagrams since then.
+    count: usize,
+    since: Tick,
+    is_busy: bool,
+}
+
+impl Pace {
+    const fn new(now: Tick) -> Self {
+        Self {
+            count: 0,
+            since: now,
+            is_busy: false,
+        }
+    }
+
+    /// Whether to pause after a batch of `datagrams`, read at `now`: many have come for a while, and the kernel had
+    /// no more.
+    fn is_worth_a_pause(&mut self, datagrams: usize, now: Tick) -> bool {
+        self.count += datagrams;
+        let span = now.since(self.since);
+        if span >= PACE_SPAN {
+            let due = span.as_micros() * BUSY_DATAGRAMS / PAUSE.as_micros();
+            self.is_busy = self.count as u128 >= due;
+            self.count = 0;
+            self.since = now;
+        }
+        self.is_busy && datagrams < BATCH
     }
 }
 
@@ -229,11 +311,21 @@ struct Drops {
     metrics: Arc<ListenerMetrics>,
     /// The kernel's count when it was last looked at; it wraps.
     seen: u32,
+    /// When to look again.
+    due: Tick,
 }
 
 impl Drops {
-    fn count(&mut self, socket: &Socket) {
-        if let Ok(drops) = socket_drops(socket.as_fd()) {
+    fn count_if_due(&mut self, socket: BorrowedFd<'_>) {
+        let now = Clock::now();
+        if now >= self.due {
+            self.due = now.after(DROPS_PERIOD);
+            self.count(socket);
+        }
+    }
+
+    fn count(&mut self, socket: BorrowedFd<'_>) {
+        if let Ok(drops) = socket_drops(socket) {
             let more = drops.wrapping_sub(self.seen);
             self.metrics.kernel_dropped.add(u64::from(more));
             self.seen = drops;
@@ -278,58 +370,31 @@ pub(super) fn allowed(config: &ListenerConfig, sender: Sender) -> bool {
     }
 }
 
-impl Socket {
-    /// The UDP socket, by its family.
-    pub(super) fn udp(socket: UdpSocket) -> Self {
-        match socket.local_addr() {
-            Ok(SocketAddr::V6(_)) => Self::UdpV6(socket),
-            Ok(SocketAddr::V4(_)) | Err(_) => Self::UdpV4(socket),
-        }
-    }
-
-    async fn readable(&self) -> io::Result<()> {
-        match self {
-            Self::UdpV4(socket) | Self::UdpV6(socket) => socket.readable().await,
-            Self::Unix(socket) => socket.readable().await,
-        }
-    }
-
-    fn try_io<R>(&self, read: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
-        match self {
-            Self::UdpV4(socket) | Self::UdpV6(socket) => socket.try_io(Interest::READABLE, read),
-            Self::Unix(socket) => socket.try_io(Interest::READABLE, read),
-        }
-    }
-}
-
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::UdpV4(socket) | Self::UdpV6(socket) => socket.as_fd(),
+            Self::Udp(socket) => socket.as_fd(),
             Self::Unix(socket) => socket.as_fd(),
         }
     }
 }
 
-thread_local! {
-    // Headers hold pointers and cannot move between threads; each worker has its own.
-    static HEADERS_V4: RefCell<MultiHeaders<SockaddrStorage>> = headers();
-    static HEADERS_V6: RefCell<MultiHeaders<SockaddrStorage>> = headers();
-    static HEADERS_UNIX: RefCell<MultiHeaders<()>> = headers();
-}
-
-fn headers<A: nix::sys::socket::SockaddrLike + Copy>() -> RefCell<MultiHeaders<A>> {
-    RefCell::new(MultiHeaders::preallocate(BATCH, None))
-}
-
 /// Datagrams read with one call.
 const BATCH: usize = 64;
 
-/// Batches without a survivor before others have their turn: some hundred microseconds.
-const BATCHES_IN_A_ROW: u32 = 8;
+/// How long a batch fills under load. The kernel adds its timer slack, 50 µs: a first copy waits 200 µs at most.
+const PAUSE: Duration = Duration::from_micros(140);
+
+/// It is busy if so many datagrams come in a pause's time: then pausing takes less than waking up for them.
+const BUSY_DATAGRAMS: u128 = 4;
+
+/// Over how long that is measured.
+const PACE_SPAN: Duration = Duration::from_micros(500);
 
 /// Batches read after the stop: more than a full receive buffer of short messages is not waited for.
 const LAST_BATCHES: usize = 1024;
 
 /// How often the kernel is asked what it dropped.
 const DROPS_PERIOD: Duration = Duration::from_millis(250);
+
+const CACHE_LINE_OCTETS: usize = 64;

@@ -1,7 +1,7 @@
 //! Listening: sockets are bound, or taken from the service manager, and read until told to stop.
 //!
 //! ```text
-//! bind ──▶ Bound ──serve──▶ one task a datagram socket          ──frames──▶ pipeline
+//! bind ──▶ Bound ──serve──▶ one thread a datagram socket        ──frames──▶ pipeline
 //!                           one task a stream listener ─accept─▶ one task a connection
 //! ```
 //!
@@ -24,7 +24,7 @@ mod bind;
 mod datagram;
 mod stream;
 
-use std::{pin::Pin, sync::Arc};
+use std::{os::unix::net::UnixStream, pin::Pin, sync::Arc};
 
 use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -103,19 +103,31 @@ pub fn serve(
             drop(dead);
         });
     };
+    let on_thread = |socket: datagram::Socket, path: Option<OwnedPath>| {
+        let dead = DeadListener {
+            stop: local.stop.clone(),
+            fatal: fatal.clone(),
+        };
+        let (local, stop) = (local.clone(), local.stop.clone());
+        // A thread hears of the stop by the end of a stream; without descriptors left, when it looks up next.
+        let (bell, stopped) = UnixStream::pair().ok().unzip();
+        tasks.spawn(async move {
+            stop.cancelled().await;
+            drop(bell);
+        });
+        tasks.spawn_blocking(move || {
+            datagram::serve(&socket, local, stopped.as_ref());
+            drop((path, dead));
+        });
+    };
     match bound {
         Bound::Udp(sockets) => {
             for socket in sockets {
-                let socket = datagram::Socket::udp(socket);
-                watched(Box::pin(datagram::serve(socket, local.clone())));
+                on_thread(datagram::Socket::Udp(socket), None);
             }
         }
         Bound::UnixDgram(socket, path) => {
-            let local = local.clone();
-            watched(Box::pin(async move {
-                datagram::serve(datagram::Socket::Unix(socket), local).await;
-                drop(path);
-            }));
+            on_thread(datagram::Socket::Unix(socket), Some(path));
         }
         Bound::Tcp(listener) => {
             watched(Box::pin(stream::serve(

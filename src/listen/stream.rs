@@ -512,7 +512,7 @@ thread_local! {
 }
 
 /// Octets read in one turn.
-const READ_OCTETS: usize = 256 * 1024;
+const READ_OCTETS: usize = 128 * 1024;
 
 /// The most that is copied from one turn to the next; what is left of a longer message stays where it is.
 const COPIED_OCTETS_MAX: usize = 32 * 1024;

@@ -48,6 +48,8 @@ pub struct Metrics {
     listeners: RwLock<Vec<Arc<ListenerMetrics>>>,
     /// One for each URL ever registered. Bounded likewise.
     upstreams: RwLock<Vec<Arc<UpstreamMetrics>>>,
+    /// One for each name ever registered. Bounded likewise.
+    rules: RwLock<Vec<Arc<RuleMetrics>>>,
     started: WallTime,
 }
 
@@ -64,6 +66,7 @@ impl Metrics {
             config_reloads: ByReason::default(),
             listeners: RwLock::default(),
             upstreams: RwLock::default(),
+            rules: RwLock::default(),
             started: Clock::wall(),
         })
     }
@@ -103,6 +106,27 @@ impl Metrics {
             upstreams.push(Arc::clone(&upstream));
             upstream
         })
+    }
+
+    /// The counters of the rule of that name: the same ones each time.
+    #[must_use]
+    pub fn rule(&self, name: &str) -> Arc<RuleMetrics> {
+        let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+        let known = rules.iter().find(|rule| rule.name == name);
+        known.cloned().unwrap_or_else(|| {
+            let rule = Arc::new(RuleMetrics::new(name));
+            rules.push(Arc::clone(&rule));
+            rule
+        })
+    }
+
+    /// Every rule registered so far, in order of registration.
+    #[must_use]
+    pub fn rules(&self) -> Vec<Arc<RuleMetrics>> {
+        self.rules
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Every listener registered so far, in order of registration.
@@ -313,6 +337,41 @@ impl UpstreamMetrics {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+}
+
+/// What one rule counts; that of the name `default` what no rule takes.
+#[derive(Debug)]
+pub struct RuleMetrics {
+    name: String,
+    /// Frames that fell under it.
+    pub matched: StripedCounter,
+    /// Of those, held back as repeats.
+    pub suppressed: StripedCounter,
+    /// Dropped, because it drops.
+    pub dropped: StripedCounter,
+    /// Forwarded with a tag, which would have been held back or dropped.
+    pub tagged: StripedCounter,
+    /// Forwarded as they came, which would have been held back or dropped.
+    pub shadowed: StripedCounter,
+}
+
+impl RuleMetrics {
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            matched: StripedCounter::default(),
+            suppressed: StripedCounter::default(),
+            dropped: StripedCounter::default(),
+            tagged: StripedCounter::default(),
+            shadowed: StripedCounter::default(),
+        }
+    }
+
+    /// Its name, which is the label of all its metrics.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 }
 

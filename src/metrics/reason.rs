@@ -56,6 +56,8 @@ reasons! {
         Shutdown => "shutdown",
         /// A datagram that the upstream cannot take in one piece.
         TooLarge => "too_large",
+        /// A rule says so: the only one that is on purpose.
+        Rule => "rule",
     }
 
     /// What was wrong with a frame, or with the octets where one should have been.

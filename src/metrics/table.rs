@@ -17,7 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::counter::ByReason;
 use super::reason::Reason;
-use super::{EngineStats, ListenerMetrics, Metrics, UpstreamMetrics, process};
+use super::{EngineStats, ListenerMetrics, Metrics, RuleMetrics, UpstreamMetrics, process};
 
 /// The whole page, `# EOF` included.
 pub(super) fn encode(metrics: &Arc<Metrics>, engine: EngineStats) -> String {
@@ -179,6 +179,52 @@ static FAMILIES: &[Family] = &[
         "Octets that the engines may hold.",
         |scrape, out| {
             out.count(&[], scrape.engine.memory_budget_octets);
+        },
+    ),
+    // Rules.
+    counter(
+        "tersed_rule_matched",
+        "Frames that fell under the rule; those of no rule under default.",
+        |scrape, out| {
+            out.rules(scrape, |out, labels, rule| {
+                out.count(labels, rule.matched.get());
+            });
+        },
+    ),
+    counter(
+        "tersed_rule_suppressed",
+        "Frames held back as repeats, by the rule they fell under.",
+        |scrape, out| {
+            out.rules(scrape, |out, labels, rule| {
+                out.count(labels, rule.suppressed.get());
+            });
+        },
+    ),
+    counter(
+        "tersed_rule_dropped",
+        "Frames dropped because the rule says so.",
+        |scrape, out| {
+            out.rules(scrape, |out, labels, rule| {
+                out.count(labels, rule.dropped.get());
+            });
+        },
+    ),
+    counter(
+        "tersed_rule_tagged",
+        "Frames forwarded with a tag that would have been held back or dropped.",
+        |scrape, out| {
+            out.rules(scrape, |out, labels, rule| {
+                out.count(labels, rule.tagged.get());
+            });
+        },
+    ),
+    counter(
+        "tersed_rule_shadowed",
+        "Frames forwarded as they came that would have been held back or dropped.",
+        |scrape, out| {
+            out.rules(scrape, |out, labels, rule| {
+                out.count(labels, rule.shadowed.get());
+            });
         },
     ),
     // Listeners.
@@ -412,6 +458,12 @@ impl Samples<'_> {
         }
     }
 
+    fn rules(&mut self, scrape: &Scrape, sample: impl Fn(&mut Self, Labels<'_>, &RuleMetrics)) {
+        for rule in scrape.metrics.rules() {
+            sample(self, &[("rule", rule.name())], &rule);
+        }
+    }
+
     fn upstreams(
         &mut self,
         scrape: &Scrape,
@@ -529,6 +581,7 @@ mod tests {
             .listener("lan", "udp://127.0.0.1:0")
             .set_address("127.0.0.1:5514");
         metrics.upstream("tcp://127.0.0.1:601").up.set(1);
+        metrics.rule("default").matched.add(1);
         encode(
             &metrics,
             EngineStats {

@@ -357,9 +357,11 @@ fn ends_in_count(msg: &[u8]) -> bool {
 
 fn counts_repeats(msg: &[u8]) -> bool {
     let msg = msg.get(behind_blanks(msg, 0)..).unwrap_or_default();
-    let wordings: [(&[u8], &[u8]); 2] = [
+    let wordings: [(&[u8], &[u8]); 3] = [
         (b"last message repeated ", b" times"),
         (b"message repeated ", b" times: ["),
+        // How another tersed reports copies that were not all the same.
+        (b"message repeated ", b" times, "),
     ];
     wordings.into_iter().any(|(before, behind)| {
         let Some(count_on) = msg.strip_prefix(before) else {

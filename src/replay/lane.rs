@@ -110,7 +110,6 @@ impl Trial {
     pub(super) fn new(rules: &Rules, window: Duration, memory: usize) -> Self {
         let policies: Vec<_> = rules
             .policies()
-            .iter()
             .map(|policy| WindowPolicy {
                 window,
                 refresh: policy.window.refresh.map(|quiet| quiet.max(window)),

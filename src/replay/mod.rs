@@ -46,7 +46,7 @@ use crate::explain::Ruling;
 use crate::frame::{End, Framer, Framing, Outcome};
 use crate::identity::{Identifier, Key, Sender};
 use crate::parse::{Format, Message};
-use crate::rule::Rules;
+use crate::rule::{Reach, Rules, Scratch};
 use crate::tick::WallTime;
 
 /// Logs going through the core.
@@ -54,6 +54,8 @@ use crate::tick::WallTime;
 pub struct Replay<'a> {
     config: &'a Config,
     rules: &'a Rules,
+    reach: Reach,
+    scratch: Scratch,
     identifier: Identifier<'a>,
     time: LogTime,
     lane: Lane,
@@ -102,14 +104,12 @@ impl<'a> Replay<'a> {
     #[must_use]
     pub fn new(config: &'a Config, rules: &'a Rules, key: &'a Key, wanted: Wanted) -> Self {
         let memory = config.dedup.memory;
-        let windows: Vec<_> = rules
-            .policies()
-            .iter()
-            .map(|policy| policy.window)
-            .collect();
+        let windows: Vec<_> = rules.policies().map(|policy| policy.window).collect();
         Self {
             config,
             rules,
+            reach: rules.reach(""),
+            scratch: Scratch::default(),
             identifier: Identifier::new(key, config.dedup.identity),
             time: LogTime::new(),
             lane: Lane::new(&windows, memory),
@@ -280,10 +280,13 @@ impl<'a> Replay<'a> {
         }
         self.report_ended();
 
-        let policy = self.rules.policy_for(&message);
+        let policy = self
+            .rules
+            .decide(&message, Sender::Local, self.reach, &mut self.scratch);
         let sighting = Sighting {
             frame,
             timestamp: message.timestamp(),
+            variant: None,
         };
         let identity = self.identifier.identify(&message, Sender::Local);
         let verdict = self.lane.offer(policy, identity, sighting);

@@ -126,6 +126,7 @@ fn judge(texts: &[String], hash: Hash) -> [Duration; 2] {
         let sighting = Sighting {
             frame: text.as_bytes(),
             timestamp: None,
+            variant: None,
         };
         let now = Tick::from_nanos(number);
         let verdict = shards.offer(PolicyId(0), identity, sighting, now, &mut ended);

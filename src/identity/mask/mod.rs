@@ -44,6 +44,7 @@ use std::{fmt, ops::Range};
 pub use self::builtin::{Builtin, BuiltinSet};
 use self::pattern::Patterns;
 pub use self::pattern::{MaskError, Pattern};
+pub(crate) use self::pattern::{compile as compile_expressions, syntax_of};
 
 /// A set of masks, compiled. Equal to another if it was made of the same.
 #[derive(Clone, Default)]

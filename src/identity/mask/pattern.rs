@@ -167,35 +167,35 @@ fn parse(pattern: &Pattern) -> Result<Hir, MaskError> {
         let octets = regex.len();
         return Err(MaskError::Long { name, octets });
     }
-    // Without Unicode's tables, and so that what is not UTF-8 may match.
-    let mut parser = ParserBuilder::new().unicode(false).utf8(false).build();
-    match parser.parse(&regex) {
+    match syntax_of(&regex) {
         Ok(hir) if hir.properties().minimum_len() == Some(0) => {
             Err(MaskError::Empty { name, regex })
         }
         Ok(hir) => Ok(hir),
-        Err(error) => {
-            let (at, what) = match &error {
-                regex_syntax::Error::Parse(error) => {
-                    (error.span().start.offset, error.kind().to_string())
-                }
-                regex_syntax::Error::Translate(error) => {
-                    (error.span().start.offset, error.kind().to_string())
-                }
-                other => (0, other.to_string()),
-            };
-            Err(MaskError::Syntax {
-                name,
-                regex,
-                at,
-                what,
-            })
-        }
+        Err((at, what)) => Err(MaskError::Syntax {
+            name,
+            regex,
+            at,
+            what,
+        }),
     }
 }
 
+/// Reads an expression on octets; if it is none, gives the place in it and what is wrong there.
+pub(crate) fn syntax_of(regex: &str) -> Result<Hir, (usize, String)> {
+    // Without Unicode's tables, and so that what is not UTF-8 may match.
+    let mut parser = ParserBuilder::new().unicode(false).utf8(false).build();
+    parser.parse(regex).map_err(|error| match &error {
+        regex_syntax::Error::Parse(error) => (error.span().start.offset, error.kind().to_string()),
+        regex_syntax::Error::Translate(error) => {
+            (error.span().start.offset, error.kind().to_string())
+        }
+        other => (0, other.to_string()),
+    })
+}
+
 /// `None` if they are too large: parsed as they are, nothing else can be wrong.
-fn compile(parsed: &[Hir]) -> Option<Regex> {
+pub(crate) fn compile(parsed: &[Hir]) -> Option<Regex> {
     let config = Config::new()
         .match_kind(MatchKind::LeftmostFirst)
         .utf8_empty(false)

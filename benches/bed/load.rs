@@ -1,8 +1,15 @@
-//! The load: frames built before anything is measured.
+//! The load: frames built before anything is measured, the same for every relay.
+//!
+//! A second passes every 10,000 messages, so that whoever compares timestamps is found out. The process id
+//! stays: each application has its own, and one that changed with every message would keep rsyslogd and
+//! syslog-ng from knowing even the repeats that they can know.
 
 use std::{collections::HashSet, fmt::Write as _};
 
-use crate::case::{Case, Format, Mix, Transport};
+use super::{
+    case::{Case, Format, Mix, Transport},
+    random::Random,
+};
 
 /// Frames of one length (their LF included), side by side.
 #[derive(Debug)]
@@ -11,7 +18,7 @@ pub(crate) struct Load {
     /// Octets of each frame, its LF included.
     pub(crate) frame_octets: usize,
     pub(crate) messages: usize,
-    /// Different messages among them, their timestamps and process ids apart.
+    /// Different messages among them, their timestamps apart.
     pub(crate) distinct: usize,
 }
 
@@ -23,39 +30,39 @@ impl Load {
         };
         let mut octets = Vec::with_capacity(messages * case.octets);
         let mut seen = HashSet::new();
-        let mut random = 0x2545_F491_4F6C_DD17_u64;
+        let mut random = Random::new(0x2545_F491_4F6C_DD17);
         let mut line = String::new();
         for number in 0..messages {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
             let what = match case.mix {
                 Mix::Flood if number % 100 != 50 => 0,
-                Mix::Mixed => random % 10_000,
+                Mix::Mixed => random.next() % 10_000,
                 Mix::Flood | Mix::Unique => 1 + number as u64,
             };
             seen.insert(what);
             line.clear();
-            // A second passes every 10,000 messages; a process id of a fixed width changes with each.
             let second = number / 10_000;
             let (minute, second) = (second / 60 % 60, second % 60);
-            let pid = 10_000 + number % 50_000;
             match case.format {
                 Format::Rfc3164 => write!(
                     line,
-                    "<34>Nov 22 10:{minute:02}:{second:02} host-17.example app[{pid}]: "
+                    "<34>Nov 22 10:{minute:02}:{second:02} host-17.example app[4711]: "
                 ),
                 Format::Rfc5424 => write!(
                     line,
-                    "<34>1 2026-11-22T10:{minute:02}:{second:02}.123456Z host-17.example app {pid} ID47 - "
+                    "<34>1 2026-11-22T10:{minute:02}:{second:02}.123456Z host-17.example app 4711 ID47 - "
                 ),
             }
             .expect("a String takes whatever is written to it");
             write!(
                 line,
-                "interface Gi1/0/{what:08} changed state, reason link flap, neighbour lost "
+                "port {what:08} changed state, reason link flap, neighbour lost "
             )
             .expect("a String takes whatever is written to it");
+            assert!(
+                line.find(" changed") < Some(case.octets),
+                "{} octets have no room for what sets messages apart",
+                case.octets
+            );
             while line.len() < case.octets - 1 {
                 line.push_str("0123456789 abcdefghij ");
             }
@@ -75,5 +82,15 @@ impl Load {
 /// Seconds of sending at a fixed rate.
 const UDP_SECONDS: usize = 5;
 
-/// The last message of each connection: the sink knows that everything before it has come.
+/// The last message of connection `number`: with it the sink knows that everything before it has come.
+pub(crate) fn last(number: usize) -> Vec<u8> {
+    let mut line = LAST.to_vec();
+    line.extend_from_slice(format!(" {number}").as_bytes());
+    line
+}
+
+/// How the last messages begin.
 pub(crate) const LAST: &[u8] = b"<34>Nov 22 23:59:59 host-17.example bench: the last message";
+
+/// The part of them that no relay changes.
+pub(crate) const TAG: &[u8] = b"the last message";

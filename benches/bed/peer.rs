@@ -3,12 +3,13 @@
 
 use std::{
     fs,
+    io::Error,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
-use crate::{
+use super::{
     case::{Case, Mix, Transport},
     floor,
 };
@@ -20,6 +21,17 @@ pub(crate) enum Peer {
     Rsyslogd,
     SyslogNg,
     Floor,
+    /// The floor over UDP that lets a batch fill.
+    FloorPause,
+}
+
+/// How tersed is to run, where that is not as it comes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Settings<'a> {
+    /// `None` is one per core.
+    pub(crate) workers: Option<usize>,
+    /// Of `tersed run`.
+    pub(crate) arguments: &'a [&'a str],
 }
 
 impl Peer {
@@ -29,7 +41,13 @@ impl Peer {
             Self::Rsyslogd => "rsyslogd",
             Self::SyslogNg => "syslog-ng",
             Self::Floor => "floor",
+            Self::FloorPause => "floor+pause",
         }
+    }
+
+    /// Whether this case is for it.
+    pub(crate) fn fits(self, case: &Case) -> bool {
+        self != Self::FloorPause || matches!(case.transport, Transport::Udp { .. })
     }
 
     /// Starts it, receiving at `listen` and forwarding to `sink`. `dir` is its own.
@@ -39,15 +57,20 @@ impl Peer {
         listen: SocketAddr,
         sink: SocketAddr,
         dir: &Path,
+        settings: &Settings<'_>,
     ) -> std::io::Result<Child> {
         let is_udp = matches!(case.transport, Transport::Udp { .. });
         let transport = if is_udp { "udp" } else { "tcp" };
         let mut command = match self {
             Self::Tersed => {
+                let configuration = dir.join("tersed.toml");
+                fs::write(
+                    &configuration,
+                    tersed_toml(transport, listen, sink, settings.workers),
+                )?;
                 let mut command = Command::new(env!("CARGO_BIN_EXE_tersed"));
-                command
-                    .args(["run", "--listen", &format!("{transport}://{listen}")])
-                    .args(["--forward", &format!("tcp://{sink}"), "--memory", "2GiB"]);
+                command.args(["run", "--config"]).arg(configuration);
+                command.args(settings.arguments);
                 command
             }
             Self::Rsyslogd => {
@@ -82,7 +105,12 @@ impl Peer {
                 }
                 command
             }
-            Self::Floor => {
+            Self::Floor | Self::FloorPause => {
+                let pause = if self == Self::FloorPause {
+                    "+pause"
+                } else {
+                    ""
+                };
                 let mut command = Command::new(std::env::current_exe()?);
                 let mode = if case.mix == Mix::Unique {
                     "forward"
@@ -91,7 +119,7 @@ impl Peer {
                 };
                 command.args([
                     floor::WORD,
-                    transport,
+                    &format!("{transport}{pause}"),
                     &listen.to_string(),
                     &sink.to_string(),
                     mode,
@@ -106,6 +134,16 @@ impl Peer {
             .stderr(log)
             .spawn()
     }
+}
+
+/// Says what went wrong. With one of the others the benchmark goes on without it; with tersed it does not.
+pub(crate) fn failed(peer: Peer, case: &Case, error: Error) -> Result<(), Error> {
+    let told = format!("{} in {case}: {error}", peer.name());
+    if peer == Peer::Tersed {
+        return Err(Error::other(told));
+    }
+    eprintln!("\r\x1b[K{told}");
+    Ok(())
 }
 
 /// Those installed, and the names of those that are not.
@@ -123,20 +161,46 @@ pub(crate) fn installed() -> (Vec<Peer>, Vec<&'static str>) {
             missing.push(peer.name())
         }
     }
-    peers.push(Peer::Floor);
+    peers.extend([Peer::Floor, Peer::FloorPause]);
     (peers, missing)
+}
+
+/// As it comes, but with room for every load's messages and connections.
+fn tersed_toml(
+    transport: &str,
+    listen: SocketAddr,
+    sink: SocketAddr,
+    workers: Option<usize>,
+) -> String {
+    let connections = if transport == "tcp" {
+        "connections_max = 4096\nconnections_per_source_max = 4096\n"
+    } else {
+        ""
+    };
+    let workers = workers.map_or("\"auto\"".to_owned(), |workers| workers.to_string());
+    format!(
+        "[[listener]]\nurl = \"{transport}://{listen}\"\n{connections}\
+         [forward]\nto = [\"tcp://{sink}\"]\n\
+         [dedup]\nmemory = \"2GiB\"\n\
+         [runtime]\nworkers = {workers}\n"
+    )
 }
 
 /// rsyslog with what its documentation recommends for speed, and the repeats that it knows.
 fn rsyslog_conf(is_udp: bool, listen: SocketAddr, sink: SocketAddr, dir: &Path) -> String {
     let module = if is_udp { "imudp" } else { "imptcp" };
     let (address, port) = (listen.ip(), listen.port());
-    let receive_buffer = if is_udp { r#" rcvbufSize="8m""# } else { "" };
+    let room = if is_udp {
+        r#"rcvbufSize="8m""#
+    } else {
+        r#"socketBacklog="1024""#
+    };
     format!(
-        "$WorkDirectory {dir}\n\
+        "$MaxMessageSize 64k\n\
+         $WorkDirectory {dir}\n\
          $RepeatedMsgReduction on\n\
          module(load=\"{module}\")\n\
-         input(type=\"{module}\" address=\"{address}\" port=\"{port}\"{receive_buffer})\n\
+         input(type=\"{module}\" address=\"{address}\" port=\"{port}\" {room})\n\
          action(type=\"omfwd\" target=\"{}\" port=\"{}\" protocol=\"tcp\" \
          template=\"RSYSLOG_TraditionalForwardFormat\" action.resumeRetryCount=\"-1\")\n",
         sink.ip(),
@@ -154,7 +218,7 @@ fn syslog_ng_conf(transport: &str, listen: SocketAddr, sink: SocketAddr) -> Stri
     format!(
         "@version: 3.38\n\
          options {{ keep-hostname(yes); use-dns(no); log-fifo-size(100000); stats-freq(0); }};\n\
-         source s {{ network(ip(\"{}\") port({}) transport(\"{transport}\") max-connections(100) \
+         source s {{ network(ip(\"{}\") port({}) transport(\"{transport}\") max-connections(4096) \
          log-iw-size(100000){receive_buffer}); }};\n\
          destination d {{ network(\"{}\" port({}) transport(\"tcp\") suppress(10)); }};\n\
          log {{ source(s); destination(d); flags(flow-control); }};\n",

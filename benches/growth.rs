@@ -1,0 +1,334 @@
+//! Growth: how long single messages wait for their verdict while the engine grows from empty to ten million live
+//! messages, and what each of them takes in memory.
+//!
+//! ```text
+//! cargo bench --bench growth                      1 M and 10 M live messages, exact and compact, 3 rounds
+//! cargo bench --bench growth -- --rounds 1 --live 1000000
+//! ```
+//!
+//! First every message is new, until all are live; then as many as a fifth of them come again, at random. Each single
+//! verdict is timed: the identity is made and hashed from a parsed message of 200 octets, and its shard
+//! judges it. Four ways take turns, each in a process of its own:
+//!
+//! - **nothing**: the same loop judges nothing. This is the clock, and whatever the machine does in between.
+//! - **copy**: the same loop copies the message into fresh memory: what the kernel takes for its pages.
+//! - **exact**, **compact**: ours, with the two kinds of identity.
+//!
+//! A verdict takes as long as the clock on the wall says, but no longer than this thread had the processor: what others
+//! did with it meanwhile is no verdict's doing. The kernel's work for this thread, and interrupts that it has
+//! to bear, stay in; the rows of *nothing* and *copy* show how much that is. Figures are medians of the rounds, but the
+//! maximum is the least of them: a pause that is the algorithm's own comes in each round. What the clock on
+//! the wall alone says of the longest verdict is in the column beside it.
+//!
+//! Memory is what the process occupies (RSS) beyond what it did at first, and what the engines count
+//! against their budget, for each live message.
+
+#![expect(clippy::print_stdout, reason = "the table is the output")]
+#![expect(clippy::print_stderr, reason = "progress is for people")]
+
+#[path = "bed/numbered.rs"]
+mod numbered;
+#[path = "bed/random.rs"]
+mod random;
+
+use std::{
+    env, fs,
+    hint::black_box,
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+use clap::Parser as _;
+use hdrhistogram::Histogram;
+use nix::time::{ClockId, clock_gettime};
+
+use numbered::Numbered;
+use random::Random;
+use tersed::{
+    dedup::{Ended, Shards, Sighting},
+    identity::{Identifier, IdentityKind, Key, Sender},
+    parse::Message,
+    rule::{PolicyId, WindowPolicy},
+    tick::Tick,
+};
+
+/// How long single messages wait while the engine grows.
+#[derive(Debug, clap::Parser)]
+#[command(bin_name = "cargo bench --bench growth --")]
+struct Arguments {
+    /// How often each way is measured.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Grow to so many live messages; without it to 1,000,000 and then 10,000,000.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1000..))]
+    live: Option<u64>,
+    /// Measure this way once and print its figures: what the processes are started with.
+    #[arg(long, hide = true)]
+    way: Option<String>,
+    /// Cargo says so.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let lives = arguments
+        .live
+        .map_or(vec![1_000_000, 10_000_000], |live| vec![live]);
+    if let Some(way) = &arguments.way {
+        for figure in measure(way, lives[0]) {
+            print!("{figure} ");
+        }
+        println!();
+        return ExitCode::SUCCESS;
+    }
+    print!("| {:>10} | {:<7} |", "live", "way");
+    for name in FIGURES {
+        print!(" {name:>12} |");
+    }
+    print!("\n|{:->11}:|{:-<9}|", "", "");
+    for _ in FIGURES {
+        print!("{:->13}:|", "");
+    }
+    println!();
+    for live in lives {
+        let mut rounds: [Vec<[f64; FIGURES.len()]>; 4] = Default::default();
+        for round in 1..=arguments.rounds {
+            for (way, rounds) in WAYS.iter().zip(&mut rounds) {
+                eprint!(
+                    "\r\x1b[K{live} live, round {round}/{}: {way}",
+                    arguments.rounds
+                );
+                match in_a_process(way, live) {
+                    Some(figures) => rounds.push(figures),
+                    None => {
+                        eprintln!("\n{way} did not get through {live} messages");
+                        return ExitCode::FAILURE;
+                    }
+                }
+            }
+        }
+        eprint!("\r\x1b[K");
+        for (way, rounds) in WAYS.iter().zip(&rounds) {
+            print!("| {live:>10} | {way:<7} |");
+            for (at, name) in FIGURES.iter().enumerate() {
+                let mut figures: Vec<_> = rounds.iter().map(|figures| figures[at]).collect();
+                figures.sort_by(f64::total_cmp);
+                let least = *name == MAX;
+                let figure = figures[if least { 0 } else { figures.len() / 2 }];
+                print!(" {:>12} |", shown(name, figure));
+            }
+            println!();
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn in_a_process(way: &str, live: u64) -> Option<[f64; FIGURES.len()]> {
+    let executable = env::current_exe().expect("this program has a path");
+    let child = Command::new(executable)
+        .args(["--way", way, "--live", &live.to_string()])
+        .output()
+        .ok()?;
+    let figures: Vec<f64> = String::from_utf8_lossy(&child.stdout)
+        .split_whitespace()
+        .filter_map(|figure| figure.parse().ok())
+        .collect();
+    figures.try_into().ok()
+}
+
+fn shown(name: &str, figure: f64) -> String {
+    if name.starts_with("octets") {
+        format!("{figure:.0}")
+    } else if figure < 10_000.0 {
+        format!("{figure:.0} ns")
+    } else {
+        format!("{:.0} µs", figure / 1e3)
+    }
+}
+
+/// The [`FIGURES`] of one way.
+fn measure(way: &str, live: u64) -> [f64; FIGURES.len()] {
+    let at_first = resident_octets();
+    let mut watch = Watch::new();
+    let counted = match way {
+        "exact" | "compact" => {
+            let kind = if way == "exact" {
+                IdentityKind::Exact
+            } else {
+                IdentityKind::Compact
+            };
+            let key = Key::from_seed(7);
+            let mut identifier = Identifier::new(&key, kind);
+            let policy = WindowPolicy {
+                window: Duration::from_secs(3600),
+                allow: 1,
+                refresh: None,
+            };
+            let shards = Shards::new(SHARDS, &[policy], BUDGET_OCTETS);
+            let mut ended: Vec<Ended> = Vec::new();
+            let mut now = Tick::ZERO;
+            let mut octets_grown = 0;
+            watch.follow(live, |watch, number, frame| {
+                now = now.after(Duration::from_micros(1));
+                let message = Message::parse(frame);
+                let sighting = Sighting {
+                    frame,
+                    timestamp: None,
+                    variant: None,
+                };
+                watch.time(|| {
+                    let identity = identifier.identify(&message, Sender::Local);
+                    black_box(shards.offer(PolicyId(0), identity, sighting, now, &mut ended));
+                });
+                if number + 1 == live {
+                    octets_grown = shards.stats().octets;
+                    watch.resident_octets = resident_octets();
+                }
+                if number % MESSAGES_PER_TIMER == 0 {
+                    // Nothing is over; what is looked for is what a timer does beside the messages.
+                    shards.advance(now, 128, &mut ended);
+                    watch.skip();
+                }
+            });
+            assert_eq!(shards.stats().live_messages as u64, live, "all are live");
+            octets_grown
+        }
+        way => {
+            let copies = way == "copy";
+            let mut chunks: Vec<Vec<u8>> = Vec::new();
+            watch.follow(live, |watch, number, frame| {
+                watch.time(|| {
+                    if copies && number < live {
+                        match chunks.last_mut() {
+                            Some(chunk) if chunk.len() + frame.len() <= chunk.capacity() => {
+                                chunk.extend_from_slice(frame);
+                            }
+                            _ => chunks.push(Vec::with_capacity(1 << 16)),
+                        }
+                    }
+                    black_box(frame);
+                });
+                if number + 1 == live {
+                    watch.resident_octets = resident_octets();
+                }
+            });
+            0
+        }
+    };
+    let quantile =
+        |histogram: &Histogram<u64>, quantile| histogram.value_at_quantile(quantile) as f64;
+    [
+        quantile(&watch.all, 0.5),
+        quantile(&watch.all, 0.99),
+        quantile(&watch.all, 0.999),
+        quantile(&watch.all, 0.9999),
+        watch.all.max() as f64,
+        watch.longest_wall.as_nanos() as f64,
+        (watch.resident_octets - at_first) / live as f64,
+        counted as f64 / live as f64,
+    ]
+}
+
+/// Sends the messages, and times what it is asked to.
+struct Watch {
+    all: Histogram<u64>,
+    longest_wall: Duration,
+    /// Processor time of this thread when it was last asked for.
+    cpu: Duration,
+    timed: u32,
+    /// When all messages were live.
+    resident_octets: f64,
+}
+
+impl Watch {
+    fn new() -> Self {
+        Self {
+            all: Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds in order"),
+            longest_wall: Duration::ZERO,
+            cpu: cpu_time(),
+            timed: 0,
+            resident_octets: 0.0,
+        }
+    }
+
+    /// `live` new messages, then a fifth as many of them at random.
+    fn follow(&mut self, live: u64, mut each: impl FnMut(&mut Self, u64, &[u8])) {
+        let mut message = Numbered::new();
+        let mut random = Random::new(0x2545_F491_4F6C_DD17);
+        for number in 0..live + live / 5 {
+            message.set(if number < live {
+                number
+            } else {
+                random.next() % live
+            });
+            each(self, number, &message.frame);
+        }
+    }
+
+    /// Asking for processor time takes as long as a verdict does, so it is asked for seldom, and after each verdict that
+    /// seems to have taken long: it took at most what this thread has had since it was last asked for.
+    fn time(&mut self, judge: impl FnOnce()) {
+        let start = instant();
+        judge();
+        let mut took = start.elapsed();
+        self.longest_wall = self.longest_wall.max(took);
+        self.timed += 1;
+        if took > LONG || self.timed.is_multiple_of(16) {
+            let cpu = cpu_time();
+            took = took.min(cpu.saturating_sub(self.cpu));
+            self.cpu = cpu;
+        }
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.all.saturating_record(nanos.max(1));
+    }
+
+    /// What happened since is no message's wait.
+    fn skip(&mut self) {
+        self.cpu = cpu_time();
+    }
+}
+
+fn resident_octets() -> f64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+    kib.expect("the kernel knows our memory") * 1024.0
+}
+
+#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+fn instant() -> Instant {
+    Instant::now()
+}
+
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .expect("each thread has such a clock")
+        .into()
+}
+
+const WAYS: [&str; 4] = ["nothing", "copy", "exact", "compact"];
+
+const FIGURES: [&str; 8] = [
+    "p50",
+    "p99",
+    "p99.9",
+    "p99.99",
+    MAX,
+    "max on wall",
+    "octets, RSS",
+    "octets",
+];
+
+const MAX: &str = "max";
+
+const SHARDS: usize = 16;
+
+/// More than ten million messages take.
+const BUDGET_OCTETS: usize = 8 << 30;
+
+/// What takes longer may have been interrupted.
+const LONG: Duration = Duration::from_micros(4);
+
+/// A timer comes by every ten milliseconds of a stream of a hundred thousand a second.
+const MESSAGES_PER_TIMER: u64 = 1000;

@@ -1,0 +1,347 @@
+//! Globs: names with gaps, for HOSTNAME and APP-NAME.
+//!
+//! `*` stands for any octets or none, `?` for one, `[a-z0-9]` for one of those, `[!a-z]` for one that is none of
+//! those. Everything else stands for itself, letter case included: two spellings of one host are two
+//! names, as they are to identity. (A set with both cases, `[Ww]eb-*`, takes either.)
+//!
+//! # Guarantees
+//!
+//! - A glob takes the whole name or nothing of it.
+//! - What people write (`web-*`, `*.example.com`) costs one comparison. Any other glob costs at most the name's
+//!   octets times the glob's pieces, so it matches no name of more than [`NAME_OCTETS_MAX`].
+//! - A glob that no name can match is refused, with the place and what is wrong there.
+//!
+//! # Left out
+//!
+//! Braces: lists are there for alternatives. Paths: `*` takes a `/` like any octet, as in `postfix/*`.
+
+use std::fmt;
+
+/// A glob, compiled.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Glob {
+    text: String,
+    shape: Shape,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Shape {
+    /// No gap: the name itself.
+    Literal(Box<[u8]>),
+    /// `name*`
+    Prefix(Box<[u8]>),
+    /// `*name`
+    Suffix(Box<[u8]>),
+    /// Anything else.
+    Pieces(Box<[Piece]>),
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Piece {
+    /// Any octets, or none.
+    Any,
+    /// One octet of these, as a set of 256 bits.
+    One([u64; 4]),
+}
+
+/// Why a glob is refused.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("at octet {at} of `{glob}`: {what}")]
+pub struct GlobError {
+    /// As written.
+    pub glob: String,
+    /// Octets before the place.
+    pub at: usize,
+    /// What is wrong there, and what fits.
+    pub what: &'static str,
+}
+
+impl Glob {
+    /// Compiles `text`.
+    ///
+    /// # Errors
+    ///
+    /// If it is no glob, or one that no name can match: names have no spaces and no control characters, and
+    /// are not empty.
+    pub fn new(text: &str) -> Result<Self, GlobError> {
+        let refuse = |at, what| {
+            let glob = text.to_owned();
+            Err(GlobError { glob, at, what })
+        };
+        let octets = text.as_bytes();
+        if octets.is_empty() {
+            return refuse(0, "matches nothing: no name is empty; `*` is any name");
+        }
+        let mut pieces: Vec<Piece> = Vec::new();
+        let mut at = 0;
+        while let Some(&octet) = octets.get(at) {
+            let piece = match octet {
+                b'*' => Piece::Any,
+                b'?' => Piece::One([u64::MAX; 4]),
+                b'[' => match set(octets, at) {
+                    Ok((set, end)) => {
+                        at = end;
+                        Piece::One(set)
+                    }
+                    Err((at, what)) => return refuse(at, what),
+                },
+                _ if octet <= b' ' || octet == 0x7f => {
+                    return refuse(
+                        at,
+                        "matches nothing: no name has spaces or control characters",
+                    );
+                }
+                _ => Piece::One(singleton(octet)),
+            };
+            at += 1;
+            if !(piece == Piece::Any && pieces.last() == Some(&Piece::Any)) {
+                pieces.push(piece);
+            }
+            if pieces.len() > PIECES_MAX {
+                return refuse(at, "longer than any name");
+            }
+        }
+        Ok(Self {
+            text: text.to_owned(),
+            shape: Shape::of(pieces),
+        })
+    }
+
+    /// As written.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The one name that it matches, if it is only one.
+    #[must_use]
+    pub fn literal(&self) -> Option<&[u8]> {
+        match &self.shape {
+            Shape::Literal(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Whether `name` is one that it stands for.
+    #[must_use]
+    pub fn matches(&self, name: &[u8]) -> bool {
+        match &self.shape {
+            Shape::Literal(literal) => name == &**literal,
+            Shape::Prefix(prefix) => name.starts_with(prefix),
+            Shape::Suffix(suffix) => name.ends_with(suffix),
+            Shape::Pieces(pieces) => name.len() <= NAME_OCTETS_MAX && matches(pieces, name),
+        }
+    }
+
+    /// Whether every name that `other` matches is one of this one's, as far as that is easily told.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        match (&self.shape, &other.shape) {
+            (_, Shape::Literal(name)) => self.matches(name),
+            (Shape::Prefix(short), Shape::Prefix(long)) => long.starts_with(short),
+            (Shape::Suffix(short), Shape::Suffix(long)) => long.ends_with(short),
+            (Shape::Prefix(all) | Shape::Suffix(all), _) if all.is_empty() => true,
+            (one, other) => one == other,
+        }
+    }
+}
+
+impl fmt::Debug for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text.fmt(f)
+    }
+}
+
+impl Shape {
+    fn of(pieces: Vec<Piece>) -> Self {
+        let literal =
+            |pieces: &[Piece]| -> Option<Box<[u8]>> { pieces.iter().map(Piece::only).collect() };
+        if let Some(name) = literal(&pieces) {
+            return Self::Literal(name);
+        }
+        match pieces.as_slice() {
+            [head @ .., Piece::Any] if is_literal(head) => {
+                Self::Prefix(literal(head).unwrap_or_default())
+            }
+            [Piece::Any, tail @ ..] if is_literal(tail) => {
+                Self::Suffix(literal(tail).unwrap_or_default())
+            }
+            _ => Self::Pieces(pieces.into()),
+        }
+    }
+}
+
+impl Piece {
+    /// The one octet that it stands for, if it is only one.
+    fn only(&self) -> Option<u8> {
+        let Self::One(set) = self else { return None };
+        let mut members = (0..=u8::MAX).filter(|octet| holds(set, *octet));
+        members.next().filter(|_| members.next().is_none())
+    }
+}
+
+fn is_literal(pieces: &[Piece]) -> bool {
+    pieces.iter().all(|piece| piece.only().is_some())
+}
+
+/// Whether `pieces` take all of `name`. Only the last `*` met ever takes more: what it takes less, an earlier one would
+/// have to take instead, and could not help.
+fn matches(pieces: &[Piece], name: &[u8]) -> bool {
+    let (mut piece, mut at) = (0, 0);
+    let mut retry: Option<(usize, usize)> = None;
+    loop {
+        match (pieces.get(piece), name.get(at)) {
+            (Some(Piece::Any), _) => {
+                retry = Some((piece + 1, at));
+                piece += 1;
+                continue;
+            }
+            (Some(Piece::One(set)), Some(octet)) if holds(set, *octet) => {
+                (piece, at) = (piece + 1, at + 1);
+                continue;
+            }
+            (None, None) => return true,
+            _ => {}
+        }
+        match &mut retry {
+            Some((behind, taken)) if *taken < name.len() => {
+                *taken += 1;
+                (piece, at) = (*behind, *taken);
+            }
+            _ => return false,
+        }
+    }
+}
+
+/// The set that begins at `start` of `glob`, and where its `]` stands.
+fn set(glob: &[u8], start: usize) -> Result<([u64; 4], usize), (usize, &'static str)> {
+    let mut at = start + 1;
+    let negated = glob.get(at) == Some(&b'!');
+    at += usize::from(negated);
+    let first = at;
+    let mut set = [0; 4];
+    loop {
+        let low = match glob.get(at) {
+            None => return Err((start, "a set without its `]`; fits: `[a-z]`")),
+            Some(b']') if at > first => break,
+            Some(b']') => return Err((start, "matches nothing: the set is empty; fits: `[a-z]`")),
+            Some(&low) => low,
+        };
+        match (glob.get(at + 1), glob.get(at + 2)) {
+            (Some(b'-'), Some(&high)) if high != b']' => {
+                if low > high {
+                    return Err((at, "matches nothing: the range runs backwards"));
+                }
+                (low..=high).for_each(|octet| put(&mut set, octet));
+                at += 3;
+            }
+            _ => {
+                put(&mut set, low);
+                at += 1;
+            }
+        }
+    }
+    if negated {
+        set = set.map(|bits| !bits);
+    }
+    if !(b'!'..=u8::MAX).any(|octet| octet != 0x7f && holds(&set, octet)) {
+        return Err((start, "matches nothing: no name has an octet of this set"));
+    }
+    Ok((set, at))
+}
+
+fn singleton(octet: u8) -> [u64; 4] {
+    let mut set = [0; 4];
+    put(&mut set, octet);
+    set
+}
+
+fn put(set: &mut [u64; 4], octet: u8) {
+    set[usize::from(octet >> 6)] |= 1 << (octet & 63);
+}
+
+fn holds(set: &[u64; 4], octet: u8) -> bool {
+    set[usize::from(octet >> 6)] & (1 << (octet & 63)) != 0
+}
+
+/// Octets and gaps of a glob: no host has a longer name.
+const PIECES_MAX: usize = 255;
+
+/// Octets of a name that a glob with several gaps looks at: four times what a host's name may have.
+const NAME_OCTETS_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(glob: &str, names: &[(&str, bool)]) {
+        let glob = Glob::new(glob).unwrap();
+        for (name, expected) in names {
+            assert_eq!(glob.matches(name.as_bytes()), *expected, "{glob:?} {name}");
+        }
+    }
+
+    #[test]
+    fn a_glob_takes_the_whole_name() {
+        check(
+            "web",
+            &[("web", true), ("web1", false), ("Web", false), ("", false)],
+        );
+        check(
+            "web-*",
+            &[("web-", true), ("web-1.a", true), ("aweb-1", false)],
+        );
+        check("*.example", &[("a.example", true), ("a.example.b", false)]);
+        check("*", &[("a", true), ("a/b", true)]);
+        check("w?b", &[("web", true), ("w\u{e9}b", false), ("wb", false)]);
+        check(
+            "[Ww]eb[0-9]",
+            &[("Web1", true), ("web9", true), ("weba", false)],
+        );
+        check("a[!0-9]*", &[("ab", true), ("a1", false), ("a", false)]);
+        check("*a*b*", &[("xaxbx", true), ("ab", true), ("ba", false)]);
+        check("*ab", &[("aab", true), ("abb", false), ("abab", true)]);
+        check("a*a", &[("a", false), ("aa", true), ("aba", true)]);
+        check("[a-]", &[("-", true), ("a", true), ("b", false)]);
+        check("a**b", &[("ab", true), ("axxb", true)]);
+    }
+
+    #[test]
+    fn a_glob_that_matches_nothing_is_refused_with_its_place() {
+        for (glob, at) in [
+            ("", 0),
+            ("web 1", 3),
+            ("web\t", 3),
+            ("a[", 1),
+            ("a[]b", 1),
+            ("a[z-a]", 2),
+            ("a[ ]", 1),
+            ("a[!", 1),
+        ] {
+            assert_eq!(Glob::new(glob).map(|_| ()).unwrap_err().at, at, "{glob}");
+        }
+        assert!(Glob::new(&"a".repeat(PIECES_MAX + 1)).is_err());
+        assert_eq!(
+            Glob::new("a[z-a]").unwrap_err().to_string(),
+            "at octet 2 of `a[z-a]`: matches nothing: the range runs backwards"
+        );
+    }
+
+    #[test]
+    fn what_covers_what_is_told_where_it_is_easy() {
+        for (one, other, expected) in [
+            ("*", "web-*", true),
+            ("*", "w?b", true),
+            ("web*", "web-*", true),
+            ("web-*", "web*", false),
+            ("*.b", "*.a.b", true),
+            ("w?b", "web", true),
+            ("w?b", "w?b", true),
+            ("web", "w?b", false),
+        ] {
+            let [glob, covered] = [one, other].map(|text| Glob::new(text).unwrap());
+            assert_eq!(glob.covers(&covered), expected, "{one} {other}");
+        }
+    }
+}
