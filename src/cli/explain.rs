@@ -17,7 +17,7 @@ use super::{Environment, STDIN, is_broken_pipe, is_stdin, name_of};
 use crate::config::{Config, RunArgs};
 use crate::explain::{Depth, Explainer};
 use crate::frame::{End, Framer, Framing, Outcome};
-use crate::identity::Sender;
+use crate::identity::{Origin, Sender};
 use crate::limits::MESSAGE_OCTETS_MAX;
 use crate::replay::{PIECE_OCTETS, Source, SourceError};
 
@@ -34,6 +34,8 @@ pub struct Args {
     pub depth: Depth,
     /// Who sent them; `None` is somebody on this host.
     pub source: Option<IpAddr>,
+    /// The name of the listener that received them; `None` is none that a rule names.
+    pub listener: Option<String>,
     /// The files; none is standard input.
     pub files: Vec<PathBuf>,
 }
@@ -93,6 +95,12 @@ pub(super) struct Flags {
     #[arg(long, value_name = "ADDRESS")]
     source: Option<IpAddr>,
 
+    /// Take them as received by this listener of the configuration
+    ///
+    /// Without it, rules that name a listener take none of them.
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
+
     /// Files with frames; none, or -, is standard input
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     files: Vec<PathBuf>,
@@ -123,6 +131,7 @@ impl Flags {
                 Depth::Facts
             },
             source: self.source,
+            listener: self.listener,
             files: self.files,
         })
     }
@@ -148,8 +157,21 @@ pub fn run(
         }
     };
     let rules = Arc::clone(&config.rules);
+    if let Some(name) = &args.listener
+        && !config
+            .listeners
+            .iter()
+            .any(|listener| listener.name == *name)
+    {
+        writeln!(err, "tersed: --listener {name}: no listener has this name")?;
+        return Ok(ExitCode::FAILURE);
+    }
+    let origin = Origin {
+        sender: args.source.map_or(Sender::Local, Sender::at),
+        listener: args.listener.as_deref().unwrap_or_default(),
+    };
     let mut explaining = Explaining {
-        explainer: Explainer::new(&rules, args.source.map_or(Sender::Local, Sender::at)),
+        explainer: Explainer::new(&rules, origin),
         args,
         format,
         count: 0,
@@ -298,12 +320,13 @@ Keys:
   timestamp hostname app_name procid msgid structured_data msg
                    as they were sent; null if absent; octets that are no UTF-8 appear as U+FFFD
   rule             the rule that decides; default is [dedup]
-  action           dedup, pass or drop
+  action           dedup, pass or drop: what the rule does where it is enforced
   window           how long it counts as said; null if it is not deduplicated
-  identity         equal for two frames if and only if they are the same message; the same in
-                   every run (a 128-bit digest)
-  masked           the text that counts
-  why              with --why: a sentence for each field
+  identity         equal for two frames if and only if they are the same message to the same rule,
+                   whatever it does with them; the same in every run (a 128-bit digest)
+  masked           the text that counts, with <name> for what a mask folds; empty if msg does not
+                   count
+  why              with --why: a sentence for each field; source and listener only if they count
 
 Examples:
   tersed explain --why < frames.log

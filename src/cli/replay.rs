@@ -71,8 +71,9 @@ pub(super) struct Flags {
 
     /// Print a report instead of what would have come out
     ///
-    /// Lines and octets in and out, by rule; what other windows would have given; the noisiest
-    /// messages. Each window that is tried takes up to dedup.memory of its own.
+    /// Lines and octets in and out, by rule; what other windows, and the masks number, hex and ipv4,
+    /// would have given; the noisiest messages. Each window that is tried takes up to dedup.memory of
+    /// its own.
     #[arg(long)]
     report: bool,
 
@@ -289,7 +290,9 @@ Time:
 What comes out:
   Survivors byte for byte in their order, each followed by LF, and summaries where a window ends.
   Windows that are open when the logs end are reported at the end. Lines are those of a sender
-  called \"local\", which stands in where no host is named.
+  called \"local\", which stands in where no host is named; rules that name a
+  listener or a source take none of them. What a rule passes or drops, or only tags or counts, is
+  treated as by the relay.
 
 Examples:
   tersed replay --report /var/log/syslog.1 /var/log/syslog

@@ -139,6 +139,11 @@ impl Key {
         }
     }
 
+    /// 16 octets of a keyed pseudo-random function of `octets`.
+    pub(crate) fn digest(&self, octets: &[u8]) -> [u8; 16] {
+        self.prf.hash(octets).as_bytes()
+    }
+
     fn hash(&self, octets: &[u8]) -> u64 {
         self.hash.hash_one(octets)
     }

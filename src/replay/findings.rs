@@ -4,6 +4,8 @@
 //!
 //! - Each window that is tried has an engine and all of `dedup.memory` of its own: what it would have
 //!   given is what this configuration gives with that window, forgetting included.
+//! - Each window is tried twice: with every rule's own fields and masks, and with [`TRIED_MASKS`] beside them. What
+//!   rules pass or drop is the same in all of them.
 //!
 //! # Left out
 //!
@@ -11,22 +13,28 @@
 
 use std::time::Duration;
 
+use super::ORIGIN;
+use super::fate::Fates;
 use super::lane::Trial;
 use super::noisy::{Noise, Noisy};
 use super::report::{NoiseReport, RuleReport, WindowReport, share};
 use crate::config::time_text;
+use crate::dedup::Sighting;
 use crate::explain::Ruling;
+use crate::identity::mask::{Builtin, BuiltinSet, Masks};
+use crate::identity::{Identifier, Identity, Spec};
 use crate::parse::Message;
-use crate::rule::Rules;
-use crate::tick::WallTime;
+use crate::rule::{LITERAL, PolicyId, Rules};
+use crate::tick::{Tick, WallTime};
 
 /// Lines and octets in all.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Totals {
-    pub(super) lines_in: u64,
+    pub(super) lines: Fates,
     pub(super) octets_in: u64,
-    pub(super) lines_out: u64,
+    /// Of lines that went out, as they came in.
     pub(super) octets_out: u64,
+    pub(super) octets_dropped: u64,
     pub(super) summaries: u64,
     pub(super) summary_octets: u64,
     pub(super) unparsed: u64,
@@ -38,9 +46,8 @@ pub(super) struct Totals {
 /// Lines that one rule decided about.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RuleTotals<'a> {
-    pub(super) ruling: Ruling<'a>,
-    pub(super) lines_in: u64,
-    pub(super) lines_out: u64,
+    ruling: Ruling<'a>,
+    pub(super) lines: Fates,
 }
 
 /// What only a report wants to know.
@@ -54,20 +61,89 @@ pub(super) struct Findings {
 #[derive(Debug)]
 struct Reading {
     identity: &'static str,
+    /// By policy; `None` is what the rules say.
+    specs: Option<Vec<Spec>>,
+    octets: Vec<u8>,
     trials: Vec<Trial>,
+}
+
+/// A line, as the engine that decides takes it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Offer<'o, 'f> {
+    pub(super) rules: &'o Rules,
+    pub(super) policy: PolicyId,
+    pub(super) message: &'o Message<'f>,
+    pub(super) identity: Identity<'o>,
+    pub(super) sighting: Sighting<'o>,
+    pub(super) now: Tick,
+}
+
+impl Reading {
+    fn new(identity: &'static str, specs: Option<Vec<Spec>>, rules: &Rules, memory: usize) -> Self {
+        Self {
+            identity,
+            specs,
+            octets: Vec::new(),
+            trials: TRIED_WINDOWS
+                .map(|window| Trial::new(rules, window, memory))
+                .into(),
+        }
+    }
+
+    fn offer(&mut self, identifier: &Identifier<'_>, offer: Offer<'_, '_>) {
+        let Offer {
+            rules,
+            policy,
+            message,
+            now,
+            ..
+        } = offer;
+        let (mut identity, mut sighting) = (offer.identity, offer.sighting);
+        let variant;
+        let specs = self.specs.as_ref();
+        if let Some(spec) = specs.and_then(|specs| specs.get(policy.index())) {
+            self.octets.clear();
+            let hash = identifier.append_by(spec, message, ORIGIN, &mut self.octets);
+            identity = Identity {
+                hash,
+                octets: &self.octets,
+            };
+            variant = identifier.variant(spec, message, ORIGIN.sender);
+            sighting.variant = variant.as_ref();
+        }
+        for trial in &mut self.trials {
+            trial.offer(rules, policy, identity, sighting, now);
+        }
+    }
 }
 
 impl Findings {
     /// Nothing was found yet.
     pub(super) fn new(rules: &Rules, memory: usize) -> Self {
+        let mut readings = vec![Reading::new(AS_CONFIGURED, None, rules, memory)];
+        let masked: Vec<_> = rules
+            .policies()
+            .map(|policy| masked(&policy.identity))
+            .collect();
+        let configured = rules.policies().map(|policy| &policy.identity);
+        // What is never suppressed is not masked.
+        let differs = configured
+            .zip(&masked)
+            .enumerate()
+            .any(|(id, (old, new))| id != LITERAL.index() && old != new);
+        if differs {
+            readings.push(Reading::new(WITH_MASKS, Some(masked), rules, memory));
+        }
         Self {
             noisy: Noisy::new(),
-            readings: vec![Reading {
-                identity: AS_CONFIGURED,
-                trials: TRIED_WINDOWS
-                    .map(|window| Trial::new(rules, window, memory))
-                    .into(),
-            }],
+            readings,
+        }
+    }
+
+    /// Offers a line to all trials.
+    pub(super) fn offer(&mut self, identifier: &Identifier<'_>, offer: Offer<'_, '_>) {
+        for reading in &mut self.readings {
+            reading.offer(identifier, offer);
         }
     }
 
@@ -92,14 +168,17 @@ impl Findings {
         });
         trials
             .map(|(identity, trial)| {
-                let suppressed = totals.lines_in - trial.lines;
+                let Fates {
+                    lines_in, dropped, ..
+                } = totals.lines;
                 let peak = trial.lane.peak;
                 WindowReport {
                     identity,
                     window: time_text(trial.window),
                     lines_out: trial.lines,
-                    suppressed,
-                    reduction_percent: share(suppressed, totals.lines_in),
+                    suppressed: lines_in - dropped - trial.lines,
+                    dropped,
+                    reduction_percent: share(lines_in - trial.lines, lines_in),
                     octets_reduction_percent: share(
                         totals.octets_in - trial.octets,
                         totals.octets_in,
@@ -115,24 +194,39 @@ impl Findings {
 }
 
 impl<'a> RuleTotals<'a> {
-    pub(super) const fn new(ruling: Ruling<'a>) -> Self {
+    pub(super) fn new(ruling: Ruling<'a>) -> Self {
         Self {
             ruling,
-            lines_in: 0,
-            lines_out: 0,
+            lines: Fates::default(),
         }
     }
 
     pub(super) fn report(&self) -> RuleReport {
-        let suppressed = self.lines_in - self.lines_out;
+        let lines = &self.lines;
         RuleReport {
             rule: self.ruling.rule.to_owned(),
-            action: self.ruling.action.word(),
-            lines_in: self.lines_in,
-            lines_out: self.lines_out,
-            suppressed,
-            reduction_percent: share(suppressed, self.lines_in),
+            action: self.ruling.action_word(),
+            lines_in: lines.lines_in,
+            lines_out: lines.lines_out,
+            suppressed: lines.suppressed,
+            dropped: lines.dropped,
+            tagged: lines.tagged,
+            shadowed: lines.shadowed,
+            reduction_percent: share(lines.suppressed + lines.dropped, lines.lines_in),
         }
+    }
+}
+
+/// `spec` with [`TRIED_MASKS`] beside its own.
+fn masked(spec: &Spec) -> Spec {
+    let own = spec.masks();
+    let builtins = TRIED_MASKS
+        .into_iter()
+        .fold(own.builtins(), BuiltinSet::with);
+    match Masks::new(builtins, own.patterns().to_vec()) {
+        Ok(masks) => Spec::new(spec.fields(), masks.into()),
+        // They were compiled before.
+        Err(_) => spec.clone(),
     }
 }
 
@@ -165,6 +259,12 @@ const TRIED_WINDOWS: [Duration; 5] = [
     Duration::from_secs(600),
     Duration::from_secs(3600),
 ];
+
+/// Masks that a report tries: what most often makes a text differ from the one before.
+const TRIED_MASKS: [Builtin; 3] = [Builtin::Number, Builtin::Hex, Builtin::Ipv4];
+
+/// The reading with these masks.
+const WITH_MASKS: &str = "masks number, hex, ipv4";
 
 /// The reading that tells messages apart as they are in the engine that decides.
 const AS_CONFIGURED: &str = "as configured";

@@ -14,6 +14,7 @@
 
 use std::time::Duration;
 
+use super::fate::{Fate, summary_style};
 use crate::dedup::{EndReason, Ended, Shards, Sighting, Verdict};
 use crate::identity::Identity;
 use crate::rule::{PolicyId, Rules, SummaryStyle, WindowPolicy};
@@ -136,7 +137,11 @@ impl Trial {
         while self.lane.advance(now) {
             self.count_ended(rules);
         }
-        if let Verdict::Fresh(_) = self.lane.offer(policy, identity, sighting) {
+        let lane = &mut self.lane;
+        let fate = Fate::of(rules.fall(policy), || {
+            lane.offer(policy, identity, sighting)
+        });
+        if fate.goes_out() {
             self.lines += 1;
             self.octets += sighting.frame.len() as u64;
         }
@@ -153,7 +158,7 @@ impl Trial {
 
     fn count_ended(&mut self, rules: &Rules) {
         for ended in self.lane.ended.drain(..) {
-            let speaks = rules.policy(ended.policy).summary != SummaryStyle::None;
+            let speaks = summary_style(rules.policy(ended.policy)) != SummaryStyle::None;
             self.summaries += u64::from(speaks);
         }
     }

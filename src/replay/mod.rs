@@ -7,8 +7,8 @@
 //!
 //! # Guarantees
 //!
-//! - A line is judged by what judges it in the daemon; only the clock is another one. The sender of all
-//!   lines is *local*.
+//! - A line is judged by what judges it in the daemon; only the clock is another one. Actions and modes are the
+//!   daemon's. The sender of all lines is *local*, and no rule that names a listener takes them.
 //! - Survivors come out byte for byte in the order of the log, each followed by an LF. A summary comes
 //!   out at the time when its window ends: before the first line that is said then.
 //! - The same log gives the same output in every run, unless `dedup.memory` is used up.
@@ -19,6 +19,7 @@
 //!
 //! Joining lines that belong together: a line is a message, as it is in the daemon.
 
+mod fate;
 mod findings;
 mod lane;
 mod noisy;
@@ -32,7 +33,8 @@ use std::io::{self, Write};
 
 use memchr::memchr;
 
-use self::findings::{Findings, RuleTotals, Totals, time_word};
+use self::fate::{Fate, summary_style};
+use self::findings::{Findings, Offer, RuleTotals, Totals, time_word};
 use self::lane::Lane;
 use self::plot::Series;
 use self::report::share;
@@ -41,12 +43,12 @@ pub use self::source::{Packing, Source, SourceError, probe};
 use self::time::LogTime;
 use crate::clock::Clock;
 use crate::config::{Config, time_text};
-use crate::dedup::{Sighting, Verdict, summary};
+use crate::dedup::{Sighting, summary};
 use crate::explain::Ruling;
 use crate::frame::{End, Framer, Framing, Outcome};
-use crate::identity::{Identifier, Key, Sender};
+use crate::identity::{Identifier, Identity, Key, Origin, Sender};
 use crate::parse::{Format, Message};
-use crate::rule::{Reach, Rules, Scratch};
+use crate::rule::{Action, LITERAL, PolicyId, Reach, Rules, Scratch};
 use crate::tick::WallTime;
 
 /// Logs going through the core.
@@ -57,6 +59,8 @@ pub struct Replay<'a> {
     reach: Reach,
     scratch: Scratch,
     identifier: Identifier<'a>,
+    /// Of the line at hand, its identity.
+    octets: Vec<u8>,
     time: LogTime,
     lane: Lane,
     /// Where lines go; nowhere if only a report is wanted.
@@ -104,13 +108,15 @@ impl<'a> Replay<'a> {
     #[must_use]
     pub fn new(config: &'a Config, rules: &'a Rules, key: &'a Key, wanted: Wanted) -> Self {
         let memory = config.dedup.memory;
+        let by_rule = |id| (id != LITERAL).then(|| RuleTotals::new(Ruling::of(rules, id)));
         let windows: Vec<_> = rules.policies().map(|policy| policy.window).collect();
         Self {
             config,
             rules,
-            reach: rules.reach(""),
+            reach: rules.reach(ORIGIN.listener),
             scratch: Scratch::default(),
             identifier: Identifier::new(key, config.dedup.identity),
+            octets: Vec::new(),
             time: LogTime::new(),
             lane: Lane::new(&windows, memory),
             output: Output {
@@ -118,7 +124,11 @@ impl<'a> Replay<'a> {
                 octets: Vec::new(),
             },
             totals: Totals::default(),
-            by_rule: vec![None; rules.policies().len()],
+            by_rule: (0..)
+                .map(PolicyId)
+                .take(rules.falls().len())
+                .map(by_rule)
+                .collect(),
             findings: wanted.report.then(|| Findings::new(rules, memory)),
             series: wanted.plot.then(|| (Series::new(), None)),
             files: Vec::new(),
@@ -139,12 +149,12 @@ impl<'a> Replay<'a> {
         out: &mut impl Write,
         progress: &mut impl FnMut(u64),
     ) -> Result<Option<u64>, ReplayError> {
-        let before = self.totals.lines_in;
+        let before = self.totals.lines.lines_in;
         let done = self.read(source, out, progress);
         self.files.push(FileReport {
             name: source.name().to_owned(),
             packing: source.packing().word(),
-            lines: self.totals.lines_in - before,
+            lines: self.totals.lines.lines_in - before,
             error: done.as_ref().err().map(ToString::to_string),
         });
         done
@@ -280,53 +290,69 @@ impl<'a> Replay<'a> {
         }
         self.report_ended();
 
-        let policy = self
-            .rules
-            .decide(&message, Sender::Local, self.reach, &mut self.scratch);
+        let rules = self.rules;
+        let policy = rules.decide(&message, ORIGIN.sender, self.reach, &mut self.scratch);
+        let fall = rules.fall(policy);
+        let spec = &fall.policy.identity;
+        let mut identity = Identity {
+            hash: 0,
+            octets: &[],
+        };
+        let mut variant = None;
+        if fall.action == Action::Dedup || self.findings.is_some() {
+            self.octets.clear();
+            identity.hash = self
+                .identifier
+                .append_by(spec, &message, ORIGIN, &mut self.octets);
+            identity.octets = &self.octets;
+            variant = self.identifier.variant(spec, &message, ORIGIN.sender);
+        }
         let sighting = Sighting {
             frame,
             timestamp: message.timestamp(),
-            variant: None,
+            variant: variant.as_ref(),
         };
-        let identity = self.identifier.identify(&message, Sender::Local);
-        let verdict = self.lane.offer(policy, identity, sighting);
-        let survives = u64::from(matches!(verdict, Verdict::Fresh(_)));
+        let lane = &mut self.lane;
+        let fate = Fate::of(fall, || lane.offer(policy, identity, sighting));
         if let Some(findings) = &mut self.findings {
             let shown = self.time.shown();
-            findings
-                .noisy
-                .count(identity.hash, &message, 1 - survives, shown);
-            for trial in findings.trials() {
-                trial.offer(self.rules, policy, identity, sighting, now);
-            }
+            let offer = Offer {
+                rules,
+                policy,
+                message: &message,
+                identity,
+                sighting,
+                now,
+            };
+            findings.noisy.count(&offer, fate, shown);
+            findings.offer(&self.identifier, offer);
         }
 
         // What a window held back is reported before the copy that opens the next one.
         self.report_ended();
-        if survives > 0 {
-            self.output.push(frame);
-            self.totals.octets_out += frame.len() as u64;
-        }
+        self.output.push(frame, fate);
         let totals = &mut self.totals;
-        totals.lines_in += 1;
+        totals.lines.count(fate);
         totals.octets_in += frame.len() as u64;
-        totals.lines_out += survives;
+        if fate.goes_out() {
+            totals.octets_out += frame.len() as u64;
+        } else if fate == Fate::Dropped {
+            totals.octets_dropped += frame.len() as u64;
+        }
         totals.unparsed += u64::from(message.format == Format::Unparsed);
         if totals.first.is_none() {
             totals.first = self.time.shown();
         }
-        if let Some(slot) = self.by_rule.get_mut(usize::from(policy.0)) {
-            let rule =
-                slot.get_or_insert_with(|| RuleTotals::new(Ruling::of(self.rules, &message)));
-            rule.lines_in += 1;
-            rule.lines_out += survives;
+        if let Some(slot) = self.by_rule.get_mut(policy.index()) {
+            let rule = slot.get_or_insert_with(|| RuleTotals::new(Ruling::of(rules, policy)));
+            rule.lines.count(fate);
         }
         if let Some((series, start)) = &mut self.series {
             if start.is_none() {
                 *start = self.time.shown();
             }
             if start.is_some() {
-                series.count(now.nanos(), 1, survives);
+                series.count(now.nanos(), 1, fate.goes_out().into());
             }
         }
         Ok(())
@@ -342,7 +368,7 @@ impl<'a> Replay<'a> {
 
     fn write_ended(&mut self) {
         for ended in self.lane.ended.drain(..) {
-            let style = self.rules.policy(ended.policy).summary;
+            let style = summary_style(self.rules.policy(ended.policy));
             let (first, last) = (
                 self.time.wall_of(ended.first),
                 self.time.wall_of(ended.last),
@@ -384,7 +410,7 @@ impl<'a> Replay<'a> {
     #[must_use]
     pub fn report(&self) -> Report {
         let totals = &self.totals;
-        let suppressed = totals.lines_in - totals.lines_out;
+        let lines = &totals.lines;
         let oddities = self.time.oddities;
         let findings = self.findings.as_ref();
         Report {
@@ -392,12 +418,16 @@ impl<'a> Replay<'a> {
             window: time_text(self.config.dedup.policy.window.window),
             first: totals.first.map(time_word),
             last: self.time.shown().map(time_word),
-            lines_in: totals.lines_in,
-            lines_out: totals.lines_out,
-            suppressed,
+            lines_in: lines.lines_in,
+            lines_out: lines.lines_out,
+            suppressed: lines.suppressed,
+            dropped: lines.dropped,
+            tagged: lines.tagged,
+            shadowed: lines.shadowed,
             octets_in: totals.octets_in,
             octets_out: totals.octets_out,
-            reduction_percent: share(suppressed, totals.lines_in),
+            octets_dropped: totals.octets_dropped,
+            reduction_percent: share(lines.lines_in - lines.lines_out, lines.lines_in),
             octets_reduction_percent: share(totals.octets_in - totals.octets_out, totals.octets_in),
             summaries: totals.summaries,
             summary_octets: totals.summary_octets,
@@ -432,9 +462,9 @@ impl<'a> Replay<'a> {
         let totals = &self.totals;
         let caption = format!(
             "{} lines in; with a window of {} {} lines and {} summaries out",
-            totals.lines_in,
+            totals.lines.lines_in,
             time_text(self.config.dedup.policy.window.window),
-            totals.lines_out,
+            totals.lines.lines_out,
             totals.summaries
         );
         // The first bin begins with its minute.
@@ -445,11 +475,16 @@ impl<'a> Replay<'a> {
 }
 
 impl Output {
-    fn push(&mut self, frame: &[u8]) {
-        if self.wanted {
-            self.octets.extend_from_slice(frame);
-            self.octets.push(b'\n');
+    fn push(&mut self, frame: &[u8], fate: Fate) {
+        if !self.wanted {
+            return;
         }
+        match fate {
+            Fate::Out | Fate::Shadowed => self.octets.extend_from_slice(frame),
+            Fate::Tagged(tag) => tag.write(&mut self.octets, frame),
+            Fate::Suppressed | Fate::Dropped => return,
+        }
+        self.octets.push(b'\n');
     }
 
     fn flush(&mut self, out: &mut impl Write) -> io::Result<()> {
@@ -466,6 +501,12 @@ impl Output {
         Ok(())
     }
 }
+
+/// Who sends all lines: somebody on this host, to no listener that a rule could name.
+const ORIGIN: Origin<'static> = Origin {
+    sender: Sender::Local,
+    listener: "",
+};
 
 const MINUTE_MICROS: i64 = 60_000_000;
 

@@ -15,16 +15,18 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
+use super::ORIGIN;
+use super::fate::Fate;
+use super::findings::Offer;
 use crate::explain::Namer;
-use crate::identity::Sender;
-use crate::parse::Message;
+use crate::rule::PolicyId;
 use crate::tick::WallTime;
 
 /// Counts messages.
 #[derive(Debug)]
 pub(super) struct Noisy {
-    /// By the hash of the identity.
-    messages: HashMap<u64, Noise, RandomState>,
+    /// By what it falls under, and the hash of the identity.
+    messages: HashMap<(PolicyId, u64), Noise, RandomState>,
     namer: Namer,
     /// No message that is not kept was said more often than this.
     pub(super) missed: u64,
@@ -35,7 +37,7 @@ pub(super) struct Noisy {
 pub(super) struct Noise {
     /// Copies.
     pub(super) count: u64,
-    /// Copies held back.
+    /// Copies held back or dropped.
     pub(super) suppressed: u64,
     /// When the first and the last were said, if they said so.
     pub(super) first: Option<WallTime>,
@@ -55,15 +57,11 @@ impl Noisy {
         }
     }
 
-    /// Counts a copy of `message`, whose identity has this `hash`.
-    pub(super) fn count(
-        &mut self,
-        hash: u64,
-        message: &Message<'_>,
-        suppressed: u64,
-        at: Option<WallTime>,
-    ) {
-        if let Some(noise) = self.messages.get_mut(&hash) {
+    /// Counts a copy, and what became of it.
+    pub(super) fn count(&mut self, offer: &Offer<'_, '_>, fate: Fate, at: Option<WallTime>) {
+        let suppressed = u64::from(!fate.goes_out());
+        let key = (offer.policy, offer.identity.hash);
+        if let Some(noise) = self.messages.get_mut(&key) {
             noise.count += 1;
             noise.suppressed += suppressed;
             noise.last = at;
@@ -72,16 +70,18 @@ impl Noisy {
         if self.messages.len() >= KEPT_MAX {
             self.forget_half();
         }
-        let frame = message.frame();
+        let frame = offer.message.frame();
         let noise = Noise {
             count: 1,
             suppressed,
             first: at,
             last: at,
-            identity: self.namer.name(message, Sender::Local),
+            identity: self
+                .namer
+                .name(offer.rules, offer.policy, offer.message, ORIGIN),
             frame: frame.get(..EXAMPLE_OCTETS_MAX).unwrap_or(frame).into(),
         };
-        self.messages.insert(hash, noise);
+        self.messages.insert(key, noise);
     }
 
     /// Different messages, if none was forgotten.
@@ -116,19 +116,37 @@ const EXAMPLE_OCTETS_MAX: usize = 512;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::dedup::Sighting;
+    use crate::identity::Identity;
+    use crate::parse::Message;
+    use crate::rule::{DEFAULT, Rules};
+    use crate::tick::Tick;
 
-    fn count(noisy: &mut Noisy, hash: u64, times: usize) {
+    fn count(noisy: &mut Noisy, rules: &Rules, hash: u64, times: usize) {
         let frame = format!("app: message {hash}");
+        let offer = Offer {
+            rules,
+            policy: DEFAULT,
+            message: &Message::parse(frame.as_bytes()),
+            identity: Identity { hash, octets: &[] },
+            sighting: Sighting {
+                frame: frame.as_bytes(),
+                timestamp: None,
+                variant: None,
+            },
+            now: Tick::ZERO,
+        };
         for _ in 0..times {
-            noisy.count(hash, &Message::parse(frame.as_bytes()), 0, None);
+            noisy.count(&offer, Fate::Out, None);
         }
     }
 
     #[test]
     fn the_noisiest_come_first() {
-        let mut noisy = Noisy::new();
+        let (mut noisy, rules) = (Noisy::new(), Config::default().rules);
         for (hash, times) in [(1, 2), (2, 5), (3, 1), (4, 5)] {
-            count(&mut noisy, hash, times);
+            count(&mut noisy, &rules, hash, times);
         }
         let counts: Vec<_> = noisy
             .noisiest(3)
@@ -142,12 +160,12 @@ mod tests {
 
     #[test]
     fn a_flood_of_others_does_not_drive_out_what_is_said_often() {
-        let mut noisy = Noisy::new();
-        count(&mut noisy, 1, 100);
+        let (mut noisy, rules) = (Noisy::new(), Config::default().rules);
+        count(&mut noisy, &rules, 1, 100);
         for hash in 2..3 * KEPT_MAX as u64 {
-            count(&mut noisy, hash, 1);
+            count(&mut noisy, &rules, hash, 1);
             if hash % 1000 == 0 {
-                count(&mut noisy, 1, 1);
+                count(&mut noisy, &rules, 1, 1);
             }
         }
         assert!(noisy.messages.len() <= KEPT_MAX);

@@ -2,9 +2,9 @@
 //!
 //! # Guarantees
 //!
-//! - `lines_in = lines_out + suppressed`, in all and for each rule. Summaries are counted apart: they
-//!   are lines of ours.
-//! - Octets are those of messages, line ends not counted.
+//! - `lines_in = lines_out + suppressed + dropped`, in all, for each rule and for each window that is tried. `tagged`
+//!   and `shadowed` lines are among `lines_out`. Summaries are counted apart: they are lines of ours.
+//! - Octets are those of messages as they came in, line ends and tags not counted.
 //! - Text from a log is escaped where it is shown to people.
 //!
 //! # Left out
@@ -30,15 +30,23 @@ pub struct Report {
     pub last: Option<String>,
     /// Lines judged.
     pub lines_in: u64,
-    /// Lines that came out: survivors.
+    /// Lines that came out.
     pub lines_out: u64,
     /// Lines held back.
     pub suppressed: u64,
+    /// Lines that rules drop.
+    pub dropped: u64,
+    /// Lines that came out marked, because their rule is in mode `tag`.
+    pub tagged: u64,
+    /// Lines that came out only because their rule is in mode `shadow`.
+    pub shadowed: u64,
     /// Octets of the lines judged.
     pub octets_in: u64,
-    /// Octets of the survivors.
+    /// Octets of the lines that came out.
     pub octets_out: u64,
-    /// Of lines, in percent.
+    /// Octets of the lines that rules drop.
+    pub octets_dropped: u64,
+    /// Of lines, what did not come out, in percent.
     pub reduction_percent: f64,
     /// Of octets, in percent.
     pub octets_reduction_percent: f64,
@@ -50,7 +58,7 @@ pub struct Report {
     pub oddities: OddityReport,
     /// By rule.
     pub rules: Vec<RuleReport>,
-    /// What other windows would have given.
+    /// What other windows and masks would have given.
     pub windows: Vec<WindowReport>,
     /// The noisiest messages.
     pub noisiest: Vec<NoiseReport>,
@@ -97,30 +105,38 @@ pub struct OddityReport {
 pub struct RuleReport {
     /// Its name; `default` is `[dedup]`.
     pub rule: String,
-    /// What it does.
+    /// What it does where it is enforced.
     pub action: &'static str,
     /// Lines that it decided about.
     pub lines_in: u64,
-    /// Survivors of these.
+    /// Lines of these that came out.
     pub lines_out: u64,
     /// Lines of these held back.
     pub suppressed: u64,
-    /// Of lines, in percent.
+    /// Lines of these dropped.
+    pub dropped: u64,
+    /// Lines of these that came out marked.
+    pub tagged: u64,
+    /// Lines of these that came out only because the rule is in mode `shadow`.
+    pub shadowed: u64,
+    /// Of lines, what did not come out, in percent.
     pub reduction_percent: f64,
 }
 
-/// What another window would have given.
+/// What another window, or other masks, would have given.
 #[derive(Clone, Debug, Serialize)]
 pub struct WindowReport {
     /// How messages are told apart.
     pub identity: &'static str,
     /// The window.
     pub window: String,
-    /// Survivors.
+    /// Lines that come out.
     pub lines_out: u64,
     /// Lines held back.
     pub suppressed: u64,
-    /// Of lines, in percent.
+    /// Lines that rules drop: as many under any window.
+    pub dropped: u64,
+    /// Of lines, what does not come out, in percent.
     pub reduction_percent: f64,
     /// Of octets, in percent.
     pub octets_reduction_percent: f64,
@@ -139,7 +155,7 @@ pub struct WindowReport {
 pub struct NoiseReport {
     /// Copies.
     pub count: u64,
-    /// Copies held back.
+    /// Copies held back or dropped.
     pub suppressed: u64,
     /// When the first was said.
     pub first: Option<String>,
@@ -175,13 +191,16 @@ impl Report {
         self.write_totals(out)?;
         self.write_oddities(out)?;
         writeln!(out, "\nBy rule")?;
-        let mut table = Table::new(&[Left, Left, Right, Right, Right, Right]);
+        let mut table = Table::new(&[Left, Left, Right, Right, Right, Right, Right, Right, Right]);
         table.row([
             "rule",
             "action",
             "lines in",
             "lines out",
             "held back",
+            "dropped",
+            "tagged",
+            "shadowed",
             "fewer",
         ]);
         for rule in &self.rules {
@@ -191,6 +210,9 @@ impl Report {
                 grouped(rule.lines_in),
                 grouped(rule.lines_out),
                 grouped(rule.suppressed),
+                grouped(rule.dropped),
+                grouped(rule.tagged),
+                grouped(rule.shadowed),
                 percent(rule.reduction_percent),
             ]);
         }
@@ -230,12 +252,36 @@ impl Report {
             ]
         };
         let fewer = (self.reduction_percent, self.octets_reduction_percent);
-        let held_back = self.octets_in - self.octets_out;
+        let held_back = self.octets_in - self.octets_out - self.octets_dropped;
+        let held_fewer = (
+            share(self.suppressed, self.lines_in),
+            share(held_back, self.octets_in),
+        );
         table.row(row("in", self.lines_in, self.octets_in, None));
-        table.row(row("held back", self.suppressed, held_back, Some(fewer)));
+        table.row(row(
+            "held back",
+            self.suppressed,
+            held_back,
+            Some(held_fewer),
+        ));
+        if self.dropped > 0 {
+            let dropped = self.octets_dropped;
+            table.row(row("dropped", self.dropped, dropped, None));
+            let gone = self.suppressed + self.dropped;
+            table.row(row("both", gone, held_back + dropped, Some(fewer)));
+        }
         table.row(row("out", self.lines_out, self.octets_out, None));
         table.row(row("summaries", self.summaries, self.summary_octets, None));
-        table.write(out)
+        table.write(out)?;
+        for (count, what) in [
+            (self.tagged, "marked, by rules in mode tag"),
+            (self.shadowed, "by rules in mode shadow"),
+        ] {
+            if count > 0 {
+                writeln!(out, "  {} went out {what}", grouped(count))?;
+            }
+        }
+        Ok(())
     }
 
     fn write_oddities(&self, out: &mut impl Write) -> io::Result<()> {
@@ -273,7 +319,7 @@ impl Report {
     }
 
     fn write_windows(&self, out: &mut impl Write) -> io::Result<()> {
-        writeln!(out, "\nWith other windows")?;
+        writeln!(out, "\nWith other windows and masks")?;
         let mut table = Table::new(&[Left, Left, Right, Right, Right, Right, Right, Right]);
         table.row([
             "identity",
@@ -301,7 +347,8 @@ impl Report {
         for window in self.windows.iter().filter(|w| w.evicted_messages > 0) {
             writeln!(
                 out,
-                "  {}: {} messages forgotten too early, for want of dedup.memory",
+                "  {}, {}: {} messages forgotten too early, for want of dedup.memory",
+                window.identity,
                 window.window,
                 grouped(window.evicted_messages)
             )?;

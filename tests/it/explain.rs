@@ -262,3 +262,118 @@ fn what_cannot_be_read_is_told_and_the_rest_is_explained() {
     );
     assert_eq!(lines.len(), 2);
 }
+
+/// A masked rule, one that passes, one that drops, and one of a listener.
+const RULES: &str = r#"
+[[rule]]
+name = "of-tls"
+listener = ["tls"]
+window = "1m"
+
+[[rule]]
+name = "logins"
+app_name = ["sshd"]
+fields = ["app_name", "msg", "source"]
+mask = ["ipv4", "number"]
+
+[[rule]]
+name = "audit"
+app_name = ["audit"]
+action = "pass"
+
+[[rule]]
+name = "noise"
+app_name = ["noise"]
+action = "drop"
+
+[[rule]]
+name = "hosts"
+app_name = ["hosts"]
+fields = ["hostname"]
+
+[[listener]]
+name = "tls"
+url = "udp://127.0.0.1:0"
+"#;
+
+#[test]
+fn a_rule_says_what_counts_and_what_is_folded() {
+    let logs = Logs::new();
+    let config = logs.write("t.toml", RULES);
+    let input = b"<34>Mar  1 10:00:00 h sshd[1]: from 192.0.2.7 port 1\n\
+                  <35>Mar  1 10:00:00 i sshd[1]: from 192.0.2.8 port 2\n\
+                  <35>Mar  1 10:00:00 i sshd[1]: from nowhere\n\
+                  <34>Mar  1 10:00:00 h hosts: a\n<34>Mar  1 10:00:00 h hosts: b\n";
+    let explained = explain(&["--config", &config, "--why"], input);
+    assert_eq!(explained[0]["rule"], "logins");
+    assert_eq!(explained[0]["action"], "dedup");
+    assert_eq!(explained[0]["masked"], "from <ipv4> port <number>");
+    assert_eq!(explained[0]["msg"], "from 192.0.2.7 port 1");
+    assert_eq!(explained[0]["identity"], explained[1]["identity"]);
+    assert_ne!(explained[0]["identity"], explained[2]["identity"]);
+    for (key, sentence) in [
+        ("pri", "does not count: it is not in fields"),
+        ("hostname", "does not count: it is not in fields"),
+        (
+            "msg",
+            "counts: it is what happened, less what is folded by ipv4, number",
+        ),
+        (
+            "source",
+            "counts: it was sent by local, whatever host is named",
+        ),
+    ] {
+        assert_eq!(explained[0]["why"][key], sentence);
+    }
+    assert_eq!(
+        explained[2]["why"]["msg"],
+        "counts: it is what happened, in which no mask finds anything to fold"
+    );
+    assert_eq!(explained[3]["identity"], explained[4]["identity"]);
+    assert_eq!(explained[3]["masked"], "");
+    assert_eq!(
+        explained[3]["why"]["msg"],
+        "does not count: it is not in fields"
+    );
+}
+
+#[test]
+fn what_a_rule_passes_or_drops_has_no_window_but_an_identity() {
+    let logs = Logs::new();
+    let config = logs.write("t.toml", RULES);
+    let input =
+        b"<34>audit: x\n<34>noise: x\n<34>noise: x\n<34>audit: last message repeated 3 times\n";
+    let explained = explain(&["--config", &config], input);
+    for (value, rule, action) in [
+        (&explained[0], "audit", "pass"),
+        (&explained[1], "noise", "drop"),
+        (&explained[3], "audit", "pass"),
+    ] {
+        assert_eq!(
+            (&value["rule"], &value["action"]),
+            (&rule.into(), &action.into())
+        );
+        assert_eq!(value["window"], Value::Null);
+    }
+    assert_eq!(explained[1]["identity"], explained[2]["identity"]);
+    assert_ne!(explained[0]["identity"], explained[1]["identity"]);
+}
+
+#[test]
+fn a_listener_may_decide() {
+    let logs = Logs::new();
+    let config = logs.write("t.toml", RULES);
+    let input = b"<34>audit: x\n";
+    let explained = explain(&["--config", &config, "--listener", "tls"], input);
+    assert_eq!(explained[0]["rule"], "of-tls");
+    assert_eq!(explained[0]["window"], "1m");
+    let ran = tersed(
+        &["explain", "--config", &config, "--listener", "tsl"],
+        input,
+    );
+    assert_eq!(ran.code, Some(1));
+    assert_eq!(
+        ran.stderr,
+        "tersed: --listener tsl: no listener has this name\n"
+    );
+}

@@ -30,7 +30,8 @@ fn number(value: &Value) -> u64 {
 fn lines_in_are_lines_out_and_suppressed_in_all_and_by_rule_and_window() {
     let report = report(&[], LOG);
     let adds_up = |value: &Value, lines_in: &Value| {
-        let sum = number(&value["lines_out"]) + number(&value["suppressed"]);
+        let sum = ["lines_out", "suppressed", "dropped"].map(|key| number(&value[key]));
+        let sum: u64 = sum.into_iter().sum();
         assert_eq!(sum, number(lines_in), "{value}");
     };
     adds_up(&report, &report["lines_in"]);
@@ -89,13 +90,34 @@ fn what_is_odd_is_counted() {
 
 #[test]
 fn other_windows_are_what_a_replay_with_them_would_give() {
-    let all = report(&[], LOG);
+    let log = "Mar  1 10:00:00 h su[1]: failed 1\nMar  1 10:00:03 h su[1]: failed 2\n\
+               Mar  1 10:00:20 h su[1]: failed 2\nMar  1 10:00:20 h su: last message repeated 2 times\n";
+    let log = &[LOG, log].concat();
+    let all = report(&[], log);
+    let logs = Logs::new();
+    let plain = logs.write("plain.toml", "");
+    let masked = "[dedup]\nmask = [\"number\", \"hex\", \"ipv4\"]\n";
+    let masked = logs.write("masked.toml", masked);
     let windows = all["windows"].as_array().unwrap();
-    let words: Vec<_> = windows.iter().map(|w| w["window"].clone()).collect();
-    assert_eq!(words, ["1s", "10s", "1m", "10m", "1h"]);
+    let words: Vec<_> = windows
+        .iter()
+        .map(|w| {
+            (
+                w["identity"].as_str().unwrap(),
+                w["window"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    let tried = |identity| ["1s", "10s", "1m", "10m", "1h"].map(|window| (identity, window));
+    let expected = [tried("as configured"), tried("masks number, hex, ipv4")].concat();
+    assert_eq!(words, expected);
     for window in windows {
         let word = window["window"].as_str().unwrap();
-        let alone = report(&["--window", word], LOG);
+        let config = match window["identity"].as_str().unwrap() {
+            "as configured" => &plain,
+            _ => &masked,
+        };
+        let alone = report(&["--config", config, "--window", word], log);
         for key in ["lines_out", "suppressed", "summaries", "reduction_percent"] {
             assert_eq!(window[key], alone[key], "{word}: {key}");
         }
@@ -158,8 +180,8 @@ fn people_get_tables() {
         "33.3 %",
         "1 lines out of order, at the time reached before",
         "By rule\n",
-        "With other windows\n",
-        "as configured  1h",
+        "With other windows and masks\n",
+        "as configured            1h",
         "The 5 noisiest of 5 messages\n",
         "h su failed\n",
     ] {
@@ -209,4 +231,146 @@ fn a_plot_is_drawn_beside_survivors_and_beside_a_report() {
     assert_eq!(ran.code, Some(1));
     let said = format!("tersed: {nowhere}: cannot be written: No such file");
     assert!(ran.stderr.starts_with(&said), "{}", ran.stderr);
+}
+
+#[test]
+fn masks_that_are_configured_are_not_tried_again() {
+    let logs = Logs::new();
+    let masked = "[dedup]\nmask = [\"number\", \"hex\", \"ipv4\"]\n";
+    let config = logs.write("t.toml", masked);
+    let report = report(&["--config", &config], LOG);
+    assert_eq!(report["windows"].as_array().unwrap().len(), 5);
+}
+
+/// A rule of each action and mode, by program.
+const RULES: &str = r#"
+[[rule]]
+name = "noise"
+action = "drop"
+app_name = ["noise"]
+
+[[rule]]
+name = "audit"
+action = "pass"
+app_name = ["audit"]
+
+[[rule]]
+name = "marked"
+mode = "tag"
+app_name = ["marked"]
+
+[[rule]]
+name = "trial"
+mode = "shadow"
+app_name = ["trial"]
+
+[[rule]]
+name = "doubtful"
+action = "drop"
+mode = "tag"
+app_name = ["doubtful"]
+
+[[rule]]
+name = "folding"
+mask = ["number"]
+app_name = ["folding"]
+
+[[rule]]
+name = "elsewhere"
+listener = ["tls"]
+action = "drop"
+
+[[listener]]
+name = "tls"
+url = "udp://127.0.0.1:0"
+"#;
+
+const RULED_LOG: &str = "\
+<13>noise: x
+<13>noise: x
+<13>audit: x
+<13>audit: x
+<13>marked: x
+<13>marked: x
+<13>trial: x
+<13>trial: x
+<13>doubtful: x
+<13>doubtful: x
+<13>folding: x 1
+<13>folding: x 2
+<13>other: x
+<13>other: x
+";
+
+#[test]
+fn every_action_and_mode_is_the_relays() {
+    let logs = Logs::new();
+    let config = logs.write("t.toml", RULES);
+    let out = tersed(&["replay", "--config", &config], RULED_LOG.as_bytes());
+    assert_eq!(
+        out.text(),
+        "<13>audit: x\n<13>audit: x\n<13>marked: x\n<13>marked: x [repeated]\n\
+         <13>trial: x\n<13>trial: x\n<13>doubtful: x [dropped]\n<13>doubtful: x [dropped]\n\
+         <13>folding: x 1\n<13>other: x\n\
+         <13>other: message repeated 1 times: [ x]\n<13>folding: message repeated 1 times: [ x 2]\n",
+        "{}",
+        out.stderr
+    );
+}
+
+#[test]
+fn each_rule_is_counted_by_its_name_and_the_numbers_add_up() {
+    let logs = Logs::new();
+    let config = logs.write("t.toml", RULES);
+    let report = report(&["--config", &config], RULED_LOG);
+    let keys = ["lines_out", "suppressed", "dropped", "tagged", "shadowed"];
+    let rules: Vec<_> = report["rules"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|rule| {
+            let name = rule["rule"].as_str().unwrap();
+            let action = rule["action"].as_str().unwrap();
+            (name, action, keys.map(|key| number(&rule[key])))
+        })
+        .collect();
+    assert_eq!(
+        rules,
+        [
+            ("default", "dedup", [1, 1, 0, 0, 0]),
+            ("noise", "drop", [0, 0, 2, 0, 0]),
+            ("audit", "pass", [2, 0, 0, 0, 0]),
+            ("marked", "dedup", [2, 0, 0, 1, 0]),
+            ("trial", "dedup", [2, 0, 0, 0, 1]),
+            ("doubtful", "drop", [2, 0, 0, 2, 0]),
+            ("folding", "dedup", [1, 1, 0, 0, 0]),
+            ("elsewhere", "drop", [0, 0, 0, 0, 0]),
+        ]
+    );
+    assert_eq!(keys.map(|key| number(&report[key])), [10, 2, 2, 3, 1]);
+    assert_eq!(number(&report["lines_in"]), 14);
+    for window in report["windows"].as_array().unwrap() {
+        let sum = ["lines_out", "suppressed", "dropped"].map(|key| number(&window[key]));
+        assert_eq!(sum, [10, 2, 2], "{window}");
+    }
+    let octets = ["octets_in", "octets_out", "octets_dropped"].map(|key| number(&report[key]));
+    let lines = RULED_LOG.lines();
+    assert_eq!(octets[0], lines.map(|line| line.len() as u64).sum::<u64>());
+    assert_eq!(octets[2], 2 * "<13>noise: x".len() as u64);
+
+    let ran = tersed(
+        &["replay", "--report", "--config", &config],
+        RULED_LOG.as_bytes(),
+    );
+    for part in [
+        "dropped",
+        "3 went out marked, by rules in mode tag\n",
+        "1 went out by rules in mode shadow\n",
+    ] {
+        assert!(
+            ran.text().contains(part),
+            "{part:?} is not in\n{}",
+            ran.text()
+        );
+    }
 }
