@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::config::Config;
-use crate::identity::Sender;
+use crate::identity::mask::Masks;
+use crate::identity::{Fields, Sender};
 
 fn rules() -> Rules {
     Rules::new(Config::default().dedup.policy)
@@ -162,4 +163,79 @@ fn nothing_drives_a_terminal() {
     );
     assert!(text.contains(r"\x1b[2J\xc2\x9bé\rok"), "{text}");
     assert!(text.contains("facility         1 (user)"), "{text}");
+}
+
+/// What is said of `frame` where `spec` tells messages apart.
+fn by(spec: &Spec, frame: &[u8]) -> serde_json::Value {
+    let mut policy = Config::default().dedup.policy;
+    policy.identity = spec.clone();
+    let rules = Rules::new(policy);
+    let mut explainer = Explainer::new(&rules, from(Sender::Local));
+    serde_json::to_value(explainer.explain(frame, Depth::Reasons)).unwrap()
+}
+
+#[test]
+fn a_sentence_follows_the_fields_of_the_rule() {
+    let base: &[u8] = b"<34>1 - h a p m [x@1 a=\"1\"] text";
+    let others: [(Field, &[u8]); 8] = [
+        (Field::Facility, b"<42>1 - h a p m [x@1 a=\"1\"] text"),
+        (Field::Severity, b"<35>1 - h a p m [x@1 a=\"1\"] text"),
+        (Field::Hostname, b"<34>1 - i a p m [x@1 a=\"1\"] text"),
+        (Field::AppName, b"<34>1 - h b p m [x@1 a=\"1\"] text"),
+        (Field::Procid, b"<34>1 - h a q m [x@1 a=\"1\"] text"),
+        (Field::Msgid, b"<34>1 - h a p n [x@1 a=\"1\"] text"),
+        (Field::StructuredData, b"<34>1 - h a p m [x@1 a=\"2\"] text"),
+        (Field::Msg, b"<34>1 - h a p m [x@1 a=\"1\"] texT"),
+    ];
+    let all: Fields = Field::ALL.into_iter().collect();
+    for fields in [all, Fields::DEFAULT, Fields::EMPTY.with(Field::AppName)] {
+        for left_out in Field::ALL {
+            let fields = fields.without(left_out);
+            let spec = Spec::new(fields, Masks::default().into());
+            let explained = by(&spec, base);
+            for (field, frame) in others {
+                let said = explained["why"][field.name()].as_str().unwrap();
+                assert_eq!(said.starts_with("counts"), fields.has(field), "{said}");
+                let differs = by(&spec, frame)["identity"] != explained["identity"];
+                assert_eq!(differs, fields.has(field), "{fields:?}: {field:?}");
+            }
+            for field in [Field::Source, Field::Listener] {
+                let said = &explained["why"][field.name()];
+                assert_eq!(said.is_string(), fields.has(field), "{fields:?}: {said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_unparsed_frame_has_no_fields_to_choose_from() {
+    let spec = Spec::new(
+        Fields::EMPTY.with(Field::AppName),
+        Masks::named(["number"], &[]).unwrap().into(),
+    );
+    let explained = by(&spec, b"<13>1 broken 77");
+    assert_eq!(explained["format"], "unparsed");
+    assert_eq!(explained["masked"], "<number> broken <number>");
+    for (field, sentence) in [
+        ("facility", "does not count: it is not in fields"),
+        ("hostname", "does not count: it is not in fields"),
+        (
+            "pri",
+            "counts: it is valid, although the rest fits no format",
+        ),
+    ] {
+        assert_eq!(explained["why"][field], sentence);
+    }
+    let said = explained["why"]["msg"].as_str().unwrap();
+    assert!(
+        said.ends_with("count, less what is folded by number"),
+        "{said}"
+    );
+    let same =
+        |one: &[u8], other: &[u8]| by(&spec, one)["identity"] == by(&spec, other)["identity"];
+    assert!(same(b"<13>1 broken 77", b"<12>1 broken 78"));
+    assert!(
+        !same(b"<13>1 broken 77", b"1 broken 77"),
+        "another PRI is none"
+    );
 }

@@ -4,8 +4,9 @@
 //!
 //! - Each window that is tried has an engine and all of `dedup.memory` of its own: what it would have
 //!   given is what this configuration gives with that window, forgetting included.
-//! - Each window is tried twice: with every rule's own fields and masks, and with [`TRIED_MASKS`] beside them. What
-//!   rules pass or drop is the same in all of them.
+//! - Each window is tried twice: with every rule's own fields and masks, and with [`TRIED_MASKS`] beside them, unless
+//!   all rules have these. What rules pass or drop, and what goes out because a rule is only tried, goes the
+//!   same way in all trials.
 //!
 //! # Left out
 //!
