@@ -26,7 +26,8 @@
 //! Beside them two pure state machines of delivery: [`backoff`], [`failover`]. Then the shell, where
 //! tokio lives: [`listen`], [`pipeline`], [`chunk`], [`ledger`], [`forward`], and around it [`config`],
 //! [`metrics`], [`admin`], [`clock`], [`signal`], [`logging`], and [`daemon`], which owns every task.
-//! [`cli`] is what people type.
+//! Beside the daemon, and through the same core: [`replay`] for recorded logs, [`explain`] for single
+//! frames. [`cli`] is what people type.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(
@@ -54,12 +55,14 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod explain;
 pub mod forward;
 pub mod ledger;
 pub mod listen;
 pub mod logging;
 pub mod metrics;
 pub mod pipeline;
+pub mod replay;
 pub mod signal;
 mod socket;
 mod sys;

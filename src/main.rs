@@ -1,6 +1,6 @@
 //! argv -> command -> exit code; nothing else.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use tersed::cli::{self, Command, Environment};
@@ -20,6 +20,14 @@ fn main() -> ExitCode {
         Command::Run(args) => cli::run::run(&args, &mut err),
         Command::Check(args, format) => cli::check::run(&args, format, &mut out, &mut err),
         Command::Profiles(name) => cli::profiles::run(name.as_deref(), &mut out, &mut err),
+        Command::Explain(args) => {
+            let format = args.format_on(out.is_terminal());
+            cli::explain::run(&args, format, io::stdin(), &mut out, &mut err)
+        }
+        Command::Replay(args) => {
+            let bar = err.is_terminal() && (args.wants_report() || !out.is_terminal());
+            cli::replay::run(&args, bar.into(), io::stdin(), &mut out, &mut err)
+        }
         Command::Completions(shell) => {
             cli::completions(shell, &mut out).map(|()| ExitCode::SUCCESS)
         }

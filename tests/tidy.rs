@@ -24,7 +24,7 @@ enum Level {
 }
 
 /// Every module, in the order of the flow.
-const MODULES: [(&str, Level); 26] = [
+const MODULES: [(&str, Level); 27] = [
     ("tick", Level::Vocabulary),
     ("limits", Level::Vocabulary),
     ("frame", Level::Core),
@@ -48,6 +48,7 @@ const MODULES: [(&str, Level); 26] = [
     ("logging", Level::Shell),
     ("socket", Level::Shell),
     ("sys", Level::Shell),
+    ("explain", Level::Whole),
     ("replay", Level::Whole),
     ("daemon", Level::Whole),
     ("cli", Level::Command),

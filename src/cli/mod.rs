@@ -1,5 +1,5 @@
-//! What people type: `tersed [run]`, `tersed check`, `tersed profiles`, and two commands for packagers, `completions`
-//! and `man`.
+//! What people type: `tersed [run]`, `tersed check`, `tersed profiles`, `tersed explain`, `tersed replay`, and two
+//! commands for packagers, `completions` and `man`.
 //!
 //! # Guarantees
 //!
@@ -13,13 +13,15 @@
 //! every container beside a service that is called `tersed`.
 
 pub mod check;
+pub mod explain;
 pub mod profiles;
+pub mod replay;
 pub mod run;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::StyledStr;
 use clap::error::ErrorKind;
@@ -39,6 +41,10 @@ pub enum Command {
     Check(RunArgs, CheckFormat),
     /// Print the profile of that name, or all of them.
     Profiles(Option<String>),
+    /// Say how frames are understood.
+    Explain(explain::Args),
+    /// Put recorded logs through the engine.
+    Replay(replay::Args),
     /// Print a completion script.
     Completions(Shell),
     /// Print the manual page.
@@ -81,6 +87,27 @@ impl Environment {
             .filter(|value| !value.is_empty())
     }
 
+    /// What a command that only judges takes of the configuration: the file, and the window.
+    fn config(
+        &self,
+        file: Option<PathBuf>,
+        window: Option<String>,
+    ) -> Result<RunArgs, clap::Error> {
+        let window = match window {
+            Some(text) => Some(Argument {
+                name: "--window",
+                text,
+            }),
+            None => self.text("TERSED_WINDOW")?,
+        };
+        let window = window.map(|argument| (Override::Window, argument));
+        Ok(RunArgs {
+            file: file.or_else(|| self.value("TERSED_CONFIG").map(PathBuf::from)),
+            overrides: window.into_iter().collect(),
+            ..RunArgs::default()
+        })
+    }
+
     fn text(&self, name: &'static str) -> Result<Option<Argument>, clap::Error> {
         let Some(value) = self.value(name) else {
             return Ok(None);
@@ -112,6 +139,8 @@ pub fn parse<A: Into<OsString> + Clone>(
         Some(Task::Run(flags)) => Command::Run(flags.with(environment)?),
         Some(Task::Check { flags, format }) => Command::Check(flags.with(environment)?, format),
         Some(Task::Profiles { name }) => Command::Profiles(name),
+        Some(Task::Explain(flags)) => Command::Explain(flags.with(environment)?),
+        Some(Task::Replay(flags)) => Command::Replay(flags.with(environment)?),
         Some(Task::Completions { shell }) => Command::Completions(shell),
         Some(Task::Man) => Command::Man,
     })
@@ -194,6 +223,20 @@ enum Task {
         /// Only the profile of this name
         name: Option<String>,
     },
+    /// Say how frames are understood: their fields, rule and identity
+    ///
+    /// Reads frames from the files, or from standard input, and says of each how it is parsed, which
+    /// rule it falls under, and what makes it the same as others: two frames are the same message
+    /// if and only if their `identity` is equal. Nothing is remembered and nothing is forwarded.
+    #[command(after_long_help = explain::AFTER_LONG_HELP)]
+    Explain(explain::Flags),
+    /// Put recorded logs through the engine, on their own time: what would come out?
+    ///
+    /// Reads logs as syslog daemons write them, with or without PRI, RFC 3164 or RFC 5424, plain or
+    /// packed by gzip or zstd, and prints what a relay would have forwarded; or, with --report, what
+    /// was saved, the noisiest messages, and what other windows would have given.
+    #[command(after_long_help = replay::AFTER_LONG_HELP)]
+    Replay(replay::Flags),
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions {
@@ -326,6 +369,24 @@ impl Flags {
     }
 }
 
+/// `-` is standard input, where files are named.
+fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// What the file at `path` is called.
+fn name_of(path: &Path) -> String {
+    if is_stdin(path) {
+        return STDIN.to_owned();
+    }
+    path.display().to_string()
+}
+
+/// Whoever read standard output has read enough.
+fn is_broken_pipe(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
+}
+
 /// The values of a flag that may be repeated; without any, those of its variable, between commas.
 fn several(name: &'static str, flags: Vec<String>, variable: Option<Argument>) -> Vec<Argument> {
     if !flags.is_empty() {
@@ -349,6 +410,9 @@ fn after_long_help() -> StyledStr {
     StyledStr::from(AFTER_LONG_HELP)
 }
 
+/// What standard input is called.
+const STDIN: &str = "standard input";
+
 const AFTER_LONG_HELP: &str = "\
 Examples:
   tersed
@@ -361,6 +425,10 @@ Examples:
       say what this configuration would run, or everything that is wrong with it
   tersed check --format json
       say it to a program: every key of the file, defaults included
+  tersed explain --why < frames.log
+      say how each frame is understood, and what makes it a repeat of another
+  tersed replay --report /var/log/syslog.1 /var/log/syslog
+      say what would have been saved, and what other windows would have given
 
 Order:
   A flag beats its variable, a variable beats the file, the file beats the defaults. An empty

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::Config;
+use crate::explain::Depth;
 
 const EMPTY: [(&str, &str); 0] = [];
 
@@ -177,6 +178,12 @@ fn a_wrong_command_line_is_a_usage_error() {
         "tersed --window 1s run",
         "tersed completions cmd",
         "tersed check --format xml",
+        "tersed explain --format xml",
+        "tersed explain --framing relp",
+        "tersed explain --source somewhere",
+        "tersed replay --format json log",
+        "tersed replay --report --format xml log",
+        "tersed replay --listen stdout:",
         "tersed --format json",
     ] {
         assert_eq!(command(line, EMPTY).unwrap_err().exit_code(), 2, "{line}");
@@ -254,15 +261,19 @@ fn the_examples_of_the_help_are_fit_to_run() {
         .filter(|line| line.starts_with("  tersed"));
     let mut seen = 0;
     for line in lines {
+        // What the shell does with it is none of ours.
+        let line = line.split(" <").next().unwrap();
         match command(line.trim(), EMPTY).unwrap() {
             Command::Run(args) => assert!(Config::load(&args).is_ok(), "{line}"),
             Command::Check(args, CheckFormat::Text) => assert!(args.file.is_some()),
             Command::Check(args, CheckFormat::Json) => assert_eq!(args, RunArgs::default()),
+            Command::Explain(args) => assert_eq!(args.depth, Depth::Reasons),
+            Command::Replay(args) => assert!(args.wants_report() && args.files.len() == 2),
             other => panic!("{line}: {other:?}"),
         }
         seen += 1;
     }
-    assert_eq!(seen, 5);
+    assert_eq!(seen, 7);
 }
 
 #[test]
@@ -278,5 +289,54 @@ fn packagers_get_a_manual_page_and_completions() {
             String::from_utf8(script).unwrap().contains("when-full"),
             "{shell}"
         );
+    }
+}
+
+#[test]
+fn explain_and_replay_take_the_file_and_the_window_by_flag_or_variable() {
+    let variables = [("TERSED_CONFIG", "c.toml"), ("TERSED_WINDOW", "1m")];
+    let Command::Replay(args) = command("tersed replay log", variables).unwrap() else {
+        panic!()
+    };
+    assert_eq!(args.config.file, Some("c.toml".into()));
+    let (_, window) = &args.config.overrides[0];
+    assert_eq!((window.name, window.text.as_str()), ("TERSED_WINDOW", "1m"));
+
+    let line = "tersed replay --window 2m --config d.toml a b";
+    let Command::Replay(args) = command(line, variables).unwrap() else {
+        panic!()
+    };
+    assert_eq!(args.config.file, Some("d.toml".into()));
+    let (_, window) = &args.config.overrides[0];
+    assert_eq!((window.name, window.text.as_str()), ("--window", "2m"));
+    assert_eq!(args.files, [PathBuf::from("a"), PathBuf::from("b")]);
+
+    let Command::Explain(args) = command("tersed explain", EMPTY).unwrap() else {
+        panic!()
+    };
+    assert_eq!(args.config, RunArgs::default());
+    assert_eq!(
+        (args.format_on(true), args.format_on(false)),
+        (explain::Format::Text, explain::Format::Json)
+    );
+}
+
+#[test]
+fn help_of_explain_and_replay_teaches_by_examples() {
+    for (line, parts) in [
+        (
+            "tersed explain --help",
+            ["Keys:", "Examples:", "Exit status:"],
+        ),
+        (
+            "tersed replay --help",
+            ["Time:", "Examples:", "Exit status:"],
+        ),
+    ] {
+        let text = help(line);
+        for part in parts {
+            assert!(text.contains(part), "{line}: {part}");
+        }
+        assert!(text.contains("[env: TERSED_CONFIG]"), "{line}");
     }
 }

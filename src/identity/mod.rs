@@ -129,13 +129,19 @@ impl Key {
         }
     }
 
-    /// The key made of this number, the same in every run: for tests and benchmarks.
+    /// The key made of this number, the same in every run: for tests, benchmarks, and names that people
+    /// compare.
     #[must_use]
     pub fn from_seed(seed: u64) -> Self {
         Self {
             hash: SeedableRandomState::with_seed(seed, SharedSeed::global_fixed()),
             prf: SipHasher24::new_with_keys(seed, !seed),
         }
+    }
+
+    /// 16 octets of a keyed pseudo-random function of `octets`.
+    pub(crate) fn digest(&self, octets: &[u8]) -> [u8; 16] {
+        self.prf.hash(octets).as_bytes()
     }
 
     fn hash(&self, octets: &[u8]) -> u64 {

@@ -1,5 +1,6 @@
 //! What the tests stand on: the relay under test, and those that it talks to.
 
+pub(crate) mod command;
 pub(crate) mod logger;
 pub(crate) mod metrics;
 pub(crate) mod numbered;
