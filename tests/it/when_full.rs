@@ -21,11 +21,9 @@ fn wait_holds_senders_back_and_drops_nothing() {
 fn drop_newest_keeps_what_came_first() {
     check("drop-newest", |arrived, dropped| {
         assert!(dropped > 0);
-        let head = (0..1000).all(|number| arrived.contains(&number));
-        assert!(
-            head,
-            "the first thousand were there before the queue was full"
-        );
+        // The queue alone holds so many, however late the forwarder gets to run.
+        let head = (0..300).all(|number| arrived.contains(&number));
+        assert!(head, "the first ones were there before the queue was full");
     });
 }
 
@@ -45,7 +43,7 @@ fn drop_oldest_keeps_what_came_last() {
 fn check(when_full: &str, judge: impl FnOnce(&BTreeSet<u64>, u64)) {
     let sink = Sink::tcp().mannered(Manner::NeverRead);
     let tersed = Setup::new().config(&format!(
-        "[dedup]\nwindow = \"1h\"\n[forward]\nqueue = \"64KiB\"\nwhen_full = \"{when_full}\"\n"
+        "[dedup]\nwindow = \"1h\"\n[forward]\nqueue = \"512KiB\"\nwhen_full = \"{when_full}\"\n"
     ));
     let mut tersed = tersed.listen(TCP).forward(&sink.url()).start();
     let address = tersed.address(TCP);
