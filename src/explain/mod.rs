@@ -26,7 +26,7 @@ use crate::config::time_text;
 use crate::identity::{Field, Identifier, IdentityKind, Key, Origin, Spec};
 use crate::logging::Escaped;
 use crate::parse::{Format, Message};
-use crate::rule::{Action, LITERAL, PolicyId, Reach, Rules, Scratch};
+use crate::rule::{Action, FACILITIES, LITERAL, PolicyId, Reach, Rules, Scratch};
 
 mod why;
 
@@ -330,13 +330,6 @@ const KIND_OF_RULE: u8 = 255;
 
 /// Changing it renames every message.
 const NAME_SEED: u64 = 0x7465_7273_6564;
-
-/// By number (RFC 5424 6.2.1; the words are syslog.conf's).
-const FACILITIES: [&str; 24] = [
-    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv",
-    "ftp", "ntp", "audit", "alert", "clock", "local0", "local1", "local2", "local3", "local4",
-    "local5", "local6", "local7",
-];
 
 /// By number (RFC 5424 6.2.1).
 const SEVERITIES: [&str; 8] = [

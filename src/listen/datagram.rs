@@ -67,9 +67,9 @@ pub(super) enum Socket {
 /// then. Blocks its thread, which belongs to a runtime.
 pub(super) fn serve(socket: &Socket, local: Local, stopped: Option<&UnixStream>) {
     match socket {
-        Socket::Udp(udp) => Reader::new(socket, local, sender_at).serve(udp, stopped),
+        Socket::Udp(udp) => Reader::new(local, sender_at).serve(udp, stopped),
         Socket::Unix(unix) => {
-            Reader::new(socket, local, |()| Sender::Local).serve(unix, stopped);
+            Reader::new(local, |()| Sender::Local).serve(unix, stopped);
         }
     }
 }
@@ -100,7 +100,7 @@ struct Read {
 }
 
 impl<A: SockaddrLike + Copy> Reader<A> {
-    fn new(socket: &Socket, mut local: Local, sender: fn(A) -> Sender) -> Self {
+    fn new(mut local: Local, sender: fn(A) -> Sender) -> Self {
         let config = Arc::clone(&local.config.borrow_and_update());
         let slot_octets = config.max_message_size.max(DATAGRAM_OCTETS_MAX + 1);
         // A power of two would put all slots' first octets in the same few places of the caches.
@@ -121,13 +121,6 @@ impl<A: SockaddrLike + Copy> Reader<A> {
             stride_octets,
             slot_octets,
         }
-        .with_drops_of(socket)
-    }
-
-    /// Counts what was dropped while nobody read.
-    fn with_drops_of(mut self, socket: &Socket) -> Self {
-        self.drops.count(socket.as_fd());
-        self
     }
 
     fn serve(&mut self, socket: &impl AsFd, stopped: Option<&UnixStream>) {
@@ -366,15 +359,6 @@ pub(super) fn allowed(config: &ListenerConfig, sender: Sender) -> bool {
         Sender::Local => true,
         Sender::Address(address) => {
             config.allow.is_empty() || config.allow.iter().any(|net| net.contains(&address))
-        }
-    }
-}
-
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Udp(socket) => socket.as_fd(),
-            Self::Unix(socket) => socket.as_fd(),
         }
     }
 }
