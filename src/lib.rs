@@ -24,8 +24,8 @@
 //! The vocabulary ([`tick`], [`limits`]), then the core, which is pure (no clock, socket, file, log
 //! or metric), in the order a frame takes: [`frame`], [`parse`], [`identity`], [`rule`], [`dedup`].
 //! Beside them two pure state machines of delivery: [`backoff`], [`failover`]. Then the shell, where
-//! tokio lives: [`listen`], [`pipeline`], [`chunk`], [`ledger`], [`forward`], and around it [`config`],
-//! [`metrics`], [`admin`], [`clock`], [`signal`], [`logging`], and [`daemon`], which owns every task.
+//! tokio lives: [`listen`], [`pipeline`], [`chunk`], [`ledger`], [`forward`], [`spool`], and around it
+//! [`config`], [`metrics`], [`admin`], [`clock`], [`signal`], [`logging`], and [`daemon`], which owns every task.
 //! Beside the daemon, and through the same core: [`replay`] for recorded logs, [`explain`] for single
 //! frames. [`cli`] is what people type.
 
@@ -65,4 +65,5 @@ pub mod pipeline;
 pub mod replay;
 pub mod signal;
 mod socket;
+pub mod spool;
 mod sys;
