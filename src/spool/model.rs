@@ -1,0 +1,1 @@
+//! The spool against its slow obvious twin: a queue in memory.
