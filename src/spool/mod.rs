@@ -175,6 +175,14 @@ impl Shared {
     fn octets(&self) -> u64 {
         self.segments.iter().map(|segment| segment.octets).sum()
     }
+
+    /// Adds the last segment, or says how long it is by now.
+    fn put(&mut self, segment: Segment) {
+        match self.segments.back_mut() {
+            Some(last) if last.header.number == segment.header.number => *last = segment,
+            _ => self.segments.push_back(segment),
+        }
+    }
 }
 
 impl Spool {
@@ -309,11 +317,21 @@ impl Spool {
                 }
             });
         if let Err(error) = safe {
-            let name = segment::name(active.header.number);
-            if is_new {
-                // If even this fails, the segment says that nothing is in it as soon as the next one is there.
-                let _removed = self.disk.remove(&name);
-            } else if self.disk.cut(&active.file, active.octets).is_ok() && !wrote_all {
+            let number = active.header.number;
+            let undone = if is_new {
+                self.disk.remove(&segment::name(number))
+            } else {
+                self.disk.cut(&active.file, active.octets)
+            };
+            if undone.is_err() {
+                // It holds what does not count, and takes the space. The next segment's header says where it ends.
+                let octets = active
+                    .file
+                    .metadata()
+                    .map_or(active.octets, |meta| meta.len());
+                let header = active.header;
+                lock(&self.shared).put(Segment { header, octets });
+            } else if !is_new && !wrote_all {
                 // After a sync that failed nobody knows what of the file is on the disk: not written to again.
                 writer.active = Some(active);
             }
@@ -331,10 +349,7 @@ impl Spool {
         let mut cursor = lock(&self.cursor);
         let marks = {
             let mut shared = lock(&self.shared);
-            match shared.segments.back_mut() {
-                Some(last) if last.header.number == segment.header.number => *last = segment,
-                _ => shared.segments.push_back(segment),
-            }
+            shared.put(segment);
             shared.marks.written = segment.header.before.at(place);
             shared.marks
         };

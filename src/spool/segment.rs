@@ -38,7 +38,7 @@ pub(super) struct Header {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Segment {
     pub(super) header: Header,
-    /// Where its records end in the file.
+    /// Where its records end in the file. Behind those that count there may be some that do not.
     pub(super) octets: u64,
 }
 
