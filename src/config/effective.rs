@@ -29,6 +29,7 @@ use crate::rule::{Action, FACILITIES, Facilities, Glob, Policy, Rule, SEVERITIES
 pub(crate) struct Effective {
     listener: Vec<Listener>,
     forward: Forward,
+    spool: Spool,
     dedup: Dedup,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     mask: BTreeMap<String, String>,
@@ -90,6 +91,13 @@ struct Upstream {
     url: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     framing: Option<&'static str>,
+}
+
+/// `[spool]`
+#[derive(Debug, Serialize)]
+struct Spool {
+    directory: String,
+    max_size: String,
 }
 
 /// `[dedup]`
@@ -172,6 +180,12 @@ impl Effective {
         Self {
             listener: config.listeners.iter().map(Listener::of).collect(),
             forward: Forward::of(&config.forward),
+            spool: Spool {
+                directory: or_off(config.spool.directory.as_ref(), |path| {
+                    path.display().to_string()
+                }),
+                max_size: size_text(config.spool.max_size),
+            },
             dedup: Dedup::of(&config.dedup),
             mask: patterns(config),
             rule: config.rules.rules().iter().map(RuleText::of).collect(),
@@ -429,6 +443,9 @@ mod tests {
             replay_max = "off"
             udp_max = "1472B"
             line_breaks = "escape"
+            [spool]
+            directory = "/var/spool/ter sed"
+            max_size = "3GiB"
             [dedup]
             window = "6days 23h 59m 59s 999ms"
             allow = 3

@@ -87,6 +87,7 @@ fn the_documented_file_names_every_key_of_every_section() {
     let sections = [
         ("[[listener]]", file::ListenerFile::KEYS),
         ("[forward]", file::ForwardFile::KEYS),
+        ("[spool]", file::SpoolFile::KEYS),
         ("[dedup]", file::DedupFile::KEYS),
         ("[mask]", &[]),
         ("[[rule]]", file::RuleFile::KEYS),
@@ -915,7 +916,7 @@ fn what_was_found_is_printed_in_one_short_line() {
 #[test]
 fn a_file_that_cannot_be_read_is_an_error_with_its_path() {
     let dir = tempfile::tempdir().unwrap();
-    let check = |path: std::path::PathBuf, expected: &str| {
+    let check = |path: PathBuf, expected: &str| {
         let args = RunArgs {
             file: Some(path.clone()),
             ..RunArgs::default()

@@ -22,7 +22,7 @@
 
 mod reload;
 
-use std::{fs, io, sync::Arc, time::Duration};
+use std::{fs, io, path::Path, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -37,7 +37,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     admin::{self, AdminState, Readiness},
     clock::Clock,
-    config::{Config, ForwardConfig, ListenerConfig, RunArgs},
+    config::{Config, ForwardConfig, ListenerConfig, RunArgs, SpoolConfig},
     custody::Custody,
     dedup::{EndReason, Shards},
     forward::{Delivery, ForwardEnded, Forwarder, Outbox},
@@ -49,6 +49,7 @@ use crate::{
     pipeline::Pipeline,
     rule::WindowPolicy,
     signal::{Event, Signals},
+    spool::{Found, Spool, SpoolError},
     sys,
 };
 
@@ -72,6 +73,9 @@ pub enum DaemonError {
         /// What the system said.
         source: io::Error,
     },
+    /// The spool could not be opened.
+    #[error("spool.directory: {0}")]
+    Spool(#[source] SpoolError),
     /// The forwarder gave up.
     #[error(transparent)]
     Forward(#[from] ForwardEnded),
@@ -173,6 +177,10 @@ impl Daemon {
         for warning in config.warnings() {
             warn!(%warning, "configuration");
         }
+        let spool = match &config.spool.directory {
+            Some(directory) => Some(open_spool(directory, &config.spool, &metrics)?),
+            None => None,
+        };
         let rules = Arc::clone(&config.rules);
         let windows: Vec<WindowPolicy> = rules.policies().map(|policy| policy.window).collect();
         let shards = Arc::new(Shards::new(
@@ -201,6 +209,7 @@ impl Daemon {
             ledger,
             Arc::clone(&metrics),
             Arc::clone(&pipeline.custody),
+            spool,
             changes,
             cut_off.clone(),
         );
@@ -436,6 +445,7 @@ impl Daemon {
         let balance = self.context.metrics.balance();
         info!(
             received = balance.received,
+            recovered = balance.recovered,
             forwarded = balance.forwarded,
             suppressed = balance.suppressed,
             dropped = balance.dropped,
@@ -477,6 +487,32 @@ impl Running {
         let config = self.config.borrow();
         config.url == listener.url && config.name == listener.name
     }
+}
+
+/// Opens the spool, and counts what it kept of an earlier run.
+fn open_spool(
+    directory: &Path,
+    config: &SpoolConfig,
+    metrics: &Metrics,
+) -> Result<Arc<Spool>, DaemonError> {
+    let max = u64::try_from(config.max_size).unwrap_or(u64::MAX);
+    let spool = Spool::open(directory, max).map_err(DaemonError::Spool)?;
+    let Found {
+        recovered,
+        torn_octets,
+        unreadable_segments,
+        cursor_damaged,
+    } = spool.found();
+    metrics.frames.recover(recovered);
+    info!(directory = %directory.display(), recovered, torn_octets, "spool open");
+    if unreadable_segments > 0 || cursor_damaged {
+        warn!(
+            unreadable_segments,
+            cursor_damaged,
+            "the spool is damaged; what can be read is sent, some of it perhaps again"
+        );
+    }
+    Ok(Arc::new(spool))
 }
 
 /// When memory that was needed for a storm is to be given back.

@@ -55,6 +55,8 @@ mod shutdown;
 mod signals;
 mod slow_peers;
 mod socket_activation;
+mod spool;
+mod spool_broken;
 mod stderr_closed;
 mod stdout_closed;
 mod stream_ends;
