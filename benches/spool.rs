@@ -79,9 +79,9 @@ fn main() {
         let start = Instant::now();
         let spool = Spool::open(&directory, u64::MAX).unwrap();
         println!(
-            "open {mib} MiB, {segments} segments, {state}: {:.0} ms, {} survivors",
+            "open {mib} MiB, {segments} segments, {state}: {:.0} ms, {} records",
             start.elapsed().as_secs_f64() * 1e3,
-            spool.found().recovered
+            spool.records()
         );
     }
 }
