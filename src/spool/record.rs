@@ -306,8 +306,11 @@ mod tests {
 
     const SALT: Salt = Salt::new(0x0123_4567_89ab_cdef);
 
+    /// A frame, whether it is a survivor's, and where its record begins.
+    type Written = (Vec<u8>, bool, usize);
+
     /// Three survivors and a summary; one frame looks like a record of another segment, one is empty.
-    fn records() -> (Vec<u8>, Vec<(Vec<u8>, bool, usize)>) {
+    fn records() -> (Vec<u8>, Vec<Written>) {
         let mut forged = Vec::new();
         assert!(encode(
             &mut forged,
