@@ -24,7 +24,7 @@
 //! The vocabulary ([`tick`], [`limits`]), then the core, which is pure (no clock, socket, file, log
 //! or metric), in the order a frame takes: [`frame`], [`parse`], [`identity`], [`rule`], [`dedup`].
 //! Beside them two pure state machines of delivery: [`backoff`], [`failover`]. Then the shell, where
-//! tokio lives: [`listen`], [`pipeline`], [`chunk`], [`ledger`], [`forward`], and around it [`config`],
+//! tokio lives: [`listen`], [`pipeline`], [`chunk`], [`ledger`], [`forward`], and around it [`saved`], [`config`],
 //! [`metrics`], [`admin`], [`clock`], [`signal`], [`logging`], and [`daemon`], which owns every task.
 //! Beside the daemon, and through the same core: [`replay`] for recorded logs, [`explain`] for single
 //! frames. [`cli`] is what people type.
@@ -63,6 +63,7 @@ pub mod logging;
 pub mod metrics;
 pub mod pipeline;
 pub mod replay;
+pub mod saved;
 pub mod signal;
 mod socket;
 mod sys;

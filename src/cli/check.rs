@@ -76,6 +76,9 @@ fn describe(config: &Config, out: &mut impl Write) -> io::Result<()> {
         config.dedup.shards,
         config.workers
     )?;
+    if let Some(path) = &config.dedup.state {
+        writeln!(out, "state    {}", path.display())?;
+    }
     match config.admin {
         Some(address) => writeln!(out, "admin    http://{address}"),
         None => writeln!(out, "admin    off"),

@@ -11,7 +11,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,9 +21,9 @@ use toml::de::{DeTable, DeValue};
 use super::error::{At, ConfigError, FOUND_CHARS_MAX, Fault, escaped, quoted};
 use super::url::{ListenUrl, UpstreamUrl};
 use super::value::{
-    Given, Lines, Slot, Written, boolean, choice, count, duration, facility, field, glob, list,
-    log_filter, mode, name, network, one, power_of_two, profile, severities, size, socket_addr,
-    text, unless, url,
+    Given, Lines, Slot, Written, absolute_path, boolean, choice, count, duration, facility, field,
+    glob, list, log_filter, mode, name, network, one, power_of_two, profile, severities, size,
+    socket_addr, text, unless, url,
 };
 use super::{
     ACTION, ALLOW_MAX, CONNECTIONS_MAX, FILE_OCTETS_MAX, FRAMING, GRACE_MAX, IDENTITY,
@@ -142,6 +142,7 @@ section! {
         memory: usize = one(size(MEMORY_MIN, MEMORY_MAX)),
         identity: IdentityKind = one(choice(&IDENTITY)),
         shards: Option<usize> = one(unless("auto", power_of_two(SHARDS_MAX))),
+        state: Option<PathBuf> = one(unless("off", absolute_path("/var/lib/tersed/windows"))),
     }
 }
 

@@ -32,6 +32,7 @@ mod value;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -281,6 +282,8 @@ pub struct DedupConfig {
     pub identity: IdentityKind,
     /// How many engines share the work; a power of two, at most [`SHARDS_MAX`].
     pub shards: usize,
+    /// Where windows are kept from a stop to the next start; `None` is nowhere.
+    pub state: Option<PathBuf>,
 }
 
 impl Default for DedupConfig {
@@ -299,6 +302,7 @@ impl Default for DedupConfig {
             memory: 256 * MIB,
             identity: IdentityKind::Exact,
             shards: (4 * cores()).next_power_of_two().min(SHARDS_MAX),
+            state: None,
         }
     }
 }

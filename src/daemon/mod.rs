@@ -3,7 +3,7 @@
 //! ```text
 //! start    bind everything ▶ forwarder ▶ listeners ▶ ready
 //! reload   read, validate, bind what is new ▶ switch                     (or nothing moved)
-//! stop     listeners and readers end ▶ pending summaries ▶ queue closes ▶ forwarder ends
+//! stop     listeners and readers end ▶ pending summaries ▶ queue closes ▶ forwarder ends ▶ windows saved
 //!          └────────────────── one deadline over all of it ──────────────────┘
 //! ```
 //!
@@ -38,7 +38,7 @@ use crate::{
     admin::{self, AdminState, Readiness},
     clock::Clock,
     config::{Config, ForwardConfig, ListenerConfig, RunArgs},
-    dedup::{EndReason, Shards},
+    dedup::{EndReason, Progress, Shards},
     forward::{Delivery, ForwardEnded, Forwarder, Outbox},
     identity::Key,
     ledger::Ledger,
@@ -47,6 +47,7 @@ use crate::{
     metrics::{EngineStats, ListenerMetrics, Metrics},
     pipeline::Pipeline,
     rule::WindowPolicy,
+    saved::SavedWindows,
     signal::{Event, Signals},
     sys,
 };
@@ -179,6 +180,16 @@ impl Daemon {
             &windows,
             config.dedup.memory,
         ));
+        let key = match &config.dedup.state {
+            Some(path) => SavedWindows {
+                path: path.clone(),
+                shards: Arc::clone(&shards),
+                rules: Arc::clone(&rules),
+                kind: config.dedup.identity,
+            }
+            .restore(),
+            None => Key::random(),
+        };
         let ledger = Arc::new(Ledger::new(
             Arc::clone(&metrics),
             Arc::clone(&shards),
@@ -190,7 +201,7 @@ impl Daemon {
             shards,
             delivery: Delivery::new(Arc::clone(&outbox), Arc::clone(&ledger), changes.clone()),
             metrics: Arc::clone(&metrics),
-            key: Key::random(),
+            key,
             identity: config.dedup.identity,
         });
         let cut_off = CancellationToken::new();
@@ -265,7 +276,7 @@ impl Daemon {
         if let Err(error) = &result {
             error!(%error, "stopping");
         }
-        self.stop().await;
+        self.stop(result.is_ok()).await;
         result
     }
 
@@ -384,8 +395,9 @@ impl Daemon {
             .find(|running| running.serves(listener))
     }
 
-    /// Drains: nothing new is taken in, everything that was is forwarded, within the deadline.
-    async fn stop(mut self) {
+    /// Drains: nothing new is taken in, everything that was is forwarded, within the deadline. Windows are saved
+    /// unless something broke down: then nobody knows what became of their survivors.
+    async fn stop(mut self, mut is_whole: bool) {
         self.readiness.set_stopping();
         notify(&[sd_notify::NotifyState::Stopping]);
         info!(grace = ?self.config.shutdown_grace, "stopping");
@@ -395,11 +407,15 @@ impl Daemon {
         self.context.tasks.close();
         let cut_off = self.cut_off.clone();
         let grace = self.config.shutdown_grace;
+        let deadline = Clock::now().after(grace);
         let drained = {
             let drain = Self::drain(&self.context, &self.outbox, &mut self.forwarder);
             tokio::pin!(drain);
             select! {
-                () = &mut drain => true,
+                whole = &mut drain => {
+                    is_whole &= whole;
+                    true
+                }
                 () = sleep(grace) => {
                     warn!(?grace, "the time to drain is over");
                     false
@@ -417,9 +433,16 @@ impl Daemon {
             cut_off.cancel();
             self.outbox.close();
             let drain = Self::drain(&self.context, &self.outbox, &mut self.forwarder);
-            if timeout(CUT_OFF_MAX, drain).await.is_err() {
+            let ended = timeout(CUT_OFF_MAX, drain).await;
+            if ended.is_err() {
                 error!("tasks did not end after being cut off; this is a fault of tersed");
             }
+            is_whole &= ended.unwrap_or(false);
+        }
+        if is_whole && let Some(saved) = self.saved_windows() {
+            let left = deadline.since(Clock::now());
+            let key = self.context.pipeline.key.clone();
+            saved.save(key, left.max(SAVE_MIN)).await;
         }
         self.stop_housekeeping.cancel();
         self.housekeeping.close();
@@ -441,31 +464,49 @@ impl Daemon {
         );
     }
 
+    /// Where windows are kept, and those that there are.
+    fn saved_windows(&self) -> Option<SavedWindows> {
+        let pipeline = &self.context.pipeline;
+        let path = self.config.dedup.state.clone()?;
+        Some(SavedWindows {
+            path,
+            shards: Arc::clone(&pipeline.shards),
+            rules: Arc::clone(&pipeline.delivery.ledger().rules().rules),
+            kind: pipeline.identity,
+        })
+    }
+
     /// Each stage ends because its input closed: readers, windows, queue, forwarder. Can be called
-    /// again after it was interrupted.
+    /// again after it was interrupted. False if the forwarder broke down.
     async fn drain(
         context: &Context,
         outbox: &Outbox,
         forwarder: &mut JoinHandle<Result<(), ForwardEnded>>,
-    ) {
+    ) -> bool {
         context.tasks.wait().await;
         let pipeline = &context.pipeline;
-        let mut ended = Vec::new();
+        let (mut ended, mut progress) = (Vec::new(), Progress::default());
         loop {
-            let more = pipeline
-                .shards
-                .end_all(EndReason::Stop, END_BITE, &mut ended);
+            // They stay open: a survivor that is dropped from here on reopens its window.
+            let shards = &pipeline.shards;
+            let more = shards.report_all(EndReason::Stop, &mut progress, END_BITE, &mut ended);
             pipeline.report(&mut ended).await;
             if !more {
                 break;
             }
         }
         outbox.close();
-        if !forwarder.is_finished()
-            && let Err(error) = forwarder.await
-        {
-            error!(%error, "the forwarder broke down");
+        if !forwarder.is_finished() {
+            match forwarder.await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return false,
+                Err(error) => {
+                    error!(%error, "the forwarder broke down");
+                    return false;
+                }
+            }
         }
+        true
     }
 }
 
@@ -545,8 +586,11 @@ fn notify(state: &[sd_notify::NotifyState<'_>]) {
 /// How often windows that ended by themselves are looked for: the most that a summary is late.
 const RETIRE_PERIOD: Duration = Duration::from_millis(100);
 
-/// Marks ended under one hold of a shard's lock while stopping.
+/// Marks looked at under one hold of a shard's lock while stopping.
 const END_BITE: usize = 4096;
+
+/// How long saving windows may take where draining has used up the time.
+const SAVE_MIN: Duration = Duration::from_secs(1);
 
 /// How long tasks may take to end once nothing waits any more.
 const CUT_OFF_MAX: Duration = Duration::from_secs(1);
