@@ -472,7 +472,7 @@ fn a_value_that_does_not_fit_is_refused_with_what_does() {
         ("true", "true"),
     ] {
         check_refused(
-            &format!("[dedup]\nstate = {found}"),
+            format!("[dedup]\nstate = {found}"),
             &[&format!(
                 "t.toml:2: dedup.state: found {shown}, fits: \"off\", or an absolute path, such as \
                  \"/var/lib/tersed/windows\""

@@ -21,6 +21,7 @@
 //! Exit codes (`main`), what the settings mean (`config`).
 
 mod reload;
+mod windows;
 
 use std::{fs, io, sync::Arc, time::Duration};
 
@@ -40,14 +41,12 @@ use crate::{
     config::{Config, ForwardConfig, ListenerConfig, RunArgs},
     dedup::{EndReason, Progress, Shards},
     forward::{Delivery, ForwardEnded, Forwarder, Outbox},
-    identity::Key,
     ledger::Ledger,
     listen::{self, BindError, Bound, Context, PassedSockets},
     logging::{PeerLog, PeerReason},
     metrics::{EngineStats, ListenerMetrics, Metrics},
     pipeline::Pipeline,
     rule::WindowPolicy,
-    saved::SavedWindows,
     signal::{Event, Signals},
     sys,
 };
@@ -174,22 +173,13 @@ impl Daemon {
             warn!(%warning, "configuration");
         }
         let rules = Arc::clone(&config.rules);
-        let windows: Vec<WindowPolicy> = rules.policies().map(|policy| policy.window).collect();
+        let policies: Vec<WindowPolicy> = rules.policies().map(|policy| policy.window).collect();
         let shards = Arc::new(Shards::new(
             config.dedup.shards,
-            &windows,
+            &policies,
             config.dedup.memory,
         ));
-        let key = match &config.dedup.state {
-            Some(path) => SavedWindows {
-                path: path.clone(),
-                shards: Arc::clone(&shards),
-                rules: Arc::clone(&rules),
-                kind: config.dedup.identity,
-            }
-            .restore(),
-            None => Key::random(),
-        };
+        let key = windows::restore(&config.dedup, &shards, &rules);
         let ledger = Arc::new(Ledger::new(
             Arc::clone(&metrics),
             Arc::clone(&shards),
@@ -439,10 +429,8 @@ impl Daemon {
             }
             is_whole &= ended.unwrap_or(false);
         }
-        if is_whole && let Some(saved) = self.saved_windows() {
-            let left = deadline.since(Clock::now());
-            let key = self.context.pipeline.key.clone();
-            saved.save(key, left.max(SAVE_MIN)).await;
+        if is_whole {
+            self.save_windows(deadline).await;
         }
         self.stop_housekeeping.cancel();
         self.housekeeping.close();
@@ -462,18 +450,6 @@ impl Daemon {
             queued = balance.queued,
             "stopped"
         );
-    }
-
-    /// Where windows are kept, and those that there are.
-    fn saved_windows(&self) -> Option<SavedWindows> {
-        let pipeline = &self.context.pipeline;
-        let path = self.config.dedup.state.clone()?;
-        Some(SavedWindows {
-            path,
-            shards: Arc::clone(&pipeline.shards),
-            rules: Arc::clone(&pipeline.delivery.ledger().rules().rules),
-            kind: pipeline.identity,
-        })
     }
 
     /// Each stage ends because its input closed: readers, windows, queue, forwarder. Can be called
@@ -588,9 +564,6 @@ const RETIRE_PERIOD: Duration = Duration::from_millis(100);
 
 /// Marks looked at under one hold of a shard's lock while stopping.
 const END_BITE: usize = 4096;
-
-/// How long saving windows may take where draining has used up the time.
-const SAVE_MIN: Duration = Duration::from_secs(1);
 
 /// How long tasks may take to end once nothing waits any more.
 const CUT_OFF_MAX: Duration = Duration::from_secs(1);

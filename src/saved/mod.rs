@@ -194,7 +194,7 @@ impl SavedWindows {
         let Some(file) = take(&self.path)? else {
             return Ok(None);
         };
-        let read = self.read(file);
+        let read = self.read(BufReader::with_capacity(READ_OCTETS, file));
         if read.is_err() {
             // Half of them would be as right as all; but what is damaged is not to be trusted.
             let mut none = Vec::new();
@@ -203,9 +203,9 @@ impl SavedWindows {
         read.map(Some)
     }
 
-    /// Restores what `file` holds, up to the first thing that is wrong.
-    fn read(&self, file: File) -> Result<(Key, Tally, Duration), RestoreError> {
-        let mut reader = Reader::new(BufReader::with_capacity(READ_OCTETS, file))?;
+    /// Restores what `input` holds, up to the first thing that is wrong.
+    fn read(&self, input: impl Read) -> Result<(Key, Tally, Duration), RestoreError> {
+        let mut reader = Reader::new(input)?;
         let Header {
             kind,
             secret,
