@@ -96,6 +96,25 @@ fn the_time_away_counts() {
     assert_eq!((balance.forwarded, balance.suppressed), (1, 1));
 }
 
+#[test]
+fn the_longest_window_outlives_restarts_to_its_end_and_no_longer() {
+    let place = Place::new();
+    let suspended = place.dir.path().join("suspended");
+    let sink = Sink::tcp();
+    let mut secs = 0;
+    // A restart each day, and then one when it is over.
+    for passes in [1, 0, 0, 0, 0, 0, 0, 1] {
+        fs::write(&suspended, secs.to_string()).unwrap();
+        let setup = clocks::bend(Setup::new(), &suspended);
+        let tersed = place.start(setup, "window = \"7days\"", &sink);
+        Originator::tcp(tersed.address(TCP)).send(message("foo"));
+        tersed.wait_received(1);
+        let (_, stopped) = tersed.finish();
+        assert_eq!(stopped.balance().forwarded, passes, "after {secs} s");
+        secs += 24 * 3600;
+    }
+}
+
 /// The machine was booted meanwhile, as far as the relay can see.
 #[test]
 fn after_a_boot_the_wall_clock_counts_unless_it_makes_no_sense() {
