@@ -24,7 +24,7 @@ enum Level {
 }
 
 /// Every module, in the order of the flow.
-const MODULES: [(&str, Level); 28] = [
+const MODULES: [(&str, Level); 29] = [
     ("tick", Level::Vocabulary),
     ("limits", Level::Vocabulary),
     ("frame", Level::Core),
@@ -38,6 +38,7 @@ const MODULES: [(&str, Level); 28] = [
     ("pipeline", Level::Shell),
     ("chunk", Level::Shell),
     ("ledger", Level::Shell),
+    ("custody", Level::Shell),
     ("forward", Level::Shell),
     ("spool", Level::Shell),
     ("saved", Level::Shell),

@@ -39,6 +39,7 @@ use crate::{
     admin::{self, AdminState, Readiness},
     clock::Clock,
     config::{Config, ForwardConfig, ListenerConfig, RunArgs},
+    custody::Custody,
     dedup::{EndReason, Progress, Shards},
     forward::{Delivery, ForwardEnded, Forwarder, Outbox},
     ledger::Ledger,
@@ -193,12 +194,14 @@ impl Daemon {
             metrics: Arc::clone(&metrics),
             key,
             identity: config.dedup.identity,
+            custody: Custody::new(),
         });
         let cut_off = CancellationToken::new();
         let forwarder = Forwarder::new(
             Arc::clone(&outbox),
             ledger,
             Arc::clone(&metrics),
+            Arc::clone(&pipeline.custody),
             changes,
             cut_off.clone(),
         );

@@ -143,6 +143,10 @@ impl SavedWindows {
         match self.try_restore() {
             Ok(None) => {
                 info!(%path, "no saved windows; starting without any");
+                // Better now than at the stop.
+                if !directory(&self.path).is_dir() {
+                    warn!(%path, "there is no such directory; windows will not be saved");
+                }
                 Key::random()
             }
             Ok(Some((key, tally, away))) => {
@@ -389,8 +393,11 @@ fn begins_as_ours(file: &mut File) -> io::Result<bool> {
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    File::open(directory)?.sync_all()
+    File::open(directory(path))?.sync_all()
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
 }
 
 /// The window in ticks of this run; `None` if it is over whatever its policy.

@@ -232,6 +232,30 @@ fn a_crash_forgets_windows_and_no_messages() {
     assert_eq!(warnings(&stopped), "");
 }
 
+#[test]
+fn a_directory_that_is_not_there_is_said_at_the_start_and_stops_nobody() {
+    let place = Place::new();
+    let sink = Sink::tcp();
+    let tersed = Setup::new()
+        .config(&format!(
+            "[dedup]\nstate = \"{}/none/windows\"\n",
+            place.dir.path().display()
+        ))
+        .listen(TCP)
+        .forward(&sink.url())
+        .start();
+    Originator::tcp(tersed.address(TCP)).send(message("foo"));
+    sink.wait_messages(1);
+    let (_, stopped) = tersed.finish();
+    let at_start = "there is no such directory; windows will not be saved";
+    assert_eq!(stopped.log_count(at_start), 1);
+    assert!(
+        warnings(&stopped).contains("cannot be written"),
+        "{}",
+        warnings(&stopped)
+    );
+}
+
 /// Law 7 over a restart.
 #[test]
 fn what_the_deadline_cut_off_passes_after_the_restart() {
