@@ -25,7 +25,7 @@ pub(super) fn restore(config: &DedupConfig, shards: &Arc<Shards>, rules: &Arc<Ru
 }
 
 impl Daemon {
-    /// Saves the windows that are open, if they are to be, until `deadline` or for a second at least.
+    /// Saves the windows that are open, if they are to be, until `deadline` or for two seconds at least.
     pub(super) async fn save_windows(&self, deadline: Tick) {
         let config = &self.config.dedup;
         let Some(path) = config.state.as_deref() else {
@@ -55,4 +55,4 @@ fn windows(
 }
 
 /// How long saving may take where draining has used up the time.
-const SAVE_MIN: Duration = Duration::from_secs(1);
+const SAVE_MIN: Duration = Duration::from_secs(2);
