@@ -109,6 +109,7 @@ struct Dedup {
     memory: String,
     identity: &'static str,
     shards: usize,
+    state: String,
 }
 
 /// The keys that `[dedup]` has, and rules that dedup.
@@ -265,6 +266,7 @@ impl Dedup {
             memory: size_text(config.memory),
             identity: IDENTITY.word(config.identity),
             shards: config.shards,
+            state: or_off(config.state.as_ref(), |path| path.display().to_string()),
         }
     }
 }

@@ -152,6 +152,7 @@ section! {
         memory: usize = one(size(MEMORY_MIN, MEMORY_MAX)),
         identity: IdentityKind = one(choice(&IDENTITY)),
         shards: Option<usize> = one(unless("auto", power_of_two(SHARDS_MAX))),
+        state: Option<PathBuf> = one(unless("off", absolute_path("/var/lib/tersed/windows"))),
     }
 }
 

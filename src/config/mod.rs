@@ -316,6 +316,8 @@ pub struct DedupConfig {
     pub identity: IdentityKind,
     /// How many engines share the work; a power of two, at most [`SHARDS_MAX`].
     pub shards: usize,
+    /// Where windows are kept from a stop to the next start; `None` is nowhere.
+    pub state: Option<PathBuf>,
 }
 
 impl Default for DedupConfig {
@@ -334,6 +336,7 @@ impl Default for DedupConfig {
             memory: 256 * MIB,
             identity: IdentityKind::Exact,
             shards: (4 * cores()).next_power_of_two().min(SHARDS_MAX),
+            state: None,
         }
     }
 }

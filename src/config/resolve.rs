@@ -436,6 +436,7 @@ fn dedup(
         memory: file.memory.or(default.memory),
         identity: file.identity.or(default.identity),
         shards: file.shards.or(None).unwrap_or(default.shards),
+        state: file.state.or(default.state),
     }
 }
 

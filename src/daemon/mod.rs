@@ -3,7 +3,7 @@
 //! ```text
 //! start    bind everything ▶ forwarder ▶ listeners ▶ ready
 //! reload   read, validate, bind what is new ▶ switch                     (or nothing moved)
-//! stop     listeners and readers end ▶ pending summaries ▶ queue closes ▶ forwarder ends
+//! stop     listeners and readers end ▶ pending summaries ▶ queue closes ▶ forwarder ends ▶ windows saved
 //!          └────────────────── one deadline over all of it ──────────────────┘
 //! ```
 //!
@@ -21,6 +21,7 @@
 //! Exit codes (`main`), what the settings mean (`config`).
 
 mod reload;
+mod windows;
 
 use std::{fs, io, path::Path, sync::Arc, time::Duration};
 
@@ -39,9 +40,8 @@ use crate::{
     clock::Clock,
     config::{Config, ForwardConfig, ListenerConfig, RunArgs, SpoolConfig},
     custody::Custody,
-    dedup::{EndReason, Shards},
+    dedup::{EndReason, Progress, Shards},
     forward::{Delivery, ForwardEnded, Forwarder, Outbox},
-    identity::Key,
     ledger::Ledger,
     listen::{self, BindError, Bound, Context, PassedSockets},
     logging::{PeerLog, PeerReason},
@@ -182,12 +182,13 @@ impl Daemon {
             None => None,
         };
         let rules = Arc::clone(&config.rules);
-        let windows: Vec<WindowPolicy> = rules.policies().map(|policy| policy.window).collect();
+        let policies: Vec<WindowPolicy> = rules.policies().map(|policy| policy.window).collect();
         let shards = Arc::new(Shards::new(
             config.dedup.shards,
-            &windows,
+            &policies,
             config.dedup.memory,
         ));
+        let key = windows::restore(&config.dedup, &shards, &rules);
         let ledger = Arc::new(Ledger::new(
             Arc::clone(&metrics),
             Arc::clone(&shards),
@@ -199,7 +200,7 @@ impl Daemon {
             shards,
             delivery: Delivery::new(Arc::clone(&outbox), Arc::clone(&ledger), changes.clone()),
             metrics: Arc::clone(&metrics),
-            key: Key::random(),
+            key,
             identity: config.dedup.identity,
             custody: Custody::new(),
         });
@@ -277,7 +278,7 @@ impl Daemon {
         if let Err(error) = &result {
             error!(%error, "stopping");
         }
-        self.stop().await;
+        self.stop(result.is_ok()).await;
         result
     }
 
@@ -396,8 +397,9 @@ impl Daemon {
             .find(|running| running.serves(listener))
     }
 
-    /// Drains: nothing new is taken in, everything that was is forwarded, within the deadline.
-    async fn stop(mut self) {
+    /// Drains: nothing new is taken in, everything that was is forwarded, within the deadline. Windows are saved
+    /// unless something broke down: then nobody knows what became of their survivors.
+    async fn stop(mut self, mut is_whole: bool) {
         self.readiness.set_stopping();
         notify(&[sd_notify::NotifyState::Stopping]);
         info!(grace = ?self.config.shutdown_grace, "stopping");
@@ -407,11 +409,15 @@ impl Daemon {
         self.context.tasks.close();
         let cut_off = self.cut_off.clone();
         let grace = self.config.shutdown_grace;
+        let deadline = Clock::now().after(grace);
         let drained = {
             let drain = Self::drain(&self.context, &self.outbox, &mut self.forwarder);
             tokio::pin!(drain);
             select! {
-                () = &mut drain => true,
+                whole = &mut drain => {
+                    is_whole &= whole;
+                    true
+                }
                 () = sleep(grace) => {
                     warn!(?grace, "the time to drain is over");
                     false
@@ -429,9 +435,14 @@ impl Daemon {
             cut_off.cancel();
             self.outbox.close();
             let drain = Self::drain(&self.context, &self.outbox, &mut self.forwarder);
-            if timeout(CUT_OFF_MAX, drain).await.is_err() {
+            let ended = timeout(CUT_OFF_MAX, drain).await;
+            if ended.is_err() {
                 error!("tasks did not end after being cut off; this is a fault of tersed");
             }
+            is_whole &= ended.unwrap_or(false);
+        }
+        if is_whole {
+            self.save_windows(deadline).await;
         }
         self.stop_housekeeping.cancel();
         self.housekeeping.close();
@@ -455,30 +466,36 @@ impl Daemon {
     }
 
     /// Each stage ends because its input closed: readers, windows, queue, forwarder. Can be called
-    /// again after it was interrupted.
+    /// again after it was interrupted. False if the forwarder broke down.
     async fn drain(
         context: &Context,
         outbox: &Outbox,
         forwarder: &mut JoinHandle<Result<(), ForwardEnded>>,
-    ) {
+    ) -> bool {
         context.tasks.wait().await;
         let pipeline = &context.pipeline;
-        let mut ended = Vec::new();
+        let (mut ended, mut progress) = (Vec::new(), Progress::default());
         loop {
-            let more = pipeline
-                .shards
-                .end_all(EndReason::Stop, END_BITE, &mut ended);
+            // They stay open: a survivor that is dropped from here on reopens its window.
+            let shards = &pipeline.shards;
+            let more = shards.report_all(EndReason::Stop, &mut progress, END_BITE, &mut ended);
             pipeline.report(&mut ended).await;
             if !more {
                 break;
             }
         }
         outbox.close();
-        if !forwarder.is_finished()
-            && let Err(error) = forwarder.await
-        {
-            error!(%error, "the forwarder broke down");
+        if !forwarder.is_finished() {
+            match forwarder.await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return false,
+                Err(error) => {
+                    error!(%error, "the forwarder broke down");
+                    return false;
+                }
+            }
         }
+        true
     }
 }
 
@@ -584,7 +601,7 @@ fn notify(state: &[sd_notify::NotifyState<'_>]) {
 /// How often windows that ended by themselves are looked for: the most that a summary is late.
 const RETIRE_PERIOD: Duration = Duration::from_millis(100);
 
-/// Marks ended under one hold of a shard's lock while stopping.
+/// Marks looked at under one hold of a shard's lock while stopping.
 const END_BITE: usize = 4096;
 
 /// How long tasks may take to end once nothing waits any more.

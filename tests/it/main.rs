@@ -73,3 +73,4 @@ mod upstream_stalls;
 mod verdicts;
 mod when_full;
 mod windows;
+mod windows_saved;
