@@ -11,9 +11,9 @@ use std::process::ExitCode;
 
 use super::CheckFormat;
 use crate::config::{
-    Config, Effective, FRAMING, IDENTITY, ListenerConfig, MODE, OUTPUT_FRAMING, RunArgs, SUMMARY,
-    UpstreamConfig, WHEN_FULL, facility_names, field_names, mask_names, severity_range, size_text,
-    time_text,
+    Compression, Config, Effective, FRAMING, IDENTITY, ListenerConfig, MODE, OUTPUT_FRAMING,
+    Rotation, RunArgs, SUMMARY, UpstreamConfig, WHEN_FULL, facility_names, field_names, mask_names,
+    severity_range, size_text, time_text,
 };
 use crate::identity::Fields;
 use crate::rule::{Action, Facilities, Glob, Mode, Policy, Rule};
@@ -102,9 +102,28 @@ fn upstream_text(upstream: &UpstreamConfig) -> String {
         return upstream.url.to_string();
     }
     format!(
-        "{}, framing {}",
+        "{}, framing {}{}",
         upstream.url,
-        OUTPUT_FRAMING.word(upstream.framing)
+        OUTPUT_FRAMING.word(upstream.framing),
+        rotation_text(upstream.rotation)
+    )
+}
+
+fn rotation_text(rotation: Rotation) -> String {
+    if !rotation.is_on() {
+        return String::new();
+    }
+    let size = rotation.size.map(size_text);
+    let age = rotation.age.map(time_text);
+    let bounds: Vec<String> = size.into_iter().chain(age).collect();
+    let compression = match rotation.compression {
+        Compression::Off => "",
+        Compression::Zstd => ", zstd",
+    };
+    format!(
+        ", rotated at {}, {} kept{compression}",
+        bounds.join(" or "),
+        rotation.keep
     )
 }
 

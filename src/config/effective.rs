@@ -17,8 +17,9 @@ use serde::Serialize;
 use super::rules::patterns;
 use super::value::{size_text, time_text};
 use super::{
-    ACTION, Config, DedupConfig, FRAMING, ForwardConfig, IDENTITY, LINE_BREAKS, LOG_FORMAT,
-    ListenerConfig, MODE, OUTPUT_FRAMING, OVERSIZE, SUMMARY, UpstreamConfig, WHEN_FULL,
+    ACTION, COMPRESS, Config, DedupConfig, FRAMING, ForwardConfig, IDENTITY, LINE_BREAKS,
+    LOG_FORMAT, ListenerConfig, MODE, OUTPUT_FRAMING, OVERSIZE, Rotation, SUMMARY, UpstreamConfig,
+    UpstreamUrl, WHEN_FULL,
 };
 use crate::identity::mask::Masks;
 use crate::identity::{Field, Fields};
@@ -89,6 +90,19 @@ struct Upstream {
     url: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     framing: Option<&'static str>,
+    #[serde(flatten)]
+    rotation: Option<RotationText>,
+}
+
+/// The keys of an upstream that only files have.
+#[derive(Debug, Serialize)]
+struct RotationText {
+    rotate_size: String,
+    rotate_age: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rotate_keep: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compress: Option<&'static str>,
 }
 
 /// `[dedup]`
@@ -237,6 +251,20 @@ impl Upstream {
         Self {
             url: config.url.to_string(),
             framing: (!config.url.is_datagram()).then(|| OUTPUT_FRAMING.word(config.framing)),
+            rotation: matches!(config.url, UpstreamUrl::File(_))
+                .then(|| RotationText::of(config.rotation)),
+        }
+    }
+}
+
+impl RotationText {
+    fn of(rotation: Rotation) -> Self {
+        let is_on = rotation.is_on();
+        Self {
+            rotate_size: or_off(rotation.size, size_text),
+            rotate_age: or_off(rotation.age, time_text),
+            rotate_keep: is_on.then_some(rotation.keep),
+            compress: is_on.then(|| COMPRESS.word(rotation.compression)),
         }
     }
 }
@@ -416,7 +444,7 @@ mod tests {
             url = "unix-dgram:///run/c.sock"
             unix_mode = "0007"
             [forward]
-            to = ["udp://a:1", { url = "tcp://[::1]:2", framing = "octet-counting" }, "file:///var/x", "stdout:"]
+            to = ["udp://a:1", { url = "tcp://[::1]:2", framing = "octet-counting" }, "file:///var/x", { url = "file:///var/y", rotate_size = "65MiB", rotate_age = "1day", rotate_keep = 3, compress = "off" }, "stdout:"]
             queue = "17MiB"
             when_full = "drop-oldest"
             retry_min = "11ms"

@@ -26,12 +26,13 @@ use super::value::{
     text, unless, url,
 };
 use super::{
-    ACTION, ALLOW_MAX, CONNECTIONS_MAX, FILE_OCTETS_MAX, FRAMING, GRACE_MAX, IDENTITY,
-    IDLE_TIMEOUT_MAX, IdentityKind, LINE_BREAKS, LOG_FORMAT, LineBreaks, LogFormat, MEMORY_MAX,
-    MEMORY_MIN, MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_MIN, MODE, OUTPUT_FRAMING, OVERSIZE,
+    ACTION, ALLOW_MAX, COMPRESS, CONNECTIONS_MAX, Compression, FILE_OCTETS_MAX, FRAMING, GRACE_MAX,
+    IDENTITY, IDLE_TIMEOUT_MAX, IdentityKind, LINE_BREAKS, LOG_FORMAT, LineBreaks, LogFormat,
+    MEMORY_MAX, MEMORY_MIN, MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_MIN, MODE, OUTPUT_FRAMING, OVERSIZE,
     OutputFraming, Oversize, QUEUE_MAX, QUEUE_MIN, RECEIVE_BUFFER_MAX, RECEIVE_BUFFER_MIN,
-    REPLAY_MAX, SHARDS_MAX, SUMMARY, TIMEOUT_MAX, TIMEOUT_MIN, UDP_PAYLOAD_MAX, WHEN_FULL,
-    WINDOW_MAX, WINDOW_MIN, WORKERS_MAX, WhenFull,
+    REPLAY_MAX, ROTATE_AGE_MAX, ROTATE_AGE_MIN, ROTATE_KEEP_MAX, ROTATE_SIZE_MAX, ROTATE_SIZE_MIN,
+    SHARDS_MAX, SUMMARY, TIMEOUT_MAX, TIMEOUT_MIN, UDP_PAYLOAD_MAX, WHEN_FULL, WINDOW_MAX,
+    WINDOW_MIN, WORKERS_MAX, WhenFull,
 };
 use crate::frame::Framing;
 use crate::identity::Field;
@@ -125,6 +126,10 @@ section! {
     UpstreamFile {
         url: UpstreamUrl = one(url(UpstreamUrl::FORMS)),
         framing: OutputFraming = one(choice(&OUTPUT_FRAMING)),
+        rotate_size: Option<usize> = one(unless("off", size(ROTATE_SIZE_MIN, ROTATE_SIZE_MAX))),
+        rotate_age: Option<Duration> = one(unless("off", duration(ROTATE_AGE_MIN, ROTATE_AGE_MAX))),
+        rotate_keep: usize = one(count(1, ROTATE_KEEP_MAX)),
+        compress: Compression = one(choice(&COMPRESS)),
     }
 }
 

@@ -225,6 +225,8 @@ pub struct UpstreamConfig {
     pub url: UpstreamUrl,
     /// How messages are set apart on a stream. Without effect on datagrams.
     pub framing: OutputFraming,
+    /// When a file is rotated. Off on what is no file.
+    pub rotation: Rotation,
 }
 
 impl UpstreamConfig {
@@ -234,8 +236,48 @@ impl UpstreamConfig {
         Self {
             url,
             framing: OutputFraming::Lf,
+            rotation: Rotation::OFF,
         }
     }
+}
+
+/// When a file is rotated, and what becomes of what was.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Rotation {
+    /// Octets of a file before it is rotated; at least [`ROTATE_SIZE_MIN`].
+    pub size: Option<usize>,
+    /// How old a file gets, from its first octet.
+    pub age: Option<Duration>,
+    /// Rotated files that are kept; at least 1, at most [`ROTATE_KEEP_MAX`].
+    pub keep: usize,
+    /// What rotated files are made smaller by.
+    pub compression: Compression,
+}
+
+impl Rotation {
+    /// Never.
+    pub const OFF: Self = Self {
+        size: None,
+        age: None,
+        keep: 10,
+        compression: Compression::Zstd,
+    };
+
+    /// Whether there is any.
+    #[must_use]
+    pub const fn is_on(&self) -> bool {
+        self.size.is_some() || self.age.is_some()
+    }
+}
+
+/// What rotated files are made smaller by.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Compression {
+    /// Nothing.
+    Off,
+    /// Zstandard (RFC 8878).
+    #[default]
+    Zstd,
 }
 
 /// How messages are set apart on a stream to an upstream.
@@ -339,6 +381,8 @@ pub(crate) const OUTPUT_FRAMING: Words<OutputFraming> = Words(&[
     ("lf", OutputFraming::Lf),
     ("octet-counting", OutputFraming::OctetCounting),
 ]);
+pub(crate) const COMPRESS: Words<Compression> =
+    Words(&[("off", Compression::Off), ("zstd", Compression::Zstd)]);
 pub(crate) const WHEN_FULL: Words<WhenFull> = Words(&[
     ("wait", WhenFull::Wait),
     ("drop-newest", WhenFull::DropNewest),
@@ -408,6 +452,16 @@ pub const QUEUE_MAX: usize = 4 * GIB - MIB;
 pub const REPLAY_MAX: usize = GIB;
 /// The largest payload of a UDP datagram over IPv4: 65,535 less the headers of IP and UDP.
 pub const UDP_PAYLOAD_MAX: usize = 65_507;
+/// The smallest `rotate_size`: a file is rotated between two writes, and one of them is a quarter of this.
+pub const ROTATE_SIZE_MIN: usize = MIB;
+/// The largest `rotate_size`: beyond it nobody opens the file any more.
+pub const ROTATE_SIZE_MAX: usize = GIB.saturating_mul(1024);
+/// The shortest `rotate_age`: below it a directory fills with names.
+pub const ROTATE_AGE_MIN: Duration = Duration::from_secs(60);
+/// The longest `rotate_age`.
+pub const ROTATE_AGE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+/// The most rotated files: all their names are read at each rotation.
+pub const ROTATE_KEEP_MAX: usize = 10_000;
 /// The octets of a configuration file that are read: far more than any holds.
 pub const FILE_OCTETS_MAX: usize = MIB;
 

@@ -14,7 +14,9 @@ use super::file::{
 use super::rules::{PolicyFile, policy, rules};
 use super::url::{ListenUrl, UpstreamUrl};
 use super::value::{Given, Slot, size_text, time_text};
-use super::{Config, DedupConfig, ForwardConfig, ListenerConfig, LogConfig, UpstreamConfig};
+use super::{
+    Config, DedupConfig, ForwardConfig, ListenerConfig, LogConfig, Rotation, UpstreamConfig,
+};
 use crate::identity::mask::Pattern;
 
 /// Makes a `Config` of `file`. It is worth running if there was no error, here or before.
@@ -281,7 +283,7 @@ fn upstreams(
     };
     let mut upstreams: Vec<Given<UpstreamConfig>> = Vec::with_capacity(given.len());
     for file in given {
-        let Some(new) = upstream(file, errors) else {
+        let Some(new) = upstream(file, Rotation::OFF, errors) else {
             continue;
         };
         if let Some(other) = upstreams
@@ -305,10 +307,11 @@ fn upstreams(
 
 fn upstream(
     file: Given<UpstreamFile>,
+    rotation: Rotation,
     errors: &mut Vec<ConfigError>,
 ) -> Option<Given<UpstreamConfig>> {
     let Given { value: file, at } = file;
-    match file.url {
+    match file.url.clone() {
         Slot::Given(Given { value: url, at }) => {
             if let (Some(at), true) = (file.framing.at(), url.is_datagram()) {
                 let fits = "tcp, unix-stream, file and stdout upstreams";
@@ -321,10 +324,23 @@ fn upstream(
                     fault,
                 });
             }
+            let is_file = matches!(url, UpstreamUrl::File(_));
+            let rotation = if is_file { rotation } else { Rotation::OFF };
+            refuse_rotation_without_effect(&file, &url, rotation, errors);
             let default = UpstreamConfig::new(url);
             let framing = file.framing.or(default.framing);
+            let rotation = Rotation {
+                size: file.rotate_size.or(rotation.size),
+                age: file.rotate_age.or(rotation.age),
+                keep: file.rotate_keep.or(rotation.keep),
+                compression: file.compress.or(rotation.compression),
+            };
             Some(Given {
-                value: UpstreamConfig { framing, ..default },
+                value: UpstreamConfig {
+                    framing,
+                    rotation,
+                    ..default
+                },
                 at,
             })
         }
@@ -336,6 +352,40 @@ fn upstream(
             errors.push(ConfigError { at, fault });
             None
         }
+    }
+}
+
+/// Refuses what would rotate something that is no file, and what is said of rotated files where nothing
+/// rotates one.
+fn refuse_rotation_without_effect(
+    file: &UpstreamFile,
+    url: &UpstreamUrl,
+    default: Rotation,
+    errors: &mut Vec<ConfigError>,
+) {
+    let when = [file.rotate_size.at(), file.rotate_age.at()];
+    let what = [file.rotate_keep.at(), file.compress.at()];
+    if !matches!(url, UpstreamUrl::File(_)) {
+        for at in when.into_iter().chain(what).flatten() {
+            errors.push(no_effect(at, url.transport(), "file upstreams"));
+        }
+        return;
+    }
+    let is_refused = file.rotate_size.is_refused() || file.rotate_age.is_refused();
+    let size = file.rotate_size.clone().or(default.size);
+    let age = file.rotate_age.clone().or(default.age);
+    if size.is_none() && age.is_none() && !is_refused {
+        for at in what.into_iter().flatten() {
+            let fits = "a rotate_size or a rotate_age beside it";
+            errors.push(no_effect(at, "a file that is not rotated", fits));
+        }
+    }
+}
+
+fn no_effect(at: &At, on: &'static str, fits: &'static str) -> ConfigError {
+    ConfigError {
+        at: at.clone(),
+        fault: Fault::NoEffect { on, fits },
     }
 }
 

@@ -154,7 +154,8 @@ fn each_key_reaches_its_field() {
         unix_mode = "0600"
         receive_buffer = "1MiB"
         [forward]
-        to = ["udp://a:514", { url = "tcp://b:601", framing = "octet-counting" }]
+        to = ["udp://a:514", { url = "tcp://b:601", framing = "octet-counting" },
+            { url = "file:///var/log/once.log", rotate_size = "10MiB", rotate_age = "1day", rotate_keep = 3, compress = "off" }]
         queue = "1MB"
         when_full = "drop-oldest"
         retry_min = "1s"
@@ -209,11 +210,24 @@ fn each_key_reaches_its_field() {
             };
             config.listeners = vec![tcp, unix];
             let counted = UpstreamConfig {
-                url: "tcp://b:601".parse().unwrap(),
                 framing: OutputFraming::OctetCounting,
+                ..UpstreamConfig::new("tcp://b:601".parse().unwrap())
+            };
+            let rotated = UpstreamConfig {
+                rotation: Rotation {
+                    size: Some(10 * MIB),
+                    age: Some(Duration::from_secs(86400)),
+                    keep: 3,
+                    compression: Compression::Off,
+                },
+                ..UpstreamConfig::new("file:///var/log/once.log".parse().unwrap())
             };
             config.forward = ForwardConfig {
-                to: vec![UpstreamConfig::new("udp://a:514".parse().unwrap()), counted],
+                to: vec![
+                    UpstreamConfig::new("udp://a:514".parse().unwrap()),
+                    counted,
+                    rotated,
+                ],
                 queue: 1_000_000,
                 when_full: WhenFull::DropOldest,
                 retry_min: Duration::from_secs(1),
@@ -343,7 +357,9 @@ fn an_unknown_key_is_refused_with_those_that_fit() {
     );
     check_refused(
         "forward.to = [\n{ url = \"stdout:\",\nframe = 1 }]",
-        &["t.toml:3: forward.to[0].frame: unknown key; fits: url, framing"],
+        &[
+            "t.toml:3: forward.to[0].frame: unknown key; fits: url, framing, rotate_size, rotate_age, rotate_keep, compress",
+        ],
     );
 }
 
@@ -662,6 +678,19 @@ fn a_key_without_effect_is_refused() {
         stream,
         "allow = []",
         "t.toml:3: listener[0].allow: means nothing on unix-stream; fits: udp and tcp listeners",
+    );
+    check_refused(
+        "[forward]\nto = [{ url = \"stdout:\", rotate_age = \"off\", compress = \"zstd\" }]",
+        &[
+            "t.toml:2: forward.to[0].rotate_age: means nothing on stdout; fits: file upstreams",
+            "t.toml:2: forward.to[0].compress: means nothing on stdout; fits: file upstreams",
+        ],
+    );
+    check_refused(
+        "[forward]\nto = [{ url = \"file:///a\", rotate_size = \"off\", rotate_keep = 3 }]",
+        &[
+            "t.toml:2: forward.to[0].rotate_keep: means nothing on a file that is not rotated; fits: a rotate_size or a rotate_age beside it",
+        ],
     );
     check_refused(
         "[forward]\nto = [{ url = \"udp://a:1\", framing = \"lf\" }]",

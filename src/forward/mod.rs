@@ -25,6 +25,7 @@
 mod delivery;
 mod dial;
 mod encode;
+mod file;
 mod outbox;
 mod reload;
 mod ring;
@@ -176,11 +177,12 @@ impl Forwarder {
             });
         };
         let upstream = self.upstreams[index].config.clone();
+        let metrics = Arc::clone(&self.upstreams[index].metrics);
         let opened = select! {
             biased;
             () = self.cut_off.cancelled() => return Ok(Next::Done),
             changed = self.changes.changed() => return Ok(Self::changed(changed.is_ok())),
-            opened = Connection::open(&upstream, &self.config) => opened,
+            opened = Connection::open(&upstream, &self.config, &metrics) => opened,
         };
         match opened {
             Ok(connection) => self.take_charge(index, connection),
@@ -197,8 +199,9 @@ impl Forwarder {
         {
             let upstream = self.upstreams[index].config.clone();
             let config = Arc::clone(&self.config);
+            let metrics = Arc::clone(&self.upstreams[index].metrics);
             *probe = Some(Box::pin(async move {
-                (index, Connection::open(&upstream, &config).await)
+                (index, Connection::open(&upstream, &config, &metrics).await)
             }));
         }
         let wait = match self.failover.next_due() {

@@ -318,6 +318,12 @@ pub struct UpstreamMetrics {
     pub frames: Counter,
     /// Octets written, framing included.
     pub octets: Counter,
+    /// A file given its rotated name, and a new one begun.
+    pub rotations: Counter,
+    /// Attempts to rotate, to compress or to delete that failed.
+    pub rotation_errors: Counter,
+    /// Rotated files deleted, as more than may be kept.
+    pub rotated_deleted: Counter,
 }
 
 impl UpstreamMetrics {
@@ -330,6 +336,9 @@ impl UpstreamMetrics {
             errors: Counter::default(),
             frames: Counter::default(),
             octets: Counter::default(),
+            rotations: Counter::default(),
+            rotation_errors: Counter::default(),
+            rotated_deleted: Counter::default(),
         }
     }
 

@@ -337,6 +337,33 @@ static FAMILIES: &[Family] = &[
             });
         },
     ),
+    counter(
+        "tersed_upstream_rotations",
+        "Times that the file was rotated.",
+        |scrape, out| {
+            out.upstreams(scrape, |out, labels, upstream| {
+                out.count(labels, upstream.rotations.get())
+            });
+        },
+    ),
+    counter(
+        "tersed_upstream_rotation_errors",
+        "Failed attempts to rotate the file, or to compress or delete what was rotated.",
+        |scrape, out| {
+            out.upstreams(scrape, |out, labels, upstream| {
+                out.count(labels, upstream.rotation_errors.get())
+            });
+        },
+    ),
+    counter(
+        "tersed_upstream_rotated_deleted",
+        "Rotated files deleted, as more than may be kept.",
+        |scrape, out| {
+            out.upstreams(scrape, |out, labels, upstream| {
+                out.count(labels, upstream.rotated_deleted.get())
+            });
+        },
+    ),
     // The process.
     counter(
         "tersed_config_reloads",
