@@ -18,8 +18,8 @@ use super::rules::patterns;
 use super::value::{size_text, time_text};
 use super::{
     ACTION, COMPRESS, Config, DedupConfig, FRAMING, ForwardConfig, IDENTITY, LINE_BREAKS,
-    LOG_FORMAT, ListenerConfig, MODE, OUTPUT_FRAMING, OVERSIZE, Rotation, SUMMARY, UpstreamConfig,
-    UpstreamUrl, WHEN_FULL,
+    LOG_FORMAT, ListenerConfig, MODE, OUTPUT_FRAMING, OVERSIZE, Rotation, STRATEGY, SUMMARY,
+    UpstreamConfig, UpstreamUrl, WHEN_FULL,
 };
 use crate::identity::mask::Masks;
 use crate::identity::{Field, Fields};
@@ -73,6 +73,7 @@ struct Stream {
 #[derive(Debug, Serialize)]
 struct Forward {
     to: Vec<Upstream>,
+    strategy: &'static str,
     queue: String,
     when_full: &'static str,
     retry_min: String,
@@ -233,6 +234,7 @@ impl Forward {
     fn of(config: &ForwardConfig) -> Self {
         Self {
             to: config.to.iter().map(Upstream::of).collect(),
+            strategy: STRATEGY.word(config.strategy),
             queue: size_text(config.queue),
             when_full: WHEN_FULL.word(config.when_full),
             retry_min: time_text(config.retry_min),
@@ -445,6 +447,7 @@ mod tests {
             unix_mode = "0007"
             [forward]
             to = ["udp://a:1", { url = "tcp://[::1]:2", framing = "octet-counting" }, "file:///var/x", { url = "file:///var/y", rotate_size = "65MiB", rotate_age = "1day", rotate_keep = 3, compress = "off" }, "stdout:"]
+            strategy = "balance"
             queue = "17MiB"
             when_full = "drop-oldest"
             retry_min = "11ms"

@@ -156,6 +156,7 @@ fn each_key_reaches_its_field() {
         [forward]
         to = ["udp://a:514", { url = "tcp://b:601", framing = "octet-counting" },
             { url = "file:///var/log/once.log", rotate_size = "10MiB", rotate_age = "1day", rotate_keep = 3, compress = "off" }]
+        strategy = "balance"
         queue = "1MB"
         when_full = "drop-oldest"
         retry_min = "1s"
@@ -228,6 +229,7 @@ fn each_key_reaches_its_field() {
                     counted,
                     rotated,
                 ],
+                strategy: Strategy::Balance,
                 queue: 1_000_000,
                 when_full: WhenFull::DropOldest,
                 retry_min: Duration::from_secs(1),

@@ -127,7 +127,9 @@ impl Connection {
     ) -> Result<Self, UpstreamError> {
         Ok(match &upstream.url {
             UpstreamUrl::Tcp { host, port } => {
-                let socket = Socket::Tcp(connect_tcp(host, *port, forward.send_timeout).await?);
+                let socket =
+                    connect_tcp(host, *port, forward.send_timeout, forward.connect_timeout).await?;
+                let socket = Socket::Tcp(socket);
                 socket.set_keepalive().map_err(UpstreamError::Open)?;
                 Self::Stream(Stream {
                     socket,
