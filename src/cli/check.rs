@@ -64,6 +64,16 @@ fn describe(config: &Config, out: &mut impl Write) -> io::Result<()> {
         "queue    {}, when full {when_full}",
         size_text(config.forward.queue)
     )?;
+    let suppressed = &config.suppressed;
+    if let Some(to) = &suppressed.to {
+        writeln!(
+            out,
+            "aside    {}; queue {}, when full {}",
+            upstream_text(to),
+            size_text(suppressed.queue),
+            WHEN_FULL.word(suppressed.when_full)
+        )?;
+    }
     for rule in config.rules.rules() {
         writeln!(out, "rule     {}", rule_text(rule))?;
     }
@@ -253,6 +263,31 @@ mod tests {
                 dedup.shards
             )
         );
+    }
+
+    #[test]
+    fn where_copies_go_and_when_files_are_rotated_is_described() {
+        let dir = tempfile::tempdir().unwrap();
+        let path: PathBuf = dir.path().join("t.toml");
+        let toml = r#"
+            [forward]
+            to = ["file:///a", { url = "file:///b", rotate_age = "1h", rotate_keep = 3, compress = "off" }]
+            [suppressed]
+            to = "file:///c"
+        "#;
+        std::fs::write(&path, toml).unwrap();
+        let (fit, text) = check(&RunArgs {
+            file: Some(path),
+            ..RunArgs::default()
+        });
+        assert!(fit);
+        for line in [
+            "forward  file:///a, framing lf\n",
+            "forward  file:///b, framing lf, rotated at 1h, 3 kept\n",
+            "aside    file:///c, framing lf, rotated at 100MiB or 1day, 10 kept, zstd; queue 16MiB, when full wait\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::value::{size_text, time_text};
 use super::{
     ACTION, COMPRESS, Config, DedupConfig, FRAMING, ForwardConfig, IDENTITY, LINE_BREAKS,
     LOG_FORMAT, ListenerConfig, MODE, OUTPUT_FRAMING, OVERSIZE, Rotation, STRATEGY, SUMMARY,
-    UpstreamConfig, UpstreamUrl, WHEN_FULL,
+    SuppressedConfig, UpstreamConfig, UpstreamUrl, WHEN_FULL,
 };
 use crate::identity::mask::Masks;
 use crate::identity::{Field, Fields};
@@ -30,6 +30,8 @@ use crate::rule::{Action, FACILITIES, Facilities, Glob, Policy, Rule, SEVERITIES
 pub(crate) struct Effective {
     listener: Vec<Listener>,
     forward: Forward,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suppressed: Option<Suppressed>,
     dedup: Dedup,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     mask: BTreeMap<String, String>,
@@ -83,6 +85,14 @@ struct Forward {
     replay_max: String,
     udp_max: String,
     line_breaks: &'static str,
+}
+
+/// `[suppressed]`
+#[derive(Debug, Serialize)]
+struct Suppressed {
+    to: Upstream,
+    queue: String,
+    when_full: &'static str,
 }
 
 /// An element of `forward.to`.
@@ -186,6 +196,7 @@ impl Effective {
         Self {
             listener: config.listeners.iter().map(Listener::of).collect(),
             forward: Forward::of(&config.forward),
+            suppressed: Suppressed::of(&config.suppressed),
             dedup: Dedup::of(&config.dedup),
             mask: patterns(config),
             rule: config.rules.rules().iter().map(RuleText::of).collect(),
@@ -245,6 +256,16 @@ impl Forward {
             udp_max: size_text(config.udp_max),
             line_breaks: LINE_BREAKS.word(config.line_breaks),
         }
+    }
+}
+
+impl Suppressed {
+    fn of(config: &SuppressedConfig) -> Option<Self> {
+        Some(Self {
+            to: Upstream::of(config.to.as_ref()?),
+            queue: size_text(config.queue),
+            when_full: WHEN_FULL.word(config.when_full),
+        })
     }
 }
 
@@ -457,6 +478,10 @@ mod tests {
             replay_max = "off"
             udp_max = "1472B"
             line_breaks = "escape"
+            [suppressed]
+            to = { url = "file:///var/z", rotate_age = "off", compress = "off" }
+            queue = "18MiB"
+            when_full = "drop-newest"
             [dedup]
             window = "6days 23h 59m 59s 999ms"
             allow = 3

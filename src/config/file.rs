@@ -77,6 +77,7 @@ section! {
     ConfigFile {
         listener: Vec<Given<ListenerFile>> = list("one or more [[listener]], or none for the default ones", 1, section),
         forward: ForwardFile = section,
+        suppressed: SuppressedFile = section,
         dedup: DedupFile = section,
         mask: MaskFile = section,
         rule: Vec<Given<RuleFile>> = list("one or more [[rule]], or none", 1, section),
@@ -123,7 +124,7 @@ section! {
 }
 
 section! {
-    /// An element of `forward.to` that is a table.
+    /// An element of `forward.to`, or a `suppressed.to`, that is a table.
     UpstreamFile {
         url: UpstreamUrl = one(url(UpstreamUrl::FORMS)),
         framing: OutputFraming = one(choice(&OUTPUT_FRAMING)),
@@ -131,6 +132,15 @@ section! {
         rotate_age: Option<Duration> = one(unless("off", duration(ROTATE_AGE_MIN, ROTATE_AGE_MAX))),
         rotate_keep: usize = one(count(1, ROTATE_KEEP_MAX)),
         compress: Compression = one(choice(&COMPRESS)),
+    }
+}
+
+section! {
+    /// `[suppressed]`
+    SuppressedFile {
+        to: UpstreamFile = upstream,
+        queue: usize = one(size(QUEUE_MIN, QUEUE_MAX)),
+        when_full: WhenFull = one(choice(&WHEN_FULL)),
     }
 }
 

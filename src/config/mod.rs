@@ -57,6 +57,8 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// Where survivors go.
     pub forward: ForwardConfig,
+    /// Where copies that are held back go.
+    pub suppressed: SuppressedConfig,
     /// What counts as said already.
     pub dedup: DedupConfig,
     /// The rules, and the policy of messages that none of them takes.
@@ -90,6 +92,19 @@ impl Config {
         Ok(config)
     }
 
+    /// How copies that are held back are forwarded, if they are. What [`SuppressedConfig`] does not say is as for
+    /// survivors.
+    #[must_use]
+    pub fn aside(&self) -> Option<ForwardConfig> {
+        Some(ForwardConfig {
+            to: vec![self.suppressed.to.clone()?],
+            strategy: Strategy::Failover,
+            queue: self.suppressed.queue,
+            when_full: self.suppressed.when_full,
+            ..self.forward.clone()
+        })
+    }
+
     /// What is odd and runs all the same, a sentence each.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
@@ -106,6 +121,7 @@ impl Default for Config {
                 ListenerConfig::new(ListenUrl::Tcp(local)),
             ],
             forward: ForwardConfig::default(),
+            suppressed: SuppressedConfig::default(),
             rules: Arc::new(Rules::new(DedupConfig::default().policy)),
             dedup: DedupConfig::default(),
             admin: None,
@@ -231,6 +247,27 @@ pub enum Strategy {
     Balance,
 }
 
+/// Where copies that are held back go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SuppressedConfig {
+    /// `None` is nowhere. None of the upstreams of survivors, and none of our listeners.
+    pub to: Option<UpstreamConfig>,
+    /// Octets that wait in memory for it. Holds the longest message.
+    pub queue: usize,
+    /// What happens when the queue is full.
+    pub when_full: WhenFull,
+}
+
+impl Default for SuppressedConfig {
+    fn default() -> Self {
+        Self {
+            to: None,
+            queue: 16 * MIB,
+            when_full: WhenFull::Wait,
+        }
+    }
+}
+
 /// One upstream.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct UpstreamConfig {
@@ -274,6 +311,14 @@ impl Rotation {
         age: None,
         keep: 10,
         compression: Compression::Zstd,
+    };
+
+    /// That of a file of suppressed copies, unless configured: nobody watches how fast it grows, and in a storm,
+    /// which is what tersed is for, it grows by what would otherwise be nothing.
+    pub const OF_COPIES: Self = Self {
+        size: Some(100 * MIB),
+        age: Some(Duration::from_secs(24 * 3600)),
+        ..Self::OFF
     };
 
     /// Whether there is any.

@@ -9,13 +9,14 @@
 use super::error::{At, ConfigError, Fault, quoted};
 use super::file::{
     AdminFile, ConfigFile, DedupFile, ForwardFile, ListenerFile, LogFile, MaskFile, RuntimeFile,
-    ShutdownFile, UpstreamFile,
+    ShutdownFile, SuppressedFile, UpstreamFile,
 };
 use super::rules::{PolicyFile, policy, rules};
 use super::url::{ListenUrl, UpstreamUrl};
 use super::value::{Given, Slot, size_text, time_text};
 use super::{
-    Config, DedupConfig, ForwardConfig, ListenerConfig, LogConfig, Rotation, UpstreamConfig,
+    Config, DedupConfig, ForwardConfig, ListenerConfig, LogConfig, Rotation, SuppressedConfig,
+    UpstreamConfig,
 };
 use crate::identity::mask::Pattern;
 
@@ -31,6 +32,14 @@ pub(super) fn resolve(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config
     refuse_admin_on_listener(&admin_file, &listeners, errors);
     let (forward, upstreams) = forward(forward_file, default.forward, &listeners, errors);
     refuse_loops(&upstreams, &listeners, errors);
+    let suppressed_file = file.suppressed.or(SuppressedFile::default());
+    let suppressed = suppressed(
+        suppressed_file,
+        default.suppressed,
+        &upstreams,
+        &listeners,
+        errors,
+    );
     let masks = file.mask.or(MaskFile::default()).patterns;
     let masks: Vec<Pattern> = masks.into_iter().map(|given| given.value).collect();
     let dedup_file = file.dedup.or(DedupFile::default());
@@ -44,6 +53,7 @@ pub(super) fn resolve(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config
             to: upstreams.into_iter().map(|given| given.value).collect(),
             ..forward
         },
+        suppressed,
         rules: rules(file.rule, &dedup.policy, &masks, errors),
         dedup,
         admin: admin_file.address.or(default.admin),
@@ -423,6 +433,51 @@ fn refuse_crossed_retries(
     } else if let Some(at) = file.retry_min.at() {
         let fits = format!("at most forward.retry_max, {}", time_text(max));
         errors.push(unfit(at, &time_text(min), fits));
+    }
+}
+
+/// Everything of `[suppressed]`.
+fn suppressed(
+    file: SuppressedFile,
+    default: SuppressedConfig,
+    upstreams: &[Given<UpstreamConfig>],
+    listeners: &[Placed],
+    errors: &mut Vec<ConfigError>,
+) -> SuppressedConfig {
+    refuse_short_queue(&file.queue, listeners, errors);
+    let to = match file.to {
+        Slot::Given(to) => upstream(to, Rotation::OF_COPIES, errors),
+        Slot::Refused => None,
+        Slot::Absent => {
+            for at in [file.queue.at(), file.when_full.at()].into_iter().flatten() {
+                let fits = "a suppressed.to beside it";
+                errors.push(no_effect(at, "copies that go nowhere", fits));
+            }
+            None
+        }
+    };
+    if let Some(to) = &to {
+        refuse_loops(std::slice::from_ref(to), listeners, errors);
+        // Two would write to one file, and an upstream would get what it is to be spared.
+        let other = upstreams
+            .iter()
+            .find(|other| other.value.url == to.value.url);
+        if let Some(other) = other {
+            let fault = Fault::Taken {
+                found: quoted(&to.value.url.to_string()),
+                other: other.at.clone(),
+                fits: "a destination that is no upstream of survivors",
+            };
+            errors.push(ConfigError {
+                at: to.at.clone(),
+                fault,
+            });
+        }
+    }
+    SuppressedConfig {
+        to: to.map(|given| given.value),
+        queue: file.queue.or(default.queue),
+        when_full: file.when_full.or(default.when_full),
     }
 }
 

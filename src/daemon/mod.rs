@@ -20,6 +20,7 @@
 //!
 //! Exit codes (`main`), what the settings mean (`config`).
 
+mod aside;
 mod reload;
 
 use std::{fs, io, sync::Arc, time::Duration};
@@ -34,13 +35,14 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error, info, warn};
 
+use self::aside::AsideForwarder;
 use crate::{
     admin::{self, AdminState, Readiness},
     clock::Clock,
     config::{Config, ForwardConfig, ListenerConfig, RunArgs},
     custody::Custody,
     dedup::{EndReason, Shards},
-    forward::{Delivery, ForwardEnded, Forwarder, Outbox},
+    forward::{Aside, Delivery, ForwardEnded, Forwarder, Outbox},
     identity::Key,
     ledger::Ledger,
     listen::{self, BindError, Bound, Context, PassedSockets},
@@ -123,6 +125,8 @@ struct Daemon {
     forward: watch::Sender<Arc<ForwardConfig>>,
     outbox: Arc<Outbox>,
     forwarder: JoinHandle<Result<(), ForwardEnded>>,
+    /// That of copies, if they are set aside.
+    aside: Option<AsideForwarder>,
     readiness: Readiness,
     signals: Signals,
     /// Tasks that run until everything else has ended: status page, timers.
@@ -194,6 +198,7 @@ impl Daemon {
             key: Key::random(),
             identity: config.dedup.identity,
             custody: Custody::new(),
+            aside: Aside::default(),
         });
         let cut_off = CancellationToken::new();
         let forwarder = Forwarder::new(
@@ -205,17 +210,7 @@ impl Daemon {
             cut_off.clone(),
         );
         let housekeeping = TaskTracker::new();
-        // A thread of its own: whoever wakes it wakes nobody else.
-        let forwarding = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(DaemonError::Runtime)?;
-        let forwarder = housekeeping.spawn_blocking(move || {
-            let ended = forwarding.block_on(forwarder.run());
-            // Its blocking write may never end.
-            forwarding.shutdown_background();
-            ended
-        });
+        let forwarder = aside::spawn(forwarder, &housekeeping).map_err(DaemonError::Runtime)?;
         let context = Context {
             pipeline,
             metrics,
@@ -230,6 +225,7 @@ impl Daemon {
             forward,
             outbox,
             forwarder,
+            aside: None,
             readiness: Readiness::default(),
             signals,
             housekeeping,
@@ -237,6 +233,9 @@ impl Daemon {
             cut_off,
             fatal: CancellationToken::new(),
         };
+        if let Some(aside) = daemon.config.aside() {
+            daemon.aside = Some(daemon.set_aside(aside).map_err(DaemonError::Runtime)?);
+        }
         for (listener, socket, is_extra) in bound {
             daemon.open(listener, socket, is_extra);
         }
@@ -262,6 +261,10 @@ impl Daemon {
                     Ok(Err(error)) => Err(error.into()),
                     Ok(Ok(())) | Err(_) => Err(DaemonError::Task("the forwarder")),
                 },
+                ended = aside::ended(&mut self.aside) => break match ended {
+                    Ok(Err(error)) => Err(error.into()),
+                    Ok(Ok(())) | Err(_) => Err(DaemonError::Task("the forwarder of suppressed copies")),
+                },
                 () = self.fatal.cancelled() => break Err(DaemonError::Task("a listener")),
             }
         };
@@ -270,6 +273,12 @@ impl Daemon {
         }
         self.stop().await;
         result
+    }
+
+    /// Starts setting copies aside.
+    fn set_aside(&self, config: ForwardConfig) -> io::Result<AsideForwarder> {
+        let pipeline = &self.context.pipeline;
+        AsideForwarder::start(config, pipeline, &self.housekeeping, &self.cut_off)
     }
 
     /// Starts serving a bound listener.
@@ -399,7 +408,8 @@ impl Daemon {
         let cut_off = self.cut_off.clone();
         let grace = self.config.shutdown_grace;
         let drained = {
-            let drain = Self::drain(&self.context, &self.outbox, &mut self.forwarder);
+            let (forwarder, aside) = (&mut self.forwarder, &mut self.aside);
+            let drain = Self::drain(&self.context, &self.outbox, forwarder, aside);
             tokio::pin!(drain);
             select! {
                 () = &mut drain => true,
@@ -419,7 +429,11 @@ impl Daemon {
             // windows that are still open then end without waiting for an upstream.
             cut_off.cancel();
             self.outbox.close();
-            let drain = Self::drain(&self.context, &self.outbox, &mut self.forwarder);
+            if let Some(aside) = &self.aside {
+                aside.outbox.close();
+            }
+            let (forwarder, aside) = (&mut self.forwarder, &mut self.aside);
+            let drain = Self::drain(&self.context, &self.outbox, forwarder, aside);
             if timeout(CUT_OFF_MAX, drain).await.is_err() {
                 error!("tasks did not end after being cut off; this is a fault of tersed");
             }
@@ -450,8 +464,11 @@ impl Daemon {
         context: &Context,
         outbox: &Outbox,
         forwarder: &mut JoinHandle<Result<(), ForwardEnded>>,
+        aside: &mut Option<AsideForwarder>,
     ) {
         context.tasks.wait().await;
+        // Nobody else has it any more.
+        context.pipeline.aside.shut();
         let pipeline = &context.pipeline;
         let mut ended = Vec::new();
         loop {
@@ -468,6 +485,12 @@ impl Daemon {
             && let Err(error) = forwarder.await
         {
             error!(%error, "the forwarder broke down");
+        }
+        if let Some(aside) = aside
+            && !aside.forwarder.is_finished()
+            && let Err(error) = (&mut aside.forwarder).await
+        {
+            error!(%error, "the forwarder of suppressed copies broke down");
         }
     }
 }

@@ -34,6 +34,8 @@ pub use reason::{DropReason, FrameErrorReason, Reason, RejectReason, ReloadResul
 pub struct Metrics {
     /// What became of the frames.
     pub frames: FrameCounters,
+    /// Suppressed frames that are set aside as well. Not part of the law: they are suppressed.
+    pub copies: CopyCounters,
     /// Octets that wait for an upstream in memory, framing and summaries included.
     pub queue_octets: Gauge,
     /// Faults of framing, by what was wrong. Not part of the law: a fault may or may not cost a frame.
@@ -59,6 +61,7 @@ impl Metrics {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             frames: FrameCounters::default(),
+            copies: CopyCounters::default(),
             queue_octets: Gauge::default(),
             frame_errors: ByReason::default(),
             connections_rejected: ByReason::default(),
@@ -208,6 +211,40 @@ impl FrameCounters {
     }
 
     /// Moves `n` survivors from the queue to the dropped.
+    pub fn lose(&self, reason: DropReason, n: u64) {
+        self.queued.sub(n);
+        self.dropped[reason].add(n);
+    }
+}
+
+/// What became of suppressed frames that are set aside: `taken = written + dropped{reason} + queued`.
+#[derive(Debug, Default)]
+pub struct CopyCounters {
+    /// Suppressed while copies were set aside.
+    pub taken: StripedCounter,
+    /// Handed to their destination for good.
+    pub written: Counter,
+    /// Lost on the way there.
+    pub dropped: ByReason<DropReason>,
+    /// Neither written nor dropped yet.
+    pub queued: Gauge,
+}
+
+impl CopyCounters {
+    /// Takes `n` copies in.
+    pub fn take(&self, n: u64) {
+        // In before out, as with frames.
+        self.taken.add(n);
+        self.queued.add(n);
+    }
+
+    /// Moves `n` copies from the queue to the written.
+    pub fn deliver(&self, n: u64) {
+        self.queued.sub(n);
+        self.written.add(n);
+    }
+
+    /// Moves `n` copies from the queue to the dropped.
     pub fn lose(&self, reason: DropReason, n: u64) {
         self.queued.sub(n);
         self.dropped[reason].add(n);

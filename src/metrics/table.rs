@@ -86,6 +86,27 @@ static FAMILIES: &[Family] = &[
             });
         },
     ),
+    // Suppressed copies that are set aside, against the flow as well.
+    counter(
+        "tersed_suppressed_copies_written",
+        "Suppressed frames written to where they are set aside.",
+        |scrape, out| out.count(&[], scrape.metrics.copies.written.get()),
+    ),
+    counter(
+        "tersed_suppressed_copies_dropped",
+        "Suppressed frames that were to be set aside and got lost, by why.",
+        |scrape, out| out.by("reason", &scrape.metrics.copies.dropped),
+    ),
+    gauge(
+        "tersed_suppressed_copies_queued",
+        "Suppressed frames that wait to be set aside.",
+        |scrape, out| out.level(&[], scrape.metrics.copies.queued.get()),
+    ),
+    counter(
+        "tersed_suppressed_copies",
+        "Suppressed frames that are set aside.",
+        |scrape, out| out.count(&[], scrape.metrics.copies.taken.get()),
+    ),
     // More about frames.
     counter(
         "tersed_frames_empty",
