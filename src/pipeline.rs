@@ -56,6 +56,7 @@ impl Pipeline {
     #[must_use]
     pub fn batch<'p, 'f>(&'p self, listener: &'p ListenerMetrics) -> Batch<'p, 'f> {
         let in_force = self.delivery.ledger().rules();
+        let aside = self.aside.door();
         Batch {
             pipeline: self,
             listener,
@@ -69,8 +70,10 @@ impl Pipeline {
             group: GROUP.take().recycled(),
             last: None,
             chunk: CHUNK.take(),
-            aside: self.aside.door(),
-            copies: COPIES.take(),
+            copies: aside
+                .as_ref()
+                .map_or_else(Chunk::default, |_| COPIES.take()),
+            aside,
             ended: Vec::new(),
         }
     }
@@ -420,7 +423,9 @@ impl<'f> Batch<'_, 'f> {
             survivors.entrust(self.receipt);
         }
         let copies = self.copies.take();
-        COPIES.set(self.copies);
+        if self.aside.is_some() {
+            COPIES.set(self.copies);
+        }
         Judged {
             survivors,
             copies,

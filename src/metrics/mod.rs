@@ -19,6 +19,7 @@
 mod counter;
 mod process;
 mod reason;
+mod samples;
 mod table;
 
 use std::sync::{Arc, PoisonError, RwLock};

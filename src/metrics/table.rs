@@ -11,13 +11,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::counter::ByReason;
-use super::reason::Reason;
-use super::{EngineStats, ListenerMetrics, Metrics, RuleMetrics, UpstreamMetrics, process};
+use super::samples::{Samples, Scrape};
+use super::{EngineStats, Metrics, process};
 
 /// The whole page, `# EOF` included.
 pub(super) fn encode(metrics: &Arc<Metrics>, engine: EngineStats) -> String {
@@ -428,13 +427,6 @@ static FAMILIES: &[Family] = &[
     ),
 ];
 
-/// What one page is made from.
-#[derive(Debug)]
-struct Scrape {
-    metrics: Arc<Metrics>,
-    engine: EngineStats,
-}
-
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for family in FAMILIES {
@@ -444,100 +436,11 @@ impl Collector for Scrape {
                 family.unit.as_ref(),
                 family.kind,
             )?;
-            let mut samples = Samples {
-                encoder,
-                kind: family.kind,
-                outcome: Ok(()),
-            };
+            let mut samples = Samples::new(encoder, family.kind);
             (family.samples)(self, &mut samples);
-            samples.outcome?;
+            samples.outcome()?;
         }
         Ok(())
-    }
-}
-
-/// Label names and values of a sample.
-type Labels<'a> = &'a [(&'a str, &'a str)];
-
-/// Takes the values of one family.
-struct Samples<'a> {
-    encoder: MetricEncoder<'a>,
-    kind: MetricType,
-    /// The first failure; nothing is written after it.
-    outcome: fmt::Result,
-}
-
-impl Samples<'_> {
-    fn count(&mut self, labels: Labels<'_>, value: u64) {
-        self.write(labels, |kind, encoder| match kind {
-            MetricType::Counter => encoder.encode_counter::<NoLabelSet, u64, u64>(&value, None),
-            _ => encoder.encode_gauge(&value),
-        });
-    }
-
-    fn level(&mut self, labels: Labels<'_>, value: i64) {
-        self.write(labels, |_, encoder| encoder.encode_gauge(&value));
-    }
-
-    fn real(&mut self, value: f64) {
-        self.write(&[], |kind, encoder| match kind {
-            MetricType::Counter => encoder.encode_counter::<NoLabelSet, f64, u64>(&value, None),
-            _ => encoder.encode_gauge(&value),
-        });
-    }
-
-    fn info(&mut self, labels: Labels<'_>) {
-        self.write(&[], |_, encoder| encoder.encode_info(&labels));
-    }
-
-    fn by<R: Reason>(&mut self, label: &str, counters: &ByReason<R>) {
-        for (reason, value) in counters.iter() {
-            self.count(&[(label, reason.label())], value);
-        }
-    }
-
-    fn listeners(
-        &mut self,
-        scrape: &Scrape,
-        sample: impl Fn(&mut Self, Labels<'_>, &ListenerMetrics),
-    ) {
-        for listener in scrape.metrics.listeners() {
-            sample(self, &[("listener", listener.name())], &listener);
-        }
-    }
-
-    fn rules(&mut self, scrape: &Scrape, sample: impl Fn(&mut Self, Labels<'_>, &RuleMetrics)) {
-        for rule in scrape.metrics.rules() {
-            sample(self, &[("rule", rule.name())], &rule);
-        }
-    }
-
-    fn upstreams(
-        &mut self,
-        scrape: &Scrape,
-        sample: impl Fn(&mut Self, Labels<'_>, &UpstreamMetrics),
-    ) {
-        for upstream in scrape.metrics.upstreams() {
-            sample(self, &[("upstream", upstream.url())], &upstream);
-        }
-    }
-
-    fn write(
-        &mut self,
-        labels: Labels<'_>,
-        sample: impl FnOnce(MetricType, &mut MetricEncoder<'_>) -> fmt::Result,
-    ) {
-        if self.outcome.is_err() {
-            return;
-        }
-        self.outcome = if labels.is_empty() {
-            sample(self.kind, &mut self.encoder)
-        } else {
-            match self.encoder.encode_family(&labels) {
-                Ok(mut encoder) => sample(self.kind, &mut encoder),
-                Err(err) => Err(err),
-            }
-        };
     }
 }
 
@@ -620,7 +523,9 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::metrics::{DropReason, FrameErrorReason, RejectReason, ReloadResult, SummaryReason};
+    use crate::metrics::{
+        DropReason, FrameErrorReason, Reason, RejectReason, ReloadResult, SummaryReason,
+    };
 
     /// A page on which every family has a sample.
     fn full_page() -> String {

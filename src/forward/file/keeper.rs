@@ -7,9 +7,9 @@
 //!   reserved name and half a compressed file are removed, a rotated file is compressed. A rotated file is
 //!   removed only when all of it is on the disk in its compressed form.
 //! - At most `rotate_keep` rotated files are there after each rotation, and what is deleted for it is
-//!   logged. One more can appear for the moment in which it is compressed.
-//! - Compression and deletion happen on a thread at the lowest priority, one for each file; nobody waits
-//!   for it, neither who writes nor the end of the process.
+//!   logged. One that was just being compressed can come back for a moment.
+//! - Files are compressed on a thread at the lowest priority, one at a time; nobody waits for it, neither who
+//!   writes nor the end of the process.
 //! - What fails is counted each time and logged once until it works again; the file in use is never given
 //!   up for it.
 //!
@@ -51,7 +51,8 @@ pub(super) struct Keeper {
     directory: PathBuf,
     name: String,
     state: Mutex<State>,
-    /// Held while a name is reserved and given to the file, so that the reservation is not tidied away.
+    /// Held while a name is reserved and given to the file, so that the reservation is not tidied away, and while
+    /// names are removed.
     naming: Mutex<()>,
 }
 
@@ -62,8 +63,8 @@ struct State {
     work: Work,
     /// Rotation fails; the next attempt is due then.
     rotate_again: Option<Tick>,
-    /// What is done in the background fails.
-    tidying_fails: bool,
+    /// What is done in the background fails; nothing is compressed before then.
+    tidy_again: Option<Tick>,
 }
 
 /// What the thread in the background does.
@@ -116,7 +117,7 @@ impl Keeper {
                 metrics: Arc::clone(metrics),
                 work: Work::Idle,
                 rotate_again: None,
-                tidying_fails: false,
+                tidy_again: None,
             }),
             naming: Mutex::default(),
         });
@@ -144,6 +145,10 @@ impl Keeper {
                     info!(path = %self.path.display(), "rotation works again");
                 }
                 drop(state);
+                // Not left to the thread alone, which may have a large file in hand.
+                if let Err(error) = self.thin_out() {
+                    debug!(path = %self.path.display(), %error, "cannot delete the oldest");
+                }
                 self.tidy();
                 Some(file)
             }
@@ -210,14 +215,14 @@ impl Keeper {
         let thread = thread::Builder::new().name("tersed-rotated".to_owned());
         if let Err(error) = thread.spawn(move || keeper.work()) {
             lock(&self.state).work = Work::Idle;
-            self.tidied(Err(error));
+            self.tidied(Err(error), Clock::now());
         }
     }
 
     fn work(&self) {
         sys::lower_priority();
         loop {
-            self.tidied(self.tidy_now());
+            self.tidy_at(Clock::now());
             let mut state = lock(&self.state);
             if state.work != Work::Again {
                 state.work = Work::Idle;
@@ -227,11 +232,25 @@ impl Keeper {
         }
     }
 
+    /// Does what is to be done, except that a disk on which nothing could be compressed just now is left alone:
+    /// trying would take what little room others find there.
+    fn tidy_at(&self, now: Tick) {
+        let mut outcome = self.remove_leftovers().and_then(|()| self.thin_out());
+        let is_paused = lock(&self.state).tidy_again.is_some_and(|due| now < due);
+        if is_paused && outcome.is_ok() {
+            return;
+        }
+        if self.rotation().compression == Compression::Zstd {
+            outcome = outcome.and(self.compress_all());
+        }
+        self.tidied(outcome, now);
+    }
+
     /// Counts and tells how it went.
-    fn tidied(&self, result: io::Result<()>) {
+    fn tidied(&self, result: io::Result<()>, now: Tick) {
         let mut state = lock(&self.state);
-        let failed_before = state.tidying_fails;
-        state.tidying_fails = result.is_err();
+        let failed_before = state.tidy_again.is_some();
+        state.tidy_again = result.is_err().then(|| now.after(TIDY_PAUSE));
         let path = self.path.display();
         match result {
             Ok(()) if failed_before => info!(%path, "rotated files are looked after again"),
@@ -247,12 +266,9 @@ impl Keeper {
         }
     }
 
-    fn tidy_now(&self) -> io::Result<()> {
-        self.remove_leftovers()?;
-        let mut outcome = self.thin_out();
-        if self.rotation().compression == Compression::Off {
-            return outcome;
-        }
+    /// Compresses what is not, as far as it can be.
+    fn compress_all(&self) -> io::Result<()> {
+        let mut outcome = Ok(());
         for rotated in self.rotated()? {
             let compressed = self.compress(rotated);
             let is_disk_full = compressed
@@ -298,6 +314,8 @@ impl Keeper {
 
     /// Deletes the oldest that are more than may be kept.
     fn thin_out(&self) -> io::Result<()> {
+        // One at a time, so that each is counted once.
+        let _naming = lock(&self.naming);
         let rotated = self.rotated()?;
         let keep = self.rotation().keep;
         let surplus = rotated.len().saturating_sub(keep);
@@ -391,6 +409,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// One for each path that was ever rotated in this run. Bounded by what the operator configured.
 static KEEPERS: Mutex<Vec<Arc<Keeper>>> = Mutex::new(Vec::new());
 
+/// How long nothing is compressed after that failed.
+const TIDY_PAUSE: Duration = Duration::from_secs(60);
+
 /// How long a rotation that failed is not tried again: trying costs a look at the whole directory.
 const ROTATE_PAUSE: Duration = Duration::from_secs(10);
 
@@ -441,7 +462,7 @@ mod tests {
         fs::write(path("a.log.20200101T000002.000000Z"), "two\n").unwrap();
         fs::write(path("a.log.20200101T000002.000000Z.zst"), "all of it").unwrap();
         fs::write(path("a.log.1"), "").unwrap();
-        keeper.tidy_now().unwrap();
+        keeper.tidy_at(Tick::ZERO);
         assert_eq!(
             names(dir.path()),
             [
@@ -467,7 +488,7 @@ mod tests {
             let name = format!("a.log.20200101T00000{second}.000000Z");
             fs::write(dir.path().join(name), "text").unwrap();
         }
-        keeper.tidy_now().unwrap();
+        keeper.tidy_at(Tick::ZERO);
         assert_eq!(
             names(dir.path()),
             [
@@ -512,6 +533,50 @@ mod tests {
     }
 
     #[test]
+    fn after_a_failure_nothing_is_compressed_for_a_while_but_the_oldest_go_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let zstd = Rotation {
+            keep: 2,
+            compression: Compression::Zstd,
+            ..PLAIN
+        };
+        let (_file, keeper) = keeper(dir.path(), zstd);
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path(STAMP), "one\n").unwrap();
+        // Nothing can be created under the name that it needs, and that is not removed either.
+        fs::create_dir(path(&format!("{STAMP}.zst.part"))).unwrap();
+        keeper.tidy_at(Tick::ZERO);
+        let errors = || lock(&keeper.state).metrics.rotation_errors.get();
+        assert_eq!(errors(), 1);
+        for second in 1..4 {
+            fs::write(
+                path(&format!("a.log.20200101T00000{second}.000000Z")),
+                "text",
+            )
+            .unwrap();
+        }
+        keeper.tidy_at(Tick::from_nanos(1));
+        let left = [
+            "a.log",
+            "a.log.20200101T000000.000000Z.zst.part",
+            "a.log.20200101T000002.000000Z",
+            "a.log.20200101T000003.000000Z",
+        ];
+        assert_eq!(names(dir.path()), left);
+        assert_eq!(errors(), 1);
+        keeper.tidy_at(Tick::ZERO.after(TIDY_PAUSE));
+        let compressed = |name: &String| name.ends_with(".zst");
+        assert_eq!(
+            names(dir.path())
+                .iter()
+                .filter(|name| compressed(name))
+                .count(),
+            2
+        );
+        assert_eq!(errors(), 1);
+    }
+
+    #[test]
     fn a_rotation_that_fails_is_not_tried_again_at_once_and_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
         let (file, keeper) = keeper(dir.path(), PLAIN);
@@ -526,7 +591,7 @@ mod tests {
                 metrics: Metrics::new().upstream("file"),
                 work: Work::Busy,
                 rotate_again: None,
-                tidying_fails: false,
+                tidy_again: None,
             }),
             naming: Mutex::default(),
         });
