@@ -17,8 +17,9 @@ use serde::Serialize;
 use super::rules::patterns;
 use super::value::{size_text, time_text};
 use super::{
-    ACTION, Config, DedupConfig, FRAMING, ForwardConfig, IDENTITY, LINE_BREAKS, LOG_FORMAT,
-    ListenerConfig, MODE, OUTPUT_FRAMING, OVERSIZE, STRATEGY, SUMMARY, UpstreamConfig, WHEN_FULL,
+    ACTION, COMPRESS, Config, DedupConfig, FRAMING, ForwardConfig, IDENTITY, LINE_BREAKS,
+    LOG_FORMAT, ListenerConfig, MODE, OUTPUT_FRAMING, OVERSIZE, Rotation, STRATEGY, SUMMARY,
+    SuppressedConfig, UpstreamConfig, UpstreamUrl, WHEN_FULL,
 };
 use crate::identity::mask::Masks;
 use crate::identity::{Field, Fields};
@@ -30,6 +31,8 @@ pub(crate) struct Effective {
     listener: Vec<Listener>,
     forward: Forward,
     spool: Spool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suppressed: Option<Suppressed>,
     dedup: Dedup,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     mask: BTreeMap<String, String>,
@@ -85,12 +88,33 @@ struct Forward {
     line_breaks: &'static str,
 }
 
+/// `[suppressed]`
+#[derive(Debug, Serialize)]
+struct Suppressed {
+    to: Upstream,
+    queue: String,
+    when_full: &'static str,
+}
+
 /// An element of `forward.to`.
 #[derive(Debug, Serialize)]
 struct Upstream {
     url: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     framing: Option<&'static str>,
+    #[serde(flatten)]
+    rotation: Option<RotationText>,
+}
+
+/// The keys of an upstream that only files have.
+#[derive(Debug, Serialize)]
+struct RotationText {
+    rotate_size: String,
+    rotate_age: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rotate_keep: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compress: Option<&'static str>,
 }
 
 /// `[spool]`
@@ -187,6 +211,7 @@ impl Effective {
                 }),
                 max_size: size_text(config.spool.max_size),
             },
+            suppressed: Suppressed::of(&config.suppressed),
             dedup: Dedup::of(&config.dedup),
             mask: patterns(config),
             rule: config.rules.rules().iter().map(RuleText::of).collect(),
@@ -249,11 +274,35 @@ impl Forward {
     }
 }
 
+impl Suppressed {
+    fn of(config: &SuppressedConfig) -> Option<Self> {
+        Some(Self {
+            to: Upstream::of(config.to.as_ref()?),
+            queue: size_text(config.queue),
+            when_full: WHEN_FULL.word(config.when_full),
+        })
+    }
+}
+
 impl Upstream {
     fn of(config: &UpstreamConfig) -> Self {
         Self {
             url: config.url.to_string(),
             framing: (!config.url.is_datagram()).then(|| OUTPUT_FRAMING.word(config.framing)),
+            rotation: matches!(config.url, UpstreamUrl::File(_))
+                .then(|| RotationText::of(config.rotation)),
+        }
+    }
+}
+
+impl RotationText {
+    fn of(rotation: Rotation) -> Self {
+        let is_on = rotation.is_on();
+        Self {
+            rotate_size: or_off(rotation.size, size_text),
+            rotate_age: or_off(rotation.age, time_text),
+            rotate_keep: is_on.then_some(rotation.keep),
+            compress: is_on.then(|| COMPRESS.word(rotation.compression)),
         }
     }
 }
@@ -434,7 +483,7 @@ mod tests {
             url = "unix-dgram:///run/c.sock"
             unix_mode = "0007"
             [forward]
-            to = ["udp://a:1", { url = "tcp://[::1]:2", framing = "octet-counting" }, "file:///var/x", "stdout:"]
+            to = ["udp://a:1", { url = "tcp://[::1]:2", framing = "octet-counting" }, "file:///var/x", { url = "file:///var/y", rotate_size = "65MiB", rotate_age = "1day", rotate_keep = 3, compress = "off" }, "stdout:"]
             strategy = "balance"
             queue = "17MiB"
             when_full = "drop-oldest"
@@ -448,6 +497,10 @@ mod tests {
             [spool]
             directory = "/var/spool/ter sed"
             max_size = "3GiB"
+            [suppressed]
+            to = { url = "file:///var/z", rotate_age = "off", compress = "off" }
+            queue = "18MiB"
+            when_full = "drop-newest"
             [dedup]
             window = "6days 23h 59m 59s 999ms"
             allow = 3

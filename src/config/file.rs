@@ -26,12 +26,13 @@ use super::value::{
     socket_addr, text, unless, url,
 };
 use super::{
-    ACTION, ALLOW_MAX, CONNECTIONS_MAX, FILE_OCTETS_MAX, FRAMING, GRACE_MAX, IDENTITY,
-    IDLE_TIMEOUT_MAX, IdentityKind, LINE_BREAKS, LOG_FORMAT, LineBreaks, LogFormat, MEMORY_MAX,
-    MEMORY_MIN, MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_MIN, MODE, OUTPUT_FRAMING, OVERSIZE,
+    ACTION, ALLOW_MAX, COMPRESS, CONNECTIONS_MAX, Compression, FILE_OCTETS_MAX, FRAMING, GRACE_MAX,
+    IDENTITY, IDLE_TIMEOUT_MAX, IdentityKind, LINE_BREAKS, LOG_FORMAT, LineBreaks, LogFormat,
+    MEMORY_MAX, MEMORY_MIN, MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_MIN, MODE, OUTPUT_FRAMING, OVERSIZE,
     OutputFraming, Oversize, QUEUE_MAX, QUEUE_MIN, RECEIVE_BUFFER_MAX, RECEIVE_BUFFER_MIN,
-    REPLAY_MAX, SHARDS_MAX, SPOOL_MAX, SPOOL_MIN, STRATEGY, SUMMARY, Strategy, TIMEOUT_MAX,
-    TIMEOUT_MIN, UDP_PAYLOAD_MAX, WHEN_FULL, WINDOW_MAX, WINDOW_MIN, WORKERS_MAX, WhenFull,
+    REPLAY_MAX, ROTATE_AGE_MAX, ROTATE_AGE_MIN, ROTATE_KEEP_MAX, ROTATE_SIZE_MAX, ROTATE_SIZE_MIN,
+    SHARDS_MAX, SPOOL_MAX, SPOOL_MIN, STRATEGY, SUMMARY, Strategy, TIMEOUT_MAX, TIMEOUT_MIN,
+    UDP_PAYLOAD_MAX, WHEN_FULL, WINDOW_MAX, WINDOW_MIN, WORKERS_MAX, WhenFull,
 };
 use crate::frame::Framing;
 use crate::identity::Field;
@@ -77,6 +78,7 @@ section! {
         listener: Vec<Given<ListenerFile>> = list("one or more [[listener]], or none for the default ones", 1, section),
         forward: ForwardFile = section,
         spool: SpoolFile = section,
+        suppressed: SuppressedFile = section,
         dedup: DedupFile = section,
         mask: MaskFile = section,
         rule: Vec<Given<RuleFile>> = list("one or more [[rule]], or none", 1, section),
@@ -123,10 +125,23 @@ section! {
 }
 
 section! {
-    /// An element of `forward.to` that is a table.
+    /// An element of `forward.to`, or a `suppressed.to`, that is a table.
     UpstreamFile {
         url: UpstreamUrl = one(url(UpstreamUrl::FORMS)),
         framing: OutputFraming = one(choice(&OUTPUT_FRAMING)),
+        rotate_size: Option<usize> = one(unless("off", size(ROTATE_SIZE_MIN, ROTATE_SIZE_MAX))),
+        rotate_age: Option<Duration> = one(unless("off", duration(ROTATE_AGE_MIN, ROTATE_AGE_MAX))),
+        rotate_keep: usize = one(count(1, ROTATE_KEEP_MAX)),
+        compress: Compression = one(choice(&COMPRESS)),
+    }
+}
+
+section! {
+    /// `[suppressed]`
+    SuppressedFile {
+        to: UpstreamFile = upstream,
+        queue: usize = one(size(QUEUE_MIN, QUEUE_MAX)),
+        when_full: WhenFull = one(choice(&WHEN_FULL)),
     }
 }
 

@@ -88,6 +88,7 @@ fn the_documented_file_names_every_key_of_every_section() {
         ("[[listener]]", file::ListenerFile::KEYS),
         ("[forward]", file::ForwardFile::KEYS),
         ("[spool]", file::SpoolFile::KEYS),
+        ("[suppressed]", file::SuppressedFile::KEYS),
         ("[dedup]", file::DedupFile::KEYS),
         ("[mask]", &[]),
         ("[[rule]]", file::RuleFile::KEYS),
@@ -100,9 +101,10 @@ fn the_documented_file_names_every_key_of_every_section() {
         check(header, keys);
     }
     assert_eq!(sections.len(), ConfigFile::KEYS.len());
-    assert!(
-        DOCUMENTED.contains("{ url = ") && DOCUMENTED.contains("framing = \"octet-counting\" }")
-    );
+    // Those of an upstream stand in a table that only a comment shows.
+    for key in file::UpstreamFile::KEYS {
+        assert!(DOCUMENTED.contains(&format!("{key} = ")), "{key}");
+    }
 }
 
 #[test]
@@ -119,6 +121,11 @@ fn what_the_documented_file_shows_in_comments_is_fit_to_run() {
         let log = "unix-dgram:///run/tersed/log.sock".parse().unwrap();
         config.listeners.push(ListenerConfig::new(log));
         config.dedup.policy.window.refresh = Some(Duration::from_secs(100));
+        let copies = "file:///var/log/tersed/suppressed.log".parse().unwrap();
+        config.suppressed.to = Some(UpstreamConfig {
+            rotation: Rotation::OF_COPIES,
+            ..UpstreamConfig::new(copies)
+        });
         config.rules = load(&toml, &RunArgs::default()).unwrap().rules;
         assert_eq!(config.rules.rules().len(), 3);
     });
@@ -155,7 +162,8 @@ fn each_key_reaches_its_field() {
         unix_mode = "0600"
         receive_buffer = "1MiB"
         [forward]
-        to = ["udp://a:514", { url = "tcp://b:601", framing = "octet-counting" }]
+        to = ["udp://a:514", { url = "tcp://b:601", framing = "octet-counting" },
+            { url = "file:///var/log/once.log", rotate_size = "10MiB", rotate_age = "1day", rotate_keep = 3, compress = "off" }]
         strategy = "balance"
         queue = "1MB"
         when_full = "drop-oldest"
@@ -166,6 +174,10 @@ fn each_key_reaches_its_field() {
         replay_max = "off"
         udp_max = "1400B"
         line_breaks = "escape"
+        [suppressed]
+        to = "file:///var/log/suppressed.log"
+        queue = "2MiB"
+        when_full = "drop-newest"
         [dedup]
         window = "1m"
         allow = 3
@@ -212,11 +224,24 @@ fn each_key_reaches_its_field() {
             };
             config.listeners = vec![tcp, unix];
             let counted = UpstreamConfig {
-                url: "tcp://b:601".parse().unwrap(),
                 framing: OutputFraming::OctetCounting,
+                ..UpstreamConfig::new("tcp://b:601".parse().unwrap())
+            };
+            let rotated = UpstreamConfig {
+                rotation: Rotation {
+                    size: Some(10 * MIB),
+                    age: Some(Duration::from_secs(86400)),
+                    keep: 3,
+                    compression: Compression::Off,
+                },
+                ..UpstreamConfig::new("file:///var/log/once.log".parse().unwrap())
             };
             config.forward = ForwardConfig {
-                to: vec![UpstreamConfig::new("udp://a:514".parse().unwrap()), counted],
+                to: vec![
+                    UpstreamConfig::new("udp://a:514".parse().unwrap()),
+                    counted,
+                    rotated,
+                ],
                 strategy: Strategy::Balance,
                 queue: 1_000_000,
                 when_full: WhenFull::DropOldest,
@@ -227,6 +252,15 @@ fn each_key_reaches_its_field() {
                 replay_max: 0,
                 udp_max: 1400,
                 line_breaks: LineBreaks::Escape,
+            };
+            let copies = "file:///var/log/suppressed.log".parse().unwrap();
+            config.suppressed = SuppressedConfig {
+                to: Some(UpstreamConfig {
+                    rotation: Rotation::OF_COPIES,
+                    ..UpstreamConfig::new(copies)
+                }),
+                queue: 2 * MIB,
+                when_full: WhenFull::DropNewest,
             };
             let pattern = Pattern {
                 name: "job".to_owned(),
@@ -309,7 +343,8 @@ fn default_listeners_are_not_held_against_a_file_that_cannot_be_understood() {
 
 #[test]
 fn an_unknown_key_is_refused_with_those_that_fit() {
-    let top = "listener, forward, dedup, mask, rule, admin, shutdown, log, runtime";
+    let top =
+        "listener, forward, spool, suppressed, dedup, mask, rule, admin, shutdown, log, runtime";
     let dedup = "window, allow, refresh, max_quiet, summary, mode, fields, mask, memory, identity, shards, state";
     check_refused(
         "\n[dedup]\n\nwindw = 1",
@@ -347,7 +382,9 @@ fn an_unknown_key_is_refused_with_those_that_fit() {
     );
     check_refused(
         "forward.to = [\n{ url = \"stdout:\",\nframe = 1 }]",
-        &["t.toml:3: forward.to[0].frame: unknown key; fits: url, framing"],
+        &[
+            "t.toml:3: forward.to[0].frame: unknown key; fits: url, framing, rotate_size, rotate_age, rotate_keep, compress",
+        ],
     );
 }
 
@@ -681,6 +718,30 @@ fn a_key_without_effect_is_refused() {
         "t.toml:3: listener[0].allow: means nothing on unix-stream; fits: udp and tcp listeners",
     );
     check_refused(
+        "[forward]\nto = [{ url = \"stdout:\", rotate_age = \"off\", compress = \"zstd\" }]",
+        &[
+            "t.toml:2: forward.to[0].rotate_age: means nothing on stdout; fits: file upstreams",
+            "t.toml:2: forward.to[0].compress: means nothing on stdout; fits: file upstreams",
+        ],
+    );
+    check_refused(
+        "[forward]\nto = [{ url = \"file:///a\", rotate_size = \"off\", rotate_keep = 3 }]",
+        &[
+            "t.toml:2: forward.to[0].rotate_keep: means nothing on a file that is not rotated; fits: a rotate_size or a rotate_age beside it",
+        ],
+    );
+    check_refused(
+        "[suppressed]\nqueue = \"1MiB\"\nwhen_full = \"wait\"",
+        &[
+            "t.toml:2: suppressed.queue: means nothing on copies that go nowhere; fits: a suppressed.to beside it",
+            "t.toml:3: suppressed.when_full: means nothing on copies that go nowhere; fits: a suppressed.to beside it",
+        ],
+    );
+    check_refused(
+        "[suppressed]\nto = { url = \"tcp://a:1\", rotate_keep = 3 }",
+        &["t.toml:2: suppressed.to.rotate_keep: means nothing on tcp; fits: file upstreams"],
+    );
+    check_refused(
         "[forward]\nto = [{ url = \"udp://a:1\", framing = \"lf\" }]",
         &[
             "t.toml:2: forward.to[0].framing: means nothing on udp; fits: tcp, unix-stream, file and stdout upstreams",
@@ -855,6 +916,22 @@ fn what_does_not_fit_together_is_refused_where_it_was_written() {
         ],
     );
     check_refused(
+        "[suppressed]\nto = \"file:///a//b\"\n[forward]\nto = [\"file:///a/b\"]",
+        &[
+            "t.toml:2: suppressed.to: \"file:///a//b\" is taken already (t.toml:4: forward.to[0]); fits: a destination that is no upstream of survivors",
+        ],
+    );
+    check_refused(
+        "[suppressed]\nto = { url = \"stdout:\" }",
+        &[
+            "t.toml:2: suppressed.to.url: \"stdout:\" is taken already (upstream stdout: by default); fits: a destination that is no upstream of survivors",
+        ],
+    );
+    check_refused(
+        "[suppressed]\nto = \"file:///a\"\nqueue = \"64KiB\"\n[[listener]]\nurl = \"udp://[::]:1\"\nmax_message_size = \"1MiB\"",
+        &["t.toml:3: suppressed.queue: found \"64KiB\", fits: at least the longest message, 1MiB"],
+    );
+    check_refused(
         "[admin]\naddress = \"127.0.0.1:5514\"",
         &[
             "t.toml:2: admin.address: \"127.0.0.1:5514\" is taken already (listener tcp://127.0.0.1:5514 by default); fits: an address and port of its own",
@@ -886,6 +963,12 @@ fn an_upstream_that_is_our_own_listener_is_refused() {
         "[[listener]]\nurl = \"tcp://0.0.0.0:514\"\n[forward]\nto = [\"stdout:\",\n{ url = \"tcp://localhost:514\" }]",
         &[&format!(
             "t.toml:5: forward.to[1].url: \"tcp://localhost:514\" {lines} (t.toml:2: listener[0].url), {end}"
+        )],
+    );
+    check_refused(
+        "[suppressed]\nto = \"udp://127.0.0.1:5514\"",
+        &[&format!(
+            "t.toml:2: suppressed.to: \"udp://127.0.0.1:5514\" {lines} (listener udp://127.0.0.1:5514 by default), {end}"
         )],
     );
     check_refused(

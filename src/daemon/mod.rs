@@ -20,6 +20,7 @@
 //!
 //! Exit codes (`main`), what the settings mean (`config`).
 
+mod aside;
 mod reload;
 mod windows;
 
@@ -35,13 +36,14 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error, info, warn};
 
+use self::aside::AsideForwarder;
 use crate::{
     admin::{self, AdminState, Readiness},
     clock::Clock,
     config::{Config, ForwardConfig, ListenerConfig, RunArgs, SpoolConfig},
     custody::Custody,
     dedup::{EndReason, Progress, Shards},
-    forward::{Delivery, ForwardEnded, Forwarder, Outbox},
+    forward::{Aside, Delivery, ForwardEnded, Forwarder, Outbox},
     ledger::Ledger,
     listen::{self, BindError, Bound, Context, PassedSockets},
     logging::{PeerLog, PeerReason},
@@ -127,6 +129,8 @@ struct Daemon {
     forward: watch::Sender<Arc<ForwardConfig>>,
     outbox: Arc<Outbox>,
     forwarder: JoinHandle<Result<(), ForwardEnded>>,
+    /// That of copies, if they are set aside.
+    aside: Option<AsideForwarder>,
     readiness: Readiness,
     signals: Signals,
     /// Tasks that run until everything else has ended: status page, timers.
@@ -203,6 +207,7 @@ impl Daemon {
             key,
             identity: config.dedup.identity,
             custody: Custody::new(),
+            aside: Aside::default(),
         });
         let cut_off = CancellationToken::new();
         let forwarder = Forwarder::new(
@@ -215,17 +220,7 @@ impl Daemon {
             cut_off.clone(),
         );
         let housekeeping = TaskTracker::new();
-        // A thread of its own: whoever wakes it wakes nobody else.
-        let forwarding = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(DaemonError::Runtime)?;
-        let forwarder = housekeeping.spawn_blocking(move || {
-            let ended = forwarding.block_on(forwarder.run());
-            // Its blocking write may never end.
-            forwarding.shutdown_background();
-            ended
-        });
+        let forwarder = aside::spawn(forwarder, &housekeeping).map_err(DaemonError::Runtime)?;
         let context = Context {
             pipeline,
             metrics,
@@ -240,6 +235,7 @@ impl Daemon {
             forward,
             outbox,
             forwarder,
+            aside: None,
             readiness: Readiness::default(),
             signals,
             housekeeping,
@@ -247,6 +243,9 @@ impl Daemon {
             cut_off,
             fatal: CancellationToken::new(),
         };
+        if let Some(aside) = daemon.config.aside() {
+            daemon.aside = Some(daemon.set_aside(aside).map_err(DaemonError::Runtime)?);
+        }
         for (listener, socket, is_extra) in bound {
             daemon.open(listener, socket, is_extra);
         }
@@ -272,6 +271,10 @@ impl Daemon {
                     Ok(Err(error)) => Err(error.into()),
                     Ok(Ok(())) | Err(_) => Err(DaemonError::Task("the forwarder")),
                 },
+                ended = aside::ended(&mut self.aside) => break match ended {
+                    Ok(Err(error)) => Err(error.into()),
+                    Ok(Ok(())) | Err(_) => Err(DaemonError::Task("the forwarder of suppressed copies")),
+                },
                 () = self.fatal.cancelled() => break Err(DaemonError::Task("a listener")),
             }
         };
@@ -280,6 +283,12 @@ impl Daemon {
         }
         self.stop(result.is_ok()).await;
         result
+    }
+
+    /// Starts setting copies aside.
+    fn set_aside(&self, config: ForwardConfig) -> io::Result<AsideForwarder> {
+        let pipeline = &self.context.pipeline;
+        AsideForwarder::start(config, pipeline, &self.housekeeping, &self.cut_off)
     }
 
     /// Starts serving a bound listener.
@@ -411,7 +420,8 @@ impl Daemon {
         let grace = self.config.shutdown_grace;
         let deadline = Clock::now().after(grace);
         let drained = {
-            let drain = Self::drain(&self.context, &self.outbox, &mut self.forwarder);
+            let (forwarder, aside) = (&mut self.forwarder, &mut self.aside);
+            let drain = Self::drain(&self.context, &self.outbox, forwarder, aside);
             tokio::pin!(drain);
             select! {
                 whole = &mut drain => {
@@ -434,7 +444,11 @@ impl Daemon {
             // windows that are still open then end without waiting for an upstream.
             cut_off.cancel();
             self.outbox.close();
-            let drain = Self::drain(&self.context, &self.outbox, &mut self.forwarder);
+            if let Some(aside) = &self.aside {
+                aside.outbox.close();
+            }
+            let (forwarder, aside) = (&mut self.forwarder, &mut self.aside);
+            let drain = Self::drain(&self.context, &self.outbox, forwarder, aside);
             let ended = timeout(CUT_OFF_MAX, drain).await;
             if ended.is_err() {
                 error!("tasks did not end after being cut off; this is a fault of tersed");
@@ -471,8 +485,11 @@ impl Daemon {
         context: &Context,
         outbox: &Outbox,
         forwarder: &mut JoinHandle<Result<(), ForwardEnded>>,
+        aside: &mut Option<AsideForwarder>,
     ) -> bool {
         context.tasks.wait().await;
+        // Nobody else has it any more.
+        context.pipeline.aside.shut();
         let pipeline = &context.pipeline;
         let (mut ended, mut progress) = (Vec::new(), Progress::default());
         loop {
@@ -494,6 +511,12 @@ impl Daemon {
                     return false;
                 }
             }
+        }
+        if let Some(aside) = aside
+            && !aside.forwarder.is_finished()
+            && let Err(error) = (&mut aside.forwarder).await
+        {
+            error!(%error, "the forwarder of suppressed copies broke down");
         }
         true
     }

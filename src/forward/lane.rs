@@ -162,11 +162,12 @@ impl Lane {
             });
         };
         let upstream = self.upstreams[index].config.clone();
+        let metrics = Arc::clone(&self.upstreams[index].metrics);
         let opened = select! {
             biased;
             () = self.shared.cut_off.cancelled() => return Ok(Next::Done),
             changed = self.changes.changed() => return Ok(Self::changed(changed.is_ok())),
-            opened = Connection::open(&upstream, &self.config) => opened,
+            opened = Connection::open(&upstream, &self.config, &metrics) => opened,
         };
         match opened {
             Ok(connection) => self.take_charge(index, connection),
@@ -183,8 +184,9 @@ impl Lane {
         {
             let upstream = self.upstreams[index].config.clone();
             let config = Arc::clone(&self.config);
+            let metrics = Arc::clone(&self.upstreams[index].metrics);
             *probe = Some(Box::pin(async move {
-                (index, Connection::open(&upstream, &config).await)
+                (index, Connection::open(&upstream, &config, &metrics).await)
             }));
         }
         let mut wait = match self.failover.next_due() {

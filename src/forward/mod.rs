@@ -26,9 +26,11 @@
 //!
 //! What the peer's process read and then lost: only a protocol with acknowledgements covers that.
 
+mod aside;
 mod delivery;
 mod dial;
 mod encode;
+mod file;
 mod lane;
 mod outbox;
 mod overflow;
@@ -43,7 +45,13 @@ use tokio::{select, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-pub use self::{delivery::Delivery, encode::Encoder, outbox::Outbox, upstream::UpstreamError};
+pub use self::{
+    aside::{Aside, AsideDoor},
+    delivery::Delivery,
+    encode::Encoder,
+    outbox::Outbox,
+    upstream::UpstreamError,
+};
 use self::{lane::Lane, overflow::Overflow, source::Source};
 use crate::{
     config::{ForwardConfig, Strategy, UpstreamConfig},

@@ -349,9 +349,9 @@ impl<'l> Connection<'l> {
                 _ => self.account(&mut batch, step, input),
             }
         };
-        let chunk = batch.finish();
+        let judged = batch.finish();
         self.settle(at);
-        self.local.context.pipeline.delivery.deliver(chunk).await;
+        self.local.context.pipeline.deliver(judged).await;
         over.map_or(Ok(octets), Err)
     }
 
@@ -485,8 +485,8 @@ impl<'l> Connection<'l> {
                 _ => self.account(&mut batch, step, input),
             }
         }
-        let chunk = batch.finish();
-        self.local.context.pipeline.delivery.deliver(chunk).await;
+        let judged = batch.finish();
+        self.local.context.pipeline.deliver(judged).await;
     }
 }
 

@@ -19,6 +19,7 @@
 mod counter;
 mod process;
 mod reason;
+mod samples;
 mod table;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -36,6 +37,8 @@ pub use reason::{
 pub struct Metrics {
     /// What became of the frames.
     pub frames: FrameCounters,
+    /// Suppressed frames that are set aside as well. Not part of the law: they are suppressed.
+    pub copies: CopyCounters,
     /// Octets that wait for an upstream in memory, framing and summaries included.
     pub queue_octets: Gauge,
     /// What waits on disk.
@@ -63,6 +66,7 @@ impl Metrics {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             frames: FrameCounters::default(),
+            copies: CopyCounters::default(),
             queue_octets: Gauge::default(),
             spool: SpoolCounters::default(),
             frame_errors: ByReason::default(),
@@ -241,6 +245,40 @@ impl FrameCounters {
     }
 }
 
+/// What became of suppressed frames that are set aside: `taken = written + dropped{reason} + queued`.
+#[derive(Debug, Default)]
+pub struct CopyCounters {
+    /// Suppressed while copies were set aside.
+    pub taken: StripedCounter,
+    /// Handed to their destination for good.
+    pub written: Counter,
+    /// Lost on the way there.
+    pub dropped: ByReason<DropReason>,
+    /// Neither written nor dropped yet.
+    pub queued: Gauge,
+}
+
+impl CopyCounters {
+    /// Takes `n` copies in.
+    pub fn take(&self, n: u64) {
+        // In before out, as with frames.
+        self.taken.add(n);
+        self.queued.add(n);
+    }
+
+    /// Moves `n` copies from the queue to the written.
+    pub fn deliver(&self, n: u64) {
+        self.queued.sub(n);
+        self.written.add(n);
+    }
+
+    /// Moves `n` copies from the queue to the dropped.
+    pub fn lose(&self, reason: DropReason, n: u64) {
+        self.queued.sub(n);
+        self.dropped[reason].add(n);
+    }
+}
+
 /// Summaries: what was said about the copies that were held back.
 #[derive(Debug, Default)]
 pub struct SummaryCounters {
@@ -345,6 +383,12 @@ pub struct UpstreamMetrics {
     pub frames: Counter,
     /// Octets written, framing included.
     pub octets: Counter,
+    /// A file given its rotated name, and a new one begun.
+    pub rotations: Counter,
+    /// Attempts to rotate, to compress or to delete that failed.
+    pub rotation_errors: Counter,
+    /// Rotated files deleted, as more than may be kept.
+    pub rotated_deleted: Counter,
 }
 
 impl UpstreamMetrics {
@@ -357,6 +401,9 @@ impl UpstreamMetrics {
             errors: Counter::default(),
             frames: Counter::default(),
             octets: Counter::default(),
+            rotations: Counter::default(),
+            rotation_errors: Counter::default(),
+            rotated_deleted: Counter::default(),
         }
     }
 

@@ -84,7 +84,8 @@ impl Place {
     }
 }
 
-/// Appends a record. Gives `false`, and appends nothing, if its frame is too long to be one.
+/// Appends a record. Gives `false`, and appends nothing, if its frame is too long to be one, or if it is a copy, whose
+/// way does not lead through a spool.
 pub(super) fn encode(
     into: &mut Vec<u8>,
     salt: Salt,
@@ -108,6 +109,7 @@ pub(super) fn encode(
             }
             about
         }
+        Entry::Copy => return false,
     };
     let start = into.len();
     into.extend_from_slice(&length.to_le_bytes());
