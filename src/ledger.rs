@@ -119,6 +119,23 @@ impl Ledger {
         self.metrics.frames.replayed.add(again);
     }
 
+    /// Survivors were lost and nobody knows which: ends all windows, and gives the summaries of what was held back
+    /// in them.
+    #[must_use]
+    pub fn end_all_windows(&self) -> Chunk {
+        let mut summaries = Chunk::default();
+        let mut ended = Vec::new();
+        loop {
+            let more = self
+                .shards
+                .end_all(EndReason::Reopened, END_BITE, &mut ended);
+            self.report(&mut ended, &mut summaries);
+            if !more {
+                return summaries;
+            }
+        }
+    }
+
     /// What is left in `chunk` is dropped: counts it and reopens its windows. Gives the summaries of
     /// the copies held back in those windows, if any.
     pub fn dropped(&self, chunk: &Chunk, reason: DropReason) -> Option<Chunk> {
@@ -144,6 +161,9 @@ impl Ledger {
         (!summaries.is_empty()).then_some(summaries)
     }
 }
+
+/// Marks ended under one hold of a shard's lock.
+const END_BITE: usize = 4096;
 
 const fn summary_reason(reason: EndReason) -> SummaryReason {
     match reason {

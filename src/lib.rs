@@ -25,7 +25,7 @@
 //! or metric), in the order a frame takes: [`frame`], [`parse`], [`identity`], [`rule`], [`dedup`].
 //! Beside them two pure state machines of delivery: [`backoff`], [`failover`]. Then the shell, where
 //! tokio lives: [`listen`], [`pipeline`], [`chunk`], [`ledger`], [`custody`], [`forward`], [`spool`], and around it
-//! [`config`], [`metrics`], [`admin`], [`clock`], [`signal`], [`logging`], and [`daemon`], which owns every task.
+//! [`saved`], [`config`], [`metrics`], [`admin`], [`clock`], [`signal`], [`logging`], and [`daemon`], which owns every task.
 //! Beside the daemon, and through the same core: [`replay`] for recorded logs, [`explain`] for single
 //! frames. [`cli`] is what people type.
 
@@ -64,6 +64,7 @@ pub mod logging;
 pub mod metrics;
 pub mod pipeline;
 pub mod replay;
+pub mod saved;
 pub mod signal;
 mod socket;
 pub mod spool;

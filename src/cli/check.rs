@@ -76,6 +76,9 @@ fn describe(config: &Config, out: &mut impl Write) -> io::Result<()> {
         config.dedup.shards,
         config.workers
     )?;
+    if let Some(path) = &config.dedup.state {
+        writeln!(out, "state    {}", path.display())?;
+    }
     match config.admin {
         Some(address) => writeln!(out, "admin    http://{address}"),
         None => writeln!(out, "admin    off"),
@@ -315,7 +318,7 @@ mod tests {
             text,
             format!(
                 "{path}:2: dedup.windw: unknown key; fits: window, allow, refresh, max_quiet, summary, mode, \
-                 fields, mask, memory, identity, shards (did you mean window?)\n\
+                 fields, mask, memory, identity, shards, state (did you mean window?)\n\
                  {path}:3: dedup.allow: found 0, fits: a whole number from 1 to 1000000\n"
             )
         );

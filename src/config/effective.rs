@@ -29,6 +29,7 @@ use crate::rule::{Action, FACILITIES, Facilities, Glob, Policy, Rule, SEVERITIES
 pub(crate) struct Effective {
     listener: Vec<Listener>,
     forward: Forward,
+    spool: Spool,
     dedup: Dedup,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     mask: BTreeMap<String, String>,
@@ -92,6 +93,13 @@ struct Upstream {
     framing: Option<&'static str>,
 }
 
+/// `[spool]`
+#[derive(Debug, Serialize)]
+struct Spool {
+    directory: String,
+    max_size: String,
+}
+
 /// `[dedup]`
 #[derive(Debug, Serialize)]
 struct Dedup {
@@ -101,6 +109,7 @@ struct Dedup {
     memory: String,
     identity: &'static str,
     shards: usize,
+    state: String,
 }
 
 /// The keys that `[dedup]` has, and rules that dedup.
@@ -172,6 +181,12 @@ impl Effective {
         Self {
             listener: config.listeners.iter().map(Listener::of).collect(),
             forward: Forward::of(&config.forward),
+            spool: Spool {
+                directory: or_off(config.spool.directory.as_ref(), |path| {
+                    path.display().to_string()
+                }),
+                max_size: size_text(config.spool.max_size),
+            },
             dedup: Dedup::of(&config.dedup),
             mask: patterns(config),
             rule: config.rules.rules().iter().map(RuleText::of).collect(),
@@ -251,6 +266,7 @@ impl Dedup {
             memory: size_text(config.memory),
             identity: IDENTITY.word(config.identity),
             shards: config.shards,
+            state: or_off(config.state.as_ref(), |path| path.display().to_string()),
         }
     }
 }
@@ -429,6 +445,9 @@ mod tests {
             replay_max = "off"
             udp_max = "1472B"
             line_breaks = "escape"
+            [spool]
+            directory = "/var/spool/ter sed"
+            max_size = "3GiB"
             [dedup]
             window = "6days 23h 59m 59s 999ms"
             allow = 3

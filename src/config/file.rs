@@ -11,7 +11,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,17 +21,17 @@ use toml::de::{DeTable, DeValue};
 use super::error::{At, ConfigError, FOUND_CHARS_MAX, Fault, escaped, quoted};
 use super::url::{ListenUrl, UpstreamUrl};
 use super::value::{
-    Given, Lines, Slot, Written, boolean, choice, count, duration, facility, field, glob, list,
-    log_filter, mode, name, network, one, power_of_two, profile, severities, size, socket_addr,
-    text, unless, url,
+    Given, Lines, Slot, Written, absolute_path, boolean, choice, count, duration, facility, field,
+    glob, list, log_filter, mode, name, network, one, power_of_two, profile, severities, size,
+    socket_addr, text, unless, url,
 };
 use super::{
     ACTION, ALLOW_MAX, CONNECTIONS_MAX, FILE_OCTETS_MAX, FRAMING, GRACE_MAX, IDENTITY,
     IDLE_TIMEOUT_MAX, IdentityKind, LINE_BREAKS, LOG_FORMAT, LineBreaks, LogFormat, MEMORY_MAX,
     MEMORY_MIN, MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_MIN, MODE, OUTPUT_FRAMING, OVERSIZE,
     OutputFraming, Oversize, QUEUE_MAX, QUEUE_MIN, RECEIVE_BUFFER_MAX, RECEIVE_BUFFER_MIN,
-    REPLAY_MAX, SHARDS_MAX, STRATEGY, SUMMARY, Strategy, TIMEOUT_MAX, TIMEOUT_MIN, UDP_PAYLOAD_MAX,
-    WHEN_FULL, WINDOW_MAX, WINDOW_MIN, WORKERS_MAX, WhenFull,
+    REPLAY_MAX, SHARDS_MAX, SPOOL_MAX, SPOOL_MIN, STRATEGY, SUMMARY, Strategy, TIMEOUT_MAX,
+    TIMEOUT_MIN, UDP_PAYLOAD_MAX, WHEN_FULL, WINDOW_MAX, WINDOW_MIN, WORKERS_MAX, WhenFull,
 };
 use crate::frame::Framing;
 use crate::identity::Field;
@@ -76,6 +76,7 @@ section! {
     ConfigFile {
         listener: Vec<Given<ListenerFile>> = list("one or more [[listener]], or none for the default ones", 1, section),
         forward: ForwardFile = section,
+        spool: SpoolFile = section,
         dedup: DedupFile = section,
         mask: MaskFile = section,
         rule: Vec<Given<RuleFile>> = list("one or more [[rule]], or none", 1, section),
@@ -130,6 +131,14 @@ section! {
 }
 
 section! {
+    /// `[spool]`
+    SpoolFile {
+        directory: Option<PathBuf> = one(unless("off", absolute_path("/var/lib/tersed/spool"))),
+        max_size: usize = one(size(SPOOL_MIN, SPOOL_MAX)),
+    }
+}
+
+section! {
     /// `[dedup]`
     DedupFile {
         window: Duration = one(duration(WINDOW_MIN, WINDOW_MAX)),
@@ -143,6 +152,7 @@ section! {
         memory: usize = one(size(MEMORY_MIN, MEMORY_MAX)),
         identity: IdentityKind = one(choice(&IDENTITY)),
         shards: Option<usize> = one(unless("auto", power_of_two(SHARDS_MAX))),
+        state: Option<PathBuf> = one(unless("off", absolute_path("/var/lib/tersed/windows"))),
     }
 }
 

@@ -32,6 +32,7 @@ mod value;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// Where survivors go.
     pub forward: ForwardConfig,
+    /// Where survivors wait when memory cannot hold them.
+    pub spool: SpoolConfig,
     /// What counts as said already.
     pub dedup: DedupConfig,
     /// The rules, and the policy of messages that none of them takes.
@@ -106,6 +109,7 @@ impl Default for Config {
                 ListenerConfig::new(ListenUrl::Tcp(local)),
             ],
             forward: ForwardConfig::default(),
+            spool: SpoolConfig::default(),
             rules: Arc::new(Rules::new(DedupConfig::default().policy)),
             dedup: DedupConfig::default(),
             admin: None,
@@ -283,6 +287,24 @@ pub enum LineBreaks {
     Escape,
 }
 
+/// Where survivors wait when memory cannot hold them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SpoolConfig {
+    /// Absolute; `None` is no spool.
+    pub directory: Option<PathBuf>,
+    /// Octets that it may take on the disk.
+    pub max_size: usize,
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self {
+            directory: None,
+            max_size: GIB,
+        }
+    }
+}
+
 /// What counts as said already.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DedupConfig {
@@ -294,6 +316,8 @@ pub struct DedupConfig {
     pub identity: IdentityKind,
     /// How many engines share the work; a power of two, at most [`SHARDS_MAX`].
     pub shards: usize,
+    /// Where windows are kept from a stop to the next start; `None` is nowhere.
+    pub state: Option<PathBuf>,
 }
 
 impl Default for DedupConfig {
@@ -312,6 +336,7 @@ impl Default for DedupConfig {
             memory: 256 * MIB,
             identity: IdentityKind::Exact,
             shards: (4 * cores()).next_power_of_two().min(SHARDS_MAX),
+            state: None,
         }
     }
 }
@@ -421,6 +446,10 @@ pub const RECEIVE_BUFFER_MAX: usize = GIB - MIB;
 pub const QUEUE_MIN: usize = 64 * KIB;
 /// The largest `forward.queue`: its room is counted in 32 bits, and what waits longer belongs on a disk.
 pub const QUEUE_MAX: usize = 4 * GIB - MIB;
+/// The smallest `spool.max_size`: room for one full queue of the smallest size, with its bookkeeping.
+pub const SPOOL_MIN: usize = MIB;
+/// The largest `spool.max_size`: beyond it somebody mistyped.
+pub const SPOOL_MAX: usize = GIB.saturating_mul(1024 * 64);
 /// The largest `forward.replay_max`.
 pub const REPLAY_MAX: usize = GIB;
 /// The largest payload of a UDP datagram over IPv4: 65,535 less the headers of IP and UDP.

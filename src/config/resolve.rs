@@ -9,12 +9,14 @@
 use super::error::{At, ConfigError, Fault, quoted};
 use super::file::{
     AdminFile, ConfigFile, DedupFile, ForwardFile, ListenerFile, LogFile, MaskFile, RuntimeFile,
-    ShutdownFile, UpstreamFile,
+    ShutdownFile, SpoolFile, UpstreamFile,
 };
 use super::rules::{PolicyFile, policy, rules};
 use super::url::{ListenUrl, UpstreamUrl};
 use super::value::{Given, Slot, size_text, time_text};
-use super::{Config, DedupConfig, ForwardConfig, ListenerConfig, LogConfig, UpstreamConfig};
+use super::{
+    Config, DedupConfig, ForwardConfig, ListenerConfig, LogConfig, SpoolConfig, UpstreamConfig,
+};
 use crate::identity::mask::Pattern;
 
 /// Makes a `Config` of `file`. It is worth running if there was no error, here or before.
@@ -42,6 +44,7 @@ pub(super) fn resolve(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config
             to: upstreams.into_iter().map(|given| given.value).collect(),
             ..forward
         },
+        spool: spool(file.spool.or(SpoolFile::default()), default.spool),
         rules: rules(file.rule, &dedup.policy, &masks, errors),
         dedup,
         admin: admin_file.address.or(default.admin),
@@ -264,6 +267,13 @@ fn forward(
     (forward, upstreams)
 }
 
+fn spool(file: SpoolFile, default: SpoolConfig) -> SpoolConfig {
+    SpoolConfig {
+        directory: file.directory.or(default.directory),
+        max_size: file.max_size.or(default.max_size),
+    }
+}
+
 fn upstreams(
     slot: Slot<Vec<Given<UpstreamFile>>>,
     default: Vec<UpstreamConfig>,
@@ -426,6 +436,7 @@ fn dedup(
         memory: file.memory.or(default.memory),
         identity: file.identity.or(default.identity),
         shards: file.shards.or(None).unwrap_or(default.shards),
+        state: file.state.or(default.state),
     }
 }
 

@@ -87,6 +87,7 @@ fn the_documented_file_names_every_key_of_every_section() {
     let sections = [
         ("[[listener]]", file::ListenerFile::KEYS),
         ("[forward]", file::ForwardFile::KEYS),
+        ("[spool]", file::SpoolFile::KEYS),
         ("[dedup]", file::DedupFile::KEYS),
         ("[mask]", &[]),
         ("[[rule]]", file::RuleFile::KEYS),
@@ -176,6 +177,7 @@ fn each_key_reaches_its_field() {
         memory = "1GiB"
         identity = "compact"
         shards = 64
+        state = "/var/lib/tersed/windows"
         [mask]
         job = 'job-[0-9]+'
         [admin]
@@ -248,6 +250,7 @@ fn each_key_reaches_its_field() {
                 memory: GIB,
                 identity: IdentityKind::Compact,
                 shards: 64,
+                state: Some("/var/lib/tersed/windows".into()),
             };
             config.admin = Some("[::1]:0".parse().unwrap());
             config.shutdown_grace = Duration::ZERO;
@@ -307,8 +310,7 @@ fn default_listeners_are_not_held_against_a_file_that_cannot_be_understood() {
 #[test]
 fn an_unknown_key_is_refused_with_those_that_fit() {
     let top = "listener, forward, dedup, mask, rule, admin, shutdown, log, runtime";
-    let dedup =
-        "window, allow, refresh, max_quiet, summary, mode, fields, mask, memory, identity, shards";
+    let dedup = "window, allow, refresh, max_quiet, summary, mode, fields, mask, memory, identity, shards, state";
     check_refused(
         "\n[dedup]\n\nwindw = 1",
         &[&format!(
@@ -467,6 +469,19 @@ fn a_value_that_does_not_fit_is_refused_with_what_does() {
         &["t.toml:2: runtime.workers: found 0, fits: \"auto\", or a whole number from 1 to 1024"],
     );
     // Choices.
+    for (found, shown) in [
+        ("\"windows\"", "\"windows\""),
+        ("\"/var/lib/tersed/\"", "\"/var/lib/tersed/\""),
+        ("true", "true"),
+    ] {
+        check_refused(
+            format!("[dedup]\nstate = {found}"),
+            &[&format!(
+                "t.toml:2: dedup.state: found {shown}, fits: \"off\", or an absolute path, such as \
+                 \"/var/lib/tersed/windows\""
+            )],
+        );
+    }
     check_refused(
         "[dedup]\nsummary = \"Prefix\"",
         &["t.toml:2: dedup.summary: found \"Prefix\", fits: \"prefix\", \"suffix\", \"none\""],
@@ -494,7 +509,7 @@ fn a_value_that_does_not_fit_is_refused_with_what_does() {
     check_refused(
         "dedup = 1",
         &[
-            "t.toml:1: dedup: found 1, fits: a table with window, allow, refresh, max_quiet, summary, mode, fields, mask, memory, identity, shards",
+            "t.toml:1: dedup: found 1, fits: a table with window, allow, refresh, max_quiet, summary, mode, fields, mask, memory, identity, shards, state",
         ],
     );
     check_refused(
@@ -915,7 +930,7 @@ fn what_was_found_is_printed_in_one_short_line() {
 #[test]
 fn a_file_that_cannot_be_read_is_an_error_with_its_path() {
     let dir = tempfile::tempdir().unwrap();
-    let check = |path: std::path::PathBuf, expected: &str| {
+    let check = |path: PathBuf, expected: &str| {
         let args = RunArgs {
             file: Some(path.clone()),
             ..RunArgs::default()

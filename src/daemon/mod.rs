@@ -3,7 +3,7 @@
 //! ```text
 //! start    bind everything ▶ forwarder ▶ listeners ▶ ready
 //! reload   read, validate, bind what is new ▶ switch                     (or nothing moved)
-//! stop     listeners and readers end ▶ pending summaries ▶ queue closes ▶ forwarder ends
+//! stop     listeners and readers end ▶ pending summaries ▶ queue closes ▶ forwarder ends ▶ windows saved
 //!          └────────────────── one deadline over all of it ──────────────────┘
 //! ```
 //!
@@ -21,8 +21,9 @@
 //! Exit codes (`main`), what the settings mean (`config`).
 
 mod reload;
+mod windows;
 
-use std::{fs, io, sync::Arc, time::Duration};
+use std::{fs, io, path::Path, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -37,11 +38,10 @@ use tracing::{debug, error, info, warn};
 use crate::{
     admin::{self, AdminState, Readiness},
     clock::Clock,
-    config::{Config, ForwardConfig, ListenerConfig, RunArgs},
+    config::{Config, ForwardConfig, ListenerConfig, RunArgs, SpoolConfig},
     custody::Custody,
-    dedup::{EndReason, Shards},
+    dedup::{EndReason, Progress, Shards},
     forward::{Delivery, ForwardEnded, Forwarder, Outbox},
-    identity::Key,
     ledger::Ledger,
     listen::{self, BindError, Bound, Context, PassedSockets},
     logging::{PeerLog, PeerReason},
@@ -49,6 +49,7 @@ use crate::{
     pipeline::Pipeline,
     rule::WindowPolicy,
     signal::{Event, Signals},
+    spool::{Found, Spool, SpoolError},
     sys,
 };
 
@@ -72,6 +73,9 @@ pub enum DaemonError {
         /// What the system said.
         source: io::Error,
     },
+    /// The spool could not be opened.
+    #[error("spool.directory: {0}")]
+    Spool(#[source] SpoolError),
     /// The forwarder gave up.
     #[error(transparent)]
     Forward(#[from] ForwardEnded),
@@ -173,13 +177,18 @@ impl Daemon {
         for warning in config.warnings() {
             warn!(%warning, "configuration");
         }
+        let spool = match &config.spool.directory {
+            Some(directory) => Some(open_spool(directory, &config.spool, &metrics)?),
+            None => None,
+        };
         let rules = Arc::clone(&config.rules);
-        let windows: Vec<WindowPolicy> = rules.policies().map(|policy| policy.window).collect();
+        let policies: Vec<WindowPolicy> = rules.policies().map(|policy| policy.window).collect();
         let shards = Arc::new(Shards::new(
             config.dedup.shards,
-            &windows,
+            &policies,
             config.dedup.memory,
         ));
+        let key = windows::restore(&config.dedup, &shards, &rules);
         let ledger = Arc::new(Ledger::new(
             Arc::clone(&metrics),
             Arc::clone(&shards),
@@ -191,7 +200,7 @@ impl Daemon {
             shards,
             delivery: Delivery::new(Arc::clone(&outbox), Arc::clone(&ledger), changes.clone()),
             metrics: Arc::clone(&metrics),
-            key: Key::random(),
+            key,
             identity: config.dedup.identity,
             custody: Custody::new(),
         });
@@ -201,6 +210,7 @@ impl Daemon {
             ledger,
             Arc::clone(&metrics),
             Arc::clone(&pipeline.custody),
+            spool,
             changes,
             cut_off.clone(),
         );
@@ -268,7 +278,7 @@ impl Daemon {
         if let Err(error) = &result {
             error!(%error, "stopping");
         }
-        self.stop().await;
+        self.stop(result.is_ok()).await;
         result
     }
 
@@ -387,8 +397,9 @@ impl Daemon {
             .find(|running| running.serves(listener))
     }
 
-    /// Drains: nothing new is taken in, everything that was is forwarded, within the deadline.
-    async fn stop(mut self) {
+    /// Drains: nothing new is taken in, everything that was is forwarded, within the deadline. Windows are saved
+    /// unless something broke down: then nobody knows what became of their survivors.
+    async fn stop(mut self, mut is_whole: bool) {
         self.readiness.set_stopping();
         notify(&[sd_notify::NotifyState::Stopping]);
         info!(grace = ?self.config.shutdown_grace, "stopping");
@@ -398,11 +409,15 @@ impl Daemon {
         self.context.tasks.close();
         let cut_off = self.cut_off.clone();
         let grace = self.config.shutdown_grace;
+        let deadline = Clock::now().after(grace);
         let drained = {
             let drain = Self::drain(&self.context, &self.outbox, &mut self.forwarder);
             tokio::pin!(drain);
             select! {
-                () = &mut drain => true,
+                whole = &mut drain => {
+                    is_whole &= whole;
+                    true
+                }
                 () = sleep(grace) => {
                     warn!(?grace, "the time to drain is over");
                     false
@@ -420,9 +435,14 @@ impl Daemon {
             cut_off.cancel();
             self.outbox.close();
             let drain = Self::drain(&self.context, &self.outbox, &mut self.forwarder);
-            if timeout(CUT_OFF_MAX, drain).await.is_err() {
+            let ended = timeout(CUT_OFF_MAX, drain).await;
+            if ended.is_err() {
                 error!("tasks did not end after being cut off; this is a fault of tersed");
             }
+            is_whole &= ended.unwrap_or(false);
+        }
+        if is_whole {
+            self.save_windows(deadline).await;
         }
         self.stop_housekeeping.cancel();
         self.housekeeping.close();
@@ -436,6 +456,7 @@ impl Daemon {
         let balance = self.context.metrics.balance();
         info!(
             received = balance.received,
+            recovered = balance.recovered,
             forwarded = balance.forwarded,
             suppressed = balance.suppressed,
             dropped = balance.dropped,
@@ -445,30 +466,36 @@ impl Daemon {
     }
 
     /// Each stage ends because its input closed: readers, windows, queue, forwarder. Can be called
-    /// again after it was interrupted.
+    /// again after it was interrupted. False if the forwarder broke down.
     async fn drain(
         context: &Context,
         outbox: &Outbox,
         forwarder: &mut JoinHandle<Result<(), ForwardEnded>>,
-    ) {
+    ) -> bool {
         context.tasks.wait().await;
         let pipeline = &context.pipeline;
-        let mut ended = Vec::new();
+        let (mut ended, mut progress) = (Vec::new(), Progress::default());
         loop {
-            let more = pipeline
-                .shards
-                .end_all(EndReason::Stop, END_BITE, &mut ended);
+            // They stay open: a survivor that is dropped from here on reopens its window.
+            let shards = &pipeline.shards;
+            let more = shards.report_all(EndReason::Stop, &mut progress, END_BITE, &mut ended);
             pipeline.report(&mut ended).await;
             if !more {
                 break;
             }
         }
         outbox.close();
-        if !forwarder.is_finished()
-            && let Err(error) = forwarder.await
-        {
-            error!(%error, "the forwarder broke down");
+        if !forwarder.is_finished() {
+            match forwarder.await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return false,
+                Err(error) => {
+                    error!(%error, "the forwarder broke down");
+                    return false;
+                }
+            }
         }
+        true
     }
 }
 
@@ -477,6 +504,32 @@ impl Running {
         let config = self.config.borrow();
         config.url == listener.url && config.name == listener.name
     }
+}
+
+/// Opens the spool, and counts what it kept of an earlier run.
+fn open_spool(
+    directory: &Path,
+    config: &SpoolConfig,
+    metrics: &Metrics,
+) -> Result<Arc<Spool>, DaemonError> {
+    let max = u64::try_from(config.max_size).unwrap_or(u64::MAX);
+    let spool = Spool::open(directory, max).map_err(DaemonError::Spool)?;
+    let Found {
+        recovered,
+        torn_octets,
+        unreadable_segments,
+        cursor_damaged,
+    } = spool.found();
+    metrics.frames.recover(recovered);
+    info!(directory = %directory.display(), recovered, torn_octets, "spool open");
+    if unreadable_segments > 0 || cursor_damaged {
+        warn!(
+            unreadable_segments,
+            cursor_damaged,
+            "the spool is damaged; what can be read is sent, some of it perhaps again"
+        );
+    }
+    Ok(Arc::new(spool))
 }
 
 /// When memory that was needed for a storm is to be given back.
@@ -548,7 +601,7 @@ fn notify(state: &[sd_notify::NotifyState<'_>]) {
 /// How often windows that ended by themselves are looked for: the most that a summary is late.
 const RETIRE_PERIOD: Duration = Duration::from_millis(100);
 
-/// Marks ended under one hold of a shard's lock while stopping.
+/// Marks looked at under one hold of a shard's lock while stopping.
 const END_BITE: usize = 4096;
 
 /// How long tasks may take to end once nothing waits any more.

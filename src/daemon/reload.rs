@@ -138,6 +138,7 @@ impl Daemon {
                 old.dedup.identity != config.dedup.identity,
                 "dedup.identity",
             ),
+            (old.spool != config.spool, "spool"),
             (old.admin != config.admin, "admin.address"),
             (old.log != config.log, "log"),
         ] {

@@ -7,7 +7,7 @@
 //!
 //! - Counting never waits: no lock, no allocation, and no cache line that two counters share.
 //! - A counter never vanishes and never falls: a listener or upstream that is gone keeps its counts.
-//! - The law `received = forwarded + suppressed + dropped{reason} + queued` can be read from one
+//! - The law `received + recovered = forwarded + suppressed + dropped{reason} + queued` can be read from one
 //!   scrape. At a quiet moment it holds exactly. Under load the right side is never more than the
 //!   left: what is missing is in the relay's hands, see [`Metrics::balance`].
 //!
@@ -27,7 +27,9 @@ use crate::clock::Clock;
 use crate::tick::WallTime;
 
 pub use counter::{ByReason, Counter, Gauge, StripedCounter};
-pub use reason::{DropReason, FrameErrorReason, Reason, RejectReason, ReloadResult, SummaryReason};
+pub use reason::{
+    DropReason, FrameErrorReason, Reason, RejectReason, ReloadResult, SpoolErrno, SummaryReason,
+};
 
 /// Every counter and gauge of one relay.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub struct Metrics {
     pub frames: FrameCounters,
     /// Octets that wait for an upstream in memory, framing and summaries included.
     pub queue_octets: Gauge,
+    /// What waits on disk.
+    pub spool: SpoolCounters,
     /// Faults of framing, by what was wrong. Not part of the law: a fault may or may not cost a frame.
     pub frame_errors: ByReason<FrameErrorReason>,
     /// Connections that were closed before a frame was taken from them.
@@ -60,6 +64,7 @@ impl Metrics {
         Arc::new(Self {
             frames: FrameCounters::default(),
             queue_octets: Gauge::default(),
+            spool: SpoolCounters::default(),
             frame_errors: ByReason::default(),
             connections_rejected: ByReason::default(),
             summaries: SummaryCounters::default(),
@@ -162,6 +167,7 @@ impl Metrics {
             suppressed: self.frames.suppressed.get(),
             dropped: self.frames.dropped.total(),
             queued: self.frames.queued.get(),
+            recovered: self.frames.recovered.get(),
             received: self
                 .listeners()
                 .iter()
@@ -191,6 +197,8 @@ pub struct FrameCounters {
     pub dropped: ByReason<DropReason>,
     /// Survivors that are neither forwarded nor dropped yet.
     pub queued: Gauge,
+    /// Survivors found in the spool at the start.
+    pub recovered: Counter,
     /// Frames that fit no format. They were judged and forwarded like any other.
     pub unparsed: StripedCounter,
     /// Frames that left with an octet changed because the upstream's framing has no room for it.
@@ -199,7 +207,26 @@ pub struct FrameCounters {
     pub replayed: Counter,
 }
 
+/// What waits on disk.
+#[derive(Debug, Default)]
+pub struct SpoolCounters {
+    /// Octets that it takes there.
+    pub octets: Gauge,
+    /// Frames that were not delivered, summaries included.
+    pub frames: Gauge,
+    /// 1 while the disk refuses; else 0.
+    pub failing: Gauge,
+    /// Refusals, by what the disk said.
+    pub errors: ByReason<SpoolErrno>,
+}
+
 impl FrameCounters {
+    /// Counts `n` survivors that wait in the spool since an earlier run.
+    pub fn recover(&self, n: u64) {
+        self.recovered.add(n);
+        self.queued.add(n);
+    }
+
     /// Moves `n` survivors from the queue to the forwarded.
     pub fn deliver(&self, n: u64) {
         // Out before in, or a reader in between would count them twice.
@@ -392,11 +419,13 @@ pub struct EngineStats {
     pub memory_budget_octets: u64,
 }
 
-/// The two sides of the counting law: `received = forwarded + suppressed + dropped + queued`.
+/// The two sides of the counting law: `received + recovered = forwarded + suppressed + dropped + queued`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Balance {
     /// Frames received by all listeners.
     pub received: u64,
+    /// Frames found in the spool at the start.
+    pub recovered: u64,
     /// Frames forwarded.
     pub forwarded: u64,
     /// Frames held back.
@@ -411,7 +440,7 @@ impl Balance {
     /// Frames received whose fate is not counted yet: zero at a quiet moment, never below zero.
     #[must_use]
     pub fn in_hand(&self) -> i128 {
-        i128::from(self.received)
+        i128::from(self.received) + i128::from(self.recovered)
             - i128::from(self.forwarded)
             - i128::from(self.suppressed)
             - i128::from(self.dropped)
@@ -482,12 +511,14 @@ mod tests {
         metrics.frames.queued.add(10);
         metrics.frames.deliver(5);
         metrics.frames.lose(DropReason::Shutdown, 2);
+        metrics.frames.recover(3);
         let expected = Balance {
             received: 20,
+            recovered: 3,
             forwarded: 5,
             suppressed: 9,
             dropped: 3,
-            queued: 3,
+            queued: 6,
         };
         assert_eq!(metrics.balance(), expected);
         assert!(expected.holds());

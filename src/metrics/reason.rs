@@ -56,6 +56,8 @@ reasons! {
         Shutdown => "shutdown",
         /// A datagram that the upstream cannot take in one piece.
         TooLarge => "too_large",
+        /// The spool's disk could not give it back.
+        SpoolDamaged => "spool_damaged",
         /// A rule says so: the only one that is on purpose.
         Rule => "rule",
     }
@@ -102,6 +104,20 @@ reasons! {
         Reopened => "reopened",
     }
 
+    /// What the spool's disk said when it refused.
+    SpoolErrno {
+        /// The spool is as large as it may be.
+        MaxSize => "max_size",
+        /// The disk or the quota is full.
+        NoSpace => "ENOSPC",
+        /// The disk can only be read.
+        ReadOnly => "EROFS",
+        /// The directory was removed.
+        Gone => "ENOENT",
+        /// Anything else.
+        Other => "EIO",
+    }
+
     /// What became of a request to reload the configuration.
     ReloadResult {
         /// The new configuration is in force.
@@ -134,6 +150,7 @@ mod tests {
         check::<DropReason>();
         check::<FrameErrorReason>();
         check::<RejectReason>();
+        check::<SpoolErrno>();
         check::<SummaryReason>();
         check::<ReloadResult>();
     }

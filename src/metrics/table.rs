@@ -69,6 +69,11 @@ static FAMILIES: &[Family] = &[
         },
     ),
     counter(
+        "tersed_frames_recovered",
+        "Survivors of an earlier run, found in the spool at the start.",
+        |scrape, out| out.count(&[], scrape.metrics.frames.recovered.get()),
+    ),
+    counter(
         "tersed_frames_received",
         "Frames received.",
         |scrape, out| {
@@ -126,6 +131,32 @@ static FAMILIES: &[Family] = &[
         |scrape, out| {
             out.level(&[], scrape.metrics.queue_octets.get());
         },
+    ),
+    in_bytes(
+        "tersed_spool",
+        "Octets that the spool takes on disk.",
+        |scrape, out| {
+            out.level(&[], scrape.metrics.spool.octets.get());
+        },
+    ),
+    gauge(
+        "tersed_spool_frames",
+        "Frames that wait in the spool, summaries included.",
+        |scrape, out| {
+            out.level(&[], scrape.metrics.spool.frames.get());
+        },
+    ),
+    gauge(
+        "tersed_spool_failing",
+        "1 while the spool's disk refuses.",
+        |scrape, out| {
+            out.level(&[], scrape.metrics.spool.failing.get());
+        },
+    ),
+    counter(
+        "tersed_spool_errors",
+        "Refusals of the spool's disk, by what it said.",
+        |scrape, out| out.by("errno", &scrape.metrics.spool.errors),
     ),
     // Summaries and the engine.
     counter(
