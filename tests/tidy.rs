@@ -39,6 +39,7 @@ const MODULES: [(&str, Level); 28] = [
     ("pipeline", Level::Shell),
     ("chunk", Level::Shell),
     ("ledger", Level::Shell),
+    ("custody", Level::Shell),
     ("forward", Level::Shell),
     ("spool", Level::Shell),
     ("config", Level::Shell),

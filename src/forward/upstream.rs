@@ -126,6 +126,10 @@ impl Connection {
                     stall: forward.send_timeout,
                 })
             }
+            UpstreamUrl::Relp { .. } => {
+                let error = io::Error::from(io::ErrorKind::Unsupported);
+                return Err(UpstreamError::Open(error));
+            }
             UpstreamUrl::UnixStream(path) => {
                 let stream = UnixStream::connect(path)
                     .await

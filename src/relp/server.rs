@@ -109,6 +109,12 @@ impl Server {
         })
     }
 
+    /// The client opened the session and has not closed it.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+
     /// The number that the client's next transaction has.
     #[must_use]
     pub const fn next(&self) -> Txnr {
