@@ -66,6 +66,14 @@ pub struct Promise {
     upto: u64,
 }
 
+impl Promise {
+    /// All batches below this number were settled when the promise was begun.
+    #[must_use]
+    pub const fn from(&self) -> u64 {
+        self.from
+    }
+}
+
 /// How a promise ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {

@@ -200,6 +200,7 @@ impl Daemon {
             Arc::clone(&outbox),
             ledger,
             Arc::clone(&metrics),
+            Arc::clone(&pipeline.custody),
             changes,
             cut_off.clone(),
         );
