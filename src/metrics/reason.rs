@@ -56,6 +56,8 @@ reasons! {
         Shutdown => "shutdown",
         /// A datagram that the upstream cannot take in one piece.
         TooLarge => "too_large",
+        /// The upstream answered that it will not have it.
+        Refused => "refused",
         /// A rule says so: the only one that is on purpose.
         Rule => "rule",
     }

@@ -5,6 +5,7 @@
 //! - Answers leave in the order of the transactions, many with one write.
 //! - What waits costs nothing for each transaction: answers are written out when they are due and the client takes
 //!   them, at most [`WIRE_OCTETS`] at a time.
+//! - What a stop cuts off is not answered at all, so that the client sends it again.
 //! - Each answer is counted, and the transactions that wait for one are, too, until the connection is gone.
 //!
 //! # Left out
@@ -19,6 +20,7 @@ use std::{
 };
 
 use tokio::{sync::watch, time::timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
@@ -48,6 +50,8 @@ pub(super) struct Answers {
     blocked: Option<Tick>,
     /// There while a run waits for custody.
     settled: Option<watch::Receiver<u64>>,
+    /// We stop: from then on what was lost is not answered, and whoever comes after us gets it again.
+    stop: CancellationToken,
 }
 
 /// Transactions that are answered alike.
@@ -75,7 +79,11 @@ pub(super) enum Due {
 }
 
 impl Answers {
-    pub(super) fn new(metrics: Arc<ListenerMetrics>, custody: Arc<Custody>) -> Self {
+    pub(super) fn new(
+        metrics: Arc<ListenerMetrics>,
+        custody: Arc<Custody>,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             metrics,
             custody,
@@ -86,6 +94,7 @@ impl Answers {
             written: 0,
             blocked: None,
             settled: None,
+            stop,
         }
     }
 
@@ -227,6 +236,12 @@ impl Answers {
                 },
             };
             let count = match code {
+                Some(LOST) if self.stop.is_cancelled() => {
+                    self.runs.clear();
+                    self.metrics.unanswered.sub(self.unanswered as u64);
+                    self.unanswered = 0;
+                    break;
+                }
                 None => run.count,
                 Some(code) => {
                     let count = run.count.min(ANSWERS_AT_ONCE);

@@ -17,7 +17,8 @@
 //! - At most `window` transactions of a connection are unanswered; then it is not read. What it holds meanwhile is
 //!   one message and one turn's octets.
 //! - Whatever breaks the protocol is said and counted, and ends the connection: what was not answered comes again.
-//! - On stop nothing more is read; what becomes safe in time is answered, and the client is told that we leave.
+//! - On stop nothing more is read; what becomes safe in time is answered, what is lost for want of time is not, and
+//!   the client is told that we leave.
 //!
 //! # Left out
 //!
@@ -58,7 +59,7 @@ pub(super) async fn serve(
 ) {
     let custody = Arc::clone(&local.context.pipeline.custody);
     let connection = Connection {
-        answers: Answers::new(Arc::clone(&local.metrics), custody),
+        answers: Answers::new(Arc::clone(&local.metrics), custody, local.stop.clone()),
         socket,
         sender,
         config,
