@@ -107,6 +107,18 @@ impl Socket {
         }
     }
 
+    /// Lets each write leave at once. Without effect on Unix sockets, where it does anyway.
+    ///
+    /// # Errors
+    ///
+    /// What `setsockopt` gives.
+    pub(crate) fn set_nodelay(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_nodelay(true),
+            Self::Unix(_) => Ok(()),
+        }
+    }
+
     /// Makes the kernel notice a peer that vanished without a word. Without effect on Unix sockets.
     ///
     /// # Errors

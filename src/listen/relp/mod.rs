@@ -57,6 +57,10 @@ pub(super) async fn serve(
     config: Arc<ListenerConfig>,
     local: &Local,
 ) {
+    // Answers are written together; waiting to fill a segment would keep a client whose window is full from sending.
+    if let Err(error) = socket.set_nodelay() {
+        tracing::debug!(%error, "answers may be late");
+    }
     let custody = Arc::clone(&local.context.pipeline.custody);
     let connection = Connection {
         answers: Answers::new(Arc::clone(&local.metrics), custody, local.stop.clone()),
