@@ -492,7 +492,6 @@ mod tests {
             "-",
             "file://x",
             "file:///",
-            "relp://a:5",
         ] {
             check_upstream(refused, None);
         }
@@ -541,6 +540,9 @@ mod tests {
         check("unix-dgram:///run/x", "unix-dgram:///run//x", true);
         check("unix-dgram:///run/x", "unix-stream:///run/x", false);
         check("tcp://127.0.0.1:514", "stdout:", false);
+        check("relp://0.0.0.0:2514", "relp://localhost:2514", true);
+        check("relp://0.0.0.0:2514", "relp://localhost:2515", false);
+        check("relp://0.0.0.0:2514", "udp://localhost:2514", false);
     }
 
     #[test]
@@ -552,6 +554,8 @@ mod tests {
         check("tcp://127.0.0.1:0", "tcp://127.0.0.1:0", false);
         check("tcp://127.0.0.1:1", "tcp://127.0.0.1:1", true);
         check("tcp://127.0.0.1:1", "udp://127.0.0.1:1", false);
+        check("tcp://127.0.0.1:1", "relp://127.0.0.1:1", true);
+        check("relp://127.0.0.1:1", "relp://127.0.0.1:1", true);
         check("unix-dgram:///x", "unix-stream:///x", true);
         check("unix-dgram:///x", "tcp://127.0.0.1:1", false);
     }
