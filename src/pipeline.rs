@@ -78,13 +78,14 @@ impl Pipeline {
         }
     }
 
-    /// Hands on what came of a batch; waits while there is no room.
-    pub async fn deliver(&self, judged: Judged) {
+    /// Hands on what came of a batch; waits while there is no room. False if a survivor had to be dropped.
+    pub async fn deliver(&self, judged: Judged) -> bool {
         // What is new does not wait for what is not.
-        self.delivery.deliver(judged.survivors).await;
+        let is_whole = self.delivery.deliver(judged.survivors).await;
         if let Some(aside) = judged.aside {
             aside.deliver(judged.copies).await;
         }
+        is_whole
     }
 
     /// Retires what is over, so that no count waits for another message. Bounded work for each lock

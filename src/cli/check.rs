@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use super::CheckFormat;
 use crate::config::{
-    Compression, Config, Effective, FRAMING, IDENTITY, ListenerConfig, MODE, OUTPUT_FRAMING,
+    ACK, Compression, Config, Effective, FRAMING, IDENTITY, ListenerConfig, MODE, OUTPUT_FRAMING,
     Rotation, RunArgs, SUMMARY, UpstreamConfig, WHEN_FULL, facility_names, field_names, mask_names,
     severity_range, size_text, time_text,
 };
@@ -100,8 +100,11 @@ fn listener_text(listener: &ListenerConfig) -> String {
     if listener.name != text {
         text = format!("{text} ({})", listener.name);
     }
-    if listener.url.is_stream() {
+    if listener.url.has_framing() {
         text = format!("{text}, framing {}", FRAMING.word(listener.framing));
+    }
+    if listener.url.is_relp() {
+        text = format!("{text}, answers when {}", ACK.word(listener.ack));
     }
     if !listener.allow.is_empty() {
         let networks: Vec<String> = listener.allow.iter().map(ToString::to_string).collect();
@@ -111,7 +114,7 @@ fn listener_text(listener: &ListenerConfig) -> String {
 }
 
 fn upstream_text(upstream: &UpstreamConfig) -> String {
-    if upstream.url.is_datagram() {
+    if !upstream.url.has_framing() {
         return upstream.url.to_string();
     }
     format!(

@@ -26,13 +26,14 @@ use super::value::{
     socket_addr, text, unless, url,
 };
 use super::{
-    ACTION, ALLOW_MAX, COMPRESS, CONNECTIONS_MAX, Compression, FILE_OCTETS_MAX, FRAMING, GRACE_MAX,
-    IDENTITY, IDLE_TIMEOUT_MAX, IdentityKind, LINE_BREAKS, LOG_FORMAT, LineBreaks, LogFormat,
-    MEMORY_MAX, MEMORY_MIN, MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_MIN, MODE, OUTPUT_FRAMING, OVERSIZE,
-    OutputFraming, Oversize, QUEUE_MAX, QUEUE_MIN, RECEIVE_BUFFER_MAX, RECEIVE_BUFFER_MIN,
-    REPLAY_MAX, ROTATE_AGE_MAX, ROTATE_AGE_MIN, ROTATE_KEEP_MAX, ROTATE_SIZE_MAX, ROTATE_SIZE_MIN,
-    SHARDS_MAX, SPOOL_MAX, SPOOL_MIN, STRATEGY, SUMMARY, Strategy, TIMEOUT_MAX, TIMEOUT_MIN,
-    UDP_PAYLOAD_MAX, WHEN_FULL, WINDOW_MAX, WINDOW_MIN, WORKERS_MAX, WhenFull,
+    ACK, ACTION, ALLOW_MAX, Ack, COMPRESS, CONNECTIONS_MAX, Compression, FILE_OCTETS_MAX, FRAMING,
+    GRACE_MAX, IDENTITY, IDLE_TIMEOUT_MAX, IdentityKind, LINE_BREAKS, LOG_FORMAT, LineBreaks,
+    LogFormat, MEMORY_MAX, MEMORY_MIN, MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_MIN, MODE,
+    OUTPUT_FRAMING, OVERSIZE, OutputFraming, Oversize, QUEUE_MAX, QUEUE_MIN, RECEIVE_BUFFER_MAX,
+    RECEIVE_BUFFER_MIN, RELP_WINDOW_MAX, REPLAY_MAX, ROTATE_AGE_MAX, ROTATE_AGE_MIN,
+    ROTATE_KEEP_MAX, ROTATE_SIZE_MAX, ROTATE_SIZE_MIN, SHARDS_MAX, SPOOL_MAX, SPOOL_MIN, STRATEGY,
+    SUMMARY, Strategy, TIMEOUT_MAX, TIMEOUT_MIN, UDP_PAYLOAD_MAX, WHEN_FULL, WINDOW_MAX,
+    WINDOW_MIN, WORKERS_MAX, WhenFull,
 };
 use crate::frame::Framing;
 use crate::identity::Field;
@@ -103,6 +104,8 @@ section! {
         connections_per_source_max: usize = one(count(1, CONNECTIONS_MAX)),
         idle_timeout: Option<Duration> = one(unless("off", duration(TIMEOUT_MIN, IDLE_TIMEOUT_MAX))),
         partial_frame_timeout: Duration = one(duration(TIMEOUT_MIN, TIMEOUT_MAX)),
+        window: usize = one(count(1, RELP_WINDOW_MAX)),
+        ack: Ack = one(choice(&ACK)),
         unix_mode: u32 = one(mode),
     }
 }

@@ -119,6 +119,8 @@ fn what_the_documented_file_shows_in_comments_is_fit_to_run() {
     let toml = toml.replace("refresh = false", "refresh = true");
     check(&toml, |config| {
         let log = "unix-dgram:///run/tersed/log.sock".parse().unwrap();
+        let relp = "relp://127.0.0.1:2514".parse().unwrap();
+        config.listeners.push(ListenerConfig::new(relp));
         config.listeners.push(ListenerConfig::new(log));
         config.dedup.policy.window.refresh = Some(Duration::from_secs(100));
         let copies = "file:///var/log/tersed/suppressed.log".parse().unwrap();
@@ -157,6 +159,10 @@ fn each_key_reaches_its_field() {
         idle_timeout = "1h 30m"
         partial_frame_timeout = "1.5s"
         allow = ["10.0.0.0/8", "192.0.2.1", "2001:db8::/32"]
+        [[listener]]
+        url = "relp://[::]:2514"
+        window = 65536
+        ack = "queued"
         [[listener]]
         url = "unix-dgram:///run/x"
         unix_mode = "0600"
@@ -217,12 +223,17 @@ fn each_key_reaches_its_field() {
                     .to_vec(),
                 ..ListenerConfig::new("tcp://[::]:601".parse().unwrap())
             };
+            let relp = ListenerConfig {
+                window: 65_536,
+                ack: Ack::Queued,
+                ..ListenerConfig::new("relp://[::]:2514".parse().unwrap())
+            };
             let unix = ListenerConfig {
                 unix_mode: 0o600,
                 receive_buffer: MIB,
                 ..ListenerConfig::new("unix-dgram:///run/x".parse().unwrap())
             };
-            config.listeners = vec![tcp, unix];
+            config.listeners = vec![tcp, relp, unix];
             let counted = UpstreamConfig {
                 framing: OutputFraming::OctetCounting,
                 ..UpstreamConfig::new("tcp://b:601".parse().unwrap())
@@ -575,11 +586,11 @@ fn an_address_that_does_not_fit_is_refused_with_what_does() {
     };
     url(
         "\"udp:/0.0.0.0\"",
-        "udp://ADDRESS:PORT, tcp://ADDRESS:PORT, unix-dgram:///PATH, unix-stream:///PATH",
+        "udp://ADDRESS:PORT, tcp://ADDRESS:PORT, relp://ADDRESS:PORT, unix-dgram:///PATH, unix-stream:///PATH",
     );
     url(
         "514",
-        "udp://ADDRESS:PORT, tcp://ADDRESS:PORT, unix-dgram:///PATH, unix-stream:///PATH",
+        "udp://ADDRESS:PORT, tcp://ADDRESS:PORT, relp://ADDRESS:PORT, unix-dgram:///PATH, unix-stream:///PATH",
     );
     for found in ["\"tcp://localhost:514\"", "\"tcp://0.0.0.0\""] {
         url(
@@ -636,7 +647,7 @@ fn an_address_that_does_not_fit_is_refused_with_what_does() {
     check_refused(
         "[forward]\nto = [\"stdout\"]",
         &[
-            "t.toml:2: forward.to[0]: found \"stdout\", fits: tcp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH, unix-dgram:///PATH, file:///PATH, stdout:",
+            "t.toml:2: forward.to[0]: found \"stdout\", fits: tcp://HOST:PORT, relp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH, unix-dgram:///PATH, file:///PATH, stdout:",
         ],
     );
     check_refused(
@@ -672,12 +683,22 @@ fn a_key_without_effect_is_refused() {
     };
     let (udp, tcp) = ("udp://[::]:514", "tcp://[::]:514");
     let (dgram, stream) = ("unix-dgram:///run/x", "unix-stream:///run/x");
-    let streams = "tcp and unix-stream listeners";
-    listener(
-        udp,
-        "framing = \"lf\"",
-        &format!("t.toml:3: listener[0].framing: means nothing on udp; fits: {streams}"),
-    );
+    let streams = "tcp, relp and unix-stream listeners";
+    for (url, transport) in [(udp, "udp"), ("relp://[::]:514", "relp")] {
+        listener(
+            url,
+            "framing = \"lf\"",
+            &format!(
+                "t.toml:3: listener[0].framing: means nothing on {transport}; fits: tcp and unix-stream listeners"
+            ),
+        );
+    }
+    for key in ["window = 1", "ack = \"safe\""] {
+        let name = key.split(' ').next().unwrap();
+        let text =
+            format!("t.toml:3: listener[0].{name}: means nothing on tcp; fits: relp listeners");
+        listener(tcp, key, &text);
+    }
     listener(
         udp,
         "connections_max = 1",
@@ -700,7 +721,7 @@ fn a_key_without_effect_is_refused() {
     listener(
         stream,
         "connections_per_source_max = 1",
-        "t.toml:3: listener[0].connections_per_source_max: means nothing on unix-stream; fits: tcp listeners",
+        "t.toml:3: listener[0].connections_per_source_max: means nothing on unix-stream; fits: tcp and relp listeners",
     );
     listener(
         tcp,
@@ -715,7 +736,13 @@ fn a_key_without_effect_is_refused() {
     listener(
         stream,
         "allow = []",
-        "t.toml:3: listener[0].allow: means nothing on unix-stream; fits: udp and tcp listeners",
+        "t.toml:3: listener[0].allow: means nothing on unix-stream; fits: udp, tcp and relp listeners",
+    );
+    check_refused(
+        "[forward]\nto = [{ url = \"relp://a:1\", framing = \"lf\" }]",
+        &[
+            "t.toml:2: forward.to[0].framing: means nothing on relp; fits: tcp, unix-stream, file and stdout upstreams",
+        ],
     );
     check_refused(
         "[forward]\nto = [{ url = \"stdout:\", rotate_age = \"off\", compress = \"zstd\" }]",
@@ -988,8 +1015,8 @@ fn all_errors_come_at_once_in_the_order_of_their_lines() {
             // max_quiet cannot be judged against a window that nobody knows.
             &format!("t.toml:4: dedup.window: found \"10\", fits: {TIME} from 1ms to 7days"),
             // Nor can the second upstream be a loop: which listeners were meant is not known.
-            "t.toml:8: forward.to[0]: found \"x:\", fits: tcp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH, unix-dgram:///PATH, file:///PATH, stdout:",
-            "t.toml:10: listener[0].url: found \"no\", fits: udp://ADDRESS:PORT, tcp://ADDRESS:PORT, unix-dgram:///PATH, unix-stream:///PATH",
+            "t.toml:8: forward.to[0]: found \"x:\", fits: tcp://HOST:PORT, relp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH, unix-dgram:///PATH, file:///PATH, stdout:",
+            "t.toml:10: listener[0].url: found \"no\", fits: udp://ADDRESS:PORT, tcp://ADDRESS:PORT, relp://ADDRESS:PORT, unix-dgram:///PATH, unix-stream:///PATH",
         ],
     );
 }
@@ -1088,7 +1115,7 @@ fn a_flag_is_refused_under_its_own_name() {
     };
     let expected = [
         "t.toml:1: log: found 1, fits: a table with level, format",
-        "--listen: found \"localhost:1\", fits: udp://ADDRESS:PORT, tcp://ADDRESS:PORT, unix-dgram:///PATH, unix-stream:///PATH",
+        "--listen: found \"localhost:1\", fits: udp://ADDRESS:PORT, tcp://ADDRESS:PORT, relp://ADDRESS:PORT, unix-dgram:///PATH, unix-stream:///PATH",
         "TERSED_FORWARD: found \"tcp://\", fits: tcp://HOST:PORT with PORT from 1 to 65535, such as tcp://collector.example:601, tcp://192.0.2.1:514 or tcp://[2001:db8::1]:514",
         &format!("--window: found \"10\", fits: {TIME} from 1ms to 7days"),
         "TERSED_FORWARD: \"tcp://127.0.0.1:1\" leads back to our own listener (--listen), and every message would go round for ever; fits: an upstream elsewhere",

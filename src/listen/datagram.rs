@@ -257,7 +257,7 @@ impl<A: SockaddrLike + Copy> Reader<A> {
             loop {
                 select! {
                     biased;
-                    () = &mut delivery => return,
+                    _ = &mut delivery => return,
                     () = sleep(DROPS_PERIOD) => drops.count(socket.as_fd()),
                 }
             }

@@ -243,6 +243,7 @@ mod tests {
             ("acl", 0),
             ("shutdown", 0),
             ("too_large", 1),
+            ("refused", 0),
             ("rule", 0),
         ];
         assert_eq!(counts, expected);

@@ -29,7 +29,8 @@ use crate::tick::WallTime;
 
 pub use counter::{ByReason, Counter, Gauge, StripedCounter};
 pub use reason::{
-    DropReason, FrameErrorReason, Reason, RejectReason, ReloadResult, SpoolErrno, SummaryReason,
+    AnswerResult, DropReason, FrameErrorReason, Reason, RejectReason, ReloadResult, SpoolErrno,
+    SummaryReason,
 };
 
 /// Every counter and gauge of one relay.
@@ -310,6 +311,10 @@ pub struct ListenerMetrics {
     pub accepted: Counter,
     /// Failed accepts.
     pub accept_errors: Counter,
+    /// RELP transactions answered, by what the answer was.
+    pub answers: ByReason<AnswerResult>,
+    /// RELP transactions that wait for their answer.
+    pub unanswered: Gauge,
     /// Octets of kernel receive buffer that each socket was granted, as the kernel counts them; zero for
     /// streams.
     pub receive_buffer: Gauge,
@@ -327,6 +332,8 @@ impl ListenerMetrics {
             connections: Gauge::default(),
             accepted: Counter::default(),
             accept_errors: Counter::default(),
+            answers: ByReason::default(),
+            unanswered: Gauge::default(),
             receive_buffer: Gauge::default(),
         }
     }

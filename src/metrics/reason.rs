@@ -58,6 +58,8 @@ reasons! {
         TooLarge => "too_large",
         /// The spool's disk could not give it back.
         SpoolDamaged => "spool_damaged",
+        /// The upstream answered that it will not have it.
+        Refused => "refused",
         /// A rule says so: the only one that is on purpose.
         Rule => "rule",
     }
@@ -72,6 +74,8 @@ reasons! {
         Incomplete => "incomplete",
         /// Octet counting was forced and there was no octet count.
         BadFrame => "bad_frame",
+        /// Octets that break RELP; their connection was closed.
+        Relp => "relp",
         /// A frame was begun and not ended in time.
         Timeout => "timeout",
         /// A datagram larger than the receive buffer; its head was forwarded.
@@ -88,6 +92,8 @@ reasons! {
         Acl => "acl",
         /// A TLS client on a plaintext listener.
         TlsOnPlaintext => "tls_on_plaintext",
+        /// A RELP client on a listener for syslog frames.
+        RelpOnSyslog => "relp_on_syslog",
     }
 
     /// What made a summary go out.
@@ -116,6 +122,14 @@ reasons! {
         Gone => "ENOENT",
         /// Anything else.
         Other => "EIO",
+    }
+
+    /// What the sender of a RELP transaction was told.
+    AnswerResult {
+        /// 200: it may forget the message.
+        Ok => "ok",
+        /// 500: the message was lost, or may have been.
+        Refused => "refused",
     }
 
     /// What became of a request to reload the configuration.
@@ -152,6 +166,7 @@ mod tests {
         check::<RejectReason>();
         check::<SpoolErrno>();
         check::<SummaryReason>();
+        check::<AnswerResult>();
         check::<ReloadResult>();
     }
 }

@@ -45,6 +45,8 @@ mod paused;
 mod queue_full;
 mod reload;
 mod reload_storm;
+mod relp_in;
+mod relp_out;
 mod replay;
 mod replay_broken;
 mod replay_report;

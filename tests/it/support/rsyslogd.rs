@@ -4,7 +4,7 @@
 //! nothing with a system's rsyslogd.
 
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -19,11 +19,12 @@ pub(crate) enum Transport {
     Udp,
     TcpTraditional,
     TcpOctetCounted,
+    Relp,
 }
 
 /// A running rsyslogd. Killed when dropped.
 pub(crate) struct Rsyslogd {
-    _process: Process,
+    process: Process,
     dir: TempDir,
 }
 
@@ -35,6 +36,13 @@ impl Rsyslogd {
             Transport::Udp => r#"protocol="udp""#,
             Transport::TcpTraditional => r#"protocol="tcp" TCP_Framing="traditional""#,
             Transport::TcpOctetCounted => r#"protocol="tcp" TCP_Framing="octet-counted""#,
+            // It corks its socket while a batch of its queue (256) is under way: a smaller window fills while the
+            // last part of it is held back, 200 ms each time.
+            Transport::Relp => r#"windowSize="1024""#,
+        };
+        let (module, action) = match transport {
+            Transport::Relp => (r#"module(load="omrelp")"#, "omrelp"),
+            _ => ("", "omfwd"),
         };
         let (host, port) = (to.ip(), to.port());
         // The queue holds every message of a test: when it is full, rsyslogd drops after 2 s.
@@ -42,10 +50,11 @@ impl Rsyslogd {
             format!(
                 r#"
                 main_queue(queue.type="LinkedList" queue.size="1000000")
+                {module}
                 module(load="imuxsock" SysSock.Use="off")
                 input(type="imuxsock" Socket="{dir}/log.sock" RateLimit.Interval="0"
                       UseSysTimeStamp="off" ParseTrusted="off")
-                action(type="omfwd" target="{host}" port="{port}" {protocol}
+                action(type="{action}" target="{host}" port="{port}" {protocol}
                        template="RSYSLOG_TraditionalForwardFormat"
                        action.resumeRetryCount="-1" action.resumeInterval="1")
                 "#
@@ -59,6 +68,9 @@ impl Rsyslogd {
     /// One that receives on a port of its own and writes what came, raw, to a file. Returns the
     /// URL to forward to as well.
     pub(crate) fn receiver(transport: Transport) -> (Self, String) {
+        if transport == Transport::Relp {
+            return Self::relp_receiver();
+        }
         let udp_port = free_udp_port();
         let this = Self::start(|dir| {
             let input = match transport {
@@ -67,7 +79,7 @@ impl Rsyslogd {
                     input(type="imudp" address="127.0.0.1" port="{udp_port}" rcvbufSize="64m")"#
                 ),
                 // It tells the framings apart by itself.
-                Transport::TcpTraditional | Transport::TcpOctetCounted => format!(
+                _ => format!(
                     r#"module(load="imtcp")
                     input(type="imtcp" address="127.0.0.1" port="0"
                           listenPortFileName="{dir}/port")"#
@@ -99,6 +111,39 @@ impl Rsyslogd {
             )
         };
         (this, url)
+    }
+
+    /// One that receives by RELP, and answers when a message is in its file.
+    fn relp_receiver() -> (Self, String) {
+        // imrelp cannot be asked which port it took.
+        let port = free_tcp_port();
+        let this = Self::start(|dir| {
+            // With a queue of its own an answer would mean that a message is in memory.
+            format!(
+                r#"
+                main_queue(queue.type="Direct")
+                module(load="imrelp")
+                input(type="imrelp" address="127.0.0.1" port="{port}" maxDataSize="128k")
+                template(name="raw" type="string" string="%rawmsg%\n")
+                action(type="omfile" file="{dir}/received" template="raw")
+                "#
+            )
+        });
+        this.wait_port(port);
+        (this, format!("relp://127.0.0.1:{port}"))
+    }
+
+    fn wait_port(&self, port: u16) {
+        wait_until("rsyslogd's TCP port", LIMIT, || {
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+    }
+
+    /// Kills it, and starts it again on the same configuration; what it wrote stays.
+    pub(crate) fn kill_and_restart(&mut self) {
+        self.process.kill();
+        let file = self.dir.path().join("rsyslog.conf");
+        self.process = start(file.to_str().unwrap());
     }
 
     /// The socket that stands for `/dev/log`.
@@ -142,14 +187,27 @@ impl Rsyslogd {
         );
         fs::write(&file, text).unwrap();
         let file = file.to_str().unwrap();
-        run("rsyslogd", &["-N1", "-f", file], "rsyslog");
-        let mut command = Command::new("rsyslogd");
-        command.args(["-n", "-iNONE", "-f", file]);
+        run("rsyslogd", &["-N1", "-f", file], "rsyslog and rsyslog-relp");
         Self {
-            _process: Process::start(&mut command, "rsyslog"),
+            process: start(file),
             dir,
         }
     }
+}
+
+fn start(file: &str) -> Process {
+    let mut command = Command::new("rsyslogd");
+    command.args(["-n", "-iNONE", "-f", file]);
+    Process::start(&mut command, "rsyslog")
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_tcp_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// A port that was free a moment ago: imudp cannot be asked which one it took.

@@ -376,6 +376,12 @@ impl Tersed {
         self.stop_by(Signal::SIGTERM)
     }
 
+    /// Kills it, as a loss of power would: there is nothing that could be checked any more.
+    pub(crate) fn kill(mut self) {
+        self.process.kill();
+        self.balanced = true;
+    }
+
     /// Sends it `signal` and waits until it has stopped.
     ///
     /// # Panics
