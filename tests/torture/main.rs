@@ -26,10 +26,13 @@ mod support;
 mod chance;
 mod collector;
 mod messages;
+mod originator;
 mod relp;
+mod relp_scenes;
 mod report;
 mod schedule;
 mod tcp;
+mod udp;
 mod upstream;
 
 use std::ops::AddAssign;
@@ -68,7 +71,7 @@ struct Scene {
     rounds_long: u64,
 }
 
-const SCENES: [Scene; 2] = [
+const SCENES: [Scene; 4] = [
     Scene {
         name: "tcp_upstream_torn",
         run: tcp::upstream_torn,
@@ -80,6 +83,18 @@ const SCENES: [Scene; 2] = [
         run: tcp::relay_stopped,
         rounds: 8,
         rounds_long: 200,
+    },
+    Scene {
+        name: "udp_all_accounted",
+        run: udp::all_accounted,
+        rounds: 6,
+        rounds_long: 100,
+    },
+    Scene {
+        name: "relp_without_relay",
+        run: relp_scenes::without_relay,
+        rounds: 2,
+        rounds_long: 20,
     },
 ];
 
@@ -111,7 +126,11 @@ fn torture(scenes: &[&Scene]) -> ExitCode {
     let long = std::env::var_os("TERSED_TORTURE_LONG").is_some_and(|value| value == "1");
     let mut failed = Vec::new();
     for scene in scenes {
-        let rounds = if long { scene.rounds_long } else { scene.rounds };
+        let rounds = if long {
+            scene.rounds_long
+        } else {
+            scene.rounds
+        };
         let rounds = number("TERSED_TORTURE_ROUNDS").unwrap_or(rounds);
         say(&format!(
             "torture {}: {rounds} rounds, TERSED_TORTURE_SEED={seed}",
@@ -132,7 +151,9 @@ fn torture(scenes: &[&Scene]) -> ExitCode {
     if failed.is_empty() {
         return ExitCode::SUCCESS;
     }
-    say(&format!("torture FAILED: {failed:?}, TERSED_TORTURE_SEED={seed}"));
+    say(&format!(
+        "torture FAILED: {failed:?}, TERSED_TORTURE_SEED={seed}"
+    ));
     ExitCode::FAILURE
 }
 
@@ -149,7 +170,11 @@ impl Plan {
             counts += round(self.seed, scene, number);
             if said.elapsed().as_secs() >= 10 {
                 said = now();
-                say(&format!("  {scene}: round {} of {}: {counts:?}", number + 1, self.rounds));
+                say(&format!(
+                    "  {scene}: round {} of {}: {counts:?}",
+                    number + 1,
+                    self.rounds
+                ));
             }
         }
         counts

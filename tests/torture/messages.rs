@@ -19,7 +19,7 @@ pub(crate) fn message(source: Source, number: u64) -> String {
     } else {
         60 + mixed % 400
     };
-    let mut text = format!("<13>Mar  1 12:00:00 host app-{source}: number {number} ");
+    let mut text = format!("{HEAD}{source}: number {number} ");
     let filler = usize::try_from(octets).unwrap().saturating_sub(text.len());
     text.extend(std::iter::repeat_n('x', filler));
     text
@@ -31,6 +31,9 @@ pub(crate) struct Arrived {
     by_source: BTreeMap<Source, Numbers>,
     /// Messages that came more than once, each time but the first.
     again: u64,
+    /// Heads of messages: what a relay that stops has of a line whose end it never read. It forwards them,
+    /// because it cannot know that this was not all.
+    torn: BTreeSet<String>,
     /// Messages that are none of ours, or are not as they were sent.
     strange: Vec<String>,
 }
@@ -53,7 +56,11 @@ impl Arrived {
                 continue;
             }
             let Some((source, number)) = parse(&text) else {
-                self.strange.push(text.chars().take(120).collect());
+                if is_torn(&text) {
+                    self.torn.insert(text.into_owned());
+                } else {
+                    self.strange.push(text.chars().take(120).collect());
+                }
                 continue;
             };
             let numbers = self.by_source.entry(source).or_default();
@@ -71,6 +78,11 @@ impl Arrived {
     pub(crate) fn distinct(&self, sources: &[Source]) -> u64 {
         let of = |source| self.by_source.get(source).map_or(0, |n| n.seen.len());
         sources.iter().map(of).sum::<usize>() as u64
+    }
+
+    /// Different heads of messages that never came to an end.
+    pub(crate) fn torn(&self) -> u64 {
+        self.torn.len() as u64
     }
 
     /// Copies beyond the first of each, of all sources.
@@ -137,10 +149,23 @@ impl Arrived {
 
 /// Source and number of a message that is as it was sent.
 fn parse(text: &str) -> Option<(Source, u64)> {
-    let (source, rest) = text.split_once("app-")?.1.split_once(": number ")?;
-    let (number, _) = rest.split_once(' ')?;
-    let (source, number) = (source.parse().ok()?, number.parse().ok()?);
+    let (source, number) = numbers(text)?;
     (text == message(source, number)).then_some((source, number))
+}
+
+/// Whether this is how a message begins.
+fn is_torn(text: &str) -> bool {
+    match numbers(text) {
+        Some((source, number)) => message(source, number).starts_with(text),
+        None => HEAD.starts_with(text) || (text.starts_with(HEAD) && text.len() < 60),
+    }
+}
+
+/// What a message says of itself.
+fn numbers(text: &str) -> Option<(Source, u64)> {
+    let (source, rest) = text.strip_prefix(HEAD)?.split_once(": number ")?;
+    let (number, _) = rest.split_once(' ')?;
+    Some((source.parse().ok()?, number.parse().ok()?))
 }
 
 /// Numbers for a human: `3, 7-9, 12`, at most so many.
@@ -161,3 +186,5 @@ pub(crate) fn spans(numbers: &[u64]) -> String {
     }
     text + ", ..."
 }
+
+const HEAD: &str = "<13>Mar  1 12:00:00 host app-";

@@ -34,7 +34,11 @@ impl Drop for Round {
             self.scene, self.number, self.seed
         ));
         for (index, step) in self.steps.iter().enumerate() {
-            let mark = if index < self.done { "done" } else { "not done" };
+            let mark = if index < self.done {
+                "done"
+            } else {
+                "not done"
+            };
             say(&format!("    {mark:>8}  {step:?}"));
         }
     }

@@ -75,8 +75,9 @@ pub(crate) fn schedule(chance: &mut Chance, count: usize, after: u64, acts: &[Ac
             Act::Tell(Order::Slow | Order::Hold) => Act::Tell(Order::Read),
             _ => continue,
         };
-        // A process that is frozen, or holds, may be killed as it is.
-        if act != Act::Kill && acts.contains(&Act::Kill) && chance.once_in(3) {
+        // An upstream that is frozen, or holds, may be killed as it is.
+        let of_upstream = matches!(act, Act::Freeze | Act::Tell(_));
+        if of_upstream && acts.contains(&Act::Kill) && chance.once_in(3) {
             add(&mut steps, chance, after / 4, Act::Kill);
             add(&mut steps, chance, after / 4, Act::Revive);
         } else {

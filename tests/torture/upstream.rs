@@ -13,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use super::collector::{Order, Protocol};
-use super::messages::{Arrived, Source};
+use super::messages::Arrived;
 use crate::support::wait::{LIMIT, now, wait_while};
 
 /// A collector that can be killed and started again on the same port. Killed when dropped.
@@ -117,9 +117,8 @@ impl Upstream {
         arrived
     }
 
-    /// Waits until so many different numbers of these sources have arrived, or nothing more comes: the
-    /// caller names what is missing then.
-    pub(crate) fn wait_arrived(&self, sources: &[Source], distinct: u64) {
+    /// Waits until what has arrived is enough, or nothing more comes: the caller names what is missing then.
+    pub(crate) fn wait_arrived(&self, is_enough: impl Fn(&Arrived) -> bool) {
         let mut octets = self.stored_octets();
         let mut moved = now();
         wait_while(LIMIT, || {
@@ -129,7 +128,7 @@ impl Upstream {
                 return true;
             }
             // Counting reads all of it, so only when nothing moves.
-            moved.elapsed() < QUIET && self.arrived().distinct(sources) < distinct
+            moved.elapsed() < QUIET && !is_enough(&self.arrived())
         });
     }
 
