@@ -5,9 +5,10 @@
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::process::{Process, run};
@@ -23,7 +24,7 @@ pub(crate) enum Transport {
 
 /// A running rsyslogd. Killed when dropped.
 pub(crate) struct Rsyslogd {
-    _process: Process,
+    process: Process,
     dir: TempDir,
 }
 
@@ -101,6 +102,34 @@ impl Rsyslogd {
         (this, url)
     }
 
+    /// One that receives TCP and writes each message before it reads on: it has no queue of its own
+    /// (`queue.type="direct"`), so that what it has read is in the file when it is asked to stop. Returns
+    /// the URL to forward to as well.
+    pub(crate) fn direct_receiver() -> (Self, String) {
+        let this = Self::start(|dir| direct(dir, 0));
+        let file = this.dir.path().join("port");
+        wait_until("rsyslogd's TCP port", LIMIT, || {
+            fs::read_to_string(&file).is_ok_and(|port| !port.trim().is_empty())
+        });
+        let port = fs::read_to_string(&file).unwrap().trim().to_owned();
+        // From now on on the port that it was given.
+        let text = configuration(this.dir.path(), |dir| direct(dir, port.parse().unwrap()));
+        fs::write(this.dir.path().join(FILE), text).unwrap();
+        (this, format!("tcp://127.0.0.1:{port}"))
+    }
+
+    /// Sends it `signal`, waits until it has ended, and starts it again.
+    pub(crate) fn restart(&mut self, signal: Signal) {
+        self.process.signal(signal);
+        self.process.wait_exit(LIMIT);
+        self.process = run_in(self.dir.path());
+    }
+
+    /// Octets that a receiver has written so far.
+    pub(crate) fn received_octets(&self) -> u64 {
+        fs::metadata(self.dir.path().join("received")).map_or(0, |file| file.len())
+    }
+
     /// The socket that stands for `/dev/log`.
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("log.sock")
@@ -132,24 +161,46 @@ impl Rsyslogd {
         messages
     }
 
-    fn start(configuration: impl FnOnce(&str) -> String) -> Self {
+    fn start(body: impl FnOnce(&str) -> String) -> Self {
         let dir = TempDir::with_prefix("tersed-rsyslogd-").unwrap();
-        let path = dir.path().to_str().unwrap();
-        let file = dir.path().join("rsyslog.conf");
-        let text = format!(
-            "global(workDirectory=\"{path}\" maxMessageSize=\"64k\")\n{}",
-            configuration(path)
+        let file = dir.path().join(FILE);
+        fs::write(&file, configuration(dir.path(), body)).unwrap();
+        run(
+            "rsyslogd",
+            &["-N1", "-f", file.to_str().unwrap()],
+            "rsyslog",
         );
-        fs::write(&file, text).unwrap();
-        let file = file.to_str().unwrap();
-        run("rsyslogd", &["-N1", "-f", file], "rsyslog");
-        let mut command = Command::new("rsyslogd");
-        command.args(["-n", "-iNONE", "-f", file]);
         Self {
-            _process: Process::start(&mut command, "rsyslog"),
+            process: run_in(dir.path()),
             dir,
         }
     }
+}
+
+fn configuration(dir: &Path, body: impl FnOnce(&str) -> String) -> String {
+    let path = dir.to_str().unwrap();
+    format!(
+        "global(workDirectory=\"{path}\" maxMessageSize=\"64k\")\n{}",
+        body(path)
+    )
+}
+
+fn run_in(dir: &Path) -> Process {
+    let mut command = Command::new("rsyslogd");
+    command.args(["-n", "-iNONE", "-f"]).arg(dir.join(FILE));
+    Process::start(&mut command, "rsyslog")
+}
+
+fn direct(dir: &str, port: u16) -> String {
+    format!(
+        r#"
+        main_queue(queue.type="Direct")
+        module(load="imtcp")
+        input(type="imtcp" address="127.0.0.1" port="{port}" listenPortFileName="{dir}/port")
+        template(name="raw" type="string" string="%rawmsg%\n")
+        action(type="omfile" file="{dir}/received" template="raw")
+        "#
+    )
 }
 
 /// A port that was free a moment ago: imudp cannot be asked which one it took.
@@ -160,3 +211,5 @@ fn free_udp_port() -> u16 {
         .unwrap()
         .port()
 }
+
+const FILE: &str = "rsyslog.conf";
