@@ -16,7 +16,7 @@
 //!
 //! Bounds: whoever fills a chunk decides when it is full.
 
-use crate::dedup::Claim;
+use crate::{custody::Receipt, dedup::Claim};
 
 /// What an entry is, and what is owed if it is lost.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +39,8 @@ pub struct Chunk {
     counted: usize,
     /// Some entry needs rewriting for LF framing.
     rewrites: bool,
+    /// The batch that its survivors are of, until they are safe.
+    receipt: Option<Receipt>,
 }
 
 impl Chunk {
@@ -111,6 +113,7 @@ impl Chunk {
         let taken = Self {
             octets: self.octets.as_slice().to_vec(),
             entries: self.entries.as_slice().to_vec(),
+            receipt: self.receipt.take(),
             ..*self
         };
         self.octets.clear();
@@ -126,6 +129,22 @@ impl Chunk {
 
     /// Octets of an entry in a chunk beside the frame itself: its LF and its bookkeeping.
     pub const ENTRY_OVERHEAD_OCTETS: usize = size_of::<(usize, Entry)>() + 1;
+
+    /// Ties the survivors to the batch that they are of.
+    pub fn entrust(&mut self, receipt: Receipt) {
+        self.receipt = Some(receipt);
+    }
+
+    /// The batch that the survivors are of, unless they are safe.
+    #[must_use]
+    pub const fn receipt(&self) -> Option<&Receipt> {
+        self.receipt.as_ref()
+    }
+
+    /// The survivors are safe.
+    pub fn safe(&mut self) {
+        self.receipt = None;
+    }
 
     /// True if [`Chunk::octets`] is the wire form of LF framing.
     #[must_use]
@@ -166,7 +185,10 @@ impl Chunk {
     /// Takes off the front what fits into `footprint` octets, as a chunk of its own.
     #[must_use]
     pub fn split_front(&mut self, footprint: usize) -> Self {
-        let mut front = Self::default();
+        let mut front = Self {
+            receipt: self.receipt.clone(),
+            ..Self::default()
+        };
         let mut room = footprint;
         let mut taken = 0;
         for (frame, entry, _) in self.entries() {

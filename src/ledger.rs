@@ -7,7 +7,8 @@
 //! # Guarantees
 //!
 //! - A survivor is *queued* from its verdict until it is forwarded or dropped, wherever it waits.
-//! - A survivor that is dropped reopens its window (law 7); the copies held back under it are reported.
+//! - A survivor that is dropped reopens its window (law 7); the copies held back under it are reported, and its
+//!   batch is not said to be safe.
 //! - A summary is counted apart from received frames, and so is what becomes of it.
 //!
 //! # Left out
@@ -135,6 +136,9 @@ impl Ledger {
             }
         }
         self.metrics.frames.lose(reason, lost);
+        if let Some(receipt) = chunk.receipt() {
+            receipt.lose();
+        }
         let mut summaries = Chunk::default();
         self.report(&mut ended, &mut summaries);
         (!summaries.is_empty()).then_some(summaries)

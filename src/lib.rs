@@ -24,7 +24,7 @@
 //! The vocabulary ([`tick`], [`limits`]), then the core, which is pure (no clock, socket, file, log
 //! or metric), in the order a frame takes: [`frame`], [`parse`], [`identity`], [`rule`], [`dedup`].
 //! Beside them two pure state machines of delivery: [`backoff`], [`failover`]. Then the shell, where
-//! tokio lives: [`listen`], [`pipeline`], [`chunk`], [`ledger`], [`forward`], and around it [`config`],
+//! tokio lives: [`listen`], [`pipeline`], [`chunk`], [`ledger`], [`custody`], [`forward`], and around it [`config`],
 //! [`metrics`], [`admin`], [`clock`], [`signal`], [`logging`], and [`daemon`], which owns every task.
 //! Beside the daemon, and through the same core: [`replay`] for recorded logs, [`explain`] for single
 //! frames. [`cli`] is what people type.
@@ -54,6 +54,7 @@ pub mod chunk;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod custody;
 pub mod daemon;
 pub mod explain;
 pub mod forward;

@@ -21,6 +21,7 @@ use std::{cell::Cell, sync::Arc};
 use crate::{
     chunk::{Chunk, Entry},
     clock::Clock,
+    custody::{Custody, Receipt},
     dedup::{Claim, Ended, Group, Shards, Sighting, Verdict, tag::Tag},
     forward::Delivery,
     identity::{Identifier, IdentityKind, Key, Origin, Sender},
@@ -44,6 +45,8 @@ pub struct Pipeline {
     pub key: Key,
     /// How identities are kept.
     pub identity: IdentityKind,
+    /// Which batches are safe.
+    pub custody: Arc<Custody>,
 }
 
 impl Pipeline {
@@ -54,6 +57,7 @@ impl Pipeline {
         Batch {
             pipeline: self,
             listener,
+            receipt: self.custody.open(),
             reach: in_force.rules.reach(listener.name()),
             tally: Tally::new(&in_force.rules),
             in_force,
@@ -108,6 +112,7 @@ pub struct Batch<'p, 'f> {
     chunk: Chunk,
     ended: Vec<Ended>,
     tally: Tally,
+    receipt: Receipt,
 }
 
 /// A message, who sent it, and what is done with it.
@@ -369,8 +374,11 @@ impl<'f> Batch<'_, 'f> {
         for (reason, count) in self.tally.refused {
             frames.dropped[reason].add(count);
         }
-        let survivors = self.chunk.take();
+        let mut survivors = self.chunk.take();
         CHUNK.set(self.chunk);
+        if !survivors.is_empty() {
+            survivors.entrust(self.receipt);
+        }
         survivors
     }
 }

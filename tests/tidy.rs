@@ -24,7 +24,7 @@ enum Level {
 }
 
 /// Every module, in the order of the flow.
-const MODULES: [(&str, Level); 27] = [
+const MODULES: [(&str, Level); 28] = [
     ("tick", Level::Vocabulary),
     ("limits", Level::Vocabulary),
     ("frame", Level::Core),
@@ -38,6 +38,7 @@ const MODULES: [(&str, Level); 27] = [
     ("pipeline", Level::Shell),
     ("chunk", Level::Shell),
     ("ledger", Level::Shell),
+    ("custody", Level::Shell),
     ("forward", Level::Shell),
     ("spool", Level::Shell),
     ("config", Level::Shell),

@@ -18,7 +18,7 @@ use super::rules::patterns;
 use super::value::{size_text, time_text};
 use super::{
     ACTION, Config, DedupConfig, FRAMING, ForwardConfig, IDENTITY, LINE_BREAKS, LOG_FORMAT,
-    ListenerConfig, MODE, OUTPUT_FRAMING, OVERSIZE, SUMMARY, UpstreamConfig, WHEN_FULL,
+    ListenerConfig, MODE, OUTPUT_FRAMING, OVERSIZE, STRATEGY, SUMMARY, UpstreamConfig, WHEN_FULL,
 };
 use crate::identity::mask::Masks;
 use crate::identity::{Field, Fields};
@@ -72,6 +72,7 @@ struct Stream {
 #[derive(Debug, Serialize)]
 struct Forward {
     to: Vec<Upstream>,
+    strategy: &'static str,
     queue: String,
     when_full: &'static str,
     retry_min: String,
@@ -219,6 +220,7 @@ impl Forward {
     fn of(config: &ForwardConfig) -> Self {
         Self {
             to: config.to.iter().map(Upstream::of).collect(),
+            strategy: STRATEGY.word(config.strategy),
             queue: size_text(config.queue),
             when_full: WHEN_FULL.word(config.when_full),
             retry_min: time_text(config.retry_min),
@@ -417,6 +419,7 @@ mod tests {
             unix_mode = "0007"
             [forward]
             to = ["udp://a:1", { url = "tcp://[::1]:2", framing = "octet-counting" }, "file:///var/x", "stdout:"]
+            strategy = "balance"
             queue = "17MiB"
             when_full = "drop-oldest"
             retry_min = "11ms"

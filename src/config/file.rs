@@ -30,8 +30,8 @@ use super::{
     IDLE_TIMEOUT_MAX, IdentityKind, LINE_BREAKS, LOG_FORMAT, LineBreaks, LogFormat, MEMORY_MAX,
     MEMORY_MIN, MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_MIN, MODE, OUTPUT_FRAMING, OVERSIZE,
     OutputFraming, Oversize, QUEUE_MAX, QUEUE_MIN, RECEIVE_BUFFER_MAX, RECEIVE_BUFFER_MIN,
-    REPLAY_MAX, SHARDS_MAX, SUMMARY, TIMEOUT_MAX, TIMEOUT_MIN, UDP_PAYLOAD_MAX, WHEN_FULL,
-    WINDOW_MAX, WINDOW_MIN, WORKERS_MAX, WhenFull,
+    REPLAY_MAX, SHARDS_MAX, STRATEGY, SUMMARY, Strategy, TIMEOUT_MAX, TIMEOUT_MIN, UDP_PAYLOAD_MAX,
+    WHEN_FULL, WINDOW_MAX, WINDOW_MIN, WORKERS_MAX, WhenFull,
 };
 use crate::frame::Framing;
 use crate::identity::Field;
@@ -108,6 +108,7 @@ section! {
     /// `[forward]`
     ForwardFile {
         to: Vec<Given<UpstreamFile>> = list("a list of one or more URLs, such as [\"tcp://collector.example:601\"]", 1, upstream),
+        strategy: Strategy = one(choice(&STRATEGY)),
         queue: usize = one(size(QUEUE_MIN, QUEUE_MAX)),
         when_full: WhenFull = one(choice(&WHEN_FULL)),
         retry_min: Duration = one(duration(TIMEOUT_MIN, TIMEOUT_MAX)),

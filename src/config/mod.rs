@@ -179,8 +179,10 @@ pub enum Oversize {
 /// Where survivors go, and what happens while they cannot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ForwardConfig {
-    /// At least one, no two the same; the first that works is in charge.
+    /// At least one, no two the same.
     pub to: Vec<UpstreamConfig>,
+    /// Which of them take survivors.
+    pub strategy: Strategy,
     /// Octets that wait in memory while no upstream takes them. Holds the longest message.
     pub queue: usize,
     /// What happens when the queue is full.
@@ -205,6 +207,7 @@ impl Default for ForwardConfig {
     fn default() -> Self {
         Self {
             to: vec![UpstreamConfig::new(UpstreamUrl::Stdout)],
+            strategy: Strategy::Failover,
             queue: 64 * MIB,
             when_full: WhenFull::Wait,
             retry_min: Duration::from_millis(100),
@@ -218,8 +221,18 @@ impl Default for ForwardConfig {
     }
 }
 
+/// Which upstreams take survivors.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Strategy {
+    /// The first of the list that works; the others stand by.
+    #[default]
+    Failover,
+    /// All that work, each the next batch when it has taken the last.
+    Balance,
+}
+
 /// One upstream.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct UpstreamConfig {
     /// Where it is.
     pub url: UpstreamUrl,
@@ -338,6 +351,10 @@ pub(crate) const OVERSIZE: Words<Oversize> =
 pub(crate) const OUTPUT_FRAMING: Words<OutputFraming> = Words(&[
     ("lf", OutputFraming::Lf),
     ("octet-counting", OutputFraming::OctetCounting),
+]);
+pub(crate) const STRATEGY: Words<Strategy> = Words(&[
+    ("failover", Strategy::Failover),
+    ("balance", Strategy::Balance),
 ]);
 pub(crate) const WHEN_FULL: Words<WhenFull> = Words(&[
     ("wait", WhenFull::Wait),

@@ -250,6 +250,7 @@ fn forward(
     let upstreams = upstreams(file.to, default.to, errors);
     let forward = ForwardConfig {
         to: Vec::new(),
+        strategy: file.strategy.or(default.strategy),
         queue: file.queue.or(default.queue),
         when_full: file.when_full.or(default.when_full),
         retry_min: file.retry_min.or(default.retry_min),

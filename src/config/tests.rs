@@ -155,6 +155,7 @@ fn each_key_reaches_its_field() {
         receive_buffer = "1MiB"
         [forward]
         to = ["udp://a:514", { url = "tcp://b:601", framing = "octet-counting" }]
+        strategy = "balance"
         queue = "1MB"
         when_full = "drop-oldest"
         retry_min = "1s"
@@ -214,6 +215,7 @@ fn each_key_reaches_its_field() {
             };
             config.forward = ForwardConfig {
                 to: vec![UpstreamConfig::new("udp://a:514".parse().unwrap()), counted],
+                strategy: Strategy::Balance,
                 queue: 1_000_000,
                 when_full: WhenFull::DropOldest,
                 retry_min: Duration::from_secs(1),

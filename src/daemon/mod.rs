@@ -38,6 +38,7 @@ use crate::{
     admin::{self, AdminState, Readiness},
     clock::Clock,
     config::{Config, ForwardConfig, ListenerConfig, RunArgs},
+    custody::Custody,
     dedup::{EndReason, Shards},
     forward::{Delivery, ForwardEnded, Forwarder, Outbox},
     identity::Key,
@@ -192,12 +193,14 @@ impl Daemon {
             metrics: Arc::clone(&metrics),
             key: Key::random(),
             identity: config.dedup.identity,
+            custody: Custody::new(),
         });
         let cut_off = CancellationToken::new();
         let forwarder = Forwarder::new(
             Arc::clone(&outbox),
             ledger,
             Arc::clone(&metrics),
+            Arc::clone(&pipeline.custody),
             changes,
             cut_off.clone(),
         );

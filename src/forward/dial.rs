@@ -2,7 +2,8 @@
 //!
 //! # Guarantees
 //!
-//! - Names are resolved anew each time, and all their addresses are tried in order.
+//! - Names are resolved anew each time, and all their addresses are tried in order. Each gets its share of the
+//!   time, so that one that never answers does not keep the next from being tried.
 //! - A connection to ourselves, which a kernel makes when the port it picks is the one dialed, counts
 //!   as refused.
 //!
@@ -20,7 +21,10 @@ use std::{
 };
 
 use socket2::SockRef;
-use tokio::net::{TcpStream, UdpSocket, lookup_host};
+use tokio::{
+    net::{TcpStream, UdpSocket, lookup_host},
+    time::timeout,
+};
 
 use super::UpstreamError;
 
@@ -57,10 +61,14 @@ pub(super) async fn connect_tcp(
     host: &str,
     port: u16,
     user_timeout: Duration,
+    connect_timeout: Duration,
 ) -> Result<TcpStream, UpstreamError> {
     let mut last = None;
-    for address in resolve(host, port).await? {
-        match TcpStream::connect(address).await {
+    let addresses = resolve(host, port).await?;
+    let share = connect_timeout / u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    for address in addresses {
+        let connected = timeout(share, TcpStream::connect(address));
+        match connected.await.unwrap_or_else(|late| Err(late.into())) {
             Ok(stream) if stream.local_addr().ok() == Some(address) => {
                 // The kernel picked the port that we connect to: we are talking to ourselves.
                 last = Some(io::ErrorKind::ConnectionRefused.into());

@@ -1,21 +1,25 @@
-//! Forwarding: survivors from the queue to the upstream in charge.
+//! Forwarding: survivors from the queue to the upstreams.
 //!
 //! ```text
-//! outbox ──batch──▶ [ in hand ] ──write──▶ upstream in charge        (the first of the list that is up)
-//!                        ▲                    │
-//!                        └── sent again ◀── [ replay ring ]          what the peer may not have read
+//!                    ┌──▶ lane ──▶ first upstream of its list that is up     failover: one lane with all upstreams
+//! outbox ──▶ source ─┼──▶ lane ──▶ upstream                                  balance: a lane for each
+//!               ▲    └──▶ lane ──▶ upstream
+//!               └───────────┘ what may have been lost with a connection
 //! ```
 //!
 //! # Guarantees
 //!
-//! - One upstream is in charge at a time; frames leave for it in the order of the queue. When it is
-//!   lost the next of the list that answers takes over, and charge returns up the list.
+//! - Frames leave for an upstream in the order of the queue. With `failover` one upstream is in charge at a time;
+//!   with `balance` each that is up takes the next batch when it has written the last, and what one of them may
+//!   have lost the others take over.
 //! - A frame is counted as forwarded once, when the last of its octets was taken by the kernel (or the
 //!   file); a frame broken off half-way is sent again whole on the next connection.
 //! - Plain TCP has no acknowledgement, so what was written is kept in the replay ring. After an orderly
 //!   close what the peer's kernel had not acknowledged is sent again; after a reset, a time-out or any
 //!   error also as much before it as its process may not have read: twice the window it advertised, at
 //!   least 256 KiB, at most `replay_max`. What is sent twice is counted as replayed.
+//! - Survivors are safe, for those who wait to hear so, when the peer's kernel has acknowledged them (streams), or
+//!   when they were written (datagrams, files).
 //! - Whatever has to be dropped is counted with its reason and reopens its window.
 //!
 //! # Left out
@@ -25,64 +29,53 @@
 mod delivery;
 mod dial;
 mod encode;
+mod lane;
 mod outbox;
 mod reload;
 mod ring;
+mod source;
 mod upstream;
 
-use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+use std::{panic, sync::Arc};
 
-use tokio::{select, sync::watch, time::sleep};
+use tokio::{select, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::error;
 
 pub use self::{delivery::Delivery, encode::Encoder, outbox::Outbox, upstream::UpstreamError};
-use self::{
-    ring::ReplayRing,
-    upstream::{BrokenOff, Connection, Sent},
-};
+use self::{lane::Lane, source::Source};
 use crate::{
-    chunk::Chunk,
-    clock::Clock,
-    config::{ForwardConfig, UpstreamConfig},
-    failover::Failover,
+    config::{ForwardConfig, Strategy, UpstreamConfig},
+    custody::Custody,
     ledger::Ledger,
-    metrics::{DropReason, FrameErrorReason, Metrics, UpstreamMetrics},
+    metrics::{DropReason, Metrics},
 };
 
-/// Moves chunks from the queue to the upstream in charge.
+/// Moves chunks from the queue to the upstreams.
 #[derive(Debug)]
 pub struct Forwarder {
-    outbox: Arc<Outbox>,
+    shared: Arc<Shared>,
+    changes: watch::Receiver<Arc<ForwardConfig>>,
+    /// The lanes that were not told to end. Dropping a sender tells its lane.
+    lanes: Vec<(LaneKey, watch::Sender<Arc<ForwardConfig>>)>,
+}
+
+/// What all lanes share.
+#[derive(Debug)]
+struct Shared {
+    source: Source,
     ledger: Arc<Ledger>,
     metrics: Arc<Metrics>,
-    changes: watch::Receiver<Arc<ForwardConfig>>,
-    config: Arc<ForwardConfig>,
-    upstreams: Vec<Upstream>,
-    failover: Failover,
-    active: Option<Active>,
-    /// To be sent before anything from the queue: broken off, or sent again.
-    pending: VecDeque<Chunk>,
+    custody: Arc<Custody>,
     /// Nothing waits any more once this is cancelled.
     cut_off: CancellationToken,
 }
 
-/// One upstream of the list.
-#[derive(Debug)]
-struct Upstream {
-    config: UpstreamConfig,
-    metrics: Arc<UpstreamMetrics>,
-    /// Its loss was logged; the next attempts are not, until it is back.
-    lost: bool,
-}
-
-/// The upstream in charge and the connection to it.
-#[derive(Debug)]
-struct Active {
-    index: usize,
-    connection: Connection,
-    encoder: Encoder,
-    ring: ReplayRing,
+/// Which lane it is: that of one upstream, or of all.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum LaneKey {
+    All,
+    One(UpstreamConfig),
 }
 
 /// Why [`Forwarder::run`] ended.
@@ -93,407 +86,100 @@ pub enum ForwardEnded {
     NoUpstream(#[source] UpstreamError),
 }
 
-/// What the main loop does next.
-enum Next {
-    Continue,
-    Reload,
-    Done,
-}
-
-type Probe = Pin<Box<dyn Future<Output = (usize, Result<Connection, UpstreamError>)> + Send>>;
+type Lanes = JoinSet<Result<(), ForwardEnded>>;
 
 impl Forwarder {
     /// A forwarder that empties `outbox` into the upstreams that `changes` names, until the outbox is
-    /// closed and empty or `cut_off` is cancelled.
+    /// closed and empty or `cut_off` is cancelled. `custody` says whether somebody waits to hear what is safe.
     #[must_use]
     pub fn new(
         outbox: Arc<Outbox>,
         ledger: Arc<Ledger>,
         metrics: Arc<Metrics>,
-        mut changes: watch::Receiver<Arc<ForwardConfig>>,
+        custody: Arc<Custody>,
+        changes: watch::Receiver<Arc<ForwardConfig>>,
         cut_off: CancellationToken,
     ) -> Self {
-        let config = Arc::clone(&changes.borrow_and_update());
-        let mut forwarder = Self {
-            outbox,
-            ledger,
-            metrics,
+        Self {
+            shared: Arc::new(Shared {
+                source: Source::new(outbox),
+                ledger,
+                metrics,
+                custody,
+                cut_off,
+            }),
             changes,
-            config,
-            upstreams: Vec::new(),
-            failover: Failover::new(Vec::new()),
-            active: None,
-            pending: VecDeque::new(),
-            cut_off,
-        };
-        forwarder.set_upstreams();
-        forwarder
+            lanes: Vec::new(),
+        }
     }
 
-    /// Forwards until there is nothing left to forward, and ends the connection in order.
+    /// Forwards until there is nothing left to forward, and ends the connections in order.
     ///
     /// # Errors
     ///
     /// [`ForwardEnded::NoUpstream`] if standard output was the only upstream and was closed; what
     /// was queued is counted as dropped then.
     pub async fn run(mut self) -> Result<(), ForwardEnded> {
-        let mut probe: Option<Probe> = None;
-        let result = loop {
-            let next = if self.active.is_some() {
-                self.forward(&mut probe).await
-            } else {
-                probe = None;
-                self.connect().await
-            };
-            match next {
-                Ok(Next::Continue) => {}
-                Ok(Next::Reload) => {
-                    probe = None;
-                    self.reload().await;
+        let mut running = Lanes::new();
+        self.set_lanes(&mut running);
+        let mut result = Ok(());
+        loop {
+            let ended = select! {
+                Ok(()) = self.changes.changed() => {
+                    self.set_lanes(&mut running);
+                    continue;
                 }
-                Ok(Next::Done) => break Ok(()),
-                Err(error) => break Err(error),
+                ended = running.join_next() => ended,
+            };
+            match ended {
+                None => break,
+                Some(Ok(Ok(()))) => {}
+                // The others go on.
+                Some(Ok(Err(error))) if !running.is_empty() => error!(%error, "upstream gone"),
+                Some(Ok(Err(error))) => result = Err(error),
+                Some(Err(broken)) => {
+                    if let Ok(panicked) = broken.try_into_panic() {
+                        panic::resume_unwind(panicked);
+                    }
+                }
             }
-        };
-        self.end().await;
+        }
+        self.drop_rest();
         result
     }
 
-    /// One step while no upstream is in charge.
-    async fn connect(&mut self) -> Result<Next, ForwardEnded> {
-        let now = Clock::now();
-        let Some(index) = self.failover.due(now) else {
-            let wait = self
-                .failover
-                .next_due()
-                .map_or(Duration::MAX, |due| due.since(now));
-            return Ok(select! {
-                biased;
-                () = self.cut_off.cancelled() => Next::Done,
-                changed = self.changes.changed() => Self::changed(changed.is_ok()),
-                () = self.outbox.drained(), if self.pending.is_empty() => Next::Done,
-                () = sleep(wait.max(WAIT_MIN)) => Next::Continue,
-            });
-        };
-        let upstream = self.upstreams[index].config.clone();
-        let opened = select! {
-            biased;
-            () = self.cut_off.cancelled() => return Ok(Next::Done),
-            changed = self.changes.changed() => return Ok(Self::changed(changed.is_ok())),
-            opened = Connection::open(&upstream, &self.config) => opened,
-        };
-        match opened {
-            Ok(connection) => self.take_charge(index, connection),
-            Err(error) => self.failed(index, error)?,
-        }
-        Ok(Next::Continue)
-    }
-
-    /// One step while an upstream is in charge.
-    async fn forward(&mut self, probe: &mut Option<Probe>) -> Result<Next, ForwardEnded> {
-        let now = Clock::now();
-        if probe.is_none()
-            && let Some(index) = self.failover.due(now)
-        {
-            let upstream = self.upstreams[index].config.clone();
-            let config = Arc::clone(&self.config);
-            *probe = Some(Box::pin(async move {
-                (index, Connection::open(&upstream, &config).await)
-            }));
-        }
-        let wait = match self.failover.next_due() {
-            Some(due) if probe.is_none() => due.since(now).max(WAIT_MIN),
-            _ => Duration::MAX,
-        };
-        let Some(active) = &mut self.active else {
-            return Ok(Next::Continue);
-        };
-        let batch = select! {
-            biased;
-            () = self.cut_off.cancelled() => return Ok(Next::Done),
-            changed = self.changes.changed() => return Ok(Self::changed(changed.is_ok())),
-            error = active.connection.lost() => {
-                self.lost(Vec::new(), 0, error)?;
-                return Ok(Next::Continue);
-            }
-            (index, opened) = poll_probe(probe) => {
-                *probe = None;
-                match opened {
-                    Ok(connection) => self.switch_to(index, connection).await?,
-                    Err(error) => self.failed(index, error)?,
+    /// Lets each lane know its part of the configuration, starts those that are new and tells the others to end.
+    fn set_lanes(&mut self, running: &mut Lanes) {
+        let config = Arc::clone(&self.changes.borrow_and_update());
+        let mut old = std::mem::take(&mut self.lanes);
+        for (key, part) in parts(&config) {
+            let known = old.iter().position(|(known, _)| *known == key);
+            let sender = match known {
+                Some(known) => {
+                    let (_, sender) = old.swap_remove(known);
+                    // Its lane may have ended by itself.
+                    sender.send_replace(part);
+                    sender
                 }
-                return Ok(Next::Continue);
-            }
-            batch = next_batch(&mut self.pending, &self.outbox) => batch,
-            () = sleep(wait) => return Ok(Next::Continue),
-        };
-        let Some(batch) = batch else {
-            // Closed and empty. A reset now means that the last frames may not have been read.
-            self.leave().await?;
-            return Ok(if self.pending.is_empty() {
-                Next::Done
-            } else {
-                Next::Continue
-            });
-        };
-        self.send(batch).await?;
-        Ok(Next::Continue)
-    }
-
-    /// Sends `batch` to the upstream in charge and counts what became of it.
-    async fn send(&mut self, mut batch: Vec<Chunk>) -> Result<(), ForwardEnded> {
-        let Some(active) = &mut self.active else {
-            self.pending.extend(batch);
-            return Ok(());
-        };
-        let encoder = active.encoder;
-        let sent = match &mut active.connection {
-            Connection::Stream(stream) => {
-                let (wire, rewritten) = encoder.encode_all(&batch);
-                self.metrics.frames.rewritten.add(rewritten);
-                let parts: Vec<&[u8]> = wire.iter().map(AsRef::as_ref).collect();
-                let sent = stream.send(&parts, &self.cut_off).await;
-                let limit = stream
-                    .unread_octets_max()
-                    .max(REPLAY_MIN)
-                    .min(self.config.replay_max);
-                active.ring.set_limit(limit);
-                sent
-            }
-            Connection::Blocking(blocking) => {
-                let (wire, rewritten) = encoder.encode_all(&batch);
-                self.metrics.frames.rewritten.add(rewritten);
-                let wire = match wire.as_slice() {
-                    [one] => one.to_vec(),
-                    parts => parts.concat(),
-                };
-                let whole = |taken| encoder.whole_octets(&batch, taken);
-                select! {
-                    biased;
-                    sent = blocking.send(wire, whole) => sent,
-                    () = self.cut_off.cancelled() => {
-                        Err(BrokenOff { taken: 0, error: UpstreamError::CutOff })
-                    }
+                None => {
+                    let (sender, changes) = watch::channel(part);
+                    running.spawn(Lane::new(Arc::clone(&self.shared), changes).run());
+                    sender
                 }
-            }
-            Connection::Datagram(_) => return self.send_datagrams(batch).await,
-        };
-        match sent {
-            Ok(()) => {
-                let upstream = &mut self.upstreams[active.index];
-                let unacknowledged = match &active.connection {
-                    Connection::Stream(stream) => stream.unacknowledged_octets(),
-                    Connection::Datagram(_) | Connection::Blocking(_) => 0,
-                };
-                for mut chunk in batch.drain(..) {
-                    let entries = chunk.len();
-                    upstream.metrics.frames.add(entries as u64);
-                    upstream
-                        .metrics
-                        .octets
-                        .add(encoder.chunk_octets(&chunk) as u64);
-                    self.ledger.forwarded(&mut chunk, entries);
-                    if matches!(active.connection, Connection::Stream(_)) {
-                        active.ring.push(chunk, encoder, unacknowledged);
-                    }
-                }
-                if upstream.lost {
-                    upstream.found();
-                }
-                self.failover.proved(active.index);
-                Ok(())
-            }
-            Err(BrokenOff { taken, error }) => self.lost(batch, taken, error),
-        }
-    }
-
-    async fn send_datagrams(&mut self, batch: Vec<Chunk>) -> Result<(), ForwardEnded> {
-        let mut batch = VecDeque::from(batch);
-        while let Some(chunk) = batch.front_mut() {
-            let Some(active) = &mut self.active else {
-                break;
             };
-            let Connection::Datagram(datagram) = &mut active.connection else {
-                break;
-            };
-            let Some((frame, _, _)) = chunk.entries().next() else {
-                batch.pop_front();
-                continue;
-            };
-            let upstream = &self.upstreams[active.index].metrics;
-            let cut = frame.get(..self.config.udp_max).unwrap_or(frame);
-            if cut.len() < frame.len() {
-                self.metrics.frame_errors[FrameErrorReason::Truncated].inc();
-            }
-            let octets = cut.len() as u64;
-            let sent = select! {
-                biased;
-                sent = datagram.send(cut) => sent,
-                () = self.cut_off.cancelled() => Err(UpstreamError::CutOff),
-            };
-            match sent {
-                Ok(sent @ (Sent::Taken | Sent::TakenAfter(_))) => {
-                    if let Sent::TakenAfter(error) = sent {
-                        upstream.errors.inc();
-                        debug!(upstream = %self.upstreams[active.index].config.url, %error,
-                            "an earlier datagram was refused");
-                    }
-                    upstream.frames.inc();
-                    upstream.octets.add(octets);
-                    self.ledger.forwarded(chunk, 1);
-                    chunk.advance(1);
-                    self.failover.proved(active.index);
-                }
-                Ok(Sent::TooLarge) => {
-                    let lost = chunk.split_first();
-                    if let Some(summaries) = self.ledger.dropped(&lost, DropReason::TooLarge) {
-                        self.pending.push_back(summaries);
-                    }
-                }
-                Err(error) => {
-                    // In front of what may have come from a dropped one meanwhile.
-                    for chunk in batch.into_iter().rev() {
-                        self.pending.push_front(chunk);
-                    }
-                    return self.lost(Vec::new(), 0, error);
-                }
-            }
+            self.lanes.push((key, sender));
         }
-        Ok(())
     }
 
-    /// The connection is gone after `taken` octets of `batch`: what may not have been read goes to the
-    /// front of what is to be sent.
-    fn lost(
-        &mut self,
-        mut batch: Vec<Chunk>,
-        taken: usize,
-        error: UpstreamError,
-    ) -> Result<(), ForwardEnded> {
-        let Some(mut active) = self.active.take() else {
-            return Ok(());
-        };
-        let mut left = taken;
-        let metrics = &self.upstreams[active.index].metrics;
-        metrics.octets.add(taken as u64);
-        for chunk in &mut batch {
-            let whole = active.encoder.whole_entries(chunk, left);
-            left = left.saturating_sub(active.encoder.chunk_octets(chunk));
-            metrics.frames.add(whole as u64);
-            self.ledger.forwarded(chunk, whole);
-        }
-        let uncertain = match &active.connection {
-            Connection::Stream(stream) if error.is_orderly() => stream.unacknowledged_octets(),
-            Connection::Stream(stream) => stream
-                .unacknowledged_octets()
-                .saturating_add(active.ring.limit()),
-            Connection::Datagram(_) | Connection::Blocking(_) => 0,
-        };
-        let again = active
-            .ring
-            .take_back(batch, taken, uncertain, active.encoder);
-        for chunk in again.into_iter().rev() {
-            self.pending.push_front(chunk);
-        }
-        self.failed(active.index, error)
-    }
-
-    /// Upstream `index` could not be reached, or was lost.
-    fn failed(&mut self, index: usize, error: UpstreamError) -> Result<(), ForwardEnded> {
-        let only = self.upstreams.len() == 1;
-        let upstream = &mut self.upstreams[index];
-        upstream.metrics.up.set(0);
-        upstream.metrics.active.set(0);
-        if matches!(error, UpstreamError::CutOff) {
-            return Ok(());
-        }
-        upstream.metrics.errors.inc();
-        self.failover.failed(index, Clock::now());
-        let cause = error_chain(&error);
-        if upstream.lost {
-            debug!(upstream = %upstream.config.url, %cause, "upstream still away");
-        } else {
-            upstream.lost = true;
-            warn!(upstream = %upstream.config.url, %cause, "upstream lost");
-        }
-        if only && matches!(error, UpstreamError::OutputClosed) {
-            return Err(ForwardEnded::NoUpstream(error));
-        }
-        Ok(())
-    }
-
-    fn take_charge(&mut self, index: usize, connection: Connection) {
-        let upstream = &mut self.upstreams[index];
-        upstream.metrics.connects.inc();
-        upstream.metrics.up.set(1);
-        upstream.metrics.active.set(1);
-        // A file opens on a full disk, too: it is back when it has taken something.
-        if !upstream.lost || !matches!(connection, Connection::Blocking(_)) {
-            upstream.found();
-        }
-        let encoder = Encoder {
-            framing: upstream.config.framing,
-            line_breaks: self.config.line_breaks,
-        };
-        self.failover.connected(index);
-        let ring = ReplayRing::new(REPLAY_MIN.min(self.config.replay_max));
-        self.active = Some(Active {
-            index,
-            connection,
-            encoder,
-            ring,
-        });
-    }
-
-    /// An upstream before the one in charge answered: charge returns to it.
-    async fn switch_to(
-        &mut self,
-        index: usize,
-        connection: Connection,
-    ) -> Result<(), ForwardEnded> {
-        self.leave().await?;
-        self.take_charge(index, connection);
-        Ok(())
-    }
-
-    /// Ends the connection to the upstream in charge in order.
-    async fn leave(&mut self) -> Result<(), ForwardEnded> {
-        let Some(active) = &mut self.active else {
-            return Ok(());
-        };
-        if let Connection::Stream(stream) = &mut active.connection {
-            let finished = select! {
-                biased;
-                () = self.cut_off.cancelled() => Err(UpstreamError::CutOff),
-                finished = stream.finish(FINISH_MAX) => finished,
-            };
-            if let Err(error) = finished {
-                return self.lost(Vec::new(), 0, error);
-            }
-        }
-        let index = active.index;
-        self.active = None;
-        self.failover.left(index, Clock::now());
-        let metrics = &self.upstreams[index].metrics;
-        metrics.up.set(0);
-        metrics.active.set(0);
-        Ok(())
-    }
-
-    /// Ends the connection in order and counts what could not be sent.
-    async fn end(&mut self) {
-        if let Err(error) = self.leave().await {
-            debug!(%error, "upstream left");
-        }
-        // From here on nobody can bring more: what waits at the door is dropped by its owner.
-        self.outbox.close();
+    /// Counts what could not be sent.
+    fn drop_rest(&self) {
         let mut cut_off = 0;
-        let rest = self.outbox.try_pop(usize::MAX);
-        for chunk in self.pending.drain(..).chain(rest) {
+        let ledger = &self.shared.ledger;
+        for chunk in self.shared.source.close() {
             cut_off += chunk.entries().filter(|(_, _, counted)| !counted).count();
-            if let Some(summaries) = self.ledger.dropped(&chunk, DropReason::Shutdown) {
+            if let Some(summaries) = ledger.dropped(&chunk, DropReason::Shutdown) {
                 cut_off += summaries.len();
-                self.ledger.dropped(&summaries, DropReason::Shutdown);
+                ledger.dropped(&summaries, DropReason::Shutdown);
             }
         }
         if cut_off > 0 {
@@ -503,72 +189,22 @@ impl Forwarder {
             );
         }
     }
-
-    /// A change of configuration, or that no further one can come.
-    const fn changed(is_change: bool) -> Next {
-        if is_change { Next::Reload } else { Next::Done }
-    }
 }
 
-impl Upstream {
-    /// It is there (again).
-    fn found(&mut self) {
-        self.lost = false;
-        info!(upstream = %self.config.url, "upstream connected");
-    }
-}
-
-/// The next chunks to send: what is owed first, then what the queue holds.
-///
-/// # Cancel safety
-///
-/// Dropped before it is ready, nothing was taken.
-async fn next_batch(pending: &mut VecDeque<Chunk>, outbox: &Outbox) -> Option<Vec<Chunk>> {
-    if !pending.is_empty() {
-        let mut octets = 0;
-        let mut batch = Vec::new();
-        while let Some(chunk) = pending.pop_front() {
-            octets += chunk.octets().len();
-            batch.push(chunk);
-            if octets >= BATCH_OCTETS {
-                break;
-            }
+/// What each lane has to know of `config`.
+fn parts(config: &Arc<ForwardConfig>) -> Vec<(LaneKey, Arc<ForwardConfig>)> {
+    match config.strategy {
+        Strategy::Failover => vec![(LaneKey::All, Arc::clone(config))],
+        Strategy::Balance => {
+            let one = |upstream: &UpstreamConfig| {
+                let to = vec![upstream.clone()];
+                let part = Arc::new(ForwardConfig {
+                    to,
+                    ..(**config).clone()
+                });
+                (LaneKey::One(upstream.clone()), part)
+            };
+            config.to.iter().map(one).collect()
         }
-        return Some(batch);
-    }
-    outbox.pop(BATCH_OCTETS).await
-}
-
-/// The outcome of a running probe; never ready without one.
-async fn poll_probe(probe: &mut Option<Probe>) -> (usize, Result<Connection, UpstreamError>) {
-    match probe {
-        Some(probe) => probe.await,
-        None => std::future::pending().await,
     }
 }
-
-/// An error and its causes on one line.
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
-/// Octets taken off the queue for one write: large enough that the write's cost is spread, small enough
-/// to stay in cache.
-const BATCH_OCTETS: usize = 256 * 1024;
-
-/// The least that is kept for replay: the measured loss of a process that dies with unread input was
-/// 348 KB at a window of that size; smaller windows than this are not worth the bookkeeping.
-const REPLAY_MIN: usize = 256 * 1024;
-
-/// How long a connection that is being left may take to acknowledge what it was sent.
-const FINISH_MAX: Duration = Duration::from_secs(2);
-
-/// The shortest sleep, so that a time that has just passed does not spin.
-const WAIT_MIN: Duration = Duration::from_millis(1);

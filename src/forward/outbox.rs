@@ -1,7 +1,7 @@
-//! The memory queue between those who judge and the one who forwards: chunks, bounded in octets.
+//! The memory queue between those who judge and those who forward: chunks, bounded in octets.
 //!
 //! ```text
-//! readers ──push──▶ [chunk][chunk][chunk] ──pop──▶ forwarder
+//! readers ──push──▶ [chunk][chunk][chunk] ──pop──▶ lanes
 //!            │ full: wait, or drop the newest, or drop the oldest
 //! ```
 //!
@@ -14,7 +14,7 @@
 //!
 //! # Left out
 //!
-//! The batch that the forwarder has in hand and its replay ring, which have bounds of their own.
+//! The batch that a lane has in hand and its replay ring, which have bounds of their own.
 
 use std::{
     collections::VecDeque,
@@ -28,13 +28,13 @@ use tokio::{
 
 use crate::{chunk::Chunk, config::WhenFull};
 
-/// The memory queue. One forwarder pops; everybody pushes.
+/// The memory queue. Lanes pop; everybody pushes.
 #[derive(Debug)]
 pub struct Outbox {
     state: Mutex<State>,
     /// One permit an octet of room. FIFO, so nobody who waits is overtaken for ever.
     room: Semaphore,
-    /// Wakes the forwarder.
+    /// Wakes those who pop.
     filled: Notify,
     /// Wakes those who wait for more room than there is now.
     resized: Notify,
@@ -157,7 +157,7 @@ impl Outbox {
     pub fn close(&self) {
         self.room.close();
         self.lock().closed = true;
-        self.filled.notify_one();
+        self.filled.notify_waiters();
     }
 
     /// Waits until the queue is closed and empty.
@@ -298,6 +298,10 @@ impl Outbox {
         }
         state.held -= u64::from(freed);
         self.release(state, freed);
+        if state.closed && state.chunks.is_empty() {
+            // Whoever waits for more has waited enough.
+            self.filled.notify_waiters();
+        }
         taken
     }
 

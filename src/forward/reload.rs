@@ -1,4 +1,4 @@
-//! The forwarder's part of a reload: another list of upstreams, or other settings.
+//! A lane's part of a reload: another list of upstreams, or other settings.
 //!
 //! # Guarantees
 //!
@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use tracing::error;
 
-use super::{Forwarder, Upstream};
+use super::lane::{Lane, Upstream};
 use crate::{
     backoff::Backoff,
     clock::Clock,
@@ -21,7 +21,7 @@ use crate::{
     failover::Failover,
 };
 
-impl Forwarder {
+impl Lane {
     /// Takes over a changed configuration. A connection to an upstream that is still listed stays,
     /// except that a file is opened anew, because that is how a rotated one is let go.
     pub(super) async fn reload(&mut self) {
@@ -53,7 +53,7 @@ impl Forwarder {
     pub(super) fn set_upstreams(&mut self) {
         let Self {
             config,
-            metrics,
+            shared,
             upstreams,
             ..
         } = self;
@@ -63,7 +63,7 @@ impl Forwarder {
             .collect();
         upstreams.extend(config.to.iter().map(|upstream| Upstream {
             config: upstream.clone(),
-            metrics: metrics.upstream(&upstream.url.to_string()),
+            metrics: shared.metrics.upstream(&upstream.url.to_string()),
             lost: was_lost.contains(upstream),
         }));
         let seed = Clock::now().nanos() ^ u64::from(std::process::id()).rotate_left(32);

@@ -11,6 +11,7 @@
 //!
 //! - The ring holds at least what the peer's kernel has not acknowledged and the last `limit` octets
 //!   before that (all, if fewer were written), and at most one chunk more.
+//! - A chunk is safe as soon as the peer's kernel has acknowledged its last octet; it may stay in the ring.
 //! - What is taken back is whole frames, in order: every frame any of whose octets is uncertain or not
 //!   written.
 //!
@@ -30,6 +31,10 @@ pub(super) struct ReplayRing {
     chunks: VecDeque<(Chunk, usize)>,
     octets: usize,
     limit: usize,
+    /// The last so many of the chunks may still be in our own kernel's hands: they are not safe.
+    unsafe_chunks: usize,
+    /// Their octets.
+    unsafe_octets: usize,
 }
 
 impl ReplayRing {
@@ -40,6 +45,8 @@ impl ReplayRing {
             chunks: VecDeque::new(),
             octets: 0,
             limit,
+            unsafe_chunks: 0,
+            unsafe_octets: 0,
         }
     }
 
@@ -64,6 +71,9 @@ impl ReplayRing {
         let octets = encoder.chunk_octets(&chunk);
         self.octets += octets;
         self.chunks.push_back((chunk, octets));
+        self.unsafe_chunks += 1;
+        self.unsafe_octets += octets;
+        self.acknowledged(unacknowledged);
         let kept = self.limit.saturating_add(unacknowledged);
         while let Some((_, oldest)) = self.chunks.front()
             && self.octets - oldest >= kept
@@ -71,6 +81,26 @@ impl ReplayRing {
             self.octets -= oldest;
             self.chunks.pop_front();
         }
+    }
+
+    /// All but the last `unacknowledged` octets written are with the peer: the chunks that lie wholly before those
+    /// are safe.
+    pub(super) fn acknowledged(&mut self, unacknowledged: usize) {
+        let first = self.chunks.len() - self.unsafe_chunks;
+        for (chunk, octets) in self.chunks.range_mut(first..) {
+            if self.unsafe_octets < unacknowledged.saturating_add(*octets) {
+                break;
+            }
+            self.unsafe_octets -= *octets;
+            self.unsafe_chunks -= 1;
+            chunk.safe();
+        }
+    }
+
+    /// Whether some of what was written is not known to be with the peer.
+    #[must_use]
+    pub(super) const fn is_uncertain(&self) -> bool {
+        self.unsafe_chunks > 0
     }
 
     /// Empties the ring after the connection was lost `taken` octets into `batch`: the frames that
@@ -85,6 +115,7 @@ impl ReplayRing {
     ) -> VecDeque<Chunk> {
         let certain = (self.octets + taken).saturating_sub(uncertain);
         self.octets = 0;
+        (self.unsafe_chunks, self.unsafe_octets) = (0, 0);
         let mut again = VecDeque::new();
         let mut start = 0;
         let written = self.chunks.drain(..).map(|(chunk, _)| chunk);
@@ -108,6 +139,7 @@ mod tests {
     use crate::{
         chunk::Entry,
         config::{LineBreaks, OutputFraming},
+        custody::{Custody, Outcome},
         dedup::Claim,
     };
 
@@ -180,6 +212,31 @@ mod tests {
             ring.push(chunk(&["aaa"]), LF, 40);
         }
         assert!((60..64).contains(&ring.octets));
+    }
+
+    #[test]
+    fn chunks_are_safe_once_the_peer_has_all_their_octets() {
+        let custody = Custody::new();
+        let mut ring = ReplayRing::new(1000);
+        let mut unacknowledged = 0;
+        for _ in 0..3 {
+            let mut written = chunk(&["aaa"]);
+            written.entrust(custody.open());
+            unacknowledged += 4;
+            ring.push(written, LF, unacknowledged);
+        }
+        let mut all = custody.promise();
+        custody.seal(&mut all);
+        let mut safe = Vec::new();
+        for unacknowledged in (0..=12).rev() {
+            ring.acknowledged(unacknowledged);
+            safe.push(custody.promise());
+        }
+        let settled: Vec<_> = safe.iter().map(|promise| promise.from()).collect();
+        assert_eq!(settled, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3]);
+        assert!(!ring.is_uncertain());
+        assert_eq!(custody.outcome(&all), Some(Outcome::Safe));
+        assert_eq!(ring.octets, 12, "safe chunks stay to be sent again");
     }
 
     #[test]

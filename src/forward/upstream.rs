@@ -119,7 +119,9 @@ impl Connection {
     async fn open_now(url: &UpstreamUrl, forward: &ForwardConfig) -> Result<Self, UpstreamError> {
         Ok(match url {
             UpstreamUrl::Tcp { host, port } => {
-                let socket = Socket::Tcp(connect_tcp(host, *port, forward.send_timeout).await?);
+                let socket =
+                    connect_tcp(host, *port, forward.send_timeout, forward.connect_timeout).await?;
+                let socket = Socket::Tcp(socket);
                 socket.set_keepalive().map_err(UpstreamError::Open)?;
                 Self::Stream(Stream {
                     socket,

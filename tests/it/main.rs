@@ -12,6 +12,7 @@ mod support;
 mod admin;
 mod admin_abuse;
 mod after_a_storm;
+mod balance;
 mod clocks;
 mod connection_limits;
 mod cuts;

@@ -311,7 +311,7 @@ fn what_takes_a_restart_is_refused_by_name_and_nothing_moves() {
 
 /// Puts another configuration in force.
 #[track_caller]
-fn reload(tersed: &Tersed, config: &str) {
+pub(super) fn reload(tersed: &Tersed, config: &str) {
     let before = tersed.log_count("reloaded");
     fs::write(tersed.config_file(), config).unwrap();
     tersed.signal(Signal::SIGHUP);
