@@ -56,13 +56,16 @@ fn nothing_is_lost_and_windows_go_on_while_the_process_is_stopped() {
         });
         assert!(numbers.eq(0..EACH), "all of sender {sender}, in order");
     }
+    // Whether the summary of the window that is over comes before or after the copy that opened the next
+    // depends on whether the timer or the sender was first.
     let foos: Vec<_> = messages
         .iter()
         .filter_map(|message| std::str::from_utf8(message).ok())
         .filter(|text| text.contains("foo"))
         .collect();
-    assert_eq!((foos[0], foos[2]), (FOO, FOO));
-    assert_eq!(repeats(foos[1]), Some(2), "{}", foos[1]);
+    let (copies, summaries): (Vec<_>, Vec<_>) = foos.iter().partition(|text| ***text == *FOO);
+    assert_eq!((copies.len(), summaries.len()), (2, 1), "{foos:?}");
+    assert_eq!(repeats(summaries[0]), Some(2), "{summaries:?}");
     tersed.finish();
 }
 

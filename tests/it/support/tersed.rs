@@ -359,6 +359,16 @@ impl Tersed {
         self.stop_by(Signal::SIGTERM)
     }
 
+    /// Kills it (`SIGKILL`): what it counted is gone with it.
+    #[track_caller]
+    pub(crate) fn kill(mut self) {
+        self.balanced = true;
+        self.signal(Signal::SIGKILL);
+        self.process.wait_exit(LIMIT);
+        let stderr = self.process.stderr();
+        assert!(!stderr.contains("panicked at"), "the relay panicked");
+    }
+
     /// Sends it `signal` and waits until it has stopped.
     ///
     /// # Panics
@@ -459,7 +469,10 @@ impl Stopped {
         let term = |name: &str| line.field(name).unwrap().parse().unwrap();
         Balance {
             received: term("received"),
-            recovered: 0,
+            // Only a relay with a spool recovers frames.
+            recovered: line
+                .field("recovered")
+                .map_or(0, |field| field.parse().unwrap()),
             forwarded: term("forwarded"),
             suppressed: term("suppressed"),
             dropped: term("dropped"),
