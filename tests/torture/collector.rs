@@ -34,6 +34,9 @@ pub(crate) enum Order {
     Read,
     /// Read little at a time, with pauses.
     Slow,
+    /// Read much at a time, but more slowly than the relay sends: the kernel gives such a reader more and
+    /// more room, and all of it is always full.
+    Steady,
     /// Read nothing.
     Hold,
     /// Say that nothing more will come from here, and read on.
@@ -44,9 +47,10 @@ pub(crate) enum Order {
     Reset,
 }
 
-const ORDERS: [(Order, &str); 6] = [
+const ORDERS: [(Order, &str); 7] = [
     (Order::Read, "read"),
     (Order::Slow, "slow"),
+    (Order::Steady, "steady"),
     (Order::Hold, "hold"),
     (Order::HalfClose, "half-close"),
     (Order::Close, "close"),
@@ -58,6 +62,17 @@ impl Order {
     pub(crate) fn word(self) -> &'static str {
         let named = ORDERS.into_iter().find(|(order, _)| *order == self);
         named.expect("all orders have a word").1
+    }
+
+    /// The order with this word.
+    fn named(word: &str) -> Self {
+        let named = ORDERS.into_iter().find(|(_, of)| *of == word);
+        named.unwrap_or_else(|| panic!("{word} is no order")).0
+    }
+
+    /// Whether it says how to read from now on, rather than what to do once.
+    pub(crate) fn is_manner(self) -> bool {
+        matches!(self, Self::Read | Self::Slow | Self::Steady | Self::Hold)
     }
 }
 
@@ -80,10 +95,10 @@ impl Protocol {
     }
 }
 
-/// The whole life of the process: `scheme port directory life`.
+/// The whole life of the process: `scheme port directory life manner`.
 pub(crate) fn run(args: &[String]) {
-    let [scheme, port, directory, life] = args else {
-        panic!("collector SCHEME PORT DIRECTORY LIFE, not {args:?}");
+    let [scheme, port, directory, life, manner] = args else {
+        panic!("collector SCHEME PORT DIRECTORY LIFE MANNER, not {args:?}");
     };
     let protocol = if scheme == "relp" {
         Protocol::Relp
@@ -93,7 +108,7 @@ pub(crate) fn run(args: &[String]) {
     let listener = listen(port.parse().unwrap());
     let shared = Arc::new(Shared {
         orders: Mutex::new(Orders {
-            manner: Order::Read,
+            manner: Order::named(manner),
             once: None,
             count: 0,
         }),
@@ -104,9 +119,7 @@ pub(crate) fn run(args: &[String]) {
     let of_thread = Arc::clone(&shared);
     thread::spawn(move || accept_all(protocol, &listener, &prefix, &of_thread));
     for line in io::stdin().lock().lines() {
-        let line = line.unwrap();
-        let order = ORDERS.into_iter().find(|(_, word)| *word == line);
-        shared.take(order.expect("an order").0);
+        shared.take(Order::named(&line.unwrap()));
     }
 }
 
@@ -140,12 +153,11 @@ struct Orders {
 impl Shared {
     fn take(&self, order: Order) {
         let mut orders = self.orders.lock().unwrap();
-        match order {
-            Order::Read | Order::Slow | Order::Hold => orders.manner = order,
-            Order::HalfClose | Order::Close | Order::Reset => {
-                orders.once = Some(order);
-                orders.count += 1;
-            }
+        if order.is_manner() {
+            orders.manner = order;
+        } else {
+            orders.once = Some(order);
+            orders.count += 1;
         }
         self.changed.notify_all();
     }
@@ -265,6 +277,10 @@ impl Connection {
                 Order::Slow => {
                     shared.pause(Duration::from_millis(10));
                     SLOW_OCTETS
+                }
+                Order::Steady => {
+                    shared.pause(Duration::from_millis(2));
+                    buffer.len()
                 }
                 _ => buffer.len(),
             };

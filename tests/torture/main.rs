@@ -27,6 +27,7 @@ mod chance;
 mod collector;
 mod messages;
 mod originator;
+mod relay;
 mod relp;
 mod relp_scenes;
 mod report;
@@ -57,8 +58,14 @@ struct Counts {
     arrived: u64,
     /// Copies of those.
     again: u64,
-    /// Things done to the upstream and the relay.
-    hurts: u64,
+    /// Things done to the upstream and the relay; among them:
+    steps: u64,
+    upstream_kills: u64,
+    relay_kills: u64,
+    /// `SIGTERM`, each followed by another start.
+    relay_stops: u64,
+    /// Frames that the relay found in its spool when it started, as it counts them.
+    recovered: u64,
     /// Datagrams that the kernel dropped, as the relay counts them.
     kernel_dropped: u64,
 }
@@ -71,7 +78,7 @@ struct Scene {
     rounds_long: u64,
 }
 
-const SCENES: [Scene; 4] = [
+const SCENES: [Scene; 7] = [
     Scene {
         name: "tcp_upstream_torn",
         run: tcp::upstream_torn,
@@ -95,6 +102,24 @@ const SCENES: [Scene; 4] = [
         run: relp_scenes::without_relay,
         rounds: 2,
         rounds_long: 20,
+    },
+    Scene {
+        name: "relp_to_tcp",
+        run: relp_scenes::to_tcp,
+        rounds: 4,
+        rounds_long: 50,
+    },
+    Scene {
+        name: "relp_either_side_killed",
+        run: relp_scenes::either_side_killed,
+        rounds: 6,
+        rounds_long: 100,
+    },
+    Scene {
+        name: "relp_either_side_killed_with_spool",
+        run: relp_scenes::either_side_killed_with_spool,
+        rounds: 6,
+        rounds_long: 100,
     },
 ];
 
@@ -186,7 +211,11 @@ impl AddAssign for Counts {
         self.sent += more.sent;
         self.arrived += more.arrived;
         self.again += more.again;
-        self.hurts += more.hurts;
+        self.steps += more.steps;
+        self.upstream_kills += more.upstream_kills;
+        self.relay_kills += more.relay_kills;
+        self.relay_stops += more.relay_stops;
+        self.recovered += more.recovered;
         self.kernel_dropped += more.kernel_dropped;
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::Counts;
 use super::chance::Chance;
 use super::collector::Order;
 use super::report::Round;
@@ -72,17 +73,19 @@ pub(crate) fn schedule(chance: &mut Chance, count: usize, after: u64, acts: &[Ac
             Act::Kill => Act::Revive,
             Act::Freeze => Act::Thaw,
             Act::FreezeRelay => Act::ThawRelay,
-            Act::Tell(Order::Slow | Order::Hold) => Act::Tell(Order::Read),
+            Act::Tell(Order::Slow | Order::Steady | Order::Hold) => Act::Tell(Order::Read),
             _ => continue,
         };
-        // An upstream that is frozen, or holds, may be killed as it is.
+        // An upstream may be killed as it is, frozen or slow, and is the same again when it is back.
         let of_upstream = matches!(act, Act::Freeze | Act::Tell(_));
-        if of_upstream && acts.contains(&Act::Kill) && chance.once_in(3) {
-            add(&mut steps, chance, after / 4, Act::Kill);
-            add(&mut steps, chance, after / 4, Act::Revive);
-        } else {
-            add(&mut steps, chance, after / 4, undo);
+        if of_upstream && acts.contains(&Act::Kill) {
+            for _ in 0..chance.of(0..4) {
+                add(&mut steps, chance, after / 2, Act::Kill);
+                add(&mut steps, chance, after / 4, Act::Revive);
+            }
         }
+        // Nothing to a process that was killed while it was frozen.
+        add(&mut steps, chance, after / 4, undo);
     }
     steps
 }
@@ -110,16 +113,31 @@ impl Round {
             self.done += 1;
         }
     }
+
+    /// What was done so far.
+    pub(crate) fn counts(&self) -> Counts {
+        let done = &self.steps[..self.done];
+        let of = |act: Act| done.iter().filter(|step| step.act == act).count() as u64;
+        Counts {
+            steps: done.len() as u64,
+            upstream_kills: of(Act::Kill),
+            relay_kills: of(Act::KillRelay),
+            relay_stops: of(Act::StopRelay),
+            ..Counts::default()
+        }
+    }
 }
 
 /// All that can be done to an upstream.
-pub(crate) const UPSTREAM: [Act; 9] = [
+pub(crate) const UPSTREAM: [Act; 11] = [
     Act::Kill,
     Act::Kill,
     Act::Kill,
     Act::Freeze,
     Act::Tell(Order::Hold),
     Act::Tell(Order::Slow),
+    Act::Tell(Order::Steady),
+    Act::Tell(Order::Steady),
     Act::Tell(Order::HalfClose),
     Act::Tell(Order::Close),
     Act::Tell(Order::Reset),

@@ -85,8 +85,7 @@ pub(crate) fn upstream_torn(plan: &Plan) -> Counts {
             sent: distinct + repeats,
             arrived: distinct,
             again: arrived.again(),
-            hurts: round.done as u64,
-            ..Counts::default()
+            ..round.counts()
         }
     })
 }
@@ -151,8 +150,7 @@ pub(crate) fn relay_stopped(plan: &Plan) -> Counts {
             sent: balance.received,
             arrived: balance.forwarded,
             again: arrived.again(),
-            hurts: round.done as u64,
-            ..Counts::default()
+            ..round.counts()
         }
     })
 }
@@ -232,5 +230,5 @@ fn originate(
 
 const LISTENER: &str = "tcp://127.0.0.1:0";
 const SOURCES: u64 = 4;
-const EACH: u64 = 4_000;
+const EACH: u64 = 8_000;
 const STEPS: usize = 8;

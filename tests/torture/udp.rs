@@ -87,8 +87,8 @@ pub(crate) fn all_accounted(plan: &Plan) -> Counts {
             sent,
             arrived: received,
             again: arrived.again(),
-            hurts: round.done as u64,
             kernel_dropped,
+            ..round.counts()
         }
     })
 }

@@ -24,24 +24,22 @@ pub(crate) struct Upstream {
     _port: Socket,
     address: SocketAddr,
     child: Option<Child>,
+    /// How it reads, in this life and the next.
+    manner: Order,
     lives: usize,
 }
 
 impl Upstream {
     /// One that lives.
     pub(crate) fn start(protocol: Protocol) -> Self {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.set_reuse_address(true).unwrap();
-        socket
-            .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
-            .unwrap();
-        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        let (port, address) = take_port();
         let mut upstream = Self {
             protocol,
             dir: TempDir::with_prefix("tersed-torture-").unwrap(),
-            _port: socket,
+            _port: port,
             address,
             child: None,
+            manner: Order::Read,
             lives: 0,
         };
         upstream.revive();
@@ -74,6 +72,7 @@ impl Upstream {
             .arg(self.address.port().to_string())
             .arg(self.dir.path())
             .arg(format!("{:06}", self.lives))
+            .arg(self.manner.word())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -98,6 +97,9 @@ impl Upstream {
 
     /// Tells it what to do.
     pub(crate) fn order(&mut self, order: Order) {
+        if order.is_manner() {
+            self.manner = order;
+        }
         let child = self.child.as_mut().expect("it lives");
         let stdin = child.stdin.as_mut().expect("its orders come there");
         writeln!(stdin, "{}", order.word()).unwrap();
@@ -138,11 +140,6 @@ impl Upstream {
         files.map(|file| fs::metadata(file).unwrap().len()).sum()
     }
 
-    /// Connections so far.
-    pub(crate) fn connections(&self) -> usize {
-        self.files().len()
-    }
-
     fn files(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.dir.path()).unwrap();
         let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -160,6 +157,17 @@ impl Drop for Upstream {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A port for those who ask for it to be used again; connecting to it is refused while none of them does.
+pub(crate) fn take_port() -> (Socket, SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
 }
 
 /// Longer than a relay pauses before it connects again, and then some.
