@@ -410,9 +410,10 @@ impl Lane {
             line_breaks: self.config.line_breaks,
         };
         self.failover.connected(index);
-        let unread_max = match &connection {
-            Connection::Stream(stream) => stream.unread_octets_max(),
-            Connection::Datagram(_) | Connection::Blocking(_) => 0,
+        let unread_max = if let Connection::Stream(stream) = &connection {
+            stream.unread_octets_max()
+        } else {
+            0
         };
         let ring = ReplayRing::new(unread_max.min(self.config.replay_max));
         self.active = Some(Active {
