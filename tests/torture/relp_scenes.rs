@@ -101,12 +101,16 @@ fn through_relay(
 
 /// What stands in the relay's configuration.
 fn config(address: SocketAddr, upstream: &str, window: u64, spool: Option<&Path>) -> String {
-    let directory = spool.map_or("off".to_owned(), |dir| {
-        dir.join("spool").display().to_string()
+    let spool = spool.map_or(String::new(), |dir| {
+        let directory = dir.join("spool");
+        format!(
+            "[spool]\ndirectory = \"{}\"\nmax_size = \"256MiB\"\n",
+            directory.display()
+        )
     });
     format!(
         "[dedup]\nwindow = \"1h\"\n[shutdown]\ngrace = \"300ms\"\n\
-         [spool]\ndirectory = \"{directory}\"\nmax_size = \"256MiB\"\n\
+         {spool}\
          [forward]\nto = [\"{upstream}\"]\nqueue = \"256KiB\"\nsend_timeout = \"300ms\"\n\
          connect_timeout = \"1s\"\nretry_min = \"10ms\"\nretry_max = \"50ms\"\n\
          [[listener]]\nurl = \"relp://{address}\"\nwindow = {window}\n"
