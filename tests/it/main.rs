@@ -50,6 +50,7 @@ mod replay_broken;
 mod replay_report;
 mod rsyslog_in;
 mod rsyslog_out;
+mod rsyslog_relp_killed;
 mod rsyslog_restarted;
 mod rules;
 mod service_manager;

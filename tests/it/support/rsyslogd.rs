@@ -4,7 +4,7 @@
 //! nothing with a system's rsyslogd.
 
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -20,6 +20,13 @@ pub(crate) enum Transport {
     Udp,
     TcpTraditional,
     TcpOctetCounted,
+}
+
+/// What a receiver that is restarted reads with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum DirectInput {
+    Imtcp,
+    Imrelp,
 }
 
 /// A running rsyslogd. Killed when dropped.
@@ -102,20 +109,60 @@ impl Rsyslogd {
         (this, url)
     }
 
-    /// One that receives TCP and writes each message before it reads on: it has no queue of its own
-    /// (`queue.type="direct"`), so that what it has read is in the file when it is asked to stop. Returns
-    /// the URL to forward to as well.
-    pub(crate) fn direct_receiver() -> (Self, String) {
-        let this = Self::start(|dir| direct(dir, 0));
-        let file = this.dir.path().join("port");
-        wait_until("rsyslogd's TCP port", LIMIT, || {
-            fs::read_to_string(&file).is_ok_and(|port| !port.trim().is_empty())
+    /// One that receives with `input` and writes each message before it reads on (or, over RELP, answers):
+    /// it has no queue of its own (`queue.type="direct"`), so that what it has read is in the file when it
+    /// is asked to stop. Returns the URL to forward to as well.
+    pub(crate) fn direct_receiver(input: DirectInput) -> (Self, String) {
+        let port = free_tcp_port();
+        let this = Self::start(|dir| {
+            let input = match input {
+                DirectInput::Imtcp => format!(
+                    r#"module(load="imtcp") input(type="imtcp" address="127.0.0.1" port="{port}")"#
+                ),
+                DirectInput::Imrelp => format!(
+                    r#"module(load="imrelp") input(type="imrelp" address="127.0.0.1" port="{port}")"#
+                ),
+            };
+            format!(
+                r#"
+                main_queue(queue.type="Direct")
+                {input}
+                template(name="raw" type="string" string="%rawmsg%\n")
+                action(type="omfile" file="{dir}/received" template="raw")
+                "#
+            )
         });
-        let port = fs::read_to_string(&file).unwrap().trim().to_owned();
-        // From now on on the port that it was given.
-        let text = configuration(this.dir.path(), |dir| direct(dir, port.parse().unwrap()));
-        fs::write(this.dir.path().join(FILE), text).unwrap();
-        (this, format!("tcp://127.0.0.1:{port}"))
+        wait_until("rsyslogd's port", LIMIT, || {
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        let scheme = match input {
+            DirectInput::Imtcp => "tcp",
+            DirectInput::Imrelp => "relp",
+        };
+        (this, format!("{scheme}://127.0.0.1:{port}"))
+    }
+
+    /// One that takes messages from the Unix socket [`Self::socket`] and sends all of them, as they came, by
+    /// RELP to this address.
+    pub(crate) fn relp_sender(to: SocketAddr) -> Self {
+        let (host, port) = (to.ip(), to.port());
+        let this = Self::start(|dir| {
+            format!(
+                r#"
+                main_queue(queue.type="LinkedList" queue.size="1000000")
+                module(load="imuxsock" SysSock.Use="off")
+                module(load="omrelp")
+                input(type="imuxsock" Socket="{dir}/log.sock" RateLimit.Interval="0"
+                      UseSysTimeStamp="off" ParseTrusted="off")
+                template(name="raw" type="string" string="%rawmsg%")
+                action(type="omrelp" target="{host}" port="{port}" template="raw"
+                       action.resumeRetryCount="-1" action.resumeInterval="1")
+                "#
+            )
+        });
+        let socket = this.socket();
+        wait_until("rsyslogd's socket", LIMIT, || socket.exists());
+        this
     }
 
     /// Sends it `signal`, waits until it has ended, and starts it again.
@@ -191,16 +238,10 @@ fn run_in(dir: &Path) -> Process {
     Process::start(&mut command, "rsyslog")
 }
 
-fn direct(dir: &str, port: u16) -> String {
-    format!(
-        r#"
-        main_queue(queue.type="Direct")
-        module(load="imtcp")
-        input(type="imtcp" address="127.0.0.1" port="{port}" listenPortFileName="{dir}/port")
-        template(name="raw" type="string" string="%rawmsg%\n")
-        action(type="omfile" file="{dir}/received" template="raw")
-        "#
-    )
+/// A port that was free a moment ago: rsyslogd has to have the same one in each of its lives.
+fn free_tcp_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
 }
 
 /// A port that was free a moment ago: imudp cannot be asked which one it took.
