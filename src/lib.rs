@@ -15,7 +15,7 @@
 //! 2. The first copy never waits.
 //! 3. When in doubt, forward: a duplicate is cheaper than a loss.
 //! 4. Survivors leave as they came, byte for byte, in the order of their connection or sender.
-//! 5. Everything is counted once: `received = forwarded + suppressed + dropped{reason} + queued`.
+//! 5. Everything is counted once: `received + recovered = forwarded + suppressed + dropped{reason} + queued`.
 //! 6. Everything is bounded, and each bound has a name, a reason and a counter.
 //! 7. A mark belongs to a delivery: a survivor that is dropped reopens its window.
 //!
@@ -24,8 +24,8 @@
 //! The vocabulary ([`tick`], [`limits`]), then the core, which is pure (no clock, socket, file, log
 //! or metric), in the order a frame takes: [`frame`], [`parse`], [`identity`], [`rule`], [`dedup`].
 //! Beside them two pure state machines of delivery: [`backoff`], [`failover`]. Then the shell, where
-//! tokio lives: [`listen`], [`pipeline`], [`chunk`], [`ledger`], [`custody`], [`forward`], and around it [`config`],
-//! [`metrics`], [`admin`], [`clock`], [`signal`], [`logging`], and [`daemon`], which owns every task.
+//! tokio lives: [`listen`], [`pipeline`], [`chunk`], [`ledger`], [`custody`], [`forward`], [`spool`], and around it
+//! [`config`], [`metrics`], [`admin`], [`clock`], [`signal`], [`logging`], and [`daemon`], which owns every task.
 //! Beside the daemon, and through the same core: [`replay`] for recorded logs, [`explain`] for single
 //! frames. [`cli`] is what people type.
 
@@ -66,4 +66,5 @@ pub mod pipeline;
 pub mod replay;
 pub mod signal;
 mod socket;
+pub mod spool;
 mod sys;

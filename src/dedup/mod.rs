@@ -226,6 +226,47 @@ impl Claim {
         delivery: 0,
         epoch: 0,
     };
+
+    /// The claim as octets, for a survivor that waits on disk. Means something only to the [`Shards`] that made it.
+    pub(crate) fn to_octets(self) -> [u8; Self::OCTETS] {
+        let mut octets = [0; Self::OCTETS];
+        octets[..8].copy_from_slice(&self.hash.to_le_bytes());
+        octets[8..16].copy_from_slice(&self.delivery.to_le_bytes());
+        octets[16..].copy_from_slice(&self.epoch.to_le_bytes());
+        octets
+    }
+
+    /// What [`Claim::to_octets`] made octets of. Any octets are some claim; one that no engine made reopens
+    /// nothing, or at worst a window too many.
+    pub(crate) fn from_octets(octets: [u8; Self::OCTETS]) -> Self {
+        let [
+            h0,
+            h1,
+            h2,
+            h3,
+            h4,
+            h5,
+            h6,
+            h7,
+            d0,
+            d1,
+            d2,
+            d3,
+            d4,
+            d5,
+            d6,
+            d7,
+            epoch @ ..,
+        ] = octets;
+        Self {
+            hash: u64::from_le_bytes([h0, h1, h2, h3, h4, h5, h6, h7]),
+            delivery: u64::from_le_bytes([d0, d1, d2, d3, d4, d5, d6, d7]),
+            epoch: u32::from_le_bytes(epoch),
+        }
+    }
+
+    /// Octets of [`Claim::to_octets`].
+    pub(crate) const OCTETS: usize = 20;
 }
 
 /// A window that held copies back has ended: what there is to report.

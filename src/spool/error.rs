@@ -1,0 +1,146 @@
+//! What can go wrong with the spool: each its own, because each has somebody else to act.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+/// Why the spool did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// It would grow beyond its limit.
+    #[error("the spool holds {octets} octets, and {more} more would exceed its limit of {max}")]
+    Full {
+        /// Octets that it takes on the disk.
+        octets: u64,
+        /// Octets to be added.
+        more: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// The disk or the quota is full.
+    #[error("no space left on the disk of {}", path.display())]
+    NoSpace {
+        /// What was being written.
+        path: PathBuf,
+    },
+    /// The disk can only be read.
+    #[error("{} is on a disk that is mounted read-only", path.display())]
+    ReadOnly {
+        /// What was to be written.
+        path: PathBuf,
+    },
+    /// The directory was removed while the spool was open. What was in it is lost; the next append makes it anew.
+    #[error("the spool's directory {} was removed", directory.display())]
+    Gone {
+        /// Where it was.
+        directory: PathBuf,
+    },
+    /// Another process has the spool.
+    #[error(
+        "the spool {} is in use by {}",
+        directory.display(),
+        pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+    )]
+    Busy {
+        /// The spool's directory.
+        directory: PathBuf,
+        /// The process that says it has it.
+        pid: Option<u32>,
+    },
+    /// Others could write what we read, or make us write what is theirs.
+    #[error("{} is not safe: {why}", path.display())]
+    Unsafe {
+        /// What was looked at.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: Unsafe,
+    },
+    /// A segment was written by a version that writes them otherwise.
+    #[error("{} has format {found}, this is the version for format {known}", path.display())]
+    Format {
+        /// The segment.
+        path: PathBuf,
+        /// What it says.
+        found: u32,
+        /// What this version reads.
+        known: u32,
+    },
+    /// A segment does not continue the one before it: it comes from another spool.
+    #[error("{} does not continue the segment before it: is it from another spool?", path.display())]
+    Foreign {
+        /// The segment.
+        path: PathBuf,
+    },
+    /// A frame is longer than a record can tell.
+    #[error("a frame of {octets} octets, limit {}", u32::MAX >> 1)]
+    TooLong {
+        /// Its octets.
+        octets: usize,
+    },
+    /// Anything else that the disk said.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// What is wrong with a file or a directory.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Unsafe {
+    /// Group or others may write to it.
+    #[error("its mode {mode:04o} lets group or others write")]
+    Mode {
+        /// The permission bits.
+        mode: u32,
+    },
+    /// It belongs to somebody else.
+    #[error("it belongs to user {owner}, and this is user {us}")]
+    Owner {
+        /// Its owner.
+        owner: u32,
+        /// We.
+        us: u32,
+    },
+    /// The directory is none, or a symlink.
+    #[error("it is no directory, or a symlink to one")]
+    NoDirectory,
+    /// The file is none, a symlink, or has a second name.
+    #[error("it is no regular file with one name (symlinks are not followed)")]
+    NoFile,
+}
+
+impl SpoolError {
+    /// Sorts what the system said.
+    pub(super) fn of(action: &'static str, path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.raw_os_error() {
+            Some(libc::ENOSPC | libc::EDQUOT) => Self::NoSpace { path },
+            Some(libc::EROFS) => Self::ReadOnly { path },
+            Some(libc::ELOOP) => Self::Unsafe {
+                path,
+                why: Unsafe::NoFile,
+            },
+            _ => Self::Io {
+                action,
+                path,
+                source,
+            },
+        }
+    }
+
+    /// True if there is no such file.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// True if the medium did not give what is on it.
+    pub(super) fn is_medium(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.raw_os_error() == Some(libc::EIO))
+    }
+}

@@ -1,0 +1,430 @@
+//! A record: one frame on its way through the disk, and how to find the next one behind damage.
+//!
+//! ```text
+//!      0        4        8           12              32          36           40
+//!     │ length │ index  │ survivors │ claim or count │ frame CRC │ header CRC │ frame ...
+//!      bit 31: summary   └ before it in its segment
+//! ```
+//!
+//! # Guarantees
+//!
+//! - A record that is given out is one that was written here, at this place: both CRCs hold, which start from the
+//!   segment's salt, and its place fits between the record before it and the end.
+//! - No length is believed before its CRC, and none beyond the segment's end: the caller never has to hold more than
+//!   one record to go on.
+//! - Work is linear in the octets, damaged ones included (but for CRCs of frames behind a header that holds).
+//!
+//! # Left out
+//!
+//! Counting what was lost: the places tell.
+
+#![warn(clippy::indexing_slicing)]
+
+use std::ops::Range;
+
+use crc32fast::Hasher;
+
+use crate::{chunk::Entry, dedup::Claim};
+
+/// Octets of a record before its frame.
+pub(super) const HEADER_OCTETS: usize = 40;
+
+/// The numbers that a segment's CRCs start from. Unknown to whoever sends messages.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Salt {
+    header: u32,
+    frame: u32,
+}
+
+impl Salt {
+    pub(super) const fn new(random: u64) -> Self {
+        let [a, b, c, d, frame @ ..] = random.to_le_bytes();
+        Self {
+            header: u32::from_le_bytes([a, b, c, d]),
+            frame: u32::from_le_bytes(frame),
+        }
+    }
+}
+
+/// What stands before a record in its segment.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Place {
+    /// Records.
+    pub(super) index: u32,
+    /// Survivors among them.
+    pub(super) survivors: u32,
+}
+
+impl Place {
+    /// No bound: for a segment whose end is not known.
+    pub(super) const MAX: Self = Self {
+        index: u32::MAX,
+        survivors: u32::MAX,
+    };
+
+    /// The place behind a record here.
+    pub(super) const fn after(self, entry: Entry) -> Self {
+        Self {
+            index: self.index.saturating_add(1),
+            survivors: self
+                .survivors
+                .saturating_add(matches!(entry, Entry::Survivor(_)) as u32),
+        }
+    }
+
+    /// True if a record of `kind` that says `self` can stand somewhere between `from` and `to`.
+    const fn fits(self, entry: Entry, from: Self, to: Self) -> bool {
+        let after = self.after(entry);
+        self.index >= from.index
+            && self.survivors >= from.survivors
+            && self.index - from.index >= self.survivors - from.survivors
+            && self.index < u32::MAX
+            && after.index <= to.index
+            && after.survivors <= to.survivors
+    }
+}
+
+/// Appends a record. Gives `false`, and appends nothing, if its frame is too long to be one.
+pub(super) fn encode(
+    into: &mut Vec<u8>,
+    salt: Salt,
+    place: Place,
+    entry: Entry,
+    frame: &[u8],
+) -> bool {
+    let Some(mut length) = u32::try_from(frame.len())
+        .ok()
+        .filter(|length| length & SUMMARY == 0)
+    else {
+        return false;
+    };
+    let about = match entry {
+        Entry::Survivor(claim) => claim.to_octets(),
+        Entry::Summary(count) => {
+            length |= SUMMARY;
+            let mut about = [0; Claim::OCTETS];
+            for (octet, value) in about.iter_mut().zip(count.to_le_bytes()) {
+                *octet = value;
+            }
+            about
+        }
+    };
+    let start = into.len();
+    into.extend_from_slice(&length.to_le_bytes());
+    into.extend_from_slice(&place.index.to_le_bytes());
+    into.extend_from_slice(&place.survivors.to_le_bytes());
+    into.extend_from_slice(&about);
+    into.extend_from_slice(&crc(salt.frame, frame).to_le_bytes());
+    let header_crc = crc(salt.header, into.get(start..).unwrap_or_default());
+    into.extend_from_slice(&header_crc.to_le_bytes());
+    into.extend_from_slice(frame);
+    true
+}
+
+/// One record, read back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Record<'a> {
+    /// What is before it.
+    pub(super) place: Place,
+    /// What it is. The claim is as it was written, by whatever process.
+    pub(super) entry: Entry,
+    /// Its frame.
+    pub(super) frame: &'a [u8],
+}
+
+/// What stands at the front of the octets that are left.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step<'a> {
+    /// A record, and the octets it takes.
+    Record(Record<'a>, usize),
+    /// So many octets have to be there to go on; that many are left in the segment.
+    More(usize),
+    /// So many octets are damaged; go on behind them.
+    Damaged(usize),
+    /// Nothing is left.
+    End,
+}
+
+/// The way through the records of one segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scan {
+    salt: Salt,
+    /// The next record does not say less.
+    next: Place,
+    /// Behind the last record.
+    end: Place,
+    /// The next record may begin at any octet.
+    seeking: bool,
+}
+
+impl Scan {
+    /// Begins at a segment's first record; `end` is what the segment holds, [`Place::MAX`] if nobody knows.
+    pub(super) const fn new(salt: Salt, end: Place) -> Self {
+        Self {
+            salt,
+            next: Place {
+                index: 0,
+                survivors: 0,
+            },
+            end,
+            seeking: false,
+        }
+    }
+
+    /// The segment holds so much by now.
+    pub(super) const fn set_end(&mut self, end: Place) {
+        self.end = end;
+    }
+
+    /// Behind the last record seen.
+    pub(super) const fn place(&self) -> Place {
+        self.next
+    }
+
+    /// All before `place` is lost; the next record begins at the octets that come next.
+    pub(super) const fn resume(&mut self, place: Place) {
+        self.next = place;
+        self.seeking = false;
+    }
+
+    /// Looks at `octets`, the next ones of the `remaining` octets of the segment.
+    pub(super) fn step<'a>(&mut self, octets: &'a [u8], remaining: u64) -> Step<'a> {
+        if remaining == 0 {
+            return Step::End;
+        }
+        if !self.seeking {
+            match self.look(octets, remaining) {
+                Look::Record(record) => return self.found(record),
+                Look::More(octets) => return Step::More(octets),
+                Look::FrameDamaged(octets) => return Step::Damaged(octets),
+                Look::Nothing => self.seeking = true,
+            }
+        }
+        for at in 0..octets.len() {
+            let rest = octets.get(at..).unwrap_or_default();
+            match self.look(rest, remaining.saturating_sub(at as u64)) {
+                Look::Record(record) if at == 0 => return self.found(record),
+                Look::More(octets) if at == 0 => return Step::More(octets),
+                Look::Record(_) | Look::More(_) => return Step::Damaged(at),
+                Look::FrameDamaged(_) | Look::Nothing => {}
+            }
+        }
+        if octets.is_empty() {
+            return Step::More(1);
+        }
+        Step::Damaged(octets.len())
+    }
+
+    fn found<'a>(&mut self, record: Record<'a>) -> Step<'a> {
+        self.next = record.place.after(record.entry);
+        self.seeking = false;
+        Step::Record(record, HEADER_OCTETS + record.frame.len())
+    }
+
+    fn look<'a>(&self, octets: &'a [u8], remaining: u64) -> Look<'a> {
+        if remaining < HEADER_OCTETS as u64 {
+            return Look::Nothing;
+        }
+        let Some(header) = octets.first_chunk::<HEADER_OCTETS>() else {
+            return Look::More(HEADER_OCTETS);
+        };
+        // Cheap first: of damaged octets hardly any get as far as the CRC.
+        let length = word(header, 0..4);
+        let frame_octets = (length & !SUMMARY) as usize;
+        let octets_in_all = HEADER_OCTETS + frame_octets;
+        let place = Place {
+            index: word(header, 4..8),
+            survivors: word(header, 8..12),
+        };
+        if octets_in_all as u64 > remaining
+            || place.index < self.next.index
+            || place.index >= self.end.index
+        {
+            return Look::Nothing;
+        }
+        let Some((covered, [c0, c1, c2, c3])) = header.split_last_chunk::<4>() else {
+            return Look::Nothing;
+        };
+        if crc(self.salt.header, covered) != u32::from_le_bytes([*c0, *c1, *c2, *c3]) {
+            return Look::Nothing;
+        }
+        let mut about = [0; Claim::OCTETS];
+        about.copy_from_slice(header.get(12..32).unwrap_or(&[0; Claim::OCTETS]));
+        let entry = if length & SUMMARY == 0 {
+            Entry::Survivor(Claim::from_octets(about))
+        } else {
+            let [a, b, c, d, e, f, g, h, ..] = about;
+            Entry::Summary(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
+        };
+        if !place.fits(entry, self.next, self.end) {
+            return Look::Nothing;
+        }
+        let Some(frame) = octets.get(HEADER_OCTETS..octets_in_all) else {
+            return Look::More(octets_in_all);
+        };
+        if crc(self.salt.frame, frame) != word(header, 32..36) {
+            return Look::FrameDamaged(octets_in_all);
+        }
+        Look::Record(Record {
+            place,
+            entry,
+            frame,
+        })
+    }
+}
+
+/// What the octets at one position are.
+enum Look<'a> {
+    Record(Record<'a>),
+    /// The header holds as far as it is there; so many octets are needed to know more.
+    More(usize),
+    /// The header holds and the frame does not; both take so many octets.
+    FrameDamaged(usize),
+    Nothing,
+}
+
+fn crc(start: u32, octets: &[u8]) -> u32 {
+    let mut hasher = Hasher::new_with_initial(start);
+    hasher.update(octets);
+    hasher.finalize()
+}
+
+fn word(octets: &[u8; HEADER_OCTETS], range: Range<usize>) -> u32 {
+    let mut word = [0; 4];
+    for (to, from) in word.iter_mut().zip(octets.get(range).unwrap_or_default()) {
+        *to = *from;
+    }
+    u32::from_le_bytes(word)
+}
+
+/// Bit of the length that tells a summary.
+const SUMMARY: u32 = 1 << 31;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SALT: Salt = Salt::new(0x0123_4567_89ab_cdef);
+
+    /// Three survivors and a summary; one frame looks like a record of another segment, one is empty.
+    fn records() -> (Vec<u8>, Vec<(Vec<u8>, bool, usize)>) {
+        let mut forged = Vec::new();
+        assert!(encode(
+            &mut forged,
+            Salt::new(7),
+            Place::default(),
+            Entry::Survivor(Claim::VOID),
+            b"forged"
+        ));
+        let frames: [(&[u8], bool); 4] = [
+            (b"<13>first", true),
+            (&forged, true),
+            (b"<13>message repeated", false),
+            (b"", true),
+        ];
+        let (mut octets, mut place, mut written) = (Vec::new(), Place::default(), Vec::new());
+        for (frame, survivor) in frames {
+            let entry = if survivor {
+                Entry::Survivor(Claim::VOID)
+            } else {
+                Entry::Summary(9)
+            };
+            let start = octets.len();
+            assert!(encode(&mut octets, SALT, place, entry, frame));
+            place = place.after(entry);
+            written.push((frame.to_vec(), survivor, start));
+        }
+        (octets, written)
+    }
+
+    /// All frames that are found, with the octets handed over `step` at a time.
+    fn read(octets: &[u8], end: Place, step: usize) -> Vec<Vec<u8>> {
+        let (mut scan, mut found) = (Scan::new(SALT, end), Vec::new());
+        let (mut at, mut have) = (0, 0);
+        loop {
+            let there = octets.get(at..octets.len().min(at + have)).unwrap();
+            match scan.step(there, (octets.len() - at) as u64) {
+                Step::Record(record, octets) => {
+                    found.push(record.frame.to_vec());
+                    at += octets;
+                    have = have.saturating_sub(octets);
+                }
+                Step::More(wanted) => {
+                    assert!(wanted > there.len() && wanted <= octets.len() - at);
+                    have = wanted.max(have + step);
+                }
+                Step::Damaged(damaged) => {
+                    assert!(damaged > 0);
+                    at += damaged;
+                    have = have.saturating_sub(damaged);
+                }
+                Step::End => return found,
+            }
+        }
+    }
+
+    #[test]
+    fn records_come_back_however_they_are_handed_over() {
+        let (octets, written) = records();
+        let frames: Vec<_> = written.into_iter().map(|(frame, ..)| frame).collect();
+        for step in [0, 1, 7, 1000] {
+            assert_eq!(read(&octets, Place::MAX, step), frames);
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_costs_the_record_that_it_hits() {
+        let (octets, written) = records();
+        let end = Place {
+            index: 4,
+            survivors: 3,
+        };
+        for bit in 0..octets.len() * 8 {
+            let mut damaged = octets.clone();
+            *damaged.get_mut(bit / 8).unwrap() ^= 1 << (bit % 8);
+            let hit = written.iter().rposition(|(.., start)| *start <= bit / 8);
+            let left: Vec<_> = (0..written.len())
+                .filter(|index| Some(*index) != hit)
+                .map(|index| written.get(index).unwrap().0.clone())
+                .collect();
+            for step in [0, 1000] {
+                assert_eq!(read(&damaged, end, step), left, "bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_cut_leaves_what_is_before_it() {
+        let (octets, written) = records();
+        for cut in 0..=octets.len() {
+            let whole = written
+                .iter()
+                .zip(
+                    written
+                        .iter()
+                        .skip(1)
+                        .map(|(.., start)| *start)
+                        .chain([octets.len()]),
+                )
+                .filter(|(_, end)| *end <= cut)
+                .map(|((frame, ..), _)| frame.clone());
+            let found = read(octets.get(..cut).unwrap(), Place::MAX, 0);
+            assert_eq!(found, whole.collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_record_of_another_place_is_none() {
+        let (octets, written) = records();
+        let (.., second) = written.get(1).unwrap();
+        let twice = [octets.get(..*second).unwrap(), &octets].concat();
+        let all: Vec<_> = written.iter().map(|(frame, ..)| frame.clone()).collect();
+        assert_eq!(read(&twice, Place::MAX, 0), all);
+        // More than the segment holds is left over from a write that did not count.
+        let end = Place {
+            index: 2,
+            survivors: 2,
+        };
+        assert_eq!(read(&octets, end, 0), all.get(..2).unwrap());
+    }
+}

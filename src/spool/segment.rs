@@ -1,0 +1,339 @@
+//! A segment: a file of records, with a header that says what came before it.
+//!
+//! ```text
+//!     0          56       4096           4152
+//!     │ header   │  ...   │ header again │ record │ record │ ...
+//!     header     magic, format, number, run, salt, before: records, survivors; CRC
+//! ```
+//!
+//! # Guarantees
+//!
+//! - One sector of the file may be lost, or any bits of one header, and the records are still found.
+//! - What cannot be read, or is not there although it should be, reads as zeros, which are no record.
+
+use std::fs::File;
+
+use super::{
+    READ_TRIES,
+    cursor::Position,
+    disk::Disk,
+    error::SpoolError,
+    record::{Place, Salt, Scan, Step},
+};
+
+/// What a segment says of itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Header {
+    /// Its place among the segments, and its name.
+    pub(super) number: u64,
+    /// The process that wrote it, as a random number.
+    pub(super) run: u64,
+    /// See [`Salt`].
+    pub(super) salt: u64,
+    /// What was written before it.
+    pub(super) before: Position,
+}
+
+/// A segment that waits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Segment {
+    pub(super) header: Header,
+    /// Where its records end in the file. Behind those that count there may be some that do not.
+    pub(super) octets: u64,
+}
+
+impl Header {
+    /// The header and its copy, up to the first record.
+    pub(super) fn encode(&self, into: &mut Vec<u8>) {
+        let start = into.len();
+        let numbers = [
+            MAGIC,
+            u64::from(FORMAT),
+            self.number,
+            self.run,
+            self.salt,
+            self.before.records,
+            self.before.survivors,
+        ];
+        for number in numbers {
+            into.extend_from_slice(&number.to_le_bytes());
+        }
+        let crc = crc32fast::hash(into.get(start..).unwrap_or_default());
+        // In the upper half of the format's number, which is zero while the CRC is taken.
+        if let Some(place) = into.get_mut(start + CRC_AT..start + CRC_AT + 4) {
+            place.copy_from_slice(&crc.to_le_bytes());
+        }
+        into.resize(start + COPY_AT, 0);
+        into.extend_from_within(start..start + HEADER_OCTETS);
+    }
+
+    /// Reads a header or its copy; the error is the format of one that this version does not know.
+    fn decode(octets: &[u8; HEADER_OCTETS]) -> Option<Result<Self, u32>> {
+        let mut plain = *octets;
+        let crc = plain.get_mut(CRC_AT..CRC_AT + 4)?;
+        let told = u32::from_le_bytes(<[u8; 4]>::try_from(&*crc).ok()?);
+        crc.fill(0);
+        if crc32fast::hash(&plain) != told {
+            return None;
+        }
+        let mut numbers = plain.as_chunks::<8>().0.iter();
+        let mut number = || Some(u64::from_le_bytes(*numbers.next()?));
+        if number()? != MAGIC {
+            return None;
+        }
+        let format = u32::try_from(number()?).ok()?;
+        if format != FORMAT {
+            return Some(Err(format));
+        }
+        Some(Ok(Self {
+            number: number()?,
+            run: number()?,
+            salt: number()?,
+            before: Position {
+                records: number()?,
+                survivors: number()?,
+            },
+        }))
+    }
+
+    /// Reads the header of `file`, or else its copy. `None` if both are damaged.
+    pub(super) fn read(
+        disk: &dyn Disk,
+        file: &File,
+    ) -> Result<Option<Result<Self, u32>>, SpoolError> {
+        let mut failed = None;
+        for at in [0, COPY_AT as u64] {
+            let mut octets = [0; HEADER_OCTETS];
+            match disk.read(file, &mut octets, at) {
+                Ok(_) => match Self::decode(&octets) {
+                    None => {}
+                    found => return Ok(found),
+                },
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(None), Err)
+    }
+
+    /// The salt of its records.
+    pub(super) const fn salt(&self) -> Salt {
+        Salt::new(self.salt)
+    }
+}
+
+impl Position {
+    /// What stands at `place` of a segment that begins here.
+    pub(super) fn at(self, place: Place) -> Self {
+        Self {
+            records: self.records.saturating_add(place.index.into()),
+            survivors: self.survivors.saturating_add(place.survivors.into()),
+        }
+    }
+
+    /// The place of this in a segment that begins at `start`.
+    pub(super) fn place_in(self, start: Self) -> Place {
+        let word =
+            |number: u64, start| u32::try_from(number.saturating_sub(start)).unwrap_or(u32::MAX);
+        Place {
+            index: word(self.records, start.records),
+            survivors: word(self.survivors, start.survivors),
+        }
+    }
+}
+
+/// The name of a segment's file.
+pub(super) fn name(number: u64) -> String {
+    format!("{number:020}{SUFFIX}")
+}
+
+/// The number of the segment with this name.
+pub(super) fn number(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(SUFFIX)?;
+    let number = digits.parse().ok()?;
+    (self::name(number) == name).then_some(number)
+}
+
+/// Reads a segment from the disk, in portions.
+#[derive(Debug)]
+pub(super) struct Feed {
+    file: File,
+    /// Where the first octet that is left stands in the file.
+    at: u64,
+    octets: Vec<u8>,
+    /// Octets at the front of them that are done with.
+    front: usize,
+    /// Errors seen at one place.
+    tries: u32,
+}
+
+impl Feed {
+    /// Begins at the first record.
+    pub(super) const fn new(file: File) -> Self {
+        Self {
+            file,
+            at: DATA_AT,
+            octets: Vec::new(),
+            front: 0,
+            tries: 0,
+        }
+    }
+
+    /// Where in the file [`Feed::octets`] begin.
+    pub(super) const fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// What was read and is left.
+    pub(super) fn octets(&self) -> &[u8] {
+        self.octets.get(self.front..).unwrap_or_default()
+    }
+
+    /// The first `octets` are done with.
+    pub(super) const fn consume(&mut self, octets: usize) {
+        self.at += octets as u64;
+        self.front += octets;
+    }
+
+    /// Reads until `wanted` octets are there, and some more if they stand before `end`.
+    ///
+    /// # Errors
+    ///
+    /// What the disk said. The medium's errors come [`READ_TRIES`] times at one place; then the page is passed over.
+    pub(super) fn fill(
+        &mut self,
+        disk: &dyn Disk,
+        wanted: usize,
+        end: u64,
+    ) -> Result<(), SpoolError> {
+        self.octets.drain(..self.front.min(self.octets.len()));
+        self.front = 0;
+        self.octets.shrink_to(PORTION_OCTETS.max(wanted));
+        while self.octets.len() < wanted {
+            let have = self.octets.len();
+            let from = self.at + have as u64;
+            let left = usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX);
+            let portion = left.min(PORTION_OCTETS.max(wanted - have));
+            let page = PAGE_OCTETS - usize::try_from(from % PAGE_OCTETS as u64).unwrap_or(0);
+            let mut read = self.read(disk, portion, from);
+            if read.as_ref().is_err_and(SpoolError::is_medium) {
+                read = self.read(disk, portion.min(page), from);
+            }
+            match read {
+                // Somebody cut the file short: the rest reads as zeros, and counts as damaged.
+                Ok(0) => self.octets.resize(have + portion, 0),
+                Ok(_) => {}
+                Err(error) => {
+                    self.tries += u32::from(error.is_medium());
+                    if self.tries < READ_TRIES {
+                        return Err(error);
+                    }
+                    self.octets.resize(have + portion.min(page), 0);
+                }
+            }
+            self.tries = 0;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, disk: &dyn Disk, octets: usize, from: u64) -> Result<usize, SpoolError> {
+        let have = self.octets.len();
+        self.octets.resize(have + octets, 0);
+        let into = self.octets.get_mut(have..).unwrap_or_default();
+        let read = disk.read(&self.file, into, from);
+        let got = *read.as_ref().unwrap_or(&0);
+        self.octets.truncate(have + got);
+        read
+    }
+}
+
+/// Reads a segment through that nobody wrote an end for: what it holds, and where its last record ends.
+pub(super) fn survey(
+    disk: &dyn Disk,
+    file: File,
+    salt: Salt,
+    end: u64,
+) -> Result<(Place, u64), SpoolError> {
+    let mut feed = Feed::new(file);
+    let mut scan = Scan::new(salt, Place::MAX);
+    let mut good = DATA_AT.min(end);
+    loop {
+        match scan.step(feed.octets(), end.saturating_sub(feed.at())) {
+            Step::Record(_, octets) => {
+                feed.consume(octets);
+                good = feed.at();
+            }
+            Step::Damaged(octets) => feed.consume(octets),
+            Step::End => return Ok((scan.place(), good)),
+            Step::More(octets) => match feed.fill(disk, octets, end) {
+                // Told often enough, it is passed over.
+                Err(error) if !error.is_medium() => return Err(error),
+                _ => {}
+            },
+        }
+    }
+}
+
+const SUFFIX: &str = ".segment";
+const MAGIC: u64 = u64::from_le_bytes(*b"tersedSG");
+
+/// The format of segments and records that this version writes and reads.
+pub(super) const FORMAT: u32 = 1;
+
+const HEADER_OCTETS: usize = 7 * 8;
+const CRC_AT: usize = 12;
+
+/// Where the header's copy stands: no sector holds both.
+const COPY_AT: usize = PAGE_OCTETS;
+
+/// Where the first record stands.
+pub(super) const DATA_AT: u64 = (COPY_AT + HEADER_OCTETS) as u64;
+
+/// What a disk may lose as a whole.
+const PAGE_OCTETS: usize = 4096;
+
+/// Octets that are read at once.
+const PORTION_OCTETS: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_survives_what_hits_one_of_its_copies() {
+        let header = Header {
+            number: 3,
+            run: 1 << 63,
+            salt: 77,
+            before: Position {
+                records: 1 << 40,
+                survivors: 5,
+            },
+        };
+        let mut octets = Vec::new();
+        header.encode(&mut octets);
+        assert_eq!(octets.len() as u64, DATA_AT);
+        for at in [0, COPY_AT] {
+            let copy = octets[at..at + HEADER_OCTETS].try_into().unwrap();
+            assert_eq!(Header::decode(&copy), Some(Ok(header)));
+            for bit in 0..HEADER_OCTETS * 8 {
+                let mut damaged = copy;
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(Header::decode(&damaged), None, "bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_names_that_we_give_are_ours() {
+        assert_eq!(number(&name(7)), Some(7));
+        for other in [
+            "7.segment",
+            "lock",
+            "cursor",
+            "+0000000000000000007.segment",
+            "",
+        ] {
+            assert_eq!(number(other), None);
+        }
+    }
+}
