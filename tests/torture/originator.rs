@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -79,12 +80,7 @@ pub(crate) fn originate(
             TcpStream::connect(to).ok()
         });
         originator.told.connections += 1;
-        let mut connection = Connection {
-            stream,
-            decoder: Decoder::default(),
-            txnr: 1,
-            unanswered: VecDeque::new(),
-        };
+        let mut connection = Connection::over(stream);
         // A connection that breaks is followed by the next, whatever it broke of.
         drop(originator.converse(&mut connection));
         let unanswered = connection
@@ -188,7 +184,8 @@ impl Originator<'_> {
     }
 }
 
-struct Connection {
+/// One connection to the relay.
+pub(crate) struct Connection {
     stream: TcpStream,
     decoder: Decoder,
     /// The next to be used.
@@ -198,6 +195,45 @@ struct Connection {
 }
 
 impl Connection {
+    fn over(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            decoder: Decoder::default(),
+            txnr: 1,
+            unanswered: VecDeque::new(),
+        }
+    }
+
+    /// One that is open.
+    pub(crate) fn opened(to: SocketAddr) -> Self {
+        let mut connection = Self::over(TcpStream::connect(to).unwrap());
+        connection.open().unwrap();
+        connection
+    }
+
+    /// Sends these numbers, and does not wait.
+    pub(crate) fn send(&mut self, source: Source, numbers: Range<u64>) {
+        let mut out = Vec::new();
+        for number in numbers {
+            self.transaction(&mut out, source, number);
+        }
+        self.stream.write_all(&out).unwrap();
+    }
+
+    /// Numbers that were answered with `200` and those that were not, of what answers there are.
+    pub(crate) fn answered(&mut self) -> (Vec<u64>, Vec<u64>) {
+        let (mut taken, mut refused) = (Vec::new(), Vec::new());
+        let read = self.answers(|(number, data)| {
+            if data.starts_with(b"200") {
+                taken.push(number);
+            } else {
+                refused.push(number);
+            }
+        });
+        read.expect("the relay keeps the connection open");
+        (taken, refused)
+    }
+
     fn open(&mut self) -> io::Result<()> {
         self.stream.set_nodelay(true)?;
         self.stream.set_read_timeout(Some(LOOK))?;

@@ -72,6 +72,11 @@ impl Relay {
         self.begin();
     }
 
+    /// Waits until it has received so many frames in this life.
+    pub(crate) fn wait_received(&self, count: u64) {
+        self.alive().wait_received(count);
+    }
+
     /// `SIGHUP`.
     pub(crate) fn reload(&self) {
         self.alive().signal(Signal::SIGHUP);

@@ -6,16 +6,18 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use super::chance::Chance;
 use super::collector::{Order, Protocol};
 use super::messages::Source;
-use super::originator::{Told, originate};
+use super::originator::{Connection, Told, originate};
 use super::relay::Relay;
 use super::report::Round;
 use super::schedule::{Act, UPSTREAM, schedule};
 use super::upstream::Upstream;
 use super::{Counts, Plan};
+use crate::support::wait::{LIMIT, wait_until, wait_while};
 
 /// Both sides are killed, without a spool: what is not answered is the originator's.
 pub(crate) fn either_side_killed(plan: &Plan) -> Counts {
@@ -44,6 +46,70 @@ pub(crate) fn to_tcp(plan: &Plan) -> Counts {
     plan.rounds("relp to tcp, upstream torn", |seed, scene, number| {
         let acts = [UPSTREAM.as_slice(), &[Act::FreezeRelay, Act::Reload]].concat();
         through_relay(seed, scene, number, Protocol::Tcp, &acts, false)
+    })
+}
+
+/// A duplicate is not answered before its first copy is safe, by whichever connection either came: neither while
+/// the upstream does not answer, nor while it is away.
+pub(crate) fn duplicates_wait(plan: &Plan) -> Counts {
+    plan.rounds("relp, duplicates wait", |seed, scene, number| {
+        let mut chance = Chance::new(seed, scene, number);
+        let mut upstream = Upstream::start(Protocol::Relp);
+        if chance.once_in(2) {
+            upstream.kill();
+        } else {
+            upstream.order(Order::Hold);
+        }
+        let url = upstream.url();
+        let relay = Relay::start(|address, _| config(address, &url, 512, None));
+        let count = chance.of(1..200);
+        let mut connections: Vec<_> = (0..3)
+            .map(|_| Connection::opened(relay.address()))
+            .collect();
+        for connection in &mut connections {
+            connection.send(number, 0..count);
+        }
+        relay.wait_received(3 * count);
+        // Long enough for an answer that is too early, which would come at once.
+        let mut early = Vec::new();
+        wait_while(TOO_EARLY, || {
+            early.extend(connections.iter_mut().map(Connection::answered));
+            early
+                .iter()
+                .all(|(taken, refused)| taken.is_empty() && refused.is_empty())
+        });
+        assert!(
+            early
+                .iter()
+                .all(|(taken, refused)| taken.is_empty() && refused.is_empty()),
+            "answered while nothing was safe: {early:?}"
+        );
+
+        upstream.kill();
+        upstream.order_for_next_life(Order::Read);
+        upstream.revive();
+        for connection in &mut connections {
+            let (mut taken, mut refused) = (Vec::new(), Vec::new());
+            wait_until("all answers", LIMIT, || {
+                let (more, less) = connection.answered();
+                taken.extend(more);
+                refused.extend(less);
+                (taken.len() + refused.len()) as u64 == count
+            });
+            assert!(taken.iter().copied().eq(0..count), "refused: {refused:?}");
+        }
+        let arrived = upstream.arrived();
+        arrived.assert_has(number, 0..count);
+        // Whose copy of a message was first, and so its place, is different for each message.
+        arrived.assert_whole();
+        drop(connections);
+        relay.finish();
+        Counts {
+            sent: 3 * count,
+            arrived: count,
+            again: arrived.again(),
+            ..Counts::default()
+        }
     })
 }
 
@@ -191,6 +257,7 @@ const EITHER: [Act; 14] = [
     Act::Tell(Order::Close),
     Act::Tell(Order::Reset),
 ];
+const TOO_EARLY: Duration = Duration::from_millis(300);
 const SOURCES: u64 = 4;
 const EACH: u64 = 2_000;
 const STEPS: usize = 8;

@@ -95,6 +95,12 @@ impl Upstream {
         self.signal(Signal::SIGCONT);
     }
 
+    /// Says how to read when it lives again.
+    pub(crate) fn order_for_next_life(&mut self, manner: Order) {
+        assert!(self.child.is_none() && manner.is_manner());
+        self.manner = manner;
+    }
+
     /// Tells it what to do.
     pub(crate) fn order(&mut self, order: Order) {
         if order.is_manner() {
