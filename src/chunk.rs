@@ -162,7 +162,12 @@ impl Chunk {
 
     /// The entries left, first to last: octets, what it is, and whether it was counted as forwarded.
     pub fn entries(&self) -> impl Iterator<Item = (&[u8], Entry, bool)> {
-        (self.head..self.entries.len()).filter_map(|index| {
+        self.entries_from(0)
+    }
+
+    /// The same without the first `skipped` of them.
+    pub fn entries_from(&self, skipped: usize) -> impl Iterator<Item = (&[u8], Entry, bool)> {
+        (self.head.saturating_add(skipped)..self.entries.len()).filter_map(|index| {
             let (end, entry) = *self.entries.get(index)?;
             let frame = self.octets.get(self.start_of(index)..end)?;
             Some((frame, entry, index < self.counted))
@@ -200,6 +205,7 @@ impl Chunk {
             front.push(frame, entry);
             taken += 1;
         }
+        front.counted = self.counted.saturating_sub(self.head).min(taken);
         self.advance(taken);
         front.octets.shrink_to_fit();
         front.entries.shrink_to_fit();
@@ -274,6 +280,18 @@ mod tests {
             assert_eq!(front.len(), (room / each).min(3));
             assert_eq!([frames(&front), frames(&rest)].concat(), all);
         }
+    }
+
+    #[test]
+    fn what_is_split_off_is_counted_as_before() {
+        let mut lines = chunk(&[b"one", b"two", b"three"]);
+        lines.count_forwarded(2);
+        for expected in [true, true, false] {
+            let first = lines.split_first();
+            let counted: Vec<_> = first.entries().map(|(_, _, counted)| counted).collect();
+            assert_eq!(counted, [expected]);
+        }
+        assert!(lines.is_empty());
     }
 
     #[test]

@@ -23,9 +23,9 @@
 //!
 //! The vocabulary ([`tick`], [`limits`]), then the core, which is pure (no clock, socket, file, log
 //! or metric), in the order a frame takes: [`frame`], [`parse`], [`identity`], [`rule`], [`dedup`].
-//! Beside them two pure state machines of delivery: [`backoff`], [`failover`]. Then the shell, where
-//! tokio lives: [`listen`], [`pipeline`], [`chunk`], [`ledger`], [`custody`], [`forward`], [`spool`], and around it
-//! [`config`], [`metrics`], [`admin`], [`clock`], [`signal`], [`logging`], and [`daemon`], which owns every task.
+//! Beside them what delivery needs and is pure, too: [`backoff`], [`failover`], [`relp`]. Then the shell,
+//! where tokio lives: [`listen`], [`pipeline`], [`chunk`], [`ledger`], [`custody`], [`forward`], [`spool`], and around
+//! it [`config`], [`metrics`], [`admin`], [`clock`], [`signal`], [`logging`], and [`daemon`], which owns every task.
 //! Beside the daemon, and through the same core: [`replay`] for recorded logs, [`explain`] for single
 //! frames. [`cli`] is what people type.
 
@@ -46,6 +46,7 @@ pub mod failover;
 pub mod frame;
 pub mod identity;
 pub mod parse;
+pub mod relp;
 pub mod rule;
 
 // Shell.

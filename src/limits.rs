@@ -25,6 +25,10 @@ pub const MSG_LEN_DIGITS_MAX: usize = 10;
 /// space, and a CR LF, rounded up.
 pub const FRAME_OVERHEAD_OCTETS: usize = 16;
 
+/// Octets of data in a RELP frame that are taken even if `max_message_size` is smaller: offers, and what
+/// librelp sends by default. What of it is beyond `max_message_size` is oversize.
+pub const RELP_DATA_OCTETS: usize = 128 * 1024;
+
 /// Consecutive frames without a valid octet count after which a connection with forced octet
 /// counting is hopeless.
 pub const BAD_FRAMES_MAX: u32 = 8;

@@ -16,7 +16,11 @@ use std::{
 
 use bytes::BufMut;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::{
+    io::Interest,
+    net::{TcpStream, UnixStream},
+    time::sleep,
+};
 
 /// A connected byte stream.
 #[derive(Debug)]
@@ -60,6 +64,25 @@ impl Socket {
         }
     }
 
+    /// Waits until the peer has closed its end, or the connection broke. While there are octets to read it looks
+    /// only every [`CLOSED_POLL`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped at any point.
+    pub(crate) async fn closed_by_peer(&self) {
+        loop {
+            let ready = match self {
+                Self::Tcp(stream) => stream.ready(Interest::READABLE).await,
+                Self::Unix(stream) => stream.ready(Interest::READABLE).await,
+            };
+            if ready.map_or(true, |ready| ready.is_read_closed()) {
+                return;
+            }
+            sleep(CLOSED_POLL).await;
+        }
+    }
+
     /// Appends what there is to `buffer`, as far as it has room; zero octets are the end.
     ///
     /// # Errors
@@ -81,6 +104,18 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.try_write_vectored(slices),
             Self::Unix(stream) => stream.try_write_vectored(slices),
+        }
+    }
+
+    /// Lets each write leave at once. Without effect on Unix sockets, where it does anyway.
+    ///
+    /// # Errors
+    ///
+    /// What `setsockopt` gives.
+    pub(crate) fn set_nodelay(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_nodelay(true),
+            Self::Unix(_) => Ok(()),
         }
     }
 
@@ -110,6 +145,9 @@ impl AsFd for Socket {
         }
     }
 }
+
+/// How often a connection that is not read is looked at.
+const CLOSED_POLL: Duration = Duration::from_secs(1);
 
 /// Silence after which the peer is asked whether it is there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);

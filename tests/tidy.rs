@@ -24,7 +24,7 @@ enum Level {
 }
 
 /// Every module, in the order of the flow.
-const MODULES: [(&str, Level); 28] = [
+const MODULES: [(&str, Level); 29] = [
     ("tick", Level::Vocabulary),
     ("limits", Level::Vocabulary),
     ("frame", Level::Core),
@@ -34,6 +34,7 @@ const MODULES: [(&str, Level); 28] = [
     ("dedup", Level::Core),
     ("backoff", Level::Core),
     ("failover", Level::Core),
+    ("relp", Level::Core),
     ("listen", Level::Shell),
     ("pipeline", Level::Shell),
     ("chunk", Level::Shell),
@@ -58,8 +59,8 @@ const MODULES: [(&str, Level); 28] = [
 /// The stages of the core. Each may name those before it, never one behind it.
 const STAGES: [&str; 5] = ["frame", "parse", "identity", "rule", "dedup"];
 
-/// The state machines of delivery stand beside the flow: they name no stage and are named by none.
-const BESIDE: [&str; 2] = ["backoff", "failover"];
+/// What delivery needs stands beside the flow: it names no stage and is named by none.
+const BESIDE: [&str; 3] = ["backoff", "failover", "relp"];
 
 /// The core is bytes and a `now` in, facts out: words that would make it more than that.
 const IMPURE: [&str; 17] = [

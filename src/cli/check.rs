@@ -11,9 +11,9 @@ use std::process::ExitCode;
 
 use super::CheckFormat;
 use crate::config::{
-    Config, Effective, FRAMING, IDENTITY, ListenerConfig, MODE, OUTPUT_FRAMING, RunArgs, SUMMARY,
-    UpstreamConfig, WHEN_FULL, facility_names, field_names, mask_names, severity_range, size_text,
-    time_text,
+    ACK, Config, Effective, FRAMING, IDENTITY, ListenerConfig, MODE, OUTPUT_FRAMING, RunArgs,
+    SUMMARY, UpstreamConfig, WHEN_FULL, facility_names, field_names, mask_names, severity_range,
+    size_text, time_text,
 };
 use crate::identity::Fields;
 use crate::rule::{Action, Facilities, Glob, Mode, Policy, Rule};
@@ -87,8 +87,11 @@ fn listener_text(listener: &ListenerConfig) -> String {
     if listener.name != text {
         text = format!("{text} ({})", listener.name);
     }
-    if listener.url.is_stream() {
+    if listener.url.has_framing() {
         text = format!("{text}, framing {}", FRAMING.word(listener.framing));
+    }
+    if listener.url.is_relp() {
+        text = format!("{text}, answers when {}", ACK.word(listener.ack));
     }
     if !listener.allow.is_empty() {
         let networks: Vec<String> = listener.allow.iter().map(ToString::to_string).collect();
@@ -98,7 +101,7 @@ fn listener_text(listener: &ListenerConfig) -> String {
 }
 
 fn upstream_text(upstream: &UpstreamConfig) -> String {
-    if upstream.url.is_datagram() {
+    if !upstream.url.has_framing() {
         return upstream.url.to_string();
     }
     format!(

@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::rules::patterns;
 use super::value::{size_text, time_text};
 use super::{
-    ACTION, Config, DedupConfig, FRAMING, ForwardConfig, IDENTITY, LINE_BREAKS, LOG_FORMAT,
+    ACK, ACTION, Config, DedupConfig, FRAMING, ForwardConfig, IDENTITY, LINE_BREAKS, LOG_FORMAT,
     ListenerConfig, MODE, OUTPUT_FRAMING, OVERSIZE, STRATEGY, SUMMARY, UpstreamConfig, WHEN_FULL,
 };
 use crate::identity::mask::Masks;
@@ -56,13 +56,18 @@ struct Listener {
     #[serde(skip_serializing_if = "Option::is_none")]
     connections_per_source_max: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    window: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ack: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     unix_mode: Option<String>,
 }
 
 /// The keys of `[[listener]]` that only streams have.
 #[derive(Debug, Serialize)]
 struct Stream {
-    framing: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    framing: Option<&'static str>,
     connections_max: usize,
     idle_timeout: String,
     partial_frame_timeout: String,
@@ -195,6 +200,7 @@ impl Effective {
 impl Listener {
     fn of(config: &ListenerConfig) -> Self {
         let is_stream = config.url.is_stream();
+        let is_relp = config.url.is_relp();
         let is_unix = config.url.path().is_some();
         Self {
             url: config.url.to_string(),
@@ -204,13 +210,18 @@ impl Listener {
             allow: (!is_unix).then(|| config.allow.iter().map(ToString::to_string).collect()),
             receive_buffer: (!is_stream).then(|| size_text(config.receive_buffer)),
             stream: is_stream.then(|| Stream {
-                framing: FRAMING.word(config.framing),
+                framing: config
+                    .url
+                    .has_framing()
+                    .then(|| FRAMING.word(config.framing)),
                 connections_max: config.connections_max,
                 idle_timeout: or_off(config.idle_timeout, time_text),
                 partial_frame_timeout: time_text(config.partial_frame_timeout),
             }),
             connections_per_source_max: (is_stream && !is_unix)
                 .then_some(config.connections_per_source_max),
+            window: is_relp.then_some(config.window),
+            ack: is_relp.then(|| ACK.word(config.ack)),
             unix_mode: is_unix.then(|| format!("{:04o}", config.unix_mode)),
         }
     }
@@ -238,7 +249,7 @@ impl Upstream {
     fn of(config: &UpstreamConfig) -> Self {
         Self {
             url: config.url.to_string(),
-            framing: (!config.url.is_datagram()).then(|| OUTPUT_FRAMING.word(config.framing)),
+            framing: (config.url.has_framing()).then(|| OUTPUT_FRAMING.word(config.framing)),
         }
     }
 }
@@ -411,6 +422,15 @@ mod tests {
             idle_timeout = "1h 30m"
             partial_frame_timeout = "12345ms"
             [[listener]]
+            url = "relp://127.0.0.1:2514"
+            max_message_size = "1000B"
+            connections_max = 8
+            connections_per_source_max = 2
+            idle_timeout = "1h"
+            partial_frame_timeout = "1s"
+            window = 1
+            ack = "queued"
+            [[listener]]
             url = "unix-stream:///run/a b.sock"
             framing = "nul"
             unix_mode = "0600"
@@ -418,7 +438,7 @@ mod tests {
             url = "unix-dgram:///run/c.sock"
             unix_mode = "0007"
             [forward]
-            to = ["udp://a:1", { url = "tcp://[::1]:2", framing = "octet-counting" }, "file:///var/x", "stdout:"]
+            to = ["udp://a:1", { url = "tcp://[::1]:2", framing = "octet-counting" }, "relp://b:2514", "file:///var/x", "stdout:"]
             strategy = "balance"
             queue = "17MiB"
             when_full = "drop-oldest"

@@ -26,12 +26,12 @@ use super::value::{
     text, unless, url,
 };
 use super::{
-    ACTION, ALLOW_MAX, CONNECTIONS_MAX, FILE_OCTETS_MAX, FRAMING, GRACE_MAX, IDENTITY,
+    ACK, ACTION, ALLOW_MAX, Ack, CONNECTIONS_MAX, FILE_OCTETS_MAX, FRAMING, GRACE_MAX, IDENTITY,
     IDLE_TIMEOUT_MAX, IdentityKind, LINE_BREAKS, LOG_FORMAT, LineBreaks, LogFormat, MEMORY_MAX,
     MEMORY_MIN, MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_MIN, MODE, OUTPUT_FRAMING, OVERSIZE,
     OutputFraming, Oversize, QUEUE_MAX, QUEUE_MIN, RECEIVE_BUFFER_MAX, RECEIVE_BUFFER_MIN,
-    REPLAY_MAX, SHARDS_MAX, STRATEGY, SUMMARY, Strategy, TIMEOUT_MAX, TIMEOUT_MIN, UDP_PAYLOAD_MAX,
-    WHEN_FULL, WINDOW_MAX, WINDOW_MIN, WORKERS_MAX, WhenFull,
+    RELP_WINDOW_MAX, REPLAY_MAX, SHARDS_MAX, STRATEGY, SUMMARY, Strategy, TIMEOUT_MAX, TIMEOUT_MIN,
+    UDP_PAYLOAD_MAX, WHEN_FULL, WINDOW_MAX, WINDOW_MIN, WORKERS_MAX, WhenFull,
 };
 use crate::frame::Framing;
 use crate::identity::Field;
@@ -100,6 +100,8 @@ section! {
         connections_per_source_max: usize = one(count(1, CONNECTIONS_MAX)),
         idle_timeout: Option<Duration> = one(unless("off", duration(TIMEOUT_MIN, IDLE_TIMEOUT_MAX))),
         partial_frame_timeout: Duration = one(duration(TIMEOUT_MIN, TIMEOUT_MAX)),
+        window: usize = one(count(1, RELP_WINDOW_MAX)),
+        ack: Ack = one(choice(&ACK)),
         unix_mode: u32 = one(mode),
     }
 }

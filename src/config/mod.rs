@@ -123,7 +123,7 @@ pub struct ListenerConfig {
     pub name: String,
     /// Where it receives.
     pub url: ListenUrl,
-    /// How a stream is cut into frames. Without effect on datagrams.
+    /// How a stream is cut into frames. Without effect on datagrams and `relp`.
     pub framing: Framing,
     /// Octets of a message; [`MESSAGE_OCTETS_MIN`] to [`MESSAGE_OCTETS_MAX`].
     pub max_message_size: usize,
@@ -131,12 +131,16 @@ pub struct ListenerConfig {
     pub oversize: Oversize,
     /// Connections at a time; 1 to [`CONNECTIONS_MAX`]. Streams only.
     pub connections_max: usize,
-    /// Connections at a time from one address; 1 to [`CONNECTIONS_MAX`]. `tcp` only.
+    /// Connections at a time from one address; 1 to [`CONNECTIONS_MAX`]. `tcp` and `relp` only.
     pub connections_per_source_max: usize,
     /// A connection that sends nothing for so long is closed; `None` is never. Streams only.
     pub idle_timeout: Option<Duration>,
     /// A frame that goes without another octet for so long is given up (PROTOCOLS 2). Streams only.
     pub partial_frame_timeout: Duration,
+    /// Transactions of a connection that may be unanswered; 1 to [`RELP_WINDOW_MAX`]. `relp` only.
+    pub window: usize,
+    /// When a transaction is answered. `relp` only.
+    pub ack: Ack,
     /// Octets that the kernel is asked to hold for us (`SO_RCVBUF`). Datagrams only.
     pub receive_buffer: usize,
     /// Permissions of a Unix socket's path; at most 0777.
@@ -159,6 +163,8 @@ impl ListenerConfig {
             connections_per_source_max: 128,
             idle_timeout: None,
             partial_frame_timeout: Duration::from_secs(60),
+            window: RELP_WINDOW,
+            ack: Ack::Safe,
             receive_buffer: 8 * MIB,
             unix_mode: 0o660,
             allow: Vec::new(),
@@ -174,6 +180,16 @@ pub enum Oversize {
     Truncate,
     /// All of it is skipped.
     Drop,
+}
+
+/// When a message that came by RELP is answered, and so its sender forgets it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Ack {
+    /// When it is safe: with its upstream, as far as that one's protocol tells, or on disk.
+    #[default]
+    Safe,
+    /// When it is in the memory queue.
+    Queued,
 }
 
 /// Where survivors go, and what happens while they cannot.
@@ -348,6 +364,7 @@ pub(crate) const FRAMING: Words<Framing> = Words(&[
 ]);
 pub(crate) const OVERSIZE: Words<Oversize> =
     Words(&[("truncate", Oversize::Truncate), ("drop", Oversize::Drop)]);
+pub(crate) const ACK: Words<Ack> = Words(&[("safe", Ack::Safe), ("queued", Ack::Queued)]);
 pub(crate) const OUTPUT_FRAMING: Words<OutputFraming> = Words(&[
     ("lf", OutputFraming::Lf),
     ("octet-counting", OutputFraming::OctetCounting),
@@ -405,6 +422,11 @@ pub const WORKERS_MAX: usize = 1024;
 /// The most connections that may be configured for one listener; the kernel's limit on open files
 /// comes first.
 pub const CONNECTIONS_MAX: usize = 1_000_000;
+/// `window` of a RELP listener, unless configured: more than any client is known to use, so that it is the client's
+/// own window that counts.
+pub const RELP_WINDOW: usize = 4096;
+/// The largest `window` of a RELP listener: what it bounds is a few octets for each transaction.
+pub const RELP_WINDOW_MAX: usize = 65_536;
 /// The shortest time-out or retry pause.
 pub const TIMEOUT_MIN: Duration = Duration::from_millis(10);
 /// The longest time-out that ends something stuck.

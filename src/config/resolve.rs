@@ -117,6 +117,8 @@ fn listener(file: Given<ListenerFile>, errors: &mut Vec<ConfigError>) -> Option<
             .or(default.connections_per_source_max),
         idle_timeout: file.idle_timeout.or(default.idle_timeout),
         partial_frame_timeout: file.partial_frame_timeout.or(default.partial_frame_timeout),
+        window: file.window.or(default.window),
+        ack: file.ack.or(default.ack),
         receive_buffer: file.receive_buffer.or(default.receive_buffer),
         unix_mode: file.unix_mode.or(default.unix_mode),
         allow: allow.into_iter().map(|network| network.value).collect(),
@@ -132,23 +134,30 @@ fn listener(file: Given<ListenerFile>, errors: &mut Vec<ConfigError>) -> Option<
 fn refuse_without_effect(file: &ListenerFile, url: &ListenUrl, errors: &mut Vec<ConfigError>) {
     let stream = url.is_stream();
     let unix = url.path().is_some();
-    let streams = "tcp and unix-stream listeners";
+    let relp = url.is_relp();
+    let streams = "tcp, relp and unix-stream listeners";
     let keys = [
-        (file.framing.at(), stream, streams),
+        (
+            file.framing.at(),
+            url.has_framing(),
+            "tcp and unix-stream listeners",
+        ),
+        (file.window.at(), relp, "relp listeners"),
+        (file.ack.at(), relp, "relp listeners"),
         (file.connections_max.at(), stream, streams),
         (file.idle_timeout.at(), stream, streams),
         (file.partial_frame_timeout.at(), stream, streams),
         (
             file.connections_per_source_max.at(),
             stream && !unix,
-            "tcp listeners",
+            "tcp and relp listeners",
         ),
         (
             file.receive_buffer.at(),
             !stream,
             "udp and unix-dgram listeners",
         ),
-        (file.allow.at(), !unix, "udp and tcp listeners"),
+        (file.allow.at(), !unix, "udp, tcp and relp listeners"),
         (
             file.unix_mode.at(),
             unix,
@@ -311,7 +320,7 @@ fn upstream(
     let Given { value: file, at } = file;
     match file.url {
         Slot::Given(Given { value: url, at }) => {
-            if let (Some(at), true) = (file.framing.at(), url.is_datagram()) {
+            if let (Some(at), true) = (file.framing.at(), !url.has_framing()) {
                 let fits = "tcp, unix-stream, file and stdout upstreams";
                 let fault = Fault::NoEffect {
                     on: url.transport(),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! udp://0.0.0.0:5514    tcp://[::1]:5514    unix-dgram:///run/log.sock    unix-stream:///run/log.sock
-//! tcp://collector.example:601    file:///var/log/once.log    stdout:
+//! tcp://collector.example:601    relp://collector.example:2514    file:///var/log/once.log    stdout:
 //! ```
 //!
 //! # Guarantees
@@ -29,6 +29,8 @@ pub enum ListenUrl {
     Udp(SocketAddr),
     /// Byte streams over IP (RFC 6587).
     Tcp(SocketAddr),
+    /// Transactions over TCP, each of them answered.
+    Relp(SocketAddr),
     /// Datagrams on a Unix socket, as `/dev/log` has them.
     UnixDgram(PathBuf),
     /// Byte streams on a Unix socket.
@@ -37,31 +39,44 @@ pub enum ListenUrl {
 
 impl ListenUrl {
     /// What can be written, for people.
-    pub const FORMS: &str =
-        "udp://ADDRESS:PORT, tcp://ADDRESS:PORT, unix-dgram:///PATH, unix-stream:///PATH";
+    pub const FORMS: &str = "udp://ADDRESS:PORT, tcp://ADDRESS:PORT, relp://ADDRESS:PORT, unix-dgram:///PATH, \
+         unix-stream:///PATH";
 
-    /// The scheme: `udp`, `tcp`, `unix-dgram` or `unix-stream`.
+    /// The scheme: `udp`, `tcp`, `relp`, `unix-dgram` or `unix-stream`.
     #[must_use]
     pub const fn transport(&self) -> &'static str {
         match self {
             Self::Udp(_) => "udp",
             Self::Tcp(_) => "tcp",
+            Self::Relp(_) => "relp",
             Self::UnixDgram(_) => "unix-dgram",
             Self::UnixStream(_) => "unix-stream",
         }
     }
 
-    /// Whether octets arrive as a stream that must be framed.
+    /// Whether octets arrive on connections.
     #[must_use]
     pub const fn is_stream(&self) -> bool {
-        matches!(self, Self::Tcp(_) | Self::UnixStream(_))
+        matches!(self, Self::Tcp(_) | Self::Relp(_) | Self::UnixStream(_))
+    }
+
+    /// Whether senders wait for answers.
+    #[must_use]
+    pub const fn is_relp(&self) -> bool {
+        matches!(self, Self::Relp(_))
+    }
+
+    /// Whether a stream arrives whose framing is not settled by its protocol.
+    #[must_use]
+    pub const fn has_framing(&self) -> bool {
+        self.is_stream() && !self.is_relp()
     }
 
     /// The Unix socket's path, if it is one.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match self {
-            Self::Udp(_) | Self::Tcp(_) => None,
+            Self::Udp(_) | Self::Tcp(_) | Self::Relp(_) => None,
             Self::UnixDgram(path) | Self::UnixStream(path) => Some(path),
         }
     }
@@ -70,7 +85,8 @@ impl ListenUrl {
     #[must_use]
     pub fn collides_with(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Udp(one), Self::Udp(two)) | (Self::Tcp(one), Self::Tcp(two)) => {
+            (Self::Udp(one), Self::Udp(two))
+            | (Self::Tcp(one) | Self::Relp(one), Self::Tcp(two) | Self::Relp(two)) => {
                 one.port() != 0 && one == two
             }
             _ => self.path().is_some() && self.path() == other.path(),
@@ -83,7 +99,8 @@ impl ListenUrl {
     pub fn receives_from(&self, upstream: &UpstreamUrl) -> bool {
         match (self, upstream) {
             (Self::Udp(ours), UpstreamUrl::Udp { host, port })
-            | (Self::Tcp(ours), UpstreamUrl::Tcp { host, port }) => {
+            | (Self::Tcp(ours), UpstreamUrl::Tcp { host, port })
+            | (Self::Relp(ours), UpstreamUrl::Relp { host, port }) => {
                 ours.port() == *port && reaches(host, ours.ip().to_canonical())
             }
             (Self::UnixDgram(ours), UpstreamUrl::UnixDgram(theirs))
@@ -100,6 +117,7 @@ impl FromStr for ListenUrl {
         match text.split_once("://") {
             Some(("udp", rest)) => socket_addr("udp", rest).map(Self::Udp),
             Some(("tcp", rest)) => socket_addr("tcp", rest).map(Self::Tcp),
+            Some(("relp", rest)) => socket_addr("relp", rest).map(Self::Relp),
             Some(("unix-dgram", rest)) => unix_path("unix-dgram", rest).map(Self::UnixDgram),
             Some(("unix-stream", rest)) => unix_path("unix-stream", rest).map(Self::UnixStream),
             _ => Err(UrlError {
@@ -112,7 +130,9 @@ impl FromStr for ListenUrl {
 impl fmt::Display for ListenUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Udp(addr) | Self::Tcp(addr) => write!(f, "{}://{addr}", self.transport()),
+            Self::Udp(addr) | Self::Tcp(addr) | Self::Relp(addr) => {
+                write!(f, "{}://{addr}", self.transport())
+            }
             Self::UnixDgram(path) | Self::UnixStream(path) => {
                 write!(f, "{}://{}", self.transport(), path.display())
             }
@@ -125,6 +145,13 @@ impl fmt::Display for ListenUrl {
 pub enum UpstreamUrl {
     /// A byte stream over IP.
     Tcp {
+        /// A name or an address, without brackets.
+        host: String,
+        /// Not 0.
+        port: u16,
+    },
+    /// Transactions over TCP, each of them answered.
+    Relp {
         /// A name or an address, without brackets.
         host: String,
         /// Not 0.
@@ -149,14 +176,15 @@ pub enum UpstreamUrl {
 
 impl UpstreamUrl {
     /// What can be written, for people.
-    pub const FORMS: &str = "tcp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH, unix-dgram:///PATH, \
-         file:///PATH, stdout:";
+    pub const FORMS: &str = "tcp://HOST:PORT, relp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH, \
+         unix-dgram:///PATH, file:///PATH, stdout:";
 
-    /// The scheme: `tcp`, `udp`, `unix-dgram`, `unix-stream`, `file` or `stdout`.
+    /// The scheme: `tcp`, `relp`, `udp`, `unix-dgram`, `unix-stream`, `file` or `stdout`.
     #[must_use]
     pub const fn transport(&self) -> &'static str {
         match self {
             Self::Tcp { .. } => "tcp",
+            Self::Relp { .. } => "relp",
             Self::Udp { .. } => "udp",
             Self::UnixDgram(_) => "unix-dgram",
             Self::UnixStream(_) => "unix-stream",
@@ -165,10 +193,13 @@ impl UpstreamUrl {
         }
     }
 
-    /// Whether each message leaves as a datagram, so that nothing need be framed.
+    /// Whether messages leave in a stream whose framing is not settled by its protocol.
     #[must_use]
-    pub const fn is_datagram(&self) -> bool {
-        matches!(self, Self::Udp { .. } | Self::UnixDgram(_))
+    pub const fn has_framing(&self) -> bool {
+        !matches!(
+            self,
+            Self::Udp { .. } | Self::UnixDgram(_) | Self::Relp { .. }
+        )
     }
 }
 
@@ -182,6 +213,9 @@ impl FromStr for UpstreamUrl {
         match text.split_once("://") {
             Some(("tcp", rest)) => {
                 host_port("tcp", rest).map(|(host, port)| Self::Tcp { host, port })
+            }
+            Some(("relp", rest)) => {
+                host_port("relp", rest).map(|(host, port)| Self::Relp { host, port })
             }
             Some(("udp", rest)) => {
                 host_port("udp", rest).map(|(host, port)| Self::Udp { host, port })
@@ -199,10 +233,12 @@ impl FromStr for UpstreamUrl {
 impl fmt::Display for UpstreamUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp { host, port } | Self::Udp { host, port } if host.contains(':') => {
+            Self::Tcp { host, port } | Self::Relp { host, port } | Self::Udp { host, port }
+                if host.contains(':') =>
+            {
                 write!(f, "{}://[{host}]:{port}", self.transport())
             }
-            Self::Tcp { host, port } | Self::Udp { host, port } => {
+            Self::Tcp { host, port } | Self::Relp { host, port } | Self::Udp { host, port } => {
                 write!(f, "{}://{host}:{port}", self.transport())
             }
             Self::UnixDgram(path) | Self::UnixStream(path) | Self::File(path) => {
@@ -355,6 +391,10 @@ mod tests {
             Some(ListenUrl::Tcp("[::]:0".parse().unwrap())),
         );
         check_listen(
+            "relp://127.0.0.1:2514",
+            Some(ListenUrl::Relp("127.0.0.1:2514".parse().unwrap())),
+        );
+        check_listen(
             "unix-dgram:///dev/log",
             Some(ListenUrl::UnixDgram("/dev/log".into())),
         );
@@ -376,6 +416,8 @@ mod tests {
             "udp://:514",
             "udp://::1:514",
             "udp://localhost:514",
+            "relp://127.0.0.1",
+            "relp://localhost:2514",
             "udp://0.0.0.0:514/",
             " udp://0.0.0.0:514",
             "udp://0.0.0.0:514 ",
@@ -412,6 +454,13 @@ mod tests {
             }),
         );
         check_upstream(
+            "relp://[::1]:2514",
+            Some(UpstreamUrl::Relp {
+                host: "::1".to_owned(),
+                port: 2514,
+            }),
+        );
+        check_upstream(
             "file:///var/log/x",
             Some(UpstreamUrl::File("/var/log/x".into())),
         );
@@ -421,6 +470,8 @@ mod tests {
             "tcp://a",
             "tcp://a:",
             "tcp://a:0",
+            "relp://a",
+            "relp://a:0",
             "tcp://a:65536",
             "tcp://a:+5",
             "tcp://:514",

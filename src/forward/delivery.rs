@@ -17,6 +17,7 @@ use super::Outbox;
 use crate::{
     chunk::Chunk,
     config::{ForwardConfig, WhenFull},
+    custody::Receipt,
     ledger::Ledger,
     metrics::DropReason,
 };
@@ -57,15 +58,20 @@ impl Delivery {
     }
 
     /// Hands over `chunk`, whose survivors are counted as queued already. When the queue is full this
-    /// waits or drops, as configured.
-    pub async fn deliver(&self, chunk: Chunk) {
+    /// waits or drops, as configured. Gives whether all of it is in the queue.
+    pub async fn deliver(&self, chunk: Chunk) -> bool {
         if chunk.is_empty() {
-            return;
+            return true;
         }
         let when_full = self.config.borrow().when_full;
+        let batch = chunk.receipt().map(Receipt::number);
+        let mut is_whole = true;
         for lost in self.outbox.push(chunk, when_full).await {
+            // Others may have been dropped to make room.
+            is_whole &= lost.receipt().map(Receipt::number) != batch;
             self.drop_chunk(&lost).await;
         }
+        is_whole
     }
 
     async fn drop_chunk(&self, lost: &Chunk) {

@@ -63,7 +63,7 @@ pub(super) struct Upstream {
 #[derive(Debug)]
 pub(super) struct Active {
     pub(super) index: usize,
-    connection: Connection,
+    pub(super) connection: Connection,
     pub(super) encoder: Encoder,
     ring: ReplayRing,
 }
@@ -183,12 +183,16 @@ impl Lane {
                 ACKNOWLEDGED_POLL
             });
         }
+        let is_ready = active.connection.is_ready();
         let batch = select! {
             biased;
             () = self.shared.cut_off.cancelled() => return Ok(Next::Done),
             changed = self.changes.changed() => return Ok(Self::changed(changed.is_ok())),
-            error = active.connection.lost() => {
-                self.lost(Vec::new(), 0, error)?;
+            heard = active.connection.heard() => {
+                match heard {
+                    Ok(()) => self.settle(),
+                    Err(error) => self.lost(Vec::new(), 0, error)?,
+                }
                 return Ok(Next::Continue);
             }
             (index, opened) = poll_probe(probe) => {
@@ -199,7 +203,7 @@ impl Lane {
                 }
                 return Ok(Next::Continue);
             }
-            batch = self.shared.source.next() => batch,
+            batch = self.shared.source.next(), if is_ready => batch,
             () = sleep(wait) => return Ok(Next::Continue),
         };
         let Some(batch) = batch else {
@@ -254,13 +258,17 @@ impl Lane {
                 }
             }
             Connection::Datagram(_) => return self.send_datagrams(batch).await,
+            Connection::Relp(relp) => {
+                relp.take(batch);
+                return Ok(());
+            }
         };
         match sent {
             Ok(()) => {
                 let upstream = &mut self.upstreams[active.index];
                 let unacknowledged = match &active.connection {
                     Connection::Stream(stream) => stream.unacknowledged_octets(),
-                    Connection::Datagram(_) | Connection::Blocking(_) => 0,
+                    _ => 0,
                 };
                 for mut chunk in batch.drain(..) {
                     let entries = chunk.len();
@@ -340,7 +348,7 @@ impl Lane {
 
     /// The connection is gone after `taken` octets of `batch`: what may not have been read goes to the
     /// front of what is to be sent.
-    fn lost(
+    pub(super) fn lost(
         &mut self,
         mut batch: Vec<Chunk>,
         taken: usize,
@@ -363,11 +371,18 @@ impl Lane {
             Connection::Stream(stream) => stream
                 .unacknowledged_octets()
                 .saturating_add(active.ring.limit()),
-            Connection::Datagram(_) | Connection::Blocking(_) => 0,
+            Connection::Datagram(_) | Connection::Blocking(_) | Connection::Relp(_) => 0,
         };
-        let again = active
-            .ring
-            .take_back(batch, taken, uncertain, active.encoder);
+        let again = match &mut active.connection {
+            Connection::Relp(relp) => {
+                let (again, sent) = relp.take_back();
+                self.shared.metrics.frames.replayed.add(sent as u64);
+                again
+            }
+            _ => active
+                .ring
+                .take_back(batch, taken, uncertain, active.encoder),
+        };
         self.shared.source.give_back(again.into_iter());
         self.failed(active.index, error)
     }
@@ -437,6 +452,7 @@ impl Lane {
 
     /// Ends the connection to the upstream in charge in order.
     pub(super) async fn leave(&mut self) -> Result<(), ForwardEnded> {
+        self.leave_relp(FINISH_MAX).await?;
         let Some(active) = &mut self.active else {
             return Ok(());
         };

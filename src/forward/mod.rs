@@ -18,8 +18,10 @@
 //!   close what the peer's kernel had not acknowledged is sent again; after a reset, a time-out or any
 //!   error also as much before it as its process may not have read: the largest window that it can ever
 //!   advertise, at most `replay_max`. What is sent twice is counted as replayed.
-//! - Survivors are safe, for those who wait to hear so, when the peer's kernel has acknowledged them (streams), or
-//!   when they were written (datagrams, files).
+//! - RELP answers each frame, and only then it counts as forwarded; what was not answered when the connection is
+//!   lost is sent again.
+//! - Survivors are safe, for those who wait to hear so, when they were answered (RELP), when the peer's kernel has
+//!   acknowledged them (other streams), or when they were written (datagrams, files).
 //! - Whatever has to be dropped is counted with its reason and reopens its window.
 //!
 //! # Left out
@@ -32,6 +34,7 @@ mod encode;
 mod lane;
 mod outbox;
 mod reload;
+mod relp;
 mod ring;
 mod source;
 mod upstream;

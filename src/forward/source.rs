@@ -100,6 +100,11 @@ impl Source {
         }
     }
 
+    /// Whether no chunk comes any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.outbox.is_closed()
+    }
+
     /// Whether something waits that was given back.
     pub(super) fn is_owed(&self) -> bool {
         !self.lock().is_empty()

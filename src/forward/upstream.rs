@@ -28,9 +28,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::dial::{connect_tcp, connect_udp, open_file};
+use super::{
+    dial::{connect_tcp, connect_udp, open_file},
+    relp::Relp,
+};
 use crate::{
     config::{ForwardConfig, UpstreamConfig, UpstreamUrl},
+    relp::RelpFault,
     socket::Socket,
     sys,
 };
@@ -58,6 +62,15 @@ pub enum UpstreamError {
     /// The peer took nothing for that long.
     #[error("took nothing for {0:?}")]
     Stalled(Duration),
+    /// The peer answered nothing for that long.
+    #[error("answered nothing for {0:?}")]
+    Unanswered(Duration),
+    /// The peer said that it is about to close.
+    #[error("about to close, as it says")]
+    Leaving,
+    /// The peer does not speak RELP, or broke it.
+    #[error("not RELP as it should be")]
+    Relp(#[from] RelpFault),
     /// The connection broke.
     #[error("broken")]
     Broken(#[source] io::Error),
@@ -96,6 +109,8 @@ pub(super) enum Connection {
     Datagram(Datagram),
     /// A file or standard output, written to by a blocking thread.
     Blocking(Blocking),
+    /// A session that answers.
+    Relp(Box<Relp>),
 }
 
 impl Connection {
@@ -129,6 +144,9 @@ impl Connection {
                     socket,
                     stall: forward.send_timeout,
                 })
+            }
+            UpstreamUrl::Relp { host, port } => {
+                Self::Relp(Box::new(Relp::open(host, *port, forward).await?))
             }
             UpstreamUrl::UnixStream(path) => {
                 let stream = UnixStream::connect(path)
@@ -175,16 +193,29 @@ impl Connection {
         })
     }
 
-    /// Waits until the peer closes or breaks the connection; never returns where there is no peer to
-    /// hear from.
+    /// Waits until the peer has answered something, or has taken so much that it can take more; never returns
+    /// where there is no peer to hear from.
+    ///
+    /// # Errors
+    ///
+    /// The peer closed or broke the connection.
     ///
     /// # Cancel safety
     ///
     /// Can be dropped at any point; at most octets that nobody wants were read.
-    pub(super) async fn lost(&mut self) -> UpstreamError {
+    pub(super) async fn heard(&mut self) -> Result<(), UpstreamError> {
         match self {
-            Self::Stream(stream) => stream.lost().await,
+            Self::Stream(stream) => Err(stream.lost().await),
+            Self::Relp(relp) => relp.progress().await,
             Self::Datagram(_) | Self::Blocking(_) => std::future::pending().await,
+        }
+    }
+
+    /// Whether more can be sent. Where it cannot, [`Connection::heard`] returns when it can again.
+    pub(super) fn is_ready(&self) -> bool {
+        match self {
+            Self::Relp(relp) => relp.is_ready(),
+            Self::Stream(_) | Self::Datagram(_) | Self::Blocking(_) => true,
         }
     }
 }

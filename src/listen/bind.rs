@@ -115,7 +115,9 @@ impl Bound {
         };
         let bound = match &config.url {
             ListenUrl::Udp(address) => Self::Udp(bind_udp(*address, workers).map_err(bind_error)?),
-            ListenUrl::Tcp(address) => Self::Tcp(bind_tcp(*address).map_err(bind_error)?),
+            ListenUrl::Tcp(address) | ListenUrl::Relp(address) => {
+                Self::Tcp(bind_tcp(*address).map_err(bind_error)?)
+            }
             ListenUrl::UnixDgram(path) => {
                 clear_path(&config.name, path, Type::DGRAM)?;
                 let socket = bind_unix(path, Type::DGRAM, config.unix_mode).map_err(bind_error)?;
@@ -257,8 +259,16 @@ impl PassedSockets {
         Ok(Self { sockets })
     }
 
-    /// The socket with the address of `url`, if one was passed.
+    /// The socket with the address of `url`, if one was passed. What is spoken on it, only the URL says.
     fn take(&mut self, url: &ListenUrl) -> Option<Bound> {
+        let as_tcp;
+        let url = match url {
+            ListenUrl::Relp(address) => {
+                as_tcp = ListenUrl::Tcp(*address);
+                &as_tcp
+            }
+            url => url,
+        };
         let index = self
             .sockets
             .iter()

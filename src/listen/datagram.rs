@@ -258,7 +258,7 @@ impl<A: SockaddrLike + Copy> Reader<A> {
             loop {
                 select! {
                     biased;
-                    () = &mut delivery => return,
+                    _ = &mut delivery => return,
                     () = sleep(DROPS_PERIOD) => drops.count(socket.as_fd()),
                 }
             }

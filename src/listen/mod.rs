@@ -20,9 +20,13 @@
 //!
 //! What frames mean. Which listeners there are (see `daemon`).
 
+mod accept;
 mod bind;
 mod datagram;
+mod hello;
+mod relp;
 mod stream;
+mod unread;
 
 use std::{os::unix::net::UnixStream, pin::Pin, sync::Arc};
 
@@ -130,15 +134,15 @@ pub fn serve(
             on_thread(datagram::Socket::Unix(socket), Some(path));
         }
         Bound::Tcp(listener) => {
-            watched(Box::pin(stream::serve(
-                stream::Listener::Tcp(listener),
+            watched(Box::pin(accept::serve(
+                accept::Listener::Tcp(listener),
                 local.clone(),
             )));
         }
         Bound::UnixStream(listener, path) => {
             let local = local.clone();
             watched(Box::pin(async move {
-                stream::serve(stream::Listener::Unix(listener), local).await;
+                accept::serve(accept::Listener::Unix(listener), local).await;
                 drop(path);
             }));
         }

@@ -1,10 +1,8 @@
-//! Streams, TCP and Unix: connections are accepted, read and framed.
+//! Streams of syslog frames, TCP and Unix: connections are read and framed.
 //!
 //! # Guarantees
 //!
-//! - Connections are capped, all together and per source address; one too many is closed at once, and
-//!   the others never notice.
-//! - A connection's octets are read in turns of at most [`READ_OCTETS`], so a fast one does not
+//! - A connection's octets are read in turns of at most [`READ_OCTETS`](super::unread::READ_OCTETS), so a fast one does not
 //!   starve the rest.
 //! - A connection holds at most `max_message_size` and one turn's octets; an idle one holds none.
 //! - When survivors cannot be handed on, nothing more is read: the sender's TCP feels it.
@@ -14,219 +12,37 @@
 //!
 //! # Left out
 //!
-//! TLS. A TLS client on a plain listener is recognised by its first octets and turned away.
+//! TLS and RELP. Their clients are recognised by their first octets and turned away.
 
-use std::{
-    cell::Cell,
-    collections::HashMap,
-    io,
-    net::IpAddr,
-    os::fd::AsFd as _,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+use std::{io, os::fd::AsFd as _, sync::Arc, time::Duration};
+
+use tokio::{select, task::yield_now, time::timeout};
+
+use super::{
+    Local,
+    hello::{self, Hello},
+    unread::Unread,
 };
-
-use bytes::BufMut as _;
-use tokio::{
-    net::{TcpListener, UnixListener},
-    select,
-    sync::OwnedSemaphorePermit,
-    task::yield_now,
-    time::{sleep, timeout},
-};
-
-use super::{Local, datagram::allowed};
 use crate::{
     clock::Clock,
     config::{ListenerConfig, Oversize},
     frame::{End, FrameFault, Framer, Outcome, Step},
     identity::Sender,
     logging::{Escaped, PeerReason},
-    metrics::{DropReason, FrameErrorReason, ListenerMetrics, RejectReason},
+    metrics::{DropReason, FrameErrorReason},
     pipeline::Batch,
     socket::Socket,
     sys,
 };
 
-/// A socket that connections are accepted from.
-#[derive(Debug)]
-pub(super) enum Listener {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-impl Listener {
-    async fn accept(&self) -> io::Result<(Socket, Sender)> {
-        match self {
-            Self::Tcp(listener) => {
-                let (stream, peer) = listener.accept().await?;
-                Ok((Socket::Tcp(stream), Sender::at(peer.ip())))
-            }
-            Self::Unix(listener) => {
-                let (stream, _) = listener.accept().await?;
-                Ok((Socket::Unix(stream), Sender::Local))
-            }
-        }
-    }
-}
-
-/// Accepts connections until told to stop.
-pub(super) async fn serve(listener: Listener, local: Local) {
-    let connections = Connections::default();
-    loop {
-        // At the limit of descriptors nothing is accepted: the kernel keeps those who knock.
-        let descriptor = select! {
-            biased;
-            () = local.stop.cancelled() => return,
-            permit = Arc::clone(&local.context.descriptors).acquire_owned() => permit,
-        };
-        let Ok(descriptor) = descriptor else { return };
-        let accepted = select! {
-            biased;
-            () = local.stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((socket, sender)) => admit(socket, sender, descriptor, &connections, &local),
-            Err(error) => {
-                local.metrics.accept_errors.inc();
-                local
-                    .context
-                    .peer_log
-                    .note(PeerReason::Connection, Clock::now(), |before| {
-                        tracing::warn!(listener = local.metrics.name(), %error, before,
-                        "cannot accept a connection");
-                    });
-                if is_exhaustion(&error) {
-                    select! {
-                        () = local.stop.cancelled() => return,
-                        () = sleep(ACCEPT_PAUSE) => {}
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Errors that are about us, not about the connection: they will be there again at once.
-fn is_exhaustion(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
-    )
-}
-
-/// Starts a task for an accepted connection, or closes it.
-fn admit(
+/// Reads one accepted connection to its end.
+pub(super) async fn serve(
     socket: Socket,
     sender: Sender,
-    descriptor: OwnedSemaphorePermit,
-    connections: &Connections,
+    config: Arc<ListenerConfig>,
     local: &Local,
 ) {
-    local.metrics.accepted.inc();
-    let config = Arc::clone(&local.config.borrow());
-    let place = if allowed(&config, sender) {
-        connections.enter(sender, &config, &local.metrics)
-    } else {
-        Err(RejectReason::Acl)
-    };
-    let place = match place {
-        Ok(place) => place,
-        Err(reason) => {
-            local.context.metrics.connections_rejected[reason].inc();
-            local
-                .context
-                .peer_log
-                .note(PeerReason::Reject(reason), Clock::now(), |before| {
-                    tracing::warn!(listener = local.metrics.name(), peer = %sender,
-                    reason = reason.label(), before, "connection rejected");
-                });
-            return;
-        }
-    };
-    let local = local.clone();
-    let tasks = local.context.tasks.clone();
-    tasks.spawn(async move {
-        if let Err(error) = socket.set_keepalive() {
-            tracing::debug!(%error, "no keepalive");
-        }
-        Connection::new(socket, sender, config, &local)
-            .serve()
-            .await;
-        drop((place, descriptor));
-    });
-}
-
-/// Who is connected to one listener.
-#[derive(Clone, Debug, Default)]
-struct Connections(Arc<Mutex<Counts>>);
-
-#[derive(Debug, Default)]
-struct Counts {
-    all: usize,
-    /// Bounded by `all`: an address without a connection is not in it.
-    by_source: HashMap<IpAddr, usize>,
-}
-
-/// One connection's place; given up when dropped.
-#[derive(Debug)]
-struct Place {
-    connections: Connections,
-    source: Option<IpAddr>,
-    metrics: Arc<ListenerMetrics>,
-}
-
-impl Connections {
-    fn enter(
-        &self,
-        sender: Sender,
-        config: &ListenerConfig,
-        metrics: &Arc<ListenerMetrics>,
-    ) -> Result<Place, RejectReason> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.all >= config.connections_max {
-            return Err(RejectReason::Limit);
-        }
-        let source = match sender {
-            Sender::Address(address) => Some(address),
-            Sender::Local => None,
-        };
-        if let Some(source) = source {
-            let count = counts.by_source.entry(source).or_default();
-            if *count >= config.connections_per_source_max {
-                return Err(RejectReason::SourceLimit);
-            }
-            *count += 1;
-        }
-        counts.all += 1;
-        metrics.connections.add(1);
-        Ok(Place {
-            connections: self.clone(),
-            source,
-            metrics: Arc::clone(metrics),
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.metrics.connections.sub(1);
-        let mut counts = self
-            .connections
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        counts.all -= 1;
-        if let Some(source) = self.source
-            && let Some(count) = counts.by_source.get_mut(&source)
-        {
-            *count -= 1;
-            if *count == 0 {
-                counts.by_source.remove(&source);
-            }
-        }
-    }
+    Connection::new(socket, sender, config, local).serve().await;
 }
 
 /// One accepted connection.
@@ -237,8 +53,8 @@ struct Connection<'l> {
     local: &'l Local,
     framer: Framer,
     /// Received and not framed yet. Empty, and without memory, between frames.
-    pending: Vec<u8>,
-    /// The first octets were looked at, and it is no TLS client.
+    pending: Unread,
+    /// The first octets were looked at, and it is no client of another protocol.
     is_plain: bool,
 }
 
@@ -264,7 +80,7 @@ impl<'l> Connection<'l> {
             config,
             local,
             framer,
-            pending: Vec::new(),
+            pending: Unread::default(),
             is_plain: false,
         }
     }
@@ -312,35 +128,33 @@ impl<'l> Connection<'l> {
     /// Reads one turn's octets, judges what they complete, and hands on the survivors. Gives how many
     /// octets there were.
     async fn read(&mut self) -> Result<usize, Over> {
-        self.make_room();
-        let mut turn = (&mut self.pending).limit(READ_OCTETS);
-        let octets = match self.socket.try_read(&mut turn) {
+        let octets = match self.pending.read(&self.socket) {
             Ok(0) => return Err(Over::Ended),
             Ok(octets) => octets,
-            Err(error) if is_transient(&error) => {
-                self.settle(0);
-                return Ok(0);
-            }
+            Err(error) if is_transient(&error) => return Ok(0),
             Err(error) => {
                 tracing::debug!(peer = %self.sender, %error, "connection broken");
                 return Err(Over::Ended);
             }
         };
         if !self.is_plain {
-            match self.is_tls_client() {
-                Some(true) => return Err(Over::Hopeless),
+            match hello::of(self.pending.octets()) {
+                Hello::Foreign(foreign) => {
+                    foreign.turn_away(self.local, self.sender);
+                    return Err(Over::Hopeless);
+                }
                 // The framer would consume what the decision needs.
-                None => {
-                    self.settle(0);
+                Hello::Undecided => {
+                    self.pending.consume(0);
                     return Ok(octets);
                 }
-                Some(false) => self.is_plain = true,
+                Hello::Other => self.is_plain = true,
             }
         }
         let mut batch = self.local.context.pipeline.batch(&self.local.metrics);
         let mut at = 0;
         let over = loop {
-            let input = self.pending.get(at..).unwrap_or_default();
+            let input = self.pending.octets().get(at..).unwrap_or_default();
             let step = self.framer.next(input);
             at += step.consumed;
             match step.outcome {
@@ -350,38 +164,9 @@ impl<'l> Connection<'l> {
             }
         };
         let chunk = batch.finish();
-        self.settle(at);
+        self.pending.consume(at);
         self.local.context.pipeline.delivery.deliver(chunk).await;
         over.map_or(Ok(octets), Err)
-    }
-
-    /// Makes room for one turn's octets. Between turns the room lies with the worker: it stays warm,
-    /// and a connection that waits has none.
-    fn make_room(&mut self) {
-        if self.pending.len() > COPIED_OCTETS_MAX {
-            // A long message on its way; copying what there is of it at each turn would add up.
-            self.pending.reserve(READ_OCTETS);
-            return;
-        }
-        let mut room = ROOM.take();
-        room.reserve(self.pending.len() + READ_OCTETS);
-        room.extend_from_slice(&self.pending);
-        self.pending = room;
-    }
-
-    /// Lets go of the first `framed` octets received, and of memory that the rest does not need.
-    fn settle(&mut self, framed: usize) {
-        let rest = self.pending.get(framed..).unwrap_or_default();
-        if rest.len() > COPIED_OCTETS_MAX {
-            self.pending.drain(..framed);
-            return;
-        }
-        let rest = rest.to_vec();
-        let mut room = std::mem::replace(&mut self.pending, rest);
-        if room.capacity() <= 2 * READ_OCTETS {
-            room.clear();
-            ROOM.set(room);
-        }
     }
 
     /// We stop: reads what the kernel has by now, and not what a sender that never pauses adds to it;
@@ -432,24 +217,6 @@ impl<'l> Connection<'l> {
         }
     }
 
-    /// Whether these are the first octets of a TLS handshake record (RFC 8446 5.1): type 22, version
-    /// 3.x. No syslog message starts like that. `None` while that takes more octets.
-    fn is_tls_client(&self) -> Option<bool> {
-        match self.pending.as_slice() {
-            [0x16] | [0x16, 0x03] => None,
-            [0x16, 0x03, 0..=4, ..] => {
-                let reason = RejectReason::TlsOnPlaintext;
-                self.local.context.metrics.connections_rejected[reason].inc();
-                self.complain(PeerReason::Reject(reason), |before| {
-                    tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender, before,
-                        "a TLS client on a listener without TLS; let it send plain TCP");
-                });
-                Some(true)
-            }
-            _ => Some(false),
-        }
-    }
-
     fn complain(&self, reason: PeerReason, line: impl FnOnce(u64)) {
         self.local.context.peer_log.note(reason, Clock::now(), line);
     }
@@ -465,7 +232,7 @@ impl<'l> Connection<'l> {
                     self.local.context.metrics.frame_errors[reason].inc();
                     self.complain(PeerReason::Frame(reason), |before| {
                         tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender,
-                            octets = %Escaped::head(&self.pending), before, "unfinished frame");
+                            octets = %Escaped::head(self.pending.octets()), before, "unfinished frame");
                     });
                 }
                 tracing::debug!(peer = %self.sender, "connection timed out");
@@ -475,7 +242,7 @@ impl<'l> Connection<'l> {
         let mut batch = self.local.context.pipeline.batch(&self.local.metrics);
         let mut at = 0;
         loop {
-            let input = self.pending.get(at..).unwrap_or_default();
+            let input = self.pending.octets().get(at..).unwrap_or_default();
             let step = self.framer.finish(input, End::Closed);
             at += step.consumed;
             match step.outcome {
@@ -491,7 +258,7 @@ impl<'l> Connection<'l> {
 }
 
 /// Nothing to read now; try again later.
-fn is_transient(error: &io::Error) -> bool {
+pub(super) fn is_transient(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
@@ -499,26 +266,12 @@ fn is_transient(error: &io::Error) -> bool {
 }
 
 /// `future`, as long as `patience` lasts.
-async fn within<F: Future>(patience: Option<Duration>, future: F) -> Option<F::Output> {
+pub(super) async fn within<F: Future>(patience: Option<Duration>, future: F) -> Option<F::Output> {
     match patience {
         Some(patience) => timeout(patience, future).await.ok(),
         None => Some(future.await),
     }
 }
 
-thread_local! {
-    /// What a worker reads into, between two turns.
-    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
-/// Octets read in one turn.
-const READ_OCTETS: usize = 128 * 1024;
-
-/// The most that is copied from one turn to the next; what is left of a longer message stays where it is.
-const COPIED_OCTETS_MAX: usize = 32 * 1024;
-
 /// How long the runtime may take to hear of octets that the kernel has.
 const LAST_OCTETS_MAX: Duration = Duration::from_millis(100);
-
-/// Time for descriptors to come back.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(250);

@@ -27,7 +27,9 @@ use crate::clock::Clock;
 use crate::tick::WallTime;
 
 pub use counter::{ByReason, Counter, Gauge, StripedCounter};
-pub use reason::{DropReason, FrameErrorReason, Reason, RejectReason, ReloadResult, SummaryReason};
+pub use reason::{
+    AnswerResult, DropReason, FrameErrorReason, Reason, RejectReason, ReloadResult, SummaryReason,
+};
 
 /// Every counter and gauge of one relay.
 #[derive(Debug)]
@@ -245,6 +247,10 @@ pub struct ListenerMetrics {
     pub accepted: Counter,
     /// Failed accepts.
     pub accept_errors: Counter,
+    /// RELP transactions answered, by what the answer was.
+    pub answers: ByReason<AnswerResult>,
+    /// RELP transactions that wait for their answer.
+    pub unanswered: Gauge,
     /// Octets of kernel receive buffer that each socket was granted, as the kernel counts them; zero for
     /// streams.
     pub receive_buffer: Gauge,
@@ -262,6 +268,8 @@ impl ListenerMetrics {
             connections: Gauge::default(),
             accepted: Counter::default(),
             accept_errors: Counter::default(),
+            answers: ByReason::default(),
+            unanswered: Gauge::default(),
             receive_buffer: Gauge::default(),
         }
     }

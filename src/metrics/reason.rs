@@ -56,6 +56,8 @@ reasons! {
         Shutdown => "shutdown",
         /// A datagram that the upstream cannot take in one piece.
         TooLarge => "too_large",
+        /// The upstream answered that it will not have it.
+        Refused => "refused",
         /// A rule says so: the only one that is on purpose.
         Rule => "rule",
     }
@@ -70,6 +72,8 @@ reasons! {
         Incomplete => "incomplete",
         /// Octet counting was forced and there was no octet count.
         BadFrame => "bad_frame",
+        /// Octets that break RELP; their connection was closed.
+        Relp => "relp",
         /// A frame was begun and not ended in time.
         Timeout => "timeout",
         /// A datagram larger than the receive buffer; its head was forwarded.
@@ -86,6 +90,8 @@ reasons! {
         Acl => "acl",
         /// A TLS client on a plaintext listener.
         TlsOnPlaintext => "tls_on_plaintext",
+        /// A RELP client on a listener for syslog frames.
+        RelpOnSyslog => "relp_on_syslog",
     }
 
     /// What made a summary go out.
@@ -100,6 +106,14 @@ reasons! {
         Stop => "stop",
         /// The survivor was dropped after copies had been held back, so its window was opened again.
         Reopened => "reopened",
+    }
+
+    /// What the sender of a RELP transaction was told.
+    AnswerResult {
+        /// 200: it may forget the message.
+        Ok => "ok",
+        /// 500: the message was lost, or may have been.
+        Refused => "refused",
     }
 
     /// What became of a request to reload the configuration.
@@ -135,6 +149,7 @@ mod tests {
         check::<FrameErrorReason>();
         check::<RejectReason>();
         check::<SummaryReason>();
+        check::<AnswerResult>();
         check::<ReloadResult>();
     }
 }

@@ -270,6 +270,26 @@ static FAMILIES: &[Family] = &[
             out.count(labels, listener.accept_errors.get());
         });
     }),
+    counter(
+        "tersed_relp_answers",
+        "RELP transactions answered, by what the answer was.",
+        |scrape, out| {
+            out.listeners(scrape, |out, labels, listener| {
+                for (result, count) in listener.answers.iter() {
+                    out.count(&[labels[0], ("result", result.label())], count);
+                }
+            });
+        },
+    ),
+    gauge(
+        "tersed_relp_unanswered",
+        "RELP transactions received and not answered yet.",
+        |scrape, out| {
+            out.listeners(scrape, |out, labels, listener| {
+                out.level(labels, listener.unanswered.get());
+            });
+        },
+    ),
     info(
         "tersed_listener",
         "Open listeners and where they listen.",

@@ -259,6 +259,7 @@ fn rsyslogd_loses_nothing_that_it_receives() {
             Transport::Udp => Originator::udp(address),
             Transport::TcpTraditional => Originator::tcp(address),
             Transport::TcpOctetCounted => Originator::tcp(address).framed(Wire::OctetCounting),
+            Transport::Relp => unreachable!("it is not among these"),
         };
         let sent: Vec<_> = Numbered::with_total(1_000).rfc3164().collect();
         originator.send_all(&sent);

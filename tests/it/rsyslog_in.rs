@@ -21,6 +21,11 @@ fn omfwd_over_udp_adds_up() {
     check("udp://127.0.0.1:0", Transport::Udp);
 }
 
+#[test]
+fn omrelp_adds_up() {
+    check("relp://127.0.0.1:0", Transport::Relp);
+}
+
 #[track_caller]
 fn check(listener: &str, transport: Transport) {
     let sink = Sink::tcp();

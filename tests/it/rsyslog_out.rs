@@ -18,6 +18,12 @@ fn imtcp_gets_octet_counts() {
     check(&rsyslogd, Setup::new().config(&config), 100_000);
 }
 
+#[test]
+fn imrelp_gets_transactions() {
+    let (rsyslogd, url) = Rsyslogd::receiver(Transport::Relp);
+    check(&rsyslogd, Setup::new().forward(&url), 100_000);
+}
+
 /// Few enough that rsyslogd's receive buffer holds them all: plain UDP has no flow control.
 #[test]
 fn imudp_gets_datagrams() {

@@ -12,13 +12,13 @@ use nix::sys::signal::Signal;
 
 use super::support::ordered::{assert_ordered, ordered_all, places};
 use super::support::originator::Originator;
-use super::support::rsyslogd::{DirectInput, Rsyslogd};
+use super::support::rsyslogd::Rsyslogd;
 use super::support::tersed::Setup;
 use super::support::wait::{LIMIT, is_long, wait_until};
 
 #[test]
 fn imtcp_restarted_under_load_misses_nothing() {
-    let (mut rsyslogd, url) = Rsyslogd::direct_receiver(DirectInput::Imtcp);
+    let (mut rsyslogd, url) = Rsyslogd::direct_receiver();
     let tersed = Setup::new()
         .config(&format!(
             "[dedup]\nwindow = \"1h\"\n[forward]\nto = [\"{url}\"]\nqueue = \"1MiB\"\n\

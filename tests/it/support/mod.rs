@@ -9,6 +9,7 @@ pub(crate) mod ordered;
 pub(crate) mod originator;
 pub(crate) mod proc_fs;
 pub(crate) mod process;
+pub(crate) mod relp;
 pub(crate) mod rsyslogd;
 pub(crate) mod sink;
 pub(crate) mod syslog_ng;

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -20,13 +20,7 @@ pub(crate) enum Transport {
     Udp,
     TcpTraditional,
     TcpOctetCounted,
-}
-
-/// What a receiver that is restarted reads with.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum DirectInput {
-    Imtcp,
-    Imrelp,
+    Relp,
 }
 
 /// A running rsyslogd. Killed when dropped.
@@ -43,6 +37,13 @@ impl Rsyslogd {
             Transport::Udp => r#"protocol="udp""#,
             Transport::TcpTraditional => r#"protocol="tcp" TCP_Framing="traditional""#,
             Transport::TcpOctetCounted => r#"protocol="tcp" TCP_Framing="octet-counted""#,
+            // It corks its socket while a batch of its queue (256) is under way: a smaller window fills while the
+            // last part of it is held back, 200 ms each time.
+            Transport::Relp => r#"windowSize="1024""#,
+        };
+        let (module, action) = match transport {
+            Transport::Relp => (r#"module(load="omrelp")"#, "omrelp"),
+            _ => ("", "omfwd"),
         };
         let (host, port) = (to.ip(), to.port());
         // The queue holds every message of a test: when it is full, rsyslogd drops after 2 s.
@@ -50,10 +51,11 @@ impl Rsyslogd {
             format!(
                 r#"
                 main_queue(queue.type="LinkedList" queue.size="1000000")
+                {module}
                 module(load="imuxsock" SysSock.Use="off")
                 input(type="imuxsock" Socket="{dir}/log.sock" RateLimit.Interval="0"
                       UseSysTimeStamp="off" ParseTrusted="off")
-                action(type="omfwd" target="{host}" port="{port}" {protocol}
+                action(type="{action}" target="{host}" port="{port}" {protocol}
                        template="RSYSLOG_TraditionalForwardFormat"
                        action.resumeRetryCount="-1" action.resumeInterval="1")
                 "#
@@ -67,6 +69,9 @@ impl Rsyslogd {
     /// One that receives on a port of its own and writes what came, raw, to a file. Returns the
     /// URL to forward to as well.
     pub(crate) fn receiver(transport: Transport) -> (Self, String) {
+        if transport == Transport::Relp {
+            return Self::relp_receiver();
+        }
         let udp_port = free_udp_port();
         let this = Self::start(|dir| {
             let input = match transport {
@@ -75,7 +80,7 @@ impl Rsyslogd {
                     input(type="imudp" address="127.0.0.1" port="{udp_port}" rcvbufSize="64m")"#
                 ),
                 // It tells the framings apart by itself.
-                Transport::TcpTraditional | Transport::TcpOctetCounted => format!(
+                _ => format!(
                     r#"module(load="imtcp")
                     input(type="imtcp" address="127.0.0.1" port="0"
                           listenPortFileName="{dir}/port")"#
@@ -109,20 +114,31 @@ impl Rsyslogd {
         (this, url)
     }
 
-    /// One that receives with `input` and writes each message before it reads on (or, over RELP, answers):
-    /// it has no queue of its own (`queue.type="direct"`), so that what it has read is in the file when it
-    /// is asked to stop. Returns the URL to forward to as well.
-    pub(crate) fn direct_receiver(input: DirectInput) -> (Self, String) {
+    /// One that receives TCP and writes each message before it reads on: it has no queue of its own, so that
+    /// what it has read is in the file when it is asked to stop. Returns the URL to forward to as well.
+    pub(crate) fn direct_receiver() -> (Self, String) {
         let port = free_tcp_port();
+        let input = r#"module(load="imtcp") input(type="imtcp" address="127.0.0.1" port="#;
+        (
+            Self::direct(port, &format!("{input}\"{port}\")")),
+            format!("tcp://127.0.0.1:{port}"),
+        )
+    }
+
+    /// One that receives by RELP, and answers when a message is in its file: with a queue of its own an answer
+    /// would mean that a message is in memory.
+    fn relp_receiver() -> (Self, String) {
+        // imrelp cannot be asked which port it took.
+        let port = free_tcp_port();
+        let input = r#"module(load="imrelp") input(type="imrelp" address="127.0.0.1" maxDataSize="128k" port="#;
+        (
+            Self::direct(port, &format!("{input}\"{port}\")")),
+            format!("relp://127.0.0.1:{port}"),
+        )
+    }
+
+    fn direct(port: u16, input: &str) -> Self {
         let this = Self::start(|dir| {
-            let input = match input {
-                DirectInput::Imtcp => format!(
-                    r#"module(load="imtcp") input(type="imtcp" address="127.0.0.1" port="{port}")"#
-                ),
-                DirectInput::Imrelp => format!(
-                    r#"module(load="imrelp") input(type="imrelp" address="127.0.0.1" port="{port}")"#
-                ),
-            };
             format!(
                 r#"
                 main_queue(queue.type="Direct")
@@ -132,44 +148,27 @@ impl Rsyslogd {
                 "#
             )
         });
-        wait_until("rsyslogd's port", LIMIT, || {
-            TcpStream::connect(("127.0.0.1", port)).is_ok()
-        });
-        let scheme = match input {
-            DirectInput::Imtcp => "tcp",
-            DirectInput::Imrelp => "relp",
-        };
-        (this, format!("{scheme}://127.0.0.1:{port}"))
-    }
-
-    /// One that takes messages from the Unix socket [`Self::socket`] and sends all of them, as they came, by
-    /// RELP to this address.
-    pub(crate) fn relp_sender(to: SocketAddr) -> Self {
-        let (host, port) = (to.ip(), to.port());
-        let this = Self::start(|dir| {
-            format!(
-                r#"
-                main_queue(queue.type="LinkedList" queue.size="1000000")
-                module(load="imuxsock" SysSock.Use="off")
-                module(load="omrelp")
-                input(type="imuxsock" Socket="{dir}/log.sock" RateLimit.Interval="0"
-                      UseSysTimeStamp="off" ParseTrusted="off")
-                template(name="raw" type="string" string="%rawmsg%")
-                action(type="omrelp" target="{host}" port="{port}" template="raw"
-                       action.resumeRetryCount="-1" action.resumeInterval="1")
-                "#
-            )
-        });
-        let socket = this.socket();
-        wait_until("rsyslogd's socket", LIMIT, || socket.exists());
+        this.wait_port(port);
         this
     }
 
-    /// Sends it `signal`, waits until it has ended, and starts it again.
+    fn wait_port(&self, port: u16) {
+        wait_until("rsyslogd's TCP port", LIMIT, || {
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+    }
+
+    /// Kills it, and starts it again on the same configuration; what it wrote stays.
+    pub(crate) fn kill_and_restart(&mut self) {
+        self.restart(Signal::SIGKILL);
+    }
+
+    /// Sends it `signal`, waits until it has ended, and starts it again on the same configuration.
     pub(crate) fn restart(&mut self, signal: Signal) {
         self.process.signal(signal);
         self.process.wait_exit(LIMIT);
-        self.process = run_in(self.dir.path());
+        let file = self.dir.path().join("rsyslog.conf");
+        self.process = start(file.to_str().unwrap());
     }
 
     /// Octets that a receiver has written so far.
@@ -208,40 +207,37 @@ impl Rsyslogd {
         messages
     }
 
-    fn start(body: impl FnOnce(&str) -> String) -> Self {
+    fn start(configuration: impl FnOnce(&str) -> String) -> Self {
         let dir = TempDir::with_prefix("tersed-rsyslogd-").unwrap();
-        let file = dir.path().join(FILE);
-        fs::write(&file, configuration(dir.path(), body)).unwrap();
-        run(
-            "rsyslogd",
-            &["-N1", "-f", file.to_str().unwrap()],
-            "rsyslog",
+        let path = dir.path().to_str().unwrap();
+        let file = dir.path().join("rsyslog.conf");
+        let text = format!(
+            "global(workDirectory=\"{path}\" maxMessageSize=\"64k\")\n{}",
+            configuration(path)
         );
+        fs::write(&file, text).unwrap();
+        let file = file.to_str().unwrap();
+        run("rsyslogd", &["-N1", "-f", file], "rsyslog and rsyslog-relp");
         Self {
-            process: run_in(dir.path()),
+            process: start(file),
             dir,
         }
     }
 }
 
-fn configuration(dir: &Path, body: impl FnOnce(&str) -> String) -> String {
-    let path = dir.to_str().unwrap();
-    format!(
-        "global(workDirectory=\"{path}\" maxMessageSize=\"64k\")\n{}",
-        body(path)
-    )
-}
-
-fn run_in(dir: &Path) -> Process {
+fn start(file: &str) -> Process {
     let mut command = Command::new("rsyslogd");
-    command.args(["-n", "-iNONE", "-f"]).arg(dir.join(FILE));
+    command.args(["-n", "-iNONE", "-f", file]);
     Process::start(&mut command, "rsyslog")
 }
 
-/// A port that was free a moment ago: rsyslogd has to have the same one in each of its lives.
-fn free_tcp_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+/// A port that was free a moment ago.
+pub(crate) fn free_tcp_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// A port that was free a moment ago: imudp cannot be asked which one it took.
@@ -252,5 +248,3 @@ fn free_udp_port() -> u16 {
         .unwrap()
         .port()
 }
-
-const FILE: &str = "rsyslog.conf";

@@ -1,0 +1,405 @@
+//! RELP to an upstream: the one protocol that tells what the other end has taken for good.
+//!
+//! ```text
+//! chunks ──number──▶ [ unanswered, up to WINDOW ] ──▶ wire
+//!    200: forwarded, and safe ◀── in order ──┘
+//!    500: dropped
+//! ```
+//!
+//! # Guarantees
+//!
+//! - A frame is counted as forwarded when it is answered with 200, and its chunk is kept until its last frame is.
+//! - What is unanswered when the connection is lost goes back to the source, in order, whole.
+//! - A frame that is answered with anything else is the upstream's to refuse: it is dropped with that reason, and
+//!   its window reopened.
+//! - A server that answers nothing for `send_timeout`, or breaks the protocol, is given up. One that says that it
+//!   leaves gets nothing more.
+//!
+//! # Left out
+//!
+//! Which upstream, and when to try again (see `lane`). How long a message the server takes: RELP has no way to ask.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    time::Duration,
+};
+
+use tokio::{
+    select,
+    time::{sleep, timeout},
+};
+use tracing::error;
+
+use super::{
+    ForwardEnded,
+    dial::connect_tcp,
+    lane::Lane,
+    upstream::{Connection, UpstreamError},
+};
+use crate::{
+    chunk::Chunk,
+    clock::Clock,
+    config::ForwardConfig,
+    metrics::DropReason,
+    relp::{Answer, Client, Frame, Heard},
+    socket::Socket,
+    tick::Tick,
+};
+
+/// A session with an upstream.
+#[derive(Debug)]
+pub(super) struct Relp {
+    socket: Socket,
+    client: Client,
+    is_open: bool,
+    /// An unanswered server is given up after so long.
+    stall: Duration,
+    /// What the server said and is not framed yet.
+    unread: Vec<u8>,
+    /// What is numbered and not written.
+    wire: Vec<u8>,
+    /// Octets of `wire` that were written.
+    written: usize,
+    /// Oldest first; what was answered has left them.
+    chunks: VecDeque<Chunk>,
+    /// The first chunk that is not numbered to its end, and how many of its entries are.
+    unnumbered: (usize, usize),
+    /// Answers that were not acted upon, and how many of each there are in a row.
+    answered: VecDeque<(Answer, usize)>,
+    /// When the server answered last, or was asked first.
+    since: Tick,
+    /// The server said that it is about to close.
+    is_leaving: bool,
+    /// That it refuses was logged.
+    is_refusing: bool,
+    /// Frames numbered and octets written that were not counted.
+    uncounted: (u64, u64),
+}
+
+impl Relp {
+    /// Connects and opens a session.
+    ///
+    /// # Errors
+    ///
+    /// There is no connection, or nobody who speaks RELP and takes messages.
+    pub(super) async fn open(
+        host: &str,
+        port: u16,
+        forward: &ForwardConfig,
+    ) -> Result<Self, UpstreamError> {
+        let (send_timeout, connect_timeout) = (forward.send_timeout, forward.connect_timeout);
+        let stream = connect_tcp(host, port, send_timeout, connect_timeout).await?;
+        let socket = Socket::Tcp(stream);
+        socket.set_keepalive().map_err(UpstreamError::Open)?;
+        let mut session = Self {
+            socket,
+            client: Client::new(),
+            is_open: false,
+            stall: forward.send_timeout,
+            unread: Vec::new(),
+            wire: Vec::new(),
+            written: 0,
+            chunks: VecDeque::new(),
+            unnumbered: (0, 0),
+            answered: VecDeque::new(),
+            since: Clock::now(),
+            is_leaving: false,
+            is_refusing: false,
+            uncounted: (0, 0),
+        };
+        session.client.open(&mut session.wire);
+        while !session.is_open {
+            session.hear()?;
+            session.write()?;
+            if !session.is_open {
+                session.wait().await?;
+            }
+        }
+        Ok(session)
+    }
+
+    /// Whether more chunks may be given to it: all that it has are numbered, and the window has room.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.is_leaving
+            && self.unnumbered.0 == self.chunks.len()
+            && self.client.unanswered() < WINDOW
+            && self.wire.len() - self.written < WIRE_OCTETS
+    }
+
+    /// Takes chunks to send; [`Relp::progress`] sends them.
+    pub(super) fn take(&mut self, batch: Vec<Chunk>) {
+        self.chunks
+            .extend(batch.into_iter().filter(|chunk| !chunk.is_empty()));
+    }
+
+    /// Sends and listens until something was answered, or more may be given to it.
+    ///
+    /// # Errors
+    ///
+    /// The session is over.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped at any point: what was sent and heard is remembered.
+    pub(super) async fn progress(&mut self) -> Result<(), UpstreamError> {
+        let was_ready = self.is_ready();
+        loop {
+            self.hear()?;
+            self.number();
+            if let Err(error) = self.write() {
+                // What it answered before it broke the connection counts.
+                let heard = self.hear();
+                if self.answered.is_empty() {
+                    return heard.and(Err(error));
+                }
+            }
+            if !self.answered.is_empty() || (!was_ready && self.is_ready()) {
+                return Ok(());
+            }
+            if self.is_leaving && self.client.unanswered() == 0 {
+                return Err(UpstreamError::Leaving);
+            }
+            self.wait().await?;
+        }
+    }
+
+    /// Waits until there is something to do.
+    async fn wait(&self) -> Result<(), UpstreamError> {
+        let is_waiting = self.client.unanswered() > 0;
+        let left = self.stall.saturating_sub(Clock::now().since(self.since));
+        select! {
+            readable = self.socket.readable() => readable.map_err(UpstreamError::Broken),
+            writable = self.socket.writable(), if self.written < self.wire.len() => {
+                writable.map_err(UpstreamError::Broken)
+            }
+            () = sleep(left), if is_waiting => Err(UpstreamError::Unanswered(self.stall)),
+        }
+    }
+
+    /// Reads what the server said by now.
+    fn hear(&mut self) -> Result<(), UpstreamError> {
+        for _ in 0..READS_MAX {
+            self.unread.reserve(READ_OCTETS);
+            let error = match self.socket.try_read(&mut self.unread) {
+                Ok(0) => UpstreamError::Closed,
+                Ok(_) => {
+                    self.take_answers()?;
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => UpstreamError::Broken(error),
+            };
+            // First what was answered; the next call says it again.
+            if self.answered.is_empty() {
+                return Err(error);
+            }
+            break;
+        }
+        if self.unread.is_empty() {
+            self.unread = Vec::new();
+        }
+        Ok(())
+    }
+
+    fn take_answers(&mut self) -> Result<(), UpstreamError> {
+        let mut at = 0;
+        loop {
+            let input = self.unread.get(at..).unwrap_or_default();
+            let Some((frame, octets)) = Frame::first(input, ANSWER_OCTETS_MAX)? else {
+                break;
+            };
+            match self.client.take(frame)? {
+                Heard::Opened => self.is_open = true,
+                Heard::Answered(answer) => match self.answered.back_mut() {
+                    Some((last, count)) if *last == answer => *count += 1,
+                    _ => self.answered.push_back((answer, 1)),
+                },
+                Heard::ServerClose => self.is_leaving = true,
+                Heard::Hint => {}
+            }
+            at += octets;
+        }
+        self.unread.drain(..at);
+        self.since = Clock::now();
+        Ok(())
+    }
+
+    /// Puts what the window has room for on the wire.
+    fn number(&mut self) {
+        if self.is_leaving || !self.is_open {
+            return;
+        }
+        if self.client.unanswered() == 0 {
+            self.since = Clock::now();
+        }
+        while let Some(chunk) = self.chunks.get(self.unnumbered.0) {
+            for (frame, _, _) in chunk.entries_from(self.unnumbered.1) {
+                let is_full = self.client.unanswered() >= WINDOW
+                    || self.wire.len() - self.written >= WIRE_OCTETS;
+                if is_full {
+                    return;
+                }
+                self.client.syslog(frame, &mut self.wire);
+                self.unnumbered.1 += 1;
+                self.uncounted.0 += 1;
+            }
+            self.unnumbered = (self.unnumbered.0 + 1, 0);
+        }
+    }
+
+    /// Writes what the socket has room for.
+    fn write(&mut self) -> Result<(), UpstreamError> {
+        while let Some(rest) = self
+            .wire
+            .get(self.written..)
+            .filter(|rest| !rest.is_empty())
+        {
+            match self.socket.try_write_vectored(&[IoSlice::new(rest)]) {
+                Ok(octets) => {
+                    self.written += octets;
+                    self.uncounted.1 += octets as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.written >= WIRE_OCTETS {
+                        self.wire.drain(..self.written);
+                        self.written = 0;
+                    }
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(UpstreamError::Broken(error)),
+            }
+        }
+        self.wire.clear();
+        self.written = 0;
+        Ok(())
+    }
+
+    /// The next `count` frames were answered: their chunk, and how many of them are in it. The caller takes them
+    /// off its front and says so ([`Relp::settled`]).
+    fn oldest(&mut self, count: usize) -> Option<(&mut Chunk, usize)> {
+        let chunk = self.chunks.front_mut()?;
+        let count = chunk.len().min(count);
+        Some((chunk, count))
+    }
+
+    /// `count` entries were taken off the front.
+    fn settled(&mut self, count: usize) {
+        let (chunks, entries) = &mut self.unnumbered;
+        if *chunks == 0 {
+            *entries = entries.saturating_sub(count);
+        }
+        if self.chunks.front().is_some_and(Chunk::is_empty) {
+            self.chunks.pop_front();
+            *chunks = chunks.saturating_sub(1);
+        }
+    }
+
+    /// What is not answered, and how much of it may have arrived.
+    pub(super) fn take_back(&mut self) -> (VecDeque<Chunk>, usize) {
+        let (chunks, entries) = self.unnumbered;
+        let whole: usize = self.chunks.iter().take(chunks).map(Chunk::len).sum();
+        (std::mem::take(&mut self.chunks), whole + entries)
+    }
+
+    /// Ends a session in which everything is answered; waits for the last answer, which nobody needs, `limit` long.
+    async fn close(&mut self, limit: Duration) {
+        self.client.close(&mut self.wire);
+        let closed = async {
+            while self.client.unanswered() > 0 {
+                self.hear()?;
+                self.write()?;
+                self.wait().await?;
+            }
+            Ok::<_, UpstreamError>(())
+        };
+        if !matches!(timeout(limit, closed).await, Ok(Ok(()))) {
+            tracing::debug!("the server did not answer that it heard us close");
+        }
+    }
+}
+
+impl Lane {
+    /// Does what the upstream's answers say.
+    pub(super) fn settle(&mut self) {
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        let Connection::Relp(relp) = &mut active.connection else {
+            return;
+        };
+        let upstream = &self.upstreams[active.index];
+        upstream.metrics.frames.add(relp.uncounted.0);
+        upstream.metrics.octets.add(relp.uncounted.1);
+        relp.uncounted = (0, 0);
+        while let Some((answer, count)) = relp.answered.pop_front() {
+            let mut left = count;
+            while let Some((chunk, count)) = relp.oldest(left).filter(|(_, count)| *count > 0) {
+                let count = match answer {
+                    Answer::Ok => {
+                        self.shared.ledger.forwarded(chunk, count);
+                        chunk.advance(count);
+                        count
+                    }
+                    Answer::Refused(code) => {
+                        let lost = chunk.split_first();
+                        let reason = DropReason::Refused;
+                        if let Some(summaries) = self.shared.ledger.dropped(&lost, reason) {
+                            self.shared.source.add(summaries);
+                        }
+                        if !relp.is_refusing {
+                            error!(upstream = %upstream.config.url, code, "the upstream refuses messages; they are dropped");
+                        }
+                        1
+                    }
+                };
+                relp.is_refusing = answer != Answer::Ok;
+                relp.settled(count);
+                left -= count;
+            }
+        }
+        self.failover.proved(active.index);
+    }
+
+    /// Ends a RELP session in order: waits for the answers that are owed.
+    pub(super) async fn leave_relp(&mut self, close_max: Duration) -> Result<(), ForwardEnded> {
+        let is_last = self.shared.source.is_closed();
+        while let Some(active) = &mut self.active
+            && let Connection::Relp(relp) = &mut active.connection
+        {
+            if relp.chunks.is_empty() {
+                relp.close(close_max).await;
+                return Ok(());
+            }
+            // Where others take over, nobody waits long for a server that says nothing.
+            let patience = if is_last { Duration::MAX } else { close_max };
+            let progress = select! {
+                biased;
+                () = self.shared.cut_off.cancelled() => Err(UpstreamError::CutOff),
+                progress = relp.progress() => progress,
+                () = sleep(patience) => Err(UpstreamError::Unanswered(patience)),
+            };
+            match progress {
+                Ok(()) => self.settle(),
+                Err(error) => return self.lost(Vec::new(), 0, error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Transactions that may be unanswered. A server that takes fewer at a time lets them wait in the connection;
+/// more than this brings nothing.
+const WINDOW: u32 = 4096;
+
+/// Octets on the wire that are not written, before more is numbered.
+const WIRE_OCTETS: usize = 128 * 1024;
+
+/// Octets read at a time, and how many times in a row: answers are short.
+const READ_OCTETS: usize = 16 * 1024;
+const READS_MAX: usize = 16;
+
+/// Octets that an answer may have: offers, and a text for people.
+const ANSWER_OCTETS_MAX: usize = 64 * 1024;

@@ -1,0 +1,367 @@
+//! RELP: connections whose sender keeps each message until it is answered.
+//!
+//! ```text
+//! octets ──▶ frames of one read ──▶ one batch, under one promise ──▶ delivery
+//!                                          │
+//! answers of one write ◀── in order ◀── [ runs of unanswered transactions ]
+//! ```
+//!
+//! # Guarantees
+//!
+//! - With `ack = "safe"` a message is answered with 200 only when it is safe: its survivor is where its upstream's
+//!   protocol lets it be safe, or on disk. A copy that was held back is answered no sooner than its first copy
+//!   (see `custody`). With `ack = "queued"` it is answered when its survivor is in the memory queue.
+//! - A message that was lost against our will, or may have been, is answered with 500. Those of one read share
+//!   their fate.
+//! - Answers leave in the order of the transactions, also while delivery waits for room.
+//! - At most `window` transactions of a connection are unanswered; then it is not read. What it holds meanwhile is
+//!   one message and one turn's octets.
+//! - Whatever breaks the protocol is said and counted, and ends the connection: what was not answered comes again.
+//! - On stop nothing more is read; what becomes safe in time is answered, what is lost for want of time is not, and
+//!   the client is told that we leave.
+//!
+//! # Left out
+//!
+//! What a frame is, and which may come when (see the core's `relp`).
+
+mod answers;
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use tokio::{select, task::yield_now, time::sleep};
+
+use self::answers::{Answers, Due};
+use super::{
+    Local,
+    hello::{self, Foreign},
+    stream::{is_transient, within},
+    unread::Unread,
+};
+use crate::{
+    chunk::Chunk,
+    clock::Clock,
+    config::{Ack, ListenerConfig, Oversize},
+    forward::Delivery,
+    identity::Sender,
+    limits::RELP_DATA_OCTETS,
+    logging::{Escaped, PeerReason},
+    metrics::{DropReason, FrameErrorReason},
+    relp::{Frame, RelpFault, Request, Server},
+    socket::Socket,
+};
+
+/// Reads and answers one accepted connection to its end.
+pub(super) async fn serve(
+    socket: Socket,
+    sender: Sender,
+    config: Arc<ListenerConfig>,
+    local: &Local,
+) {
+    // Answers are written together; waiting to fill a segment would keep a client whose window is full from sending.
+    if let Err(error) = socket.set_nodelay() {
+        tracing::debug!(%error, "answers may be late");
+    }
+    let custody = Arc::clone(&local.context.pipeline.custody);
+    let connection = Connection {
+        answers: Answers::new(Arc::clone(&local.metrics), custody, local.stop.clone()),
+        socket,
+        sender,
+        config,
+        local,
+        session: Server::new(),
+        unread: Unread::default(),
+        is_held: false,
+        is_closed: false,
+    };
+    connection.serve().await;
+}
+
+/// One accepted connection.
+struct Connection<'l> {
+    socket: Socket,
+    sender: Sender,
+    config: Arc<ListenerConfig>,
+    local: &'l Local,
+    session: Server,
+    unread: Unread,
+    /// `unread` may hold whole frames: the window was full.
+    is_held: bool,
+    /// The peer closed its end while the window was full: nobody waits for answers, so it is read to its end.
+    is_closed: bool,
+    answers: Answers,
+}
+
+/// Why a connection is over.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Over {
+    /// The peer closed it, or it broke.
+    Ended,
+    /// Nothing came, or nothing was taken, for too long.
+    TimedOut,
+    /// We stop.
+    Stopped,
+    /// The client asked for it.
+    Closed,
+    /// What the client offered does not do; it is told.
+    Refused,
+    /// It broke the protocol, that many octets into what is unread.
+    Fault(RelpFault),
+}
+
+/// What is to be done next.
+enum Next {
+    Read,
+    Take,
+    Nothing,
+}
+
+impl Connection<'_> {
+    async fn serve(mut self) {
+        let over = loop {
+            let over = match self.wait().await {
+                Ok(Next::Read) => self.read().await.err(),
+                Ok(Next::Take) => self.take().await.err(),
+                Ok(Next::Nothing) => continue,
+                Err(over) => Some(over),
+            };
+            match over {
+                // A socket that always has more would keep this worker for a hundred turns, and the
+                // forwarder, which was just woken on it, out.
+                None => yield_now().await,
+                Some(over) => break over,
+            }
+        };
+        self.end(over).await;
+    }
+
+    /// Answers what is due, until there is something to read and it may be read.
+    async fn wait(&mut self) -> Result<Next, Over> {
+        let may_read = self.room() > 0;
+        if self.is_held && may_read {
+            return Ok(Next::Take);
+        }
+        let patience = self.patience();
+        let stall = self.config.partial_frame_timeout;
+        select! {
+            biased;
+            () = self.local.stop.cancelled() => Err(Over::Stopped),
+            answered = self.answers.progress(&self.socket, stall) => {
+                answered.map(|()| Next::Nothing).map_err(|error| self.broken(&error))
+            }
+            readable = within(patience, self.socket.readable()), if may_read => match readable {
+                Some(Ok(())) => Ok(Next::Read),
+                Some(Err(_)) => Err(Over::Ended),
+                None => Err(Over::TimedOut),
+            },
+            () = self.socket.closed_by_peer(), if !may_read => {
+                self.is_closed = true;
+                Ok(Next::Nothing)
+            }
+        }
+    }
+
+    /// Transactions that the window has room for.
+    fn room(&self) -> usize {
+        if self.is_closed {
+            return usize::MAX;
+        }
+        self.config.window.saturating_sub(self.answers.unanswered())
+    }
+
+    /// How long the client may be silent.
+    fn patience(&self) -> Option<Duration> {
+        let is_partial = !self.unread.is_empty() && !self.is_held;
+        if is_partial || !self.session.is_open() {
+            Some(self.config.partial_frame_timeout)
+        } else if self.answers.unanswered() > 0 {
+            // It waits for us.
+            None
+        } else {
+            self.config.idle_timeout
+        }
+    }
+
+    /// Reads one turn's octets and takes the frames that they complete.
+    async fn read(&mut self) -> Result<(), Over> {
+        match self.unread.read(&self.socket) {
+            Ok(0) => Err(Over::Ended),
+            Ok(_) => self.take().await,
+            Err(error) if is_transient(&error) => Ok(()),
+            Err(error) => Err(self.broken(&error)),
+        }
+    }
+
+    /// Judges the whole frames that are unread, as far as the window has room for them, and hands on the survivors.
+    async fn take(&mut self) -> Result<(), Over> {
+        let local = self.local;
+        let pipeline = &local.context.pipeline;
+        // Before the first frame is judged: see `custody`.
+        let mut promise = pipeline.custody.promise();
+        let mut batch = pipeline.batch(&local.metrics);
+        let data_octets_max = self.config.max_message_size.max(RELP_DATA_OCTETS);
+        let mut room = self.room();
+        let (mut at, mut messages, mut opened) = (0, 0, false);
+        self.is_held = false;
+        let over = loop {
+            if room == 0 {
+                self.is_held = true;
+                break None;
+            }
+            let input = self.unread.octets().get(at..).unwrap_or_default();
+            let (frame, octets) = match Frame::first(input, data_octets_max) {
+                Ok(Some(whole)) => whole,
+                Ok(None) => break None,
+                Err(fault) => break Some(Over::Fault(fault)),
+            };
+            match self.session.take(frame) {
+                Ok(Request::Syslog(data)) => {
+                    messages += 1;
+                    room -= 1;
+                    if data.is_empty() {
+                        local.metrics.empty.inc();
+                    } else if let Some(head) = data.get(..self.config.max_message_size)
+                        && head.len() < data.len()
+                    {
+                        local.context.metrics.frame_errors[FrameErrorReason::Oversize].inc();
+                        match self.config.oversize {
+                            Oversize::Truncate => batch.judge(head, self.sender),
+                            Oversize::Drop => batch.refuse(head, DropReason::Oversize),
+                        }
+                    } else {
+                        batch.judge(data, self.sender);
+                    }
+                }
+                Ok(Request::Open) => opened = true,
+                Ok(Request::Close) => break Some(Over::Closed),
+                Ok(Request::Hint) => {}
+                Err(RelpFault::Offers(error)) => {
+                    self.answers.push(1, Due::Refused(error));
+                    break Some(Over::Refused);
+                }
+                Err(fault) => break Some(Over::Fault(fault)),
+            }
+            at += octets;
+        };
+        let chunk = batch.finish();
+        pipeline.custody.seal(&mut promise);
+        if opened {
+            self.answers.push(1, Due::Opened);
+        }
+        let due = match self.config.ack {
+            Ack::Safe => Due::Promised(promise),
+            Ack::Queued => Due::Undelivered,
+        };
+        self.answers.push(messages, due);
+        if over == Some(Over::Closed) {
+            self.answers.push(1, Due::Closed);
+        }
+        if let Some(Over::Fault(fault)) = over {
+            self.complain_of(fault, at);
+        }
+        self.unread.consume(at);
+        let delivered = self.hand_on(chunk, &local.context.pipeline.delivery).await;
+        over.map_or(delivered, Err)
+    }
+
+    /// Hands on `chunk`, and answers what becomes due while that waits for room.
+    async fn hand_on(&mut self, chunk: Chunk, delivery: &Delivery) -> Result<(), Over> {
+        let stall = self.config.partial_frame_timeout;
+        let mut delivering = pin!(delivery.deliver(chunk));
+        let mut broken = None;
+        let is_whole = loop {
+            select! {
+                biased;
+                is_whole = &mut delivering => break is_whole,
+                answered = self.answers.progress(&self.socket, stall), if broken.is_none() => {
+                    broken = answered.err();
+                }
+            }
+        };
+        self.answers.delivered(is_whole);
+        broken.map_or(Ok(()), |error| Err(self.broken(&error)))
+    }
+
+    fn broken(&self, error: &std::io::Error) -> Over {
+        if error.kind() == std::io::ErrorKind::TimedOut {
+            return Over::TimedOut;
+        }
+        tracing::debug!(peer = %self.sender, %error, "connection broken");
+        Over::Ended
+    }
+
+    /// The client broke the protocol `at` octets into what is unread.
+    fn complain_of(&self, fault: RelpFault, at: usize) {
+        let octets = self.unread.octets().get(at..).unwrap_or_default();
+        if fault == RelpFault::BadTxnr
+            && !self.session.is_open()
+            && hello::tls(octets) == Some(true)
+        {
+            Foreign::Tls.turn_away(self.local, self.sender);
+            return;
+        }
+        let reason = FrameErrorReason::Relp;
+        self.local.context.metrics.frame_errors[reason].inc();
+        self.complain(PeerReason::Frame(reason), |before| {
+            tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender, %fault,
+                octets = %Escaped::head(octets), before, "not RELP; connection closed");
+        });
+    }
+
+    fn complain(&self, reason: PeerReason, line: impl FnOnce(u64)) {
+        self.local.context.peer_log.note(reason, Clock::now(), line);
+    }
+
+    async fn end(mut self, over: Over) {
+        match over {
+            Over::Ended => {}
+            Over::TimedOut => {
+                if !self.unread.is_empty() && !self.is_held {
+                    let reason = FrameErrorReason::Timeout;
+                    self.local.context.metrics.frame_errors[reason].inc();
+                    self.complain(PeerReason::Frame(reason), |before| {
+                        tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender,
+                            octets = %Escaped::head(self.unread.octets()), before, "unfinished frame");
+                    });
+                }
+                tracing::debug!(peer = %self.sender, "connection timed out");
+            }
+            // What is due now, and nothing that has to be waited for.
+            Over::Fault(_) => self.answers.flush(&self.socket),
+            Over::Closed | Over::Refused => self.drain().await,
+            Over::Stopped => {
+                self.drain().await;
+                self.answers.leave(&self.socket);
+            }
+        }
+    }
+
+    /// Answers everything, as long as somebody waits for it and there is time.
+    async fn drain(&mut self) {
+        let stall = self.config.partial_frame_timeout;
+        let mut cut_off = pin!(cut_off(&self.local.context.pipeline.delivery));
+        while self.answers.is_owing() {
+            select! {
+                biased;
+                answered = self.answers.progress(&self.socket, stall) => if answered.is_err() {
+                    return;
+                },
+                () = self.socket.closed_by_peer() => return,
+                () = &mut cut_off => return,
+            }
+        }
+    }
+}
+
+/// Waits until the time to drain is over, and what it cut off is settled.
+async fn cut_off(delivery: &Delivery) {
+    while !delivery.is_closed() {
+        sleep(CUT_OFF_POLL).await;
+    }
+    sleep(CUT_OFF_SETTLED).await;
+}
+
+/// How often a connection that is being drained looks whether there is time left.
+const CUT_OFF_POLL: Duration = Duration::from_millis(100);
+
+/// How long what was cut off may take to be on disk or counted as lost, so that it can be answered.
+const CUT_OFF_SETTLED: Duration = Duration::from_millis(500);

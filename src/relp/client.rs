@@ -1,0 +1,142 @@
+//! The client's end of a session: under which number a message goes out, and which one an answer means.
+//!
+//! # Guarantees
+//!
+//! - Messages are numbered without a gap. Answers are taken in the same order; one for another
+//!   transaction ends the session, since nobody could tell what it means for those in between.
+//!
+//! # Left out
+//!
+//! What the numbers stand for: the caller keeps its messages in the order in which it sent them.
+
+use super::{Command, Frame, RelpFault, Response, Txnr, offers};
+
+/// The client's end of a session. See the module page.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// `open` was answered.
+    open: bool,
+    /// The number of the next transaction.
+    next: Txnr,
+    /// The oldest unanswered transaction, or `next`.
+    oldest: Txnr,
+    /// Unanswered transactions.
+    unanswered: u32,
+}
+
+/// What the server said.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Heard {
+    /// The session is open.
+    Opened,
+    /// The oldest unanswered transaction was answered.
+    Answered(Answer),
+    /// The server is about to leave: nothing more is to be sent.
+    ServerClose,
+    /// Another hint, which means nothing to us.
+    Hint,
+}
+
+/// What became of a transaction.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Answer {
+    /// The server has it.
+    Ok,
+    /// The server will not have it; its code.
+    Refused(u16),
+}
+
+impl Client {
+    /// A session that is not open. The first thing to send is [`Client::open`].
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            open: false,
+            next: Txnr::FIRST,
+            oldest: Txnr::FIRST,
+            unanswered: 0,
+        }
+    }
+
+    /// Writes `open`. Nothing else may be sent before the answer.
+    pub fn open(&mut self, out: &mut Vec<u8>) {
+        self.send(Command::Open, offers::OURS.as_bytes(), out);
+    }
+
+    /// Writes a message.
+    #[inline]
+    pub fn syslog(&mut self, message: &[u8], out: &mut Vec<u8>) {
+        self.send(Command::Syslog, message, out);
+    }
+
+    /// Writes `close`, whose answer is the last.
+    pub fn close(&mut self, out: &mut Vec<u8>) {
+        self.send(Command::Close, b"", out);
+    }
+
+    #[inline]
+    fn send(&mut self, command: Command<'_>, data: &[u8], out: &mut Vec<u8>) {
+        let txnr = self.next;
+        Frame {
+            txnr,
+            command,
+            data,
+        }
+        .write(out);
+        self.next = txnr.next();
+        self.unanswered += 1;
+    }
+
+    /// Transactions that are unanswered.
+    #[must_use]
+    pub const fn unanswered(&self) -> u32 {
+        self.unanswered
+    }
+
+    /// Takes the server's next frame.
+    ///
+    /// # Errors
+    ///
+    /// The session cannot go on: what is unanswered goes out again in another one.
+    #[inline]
+    pub fn take(&mut self, frame: Frame<'_>) -> Result<Heard, RelpFault> {
+        match frame.command {
+            Command::Rsp => {}
+            Command::ServerClose => return Ok(Heard::ServerClose),
+            _ if frame.txnr == Txnr::HINT => return Ok(Heard::Hint),
+            _ => return Err(RelpFault::UnknownCommand),
+        }
+        if self.unanswered == 0 {
+            return Err(RelpFault::Unasked);
+        }
+        if frame.txnr != self.oldest {
+            return Err(RelpFault::OutOfOrder {
+                found: frame.txnr.number(),
+                expected: self.oldest.number(),
+            });
+        }
+        let response = Response::of(frame.data)?;
+        self.oldest = self.oldest.next();
+        self.unanswered -= 1;
+        if !self.open {
+            if response.code != Response::OK {
+                return Err(RelpFault::Refused {
+                    code: response.code,
+                });
+            }
+            offers::check(response.rest)?;
+            self.open = true;
+            return Ok(Heard::Opened);
+        }
+        Ok(Heard::Answered(match response.code {
+            Response::OK => Answer::Ok,
+            code => Answer::Refused(code),
+        }))
+    }
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,402 @@
+//! RELP, the reliable event logging protocol: octets in, frames out, and what each of them may say.
+//!
+//! ```text
+//! frame     TXNR SP COMMAND SP DATALEN [SP DATA] LF
+//!
+//! client    1 open 85 relp_version=0 …      2 syslog 7 <13>one     3 syslog 7 <13>two     4 close 0
+//! server    1 rsp 93 200 OK …               2 rsp 6 200 OK         3 rsp 6 200 OK         4 rsp 0
+//! ```
+//!
+//! [`Frame::first`] cuts a stream, [`Frame::write`] writes one, [`offers`] is what the two ends tell
+//! each other when they open, [`Server`] and [`Client`] are the two ends of a session as far as they
+//! are octets and numbers: which command may come now, under which number, and what it answers.
+//!
+//! # Guarantees
+//!
+//! - The frames do not depend on how the stream was cut into reads: nothing is remembered between two
+//!   calls, and a frame is whole or it is not there. A header ([`HEADER_OCTETS_MAX`]) is looked at again
+//!   when it was cut; data never is.
+//! - Data are a slice of the input: nothing is copied, and no length from the wire sizes anything.
+//! - The caller never has to hold more than the limit on data and [`FRAME_OCTETS_EXTRA`] octets.
+//! - Transactions are numbered 1, 2, … 999999999, 1; both ends hold each other to it.
+//!
+//! # Left out
+//!
+//! When a message is safe, and so may be answered (see `listen`); what is sent again after a loss (see
+//! `forward`); how many transactions may be under way (both count, the shell decides); TLS.
+//! Commands other than `syslog` that librelp's drafts mention (`abort`, `starttls`): nobody sends them.
+
+#![warn(clippy::indexing_slicing)]
+
+mod client;
+pub mod offers;
+mod server;
+
+pub use self::{
+    client::{Answer, Client, Heard},
+    server::{Request, Server},
+};
+
+/// The number of a transaction. Zero is that of hints, which have no answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Txnr(u32);
+
+impl Txnr {
+    /// Hints carry it.
+    pub const HINT: Self = Self(0);
+
+    /// The first transaction of a session.
+    pub const FIRST: Self = Self(1);
+
+    /// The largest; the first follows it.
+    pub const LAST: Self = Self(999_999_999);
+
+    /// The transaction that follows.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        self.plus(1)
+    }
+
+    /// The transaction `count` behind this one; zero is none and is skipped.
+    #[must_use]
+    pub const fn plus(self, count: u32) -> Self {
+        let index = self.0 as u64 + count as u64;
+        let last = Self::LAST.0 as u64;
+        if index <= last {
+            return Self(self.0 + count);
+        }
+        let wrapped = (index - 1) % last + 1;
+        // At most `last`.
+        #[expect(clippy::cast_possible_truncation, reason = "it is at most 999999999")]
+        Self(wrapped as u32)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+}
+
+/// What a frame asks for or answers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Command<'a> {
+    /// Begins a session; the data are offers.
+    Open,
+    /// A message; the data are its octets.
+    Syslog,
+    /// Ends a session.
+    Close,
+    /// An answer; the data are a code, a text, and what else belongs to it.
+    Rsp,
+    /// The hint that the server is about to leave.
+    ServerClose,
+    /// A word that we do not know.
+    Other(&'a [u8]),
+}
+
+impl<'a> Command<'a> {
+    fn of(word: &'a [u8]) -> Self {
+        match word {
+            b"syslog" => Self::Syslog,
+            b"rsp" => Self::Rsp,
+            b"open" => Self::Open,
+            b"close" => Self::Close,
+            b"serverclose" => Self::ServerClose,
+            word => Self::Other(word),
+        }
+    }
+
+    /// As it is written.
+    #[must_use]
+    pub const fn word(self) -> &'a [u8] {
+        match self {
+            Self::Open => b"open",
+            Self::Syslog => b"syslog",
+            Self::Close => b"close",
+            Self::Rsp => b"rsp",
+            Self::ServerClose => b"serverclose",
+            Self::Other(word) => word,
+        }
+    }
+}
+
+/// One frame as it stood in the stream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Frame<'a> {
+    /// Which transaction it belongs to.
+    pub txnr: Txnr,
+    /// What it is about.
+    pub command: Command<'a>,
+    /// What comes with it, unchanged.
+    pub data: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// The frame at the front of `input`, which holds all octets received and not consumed, and how
+    /// many octets it takes; `None` while it is not whole.
+    ///
+    /// # Errors
+    ///
+    /// No octet that may still come could make it a frame, or it announces more than `data_octets_max`
+    /// octets of data. What follows means nothing.
+    #[inline]
+    pub fn first(
+        input: &'a [u8],
+        data_octets_max: usize,
+    ) -> Result<Option<(Self, usize)>, RelpFault> {
+        let mut at = 0;
+        let Some((txnr, ended_by)) = number(input, &mut at, RelpFault::BadTxnr)? else {
+            return Ok(None);
+        };
+        if ended_by != b' ' {
+            return Err(RelpFault::BadTxnr);
+        }
+        let Some(word) = word(input, &mut at)? else {
+            return Ok(None);
+        };
+        let Some((data_len, ended_by)) = number(input, &mut at, RelpFault::BadDataLen)? else {
+            return Ok(None);
+        };
+        let data_octets = data_len as usize;
+        if data_octets > data_octets_max {
+            return Err(RelpFault::TooLong {
+                data_len,
+                max: data_octets_max,
+            });
+        }
+        let frame = |data| Self {
+            txnr: Txnr(txnr),
+            command: Command::of(word),
+            data,
+        };
+        match ended_by {
+            b'\n' if data_octets == 0 => return Ok(Some((frame(&[]), at))),
+            b' ' => {}
+            _ => return Err(RelpFault::BadDataLen),
+        }
+        let rest = input.get(at..).unwrap_or_default();
+        match rest.get(data_octets) {
+            None => Ok(None),
+            Some(b'\n') => {
+                let data = rest.get(..data_octets).unwrap_or_default();
+                Ok(Some((frame(data), at + data_octets + 1)))
+            }
+            Some(_) => Err(RelpFault::NoTrailer),
+        }
+    }
+
+    /// Appends the frame as it goes over the wire. Data may be as long as nine digits can say.
+    #[inline]
+    pub fn write(&self, out: &mut Vec<u8>) {
+        write_number(out, self.txnr.0);
+        out.push(b' ');
+        out.extend_from_slice(self.command.word());
+        out.push(b' ');
+        let data_len = u32::try_from(self.data.len()).unwrap_or(u32::MAX);
+        write_number(out, data_len);
+        if data_len > 0 {
+            out.push(b' ');
+            out.extend_from_slice(self.data);
+        }
+        out.push(b'\n');
+    }
+
+    /// Octets that [`Frame::write`] appends.
+    #[must_use]
+    pub fn wire_octets(&self) -> usize {
+        let data = self.data.len();
+        let data_len = u32::try_from(data).unwrap_or(u32::MAX);
+        let separators = if data > 0 { 4 } else { 3 };
+        digits_of(self.txnr.0) + self.command.word().len() + digits_of(data_len) + data + separators
+    }
+}
+
+/// A number of at most nine digits at `at`, and the octet that ended it; `at` is behind that then.
+#[inline]
+fn number(input: &[u8], at: &mut usize, fault: RelpFault) -> Result<Option<(u32, u8)>, RelpFault> {
+    let mut value = 0_u32;
+    for digits in 0..=NUMBER_DIGITS_MAX {
+        match input.get(*at + digits) {
+            None => return Ok(None),
+            // Nine digits stay below 2^32.
+            Some(digit @ b'0'..=b'9') if digits < NUMBER_DIGITS_MAX => {
+                value = value * 10 + u32::from(digit - b'0');
+            }
+            Some(&ended_by @ (b' ' | b'\n')) if digits > 0 => {
+                *at += digits + 1;
+                return Ok(Some((value, ended_by)));
+            }
+            Some(_) => return Err(fault),
+        }
+    }
+    Err(fault)
+}
+
+/// A command at `at`, ended by a space; `at` is behind that then.
+#[inline]
+fn word<'a>(input: &'a [u8], at: &mut usize) -> Result<Option<&'a [u8]>, RelpFault> {
+    let rest = input.get(*at..).unwrap_or_default();
+    // What is nearly always there.
+    if rest.starts_with(b"syslog ") {
+        *at += 7;
+        return Ok(rest.get(..6));
+    }
+    let letters = rest
+        .iter()
+        .take(COMMAND_LETTERS_MAX + 1)
+        .take_while(|octet| octet.is_ascii_alphabetic())
+        .count();
+    match rest.get(letters) {
+        _ if letters > COMMAND_LETTERS_MAX => Err(RelpFault::BadCommand),
+        None => Ok(None),
+        Some(b' ') if letters > 0 => {
+            *at += letters + 1;
+            Ok(rest.get(..letters))
+        }
+        Some(_) => Err(RelpFault::BadCommand),
+    }
+}
+
+#[inline]
+fn write_number(out: &mut Vec<u8>, number: u32) {
+    let mut digits = [b'0'; 10];
+    let mut rest = number;
+    let mut count = 0;
+    for digit in digits.iter_mut().rev() {
+        // A digit.
+        *digit += u8::try_from(rest % 10).unwrap_or_default();
+        rest /= 10;
+        count += 1;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(digits.len() - count..).unwrap_or_default());
+}
+
+fn digits_of(number: u32) -> usize {
+    number.checked_ilog10().map_or(1, |log| log as usize + 1)
+}
+
+/// What a response says: three digits, a text, and behind an LF what else belongs to the answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Response<'a> {
+    /// 200 if it was done, 500 if not.
+    pub code: u16,
+    /// For people.
+    pub text: &'a [u8],
+    /// Offers, in the answer to `open`.
+    pub rest: &'a [u8],
+}
+
+impl<'a> Response<'a> {
+    /// Reads the data of an `rsp` frame. One without data, which answers `close`, means that it was done.
+    ///
+    /// # Errors
+    ///
+    /// [`RelpFault::BadResponse`] if it does not begin with a code.
+    pub fn of(data: &'a [u8]) -> Result<Self, RelpFault> {
+        if data.is_empty() {
+            return Ok(Self {
+                code: Self::OK,
+                text: &[],
+                rest: &[],
+            });
+        }
+        let Some((code, behind)) = data.split_first_chunk::<3>() else {
+            return Err(RelpFault::BadResponse);
+        };
+        if !code.iter().all(u8::is_ascii_digit) {
+            return Err(RelpFault::BadResponse);
+        }
+        let code = code
+            .iter()
+            .fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
+        let (line, rest) = match memchr::memchr(b'\n', behind) {
+            Some(at) => behind.split_at_checked(at).unwrap_or((behind, &[])),
+            None => (behind, &[][..]),
+        };
+        let text = match line.split_first() {
+            None => line,
+            Some((b' ', text)) => text,
+            Some(_) => return Err(RelpFault::BadResponse),
+        };
+        Ok(Self { code, text, rest })
+    }
+
+    /// The code that means that it was done.
+    pub const OK: u16 = 200;
+}
+
+/// Why a session cannot go on. RELP knows no way to say so: who sees it closes the connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum RelpFault {
+    /// The frame does not begin with a number and a space.
+    #[error("no transaction number of 1 to 9 digits where a frame begins")]
+    BadTxnr,
+    /// No command follows.
+    #[error("no command of 1 to 32 letters behind the transaction number")]
+    BadCommand,
+    /// No length follows.
+    #[error("no data length of 1 to 9 digits behind the command")]
+    BadDataLen,
+    /// It announces more than we are willing to hold.
+    #[error("a frame of {data_len} octets of data, limit {max}")]
+    TooLong {
+        /// Octets announced.
+        data_len: u32,
+        /// Octets that are allowed.
+        max: usize,
+    },
+    /// Data are not as long as announced.
+    #[error("no LF behind the data")]
+    NoTrailer,
+    /// A transaction was skipped or repeated.
+    #[error("transaction {found}, expected {expected}")]
+    OutOfOrder {
+        /// The number seen.
+        found: u32,
+        /// The one that was its turn.
+        expected: u32,
+    },
+    /// Something else came before `open`.
+    #[error("a command before open")]
+    NotOpen,
+    /// `open` came again.
+    #[error("open in an open session")]
+    OpenTwice,
+    /// A command that is none, or not this end's.
+    #[error("a command that was not offered")]
+    UnknownCommand,
+    /// A response without a code.
+    #[error("a response that does not begin with three digits")]
+    BadResponse,
+    /// An answer to nothing.
+    #[error("a response, but nothing is unanswered")]
+    Unasked,
+    /// The offers of an `open` or of its answer cannot be met.
+    #[error(transparent)]
+    Offers(#[from] offers::OfferError),
+    /// The server answered `open` with this code.
+    #[error("the server refused to open, code {code}")]
+    Refused {
+        /// What it answered.
+        code: u16,
+    },
+}
+
+/// Digits of a TXNR or DATALEN.
+const NUMBER_DIGITS_MAX: usize = 9;
+
+/// Letters of a COMMAND.
+const COMMAND_LETTERS_MAX: usize = 32;
+
+/// The longest header: TXNR, COMMAND and DATALEN, each with its space.
+pub const HEADER_OCTETS_MAX: usize = 2 * NUMBER_DIGITS_MAX + COMMAND_LETTERS_MAX + 3;
+
+/// What a frame may have beside its data: the header and LF.
+pub const FRAME_OCTETS_EXTRA: usize = HEADER_OCTETS_MAX + 1;
+
+#[cfg(test)]
+mod tests;

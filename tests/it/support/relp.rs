@@ -1,0 +1,335 @@
+//! The two ends of RELP, raw: a client that says what a test wants said, and a server that records and answers as
+//! it is told. Neither shares code with the relay.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::wait::{LIMIT, wait_until};
+
+/// A client on one connection.
+pub(crate) struct RelpClient {
+    stream: TcpStream,
+    /// The number of the next transaction.
+    next: u32,
+    unread: Vec<u8>,
+}
+
+impl RelpClient {
+    /// One that is connected and has said nothing.
+    pub(crate) fn connect(to: SocketAddr) -> Self {
+        let stream = TcpStream::connect_timeout(&to, LIMIT).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self {
+            stream,
+            next: 1,
+            unread: Vec::new(),
+        }
+    }
+
+    /// One whose session is open.
+    pub(crate) fn open(to: SocketAddr) -> Self {
+        let mut client = Self::connect(to);
+        client.send_command("open", OFFERS.as_bytes());
+        let answer = client.answer();
+        assert!(answer.starts_with("1 rsp 200 OK\n"), "{answer:?}");
+        assert!(answer.contains("\ncommands=syslog"), "{answer:?}");
+        client
+    }
+
+    /// Sends messages, all with one write; gives the number of the last.
+    pub(crate) fn send_all(&mut self, messages: impl IntoIterator<Item = impl AsRef<[u8]>>) -> u32 {
+        let mut out = Vec::new();
+        for message in messages {
+            self.write_frame("syslog", message.as_ref(), &mut out);
+        }
+        self.send_octets(&out);
+        self.next - 1
+    }
+
+    /// Sends one message; gives its number.
+    pub(crate) fn send(&mut self, message: impl AsRef<[u8]>) -> u32 {
+        self.send_all([message])
+    }
+
+    /// Sends one frame under the next number.
+    pub(crate) fn send_command(&mut self, command: &str, data: &[u8]) {
+        let mut out = Vec::new();
+        self.write_frame(command, data, &mut out);
+        self.send_octets(&out);
+    }
+
+    fn write_frame(&mut self, command: &str, data: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(&frame(self.next, command, data));
+        self.next = self.next % 999_999_999 + 1;
+    }
+
+    /// Sends octets as they are; the relay may have closed.
+    pub(crate) fn send_octets(&mut self, octets: &[u8]) {
+        drop(self.stream.write_all(octets));
+    }
+
+    /// The next thing that the relay says: number, command and data, with a space between them.
+    #[track_caller]
+    pub(crate) fn answer(&mut self) -> String {
+        self.next_answer(LIMIT).expect("the relay answers")
+    }
+
+    /// The same for each of the transactions up to `last`, whose answers come in order and are all `code`.
+    #[track_caller]
+    pub(crate) fn answers(&mut self, numbers: std::ops::RangeInclusive<u32>, code: &str) {
+        for number in numbers {
+            let answer = self.answer();
+            let expected = format!("{number} rsp {code}");
+            assert!(
+                answer.starts_with(&expected),
+                "{answer:?}, not {expected:?}"
+            );
+        }
+    }
+
+    /// Whether the relay has said something by now.
+    pub(crate) fn is_answered(&mut self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let seen = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).unwrap();
+        !self.unread.is_empty() || seen.is_ok()
+    }
+
+    /// All that the relay says until it closes.
+    #[track_caller]
+    pub(crate) fn until_closed(mut self) -> Vec<String> {
+        let mut said = Vec::new();
+        while let Some(answer) = self.next_answer(LIMIT) {
+            said.push(answer);
+        }
+        said
+    }
+
+    /// Closes the connection at once.
+    pub(crate) fn abandon(self) {
+        drop(self);
+    }
+
+    /// `None` when the relay has closed.
+    fn next_answer(&mut self, limit: Duration) -> Option<String> {
+        self.stream.set_read_timeout(Some(limit)).unwrap();
+        let mut buffer = [0; 64 * 1024];
+        loop {
+            if let Some((number, command, data, octets)) = first_frame(&self.unread) {
+                let data = String::from_utf8(data).unwrap();
+                self.unread.drain(..octets);
+                return Some(format!("{number} {command} {data}").trim_end().to_owned());
+            }
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return None,
+                Ok(count) => self.unread.extend_from_slice(&buffer[..count]),
+                Err(err) if err.kind() == ErrorKind::ConnectionReset => return None,
+                Err(err) => panic!("the relay says nothing and does not close: {err}"),
+            }
+        }
+    }
+}
+
+/// How a server treats its clients.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Answers {
+    /// Each message is recorded and answered.
+    All,
+    /// Accepts, and says nothing ever.
+    NotEvenOpen,
+    /// Messages are recorded and not answered.
+    None,
+    /// A message that holds this is refused.
+    AllBut(&'static str),
+    /// So many messages of a connection are recorded, the first half of them answered; then it is reset.
+    HalfOf(usize),
+    /// So many messages of a connection are recorded and answered; then the server says that it leaves, and closes.
+    LeaveAfter(usize),
+}
+
+/// A server that records. Stops when dropped.
+pub(crate) struct RelpServer {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    listener: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    answers: Mutex<Answers>,
+    /// By connection: numbers and messages, as they came.
+    messages: Mutex<Vec<Vec<(u32, Vec<u8>)>>>,
+    stopping: AtomicBool,
+}
+
+impl RelpServer {
+    /// One on a port of its own.
+    pub(crate) fn new(answers: Answers) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            answers: Mutex::new(answers),
+            messages: Mutex::default(),
+            stopping: AtomicBool::new(false),
+        });
+        let of_thread = Arc::clone(&shared);
+        let listener = thread::spawn(move || {
+            for stream in listener.incoming() {
+                if of_thread.stopping.load(Ordering::SeqCst) {
+                    return;
+                }
+                let shared = Arc::clone(&of_thread);
+                thread::spawn(move || serve(stream.unwrap(), &shared));
+            }
+        });
+        Self {
+            address,
+            shared,
+            listener: Some(listener),
+        }
+    }
+
+    /// Its URL.
+    pub(crate) fn url(&self) -> String {
+        format!("relp://{}", self.address)
+    }
+
+    /// Answers like this from now on.
+    pub(crate) fn answer(&self, answers: Answers) {
+        *self.shared.answers.lock().unwrap() = answers;
+    }
+
+    /// What came so far, by connection.
+    pub(crate) fn by_connection(&self) -> Vec<Vec<(u32, Vec<u8>)>> {
+        self.shared.messages.lock().unwrap().clone()
+    }
+
+    /// The messages that came so far, each as often as it came.
+    pub(crate) fn messages(&self) -> Vec<Vec<u8>> {
+        let messages = self.by_connection().into_iter().flatten();
+        messages.map(|(_, message)| message).collect()
+    }
+
+    /// Waits until at least `count` messages have come.
+    #[track_caller]
+    pub(crate) fn wait_messages(&self, count: usize) -> Vec<Vec<u8>> {
+        let what = format!("{count} messages at the RELP server");
+        wait_until(&what, LIMIT, || self.messages().len() >= count);
+        self.messages()
+    }
+}
+
+impl Drop for RelpServer {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        drop(TcpStream::connect(self.address));
+        if let Some(listener) = self.listener.take() {
+            drop(listener.join());
+        }
+    }
+}
+
+fn serve(mut stream: TcpStream, shared: &Shared) {
+    let index = {
+        let mut messages = shared.messages.lock().unwrap();
+        messages.push(Vec::new());
+        messages.len() - 1
+    };
+    let mut unread = Vec::new();
+    let mut buffer = vec![0; 64 * 1024];
+    let mut taken = 0;
+    loop {
+        let count = stream.read(&mut buffer).unwrap_or(0);
+        if count == 0 {
+            return;
+        }
+        unread.extend_from_slice(&buffer[..count]);
+        let mut out = Vec::new();
+        let mut at = 0;
+        while let Some((number, command, data, octets)) = first_frame(&unread[at..]) {
+            at += octets;
+            let answers = *shared.answers.lock().unwrap();
+            if answers == Answers::NotEvenOpen {
+                continue;
+            }
+            match command.as_str() {
+                "open" => {
+                    let data = format!("200 OK\n{OFFERS}\nunknown=offer");
+                    out.extend(frame(number, "rsp", data.as_bytes()));
+                }
+                "close" => out.extend(frame(number, "rsp", b"")),
+                _ => {
+                    taken += 1;
+                    let refused = matches!(answers, Answers::AllBut(word)
+                        if String::from_utf8_lossy(&data).contains(word));
+                    shared.messages.lock().unwrap()[index].push((number, data));
+                    match answers {
+                        Answers::None => {}
+                        _ if refused => out.extend(frame(number, "rsp", b"500 no")),
+                        Answers::HalfOf(count) if taken > count / 2 => {
+                            if taken == count {
+                                drop(stream.write_all(&out));
+                                // With what is unread, a reset.
+                                return;
+                            }
+                        }
+                        Answers::LeaveAfter(count) => {
+                            out.extend(frame(number, "rsp", b"200 OK"));
+                            if taken == count {
+                                out.extend(frame(0, "serverclose", b""));
+                                drop(stream.write_all(&out));
+                                return;
+                            }
+                        }
+                        _ => out.extend(frame(number, "rsp", b"200 OK")),
+                    }
+                }
+            }
+        }
+        unread.drain(..at);
+        if stream.write_all(&out).is_err() {
+            return;
+        }
+    }
+}
+
+/// A frame as it goes over the wire.
+pub(crate) fn frame(number: u32, command: &str, data: &[u8]) -> Vec<u8> {
+    let mut out = format!("{number} {command} {}", data.len()).into_bytes();
+    if !data.is_empty() {
+        out.push(b' ');
+        out.extend_from_slice(data);
+    }
+    out.push(b'\n');
+    out
+}
+
+/// The first frame of `octets`, if it is whole: its number, command and data, and its octets.
+fn first_frame(octets: &[u8]) -> Option<(u32, String, Vec<u8>, usize)> {
+    let mut fields = Vec::new();
+    let mut at = 0;
+    while fields.len() < 3 {
+        let end = at
+            + octets[at..]
+                .iter()
+                .position(|octet| b" \n".contains(octet))?;
+        fields.push(String::from_utf8(octets[at..end].to_vec()).unwrap());
+        at = end + 1;
+    }
+    let count: usize = fields[2].parse().unwrap();
+    let number = fields[0].parse().unwrap();
+    let command = fields.swap_remove(1);
+    if count == 0 {
+        return Some((number, command, Vec::new(), at));
+    }
+    let data = octets.get(at..at + count)?.to_vec();
+    let trailer = octets.get(at + count)?;
+    assert_eq!(*trailer, b'\n', "no LF behind the data");
+    Some((number, command, data, at + count + 1))
+}
+
+/// What both ends offer.
+pub(crate) const OFFERS: &str = "relp_version=0\nrelp_software=test\ncommands=syslog";
