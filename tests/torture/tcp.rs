@@ -150,6 +150,7 @@ pub(crate) fn relay_stopped(plan: &Plan) -> Counts {
             sent: balance.received,
             arrived: balance.forwarded,
             again: arrived.again(),
+            relay_stops: 1,
             ..round.counts()
         }
     })
