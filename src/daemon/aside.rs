@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
 
-use super::CUT_OFF_MAX;
+use super::stop::CUT_OFF_MAX;
 use crate::{
     config::ForwardConfig,
     forward::{Delivery, ForwardEnded, Forwarder, Outbox},

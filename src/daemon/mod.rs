@@ -22,6 +22,7 @@
 
 mod aside;
 mod reload;
+mod stop;
 mod windows;
 
 use std::{fs, io, path::Path, sync::Arc, time::Duration};
@@ -31,7 +32,7 @@ use tokio::{
     runtime, select,
     sync::{Semaphore, watch},
     task::{JoinHandle, spawn_blocking},
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{MissedTickBehavior, interval},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error, info, warn};
@@ -42,7 +43,7 @@ use crate::{
     clock::Clock,
     config::{Config, ForwardConfig, ListenerConfig, RunArgs, SpoolConfig},
     custody::Custody,
-    dedup::{EndReason, Progress, Shards},
+    dedup::Shards,
     forward::{Aside, Delivery, ForwardEnded, Forwarder, Outbox},
     ledger::Ledger,
     listen::{self, BindError, Bound, Context, PassedSockets},
@@ -405,121 +406,6 @@ impl Daemon {
             .iter()
             .find(|running| running.serves(listener))
     }
-
-    /// Drains: nothing new is taken in, everything that was is forwarded, within the deadline. Windows are saved
-    /// unless something broke down: then nobody knows what became of their survivors.
-    async fn stop(mut self, mut is_whole: bool) {
-        self.readiness.set_stopping();
-        notify(&[sd_notify::NotifyState::Stopping]);
-        info!(grace = ?self.config.shutdown_grace, "stopping");
-        for running in &self.listeners {
-            running.stop.cancel();
-        }
-        self.context.tasks.close();
-        let cut_off = self.cut_off.clone();
-        let grace = self.config.shutdown_grace;
-        let deadline = Clock::now().after(grace);
-        let drained = {
-            let (forwarder, aside) = (&mut self.forwarder, &mut self.aside);
-            let drain = Self::drain(&self.context, &self.outbox, forwarder, aside);
-            tokio::pin!(drain);
-            select! {
-                whole = &mut drain => {
-                    is_whole &= whole;
-                    true
-                }
-                () = sleep(grace) => {
-                    warn!(?grace, "the time to drain is over");
-                    false
-                }
-                // Whoever asks twice does not want to wait.
-                () = told_to_stop(&mut self.signals) => {
-                    warn!("told to stop again; no more waiting");
-                    false
-                }
-            }
-        };
-        if !drained {
-            // The forwarder drops what is left, which frees whoever waits at the queue; they and the
-            // windows that are still open then end without waiting for an upstream.
-            cut_off.cancel();
-            self.outbox.close();
-            if let Some(aside) = &self.aside {
-                aside.outbox.close();
-            }
-            let (forwarder, aside) = (&mut self.forwarder, &mut self.aside);
-            let drain = Self::drain(&self.context, &self.outbox, forwarder, aside);
-            let ended = timeout(CUT_OFF_MAX, drain).await;
-            if ended.is_err() {
-                error!("tasks did not end after being cut off; this is a fault of tersed");
-            }
-            is_whole &= ended.unwrap_or(false);
-        }
-        if is_whole {
-            self.save_windows(deadline).await;
-        }
-        self.stop_housekeeping.cancel();
-        self.housekeeping.close();
-        if timeout(CUT_OFF_MAX, self.housekeeping.wait())
-            .await
-            .is_err()
-        {
-            debug!("housekeeping did not end in time");
-        }
-        self.context.peer_log.finish(tell_of_more);
-        let balance = self.context.metrics.balance();
-        info!(
-            received = balance.received,
-            recovered = balance.recovered,
-            forwarded = balance.forwarded,
-            suppressed = balance.suppressed,
-            dropped = balance.dropped,
-            queued = balance.queued,
-            "stopped"
-        );
-    }
-
-    /// Each stage ends because its input closed: readers, windows, queue, forwarder. Can be called
-    /// again after it was interrupted. False if the forwarder broke down.
-    async fn drain(
-        context: &Context,
-        outbox: &Outbox,
-        forwarder: &mut JoinHandle<Result<(), ForwardEnded>>,
-        aside: &mut Option<AsideForwarder>,
-    ) -> bool {
-        context.tasks.wait().await;
-        // Nobody else has it any more.
-        context.pipeline.aside.shut();
-        let pipeline = &context.pipeline;
-        let (mut ended, mut progress) = (Vec::new(), Progress::default());
-        loop {
-            // They stay open: a survivor that is dropped from here on reopens its window.
-            let shards = &pipeline.shards;
-            let more = shards.report_all(EndReason::Stop, &mut progress, END_BITE, &mut ended);
-            pipeline.report(&mut ended).await;
-            if !more {
-                break;
-            }
-        }
-        outbox.close();
-        if !forwarder.is_finished() {
-            match forwarder.await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return false,
-                Err(error) => {
-                    error!(%error, "the forwarder broke down");
-                    return false;
-                }
-            }
-        }
-        if let Some(aside) = aside
-            && !aside.forwarder.is_finished()
-            && let Err(error) = (&mut aside.forwarder).await
-        {
-            error!(%error, "the forwarder of suppressed copies broke down");
-        }
-        true
-    }
 }
 
 impl Running {
@@ -585,13 +471,6 @@ fn tell_of_more(reason: PeerReason, count: u64) {
     );
 }
 
-/// Waits until somebody asks for a stop; a reload is too late now.
-async fn told_to_stop(signals: &mut Signals) {
-    while signals.next().await == Event::Reload {
-        info!("not reloading while stopping");
-    }
-}
-
 /// Lets the process open as many descriptors as it may.
 fn raise_descriptor_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -623,12 +502,6 @@ fn notify(state: &[sd_notify::NotifyState<'_>]) {
 
 /// How often windows that ended by themselves are looked for: the most that a summary is late.
 const RETIRE_PERIOD: Duration = Duration::from_millis(100);
-
-/// Marks looked at under one hold of a shard's lock while stopping.
-const END_BITE: usize = 4096;
-
-/// How long tasks may take to end once nothing waits any more.
-const CUT_OFF_MAX: Duration = Duration::from_secs(1);
 
 /// Descriptors that connections do not get.
 const DESCRIPTOR_RESERVE: usize = 16;

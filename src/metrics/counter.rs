@@ -243,6 +243,7 @@ mod tests {
             ("acl", 0),
             ("shutdown", 0),
             ("too_large", 1),
+            ("spool_damaged", 0),
             ("refused", 0),
             ("rule", 0),
         ];
