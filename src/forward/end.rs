@@ -1,35 +1,38 @@
-//! The end of a stream that its peer closed in order: what the peer's kernel acknowledged and its process may not
+//! The end of a stream that its peer ended in order: what the peer's kernel acknowledged and its process may not
 //! have read.
 //!
-//! A Linux peer that closes with unread octets sends a reset. So an end without one says that all was read, if it
-//! is the end of both directions. But a peer may have ended only its own (`shutdown`), and read on; if it is killed
-//! then, what it had not read is gone, and the end that came before looks the same. Over TCP it is therefore asked:
+//! A Linux peer that closes with unread octets sends a reset. So an end without one says that all was read, if
+//! it is the end of both directions. But a peer may have ended its own alone (`shutdown`) and read on; if it is
+//! killed then, what it had not read is gone, and the end that came before looked the same. Over TCP it is
+//! therefore asked:
 //!
 //! ```text
 //! FIN ──▶ wait ──▶ write one LF ──▶ wait ──▶ reset: closed, and all was read
 //!          │                         └─────▶ acknowledged, or silence: it may still be reading
-//!          └─▶ reset: it ended its own direction first, and closed with unread octets
+//!          └─▶ reset: it ended its direction first, and then closed with unread octets
 //! ```
 //!
-//! A Linux kernel answers octets for a closed socket with a reset, and acknowledges them for a half-closed one. The LF is an
-//! empty line: receivers skip it, and a half-closed one gets it behind all frames. With octet counting it is no
-//! frame (RFC 6587 3.4.1), but rsyslog and we skip it there, too; a stricter receiver closes, having taken all that came before.
-//! Only what could be left unread at the peer is at stake.
+//! A kernel answers octets for a closed socket with a reset, and acknowledges those for a half-closed one. The LF
+//! is an empty line, which receivers skip, and only a half-closed one ever gets it. With octet counting it is no
+//! frame (RFC 6587 3.4.1); rsyslog and we skip it there as well, and a stricter receiver stumbles behind the last
+//! frame, having read all of them, on a connection that is over. Not to ask would cost more: the whole ring twice
+//! whenever a collector restarts.
 //!
 //! Over a Unix stream the kernel knows what the peer has not read.
 //!
 //! # Guarantees
 //!
-//! - Zero is answered only where nothing speaks against it; in doubt all may be unread.
+//! - Zero is answered only where nothing speaks against it; in doubt everything may be unread.
 //! - Nothing is written inside a frame, where an LF would make a whole message of a part of one.
-//! - It takes no longer than two times [`PATIENCE_MAX`].
+//! - It takes no longer than twice [`PATIENCE_MAX`].
 //!
 //! # Left out
 //!
-//! A peer that ended both directions (`SHUT_RDWR`), goes on reading what came before, and is killed: it answers as
-//! if it had closed. If it closes within the first wait, it is noticed. The end of a connection that we end first:
-//! a peer that answers ours without having read everything, and without a reset, cannot be told from one that has.
-//! A peer whose kernel sends no reset for unread octets.
+//! - A peer that ended both directions (`SHUT_RDWR`), reads on what came before, and is killed: it answers as if it
+//!   had closed. One that closes within the first wait is noticed.
+//! - A connection that we end first: a peer that ends its direction in answer, or by chance, without a reset,
+//!   counts as having read everything.
+//! - A peer whose kernel closes without a reset, whatever is unread.
 
 use std::{io::IoSlice, os::fd::AsFd as _, time::Duration};
 
@@ -39,8 +42,8 @@ use super::upstream::Stream;
 use crate::{socket::Socket, sys};
 
 impl Stream {
-    /// At most how many octets of those that were acknowledged the peer, which has just ended its direction in order, may not
-    /// have read. Takes some round trips, and writes an octet if `between_frames`.
+    /// How many octets of those that were acknowledged the peer, which has just ended its direction, may not have
+    /// read, at most. Takes some round trips, and may write an octet where what was written ends `between_frames`.
     ///
     /// # Cancel safety
     ///

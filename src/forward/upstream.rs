@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //!
-//! - A stream is never written to after its peer closed or reset it: a read is pending whenever the
+//! - No frame is written to a stream after its peer closed or reset it: a read is pending whenever the
 //!   connection waits, and what the peer sends is read and thrown away (RFC 6587 has no answers).
 //! - When sending breaks off, the caller learns how many octets the kernel took, so that no frame is
 //!   continued on another connection.
