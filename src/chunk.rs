@@ -25,6 +25,8 @@ pub enum Entry {
     Survivor(Claim),
     /// A summary of our own, reporting this many frames.
     Summary(u64),
+    /// A frame that was held back and is set aside. No window belongs to it.
+    Copy,
 }
 
 /// Survivors and summaries on their way to an upstream.

@@ -11,6 +11,8 @@
 //! Timers, which are tokio's. They stand still while the machine is suspended, so what a timer
 //! wakes must ask the clock how late it is.
 
+use std::time::Duration;
+
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime};
 
@@ -21,13 +23,14 @@ use crate::tick::{Tick, WallTime};
 pub struct Clock;
 
 impl Clock {
-    /// Nanoseconds since the machine's boot, suspended time included.
+    /// Nanoseconds since [`BEFORE_BOOT`] before the machine's boot, suspended time included.
     #[must_use]
     pub fn now() -> Tick {
         let since_boot = read(ClockId::CLOCK_BOOTTIME);
         let secs = u64::try_from(since_boot.tv_sec()).unwrap_or(0);
         let nanos = u64::try_from(since_boot.tv_nsec()).unwrap_or(0);
         Tick::from_nanos(secs.saturating_mul(1_000_000_000).saturating_add(nanos))
+            .after(BEFORE_BOOT)
     }
 
     /// What the wall clock says now.
@@ -70,14 +73,16 @@ impl Reckoning {
     }
 }
 
+/// How long before the machine's boot ticks begin, so that windows that were open before it have ticks, too: no age
+/// that decides anything is as long.
+pub const BEFORE_BOOT: Duration = Duration::from_secs(30 * 24 * 3600);
+
 fn read(clock: ClockId) -> TimeSpec {
     clock_gettime(clock).expect("CLOCK_REALTIME and CLOCK_BOOTTIME exist since Linux 2.6.39")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -87,7 +92,9 @@ mod tests {
         let after = Clock::now();
 
         let secs: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
-        let uptime = Tick::ZERO.after(Duration::from_secs_f64(secs));
+        let uptime = Tick::ZERO
+            .after(BEFORE_BOOT)
+            .after(Duration::from_secs_f64(secs));
         // The kernel cuts the uptime to hundredths of a second.
         assert!(
             before <= uptime.after(Duration::from_millis(10)),

@@ -192,6 +192,12 @@ impl Receipt {
         state.lost_below = state.lost_below.max(self.0.number + 1);
     }
 
+    /// Whether the batch is registered there.
+    #[must_use]
+    pub fn is_of(&self, custody: &Arc<Custody>) -> bool {
+        Arc::ptr_eq(&self.0.custody, custody)
+    }
+
     /// The batch's number. They grow in the order of opening.
     #[must_use]
     pub fn number(&self) -> u64 {

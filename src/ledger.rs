@@ -9,6 +9,8 @@
 //! - A survivor is *queued* from its verdict until it is forwarded or dropped, wherever it waits.
 //! - A survivor that is dropped reopens its window (law 7); the copies held back under it are reported, and its
 //!   batch is not said to be safe.
+//! - A copy that was held back is done with when it is suppressed; where it is set aside as well, what becomes of
+//!   it there is counted apart: `set aside = written + dropped{reason} + queued`.
 //! - A summary is counted apart from received frames, and so is what becomes of it.
 //!
 //! # Left out
@@ -106,23 +108,44 @@ impl Ledger {
 
     /// The first `count` of the entries left in `chunk` were taken by an upstream.
     pub fn forwarded(&self, chunk: &mut Chunk, count: usize) {
-        let (mut fresh, mut again) = (0, 0);
+        let (mut fresh, mut again, mut copies) = (0, 0, 0);
         for (_, entry, counted) in chunk.entries().take(count) {
             match entry {
                 _ if counted => again += 1,
                 Entry::Survivor(_) => fresh += 1,
+                Entry::Copy => copies += 1,
                 Entry::Summary(_) => {}
             }
         }
         chunk.count_forwarded(count);
         self.metrics.frames.deliver(fresh);
+        if copies > 0 {
+            self.metrics.copies.deliver(copies);
+        }
         self.metrics.frames.replayed.add(again);
+    }
+
+    /// Survivors were lost and nobody knows which: ends all windows, and gives the summaries of what was held back
+    /// in them.
+    #[must_use]
+    pub fn end_all_windows(&self) -> Chunk {
+        let mut summaries = Chunk::default();
+        let mut ended = Vec::new();
+        loop {
+            let more = self
+                .shards
+                .end_all(EndReason::Reopened, END_BITE, &mut ended);
+            self.report(&mut ended, &mut summaries);
+            if !more {
+                return summaries;
+            }
+        }
     }
 
     /// What is left in `chunk` is dropped: counts it and reopens its windows. Gives the summaries of
     /// the copies held back in those windows, if any.
     pub fn dropped(&self, chunk: &Chunk, reason: DropReason) -> Option<Chunk> {
-        let mut lost = 0;
+        let (mut lost, mut copies) = (0, 0);
         let mut ended = Vec::new();
         for (_, entry, counted) in chunk.entries() {
             match entry {
@@ -132,10 +155,14 @@ impl Ledger {
                     lost += 1;
                     self.shards.reopen(claim, &mut ended);
                 }
+                Entry::Copy => copies += 1,
                 Entry::Summary(_) => self.metrics.summaries.dropped[reason].inc(),
             }
         }
         self.metrics.frames.lose(reason, lost);
+        if copies > 0 {
+            self.metrics.copies.lose(reason, copies);
+        }
         if let Some(receipt) = chunk.receipt() {
             receipt.lose();
         }
@@ -144,6 +171,9 @@ impl Ledger {
         (!summaries.is_empty()).then_some(summaries)
     }
 }
+
+/// Marks ended under one hold of a shard's lock.
+const END_BITE: usize = 4096;
 
 const fn summary_reason(reason: EndReason) -> SummaryReason {
     match reason {

@@ -25,7 +25,8 @@
 //! or metric), in the order a frame takes: [`frame`], [`parse`], [`identity`], [`rule`], [`dedup`].
 //! Beside them what delivery needs and is pure, too: [`backoff`], [`failover`], [`relp`]. Then the shell,
 //! where tokio lives: [`listen`], [`pipeline`], [`chunk`], [`ledger`], [`custody`], [`forward`], [`spool`], and around
-//! it [`config`], [`metrics`], [`admin`], [`clock`], [`signal`], [`logging`], and [`daemon`], which owns every task.
+//! it [`saved`], [`config`], [`metrics`], [`admin`], [`clock`], [`signal`], [`logging`], and [`daemon`], which owns every
+//! task.
 //! Beside the daemon, and through the same core: [`replay`] for recorded logs, [`explain`] for single
 //! frames. [`cli`] is what people type.
 
@@ -65,6 +66,7 @@ pub mod logging;
 pub mod metrics;
 pub mod pipeline;
 pub mod replay;
+pub mod saved;
 pub mod signal;
 mod socket;
 pub mod spool;

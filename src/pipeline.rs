@@ -1,7 +1,7 @@
 //! The one place that sees every stage: a batch of frames in, a chunk of survivors out.
 //!
 //! ```text
-//! one read or recvmmsg ──▶ Batch: parse ─▶ rule ─▶ identity ─▶ dedup ─▶ Chunk ──▶ delivery
+//! one read or recvmmsg ──▶ Batch: parse ─▶ rule ─▶ identity ─▶ dedup ─▶ Judged ──▶ delivery, aside
 //!                                      └─ pass: in its turn ────┘ └─ drop: counted, and gone
 //! ```
 //!
@@ -23,7 +23,7 @@ use crate::{
     clock::Clock,
     custody::{Custody, Receipt},
     dedup::{Claim, Ended, Group, Shards, Sighting, Verdict, tag::Tag},
-    forward::Delivery,
+    forward::{Aside, AsideDoor, Delivery},
     identity::{Identifier, IdentityKind, Key, Origin, Sender},
     ledger::InForce,
     metrics::{DropReason, ListenerMetrics, Metrics},
@@ -39,6 +39,8 @@ pub struct Pipeline {
     pub shards: Arc<Shards>,
     /// Where survivors go.
     pub delivery: Delivery,
+    /// Where copies that are held back go, if anywhere.
+    pub aside: Aside,
     /// All counters.
     pub metrics: Arc<Metrics>,
     /// This run's key.
@@ -54,6 +56,7 @@ impl Pipeline {
     #[must_use]
     pub fn batch<'p, 'f>(&'p self, listener: &'p ListenerMetrics) -> Batch<'p, 'f> {
         let in_force = self.delivery.ledger().rules();
+        let aside = self.aside.door();
         Batch {
             pipeline: self,
             listener,
@@ -67,8 +70,22 @@ impl Pipeline {
             group: GROUP.take().recycled(),
             last: None,
             chunk: CHUNK.take(),
+            copies: aside
+                .as_ref()
+                .map_or_else(Chunk::default, |_| COPIES.take()),
+            aside,
             ended: Vec::new(),
         }
+    }
+
+    /// Hands on what came of a batch; waits while there is no room. False if a survivor had to be dropped.
+    pub async fn deliver(&self, judged: Judged) -> bool {
+        // What is new does not wait for what is not.
+        let is_whole = self.delivery.deliver(judged.survivors).await;
+        if let Some(aside) = judged.aside {
+            aside.deliver(judged.copies).await;
+        }
+        is_whole
     }
 
     /// Retires what is over, so that no count waits for another message. Bounded work for each lock
@@ -110,9 +127,30 @@ pub struct Batch<'p, 'f> {
     /// The frame that was parsed last; those behind it repeat it.
     last: Option<Last<'f>>,
     chunk: Chunk,
+    /// Where copies go.
+    aside: Option<Arc<AsideDoor>>,
+    /// Copies that go there.
+    copies: Chunk,
     ended: Vec<Ended>,
     tally: Tally,
     receipt: Receipt,
+}
+
+/// What came of a batch, already counted as queued: it has to be delivered.
+#[must_use = "what is not delivered stays queued for ever"]
+#[derive(Debug)]
+pub struct Judged {
+    survivors: Chunk,
+    copies: Chunk,
+    aside: Option<Arc<AsideDoor>>,
+}
+
+impl Judged {
+    /// True if there is nothing to deliver.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.survivors.is_empty() && self.copies.is_empty()
+    }
 }
 
 /// A message, who sent it, and what is done with it.
@@ -305,6 +343,7 @@ impl<'f> Batch<'_, 'f> {
         } = self.pipeline;
         shards.offer_group(&mut self.group, self.now);
         let (chunk, tally) = (&mut self.chunk, &mut self.tally);
+        let mut copies = self.aside.is_some().then_some(&mut self.copies);
         let rules = &self.in_force.rules;
         self.group
             .settle_by_policy(&mut self.ended, |policy, frame, verdict, ended| {
@@ -328,6 +367,9 @@ impl<'f> Batch<'_, 'f> {
                 match fall.policy.mode {
                     Mode::Enforce => {
                         counts.suppressed += 1;
+                        if let Some(copies) = &mut copies {
+                            copies.push(frame, Entry::Copy);
+                        }
                         return;
                     }
                     Mode::Tag => {
@@ -353,9 +395,8 @@ impl<'f> Batch<'_, 'f> {
         self.tally.refuse(reason);
     }
 
-    /// Counts the batch and gives its survivors, already counted as queued: they have to be delivered.
-    #[must_use]
-    pub fn finish(mut self) -> Chunk {
+    /// Counts the batch and gives what came of it.
+    pub fn finish(mut self) -> Judged {
         self.settle();
         GROUP.set(self.group.recycled());
         self.pipeline
@@ -370,6 +411,9 @@ impl<'f> Batch<'_, 'f> {
         frames
             .suppressed
             .add(self.tally.count_rules(&self.in_force));
+        if !self.copies.is_empty() {
+            self.pipeline.metrics.copies.take(self.copies.len() as u64);
+        }
         frames.unparsed.add(self.tally.unparsed);
         for (reason, count) in self.tally.refused {
             frames.dropped[reason].add(count);
@@ -379,7 +423,15 @@ impl<'f> Batch<'_, 'f> {
         if !survivors.is_empty() {
             survivors.entrust(self.receipt);
         }
-        survivors
+        let copies = self.copies.take();
+        if self.aside.is_some() {
+            COPIES.set(self.copies);
+        }
+        Judged {
+            survivors,
+            copies,
+            aside: self.aside,
+        }
     }
 }
 
@@ -389,6 +441,9 @@ thread_local! {
 
     /// Its memory for survivors.
     static CHUNK: Cell<Chunk> = Cell::default();
+
+    /// Its memory for copies that are set aside.
+    static COPIES: Cell<Chunk> = Cell::default();
 }
 
 /// Marks that are retired under one hold of a shard's lock when nobody is waiting for a verdict.

@@ -1,7 +1,7 @@
 //! The core's time: a number it is handed.
 //!
 //! A [`Tick`] is a count of nanoseconds since an origin that the caller chose and keeps. The daemon
-//! counts from the machine's boot with suspended time included (`CLOCK_BOOTTIME`), so that steps
+//! counts from a month before the machine's boot with suspended time included (`CLOCK_BOOTTIME`), so that steps
 //! of the wall clock change nothing; recorded traffic counts from the Unix epoch on its own
 //! timestamps. The core never asks what time it is.
 //!

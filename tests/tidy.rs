@@ -42,6 +42,7 @@ const MODULES: [(&str, Level); 29] = [
     ("custody", Level::Shell),
     ("forward", Level::Shell),
     ("spool", Level::Shell),
+    ("saved", Level::Shell),
     ("config", Level::Shell),
     ("metrics", Level::Shell),
     ("admin", Level::Shell),

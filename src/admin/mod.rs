@@ -5,7 +5,7 @@
 //! | `/` | what there is |
 //! | `/metrics` | every metric, as OpenMetrics text (`docs/metrics.md`) |
 //! | `/healthz` | 200 while the runtime turns |
-//! | `/readyz` | 200 while the relay takes messages, else 503; and how the upstreams are |
+//! | `/readyz` | 200 while the relay takes messages, else 503; and how the upstreams and the spool are |
 //!
 //! # Guarantees
 //!
@@ -264,6 +264,9 @@ async fn readyz(State(pages): State<Pages>) -> impl IntoResponse {
         let url = Escaped::whole(upstream.url().as_bytes());
         writeln!(text, "upstream {url}: {up}{active}")
             .expect("a String takes whatever is written to it");
+    }
+    if pages.state.metrics.spool.failing.get() == 1 {
+        text.push_str("spool: failing\n");
     }
     (status, text)
 }

@@ -11,9 +11,9 @@ use std::process::ExitCode;
 
 use super::CheckFormat;
 use crate::config::{
-    ACK, Config, Effective, FRAMING, IDENTITY, ListenerConfig, MODE, OUTPUT_FRAMING, RunArgs,
-    SUMMARY, UpstreamConfig, WHEN_FULL, facility_names, field_names, mask_names, severity_range,
-    size_text, time_text,
+    ACK, Compression, Config, Effective, FRAMING, IDENTITY, ListenerConfig, MODE, OUTPUT_FRAMING,
+    Rotation, RunArgs, SUMMARY, UpstreamConfig, WHEN_FULL, facility_names, field_names, mask_names,
+    severity_range, size_text, time_text,
 };
 use crate::identity::Fields;
 use crate::rule::{Action, Facilities, Glob, Mode, Policy, Rule};
@@ -64,6 +64,16 @@ fn describe(config: &Config, out: &mut impl Write) -> io::Result<()> {
         "queue    {}, when full {when_full}",
         size_text(config.forward.queue)
     )?;
+    let suppressed = &config.suppressed;
+    if let Some(to) = &suppressed.to {
+        writeln!(
+            out,
+            "aside    {}; queue {}, when full {}",
+            upstream_text(to),
+            size_text(suppressed.queue),
+            WHEN_FULL.word(suppressed.when_full)
+        )?;
+    }
     for rule in config.rules.rules() {
         writeln!(out, "rule     {}", rule_text(rule))?;
     }
@@ -76,6 +86,9 @@ fn describe(config: &Config, out: &mut impl Write) -> io::Result<()> {
         config.dedup.shards,
         config.workers
     )?;
+    if let Some(path) = &config.dedup.state {
+        writeln!(out, "state    {}", path.display())?;
+    }
     match config.admin {
         Some(address) => writeln!(out, "admin    http://{address}"),
         None => writeln!(out, "admin    off"),
@@ -105,9 +118,28 @@ fn upstream_text(upstream: &UpstreamConfig) -> String {
         return upstream.url.to_string();
     }
     format!(
-        "{}, framing {}",
+        "{}, framing {}{}",
         upstream.url,
-        OUTPUT_FRAMING.word(upstream.framing)
+        OUTPUT_FRAMING.word(upstream.framing),
+        rotation_text(upstream.rotation)
+    )
+}
+
+fn rotation_text(rotation: Rotation) -> String {
+    if !rotation.is_on() {
+        return String::new();
+    }
+    let size = rotation.size.map(size_text);
+    let age = rotation.age.map(time_text);
+    let bounds: Vec<String> = size.into_iter().chain(age).collect();
+    let compression = match rotation.compression {
+        Compression::Off => "",
+        Compression::Zstd => ", zstd",
+    };
+    format!(
+        ", rotated at {}, {} kept{compression}",
+        bounds.join(" or "),
+        rotation.keep
     )
 }
 
@@ -240,6 +272,31 @@ mod tests {
     }
 
     #[test]
+    fn where_copies_go_and_when_files_are_rotated_is_described() {
+        let dir = tempfile::tempdir().unwrap();
+        let path: PathBuf = dir.path().join("t.toml");
+        let toml = r#"
+            [forward]
+            to = ["file:///a", { url = "file:///b", rotate_age = "1h", rotate_keep = 3, compress = "off" }]
+            [suppressed]
+            to = "file:///c"
+        "#;
+        std::fs::write(&path, toml).unwrap();
+        let (fit, text) = check(&RunArgs {
+            file: Some(path),
+            ..RunArgs::default()
+        });
+        assert!(fit);
+        for line in [
+            "forward  file:///a, framing lf\n",
+            "forward  file:///b, framing lf, rotated at 1h, 3 kept\n",
+            "aside    file:///c, framing lf, rotated at 100MiB or 1day, 10 kept, zstd; queue 16MiB, when full wait\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
+    }
+
+    #[test]
     fn programs_are_told_in_json() {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let args = RunArgs::default();
@@ -318,7 +375,7 @@ mod tests {
             text,
             format!(
                 "{path}:2: dedup.windw: unknown key; fits: window, allow, refresh, max_quiet, summary, mode, \
-                 fields, mask, memory, identity, shards (did you mean window?)\n\
+                 fields, mask, memory, identity, shards, state (did you mean window?)\n\
                  {path}:3: dedup.allow: found 0, fits: a whole number from 1 to 1000000\n"
             )
         );

@@ -17,8 +17,9 @@ use serde::Serialize;
 use super::rules::patterns;
 use super::value::{size_text, time_text};
 use super::{
-    ACK, ACTION, Config, DedupConfig, FRAMING, ForwardConfig, IDENTITY, LINE_BREAKS, LOG_FORMAT,
-    ListenerConfig, MODE, OUTPUT_FRAMING, OVERSIZE, STRATEGY, SUMMARY, UpstreamConfig, WHEN_FULL,
+    ACK, ACTION, COMPRESS, Config, DedupConfig, FRAMING, ForwardConfig, IDENTITY, LINE_BREAKS,
+    LOG_FORMAT, ListenerConfig, MODE, OUTPUT_FRAMING, OVERSIZE, Rotation, STRATEGY, SUMMARY,
+    SuppressedConfig, UpstreamConfig, UpstreamUrl, WHEN_FULL,
 };
 use crate::identity::mask::Masks;
 use crate::identity::{Field, Fields};
@@ -29,6 +30,9 @@ use crate::rule::{Action, FACILITIES, Facilities, Glob, Policy, Rule, SEVERITIES
 pub(crate) struct Effective {
     listener: Vec<Listener>,
     forward: Forward,
+    spool: Spool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suppressed: Option<Suppressed>,
     dedup: Dedup,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     mask: BTreeMap<String, String>,
@@ -89,12 +93,40 @@ struct Forward {
     line_breaks: &'static str,
 }
 
+/// `[suppressed]`
+#[derive(Debug, Serialize)]
+struct Suppressed {
+    to: Upstream,
+    queue: String,
+    when_full: &'static str,
+}
+
 /// An element of `forward.to`.
 #[derive(Debug, Serialize)]
 struct Upstream {
     url: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     framing: Option<&'static str>,
+    #[serde(flatten)]
+    rotation: Option<RotationText>,
+}
+
+/// The keys of an upstream that only files have.
+#[derive(Debug, Serialize)]
+struct RotationText {
+    rotate_size: String,
+    rotate_age: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rotate_keep: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compress: Option<&'static str>,
+}
+
+/// `[spool]`
+#[derive(Debug, Serialize)]
+struct Spool {
+    directory: String,
+    max_size: String,
 }
 
 /// `[dedup]`
@@ -106,6 +138,7 @@ struct Dedup {
     memory: String,
     identity: &'static str,
     shards: usize,
+    state: String,
 }
 
 /// The keys that `[dedup]` has, and rules that dedup.
@@ -177,6 +210,13 @@ impl Effective {
         Self {
             listener: config.listeners.iter().map(Listener::of).collect(),
             forward: Forward::of(&config.forward),
+            spool: Spool {
+                directory: or_off(config.spool.directory.as_ref(), |path| {
+                    path.display().to_string()
+                }),
+                max_size: size_text(config.spool.max_size),
+            },
+            suppressed: Suppressed::of(&config.suppressed),
             dedup: Dedup::of(&config.dedup),
             mask: patterns(config),
             rule: config.rules.rules().iter().map(RuleText::of).collect(),
@@ -245,11 +285,38 @@ impl Forward {
     }
 }
 
+impl Suppressed {
+    fn of(config: &SuppressedConfig) -> Option<Self> {
+        Some(Self {
+            to: Upstream::of(config.to.as_ref()?),
+            queue: size_text(config.queue),
+            when_full: WHEN_FULL.word(config.when_full),
+        })
+    }
+}
+
 impl Upstream {
     fn of(config: &UpstreamConfig) -> Self {
         Self {
             url: config.url.to_string(),
-            framing: (config.url.has_framing()).then(|| OUTPUT_FRAMING.word(config.framing)),
+            framing: config
+                .url
+                .has_framing()
+                .then(|| OUTPUT_FRAMING.word(config.framing)),
+            rotation: matches!(config.url, UpstreamUrl::File(_))
+                .then(|| RotationText::of(config.rotation)),
+        }
+    }
+}
+
+impl RotationText {
+    fn of(rotation: Rotation) -> Self {
+        let is_on = rotation.is_on();
+        Self {
+            rotate_size: or_off(rotation.size, size_text),
+            rotate_age: or_off(rotation.age, time_text),
+            rotate_keep: is_on.then_some(rotation.keep),
+            compress: is_on.then(|| COMPRESS.word(rotation.compression)),
         }
     }
 }
@@ -262,6 +329,7 @@ impl Dedup {
             memory: size_text(config.memory),
             identity: IDENTITY.word(config.identity),
             shards: config.shards,
+            state: or_off(config.state.as_ref(), |path| path.display().to_string()),
         }
     }
 }
@@ -438,7 +506,7 @@ mod tests {
             url = "unix-dgram:///run/c.sock"
             unix_mode = "0007"
             [forward]
-            to = ["udp://a:1", { url = "tcp://[::1]:2", framing = "octet-counting" }, "relp://b:2514", "file:///var/x", "stdout:"]
+            to = ["udp://a:1", { url = "tcp://[::1]:2", framing = "octet-counting" }, "relp://b:2514", "file:///var/x", { url = "file:///var/y", rotate_size = "65MiB", rotate_age = "1day", rotate_keep = 3, compress = "off" }, "stdout:"]
             strategy = "balance"
             queue = "17MiB"
             when_full = "drop-oldest"
@@ -449,6 +517,13 @@ mod tests {
             replay_max = "off"
             udp_max = "1472B"
             line_breaks = "escape"
+            [spool]
+            directory = "/var/spool/ter sed"
+            max_size = "3GiB"
+            [suppressed]
+            to = { url = "file:///var/z", rotate_age = "off", compress = "off" }
+            queue = "18MiB"
+            when_full = "drop-newest"
             [dedup]
             window = "6days 23h 59m 59s 999ms"
             allow = 3

@@ -11,7 +11,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,17 +21,19 @@ use toml::de::{DeTable, DeValue};
 use super::error::{At, ConfigError, FOUND_CHARS_MAX, Fault, escaped, quoted};
 use super::url::{ListenUrl, UpstreamUrl};
 use super::value::{
-    Given, Lines, Slot, Written, boolean, choice, count, duration, facility, field, glob, list,
-    log_filter, mode, name, network, one, power_of_two, profile, severities, size, socket_addr,
-    text, unless, url,
+    Given, Lines, Slot, Written, absolute_path, boolean, choice, count, duration, facility, field,
+    glob, list, log_filter, mode, name, network, one, power_of_two, profile, severities, size,
+    socket_addr, text, unless, url,
 };
 use super::{
-    ACK, ACTION, ALLOW_MAX, Ack, CONNECTIONS_MAX, FILE_OCTETS_MAX, FRAMING, GRACE_MAX, IDENTITY,
-    IDLE_TIMEOUT_MAX, IdentityKind, LINE_BREAKS, LOG_FORMAT, LineBreaks, LogFormat, MEMORY_MAX,
-    MEMORY_MIN, MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_MIN, MODE, OUTPUT_FRAMING, OVERSIZE,
-    OutputFraming, Oversize, QUEUE_MAX, QUEUE_MIN, RECEIVE_BUFFER_MAX, RECEIVE_BUFFER_MIN,
-    RELP_WINDOW_MAX, REPLAY_MAX, SHARDS_MAX, STRATEGY, SUMMARY, Strategy, TIMEOUT_MAX, TIMEOUT_MIN,
-    UDP_PAYLOAD_MAX, WHEN_FULL, WINDOW_MAX, WINDOW_MIN, WORKERS_MAX, WhenFull,
+    ACK, ACTION, ALLOW_MAX, Ack, COMPRESS, CONNECTIONS_MAX, Compression, FILE_OCTETS_MAX, FRAMING,
+    GRACE_MAX, IDENTITY, IDLE_TIMEOUT_MAX, IdentityKind, LINE_BREAKS, LOG_FORMAT, LineBreaks,
+    LogFormat, MEMORY_MAX, MEMORY_MIN, MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_MIN, MODE,
+    OUTPUT_FRAMING, OVERSIZE, OutputFraming, Oversize, QUEUE_MAX, QUEUE_MIN, RECEIVE_BUFFER_MAX,
+    RECEIVE_BUFFER_MIN, RELP_WINDOW_MAX, REPLAY_MAX, ROTATE_AGE_MAX, ROTATE_AGE_MIN,
+    ROTATE_KEEP_MAX, ROTATE_SIZE_MAX, ROTATE_SIZE_MIN, SHARDS_MAX, SPOOL_MAX, SPOOL_MIN, STRATEGY,
+    SUMMARY, Strategy, TIMEOUT_MAX, TIMEOUT_MIN, UDP_PAYLOAD_MAX, WHEN_FULL, WINDOW_MAX,
+    WINDOW_MIN, WORKERS_MAX, WhenFull,
 };
 use crate::frame::Framing;
 use crate::identity::Field;
@@ -76,6 +78,8 @@ section! {
     ConfigFile {
         listener: Vec<Given<ListenerFile>> = list("one or more [[listener]], or none for the default ones", 1, section),
         forward: ForwardFile = section,
+        spool: SpoolFile = section,
+        suppressed: SuppressedFile = section,
         dedup: DedupFile = section,
         mask: MaskFile = section,
         rule: Vec<Given<RuleFile>> = list("one or more [[rule]], or none", 1, section),
@@ -124,10 +128,31 @@ section! {
 }
 
 section! {
-    /// An element of `forward.to` that is a table.
+    /// An element of `forward.to`, or a `suppressed.to`, that is a table.
     UpstreamFile {
         url: UpstreamUrl = one(url(UpstreamUrl::FORMS)),
         framing: OutputFraming = one(choice(&OUTPUT_FRAMING)),
+        rotate_size: Option<usize> = one(unless("off", size(ROTATE_SIZE_MIN, ROTATE_SIZE_MAX))),
+        rotate_age: Option<Duration> = one(unless("off", duration(ROTATE_AGE_MIN, ROTATE_AGE_MAX))),
+        rotate_keep: usize = one(count(1, ROTATE_KEEP_MAX)),
+        compress: Compression = one(choice(&COMPRESS)),
+    }
+}
+
+section! {
+    /// `[suppressed]`
+    SuppressedFile {
+        to: UpstreamFile = upstream,
+        queue: usize = one(size(QUEUE_MIN, QUEUE_MAX)),
+        when_full: WhenFull = one(choice(&WHEN_FULL)),
+    }
+}
+
+section! {
+    /// `[spool]`
+    SpoolFile {
+        directory: Option<PathBuf> = one(unless("off", absolute_path("/var/lib/tersed/spool"))),
+        max_size: usize = one(size(SPOOL_MIN, SPOOL_MAX)),
     }
 }
 
@@ -145,6 +170,7 @@ section! {
         memory: usize = one(size(MEMORY_MIN, MEMORY_MAX)),
         identity: IdentityKind = one(choice(&IDENTITY)),
         shards: Option<usize> = one(unless("auto", power_of_two(SHARDS_MAX))),
+        state: Option<PathBuf> = one(unless("off", absolute_path("/var/lib/tersed/windows"))),
     }
 }
 

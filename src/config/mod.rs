@@ -32,6 +32,7 @@ mod value;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +58,10 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// Where survivors go.
     pub forward: ForwardConfig,
+    /// Where survivors wait when memory cannot hold them.
+    pub spool: SpoolConfig,
+    /// Where copies that are held back go.
+    pub suppressed: SuppressedConfig,
     /// What counts as said already.
     pub dedup: DedupConfig,
     /// The rules, and the policy of messages that none of them takes.
@@ -90,6 +95,19 @@ impl Config {
         Ok(config)
     }
 
+    /// How copies that are held back are forwarded, if they are. What [`SuppressedConfig`] does not say is as for
+    /// survivors.
+    #[must_use]
+    pub fn aside(&self) -> Option<ForwardConfig> {
+        Some(ForwardConfig {
+            to: vec![self.suppressed.to.clone()?],
+            strategy: Strategy::Failover,
+            queue: self.suppressed.queue,
+            when_full: self.suppressed.when_full,
+            ..self.forward.clone()
+        })
+    }
+
     /// What is odd and runs all the same, a sentence each.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
@@ -106,6 +124,8 @@ impl Default for Config {
                 ListenerConfig::new(ListenUrl::Tcp(local)),
             ],
             forward: ForwardConfig::default(),
+            spool: SpoolConfig::default(),
+            suppressed: SuppressedConfig::default(),
             rules: Arc::new(Rules::new(DedupConfig::default().policy)),
             dedup: DedupConfig::default(),
             admin: None,
@@ -247,6 +267,27 @@ pub enum Strategy {
     Balance,
 }
 
+/// Where copies that are held back go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SuppressedConfig {
+    /// `None` is nowhere. None of the upstreams of survivors, and none of our listeners.
+    pub to: Option<UpstreamConfig>,
+    /// Octets that wait in memory for it. Holds the longest message.
+    pub queue: usize,
+    /// What happens when the queue is full.
+    pub when_full: WhenFull,
+}
+
+impl Default for SuppressedConfig {
+    fn default() -> Self {
+        Self {
+            to: None,
+            queue: 16 * MIB,
+            when_full: WhenFull::Wait,
+        }
+    }
+}
+
 /// One upstream.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct UpstreamConfig {
@@ -254,6 +295,8 @@ pub struct UpstreamConfig {
     pub url: UpstreamUrl,
     /// How messages are set apart on a stream. Without effect on datagrams.
     pub framing: OutputFraming,
+    /// When a file is rotated. Off on what is no file.
+    pub rotation: Rotation,
 }
 
 impl UpstreamConfig {
@@ -263,8 +306,56 @@ impl UpstreamConfig {
         Self {
             url,
             framing: OutputFraming::Lf,
+            rotation: Rotation::OFF,
         }
     }
+}
+
+/// When a file is rotated, and what becomes of what was.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Rotation {
+    /// Octets of a file before it is rotated; at least [`ROTATE_SIZE_MIN`].
+    pub size: Option<usize>,
+    /// How old a file gets, from its first octet.
+    pub age: Option<Duration>,
+    /// Rotated files that are kept; at least 1, at most [`ROTATE_KEEP_MAX`].
+    pub keep: usize,
+    /// What rotated files are made smaller by.
+    pub compression: Compression,
+}
+
+impl Rotation {
+    /// Never.
+    pub const OFF: Self = Self {
+        size: None,
+        age: None,
+        keep: 10,
+        compression: Compression::Zstd,
+    };
+
+    /// That of a file of suppressed copies, unless configured: nobody watches how fast it grows, and in a storm,
+    /// which is what tersed is for, it grows by what would otherwise be nothing.
+    pub const OF_COPIES: Self = Self {
+        size: Some(100 * MIB),
+        age: Some(Duration::from_secs(24 * 3600)),
+        ..Self::OFF
+    };
+
+    /// Whether there is any.
+    #[must_use]
+    pub const fn is_on(&self) -> bool {
+        self.size.is_some() || self.age.is_some()
+    }
+}
+
+/// What rotated files are made smaller by.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Compression {
+    /// Nothing.
+    Off,
+    /// Zstandard (RFC 8878).
+    #[default]
+    Zstd,
 }
 
 /// How messages are set apart on a stream to an upstream.
@@ -299,6 +390,24 @@ pub enum LineBreaks {
     Escape,
 }
 
+/// Where survivors wait when memory cannot hold them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SpoolConfig {
+    /// Absolute; `None` is no spool.
+    pub directory: Option<PathBuf>,
+    /// Octets that it may take on the disk.
+    pub max_size: usize,
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self {
+            directory: None,
+            max_size: GIB,
+        }
+    }
+}
+
 /// What counts as said already.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DedupConfig {
@@ -310,6 +419,8 @@ pub struct DedupConfig {
     pub identity: IdentityKind,
     /// How many engines share the work; a power of two, at most [`SHARDS_MAX`].
     pub shards: usize,
+    /// Where windows are kept from a stop to the next start; `None` is nowhere.
+    pub state: Option<PathBuf>,
 }
 
 impl Default for DedupConfig {
@@ -328,6 +439,7 @@ impl Default for DedupConfig {
             memory: 256 * MIB,
             identity: IdentityKind::Exact,
             shards: (4 * cores()).next_power_of_two().min(SHARDS_MAX),
+            state: None,
         }
     }
 }
@@ -369,6 +481,8 @@ pub(crate) const OUTPUT_FRAMING: Words<OutputFraming> = Words(&[
     ("lf", OutputFraming::Lf),
     ("octet-counting", OutputFraming::OctetCounting),
 ]);
+pub(crate) const COMPRESS: Words<Compression> =
+    Words(&[("off", Compression::Off), ("zstd", Compression::Zstd)]);
 pub(crate) const STRATEGY: Words<Strategy> = Words(&[
     ("failover", Strategy::Failover),
     ("balance", Strategy::Balance),
@@ -443,10 +557,24 @@ pub const RECEIVE_BUFFER_MAX: usize = GIB - MIB;
 pub const QUEUE_MIN: usize = 64 * KIB;
 /// The largest `forward.queue`: its room is counted in 32 bits, and what waits longer belongs on a disk.
 pub const QUEUE_MAX: usize = 4 * GIB - MIB;
+/// The smallest `spool.max_size`: room for one full queue of the smallest size, with its bookkeeping.
+pub const SPOOL_MIN: usize = MIB;
+/// The largest `spool.max_size`: beyond it somebody mistyped.
+pub const SPOOL_MAX: usize = GIB.saturating_mul(1024 * 64);
 /// The largest `forward.replay_max`.
 pub const REPLAY_MAX: usize = GIB;
 /// The largest payload of a UDP datagram over IPv4: 65,535 less the headers of IP and UDP.
 pub const UDP_PAYLOAD_MAX: usize = 65_507;
+/// The smallest `rotate_size`: a file is rotated between two writes, and one of them is a quarter of this.
+pub const ROTATE_SIZE_MIN: usize = MIB;
+/// The largest `rotate_size`: beyond it nobody opens the file any more.
+pub const ROTATE_SIZE_MAX: usize = GIB.saturating_mul(1024);
+/// The shortest `rotate_age`: below it a directory fills with names.
+pub const ROTATE_AGE_MIN: Duration = Duration::from_secs(60);
+/// The longest `rotate_age`.
+pub const ROTATE_AGE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+/// The most rotated files: all their names are read at each rotation.
+pub const ROTATE_KEEP_MAX: usize = 10_000;
 /// The octets of a configuration file that are read: far more than any holds.
 pub const FILE_OCTETS_MAX: usize = MIB;
 

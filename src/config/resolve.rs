@@ -9,12 +9,15 @@
 use super::error::{At, ConfigError, Fault, quoted};
 use super::file::{
     AdminFile, ConfigFile, DedupFile, ForwardFile, ListenerFile, LogFile, MaskFile, RuntimeFile,
-    ShutdownFile, UpstreamFile,
+    ShutdownFile, SpoolFile, SuppressedFile, UpstreamFile,
 };
 use super::rules::{PolicyFile, policy, rules};
 use super::url::{ListenUrl, UpstreamUrl};
 use super::value::{Given, Slot, size_text, time_text};
-use super::{Config, DedupConfig, ForwardConfig, ListenerConfig, LogConfig, UpstreamConfig};
+use super::{
+    Config, DedupConfig, ForwardConfig, ListenerConfig, LogConfig, Rotation, SpoolConfig,
+    SuppressedConfig, UpstreamConfig,
+};
 use crate::identity::mask::Pattern;
 
 /// Makes a `Config` of `file`. It is worth running if there was no error, here or before.
@@ -29,6 +32,14 @@ pub(super) fn resolve(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config
     refuse_admin_on_listener(&admin_file, &listeners, errors);
     let (forward, upstreams) = forward(forward_file, default.forward, &listeners, errors);
     refuse_loops(&upstreams, &listeners, errors);
+    let suppressed_file = file.suppressed.or(SuppressedFile::default());
+    let suppressed = suppressed(
+        suppressed_file,
+        default.suppressed,
+        &upstreams,
+        &listeners,
+        errors,
+    );
     let masks = file.mask.or(MaskFile::default()).patterns;
     let masks: Vec<Pattern> = masks.into_iter().map(|given| given.value).collect();
     let dedup_file = file.dedup.or(DedupFile::default());
@@ -42,6 +53,8 @@ pub(super) fn resolve(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config
             to: upstreams.into_iter().map(|given| given.value).collect(),
             ..forward
         },
+        spool: spool(file.spool.or(SpoolFile::default()), default.spool),
+        suppressed,
         rules: rules(file.rule, &dedup.policy, &masks, errors),
         dedup,
         admin: admin_file.address.or(default.admin),
@@ -273,6 +286,13 @@ fn forward(
     (forward, upstreams)
 }
 
+fn spool(file: SpoolFile, default: SpoolConfig) -> SpoolConfig {
+    SpoolConfig {
+        directory: file.directory.or(default.directory),
+        max_size: file.max_size.or(default.max_size),
+    }
+}
+
 fn upstreams(
     slot: Slot<Vec<Given<UpstreamFile>>>,
     default: Vec<UpstreamConfig>,
@@ -291,7 +311,7 @@ fn upstreams(
     };
     let mut upstreams: Vec<Given<UpstreamConfig>> = Vec::with_capacity(given.len());
     for file in given {
-        let Some(new) = upstream(file, errors) else {
+        let Some(new) = upstream(file, Rotation::OFF, errors) else {
             continue;
         };
         if let Some(other) = upstreams
@@ -315,10 +335,11 @@ fn upstreams(
 
 fn upstream(
     file: Given<UpstreamFile>,
+    rotation: Rotation,
     errors: &mut Vec<ConfigError>,
 ) -> Option<Given<UpstreamConfig>> {
     let Given { value: file, at } = file;
-    match file.url {
+    match file.url.clone() {
         Slot::Given(Given { value: url, at }) => {
             if let (Some(at), true) = (file.framing.at(), !url.has_framing()) {
                 let fits = "tcp, unix-stream, file and stdout upstreams";
@@ -331,10 +352,23 @@ fn upstream(
                     fault,
                 });
             }
+            let is_file = matches!(url, UpstreamUrl::File(_));
+            let rotation = if is_file { rotation } else { Rotation::OFF };
+            refuse_rotation_without_effect(&file, &url, rotation, errors);
             let default = UpstreamConfig::new(url);
             let framing = file.framing.or(default.framing);
+            let rotation = Rotation {
+                size: file.rotate_size.or(rotation.size),
+                age: file.rotate_age.or(rotation.age),
+                keep: file.rotate_keep.or(rotation.keep),
+                compression: file.compress.or(rotation.compression),
+            };
             Some(Given {
-                value: UpstreamConfig { framing, ..default },
+                value: UpstreamConfig {
+                    framing,
+                    rotation,
+                    ..default
+                },
                 at,
             })
         }
@@ -346,6 +380,40 @@ fn upstream(
             errors.push(ConfigError { at, fault });
             None
         }
+    }
+}
+
+/// Refuses what would rotate something that is no file, and what is said of rotated files where nothing
+/// rotates one.
+fn refuse_rotation_without_effect(
+    file: &UpstreamFile,
+    url: &UpstreamUrl,
+    default: Rotation,
+    errors: &mut Vec<ConfigError>,
+) {
+    let when = [file.rotate_size.at(), file.rotate_age.at()];
+    let what = [file.rotate_keep.at(), file.compress.at()];
+    if !matches!(url, UpstreamUrl::File(_)) {
+        for at in when.into_iter().chain(what).flatten() {
+            errors.push(no_effect(at, url.transport(), "file upstreams"));
+        }
+        return;
+    }
+    let is_refused = file.rotate_size.is_refused() || file.rotate_age.is_refused();
+    let size = file.rotate_size.clone().or(default.size);
+    let age = file.rotate_age.clone().or(default.age);
+    if size.is_none() && age.is_none() && !is_refused {
+        for at in what.into_iter().flatten() {
+            let fits = "a rotate_size or a rotate_age beside it";
+            errors.push(no_effect(at, "a file that is not rotated", fits));
+        }
+    }
+}
+
+fn no_effect(at: &At, on: &'static str, fits: &'static str) -> ConfigError {
+    ConfigError {
+        at: at.clone(),
+        fault: Fault::NoEffect { on, fits },
     }
 }
 
@@ -382,6 +450,51 @@ fn refuse_crossed_retries(
     } else if let Some(at) = file.retry_min.at() {
         let fits = format!("at most forward.retry_max, {}", time_text(max));
         errors.push(unfit(at, &time_text(min), fits));
+    }
+}
+
+/// Everything of `[suppressed]`.
+fn suppressed(
+    file: SuppressedFile,
+    default: SuppressedConfig,
+    upstreams: &[Given<UpstreamConfig>],
+    listeners: &[Placed],
+    errors: &mut Vec<ConfigError>,
+) -> SuppressedConfig {
+    refuse_short_queue(&file.queue, listeners, errors);
+    let to = match file.to {
+        Slot::Given(to) => upstream(to, Rotation::OF_COPIES, errors),
+        Slot::Refused => None,
+        Slot::Absent => {
+            for at in [file.queue.at(), file.when_full.at()].into_iter().flatten() {
+                let fits = "a suppressed.to beside it";
+                errors.push(no_effect(at, "copies that go nowhere", fits));
+            }
+            None
+        }
+    };
+    if let Some(to) = &to {
+        refuse_loops(std::slice::from_ref(to), listeners, errors);
+        // Two would write to one file, and an upstream would get what it is to be spared.
+        let other = upstreams
+            .iter()
+            .find(|other| other.value.url == to.value.url);
+        if let Some(other) = other {
+            let fault = Fault::Taken {
+                found: quoted(&to.value.url.to_string()),
+                other: other.at.clone(),
+                fits: "a destination that is no upstream of survivors",
+            };
+            errors.push(ConfigError {
+                at: to.at.clone(),
+                fault,
+            });
+        }
+    }
+    SuppressedConfig {
+        to: to.map(|given| given.value),
+        queue: file.queue.or(default.queue),
+        when_full: file.when_full.or(default.when_full),
     }
 }
 
@@ -435,6 +548,7 @@ fn dedup(
         memory: file.memory.or(default.memory),
         identity: file.identity.or(default.identity),
         shards: file.shards.or(None).unwrap_or(default.shards),
+        state: file.state.or(default.state),
     }
 }
 

@@ -87,6 +87,8 @@ fn the_documented_file_names_every_key_of_every_section() {
     let sections = [
         ("[[listener]]", file::ListenerFile::KEYS),
         ("[forward]", file::ForwardFile::KEYS),
+        ("[spool]", file::SpoolFile::KEYS),
+        ("[suppressed]", file::SuppressedFile::KEYS),
         ("[dedup]", file::DedupFile::KEYS),
         ("[mask]", &[]),
         ("[[rule]]", file::RuleFile::KEYS),
@@ -99,9 +101,10 @@ fn the_documented_file_names_every_key_of_every_section() {
         check(header, keys);
     }
     assert_eq!(sections.len(), ConfigFile::KEYS.len());
-    assert!(
-        DOCUMENTED.contains("{ url = ") && DOCUMENTED.contains("framing = \"octet-counting\" }")
-    );
+    // Those of an upstream stand in a table that only a comment shows.
+    for key in file::UpstreamFile::KEYS {
+        assert!(DOCUMENTED.contains(&format!("{key} = ")), "{key}");
+    }
 }
 
 #[test]
@@ -120,6 +123,11 @@ fn what_the_documented_file_shows_in_comments_is_fit_to_run() {
         config.listeners.push(ListenerConfig::new(relp));
         config.listeners.push(ListenerConfig::new(log));
         config.dedup.policy.window.refresh = Some(Duration::from_secs(100));
+        let copies = "file:///var/log/tersed/suppressed.log".parse().unwrap();
+        config.suppressed.to = Some(UpstreamConfig {
+            rotation: Rotation::OF_COPIES,
+            ..UpstreamConfig::new(copies)
+        });
         config.rules = load(&toml, &RunArgs::default()).unwrap().rules;
         assert_eq!(config.rules.rules().len(), 3);
     });
@@ -160,7 +168,8 @@ fn each_key_reaches_its_field() {
         unix_mode = "0600"
         receive_buffer = "1MiB"
         [forward]
-        to = ["udp://a:514", { url = "tcp://b:601", framing = "octet-counting" }]
+        to = ["udp://a:514", { url = "tcp://b:601", framing = "octet-counting" },
+            { url = "file:///var/log/once.log", rotate_size = "10MiB", rotate_age = "1day", rotate_keep = 3, compress = "off" }]
         strategy = "balance"
         queue = "1MB"
         when_full = "drop-oldest"
@@ -171,6 +180,10 @@ fn each_key_reaches_its_field() {
         replay_max = "off"
         udp_max = "1400B"
         line_breaks = "escape"
+        [suppressed]
+        to = "file:///var/log/suppressed.log"
+        queue = "2MiB"
+        when_full = "drop-newest"
         [dedup]
         window = "1m"
         allow = 3
@@ -182,6 +195,7 @@ fn each_key_reaches_its_field() {
         memory = "1GiB"
         identity = "compact"
         shards = 64
+        state = "/var/lib/tersed/windows"
         [mask]
         job = 'job-[0-9]+'
         [admin]
@@ -221,11 +235,24 @@ fn each_key_reaches_its_field() {
             };
             config.listeners = vec![tcp, relp, unix];
             let counted = UpstreamConfig {
-                url: "tcp://b:601".parse().unwrap(),
                 framing: OutputFraming::OctetCounting,
+                ..UpstreamConfig::new("tcp://b:601".parse().unwrap())
+            };
+            let rotated = UpstreamConfig {
+                rotation: Rotation {
+                    size: Some(10 * MIB),
+                    age: Some(Duration::from_secs(86400)),
+                    keep: 3,
+                    compression: Compression::Off,
+                },
+                ..UpstreamConfig::new("file:///var/log/once.log".parse().unwrap())
             };
             config.forward = ForwardConfig {
-                to: vec![UpstreamConfig::new("udp://a:514".parse().unwrap()), counted],
+                to: vec![
+                    UpstreamConfig::new("udp://a:514".parse().unwrap()),
+                    counted,
+                    rotated,
+                ],
                 strategy: Strategy::Balance,
                 queue: 1_000_000,
                 when_full: WhenFull::DropOldest,
@@ -236,6 +263,15 @@ fn each_key_reaches_its_field() {
                 replay_max: 0,
                 udp_max: 1400,
                 line_breaks: LineBreaks::Escape,
+            };
+            let copies = "file:///var/log/suppressed.log".parse().unwrap();
+            config.suppressed = SuppressedConfig {
+                to: Some(UpstreamConfig {
+                    rotation: Rotation::OF_COPIES,
+                    ..UpstreamConfig::new(copies)
+                }),
+                queue: 2 * MIB,
+                when_full: WhenFull::DropNewest,
             };
             let pattern = Pattern {
                 name: "job".to_owned(),
@@ -259,6 +295,7 @@ fn each_key_reaches_its_field() {
                 memory: GIB,
                 identity: IdentityKind::Compact,
                 shards: 64,
+                state: Some("/var/lib/tersed/windows".into()),
             };
             config.admin = Some("[::1]:0".parse().unwrap());
             config.shutdown_grace = Duration::ZERO;
@@ -317,9 +354,9 @@ fn default_listeners_are_not_held_against_a_file_that_cannot_be_understood() {
 
 #[test]
 fn an_unknown_key_is_refused_with_those_that_fit() {
-    let top = "listener, forward, dedup, mask, rule, admin, shutdown, log, runtime";
-    let dedup =
-        "window, allow, refresh, max_quiet, summary, mode, fields, mask, memory, identity, shards";
+    let top =
+        "listener, forward, spool, suppressed, dedup, mask, rule, admin, shutdown, log, runtime";
+    let dedup = "window, allow, refresh, max_quiet, summary, mode, fields, mask, memory, identity, shards, state";
     check_refused(
         "\n[dedup]\n\nwindw = 1",
         &[&format!(
@@ -356,7 +393,9 @@ fn an_unknown_key_is_refused_with_those_that_fit() {
     );
     check_refused(
         "forward.to = [\n{ url = \"stdout:\",\nframe = 1 }]",
-        &["t.toml:3: forward.to[0].frame: unknown key; fits: url, framing"],
+        &[
+            "t.toml:3: forward.to[0].frame: unknown key; fits: url, framing, rotate_size, rotate_age, rotate_keep, compress",
+        ],
     );
 }
 
@@ -478,6 +517,19 @@ fn a_value_that_does_not_fit_is_refused_with_what_does() {
         &["t.toml:2: runtime.workers: found 0, fits: \"auto\", or a whole number from 1 to 1024"],
     );
     // Choices.
+    for (found, shown) in [
+        ("\"windows\"", "\"windows\""),
+        ("\"/var/lib/tersed/\"", "\"/var/lib/tersed/\""),
+        ("true", "true"),
+    ] {
+        check_refused(
+            format!("[dedup]\nstate = {found}"),
+            &[&format!(
+                "t.toml:2: dedup.state: found {shown}, fits: \"off\", or an absolute path, such as \
+                 \"/var/lib/tersed/windows\""
+            )],
+        );
+    }
     check_refused(
         "[dedup]\nsummary = \"Prefix\"",
         &["t.toml:2: dedup.summary: found \"Prefix\", fits: \"prefix\", \"suffix\", \"none\""],
@@ -505,7 +557,7 @@ fn a_value_that_does_not_fit_is_refused_with_what_does() {
     check_refused(
         "dedup = 1",
         &[
-            "t.toml:1: dedup: found 1, fits: a table with window, allow, refresh, max_quiet, summary, mode, fields, mask, memory, identity, shards",
+            "t.toml:1: dedup: found 1, fits: a table with window, allow, refresh, max_quiet, summary, mode, fields, mask, memory, identity, shards, state",
         ],
     );
     check_refused(
@@ -693,6 +745,30 @@ fn a_key_without_effect_is_refused() {
         ],
     );
     check_refused(
+        "[forward]\nto = [{ url = \"stdout:\", rotate_age = \"off\", compress = \"zstd\" }]",
+        &[
+            "t.toml:2: forward.to[0].rotate_age: means nothing on stdout; fits: file upstreams",
+            "t.toml:2: forward.to[0].compress: means nothing on stdout; fits: file upstreams",
+        ],
+    );
+    check_refused(
+        "[forward]\nto = [{ url = \"file:///a\", rotate_size = \"off\", rotate_keep = 3 }]",
+        &[
+            "t.toml:2: forward.to[0].rotate_keep: means nothing on a file that is not rotated; fits: a rotate_size or a rotate_age beside it",
+        ],
+    );
+    check_refused(
+        "[suppressed]\nqueue = \"1MiB\"\nwhen_full = \"wait\"",
+        &[
+            "t.toml:2: suppressed.queue: means nothing on copies that go nowhere; fits: a suppressed.to beside it",
+            "t.toml:3: suppressed.when_full: means nothing on copies that go nowhere; fits: a suppressed.to beside it",
+        ],
+    );
+    check_refused(
+        "[suppressed]\nto = { url = \"tcp://a:1\", rotate_keep = 3 }",
+        &["t.toml:2: suppressed.to.rotate_keep: means nothing on tcp; fits: file upstreams"],
+    );
+    check_refused(
         "[forward]\nto = [{ url = \"udp://a:1\", framing = \"lf\" }]",
         &[
             "t.toml:2: forward.to[0].framing: means nothing on udp; fits: tcp, unix-stream, file and stdout upstreams",
@@ -867,6 +943,22 @@ fn what_does_not_fit_together_is_refused_where_it_was_written() {
         ],
     );
     check_refused(
+        "[suppressed]\nto = \"file:///a//b\"\n[forward]\nto = [\"file:///a/b\"]",
+        &[
+            "t.toml:2: suppressed.to: \"file:///a//b\" is taken already (t.toml:4: forward.to[0]); fits: a destination that is no upstream of survivors",
+        ],
+    );
+    check_refused(
+        "[suppressed]\nto = { url = \"stdout:\" }",
+        &[
+            "t.toml:2: suppressed.to.url: \"stdout:\" is taken already (upstream stdout: by default); fits: a destination that is no upstream of survivors",
+        ],
+    );
+    check_refused(
+        "[suppressed]\nto = \"file:///a\"\nqueue = \"64KiB\"\n[[listener]]\nurl = \"udp://[::]:1\"\nmax_message_size = \"1MiB\"",
+        &["t.toml:3: suppressed.queue: found \"64KiB\", fits: at least the longest message, 1MiB"],
+    );
+    check_refused(
         "[admin]\naddress = \"127.0.0.1:5514\"",
         &[
             "t.toml:2: admin.address: \"127.0.0.1:5514\" is taken already (listener tcp://127.0.0.1:5514 by default); fits: an address and port of its own",
@@ -898,6 +990,12 @@ fn an_upstream_that_is_our_own_listener_is_refused() {
         "[[listener]]\nurl = \"tcp://0.0.0.0:514\"\n[forward]\nto = [\"stdout:\",\n{ url = \"tcp://localhost:514\" }]",
         &[&format!(
             "t.toml:5: forward.to[1].url: \"tcp://localhost:514\" {lines} (t.toml:2: listener[0].url), {end}"
+        )],
+    );
+    check_refused(
+        "[suppressed]\nto = \"udp://127.0.0.1:5514\"",
+        &[&format!(
+            "t.toml:2: suppressed.to: \"udp://127.0.0.1:5514\" {lines} (listener udp://127.0.0.1:5514 by default), {end}"
         )],
     );
     check_refused(
@@ -942,7 +1040,7 @@ fn what_was_found_is_printed_in_one_short_line() {
 #[test]
 fn a_file_that_cannot_be_read_is_an_error_with_its_path() {
     let dir = tempfile::tempdir().unwrap();
-    let check = |path: std::path::PathBuf, expected: &str| {
+    let check = |path: PathBuf, expected: &str| {
         let args = RunArgs {
             file: Some(path.clone()),
             ..RunArgs::default()

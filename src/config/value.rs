@@ -10,6 +10,7 @@
 
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -318,6 +319,19 @@ pub(super) fn network(value: &DeValue<'_>) -> Result<IpNet, String> {
              or \"2001:db8::/32\""
                 .to_owned()
         })
+}
+
+/// The absolute path of a file or directory, as `example` is one.
+pub(super) fn absolute_path(
+    example: &'static str,
+) -> impl Fn(&DeValue<'_>) -> Result<PathBuf, String> {
+    move |value| {
+        value
+            .as_str()
+            .filter(|text| text.starts_with('/') && !text.ends_with('/') && !text.contains('\0'))
+            .map(PathBuf::from)
+            .ok_or_else(|| format!("an absolute path, such as {example:?}"))
+    }
 }
 
 /// Permissions of a file as octal digits.

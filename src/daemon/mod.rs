@@ -3,7 +3,7 @@
 //! ```text
 //! start    bind everything ▶ forwarder ▶ listeners ▶ ready
 //! reload   read, validate, bind what is new ▶ switch                     (or nothing moved)
-//! stop     listeners and readers end ▶ pending summaries ▶ queue closes ▶ forwarder ends
+//! stop     listeners and readers end ▶ pending summaries ▶ queue closes ▶ forwarder ends ▶ windows saved
 //!          └────────────────── one deadline over all of it ──────────────────┘
 //! ```
 //!
@@ -20,9 +20,11 @@
 //!
 //! Exit codes (`main`), what the settings mean (`config`).
 
+mod aside;
 mod reload;
+mod windows;
 
-use std::{fs, io, sync::Arc, time::Duration};
+use std::{fs, io, path::Path, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -34,14 +36,14 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error, info, warn};
 
+use self::aside::AsideForwarder;
 use crate::{
     admin::{self, AdminState, Readiness},
     clock::Clock,
-    config::{Config, ForwardConfig, ListenerConfig, RunArgs},
+    config::{Config, ForwardConfig, ListenerConfig, RunArgs, SpoolConfig},
     custody::Custody,
-    dedup::{EndReason, Shards},
-    forward::{Delivery, ForwardEnded, Forwarder, Outbox},
-    identity::Key,
+    dedup::{EndReason, Progress, Shards},
+    forward::{Aside, Delivery, ForwardEnded, Forwarder, Outbox},
     ledger::Ledger,
     listen::{self, BindError, Bound, Context, PassedSockets},
     logging::{PeerLog, PeerReason},
@@ -49,6 +51,7 @@ use crate::{
     pipeline::Pipeline,
     rule::WindowPolicy,
     signal::{Event, Signals},
+    spool::{Found, Spool, SpoolError},
     sys,
 };
 
@@ -72,6 +75,9 @@ pub enum DaemonError {
         /// What the system said.
         source: io::Error,
     },
+    /// The spool could not be opened.
+    #[error("spool.directory: {0}")]
+    Spool(#[source] SpoolError),
     /// The forwarder gave up.
     #[error(transparent)]
     Forward(#[from] ForwardEnded),
@@ -123,6 +129,8 @@ struct Daemon {
     forward: watch::Sender<Arc<ForwardConfig>>,
     outbox: Arc<Outbox>,
     forwarder: JoinHandle<Result<(), ForwardEnded>>,
+    /// That of copies, if they are set aside.
+    aside: Option<AsideForwarder>,
     readiness: Readiness,
     signals: Signals,
     /// Tasks that run until everything else has ended: status page, timers.
@@ -173,13 +181,18 @@ impl Daemon {
         for warning in config.warnings() {
             warn!(%warning, "configuration");
         }
+        let spool = match &config.spool.directory {
+            Some(directory) => Some(open_spool(directory, &config.spool, &metrics)?),
+            None => None,
+        };
         let rules = Arc::clone(&config.rules);
-        let windows: Vec<WindowPolicy> = rules.policies().map(|policy| policy.window).collect();
+        let policies: Vec<WindowPolicy> = rules.policies().map(|policy| policy.window).collect();
         let shards = Arc::new(Shards::new(
             config.dedup.shards,
-            &windows,
+            &policies,
             config.dedup.memory,
         ));
+        let key = windows::restore(&config.dedup, &shards, &rules);
         let ledger = Arc::new(Ledger::new(
             Arc::clone(&metrics),
             Arc::clone(&shards),
@@ -191,9 +204,10 @@ impl Daemon {
             shards,
             delivery: Delivery::new(Arc::clone(&outbox), Arc::clone(&ledger), changes.clone()),
             metrics: Arc::clone(&metrics),
-            key: Key::random(),
+            key,
             identity: config.dedup.identity,
             custody: Custody::new(),
+            aside: Aside::default(),
         });
         let cut_off = CancellationToken::new();
         let forwarder = Forwarder::new(
@@ -201,21 +215,12 @@ impl Daemon {
             ledger,
             Arc::clone(&metrics),
             Arc::clone(&pipeline.custody),
+            spool,
             changes,
             cut_off.clone(),
         );
         let housekeeping = TaskTracker::new();
-        // A thread of its own: whoever wakes it wakes nobody else.
-        let forwarding = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(DaemonError::Runtime)?;
-        let forwarder = housekeeping.spawn_blocking(move || {
-            let ended = forwarding.block_on(forwarder.run());
-            // Its blocking write may never end.
-            forwarding.shutdown_background();
-            ended
-        });
+        let forwarder = aside::spawn(forwarder, &housekeeping).map_err(DaemonError::Runtime)?;
         let context = Context {
             pipeline,
             metrics,
@@ -230,6 +235,7 @@ impl Daemon {
             forward,
             outbox,
             forwarder,
+            aside: None,
             readiness: Readiness::default(),
             signals,
             housekeeping,
@@ -237,6 +243,9 @@ impl Daemon {
             cut_off,
             fatal: CancellationToken::new(),
         };
+        if let Some(aside) = daemon.config.aside() {
+            daemon.aside = Some(daemon.set_aside(aside).map_err(DaemonError::Runtime)?);
+        }
         for (listener, socket, is_extra) in bound {
             daemon.open(listener, socket, is_extra);
         }
@@ -262,14 +271,24 @@ impl Daemon {
                     Ok(Err(error)) => Err(error.into()),
                     Ok(Ok(())) | Err(_) => Err(DaemonError::Task("the forwarder")),
                 },
+                ended = aside::ended(&mut self.aside) => break match ended {
+                    Ok(Err(error)) => Err(error.into()),
+                    Ok(Ok(())) | Err(_) => Err(DaemonError::Task("the forwarder of suppressed copies")),
+                },
                 () = self.fatal.cancelled() => break Err(DaemonError::Task("a listener")),
             }
         };
         if let Err(error) = &result {
             error!(%error, "stopping");
         }
-        self.stop().await;
+        self.stop(result.is_ok()).await;
         result
+    }
+
+    /// Starts setting copies aside.
+    fn set_aside(&self, config: ForwardConfig) -> io::Result<AsideForwarder> {
+        let pipeline = &self.context.pipeline;
+        AsideForwarder::start(config, pipeline, &self.housekeeping, &self.cut_off)
     }
 
     /// Starts serving a bound listener.
@@ -387,8 +406,9 @@ impl Daemon {
             .find(|running| running.serves(listener))
     }
 
-    /// Drains: nothing new is taken in, everything that was is forwarded, within the deadline.
-    async fn stop(mut self) {
+    /// Drains: nothing new is taken in, everything that was is forwarded, within the deadline. Windows are saved
+    /// unless something broke down: then nobody knows what became of their survivors.
+    async fn stop(mut self, mut is_whole: bool) {
         self.readiness.set_stopping();
         notify(&[sd_notify::NotifyState::Stopping]);
         info!(grace = ?self.config.shutdown_grace, "stopping");
@@ -398,11 +418,16 @@ impl Daemon {
         self.context.tasks.close();
         let cut_off = self.cut_off.clone();
         let grace = self.config.shutdown_grace;
+        let deadline = Clock::now().after(grace);
         let drained = {
-            let drain = Self::drain(&self.context, &self.outbox, &mut self.forwarder);
+            let (forwarder, aside) = (&mut self.forwarder, &mut self.aside);
+            let drain = Self::drain(&self.context, &self.outbox, forwarder, aside);
             tokio::pin!(drain);
             select! {
-                () = &mut drain => true,
+                whole = &mut drain => {
+                    is_whole &= whole;
+                    true
+                }
                 () = sleep(grace) => {
                     warn!(?grace, "the time to drain is over");
                     false
@@ -419,10 +444,19 @@ impl Daemon {
             // windows that are still open then end without waiting for an upstream.
             cut_off.cancel();
             self.outbox.close();
-            let drain = Self::drain(&self.context, &self.outbox, &mut self.forwarder);
-            if timeout(CUT_OFF_MAX, drain).await.is_err() {
+            if let Some(aside) = &self.aside {
+                aside.outbox.close();
+            }
+            let (forwarder, aside) = (&mut self.forwarder, &mut self.aside);
+            let drain = Self::drain(&self.context, &self.outbox, forwarder, aside);
+            let ended = timeout(CUT_OFF_MAX, drain).await;
+            if ended.is_err() {
                 error!("tasks did not end after being cut off; this is a fault of tersed");
             }
+            is_whole &= ended.unwrap_or(false);
+        }
+        if is_whole {
+            self.save_windows(deadline).await;
         }
         self.stop_housekeeping.cancel();
         self.housekeeping.close();
@@ -436,6 +470,7 @@ impl Daemon {
         let balance = self.context.metrics.balance();
         info!(
             received = balance.received,
+            recovered = balance.recovered,
             forwarded = balance.forwarded,
             suppressed = balance.suppressed,
             dropped = balance.dropped,
@@ -445,30 +480,45 @@ impl Daemon {
     }
 
     /// Each stage ends because its input closed: readers, windows, queue, forwarder. Can be called
-    /// again after it was interrupted.
+    /// again after it was interrupted. False if the forwarder broke down.
     async fn drain(
         context: &Context,
         outbox: &Outbox,
         forwarder: &mut JoinHandle<Result<(), ForwardEnded>>,
-    ) {
+        aside: &mut Option<AsideForwarder>,
+    ) -> bool {
         context.tasks.wait().await;
+        // Nobody else has it any more.
+        context.pipeline.aside.shut();
         let pipeline = &context.pipeline;
-        let mut ended = Vec::new();
+        let (mut ended, mut progress) = (Vec::new(), Progress::default());
         loop {
-            let more = pipeline
-                .shards
-                .end_all(EndReason::Stop, END_BITE, &mut ended);
+            // They stay open: a survivor that is dropped from here on reopens its window.
+            let shards = &pipeline.shards;
+            let more = shards.report_all(EndReason::Stop, &mut progress, END_BITE, &mut ended);
             pipeline.report(&mut ended).await;
             if !more {
                 break;
             }
         }
         outbox.close();
-        if !forwarder.is_finished()
-            && let Err(error) = forwarder.await
-        {
-            error!(%error, "the forwarder broke down");
+        if !forwarder.is_finished() {
+            match forwarder.await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return false,
+                Err(error) => {
+                    error!(%error, "the forwarder broke down");
+                    return false;
+                }
+            }
         }
+        if let Some(aside) = aside
+            && !aside.forwarder.is_finished()
+            && let Err(error) = (&mut aside.forwarder).await
+        {
+            error!(%error, "the forwarder of suppressed copies broke down");
+        }
+        true
     }
 }
 
@@ -477,6 +527,32 @@ impl Running {
         let config = self.config.borrow();
         config.url == listener.url && config.name == listener.name
     }
+}
+
+/// Opens the spool, and counts what it kept of an earlier run.
+fn open_spool(
+    directory: &Path,
+    config: &SpoolConfig,
+    metrics: &Metrics,
+) -> Result<Arc<Spool>, DaemonError> {
+    let max = u64::try_from(config.max_size).unwrap_or(u64::MAX);
+    let spool = Spool::open(directory, max).map_err(DaemonError::Spool)?;
+    let Found {
+        recovered,
+        torn_octets,
+        unreadable_segments,
+        cursor_damaged,
+    } = spool.found();
+    metrics.frames.recover(recovered);
+    info!(directory = %directory.display(), recovered, torn_octets, "spool open");
+    if unreadable_segments > 0 || cursor_damaged {
+        warn!(
+            unreadable_segments,
+            cursor_damaged,
+            "the spool is damaged; what can be read is sent, some of it perhaps again"
+        );
+    }
+    Ok(Arc::new(spool))
 }
 
 /// When memory that was needed for a storm is to be given back.
@@ -548,7 +624,7 @@ fn notify(state: &[sd_notify::NotifyState<'_>]) {
 /// How often windows that ended by themselves are looked for: the most that a summary is late.
 const RETIRE_PERIOD: Duration = Duration::from_millis(100);
 
-/// Marks ended under one hold of a shard's lock while stopping.
+/// Marks looked at under one hold of a shard's lock while stopping.
 const END_BITE: usize = 4096;
 
 /// How long tasks may take to end once nothing waits any more.

@@ -10,11 +10,11 @@
 //!
 //! What a setting means (`config`).
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use tracing::{debug, error, info, warn};
 
-use super::{Daemon, notify};
+use super::{Daemon, aside::AsideForwarder, notify};
 use crate::{
     chunk::Chunk,
     config::{Config, ConfigErrors, ListenUrl, RunArgs},
@@ -30,6 +30,8 @@ enum ReloadError {
     Config(#[from] ConfigErrors),
     #[error(transparent)]
     Bind(#[from] BindError),
+    #[error("suppressed.to: {0}")]
+    Aside(#[source] io::Error),
     #[error("{key}: changed; that takes a restart")]
     Restart { key: &'static str },
     #[error(
@@ -75,6 +77,12 @@ impl Daemon {
                 fresh.push((listener.clone(), bound));
             }
         }
+        let aside = match config.aside() {
+            Some(aside) if self.aside.is_none() => {
+                Some(self.set_aside(aside).map_err(ReloadError::Aside)?)
+            }
+            _ => None,
+        };
         // From here on nothing fails.
         self.listeners.retain(|running| {
             let wanted = config
@@ -99,8 +107,29 @@ impl Daemon {
         self.set_rules(&config);
         self.outbox.resize(config.forward.queue);
         self.forward.send_replace(Arc::new(config.forward.clone()));
+        self.change_aside(&config, aside);
         self.config = config;
         Ok(())
+    }
+
+    /// Has copies set aside by `fresh`, which has just begun to, or as `config` says.
+    fn change_aside(&mut self, config: &Config, fresh: Option<AsideForwarder>) {
+        if fresh.is_some() {
+            self.aside = fresh;
+            return;
+        }
+        match (config.aside(), self.aside.take()) {
+            (Some(aside), Some(running)) => {
+                running.change(aside);
+                self.aside = Some(running);
+            }
+            (None, Some(running)) => {
+                self.context.pipeline.aside.shut();
+                let grace = config.shutdown_grace;
+                self.context.tasks.spawn(running.leave(grace));
+            }
+            (_, None) => {}
+        }
     }
 
     /// Puts the rules of `config` in force; windows of policies that did not change stay.
@@ -138,6 +167,7 @@ impl Daemon {
                 old.dedup.identity != config.dedup.identity,
                 "dedup.identity",
             ),
+            (old.spool != config.spool, "spool"),
             (old.admin != config.admin, "admin.address"),
             (old.log != config.log, "log"),
         ] {

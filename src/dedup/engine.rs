@@ -46,10 +46,10 @@ pub(super) struct Engine {
     quantum: u64,
     /// Tells this engine's claims from those of engines that are gone. The same in all shards, never zero.
     epoch: u32,
-    timeline: Timeline,
+    pub(super) timeline: Timeline,
     table: Table,
     /// Octets of all [`Held`] and their frames.
-    held_octets: usize,
+    pub(super) held_octets: usize,
     /// Marks moved to a younger one by `refresh`.
     remarked: u64,
 }
@@ -210,7 +210,14 @@ impl Engine {
         match met {
             Met::Counted(_) => Ok(Verdict::Duplicate),
             Met::Repeat(place, age) => self.repeat(identity, sighting, now, room, (place, age)),
-            Met::Nothing(vacant) => self.remember(identity, now, room, vacant),
+            Met::Nothing(vacant) => {
+                let delivery = self.remember(identity, now, room, vacant)?;
+                Ok(Verdict::Fresh(Claim {
+                    hash: identity.hash,
+                    delivery,
+                    epoch: self.epoch,
+                }))
+            }
         }
     }
 
@@ -425,14 +432,14 @@ impl Engine {
         Ok(verdict)
     }
 
-    /// Starts a window.
-    fn remember(
+    /// Starts a window, and gives the generation of its mark.
+    pub(super) fn remember(
         &mut self,
         identity: Identity<'_>,
         now: Tick,
         room: &mut usize,
         vacant: Option<Place>,
-    ) -> Result<Verdict, Refusal> {
+    ) -> Result<u64, Refusal> {
         if self.timeline.len() >= MARKS_MAX {
             return Err(Refusal::Full);
         }
@@ -447,11 +454,7 @@ impl Engine {
         self.table.count_reuse(place, live);
         let delivery = self.timeline.append(now, identity.octets, None);
         self.table.put(place, identity.hash, delivery);
-        Ok(Verdict::Fresh(Claim {
-            hash: identity.hash,
-            delivery,
-            epoch: self.epoch,
-        }))
+        Ok(delivery)
     }
 
     /// Ends the window of the mark `age` places behind the oldest. The mark stays as a dead one.
@@ -461,7 +464,7 @@ impl Engine {
         }
     }
 
-    fn report(&mut self, held: Held, reason: EndReason, ended: &mut Vec<Ended>) {
+    pub(super) fn report(&mut self, held: Held, reason: EndReason, ended: &mut Vec<Ended>) {
         self.held_octets -= HELD_OCTETS;
         if held.count == 0 {
             return;
@@ -540,4 +543,4 @@ const MARKS_MAX: usize = 1 << 31;
 const SLOTS_PER_MARK_MAX: usize = 6;
 
 /// Octets of a [`Held`] without its frame. What is left over in front of an aligned one is counted as lost.
-const HELD_OCTETS: usize = alloc_octets(size_of::<Held>()) + align_of::<Held>();
+pub(super) const HELD_OCTETS: usize = alloc_octets(size_of::<Held>()) + align_of::<Held>();

@@ -15,6 +15,7 @@
 //!   small segment of the table.
 //! - All engines together stay within the byte budget; the oldest mark is evicted and counted.
 //! - Each suppressed copy is reported by exactly one [`Ended`].
+//! - Windows can be carried over a stop: [`Shards::export`] and [`Shards::restore`] change no verdict.
 //! - The number of shards changes no verdict, unless the budget is reached or time runs backwards.
 //!
 //! # Left out
@@ -32,11 +33,13 @@ use crate::identity::{Identity, Variant};
 use crate::rule::{PolicyId, WindowPolicy};
 use crate::tick::Tick;
 
+pub use self::carry::{OpenWindow, Progress};
 pub use self::group::Group;
 use self::shard::Shard;
 use self::variety::Kept;
 pub use self::variety::{DISTINCT_MAX, Several, Variety};
 
+mod carry;
 mod engine;
 mod group;
 #[cfg(test)]

@@ -27,10 +27,10 @@ use crate::tick::Tick;
 #[derive(Debug)]
 pub(super) struct Shard {
     /// By [`PolicyId`].
-    engines: Vec<Engine>,
+    pub(super) engines: Vec<Engine>,
     budget_octets: usize,
     /// Octets by which the engines may grow, or fewer: reckoning them takes longer than judging a copy.
-    room: usize,
+    pub(super) room: usize,
     /// The latest time seen: time does not run backwards in here.
     now: Tick,
     evicted: u64,
@@ -190,14 +190,9 @@ impl Shard {
                 Err(Refusal::Full) => break,
                 Err(Refusal::Short(wanted)) => wanted,
             };
-            // More would evict half of all others, and then still might not fit.
-            if wanted > self.budget_octets / 2 {
+            if !self.make_room_for(wanted, now, ended) {
                 break;
             }
-            // A little more than is wanted, so that not each and every offer comes through here.
-            let ahead = ROOM_AHEAD_OCTETS.min(wanted);
-            let evicted_max = EVICTED_PER_ROUND + wanted / OCTETS_PER_EVICTED;
-            self.make_room(wanted + ahead, evicted_max, now, ended);
         }
         self.unremembered += 1;
         (Verdict::Fresh(Claim::VOID), None)
@@ -328,7 +323,7 @@ impl Shard {
         self.room = 0;
     }
 
-    fn advance_clock(&mut self, now: Tick) -> Tick {
+    pub(super) fn advance_clock(&mut self, now: Tick) -> Tick {
         self.now = self.now.max(now);
         self.now
     }
@@ -337,8 +332,26 @@ impl Shard {
         self.engines.iter().map(Engine::charged).sum()
     }
 
-    fn reckon_room(&self) -> usize {
+    pub(super) fn reckon_room(&self) -> usize {
         self.budget_octets.saturating_sub(self.charged())
+    }
+
+    /// Makes room for what wants so many octets, as far as one round does; false if it wants too many.
+    pub(super) fn make_room_for(
+        &mut self,
+        wanted: usize,
+        now: Tick,
+        ended: &mut Vec<Ended>,
+    ) -> bool {
+        // More would evict half of all others, and then still might not fit.
+        if wanted > self.budget_octets / 2 {
+            return false;
+        }
+        // A little more than is wanted, so that not each and every offer comes through here.
+        let ahead = ROOM_AHEAD_OCTETS.min(wanted);
+        let evicted_max = EVICTED_PER_ROUND + wanted / OCTETS_PER_EVICTED;
+        self.make_room(wanted + ahead, evicted_max, now, ended);
+        true
     }
 
     /// Frees spare memory, then evicts the oldest marks, until `wanted` octets are free or

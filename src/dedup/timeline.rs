@@ -125,6 +125,11 @@ impl Timeline {
         self.blocks.front()?.get(self.head)
     }
 
+    /// The youngest mark.
+    pub(super) fn last(&self) -> Option<&Mark> {
+        self.len.checked_sub(1).map(|age| self.mark(age))
+    }
+
     /// The mark `age` places behind the oldest. `age` is below `len`.
     pub(super) fn mark(&self, age: usize) -> &Mark {
         let place = self.head + age;
@@ -141,14 +146,23 @@ impl Timeline {
         &mut self.blocks[block][mark]
     }
 
+    /// Appends what the mark remembers to `octets`. `age` is below `len`.
+    pub(super) fn copy_octets(&self, age: usize, octets: &mut Vec<u8>) {
+        let (start, end) = self.range(age);
+        let (mut segment, mut offset) = self.locate(start);
+        let mut left = usize::try_from(end - start).unwrap_or(usize::MAX);
+        while left > 0 {
+            let here = &self.segments[segment][offset..];
+            let here = here.get(..left).unwrap_or(here);
+            octets.extend_from_slice(here);
+            left -= here.len();
+            (segment, offset) = (segment + 1, 0);
+        }
+    }
+
     /// Whether the mark remembers exactly `octets`. `age` is below `len`.
     pub(super) fn remembers(&self, age: usize, octets: &[u8]) -> bool {
-        let start = self.mark(age).position();
-        let end = if age + 1 < self.len {
-            self.mark(age + 1).position()
-        } else {
-            self.end
-        };
+        let (start, end) = self.range(age);
         if end - start != octets.len() as u64 {
             return false;
         }
@@ -372,6 +386,17 @@ impl Timeline {
             + self.spare_blocks.capacity()
             + self.spare_segments.capacity();
         handles * HANDLE_OCTETS
+    }
+
+    /// Where what a mark remembers starts and ends. `age` is below `len`.
+    fn range(&self, age: usize) -> (u64, u64) {
+        let start = self.mark(age).position();
+        let end = if age + 1 < self.len {
+            self.mark(age + 1).position()
+        } else {
+            self.end
+        };
+        (start, end)
     }
 
     fn locate(&self, position: u64) -> (usize, usize) {

@@ -57,6 +57,11 @@ impl Delivery {
         self.outbox.is_closed()
     }
 
+    /// No chunk comes any more.
+    pub(super) fn close(&self) {
+        self.outbox.close();
+    }
+
     /// Hands over `chunk`, whose survivors are counted as queued already. When the queue is full this
     /// waits or drops, as configured. Gives whether all of it is in the queue.
     pub async fn deliver(&self, chunk: Chunk) -> bool {

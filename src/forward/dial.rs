@@ -1,4 +1,4 @@
-//! Dialing: a name or a path in, an open socket or file out.
+//! Dialing: a name in, an open socket out.
 //!
 //! # Guarantees
 //!
@@ -12,11 +12,8 @@
 //! How long it may take: the caller gives up.
 
 use std::{
-    fs::{File, OpenOptions},
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
     time::Duration,
 };
 
@@ -27,17 +24,6 @@ use tokio::{
 };
 
 use super::UpstreamError;
-
-/// Opens a file to append to. A symlink is refused: whoever may write to the directory could point it
-/// at a file that only we may write to.
-pub(super) fn open_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK)
-        .open(path)
-}
 
 async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, UpstreamError> {
     let addresses: Vec<SocketAddr> = lookup_host((host, port))

@@ -28,6 +28,7 @@ use tracing::{debug, info, warn};
 use super::{
     ForwardEnded, Shared,
     encode::Encoder,
+    error_chain,
     ring::ReplayRing,
     upstream::{BrokenOff, Connection, Sent, UpstreamError},
 };
@@ -66,6 +67,24 @@ pub(super) struct Active {
     pub(super) connection: Connection,
     pub(super) encoder: Encoder,
     ring: ReplayRing,
+    _in_charge: InCharge,
+}
+
+/// Says to the source that a lane has an upstream, until dropped.
+#[derive(Debug)]
+struct InCharge(Arc<Shared>);
+
+impl InCharge {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.source.lane_up(true);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for InCharge {
+    fn drop(&mut self) {
+        self.0.source.lane_up(false);
+    }
 }
 
 /// What the main loop does next.
@@ -143,11 +162,12 @@ impl Lane {
             });
         };
         let upstream = self.upstreams[index].config.clone();
+        let metrics = Arc::clone(&self.upstreams[index].metrics);
         let opened = select! {
             biased;
             () = self.shared.cut_off.cancelled() => return Ok(Next::Done),
             changed = self.changes.changed() => return Ok(Self::changed(changed.is_ok())),
-            opened = Connection::open(&upstream, &self.config) => opened,
+            opened = Connection::open(&upstream, &self.config, &metrics) => opened,
         };
         match opened {
             Ok(connection) => self.take_charge(index, connection),
@@ -164,8 +184,9 @@ impl Lane {
         {
             let upstream = self.upstreams[index].config.clone();
             let config = Arc::clone(&self.config);
+            let metrics = Arc::clone(&self.upstreams[index].metrics);
             *probe = Some(Box::pin(async move {
-                (index, Connection::open(&upstream, &config).await)
+                (index, Connection::open(&upstream, &config, &metrics).await)
             }));
         }
         let mut wait = match self.failover.next_due() {
@@ -434,6 +455,7 @@ impl Lane {
             connection,
             encoder,
             ring,
+            _in_charge: InCharge::new(&self.shared),
         });
     }
 
@@ -505,18 +527,6 @@ async fn poll_probe(probe: &mut Option<Probe>) -> (usize, Result<Connection, Ups
         Some(probe) => probe.await,
         None => std::future::pending().await,
     }
-}
-
-/// An error and its causes on one line.
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// The least that is kept for replay: the measured loss of a process that dies with unread input was

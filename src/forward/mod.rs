@@ -28,11 +28,14 @@
 //!
 //! What the peer's process read and then lost: only a protocol with acknowledgements covers that.
 
+mod aside;
 mod delivery;
 mod dial;
 mod encode;
+mod file;
 mod lane;
 mod outbox;
+mod overflow;
 mod reload;
 mod relp;
 mod ring;
@@ -45,13 +48,20 @@ use tokio::{select, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-pub use self::{delivery::Delivery, encode::Encoder, outbox::Outbox, upstream::UpstreamError};
-use self::{lane::Lane, source::Source};
+pub use self::{
+    aside::{Aside, AsideDoor},
+    delivery::Delivery,
+    encode::Encoder,
+    outbox::Outbox,
+    upstream::UpstreamError,
+};
+use self::{lane::Lane, overflow::Overflow, source::Source};
 use crate::{
     config::{ForwardConfig, Strategy, UpstreamConfig},
     custody::Custody,
     ledger::Ledger,
     metrics::{DropReason, Metrics},
+    spool::Spool,
 };
 
 /// Moves chunks from the queue to the upstreams.
@@ -93,19 +103,30 @@ type Lanes = JoinSet<Result<(), ForwardEnded>>;
 
 impl Forwarder {
     /// A forwarder that empties `outbox` into the upstreams that `changes` names, until the outbox is
-    /// closed and empty or `cut_off` is cancelled. `custody` says whether somebody waits to hear what is safe.
+    /// closed and empty or `cut_off` is cancelled. What the outbox cannot hold goes over `spool`, if there is one.
+    /// `custody` says whether somebody waits to hear what is safe.
     #[must_use]
     pub fn new(
         outbox: Arc<Outbox>,
         ledger: Arc<Ledger>,
         metrics: Arc<Metrics>,
         custody: Arc<Custody>,
+        spool: Option<Arc<Spool>>,
         changes: watch::Receiver<Arc<ForwardConfig>>,
         cut_off: CancellationToken,
     ) -> Self {
+        let overflow = spool.map(|spool| {
+            Overflow::new(
+                spool,
+                Arc::clone(&outbox),
+                Arc::clone(&metrics),
+                Arc::clone(&ledger),
+                Arc::clone(&custody),
+            )
+        });
         Self {
             shared: Arc::new(Shared {
-                source: Source::new(outbox),
+                source: Source::new(outbox, overflow),
                 ledger,
                 metrics,
                 custody,
@@ -126,8 +147,12 @@ impl Forwarder {
         let mut running = Lanes::new();
         self.set_lanes(&mut running);
         let mut result = Ok(());
+        let shared = Arc::clone(&self.shared);
+        let overflowing = shared.source.run();
+        tokio::pin!(overflowing);
         loop {
             let ended = select! {
+                () = &mut overflowing => continue,
                 Ok(()) = self.changes.changed() => {
                     self.set_lanes(&mut running);
                     continue;
@@ -147,6 +172,8 @@ impl Forwarder {
                 }
             }
         }
+        self.shared.source.close();
+        overflowing.await;
         self.drop_rest();
         result
     }
@@ -178,7 +205,7 @@ impl Forwarder {
     fn drop_rest(&self) {
         let mut cut_off = 0;
         let ledger = &self.shared.ledger;
-        for chunk in self.shared.source.close() {
+        for chunk in self.shared.source.take_rest() {
             cut_off += chunk.entries().filter(|(_, _, counted)| !counted).count();
             if let Some(summaries) = ledger.dropped(&chunk, DropReason::Shutdown) {
                 cut_off += summaries.len();
@@ -210,4 +237,16 @@ fn parts(config: &Arc<ForwardConfig>) -> Vec<(LaneKey, Arc<ForwardConfig>)> {
             config.to.iter().map(one).collect()
         }
     }
+}
+
+/// An error and its causes on one line.
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! readers ──push──▶ [chunk][chunk][chunk] ──pop──▶ lanes
-//!            │ full: wait, or drop the newest, or drop the oldest
+//!            │ full: wait, or drop the newest, or drop the oldest; wait while a disk makes room
 //! ```
 //!
 //! # Guarantees
@@ -18,12 +18,15 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::{
     select,
-    sync::{Notify, Semaphore},
+    sync::{Notify, Semaphore, watch},
 };
 
 use crate::{chunk::Chunk, config::WhenFull};
@@ -38,6 +41,31 @@ pub struct Outbox {
     filled: Notify,
     /// Wakes those who wait for more room than there is now.
     resized: Notify,
+    /// The queue was closed, or is closed and was emptied.
+    ended: Notify,
+    /// The queue holds more than somebody asked to be told of, or somebody waits.
+    alarm: Notify,
+    /// How many wait for room.
+    waiting: AtomicUsize,
+    /// The disk makes room.
+    relief: watch::Sender<bool>,
+}
+
+/// Somebody waits, until dropped.
+struct Waiting<'o>(&'o Outbox);
+
+impl<'o> Waiting<'o> {
+    fn begin(outbox: &'o Outbox) -> Self {
+        outbox.waiting.fetch_add(1, Ordering::Relaxed);
+        outbox.alarm.notify_one();
+        Self(outbox)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -49,6 +77,8 @@ struct State {
     excess: u32,
     /// Octets admitted and not popped.
     held: u64,
+    /// From how many octets on the alarm goes.
+    alarm_above: u64,
     /// No chunk comes any more.
     closed: bool,
 }
@@ -64,15 +94,21 @@ impl Outbox {
                 bound,
                 excess: 0,
                 held: 0,
+                alarm_above: u64::MAX,
                 closed: false,
             }),
             room: Semaphore::new(bound as usize),
             filled: Notify::new(),
             resized: Notify::new(),
+            ended: Notify::new(),
+            alarm: Notify::new(),
+            waiting: AtomicUsize::new(0),
+            relief: watch::Sender::new(false),
         }
     }
 
-    /// Admits `chunk` according to `when_full` and gives back what had to be dropped for it.
+    /// Admits `chunk` according to `when_full` and gives back what had to be dropped for it. While the disk makes
+    /// room, nothing is dropped, but waited for.
     ///
     /// # Cancel safety
     ///
@@ -84,6 +120,17 @@ impl Outbox {
             return dropped;
         }
         chunk.shrink();
+        if when_full != WhenFull::Wait {
+            let mut relief = self.relief.subscribe();
+            select! {
+                biased;
+                Some(need) = self.wait_for_room(&chunk), if *relief.borrow_and_update() => {
+                    self.admit(chunk, need);
+                    return dropped;
+                }
+                _ = relief.wait_for(|relieved| !relieved) => {}
+            }
+        }
         let need = self.need(&chunk);
         match when_full {
             WhenFull::Wait => match self.wait_for_room(&chunk).await {
@@ -157,31 +204,48 @@ impl Outbox {
     pub fn close(&self) {
         self.room.close();
         self.lock().closed = true;
+        self.ended.notify_waiters();
         self.filled.notify_waiters();
     }
 
-    /// Waits until the queue is closed and empty.
-    ///
-    /// # Cancel safety
-    ///
-    /// Can be dropped at any point.
-    pub async fn drained(&self) {
-        loop {
-            let filled = self.filled.notified();
-            {
-                let state = self.lock();
-                if state.closed && state.chunks.is_empty() {
-                    return;
-                }
-            }
-            filled.await;
-        }
+    /// Waits until the queue was closed, or is closed and was emptied, from now on.
+    pub(super) fn ended(&self) -> impl Future<Output = ()> {
+        self.ended.notified()
+    }
+
+    /// True if no chunk is in the queue.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lock().chunks.is_empty()
     }
 
     /// True once [`Outbox::close`] was called.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.room.is_closed()
+    }
+
+    /// Whether the disk makes room: then nothing is dropped.
+    pub(super) fn set_relief(&self, relieved: bool) {
+        self.relief.send_replace(relieved);
+    }
+
+    /// Whether somebody waits for room.
+    pub(super) fn is_pressed(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Waits until the queue may hold more than `octets`, or somebody waits for room. For one caller, whose latest
+    /// call counts.
+    pub(super) fn above(&self, octets: u64) -> impl Future<Output = ()> {
+        self.lock().alarm_above = octets;
+        self.alarm.notified()
+    }
+
+    /// Octets that the queue may hold.
+    #[must_use]
+    pub fn bound(&self) -> u64 {
+        u64::from(self.lock().bound)
     }
 
     /// Octets in the queue.
@@ -208,6 +272,11 @@ impl Outbox {
     /// Takes the room that `chunk` needs, as soon as there is so much; gives how much that is, or
     /// `None` once the queue is closed.
     async fn wait_for_room(&self, chunk: &Chunk) -> Option<u32> {
+        let need = self.need(chunk);
+        if self.take_room(need) {
+            return Some(need);
+        }
+        let _waiting = Waiting::begin(self);
         loop {
             let resized = self.resized.notified();
             let need = self.need(chunk);
@@ -254,8 +323,12 @@ impl Outbox {
         let mut state = self.lock();
         state.held += u64::from(charged);
         state.chunks.push_back((chunk, charged));
+        let is_above = state.held > state.alarm_above;
         drop(state);
         self.filled.notify_one();
+        if is_above {
+            self.alarm.notify_one();
+        }
     }
 
     /// Takes off the front what makes room for `need` octets, a whole chunk if it comes to that;
@@ -299,7 +372,7 @@ impl Outbox {
         state.held -= u64::from(freed);
         self.release(state, freed);
         if state.closed && state.chunks.is_empty() {
-            // Whoever waits for more has waited enough.
+            self.ended.notify_waiters();
             self.filled.notify_waiters();
         }
         taken

@@ -1,16 +1,16 @@
 //! The source: where lanes take chunks from, and where they give back what they could not send.
 //!
 //! ```text
-//! [ given back ]  then  [ memory queue ] ──next──▶ lanes
-//!       ▲                                            │
-//!       └──────────────── give back ─────────────────┘
+//! [ given back ]  then  [ overflow, if it holds any ]  then  [ memory queue ] ──next──▶ lanes
+//!       ▲                                                                                 │
+//!       └──────────────────────────────── give back ──────────────────────────────────────┘
 //! ```
 //!
 //! # Guarantees
 //!
 //! - What was given back leaves before anything newer.
-//! - The source is drained when no chunk comes any more and none waits, here or in the queue. What a lane has in
-//!   hand is its own.
+//! - The source is drained when no chunk comes any more and none waits, here or in the queue, or the disk takes
+//!   what waits. What a lane has in hand is its own.
 //!
 //! # Left out
 //!
@@ -18,12 +18,20 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    future::pending,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::{select, sync::Notify};
+use tokio_util::sync::CancellationToken;
 
-use super::Outbox;
+use super::{
+    Outbox,
+    overflow::{Overflow, Turn},
+};
 use crate::chunk::Chunk;
 
 /// Where lanes take chunks from.
@@ -34,15 +42,21 @@ pub(super) struct Source {
     returned: Mutex<VecDeque<Chunk>>,
     /// Something was given back, or all of that was taken.
     changed: Notify,
+    overflow: Option<Overflow>,
+    lanes_up: AtomicUsize,
+    closing: CancellationToken,
 }
 
 impl Source {
-    /// The source behind `outbox`.
-    pub(super) fn new(outbox: Arc<Outbox>) -> Self {
+    /// The source behind `outbox`, and behind `overflow` if there is one.
+    pub(super) fn new(outbox: Arc<Outbox>, overflow: Option<Overflow>) -> Self {
         Self {
             outbox,
             returned: Mutex::default(),
             changed: Notify::new(),
+            overflow,
+            lanes_up: AtomicUsize::new(0),
+            closing: CancellationToken::new(),
         }
     }
 
@@ -57,10 +71,28 @@ impl Source {
             if let Some(batch) = self.take_returned() {
                 return Some(batch);
             }
-            let batch = select! {
-                biased;
-                () = changed => continue,
-                batch = self.outbox.pop(BATCH_OCTETS) => batch,
+            let overflow_changed = self.overflow_changed();
+            let turn = match &self.overflow {
+                Some(overflow) => overflow.turn(BATCH_OCTETS),
+                None => Turn::Direct,
+            };
+            let batch = match turn {
+                Turn::Take(batch) => return Some(batch),
+                Turn::Ended => None,
+                Turn::Wait => {
+                    select! {
+                        () = changed => {}
+                        () = overflow_changed => {}
+                    }
+                    continue;
+                }
+                Turn::Direct => select! {
+                    biased;
+                    () = changed => continue,
+                    // From now on the queue may be ahead of what is on its way over the disk.
+                    () = overflow_changed => continue,
+                    batch = self.outbox.pop(BATCH_OCTETS) => batch,
+                },
             };
             if batch.is_some() || self.lock().is_empty() {
                 return batch;
@@ -92,11 +124,55 @@ impl Source {
     pub(super) async fn drained(&self) {
         loop {
             let changed = self.changed.notified();
-            self.outbox.drained().await;
-            if self.lock().is_empty() {
+            let ended = self.outbox.ended();
+            let overflow_changed = self.overflow_changed();
+            if self.outbox.is_closed()
+                && (self.disk_takes_the_rest()
+                    || (self.outbox.is_empty() && self.lock().is_empty()))
+            {
                 return;
             }
-            changed.await;
+            select! {
+                () = changed => {}
+                () = ended => {}
+                () = overflow_changed => {}
+            }
+        }
+    }
+
+    /// Waits for a change of the overflow; for ever if there is none.
+    fn overflow_changed(&self) -> impl Future<Output = ()> {
+        // From now on, not from when it is first polled.
+        let changed = self.overflow.as_ref().map(Overflow::changed);
+        async move {
+            match changed {
+                Some(changed) => changed.await,
+                None => pending().await,
+            }
+        }
+    }
+
+    fn disk_takes_the_rest(&self) -> bool {
+        self.overflow.as_ref().is_some_and(Overflow::takes_the_rest)
+    }
+
+    /// One more lane has an upstream in charge, or one less.
+    pub(super) fn lane_up(&self, up: bool) {
+        let count = if up {
+            self.lanes_up.fetch_add(1, Ordering::Relaxed) + 1
+        } else {
+            self.lanes_up.fetch_sub(1, Ordering::Relaxed) - 1
+        };
+        if let Some(overflow) = &self.overflow {
+            overflow.set_lanes_up(count);
+        }
+    }
+
+    /// Moves what the queue cannot hold to the disk and back, if there is one, until [`Source::close`].
+    pub(super) async fn run(&self) {
+        match &self.overflow {
+            Some(overflow) => overflow.run(&self.closing).await,
+            None => self.closing.cancelled().await,
         }
     }
 
@@ -110,13 +186,24 @@ impl Source {
         !self.lock().is_empty()
     }
 
-    /// Closes the queue, and takes out everything that is left.
-    pub(super) fn close(&self) -> Vec<Chunk> {
+    /// Ends [`Source::run`] when its calls under way have ended.
+    pub(super) fn close(&self) {
         // From here on nobody can bring more: what waits at the door is dropped by its owner.
         self.outbox.close();
-        let mut rest: Vec<Chunk> = self.lock().drain(..).collect();
-        rest.extend(self.outbox.try_pop(usize::MAX));
-        rest
+        self.closing.cancel();
+    }
+
+    /// Takes out everything that is left, or leaves it on the disk, if there is one. Waits for the disk.
+    pub(super) fn take_rest(&self) -> Vec<Chunk> {
+        let mut given_back: Vec<Chunk> = self.lock().drain(..).collect();
+        let queued = self.outbox.try_pop(usize::MAX);
+        match &self.overflow {
+            Some(overflow) => overflow.finish(given_back, queued),
+            None => {
+                given_back.extend(queued);
+                given_back
+            }
+        }
     }
 
     fn take_returned(&self) -> Option<Vec<Chunk>> {

@@ -13,27 +13,28 @@
 //! Which upstream, when to try again, what has to be sent again (see the parent module).
 
 use std::{
-    fs::File,
     io::{self, IoSlice},
     net::Shutdown,
     os::fd::AsFd as _,
+    sync::Arc,
     time::Duration,
 };
 
 use socket2::SockRef;
 use tokio::{
     net::{UdpSocket, UnixDatagram, UnixStream},
-    task::spawn_blocking,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    dial::{connect_tcp, connect_udp, open_file},
+    dial::{connect_tcp, connect_udp},
+    file::Blocking,
     relp::Relp,
 };
 use crate::{
     config::{ForwardConfig, UpstreamConfig, UpstreamUrl},
+    metrics::UpstreamMetrics,
     relp::RelpFault,
     socket::Socket,
     sys,
@@ -122,17 +123,22 @@ impl Connection {
     pub(super) async fn open(
         upstream: &UpstreamConfig,
         forward: &ForwardConfig,
+        metrics: &Arc<UpstreamMetrics>,
     ) -> Result<Self, UpstreamError> {
         timeout(
             forward.connect_timeout,
-            Self::open_now(&upstream.url, forward),
+            Self::open_now(upstream, forward, metrics),
         )
         .await
         .unwrap_or(Err(UpstreamError::ConnectTimeout(forward.connect_timeout)))
     }
 
-    async fn open_now(url: &UpstreamUrl, forward: &ForwardConfig) -> Result<Self, UpstreamError> {
-        Ok(match url {
+    async fn open_now(
+        upstream: &UpstreamConfig,
+        forward: &ForwardConfig,
+        metrics: &Arc<UpstreamMetrics>,
+    ) -> Result<Self, UpstreamError> {
+        Ok(match &upstream.url {
             UpstreamUrl::Tcp { host, port } => {
                 let socket =
                     connect_tcp(host, *port, forward.send_timeout, forward.connect_timeout).await?;
@@ -173,20 +179,12 @@ impl Connection {
                     stall: forward.send_timeout,
                 })
             }
-            UpstreamUrl::File(path) => {
-                let path = path.clone();
-                let file = spawn_blocking(move || open_file(&path))
+            UpstreamUrl::File(path) => Self::Blocking(
+                Blocking::open(path, upstream, metrics)
                     .await
-                    .map_err(io::Error::other)
-                    .and_then(|file| file)
-                    .map_err(UpstreamError::Open)?;
-                Self::Blocking(Blocking {
-                    sink: Some(Sink::File(file)),
-                })
-            }
-            UpstreamUrl::Stdout => Self::Blocking(Blocking {
-                sink: Some(Sink::Stdout),
-            }),
+                    .map_err(UpstreamError::Open)?,
+            ),
+            UpstreamUrl::Stdout => Self::Blocking(Blocking::stdout()),
         })
     }
 
@@ -421,119 +419,6 @@ impl DatagramSocket {
             Self::Udp(socket) => socket.send(frame).await,
             Self::Unix(socket) => socket.send(frame).await,
         }
-    }
-}
-
-/// A file or standard output.
-#[derive(Debug)]
-pub(super) struct Blocking {
-    /// `None` while a blocking thread has it, and after that thread was lost.
-    sink: Option<Sink>,
-}
-
-#[derive(Debug)]
-enum Sink {
-    Stdout,
-    File(File),
-}
-
-impl Blocking {
-    /// Writes all of `wire` and gives it back.
-    ///
-    /// # Errors
-    ///
-    /// How many octets were taken before it broke. A regular file is cut back to `whole(taken)`, so
-    /// that no torn frame stays in it; that many octets are reported then.
-    ///
-    /// # Cancel safety
-    ///
-    /// Not cancel safe: the thread writes on, and the sink is gone.
-    pub(super) async fn send(
-        &mut self,
-        wire: Vec<u8>,
-        whole: impl FnOnce(usize) -> usize,
-    ) -> Result<(), BrokenOff> {
-        let Some(sink) = self.sink.take() else {
-            return Err(BrokenOff {
-                taken: 0,
-                error: UpstreamError::OutputClosed,
-            });
-        };
-        let written = spawn_blocking(move || {
-            let (taken, result) = sink.write(&wire);
-            (sink, taken, result)
-        });
-        let (sink, taken, result) = match written.await {
-            Ok(written) => written,
-            Err(error) => {
-                let error = UpstreamError::Broken(io::Error::other(error));
-                return Err(BrokenOff { taken: 0, error });
-            }
-        };
-        let outcome = match result {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                let is_stdout = matches!(sink, Sink::Stdout);
-                let error = if is_stdout && error.kind() == io::ErrorKind::BrokenPipe {
-                    UpstreamError::OutputClosed
-                } else {
-                    UpstreamError::Broken(error)
-                };
-                let whole = whole(taken);
-                let taken = if sink.cut_back(taken - whole) {
-                    whole
-                } else {
-                    taken
-                };
-                Err(BrokenOff { taken, error })
-            }
-        };
-        self.sink = Some(sink);
-        outcome
-    }
-}
-
-impl Sink {
-    /// Writes all of `wire`, or tells how much was written before the error.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the short write is what is counted here"
-    )]
-    fn write(&self, wire: &[u8]) -> (usize, io::Result<()>) {
-        use std::io::Write as _;
-        let mut taken = 0;
-        while let Some(rest) = wire.get(taken..).filter(|rest| !rest.is_empty()) {
-            // Standard output's own buffer would hide how much was really taken.
-            let written = match self {
-                Self::Stdout => nix::unistd::write(io::stdout(), rest).map_err(io::Error::from),
-                Self::File(file) => {
-                    let mut file = file;
-                    file.write(rest)
-                }
-            };
-            match written {
-                Ok(0) => return (taken, Err(io::ErrorKind::WriteZero.into())),
-                Ok(octets) => taken += octets,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return (taken, Err(error)),
-            }
-        }
-        (taken, Ok(()))
-    }
-
-    /// Takes the last `octets` off a regular file; false if that cannot be done.
-    fn cut_back(&self, octets: usize) -> bool {
-        let Self::File(file) = self else { return false };
-        let Ok(metadata) = file.metadata() else {
-            return false;
-        };
-        metadata.is_file()
-            && u64::try_from(octets).is_ok_and(|octets| {
-                metadata
-                    .len()
-                    .checked_sub(octets)
-                    .is_some_and(|len| file.set_len(len).is_ok())
-            })
     }
 }
 

@@ -129,6 +129,36 @@ impl Key {
         }
     }
 
+    /// The key of a run that goes on where another one ended: `compact` identities are what they were. `exact` ones are,
+    /// too, but their hashes are not.
+    #[must_use]
+    pub fn continuing(secret: Secret) -> Self {
+        Self {
+            prf: SipHasher24::new_with_keys(secret.0, secret.1),
+            ..Self::random()
+        }
+    }
+
+    /// What [`Key::continuing`] needs.
+    #[must_use]
+    pub fn secret(&self) -> Secret {
+        let (one, other) = self.prf.keys();
+        Secret(one, other)
+    }
+
+    /// The identity that is `octets`; `None` if none of that kind can be.
+    #[must_use]
+    pub fn identity<'a>(&self, kind: IdentityKind, octets: &'a [u8]) -> Option<Identity<'a>> {
+        let hash = match kind {
+            IdentityKind::Exact => self.hash(octets),
+            IdentityKind::Compact => {
+                let digest: &[u8; 16] = octets.try_into().ok()?;
+                u64::from_le_bytes(*digest.first_chunk()?)
+            }
+        };
+        Some(Identity { hash, octets })
+    }
+
     /// The key made of this number, the same in every run: for tests, benchmarks, and names that people
     /// compare.
     #[must_use]
@@ -146,6 +176,17 @@ impl Key {
 
     fn hash(&self, octets: &[u8]) -> u64 {
         self.hash.hash_one(octets)
+    }
+}
+
+/// What makes `compact` identities of one run those of another.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub struct Secret(pub u64, pub u64);
+
+/// Nobody reads it in a log.
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
     }
 }
 
@@ -364,6 +405,10 @@ const TRANSMISSION_SD_IDS: [&[u8]; 3] = [b"timeQuality", b"meta", b"origin"];
 
 /// Octets of an identity that are not the frame's own, at most.
 const HEADER_OCTETS_MAX: usize = 64;
+
+/// What the octets of an identity mean. Another number whenever a message gets other octets than before, so that
+/// nobody compares old ones with new ones.
+pub const LAYOUT: u32 = 1;
 
 const KIND_PARSED: u8 = 0;
 const KIND_UNPARSED: u8 = 1;
@@ -663,6 +708,48 @@ mod tests {
         assert_eq!(
             named(b"<13>1 - h a - - - x", A),
             named(b"<13>1 - h a - - - x", B)
+        );
+    }
+
+    #[test]
+    fn a_run_that_goes_on_recognises_what_it_is_shown_again() {
+        let message = Message::parse(b"<13>app: text");
+        let first = Key::random();
+        let next = Key::continuing(first.secret());
+        for kind in [IdentityKind::Exact, IdentityKind::Compact] {
+            let mut identifier = Identifier::new(&first, kind);
+            let shown = identifier.identify(&message, A);
+            let mut identifier = Identifier::new(&next, kind);
+            let seen = identifier.identify(&message, A);
+            let again = next.identity(kind, shown.octets).unwrap();
+            assert_eq!((again.octets, again.hash), (seen.octets, seen.hash));
+        }
+        assert!(next.identity(IdentityKind::Compact, &[0; 15]).is_none());
+    }
+
+    /// If this fails because identities have got other octets, then [`LAYOUT`] needs another number.
+    #[test]
+    fn octets_of_this_layout_are_these() {
+        let all = mask::Builtin::ALL.map(mask::Builtin::name);
+        let masked = spec(Fields::DEFAULT.with(Field::Listener), &all);
+        let mut octets = Vec::new();
+        for frame in [
+            &b"<34>Nov 22 10:00:01 host su[231]: failed 3 times from 192.0.2.7"[..],
+            b"<34>1 - - a p m [x@1 a=\"1\"][meta sequenceId=\"4\"] text 4",
+            b"<13>app: last message repeated 3 times",
+            b"<999>took 3 ms, 0x3f, fe80::1, 00:11:22:33:44:55, at 2026-03-01T12:00:00Z, \"so\", /var/log/x",
+            b"<13>app: 123e4567-e89b-12d3-a456-426614174000 \x1a1 'it' deadbeef 1.5 12:00:00",
+        ] {
+            for spec in [&Spec::default(), &masked] {
+                octets.extend(by(spec, frame, A, "in"));
+                octets.extend(by(spec, frame, Sender::Local, "in"));
+            }
+        }
+        let digest = u128::from_be_bytes(Key::from_seed(1).digest(&octets));
+        assert_eq!(
+            (LAYOUT, digest),
+            (1, 0x7bd5_b40a_9d00_0ac0_83f2_0fff_fdb7_fd27),
+            "{digest:#x}"
         );
     }
 

@@ -202,6 +202,12 @@ impl Spec {
         self.mark == 0
     }
 
+    /// Tells it from other specs, in every run; zero if it is the default one.
+    #[must_use]
+    pub const fn fingerprint(&self) -> u64 {
+        self.mark
+    }
+
     /// Whether different texts may be one message to it.
     #[must_use]
     pub fn folds_texts(&self) -> bool {

@@ -44,14 +44,13 @@ use tokio::{runtime::Handle, select, time::sleep};
 
 use super::Local;
 use crate::{
-    chunk::Chunk,
     clock::Clock,
     config::{ListenerConfig, Oversize},
     identity::Sender,
     limits::DATAGRAM_OCTETS_MAX,
     logging::PeerReason,
     metrics::{DropReason, FrameErrorReason, ListenerMetrics, Metrics},
-    pipeline::Batch,
+    pipeline::{Batch, Judged},
     sys::socket_drops,
     tick::Tick,
 };
@@ -93,8 +92,8 @@ struct Reader<A> {
 
 /// What one call to the kernel gave.
 struct Read {
-    /// Survivors, to be delivered.
-    chunk: Chunk,
+    /// To be delivered.
+    judged: Judged,
     datagrams: usize,
     at: Tick,
 }
@@ -129,7 +128,7 @@ impl<A: SockaddrLike + Copy> Reader<A> {
             match self.read(socket) {
                 Ok(read) => {
                     let (at, datagrams) = (read.at, read.datagrams);
-                    self.deliver(read.chunk, socket);
+                    self.deliver(read.judged, socket);
                     if self.pace.is_worth_a_pause(datagrams, at) {
                         thread::sleep(PAUSE);
                     }
@@ -154,7 +153,7 @@ impl<A: SockaddrLike + Copy> Reader<A> {
         // Bounded: a sender that never pauses does not keep us from ending.
         for _ in 0..LAST_BATCHES {
             match self.read(socket) {
-                Ok(read) => self.deliver(read.chunk, socket),
+                Ok(read) => self.deliver(read.judged, socket),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
@@ -241,20 +240,20 @@ impl<A: SockaddrLike + Copy> Reader<A> {
             judge(&mut batch, octets, cut, sender, config, metrics);
         }
         Ok(Read {
-            chunk: batch.finish(),
+            judged: batch.finish(),
             datagrams,
             at,
         })
     }
 
-    /// Hands survivors on. While the queue is full nothing is read, and that is when the kernel drops.
-    fn deliver(&mut self, chunk: Chunk, socket: &impl AsFd) {
-        if chunk.is_empty() {
+    /// Hands on what came of a batch. While the queue is full nothing is read, and that is when the kernel drops.
+    fn deliver(&mut self, judged: Judged, socket: &impl AsFd) {
+        if judged.is_empty() {
             return;
         }
-        let (delivery, drops) = (&self.local.context.pipeline.delivery, &mut self.drops);
+        let (pipeline, drops) = (&self.local.context.pipeline, &mut self.drops);
         self.runtime.block_on(async {
-            let mut delivery = pin!(delivery.deliver(chunk));
+            let mut delivery = pin!(pipeline.deliver(judged));
             loop {
                 select! {
                     biased;

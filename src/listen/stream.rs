@@ -163,9 +163,9 @@ impl<'l> Connection<'l> {
                 _ => self.account(&mut batch, step, input),
             }
         };
-        let chunk = batch.finish();
+        let judged = batch.finish();
         self.pending.consume(at);
-        self.local.context.pipeline.delivery.deliver(chunk).await;
+        self.local.context.pipeline.deliver(judged).await;
         over.map_or(Ok(octets), Err)
     }
 
@@ -252,8 +252,8 @@ impl<'l> Connection<'l> {
                 _ => self.account(&mut batch, step, input),
             }
         }
-        let chunk = batch.finish();
-        self.local.context.pipeline.delivery.deliver(chunk).await;
+        let judged = batch.finish();
+        self.local.context.pipeline.deliver(judged).await;
     }
 }
 

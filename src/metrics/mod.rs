@@ -7,7 +7,7 @@
 //!
 //! - Counting never waits: no lock, no allocation, and no cache line that two counters share.
 //! - A counter never vanishes and never falls: a listener or upstream that is gone keeps its counts.
-//! - The law `received = forwarded + suppressed + dropped{reason} + queued` can be read from one
+//! - The law `received + recovered = forwarded + suppressed + dropped{reason} + queued` can be read from one
 //!   scrape. At a quiet moment it holds exactly. Under load the right side is never more than the
 //!   left: what is missing is in the relay's hands, see [`Metrics::balance`].
 //!
@@ -19,6 +19,7 @@
 mod counter;
 mod process;
 mod reason;
+mod samples;
 mod table;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -28,7 +29,8 @@ use crate::tick::WallTime;
 
 pub use counter::{ByReason, Counter, Gauge, StripedCounter};
 pub use reason::{
-    AnswerResult, DropReason, FrameErrorReason, Reason, RejectReason, ReloadResult, SummaryReason,
+    AnswerResult, DropReason, FrameErrorReason, Reason, RejectReason, ReloadResult, SpoolErrno,
+    SummaryReason,
 };
 
 /// Every counter and gauge of one relay.
@@ -36,8 +38,12 @@ pub use reason::{
 pub struct Metrics {
     /// What became of the frames.
     pub frames: FrameCounters,
+    /// Suppressed frames that are set aside as well. Not part of the law: they are suppressed.
+    pub copies: CopyCounters,
     /// Octets that wait for an upstream in memory, framing and summaries included.
     pub queue_octets: Gauge,
+    /// What waits on disk.
+    pub spool: SpoolCounters,
     /// Faults of framing, by what was wrong. Not part of the law: a fault may or may not cost a frame.
     pub frame_errors: ByReason<FrameErrorReason>,
     /// Connections that were closed before a frame was taken from them.
@@ -61,7 +67,9 @@ impl Metrics {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             frames: FrameCounters::default(),
+            copies: CopyCounters::default(),
             queue_octets: Gauge::default(),
+            spool: SpoolCounters::default(),
             frame_errors: ByReason::default(),
             connections_rejected: ByReason::default(),
             summaries: SummaryCounters::default(),
@@ -164,6 +172,7 @@ impl Metrics {
             suppressed: self.frames.suppressed.get(),
             dropped: self.frames.dropped.total(),
             queued: self.frames.queued.get(),
+            recovered: self.frames.recovered.get(),
             received: self
                 .listeners()
                 .iter()
@@ -193,6 +202,8 @@ pub struct FrameCounters {
     pub dropped: ByReason<DropReason>,
     /// Survivors that are neither forwarded nor dropped yet.
     pub queued: Gauge,
+    /// Survivors found in the spool at the start.
+    pub recovered: Counter,
     /// Frames that fit no format. They were judged and forwarded like any other.
     pub unparsed: StripedCounter,
     /// Frames that left with an octet changed because the upstream's framing has no room for it.
@@ -201,7 +212,26 @@ pub struct FrameCounters {
     pub replayed: Counter,
 }
 
+/// What waits on disk.
+#[derive(Debug, Default)]
+pub struct SpoolCounters {
+    /// Octets that it takes there.
+    pub octets: Gauge,
+    /// Frames that were not delivered, summaries included.
+    pub frames: Gauge,
+    /// 1 while the disk refuses; else 0.
+    pub failing: Gauge,
+    /// Refusals, by what the disk said.
+    pub errors: ByReason<SpoolErrno>,
+}
+
 impl FrameCounters {
+    /// Counts `n` survivors that wait in the spool since an earlier run.
+    pub fn recover(&self, n: u64) {
+        self.recovered.add(n);
+        self.queued.add(n);
+    }
+
     /// Moves `n` survivors from the queue to the forwarded.
     pub fn deliver(&self, n: u64) {
         // Out before in, or a reader in between would count them twice.
@@ -210,6 +240,40 @@ impl FrameCounters {
     }
 
     /// Moves `n` survivors from the queue to the dropped.
+    pub fn lose(&self, reason: DropReason, n: u64) {
+        self.queued.sub(n);
+        self.dropped[reason].add(n);
+    }
+}
+
+/// What became of suppressed frames that are set aside: `taken = written + dropped{reason} + queued`.
+#[derive(Debug, Default)]
+pub struct CopyCounters {
+    /// Suppressed while copies were set aside.
+    pub taken: StripedCounter,
+    /// Handed to their destination for good.
+    pub written: Counter,
+    /// Lost on the way there.
+    pub dropped: ByReason<DropReason>,
+    /// Neither written nor dropped yet.
+    pub queued: Gauge,
+}
+
+impl CopyCounters {
+    /// Takes `n` copies in.
+    pub fn take(&self, n: u64) {
+        // In before out, as with frames.
+        self.taken.add(n);
+        self.queued.add(n);
+    }
+
+    /// Moves `n` copies from the queue to the written.
+    pub fn deliver(&self, n: u64) {
+        self.queued.sub(n);
+        self.written.add(n);
+    }
+
+    /// Moves `n` copies from the queue to the dropped.
     pub fn lose(&self, reason: DropReason, n: u64) {
         self.queued.sub(n);
         self.dropped[reason].add(n);
@@ -326,6 +390,12 @@ pub struct UpstreamMetrics {
     pub frames: Counter,
     /// Octets written, framing included.
     pub octets: Counter,
+    /// A file given its rotated name, and a new one begun.
+    pub rotations: Counter,
+    /// Attempts to rotate, to compress or to delete that failed.
+    pub rotation_errors: Counter,
+    /// Rotated files deleted, as more than may be kept.
+    pub rotated_deleted: Counter,
 }
 
 impl UpstreamMetrics {
@@ -338,6 +408,9 @@ impl UpstreamMetrics {
             errors: Counter::default(),
             frames: Counter::default(),
             octets: Counter::default(),
+            rotations: Counter::default(),
+            rotation_errors: Counter::default(),
+            rotated_deleted: Counter::default(),
         }
     }
 
@@ -400,11 +473,13 @@ pub struct EngineStats {
     pub memory_budget_octets: u64,
 }
 
-/// The two sides of the counting law: `received = forwarded + suppressed + dropped + queued`.
+/// The two sides of the counting law: `received + recovered = forwarded + suppressed + dropped + queued`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Balance {
     /// Frames received by all listeners.
     pub received: u64,
+    /// Frames found in the spool at the start.
+    pub recovered: u64,
     /// Frames forwarded.
     pub forwarded: u64,
     /// Frames held back.
@@ -419,7 +494,7 @@ impl Balance {
     /// Frames received whose fate is not counted yet: zero at a quiet moment, never below zero.
     #[must_use]
     pub fn in_hand(&self) -> i128 {
-        i128::from(self.received)
+        i128::from(self.received) + i128::from(self.recovered)
             - i128::from(self.forwarded)
             - i128::from(self.suppressed)
             - i128::from(self.dropped)
@@ -490,12 +565,14 @@ mod tests {
         metrics.frames.queued.add(10);
         metrics.frames.deliver(5);
         metrics.frames.lose(DropReason::Shutdown, 2);
+        metrics.frames.recover(3);
         let expected = Balance {
             received: 20,
+            recovered: 3,
             forwarded: 5,
             suppressed: 9,
             dropped: 3,
-            queued: 3,
+            queued: 6,
         };
         assert_eq!(metrics.balance(), expected);
         assert!(expected.holds());

@@ -56,6 +56,8 @@ reasons! {
         Shutdown => "shutdown",
         /// A datagram that the upstream cannot take in one piece.
         TooLarge => "too_large",
+        /// The spool's disk could not give it back.
+        SpoolDamaged => "spool_damaged",
         /// The upstream answered that it will not have it.
         Refused => "refused",
         /// A rule says so: the only one that is on purpose.
@@ -108,6 +110,20 @@ reasons! {
         Reopened => "reopened",
     }
 
+    /// What the spool's disk said when it refused.
+    SpoolErrno {
+        /// The spool is as large as it may be.
+        MaxSize => "max_size",
+        /// The disk or the quota is full.
+        NoSpace => "ENOSPC",
+        /// The disk can only be read.
+        ReadOnly => "EROFS",
+        /// The directory was removed.
+        Gone => "ENOENT",
+        /// Anything else.
+        Other => "EIO",
+    }
+
     /// What the sender of a RELP transaction was told.
     AnswerResult {
         /// 200: it may forget the message.
@@ -148,6 +164,7 @@ mod tests {
         check::<DropReason>();
         check::<FrameErrorReason>();
         check::<RejectReason>();
+        check::<SpoolErrno>();
         check::<SummaryReason>();
         check::<AnswerResult>();
         check::<ReloadResult>();

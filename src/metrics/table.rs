@@ -11,13 +11,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::counter::ByReason;
-use super::reason::Reason;
-use super::{EngineStats, ListenerMetrics, Metrics, RuleMetrics, UpstreamMetrics, process};
+use super::samples::{Samples, Scrape};
+use super::{EngineStats, Metrics, process};
 
 /// The whole page, `# EOF` included.
 pub(super) fn encode(metrics: &Arc<Metrics>, engine: EngineStats) -> String {
@@ -69,6 +68,11 @@ static FAMILIES: &[Family] = &[
         },
     ),
     counter(
+        "tersed_frames_recovered",
+        "Survivors of an earlier run, found in the spool at the start.",
+        |scrape, out| out.count(&[], scrape.metrics.frames.recovered.get()),
+    ),
+    counter(
         "tersed_frames_received",
         "Frames received.",
         |scrape, out| {
@@ -85,6 +89,27 @@ static FAMILIES: &[Family] = &[
                 out.count(labels, listener.octets.get())
             });
         },
+    ),
+    // Suppressed copies that are set aside, against the flow as well.
+    counter(
+        "tersed_suppressed_copies_written",
+        "Suppressed frames written to where they are set aside.",
+        |scrape, out| out.count(&[], scrape.metrics.copies.written.get()),
+    ),
+    counter(
+        "tersed_suppressed_copies_dropped",
+        "Suppressed frames that were to be set aside and got lost, by why.",
+        |scrape, out| out.by("reason", &scrape.metrics.copies.dropped),
+    ),
+    gauge(
+        "tersed_suppressed_copies_queued",
+        "Suppressed frames that wait to be set aside.",
+        |scrape, out| out.level(&[], scrape.metrics.copies.queued.get()),
+    ),
+    counter(
+        "tersed_suppressed_copies",
+        "Suppressed frames that are set aside.",
+        |scrape, out| out.count(&[], scrape.metrics.copies.taken.get()),
     ),
     // More about frames.
     counter(
@@ -126,6 +151,32 @@ static FAMILIES: &[Family] = &[
         |scrape, out| {
             out.level(&[], scrape.metrics.queue_octets.get());
         },
+    ),
+    in_bytes(
+        "tersed_spool",
+        "Octets that the spool takes on disk.",
+        |scrape, out| {
+            out.level(&[], scrape.metrics.spool.octets.get());
+        },
+    ),
+    gauge(
+        "tersed_spool_frames",
+        "Frames that wait in the spool, summaries included.",
+        |scrape, out| {
+            out.level(&[], scrape.metrics.spool.frames.get());
+        },
+    ),
+    gauge(
+        "tersed_spool_failing",
+        "1 while the spool's disk refuses.",
+        |scrape, out| {
+            out.level(&[], scrape.metrics.spool.failing.get());
+        },
+    ),
+    counter(
+        "tersed_spool_errors",
+        "Refusals of the spool's disk, by what it said.",
+        |scrape, out| out.by("errno", &scrape.metrics.spool.errors),
     ),
     // Summaries and the engine.
     counter(
@@ -357,6 +408,33 @@ static FAMILIES: &[Family] = &[
             });
         },
     ),
+    counter(
+        "tersed_upstream_rotations",
+        "Times that the file was rotated.",
+        |scrape, out| {
+            out.upstreams(scrape, |out, labels, upstream| {
+                out.count(labels, upstream.rotations.get())
+            });
+        },
+    ),
+    counter(
+        "tersed_upstream_rotation_errors",
+        "Failed attempts to rotate the file, or to compress or delete what was rotated.",
+        |scrape, out| {
+            out.upstreams(scrape, |out, labels, upstream| {
+                out.count(labels, upstream.rotation_errors.get())
+            });
+        },
+    ),
+    counter(
+        "tersed_upstream_rotated_deleted",
+        "Rotated files deleted, as more than may be kept.",
+        |scrape, out| {
+            out.upstreams(scrape, |out, labels, upstream| {
+                out.count(labels, upstream.rotated_deleted.get())
+            });
+        },
+    ),
     // The process.
     counter(
         "tersed_config_reloads",
@@ -400,13 +478,6 @@ static FAMILIES: &[Family] = &[
     ),
 ];
 
-/// What one page is made from.
-#[derive(Debug)]
-struct Scrape {
-    metrics: Arc<Metrics>,
-    engine: EngineStats,
-}
-
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for family in FAMILIES {
@@ -416,100 +487,11 @@ impl Collector for Scrape {
                 family.unit.as_ref(),
                 family.kind,
             )?;
-            let mut samples = Samples {
-                encoder,
-                kind: family.kind,
-                outcome: Ok(()),
-            };
+            let mut samples = Samples::new(encoder, family.kind);
             (family.samples)(self, &mut samples);
-            samples.outcome?;
+            samples.outcome()?;
         }
         Ok(())
-    }
-}
-
-/// Label names and values of a sample.
-type Labels<'a> = &'a [(&'a str, &'a str)];
-
-/// Takes the values of one family.
-struct Samples<'a> {
-    encoder: MetricEncoder<'a>,
-    kind: MetricType,
-    /// The first failure; nothing is written after it.
-    outcome: fmt::Result,
-}
-
-impl Samples<'_> {
-    fn count(&mut self, labels: Labels<'_>, value: u64) {
-        self.write(labels, |kind, encoder| match kind {
-            MetricType::Counter => encoder.encode_counter::<NoLabelSet, u64, u64>(&value, None),
-            _ => encoder.encode_gauge(&value),
-        });
-    }
-
-    fn level(&mut self, labels: Labels<'_>, value: i64) {
-        self.write(labels, |_, encoder| encoder.encode_gauge(&value));
-    }
-
-    fn real(&mut self, value: f64) {
-        self.write(&[], |kind, encoder| match kind {
-            MetricType::Counter => encoder.encode_counter::<NoLabelSet, f64, u64>(&value, None),
-            _ => encoder.encode_gauge(&value),
-        });
-    }
-
-    fn info(&mut self, labels: Labels<'_>) {
-        self.write(&[], |_, encoder| encoder.encode_info(&labels));
-    }
-
-    fn by<R: Reason>(&mut self, label: &str, counters: &ByReason<R>) {
-        for (reason, value) in counters.iter() {
-            self.count(&[(label, reason.label())], value);
-        }
-    }
-
-    fn listeners(
-        &mut self,
-        scrape: &Scrape,
-        sample: impl Fn(&mut Self, Labels<'_>, &ListenerMetrics),
-    ) {
-        for listener in scrape.metrics.listeners() {
-            sample(self, &[("listener", listener.name())], &listener);
-        }
-    }
-
-    fn rules(&mut self, scrape: &Scrape, sample: impl Fn(&mut Self, Labels<'_>, &RuleMetrics)) {
-        for rule in scrape.metrics.rules() {
-            sample(self, &[("rule", rule.name())], &rule);
-        }
-    }
-
-    fn upstreams(
-        &mut self,
-        scrape: &Scrape,
-        sample: impl Fn(&mut Self, Labels<'_>, &UpstreamMetrics),
-    ) {
-        for upstream in scrape.metrics.upstreams() {
-            sample(self, &[("upstream", upstream.url())], &upstream);
-        }
-    }
-
-    fn write(
-        &mut self,
-        labels: Labels<'_>,
-        sample: impl FnOnce(MetricType, &mut MetricEncoder<'_>) -> fmt::Result,
-    ) {
-        if self.outcome.is_err() {
-            return;
-        }
-        self.outcome = if labels.is_empty() {
-            sample(self.kind, &mut self.encoder)
-        } else {
-            match self.encoder.encode_family(&labels) {
-                Ok(mut encoder) => sample(self.kind, &mut encoder),
-                Err(err) => Err(err),
-            }
-        };
     }
 }
 
@@ -592,7 +574,9 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::metrics::{DropReason, FrameErrorReason, RejectReason, ReloadResult, SummaryReason};
+    use crate::metrics::{
+        DropReason, FrameErrorReason, Reason, RejectReason, ReloadResult, SummaryReason,
+    };
 
     /// A page on which every family has a sample.
     fn full_page() -> String {

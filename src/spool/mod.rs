@@ -41,7 +41,7 @@
 //!   more than `max_octets`.
 //! - **Opens fast**: headers only, and one segment read through.
 //! - Appending waits for the disk without a lock that a reader needs.
-//! - A claim of an earlier process comes back as [`Claim::VOID`]: its windows are gone.
+//! - A claim of an earlier process comes back as void: its windows are gone.
 //! - **Nobody else's files**: the directory is 0700, files are 0600, opened relative to the directory without
 //!   following symlinks; a directory that others may write to or own, or whose parent they may write to, is
 //!   refused. One process at a time.
@@ -67,13 +67,6 @@ mod reader;
 mod record;
 mod segment;
 
-#[cfg(test)]
-mod faulty;
-#[cfg(test)]
-mod model;
-#[cfg(test)]
-mod tests;
-
 use std::{
     collections::VecDeque,
     fs::File,
@@ -89,7 +82,7 @@ use self::{
     disk::{Disk, RealDisk},
     reader::Reader,
     record::Place,
-    segment::{DATA_AT, FORMAT, Header, Segment},
+    segment::{DATA_AT, Header, Segment},
 };
 use crate::chunk::Chunk;
 
@@ -199,7 +192,7 @@ impl Spool {
     fn on(disk: Box<dyn Disk>, max_octets: u64) -> Result<Self, SpoolError> {
         let mut found = Found::default();
         let mut number = 0;
-        let mut segments = find_segments(&*disk, &mut number, &mut found)?;
+        let mut segments = segment::find(&*disk, &mut number, &mut found)?;
         let (cursor, marks, damaged) = Cursor::load(&*disk);
         found.cursor_damaged = damaged && (marks.is_some() || !segments.is_empty());
         let mut marks = marks.unwrap_or_default();
@@ -536,62 +529,6 @@ impl Spool {
     }
 }
 
-/// Reads the headers of all segments; `number` becomes that of the next one.
-fn find_segments(
-    disk: &dyn Disk,
-    number: &mut u64,
-    found: &mut Found,
-) -> Result<VecDeque<Segment>, SpoolError> {
-    let names = disk.names()?;
-    let mut numbers: Vec<_> = names
-        .iter()
-        .filter_map(|name| segment::number(name))
-        .collect();
-    numbers.sort_unstable();
-    *number = numbers.last().map_or(0, |last| last.saturating_add(1));
-    let mut segments: VecDeque<Segment> = VecDeque::with_capacity(numbers.len());
-    for number in numbers {
-        let name = segment::name(number);
-        let path = || disk.directory().join(&name);
-        let file = disk.open(&name, OFlag::O_RDONLY)?;
-        let octets = file
-            .metadata()
-            .map_err(|error| SpoolError::of("look at", &path(), error))?
-            .len();
-        let header = match Header::read(disk, &file) {
-            Ok(Some(Ok(header))) => header,
-            Ok(Some(Err(found))) => {
-                return Err(SpoolError::Format {
-                    path: path(),
-                    found,
-                    known: FORMAT,
-                });
-            }
-            Ok(None) => {
-                // Made by a process that ended before it wrote to it; or else both headers are damaged, and
-                // without the salt in them no record can be told from chance.
-                found.unreadable_segments += u64::from(octets > DATA_AT);
-                let _removed = disk.remove(&name);
-                continue;
-            }
-            Err(_) => {
-                found.unreadable_segments += 1;
-                continue;
-            }
-        };
-        let before = segments
-            .back()
-            .map_or(Position::default(), |last| last.header.before);
-        let behind =
-            header.before.records >= before.records && header.before.survivors >= before.survivors;
-        if header.number != number || !behind {
-            return Err(SpoolError::Foreign { path: path() });
-        }
-        segments.push_back(Segment { header, octets });
-    }
-    Ok(segments)
-}
-
 /// Drawn by the operating system, by way of the keys of a hash table.
 fn random() -> u64 {
     RandomState::new().hash_one(0)
@@ -616,3 +553,10 @@ const BUFFER_OCTETS_KEPT: usize = 8 * 1024 * 1024;
 
 /// Errors of the medium at one place before it is passed over.
 pub const READ_TRIES: u32 = 3;
+
+#[cfg(test)]
+mod faulty;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;

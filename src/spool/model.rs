@@ -38,7 +38,12 @@ impl Twin {
 /// Frame `number`: its length is a function of the number, and it may look like anything.
 fn frame(number: u64) -> Vec<u8> {
     let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let octets = (state >> 32) % if number % 50 == 0 { 30_000 } else { 300 };
+    let octets = (state >> 32)
+        % if number.is_multiple_of(50) {
+            30_000
+        } else {
+            300
+        };
     let mut frame = number.to_le_bytes().to_vec();
     for _ in 0..octets {
         state = state
@@ -48,7 +53,7 @@ fn frame(number: u64) -> Vec<u8> {
         frame.push(if state >> 63 == 0 {
             0
         } else {
-            (state >> 40) as u8
+            state.to_le_bytes()[5]
         });
     }
     frame

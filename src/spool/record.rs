@@ -84,7 +84,8 @@ impl Place {
     }
 }
 
-/// Appends a record. Gives `false`, and appends nothing, if its frame is too long to be one.
+/// Appends a record. Gives `false`, and appends nothing, if its frame is too long to be one, or if it is a copy, whose
+/// way does not lead through a spool.
 pub(super) fn encode(
     into: &mut Vec<u8>,
     salt: Salt,
@@ -108,6 +109,7 @@ pub(super) fn encode(
             }
             about
         }
+        Entry::Copy => return false,
     };
     let start = into.len();
     into.extend_from_slice(&length.to_le_bytes());
@@ -306,8 +308,11 @@ mod tests {
 
     const SALT: Salt = Salt::new(0x0123_4567_89ab_cdef);
 
+    /// A frame, whether it is a survivor's, and where its record begins.
+    type Written = (Vec<u8>, bool, usize);
+
     /// Three survivors and a summary; one frame looks like a record of another segment, one is empty.
-    fn records() -> (Vec<u8>, Vec<(Vec<u8>, bool, usize)>) {
+    fn records() -> (Vec<u8>, Vec<Written>) {
         let mut forged = Vec::new();
         assert!(encode(
             &mut forged,

@@ -11,10 +11,12 @@
 //! - One sector of the file may be lost, or any bits of one header, and the records are still found.
 //! - What cannot be read, or is not there although it should be, reads as zeros, which are no record.
 
-use std::fs::File;
+use std::{collections::VecDeque, fs::File};
+
+use nix::fcntl::OFlag;
 
 use super::{
-    READ_TRIES,
+    Found, READ_TRIES,
     cursor::Position,
     disk::Disk,
     error::SpoolError,
@@ -244,6 +246,59 @@ impl Feed {
         self.octets.truncate(have + got);
         read
     }
+}
+
+/// Reads the headers of all segments; `number` becomes that of the next one.
+pub(super) fn find(
+    disk: &dyn Disk,
+    number: &mut u64,
+    found: &mut Found,
+) -> Result<VecDeque<Segment>, SpoolError> {
+    let names = disk.names()?;
+    let mut numbers: Vec<_> = names.iter().filter_map(|name| self::number(name)).collect();
+    numbers.sort_unstable();
+    *number = numbers.last().map_or(0, |last| last.saturating_add(1));
+    let mut segments: VecDeque<Segment> = VecDeque::with_capacity(numbers.len());
+    for number in numbers {
+        let name = name(number);
+        let path = || disk.directory().join(&name);
+        let file = disk.open(&name, OFlag::O_RDONLY)?;
+        let octets = file
+            .metadata()
+            .map_err(|error| SpoolError::of("look at", &path(), error))?
+            .len();
+        let header = match Header::read(disk, &file) {
+            Ok(Some(Ok(header))) => header,
+            Ok(Some(Err(found))) => {
+                return Err(SpoolError::Format {
+                    path: path(),
+                    found,
+                    known: FORMAT,
+                });
+            }
+            Ok(None) => {
+                // Made by a process that ended before it wrote to it; or else both headers are damaged, and
+                // without the salt in them no record can be told from chance.
+                found.unreadable_segments += u64::from(octets > DATA_AT);
+                let _removed = disk.remove(&name);
+                continue;
+            }
+            Err(_) => {
+                found.unreadable_segments += 1;
+                continue;
+            }
+        };
+        let before = segments
+            .back()
+            .map_or(Position::default(), |last| last.header.before);
+        let behind =
+            header.before.records >= before.records && header.before.survivors >= before.survivors;
+        if header.number != number || !behind {
+            return Err(SpoolError::Foreign { path: path() });
+        }
+        segments.push_back(Segment { header, octets });
+    }
+    Ok(segments)
 }
 
 /// Reads a segment through that nobody wrote an end for: what it holds, and where its last record ends.

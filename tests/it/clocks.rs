@@ -3,6 +3,7 @@
 //! The relay runs on a C library whose clocks lie, see `support/clock_shim.c`.
 
 use std::fs;
+use std::path::Path;
 
 use super::support::numbered::repeats;
 use super::support::originator::Originator;
@@ -75,6 +76,15 @@ fn a_suspended_machine_closes_the_windows_that_ended_meanwhile() {
 
 /// A relay whose clocks lie.
 fn start(setup: Setup, sink: &Sink) -> Tersed {
+    let suspended = setup.path(SUSPENDED);
+    bend(setup, &suspended)
+        .listen(TCP)
+        .forward(&sink.url())
+        .start()
+}
+
+/// The clocks of this relay lie; the time in which its machine was suspended is what the file `suspended` says.
+pub(crate) fn bend(setup: Setup, suspended: &Path) -> Setup {
     let shim = setup.path("clock_shim.so");
     let shim = shim.to_str().unwrap();
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/clock_shim.c");
@@ -82,13 +92,9 @@ fn start(setup: Setup, sink: &Sink) -> Tersed {
         "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", shim, source,
     ];
     run("cc", &args, "gcc");
-    let suspended = setup.path(SUSPENDED);
     setup
         .environment("LD_PRELOAD", shim)
         .environment("TERSED_TEST_SUSPENDED", suspended.to_str().unwrap())
-        .listen(TCP)
-        .forward(&sink.url())
-        .start()
 }
 
 /// From now on the machine was suspended for so many seconds.

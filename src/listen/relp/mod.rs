@@ -38,7 +38,6 @@ use super::{
     unread::Unread,
 };
 use crate::{
-    chunk::Chunk,
     clock::Clock,
     config::{Ack, ListenerConfig, Oversize},
     forward::Delivery,
@@ -46,6 +45,7 @@ use crate::{
     limits::RELP_DATA_OCTETS,
     logging::{Escaped, PeerReason},
     metrics::{DropReason, FrameErrorReason},
+    pipeline::{Judged, Pipeline},
     relp::{Frame, RelpFault, Request, Server},
     socket::Socket,
 };
@@ -242,7 +242,7 @@ impl Connection<'_> {
             }
             at += octets;
         };
-        let chunk = batch.finish();
+        let judged = batch.finish();
         pipeline.custody.seal(&mut promise);
         if opened {
             self.answers.push(1, Due::Opened);
@@ -259,14 +259,14 @@ impl Connection<'_> {
             self.complain_of(fault, at);
         }
         self.unread.consume(at);
-        let delivered = self.hand_on(chunk, &local.context.pipeline.delivery).await;
+        let delivered = self.hand_on(judged, pipeline).await;
         over.map_or(delivered, Err)
     }
 
-    /// Hands on `chunk`, and answers what becomes due while that waits for room.
-    async fn hand_on(&mut self, chunk: Chunk, delivery: &Delivery) -> Result<(), Over> {
+    /// Hands on what was `judged`, and answers what becomes due while that waits for room.
+    async fn hand_on(&mut self, judged: Judged, pipeline: &Pipeline) -> Result<(), Over> {
         let stall = self.config.partial_frame_timeout;
-        let mut delivering = pin!(delivery.deliver(chunk));
+        let mut delivering = pin!(pipeline.deliver(judged));
         let mut broken = None;
         let is_whole = loop {
             select! {

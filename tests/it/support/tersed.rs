@@ -186,13 +186,8 @@ impl Setup {
         command
     }
 
-    /// Starts it and waits until it says that it is ready.
-    ///
-    /// # Panics
-    ///
-    /// When it exits instead, with its log.
-    #[track_caller]
-    pub(crate) fn start(self) -> Tersed {
+    /// `tersed run` with all that was asked for.
+    fn run_command(&self) -> Command {
         let mut command = self.command();
         command
             .arg("run")
@@ -206,10 +201,32 @@ impl Setup {
         command
             .env_clear()
             .env("RUST_BACKTRACE", "1")
-            .envs(self.environment);
+            .envs(self.environment.iter().cloned());
         command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         command.current_dir(self.dir.path());
+        command
+    }
 
+    /// Starts it where it cannot run: its exit status and what it said.
+    ///
+    /// # Panics
+    ///
+    /// When it does not end.
+    #[track_caller]
+    pub(crate) fn start_refused(self) -> (ExitStatus, String) {
+        let mut process = Process::start(&mut self.run_command(), "util-linux and systemd");
+        let status = process.wait_exit(LIMIT);
+        (status, process.stderr())
+    }
+
+    /// Starts it and waits until it says that it is ready.
+    ///
+    /// # Panics
+    ///
+    /// When it exits instead, with its log.
+    #[track_caller]
+    pub(crate) fn start(self) -> Tersed {
+        let mut command = self.run_command();
         let mut process = Process::start(&mut command, "util-linux and systemd");
         wait_until("the relay to be ready", LIMIT, || {
             let exited = process.exited();
@@ -465,7 +482,7 @@ impl Stopped {
         let term = |name: &str| line.field(name).unwrap().parse().unwrap();
         Balance {
             received: term("received"),
-            recovered: 0,
+            recovered: term("recovered"),
             forwarded: term("forwarded"),
             suppressed: term("suppressed"),
             dropped: term("dropped"),

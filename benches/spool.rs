@@ -1,0 +1,200 @@
+//! The spool on a real disk: how fast it takes and gives, and how long a full one takes to open.
+//!
+//!     cargo bench --bench spool                    512 MiB in a temporary directory
+//!     cargo bench --bench spool -- DIRECTORY MIB   so much, below a directory on the disk to be measured
+//!
+//! Frames of 200 octets. *MB/s* are of frames, not of what they take on the disk. The floor writes the same octets to a file
+//! with `write` and `fdatasync`, in the same portions. A best of three tells what the disk can do, the worst what it did.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a bench: the table is the output, a panic is the report, and it reads the clock"
+)]
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tersed::chunk::{Chunk, Entry};
+use tersed::spool::{Spool, SpoolError};
+
+fn main() {
+    let arguments: Vec<_> = std::env::args()
+        .skip(1)
+        .filter(|a| a != "--bench")
+        .collect();
+    let parent = arguments
+        .first()
+        .map_or_else(std::env::temp_dir, PathBuf::from);
+    let mib: u64 = arguments.get(1).map_or(512, |text| text.parse().unwrap());
+    let above = tempfile::TempDir::new_in(parent).unwrap();
+    let octets = mib * MIB;
+
+    println!(
+        "{:28} {:>8} {:>8}",
+        "MB/s of frames, 3 runs", "best", "worst"
+    );
+    for batch in [1, 2, 8] {
+        let chunk = chunk(batch * MIB);
+        let rounds = octets.min(GIB) / (batch * MIB);
+        let mut rows = [const { Vec::new() }; 4];
+        for _ in 0..3 {
+            rows[0].push(speed(&chunk, rounds, floor(above.path(), &chunk, rounds)));
+            let directory = above.path().join("spool");
+            let (append, drain, both) = spool(&directory, &chunk, rounds);
+            for (row, took) in rows[1..].iter_mut().zip([append, drain, both]) {
+                row.push(speed(&chunk, rounds, took));
+            }
+        }
+        let names = [
+            "floor: write, fdatasync",
+            "append",
+            "drain",
+            "append while draining",
+        ];
+        for (name, row) in names.into_iter().zip(rows) {
+            let best = row.iter().copied().fold(0.0, f64::max);
+            let worst = row.iter().copied().fold(f64::MAX, f64::min);
+            println!(
+                "{:28} {best:8.0} {worst:8.0}",
+                format!("{name}, {batch} MiB")
+            );
+        }
+    }
+
+    let directory = above.path().join("full");
+    let chunk = chunk(8 * MIB);
+    let spool = Spool::open(&directory, u64::MAX).unwrap();
+    while spool.octets() < octets {
+        spool.append(std::slice::from_ref(&chunk)).unwrap();
+    }
+    let segments = spool.segments();
+    drop(spool);
+    drop_cache(&directory);
+    for state in ["cold", "warm"] {
+        let start = Instant::now();
+        let spool = Spool::open(&directory, u64::MAX).unwrap();
+        println!(
+            "open {mib} MiB, {segments} segments, {state}: {:.0} ms, {} records",
+            start.elapsed().as_secs_f64() * 1e3,
+            spool.records()
+        );
+    }
+}
+
+/// What a collector that is away leaves behind: distinct messages, 200 octets each.
+fn chunk(octets: u64) -> Chunk {
+    let mut chunk = Chunk::default();
+    for number in 0..octets / FRAME_OCTETS {
+        let frame = format!(
+            "<13>Oct 11 22:14:15 host app[99]: message {number:08} {:0>149}",
+            "x"
+        );
+        assert_eq!(frame.len() as u64, FRAME_OCTETS);
+        // A summary carries a number as a survivor does, and can be made from outside.
+        chunk.push(frame.as_bytes(), Entry::Summary(1));
+    }
+    chunk
+}
+
+fn speed(chunk: &Chunk, rounds: u64, took: Duration) -> f64 {
+    let octets = chunk.len() as u64 * FRAME_OCTETS * rounds;
+    octets as f64 / 1e6 / took.as_secs_f64()
+}
+
+/// The same octets as records would be, in files as long as segments.
+fn floor(above: &Path, chunk: &Chunk, rounds: u64) -> Duration {
+    let octets =
+        vec![b'x'; chunk.len() * (usize::try_from(FRAME_OCTETS).unwrap() + RECORD_HEADER_OCTETS)];
+    let per_file = (64 * MIB).div_ceil(octets.len() as u64);
+    let start = Instant::now();
+    let path = |file: u64| above.join(format!("floor-{file}"));
+    let mut file = File::create(path(0)).unwrap();
+    for round in 0..rounds {
+        if round % per_file == 0 && round > 0 {
+            file = File::create(path(round / per_file)).unwrap();
+        }
+        file.write_all(&octets).unwrap();
+        file.sync_data().unwrap();
+    }
+    let took = start.elapsed();
+    for file in 0..=(rounds - 1) / per_file {
+        std::fs::remove_file(path(file)).unwrap();
+    }
+    took
+}
+
+/// Appends, then drains, then both at the same time from two threads.
+fn spool(directory: &Path, chunk: &Chunk, rounds: u64) -> (Duration, Duration, Duration) {
+    let spool = Spool::open(directory, 64 * GIB).unwrap();
+    let append = || {
+        for _ in 0..rounds {
+            spool.append(std::slice::from_ref(chunk)).unwrap();
+        }
+    };
+    let take = || -> Result<u64, SpoolError> {
+        let Some(batch) = spool.read(1024 * 1024)? else {
+            return Ok(0);
+        };
+        spool.acknowledge(batch.upto)?;
+        assert_eq!(batch.lost, 0);
+        Ok(batch.chunk.len() as u64)
+    };
+    let start = Instant::now();
+    append();
+    let appended = start.elapsed();
+
+    let start = Instant::now();
+    let mut taken = 0;
+    while spool.records() > 0 {
+        taken += take().unwrap();
+    }
+    let drained = start.elapsed();
+    assert_eq!(taken, chunk.len() as u64 * rounds);
+
+    let start = Instant::now();
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            append();
+            ended.store(true, Ordering::Release);
+        });
+        let mut taken = 0;
+        loop {
+            let last = ended.load(Ordering::Acquire);
+            match take().unwrap() {
+                0 if last => break,
+                0 => std::thread::park_timeout(Duration::from_micros(500)),
+                records => taken += records,
+            }
+        }
+        assert_eq!(taken, chunk.len() as u64 * rounds);
+    });
+    (appended, drained, start.elapsed())
+}
+
+/// Asks the kernel to forget the files: it does so with what is on the disk.
+fn drop_cache(directory: &Path) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let file = File::open(entry.unwrap().path()).unwrap();
+        file.sync_all().unwrap();
+        nix::fcntl::posix_fadvise(
+            &file,
+            0,
+            0,
+            nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED,
+        )
+        .unwrap();
+    }
+}
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const FRAME_OCTETS: u64 = 200;
+
+/// What the spool adds to each frame.
+const RECORD_HEADER_OCTETS: usize = 40;

@@ -1,0 +1,119 @@
+//! Any octets in a segment's place: it opens and is read to the end, nothing panics, no more memory is taken than what
+//! is there, and every survivor that was written is given out or counted as lost.
+
+#![no_main]
+
+use std::fs;
+
+use libfuzzer_sys::fuzz_target;
+
+use tersed::chunk::{Chunk, Entry};
+use tersed::dedup::{Shards, Sighting, Verdict};
+use tersed::identity::Identity;
+use tersed::rule::{PolicyId, WindowPolicy};
+use tersed::spool::Spool;
+use tersed::tick::Tick;
+
+fuzz_target!(|input: &[u8]| {
+    let [frames, changes, input @ ..] = input else {
+        return;
+    };
+    // In memory where there is such a place: what is tried here is not the disk.
+    let place = std::path::Path::new("/dev/shm");
+    let above = if place.is_dir() {
+        tempfile::TempDir::new_in(place).unwrap()
+    } else {
+        tempfile::TempDir::new().unwrap()
+    };
+    let directory = above.path().join("spool");
+
+    // Frames as the input says, some of them summaries.
+    let mut chunk = Chunk::default();
+    let mut rest = input;
+    for number in 0..u64::from(frames % 16) {
+        let Some((&length, more)) = rest.split_first() else {
+            break;
+        };
+        let (frame, more) = more.split_at(usize::from(length).min(more.len()));
+        chunk.push(frame, entry(number));
+        rest = more;
+    }
+    let spool = Spool::open(&directory, 1 << 20).unwrap();
+    spool.append(std::slice::from_ref(&chunk)).unwrap();
+    let written = spool.survivors();
+    drop(spool);
+
+    // Then the segment is overwritten in places, cut, or replaced.
+    let path = directory.join("00000000000000000000.segment");
+    if let Ok(mut octets) = fs::read(&path) {
+        for change in rest.chunks(4).take(usize::from(*changes)) {
+            let &[low, high, octet, how] = change else {
+                break;
+            };
+            let at = usize::from(u16::from_le_bytes([low, high]));
+            match how % 8 {
+                0 => octets.truncate(at),
+                1 => octets.extend_from_slice(rest),
+                2 => drop(octets.splice(
+                    at.min(octets.len())..at.min(octets.len()),
+                    rest.iter().copied(),
+                )),
+                _ => {
+                    let length = octets.len().max(1);
+                    if let Some(place) = octets.get_mut(at % length) {
+                        *place = octet;
+                    }
+                }
+            }
+        }
+        if changes % 32 == 31 {
+            octets = rest.to_vec();
+        }
+        fs::write(&path, octets).unwrap();
+    }
+
+    let Ok(spool) = Spool::open(&directory, 1 << 20) else {
+        return;
+    };
+    assert_eq!(spool.found().recovered, written);
+    let mut accounted = 0;
+    while let Some(batch) = spool.read(100).unwrap() {
+        let survivors = batch.chunk.entries();
+        let survivors = survivors.filter(|(_, entry, _)| matches!(entry, Entry::Survivor(_)));
+        accounted += survivors.count() as u64 + batch.lost;
+        spool.acknowledge(batch.upto).unwrap();
+    }
+    assert_eq!((accounted, spool.survivors()), (written, 0));
+});
+
+/// Two of three are survivors.
+fn entry(number: u64) -> Entry {
+    if number % 3 == 2 {
+        return Entry::Summary(number);
+    }
+    let policy = WindowPolicy {
+        window: std::time::Duration::from_secs(1),
+        allow: 1,
+        refresh: None,
+    };
+    let identity = Identity {
+        hash: number,
+        octets: b"",
+    };
+    let sighting = Sighting {
+        frame: b"",
+        timestamp: None,
+        variant: None,
+    };
+    let shards = Shards::new(1, &[policy], 1 << 16);
+    match shards.offer(
+        PolicyId(0),
+        identity,
+        sighting,
+        Tick::from_nanos(0),
+        &mut Vec::new(),
+    ) {
+        Verdict::Fresh(claim) => Entry::Survivor(claim),
+        Verdict::Duplicate => Entry::Summary(0),
+    }
+}

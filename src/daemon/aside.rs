@@ -1,0 +1,124 @@
+//! The daemon's part for copies that are set aside: a queue and a forwarder of their own, opened, changed and
+//! ended by start, reload and stop.
+//!
+//! # Guarantees
+//!
+//! - Switched off, it still writes what it has, within the time that a stop would have; what is left then is
+//!   counted as dropped, and whoever waited at its queue goes on.
+//! - It shares nothing with the forwarder of survivors: neither waits for the other.
+//!
+//! # Left out
+//!
+//! What waits where while the destination is away (`forward`).
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::{
+    runtime,
+    sync::watch,
+    task::{JoinError, JoinHandle},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info};
+
+use super::CUT_OFF_MAX;
+use crate::{
+    config::ForwardConfig,
+    forward::{Delivery, ForwardEnded, Forwarder, Outbox},
+    pipeline::Pipeline,
+};
+
+/// How a forwarder ended.
+pub(super) type Ended = Result<Result<(), ForwardEnded>, JoinError>;
+
+/// The forwarder of copies, running.
+#[derive(Debug)]
+pub(super) struct AsideForwarder {
+    pub(super) outbox: Arc<Outbox>,
+    config: watch::Sender<Arc<ForwardConfig>>,
+    pub(super) forwarder: JoinHandle<Result<(), ForwardEnded>>,
+    cut_off: CancellationToken,
+}
+
+impl AsideForwarder {
+    /// Starts forwarding copies as `config` says, and opens the door to it.
+    ///
+    /// # Errors
+    ///
+    /// No runtime could be built for it.
+    pub(super) fn start(
+        config: ForwardConfig,
+        pipeline: &Pipeline,
+        tasks: &TaskTracker,
+        cut_off: &CancellationToken,
+    ) -> io::Result<Self> {
+        let outbox = Arc::new(Outbox::new(config.queue));
+        let (config, changes) = watch::channel(Arc::new(config));
+        let ledger = pipeline.delivery.ledger();
+        let cut_off = cut_off.child_token();
+        let forwarder = Forwarder::new(
+            Arc::clone(&outbox),
+            Arc::clone(ledger),
+            Arc::clone(&pipeline.metrics),
+            Arc::clone(&pipeline.custody),
+            // Copies are not spooled.
+            None,
+            changes.clone(),
+            cut_off.clone(),
+        );
+        let forwarder = spawn(forwarder, tasks)?;
+        let delivery = Delivery::new(Arc::clone(&outbox), Arc::clone(ledger), changes);
+        pipeline.aside.open(delivery);
+        Ok(Self {
+            outbox,
+            config,
+            forwarder,
+            cut_off,
+        })
+    }
+
+    /// Goes on as `config` says.
+    pub(super) fn change(&self, config: ForwardConfig) {
+        self.outbox.resize(config.queue);
+        self.config.send_replace(Arc::new(config));
+    }
+
+    /// Writes what there is, for so long; its door is shut already.
+    pub(super) async fn leave(mut self, grace: Duration) {
+        if timeout(grace, &mut self.forwarder).await.is_ok() {
+            info!("suppressed copies are no longer set aside");
+            return;
+        }
+        // Frees whoever waits for room, and drops what is left.
+        self.outbox.close();
+        self.cut_off.cancel();
+        if timeout(CUT_OFF_MAX, &mut self.forwarder).await.is_err() {
+            error!("the forwarder of suppressed copies did not end; this is a fault of tersed");
+        }
+    }
+}
+
+/// Waits until the forwarder of copies ends by itself; for ever if there is none.
+pub(super) async fn ended(aside: &mut Option<AsideForwarder>) -> Ended {
+    match aside {
+        Some(aside) => (&mut aside.forwarder).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Runs `forwarder` on a thread of its own: whoever wakes it wakes nobody else.
+pub(super) fn spawn(
+    forwarder: Forwarder,
+    tasks: &TaskTracker,
+) -> io::Result<JoinHandle<Result<(), ForwardEnded>>> {
+    let forwarding = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(tasks.spawn_blocking(move || {
+        let ended = forwarding.block_on(forwarder.run());
+        // Its blocking write may never end.
+        forwarding.shutdown_background();
+        ended
+    }))
+}

@@ -1,0 +1,657 @@
+//! Carrying windows over a stop: what is open goes out of one set of shards, and into another.
+//!
+//! ```text
+//! report_all ──▶ every count comes out, the windows stay open
+//! export     ──▶ one policy's open windows, oldest first, whatever shards they are in
+//! restore    ◀── the same, one at a time, into whatever shards there are now
+//! ```
+//!
+//! # Guarantees
+//!
+//! - A window that was exported and restored gives the verdicts that it would have given; what it held back was
+//!   reported before, and what it holds back from then on counts from zero.
+//! - No lock is held for longer than it takes to look at a bite of marks, nor is more than a bite of each shard
+//!   copied at a time.
+//! - Restoring stays within the budget. For room the oldest go, as always; one that is older than all that are there
+//!   is the one that is left out.
+//! - Whatever is restored, timelines stay sorted: a window that starts before the one restored last under the same
+//!   policy, or in the future, is left out.
+//!
+//! # Left out
+//!
+//! Where windows are kept meanwhile, and how far the clock moved (`saved`). Claims: those of a run end with it.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::engine::{Engine, HELD_OCTETS, Refusal};
+use super::shard::Shard;
+use super::{EndReason, Ended, Held, Kept, Shards, Stamp, lock};
+use crate::identity::Identity;
+use crate::rule::{PolicyId, WindowPolicy};
+use crate::tick::Tick;
+
+/// The window of one message, with nothing left to report.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct OpenWindow {
+    /// When it started. With refresh: when its mark was made, at most a sixteenth of a window before `last`.
+    pub start: Tick,
+    /// Copies let through. At least one.
+    pub passed: u32,
+    /// With refresh, when the last copy was seen; else as `start`.
+    pub last: Tick,
+    /// With refresh, when the last copy was let through; else as `start`.
+    pub forwarded: Tick,
+}
+
+impl OpenWindow {
+    /// Whether a copy seen at `now` would be the first of another window.
+    #[must_use]
+    pub fn is_over(&self, policy: &WindowPolicy, now: Tick) -> bool {
+        match policy.refresh {
+            None => now.since(self.start) >= policy.window,
+            Some(max_quiet) => {
+                now.since(self.last) >= policy.window || now.since(self.forwarded) >= max_quiet
+            }
+        }
+    }
+
+    /// Whether it is as its first copy left it.
+    fn is_plain(&self) -> bool {
+        *self == Self::started(self.start)
+    }
+
+    const fn started(start: Tick) -> Self {
+        Self {
+            start,
+            passed: 1,
+            last: start,
+            forwarded: start,
+        }
+    }
+}
+
+/// How far [`Shards::report_all`] has come.
+#[derive(Debug, Default)]
+pub struct Progress {
+    shard: usize,
+    engine: usize,
+    /// Of the next mark.
+    generation: u64,
+}
+
+impl Shards {
+    /// Brings out what all windows hold back, and leaves them open. Looks at `marks_max` marks at most, from
+    /// where `progress` stands, which begins at the default. True while there are more.
+    pub fn report_all(
+        &self,
+        reason: EndReason,
+        progress: &mut Progress,
+        marks_max: usize,
+        ended: &mut Vec<Ended>,
+    ) -> bool {
+        let mut left = marks_max;
+        while let Some(shard) = self.shards.get(progress.shard) {
+            if lock(shard).report_all(reason, progress, &mut left, ended) {
+                return true;
+            }
+            *progress = Progress {
+                shard: progress.shard + 1,
+                ..Progress::default()
+            };
+        }
+        false
+    }
+
+    /// Gives the windows of `policy` that are open at `now` to `each`, with their identities' octets, in the order of
+    /// their starts.
+    ///
+    /// # Errors
+    ///
+    /// The first error of `each`; then no more are given.
+    pub fn export<E>(
+        &self,
+        policy: PolicyId,
+        now: Tick,
+        mut each: impl FnMut(&OpenWindow, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let bite = Bite::for_each_of(self.shards.len());
+        let mut streams: Vec<_> = self.shards.iter().map(|_| Stream::default()).collect();
+        let refill = |shard: usize, stream: &mut Stream| {
+            let mut more = true;
+            stream.clear();
+            while more && stream.windows.is_empty() {
+                more = lock(&self.shards[shard]).copy_out(policy, now, bite, stream);
+            }
+            stream.windows.first().map(|(window, _)| window.start)
+        };
+        let mut next = BinaryHeap::new();
+        for (shard, stream) in streams.iter_mut().enumerate() {
+            next.extend(refill(shard, stream).map(|start| Reverse((start, shard))));
+        }
+        while let Some(Reverse((_, shard))) = next.pop() {
+            let stream = &mut streams[shard];
+            let (window, octets) = stream.current();
+            each(&window, octets)?;
+            let start = stream.step().or_else(|| refill(shard, stream));
+            next.extend(start.map(|start| Reverse((start, shard))));
+        }
+        Ok(())
+    }
+
+    /// Opens the window of `identity` under `policy` again, and says whether it is open now. Windows of one policy come
+    /// in the order of their starts, no identity twice, before any copy is judged under it.
+    ///
+    /// A window that is over at `now` stays closed. What makes room for it, and held copies back, is added to
+    /// `ended`.
+    pub fn restore(
+        &self,
+        policy: PolicyId,
+        identity: Identity<'_>,
+        window: &OpenWindow,
+        now: Tick,
+        ended: &mut Vec<Ended>,
+    ) -> bool {
+        self.shard_of(identity.hash)
+            .restore(policy, identity, window, now, ended)
+    }
+}
+
+/// Windows of one shard that were copied and not given yet.
+#[derive(Debug, Default)]
+struct Stream {
+    /// Of the next mark to copy.
+    generation: u64,
+    /// Each with where its octets end.
+    windows: Vec<(OpenWindow, usize)>,
+    octets: Vec<u8>,
+    /// Of the current window: its place, and where its octets start.
+    at: usize,
+    octets_at: usize,
+}
+
+/// What is copied of a shard at a time, at most; the mark that exceeds the octets is the last.
+#[derive(Clone, Copy, Debug)]
+struct Bite {
+    marks: usize,
+    octets: usize,
+}
+
+impl Bite {
+    fn for_each_of(shards: usize) -> Self {
+        Self {
+            marks: (MARKS_COPIED / shards).clamp(MARKS_PER_BITE.0, MARKS_PER_BITE.1),
+            octets: OCTETS_COPIED / shards,
+        }
+    }
+}
+
+impl Stream {
+    fn clear(&mut self) {
+        self.windows.clear();
+        self.octets.clear();
+        (self.at, self.octets_at) = (0, 0);
+    }
+
+    /// The window to give. There is one.
+    fn current(&self) -> (OpenWindow, &[u8]) {
+        let (window, end) = self.windows[self.at];
+        (window, &self.octets[self.octets_at..end])
+    }
+
+    /// Goes on to the next one, and gives its start if it has been copied.
+    fn step(&mut self) -> Option<Tick> {
+        self.octets_at = self.windows[self.at].1;
+        self.at += 1;
+        self.windows.get(self.at).map(|(window, _)| window.start)
+    }
+}
+
+impl Shard {
+    /// Looks at `left` marks at most, and takes them off. True if that was too few.
+    fn report_all(
+        &mut self,
+        reason: EndReason,
+        progress: &mut Progress,
+        left: &mut usize,
+        ended: &mut Vec<Ended>,
+    ) -> bool {
+        self.room = 0;
+        while let Some(engine) = self.engines.get_mut(progress.engine) {
+            if engine.report_all(reason, &mut progress.generation, left, ended) {
+                return true;
+            }
+            (progress.engine, progress.generation) = (progress.engine + 1, 0);
+        }
+        false
+    }
+
+    /// Copies a bite of the marks of `policy`, from where `stream` stands; true if there may be more.
+    fn copy_out(&self, policy: PolicyId, now: Tick, bite: Bite, stream: &mut Stream) -> bool {
+        self.engines
+            .get(policy.index())
+            .is_some_and(|engine| engine.copy_out(now, bite, stream))
+    }
+
+    fn restore(
+        &mut self,
+        policy: PolicyId,
+        identity: Identity<'_>,
+        window: &OpenWindow,
+        now: Tick,
+        ended: &mut Vec<Ended>,
+    ) -> bool {
+        let now = self.advance_clock(now);
+        for _ in 0..ROUNDS_MAX {
+            let Some(engine) = self.engines.get_mut(policy.index()) else {
+                return false;
+            };
+            let mut restored = engine.restore(identity, window, now, &mut self.room);
+            if let Err(Refusal::Short(_)) = restored {
+                self.room = self.reckon_room();
+                let engine = &mut self.engines[policy.index()];
+                restored = engine.restore(identity, window, now, &mut self.room);
+            }
+            let wanted = match restored {
+                Ok(restored) => return restored,
+                Err(Refusal::Full) => return false,
+                Err(Refusal::Short(wanted)) => wanted,
+            };
+            let is_oldest = self
+                .engines
+                .iter()
+                .filter_map(Engine::oldest)
+                .all(|oldest| window.start < oldest);
+            if is_oldest || !self.make_room_for(wanted, now, ended) {
+                return false;
+            }
+        }
+        false
+    }
+}
+
+impl Engine {
+    /// As [`Shard::report_all`], from `generation` on.
+    fn report_all(
+        &mut self,
+        reason: EndReason,
+        generation: &mut u64,
+        left: &mut usize,
+        ended: &mut Vec<Ended>,
+    ) -> bool {
+        let mut age = self.age_of(*generation);
+        while age < self.timeline.len() && *left > 0 {
+            *left -= 1;
+            if let Some(held) = &mut self.timeline.mark_mut(age).held
+                && held.count > 0
+            {
+                let open = Held {
+                    count: 0,
+                    kept: Kept::nothing(),
+                    last_timestamp: Stamp::NONE,
+                    ..**held
+                };
+                let reported = std::mem::replace(&mut **held, open);
+                self.report(reported, reason, ended);
+                // The report took it for the end of the window.
+                self.held_octets += HELD_OCTETS;
+            }
+            age += 1;
+        }
+        *generation = self.timeline.base() + age as u64;
+        age < self.timeline.len()
+    }
+
+    fn copy_out(&self, now: Tick, bite: Bite, stream: &mut Stream) -> bool {
+        let mut age = self.age_of(stream.generation);
+        let end = self.timeline.len().min(age + bite.marks);
+        while age < end && stream.octets.len() <= bite.octets {
+            let mark = self.timeline.mark(age);
+            let window = match &mark.held {
+                Some(held) if self.policy().refresh.is_some() => OpenWindow {
+                    start: mark.start,
+                    passed: held.passed,
+                    last: held.last,
+                    forwarded: held.forwarded,
+                },
+                held => OpenWindow {
+                    passed: held.as_ref().map_or(1, |held| held.passed),
+                    ..OpenWindow::started(mark.start)
+                },
+            };
+            if !mark.is_dead() && !window.is_over(&self.policy(), now) {
+                self.timeline.copy_octets(age, &mut stream.octets);
+                stream.windows.push((window, stream.octets.len()));
+            }
+            age += 1;
+        }
+        stream.generation = self.timeline.base() + age as u64;
+        age < self.timeline.len()
+    }
+
+    /// Opens a window again, growing by at most `room` octets, from which it takes by how many it grew, or a few more;
+    /// false if it is none that can be open.
+    fn restore(
+        &mut self,
+        identity: Identity<'_>,
+        window: &OpenWindow,
+        now: Tick,
+        room: &mut usize,
+    ) -> Result<bool, Refusal> {
+        let is_sorted = self
+            .timeline
+            .last()
+            .is_none_or(|youngest| youngest.start <= window.start);
+        if !is_sorted || window.start > now || window.is_over(&self.policy(), now) {
+            return Ok(false);
+        }
+        let held_octets = if window.is_plain() { 0 } else { HELD_OCTETS };
+        let mut left = room
+            .checked_sub(held_octets)
+            .ok_or(Refusal::Short(held_octets))?;
+        let delivery = self
+            .remember(identity, window.start, &mut left, None)
+            .map_err(|refusal| match refusal {
+                Refusal::Short(wanted) => Refusal::Short(wanted + held_octets),
+                Refusal::Full => Refusal::Full,
+            })?;
+        *room = left;
+        if !window.is_plain() {
+            let held = Held {
+                passed: window.passed,
+                last: window.last,
+                forwarded: window.forwarded,
+                ..Held::new(window.start, delivery)
+            };
+            let youngest = self.timeline.len() - 1;
+            self.timeline.mark_mut(youngest).held = Some(Box::new(held));
+            self.held_octets += held_octets;
+        }
+        Ok(true)
+    }
+
+    /// How many places behind the oldest mark that generation stands; of one that is gone, none.
+    fn age_of(&self, generation: u64) -> usize {
+        let age = generation.saturating_sub(self.timeline.base());
+        usize::try_from(age).unwrap_or(usize::MAX)
+    }
+}
+
+/// How often a restoration is tried.
+const ROUNDS_MAX: usize = 3;
+
+/// Marks copied at a time of all shards together ...
+const MARKS_COPIED: usize = 16 * 1024;
+
+/// ... and of each, at least and at most: a lock is held for microseconds.
+const MARKS_PER_BITE: (usize, usize) = (16, 256);
+
+/// Octets of identities copied at a time of all shards together.
+const OCTETS_COPIED: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::time::Duration;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::dedup::{Claim, Sighting, Verdict};
+
+    /// Policies of every kind.
+    fn policies() -> Vec<WindowPolicy> {
+        let policy = |window, allow, max_quiet: Option<u64>| WindowPolicy {
+            window: Duration::from_nanos(window),
+            allow,
+            refresh: max_quiet.map(Duration::from_nanos),
+        };
+        vec![
+            policy(4000, 1, None),
+            policy(20_000, 3, None),
+            policy(6000, 1, Some(9000)),
+            policy(9000, 2, Some(30_000)),
+        ]
+    }
+
+    /// Shards, and the two things that differ from run to run: what an identity's hash is, and what time the
+    /// clock shows.
+    struct Run {
+        shards: Shards,
+        salt: u64,
+        clock: u64,
+    }
+
+    impl Run {
+        fn new(shard_count: usize, salt: u64, clock: u64, budget_octets: usize) -> Self {
+            Self {
+                shards: Shards::new(shard_count, &policies(), budget_octets),
+                salt,
+                clock,
+            }
+        }
+
+        fn identity<'a>(&self, octets: &'a [u8]) -> Identity<'a> {
+            let mut hash = self.salt;
+            for octet in octets {
+                hash = (hash ^ u64::from(*octet)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                hash ^= hash >> 29;
+            }
+            Identity { hash, octets }
+        }
+
+        fn tick(&self, now: u64) -> Tick {
+            Tick::from_nanos(now + self.clock)
+        }
+
+        fn offer(
+            &self,
+            policy: u16,
+            octets: &[u8],
+            now: u64,
+            ended: &mut Vec<Ended>,
+        ) -> Option<Claim> {
+            let sighting = Sighting {
+                frame: octets,
+                timestamp: None,
+                variant: None,
+            };
+            let (policy, identity) = (PolicyId(policy), self.identity(octets));
+            match self
+                .shards
+                .offer(policy, identity, sighting, self.tick(now), ended)
+            {
+                Verdict::Fresh(claim) => Some(claim),
+                Verdict::Duplicate => None,
+            }
+        }
+
+        /// Stops, and goes on as `next`. What was held back is in `ended`; gives how many windows were open.
+        fn restart(&mut self, next: Self, now: u64, ended: &mut Vec<Ended>) -> usize {
+            let mut progress = Progress::default();
+            while self
+                .shards
+                .report_all(EndReason::Stop, &mut progress, 7, ended)
+            {}
+            let mut none = Vec::new();
+            let mut open = 0;
+            for policy in (0..4).map(PolicyId) {
+                let mut before = Tick::ZERO;
+                let (from, to) = (self.clock, next.clock);
+                let moved = |tick: Tick| Tick::from_nanos(tick.nanos() - from + to);
+                let result: Result<(), ()> =
+                    self.shards
+                        .export(policy, self.tick(now), |window, octets| {
+                            assert!(before <= window.start, "{before:?} {window:?}");
+                            before = window.start;
+                            let window = OpenWindow {
+                                start: moved(window.start),
+                                passed: window.passed,
+                                last: moved(window.last),
+                                forwarded: moved(window.forwarded),
+                            };
+                            let identity = next.identity(octets);
+                            let tick = next.tick(now);
+                            assert!(
+                                next.shards
+                                    .restore(policy, identity, &window, tick, &mut none)
+                            );
+                            open += 1;
+                            Ok(())
+                        });
+                result.unwrap();
+            }
+            assert_eq!(none, [], "restoring reports nothing");
+            while self.shards.end_all(EndReason::Evicted, 1000, &mut none) {}
+            assert_eq!(none, [], "all of it was reported at the stop");
+            *self = next;
+            open
+        }
+    }
+
+    #[test]
+    fn a_window_that_was_carried_over_holds_back_and_counts_from_zero() {
+        let mut run = Run::new(1, 1, 100, 1 << 20);
+        let mut ended = Vec::new();
+        for now in 0..3 {
+            run.offer(0, b"foo", now, &mut ended);
+        }
+        assert_eq!(run.restart(Run::new(4, 2, 7, 1 << 20), 3, &mut ended), 1);
+        let counts = |ended: &mut Vec<Ended>| -> Vec<_> {
+            let counts = ended.drain(..).map(|ended| (ended.reason, ended.count));
+            counts.collect()
+        };
+        assert_eq!(counts(&mut ended), [(EndReason::Stop, 2)]);
+        assert_eq!(run.offer(0, b"foo", 3999, &mut ended), None);
+        assert!(run.offer(0, b"foo", 4000, &mut ended).is_some());
+        assert_eq!(counts(&mut ended), [(EndReason::Window, 1)]);
+    }
+
+    #[test]
+    fn a_window_that_was_reopened_is_not_carried_over() {
+        let mut run = Run::new(1, 1, 0, 1 << 20);
+        let mut ended = Vec::new();
+        let claim = run.offer(0, b"foo", 0, &mut ended).unwrap();
+        run.offer(0, b"bar", 0, &mut ended);
+        run.shards.reopen(claim, &mut ended);
+        assert_eq!(run.restart(Run::new(1, 1, 0, 1 << 20), 1, &mut ended), 1);
+        assert!(run.offer(0, b"foo", 1, &mut ended).is_some());
+        assert_eq!(run.offer(0, b"bar", 1, &mut ended), None);
+    }
+
+    #[test]
+    fn where_room_is_short_the_oldest_are_left_out() {
+        let run = Run::new(4, 1, 0, 64 << 20);
+        let mut ended = Vec::new();
+        let messages = 3000_u64;
+        for now in 0..messages {
+            // By turns under two policies: the second one's come last, and some of them are the oldest.
+            let policy = u16::from(now % 2 == 1);
+            run.offer(
+                policy,
+                &[&now.to_le_bytes()[..], &[0; 60]].concat(),
+                now,
+                &mut ended,
+            );
+        }
+        let shards = Shards::new(1, &policies(), 100_000);
+        let mut starts = Vec::new();
+        for policy in [PolicyId(0), PolicyId(1)] {
+            let result: Result<(), ()> =
+                run.shards
+                    .export(policy, run.tick(messages), |window, octets| {
+                        let identity = run.identity(octets);
+                        let now = run.tick(messages);
+                        shards.restore(policy, identity, window, now, &mut ended);
+                        Ok(())
+                    });
+            result.unwrap();
+        }
+        for policy in [PolicyId(0), PolicyId(1)] {
+            let result: Result<(), ()> = shards.export(policy, run.tick(messages), |window, _| {
+                starts.push(window.start.nanos());
+                Ok(())
+            });
+            result.unwrap();
+        }
+        assert!(shards.stats().octets <= 100_000, "{:?}", shards.stats());
+        assert!((100..2000).contains(&starts.len()), "{}", starts.len());
+        starts.sort_unstable();
+        // Making room goes in steps: here and there one of the younger is missing, and then never the youngest.
+        let span = messages - starts[0];
+        assert!(
+            starts.len() as u64 * 10 >= span * 9,
+            "{} of the last {span}",
+            starts.len()
+        );
+        assert_eq!(starts.last(), Some(&(messages - 1)));
+    }
+
+    #[test]
+    fn what_cannot_have_been_exported_is_left_out() {
+        let run = Run::new(1, 1, 0, 1 << 20);
+        let now = Tick::from_nanos(5000);
+        let restore = |policy, octets: &[u8], start| {
+            let window = OpenWindow::started(Tick::from_nanos(start));
+            let identity = run.identity(octets);
+            run.shards
+                .restore(PolicyId(policy), identity, &window, now, &mut Vec::new())
+        };
+        assert!(restore(0, b"a", 2000));
+        assert!(!restore(0, b"b", 1999), "before the youngest");
+        assert!(!restore(0, b"c", 5001), "in the future");
+        assert!(!restore(0, b"d", 1000), "over");
+        assert!(!restore(7, b"e", 2000), "no policy");
+        assert!(restore(0, b"f", 5000));
+        assert!(!restore(0, &[0; 1 << 20], 5000), "more than the budget");
+        assert_eq!(run.shards.stats().live_messages, 2);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// One run that never stops, and one that stops time and again, now with so many shards, now with so many.
+        #[test]
+        fn restarts_change_no_verdict(
+            calls in vec((0..900_u64, 0..4_u16, 0..30_u8, 0..40_u8), 1..600),
+            clocks in vec((0..5_u32, any::<u64>(), 0..1_u64 << 40), 1..8),
+        ) {
+            let whole = Run::new(2, 5, 0, 64 << 20);
+            let mut broken = Run::new(1, 9, 1000, 64 << 20);
+            let mut clocks = clocks.into_iter().cycle();
+            let (mut of_whole, mut of_broken) = (Vec::new(), Vec::new());
+            let (mut now, mut held_back, mut restarts) = (0, 0_u64, 0);
+            for (step, policy, message, what) in calls {
+                now += step;
+                if what == 0 {
+                    let (shift, salt, clock) = clocks.next().unwrap();
+                    let next = Run::new(1 << shift, salt, clock, 64 << 20);
+                    broken.restart(next, now, &mut of_broken);
+                    restarts += 1;
+                }
+                // Of different lengths, some longer than a piece of the timeline.
+                let octets = vec![message; usize::from(message).pow(2) * 4 + 1];
+                let one = whole.offer(policy, &octets, now, &mut of_whole);
+                let other = broken.offer(policy, &octets, now, &mut of_broken);
+                prop_assert_eq!(one.is_some(), other.is_some(), "at {}, {} restarts", now, restarts);
+                held_back += u64::from(one.is_none());
+                if what == 1 && let (Some(one), Some(other)) = (one, other) {
+                    whole.shards.reopen(one, &mut of_whole);
+                    broken.shards.reopen(other, &mut of_broken);
+                }
+            }
+            while whole.shards.end_all(EndReason::Stop, 100, &mut of_whole) {}
+            while broken.shards.end_all(EndReason::Stop, 100, &mut of_broken) {}
+            let counts = |ended: &[Ended]| {
+                let mut counts: HashMap<(PolicyId, Box<[u8]>), u64> = HashMap::new();
+                for ended in ended {
+                    *counts.entry((ended.policy, ended.frame.clone())).or_default() += ended.count;
+                }
+                counts
+            };
+            prop_assert_eq!(counts(&of_whole), counts(&of_broken));
+            prop_assert_eq!(of_broken.iter().map(|ended| ended.count).sum::<u64>(), held_back);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Aside: where copies that are held back go as well, if they are to go anywhere.
+//!
+//! ```text
+//! judged ──survivors──▶ delivery ──▶ outbox ──▶ forwarder
+//!        └──copies────▶ aside ─────▶ outbox ──▶ forwarder       (of its own, all of it)
+//! ```
+//!
+//! # Guarantees
+//!
+//! - While it is shut, a batch looks at one flag for it.
+//! - Whoever got hold of the door before it was shut may still deliver; its queue is closed when the last has
+//!   let go of it, and the forwarder behind it then ends because its input closed.
+//!
+//! # Left out
+//!
+//! Acknowledgements: a sender that asks whether its messages are safe is answered for survivors alone, because
+//! copies that wait for their destination would keep all later batches open, whoever sent them.
+
+use std::sync::{
+    Arc, PoisonError, RwLock,
+    atomic::{AtomicBool, Ordering},
+};
+
+use super::Delivery;
+use crate::chunk::Chunk;
+
+/// The door for copies, which a reload may open and shut.
+#[derive(Debug, Default)]
+pub struct Aside {
+    is_open: AtomicBool,
+    door: RwLock<Option<Arc<AsideDoor>>>,
+}
+
+/// A door to the queue of copies. The queue is closed when the last owner lets go.
+#[derive(Debug)]
+pub struct AsideDoor(Delivery);
+
+impl Aside {
+    /// The door, if it is open.
+    #[must_use]
+    pub fn door(&self) -> Option<Arc<AsideDoor>> {
+        if !self.is_open.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.door
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// From the next batch on, copies go to `delivery`.
+    pub fn open(&self, delivery: Delivery) {
+        let door = Some(Arc::new(AsideDoor(delivery)));
+        *self.door.write().unwrap_or_else(PoisonError::into_inner) = door;
+        self.is_open.store(true, Ordering::Relaxed);
+    }
+
+    /// From the next batch on, copies go nowhere.
+    pub fn shut(&self) {
+        self.is_open.store(false, Ordering::Relaxed);
+        let door = self
+            .door
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        drop(door);
+    }
+}
+
+impl AsideDoor {
+    /// Hands over `copies`, which are counted as queued already. When the queue is full this waits or drops, as
+    /// configured.
+    pub async fn deliver(&self, copies: Chunk) {
+        self.0.deliver(copies).await;
+    }
+}
+
+impl Drop for AsideDoor {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}

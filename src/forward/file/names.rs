@@ -1,0 +1,133 @@
+//! Names of rotated files: the file's own, a dot, and when it was rotated.
+//!
+//! ```text
+//! once.log   once.log.20261122T100000.123456Z   once.log.20261122T100000.123456Z.zst   ....zst.part
+//! in use     rotated                            compressed                             being compressed
+//! ```
+//!
+//! # Guarantees
+//!
+//! - The names of a file's rotations sort as they were made, whatever the wall clock does: a new one is
+//!   later than all that are there.
+//! - What does not look exactly like this is nobody of ours, and is not touched.
+//!
+//! # Left out
+//!
+//! The disk.
+
+use jiff::Timestamp;
+
+use crate::tick::WallTime;
+
+/// When a file was rotated; in names.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Stamp(WallTime);
+
+/// What a file beside the one in use is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kind {
+    /// Rotated.
+    Plain,
+    /// Rotated and compressed.
+    Compressed,
+    /// On the way to it.
+    Part,
+}
+
+impl Stamp {
+    /// Now, or the next one after `newest` if the wall clock does not say anything later.
+    pub(super) fn after(newest: Option<Self>, now: WallTime) -> Self {
+        newest.map_or(Self(now), |newest| newest.next().max(Self(now)))
+    }
+
+    /// The one behind it.
+    pub(super) const fn next(self) -> Self {
+        Self(WallTime::from_micros(self.0.micros().saturating_add(1)))
+    }
+
+    /// The name of what was rotated then from the file `name`.
+    pub(super) fn name(self, name: &str, kind: Kind) -> String {
+        let mut time = self.0.to_string();
+        time.retain(|character| !matches!(character, '-' | ':'));
+        format!("{name}.{time}{}", kind.ending())
+    }
+
+    /// What `found` is to the file `name`, if it is one of its rotations.
+    pub(super) fn parse(name: &str, found: &str) -> Option<(Self, Kind)> {
+        let rest = found.strip_prefix(name)?.strip_prefix('.')?;
+        let (time, ending) = rest.split_at_checked(TIME_OCTETS)?;
+        let kind = [Kind::Plain, Kind::Compressed, Kind::Part]
+            .into_iter()
+            .find(|kind| kind.ending() == ending)?;
+        let stamp: Timestamp = time.parse().ok()?;
+        let stamp = Self(WallTime::from_micros(stamp.as_microsecond()));
+        // Only what we would have written ourselves.
+        (stamp.name(name, kind) == found).then_some((stamp, kind))
+    }
+}
+
+impl Kind {
+    const fn ending(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Compressed => ".zst",
+            Self::Part => ".zst.part",
+        }
+    }
+}
+
+/// Octets of `20261122T100000.123456Z`.
+const TIME_OCTETS: usize = 23;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOON: WallTime = WallTime::from_micros(1_795_341_600_123_456);
+
+    #[test]
+    fn a_name_says_when_and_is_read_back() {
+        for (kind, expected) in [
+            (Kind::Plain, "a.log.20261122T100000.123456Z"),
+            (Kind::Compressed, "a.log.20261122T100000.123456Z.zst"),
+            (Kind::Part, "a.log.20261122T100000.123456Z.zst.part"),
+        ] {
+            let name = Stamp(NOON).name("a.log", kind);
+            assert_eq!(name, expected);
+            assert_eq!(Stamp::parse("a.log", &name), Some((Stamp(NOON), kind)));
+        }
+        let even = Stamp(WallTime::from_micros(0));
+        let name = even.name("a", Kind::Plain);
+        assert_eq!(name, "a.19700101T000000.000000Z");
+        assert_eq!(Stamp::parse("a", &name), Some((even, Kind::Plain)));
+    }
+
+    #[test]
+    fn what_only_resembles_a_name_is_nobody_of_ours() {
+        for found in [
+            "a.log",
+            "a.log.1",
+            "a.log.20261122T100000.123456Z.gz",
+            "a.log.20261122T100000.123456Z.zst.part.part",
+            "a.log.20261322T100000.123456Z",
+            "a.log.2026-11-22T10:00:00.123Z",
+            "a.log.20261122t100000.123456z",
+            "a.log.20261122T100000,123456Z",
+            "b.log.20261122T100000.123456Z",
+            "a.logx.20261122T100000.123456Z",
+            "a.log.aaaaaaaaaaaaaaaaaaaaaa\u{e9}",
+        ] {
+            assert_eq!(Stamp::parse("a.log", found), None, "{found}");
+        }
+    }
+
+    #[test]
+    fn a_later_rotation_sorts_later_though_the_clock_went_back() {
+        let first = Stamp::after(None, NOON);
+        let back = WallTime::from_micros(NOON.micros() - 3_600_000_000);
+        let second = Stamp::after(Some(first), back);
+        let third = Stamp::after(Some(second), NOON);
+        let names = [first, second, third].map(|stamp| stamp.name("a", Kind::Plain));
+        assert!(names.is_sorted_by(|one, two| one < two), "{names:?}");
+    }
+}

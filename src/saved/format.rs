@@ -1,0 +1,517 @@
+//! The octets of saved windows.
+//!
+//! ```text
+//! file      "tersed windows\n" version │ block ...
+//! block     length of body │ CRC-32 of body │ body
+//! body      'H' layout, kind, secret, moment     once, first
+//!           'P' what tells a policy              before its windows
+//!           'W' windows, oldest first            so many as fit into about 64 KiB, and then more blocks
+//!           'E' how many windows                 once, last
+//! window    start │ octets of the identity, and whether there is more │ passed, last, forwarded │ identity
+//! ```
+//!
+//! Numbers are little-endian, 32 bits if they count octets or copies and 64 otherwise; times are ticks of the run
+//! that wrote them.
+//!
+//! # Guarantees
+//!
+//! - A file that lacks a part, or has an octet that is not the one written, is refused.
+//! - Reading holds one block at a time, and takes memory for what there is, never for what a length promises.
+//! - What is read makes sense as far as it goes: windows are sorted and of the past, and there are no more and no fewer
+//!   than were written.
+//!
+//! # Left out
+//!
+//! Files (`mod`), and whether what was saved fits this run.
+
+#![warn(clippy::indexing_slicing)]
+
+use std::io::{self, Read, Write};
+use std::ops::Range;
+use std::time::Duration;
+
+use super::away::Moment;
+use crate::dedup::OpenWindow;
+use crate::identity::{IdentityKind, LAYOUT, Secret};
+use crate::rule::{Action, DEFAULT, Fall, LITERAL, Mode, PolicyId, WindowPolicy};
+use crate::tick::{Tick, WallTime};
+
+/// Why octets are not those of saved windows.
+#[derive(Debug, thiserror::Error)]
+pub enum FormatError {
+    /// They could not be read.
+    #[error("cannot be read: {0}")]
+    Unreadable(#[from] io::Error),
+    /// They are something else.
+    #[error("not a file of saved windows")]
+    Foreign,
+    /// Another version wrote them.
+    #[error("of format {found}, this version reads {VERSION}")]
+    Version {
+        /// The format.
+        found: u8,
+    },
+    /// Another version wrote them, whose identities have other octets.
+    #[error("with identities of layout {found}, this version has {LAYOUT}")]
+    Layout {
+        /// The layout.
+        found: u32,
+    },
+    /// They are not as they were written.
+    #[error("damaged: {what}, in the block at octet {at}")]
+    Damaged {
+        /// Octets before the block.
+        at: u64,
+        /// What is wrong there.
+        what: &'static str,
+    },
+}
+
+/// What comes first.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Header {
+    pub(super) kind: IdentityKind,
+    /// `exact` identities need none.
+    pub(super) secret: Option<Secret>,
+    /// When windows were saved.
+    pub(super) saved: Moment,
+}
+
+/// What tells a policy: the windows of one are good for another only if all of this is equal.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct PolicyKey {
+    /// What is no rule stands at a place of its own.
+    place: u8,
+    action: u8,
+    mode: u8,
+    window: WindowPolicy,
+    /// Of what is compared.
+    spec: u64,
+    name: Vec<u8>,
+}
+
+impl PolicyKey {
+    /// Of the policy of that id, which `fall` falls under.
+    pub(super) fn of(id: PolicyId, fall: &Fall) -> Self {
+        Self {
+            place: match id {
+                DEFAULT => 0,
+                LITERAL => 1,
+                _ => 2,
+            },
+            action: match fall.action {
+                Action::Dedup => 0,
+                Action::Pass => 1,
+                Action::Drop => 2,
+            },
+            mode: match fall.policy.mode {
+                Mode::Enforce => 0,
+                Mode::Tag => 1,
+                Mode::Shadow => 2,
+            },
+            window: fall.policy.window,
+            spec: fall.policy.identity.fingerprint(),
+            name: fall.name.as_bytes().to_vec(),
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend([self.place, self.action, self.mode]);
+        put64(out, nanos(self.window.window));
+        put32(out, self.window.allow);
+        // No time is shorter than a millisecond.
+        put64(out, self.window.refresh.map_or(0, nanos));
+        put64(out, self.spec);
+        out.extend_from_slice(&self.name);
+    }
+
+    fn read(octets: &mut Octets<'_>) -> Option<Self> {
+        let [place, action, mode] = octets.array()?;
+        Some(Self {
+            place,
+            action,
+            mode,
+            window: WindowPolicy {
+                window: Duration::from_nanos(octets.u64()?),
+                allow: octets.u32()?,
+                refresh: Some(Duration::from_nanos(octets.u64()?)).filter(|quiet| !quiet.is_zero()),
+            },
+            spec: octets.u64()?,
+            name: std::mem::take(&mut octets.0).to_vec(),
+        })
+    }
+}
+
+/// Writes windows.
+#[derive(Debug)]
+pub(super) struct Writer<W> {
+    out: W,
+    body: Vec<u8>,
+    windows: u64,
+    octets: u64,
+}
+
+impl<W: Write> Writer<W> {
+    /// Writes what comes first.
+    pub(super) fn new(mut out: W, header: &Header) -> io::Result<Self> {
+        out.write_all(MAGIC)?;
+        out.write_all(&[VERSION])?;
+        let mut writer = Self {
+            out,
+            body: vec![HEADER],
+            windows: 0,
+            octets: MAGIC.len() as u64 + 1,
+        };
+        let body = &mut writer.body;
+        put32(body, LAYOUT);
+        body.push(match header.kind {
+            IdentityKind::Exact => EXACT,
+            IdentityKind::Compact => COMPACT,
+        });
+        let Secret(one, other) = header.secret.unwrap_or(Secret(0, 0));
+        put64(body, one);
+        put64(body, other);
+        put64(body, header.saved.tick.nanos());
+        body.extend(header.saved.wall.micros().to_le_bytes());
+        // No boot has this id.
+        body.extend(header.saved.boot.unwrap_or(0).to_le_bytes());
+        writer.end_block()?;
+        Ok(writer)
+    }
+
+    /// The windows that follow are of that policy.
+    pub(super) fn policy(&mut self, key: &PolicyKey) -> io::Result<()> {
+        self.end_block()?;
+        self.body.push(POLICY);
+        key.write(&mut self.body);
+        self.end_block()
+    }
+
+    /// Writes a window of the message whose identity is `identity`. They come in the order of their starts.
+    pub(super) fn window(&mut self, window: &OpenWindow, identity: &[u8]) -> io::Result<()> {
+        // There is none as long: whoever reads must know that, too.
+        let Some(length) = u32::try_from(identity.len())
+            .ok()
+            .filter(|length| *length <= IDENTITY_OCTETS_MAX)
+        else {
+            return Ok(());
+        };
+        if self.body.is_empty() {
+            self.body.push(WINDOWS);
+        }
+        let is_plain =
+            window.passed == 1 && (window.last, window.forwarded) == (window.start, window.start);
+        put64(&mut self.body, window.start.nanos());
+        put32(&mut self.body, length | if is_plain { 0 } else { HAS_MORE });
+        if !is_plain {
+            put32(&mut self.body, window.passed);
+            put64(&mut self.body, window.last.nanos());
+            put64(&mut self.body, window.forwarded.nanos());
+        }
+        self.body.extend_from_slice(identity);
+        self.windows += 1;
+        if self.body.len() >= BLOCK_OCTETS {
+            self.end_block()?;
+        }
+        Ok(())
+    }
+
+    /// Writes what comes last. Gives what was written to, how many windows, and how many octets.
+    pub(super) fn finish(mut self) -> io::Result<(W, u64, u64)> {
+        self.end_block()?;
+        self.body.push(END);
+        put64(&mut self.body, self.windows);
+        self.end_block()?;
+        Ok((self.out, self.windows, self.octets))
+    }
+
+    fn end_block(&mut self) -> io::Result<()> {
+        if self.body.is_empty() {
+            return Ok(());
+        }
+        let mut head = Vec::with_capacity(HEAD_OCTETS);
+        put32(
+            &mut head,
+            u32::try_from(self.body.len()).unwrap_or(u32::MAX),
+        );
+        put32(&mut head, crc32fast::hash(&self.body));
+        self.out.write_all(&head)?;
+        self.out.write_all(&self.body)?;
+        self.octets += (head.len() + self.body.len()) as u64;
+        self.body.clear();
+        Ok(())
+    }
+}
+
+/// Reads windows.
+#[derive(Debug)]
+pub(super) struct Reader<R> {
+    input: R,
+    header: Header,
+    /// The block being read, and what of it was not given yet.
+    body: Vec<u8>,
+    left: Range<usize>,
+    /// Octets before that block, and up to its end.
+    at: u64,
+    end: u64,
+    /// The start of the window given last, under the same policy. `None` before the first policy.
+    youngest: Option<Tick>,
+    windows: u64,
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub(super) enum Item<'a> {
+    /// The windows that follow are of that policy.
+    Policy(PolicyKey),
+    /// A window, and its message's identity.
+    Window(OpenWindow, &'a [u8]),
+}
+
+impl<R: Read> Reader<R> {
+    /// Reads what comes first.
+    pub(super) fn new(mut input: R) -> Result<Self, FormatError> {
+        let mut magic = Vec::new();
+        let octets = MAGIC.len() as u64 + 1;
+        input.by_ref().take(octets).read_to_end(&mut magic)?;
+        match magic.strip_prefix(MAGIC) {
+            Some([VERSION]) => {}
+            Some([found]) => return Err(FormatError::Version { found: *found }),
+            _ => return Err(FormatError::Foreign),
+        }
+        let mut reader = Self {
+            input,
+            header: Header {
+                kind: IdentityKind::Exact,
+                secret: None,
+                saved: Moment {
+                    tick: Tick::ZERO,
+                    wall: WallTime::default(),
+                    boot: None,
+                },
+            },
+            body: Vec::new(),
+            left: 0..0,
+            at: octets,
+            end: octets,
+            youngest: None,
+            windows: 0,
+        };
+        reader.read_block()?;
+        let mut octets = Octets(&reader.body);
+        if octets.array() != Some([HEADER]) {
+            return Err(reader.damaged("no header"));
+        }
+        // Another layout may have another header.
+        match octets.u32() {
+            Some(LAYOUT) => {}
+            Some(found) => return Err(FormatError::Layout { found }),
+            None => return Err(reader.damaged("no header")),
+        }
+        match Header::read(&mut octets) {
+            Some(header) if octets.0.is_empty() => reader.header = header,
+            _ => return Err(reader.damaged("a header that makes no sense")),
+        }
+        Ok(reader)
+    }
+
+    /// What came first.
+    pub(super) const fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Octets read so far.
+    pub(super) const fn octets(&self) -> u64 {
+        self.end
+    }
+
+    /// What comes next; `None` at the end, when all is known to be as it was written.
+    pub(super) fn next(&mut self) -> Result<Option<Item<'_>>, FormatError> {
+        while self.left.is_empty() {
+            self.read_block()?;
+            let mut octets = Octets(&self.body);
+            match octets.array() {
+                Some([POLICY]) => {
+                    let Some(key) = PolicyKey::read(&mut octets) else {
+                        return Err(self.damaged("a policy that makes no sense"));
+                    };
+                    self.youngest = Some(Tick::ZERO);
+                    return Ok(Some(Item::Policy(key)));
+                }
+                Some([WINDOWS]) if self.youngest.is_some() => self.left = 1..self.body.len(),
+                Some([END]) => {
+                    if octets.u64() != Some(self.windows) || !octets.0.is_empty() {
+                        return Err(self.damaged("not as many windows as were written"));
+                    }
+                    let mut rest = [0];
+                    return match self.input.read(&mut rest)? {
+                        0 => Ok(None),
+                        _ => Err(self.damaged("more behind the end")),
+                    };
+                }
+                _ => return Err(self.damaged("a block that makes no sense")),
+            }
+        }
+        let mut octets = Octets(self.body.get(self.left.clone()).unwrap_or_default());
+        let Some((window, length)) = read_window(&mut octets) else {
+            return Err(self.damaged("a window that makes no sense"));
+        };
+        let start = self.left.end - octets.0.len();
+        let identity = start..start.saturating_add(length);
+        if identity.end > self.left.end {
+            return Err(self.damaged("a window that makes no sense"));
+        }
+        let saved = self.header.saved.tick;
+        if self.youngest > Some(window.start)
+            || window.start > window.last
+            || window.last > saved
+            || window.forwarded > window.last
+            || window.passed == 0
+        {
+            return Err(self.damaged("a window that cannot have been"));
+        }
+        self.youngest = Some(window.start);
+        self.windows += 1;
+        self.left.start = identity.end;
+        let identity = self.body.get(identity).unwrap_or_default();
+        Ok(Some(Item::Window(window, identity)))
+    }
+
+    fn read_block(&mut self) -> Result<(), FormatError> {
+        self.at = self.end;
+        let mut head = [0; HEAD_OCTETS];
+        self.input.read_exact(&mut head).map_err(|error| {
+            if error.kind() == io::ErrorKind::UnexpectedEof {
+                self.damaged("the file ends")
+            } else {
+                error.into()
+            }
+        })?;
+        let mut head = Octets(&head);
+        let (length, checksum) = (head.u32().unwrap_or(0), head.u32());
+        if !(1..=BLOCK_OCTETS_MAX).contains(&length) {
+            return Err(self.damaged("a length that makes no sense"));
+        }
+        self.body.clear();
+        self.left = 0..0;
+        let input = self.input.by_ref().take(u64::from(length));
+        { input }.read_to_end(&mut self.body)?;
+        self.end += (HEAD_OCTETS + self.body.len()) as u64;
+        if u32::try_from(self.body.len()) != Ok(length) {
+            return Err(self.damaged("the file ends"));
+        }
+        if Some(crc32fast::hash(&self.body)) != checksum {
+            return Err(self.damaged("a checksum that does not fit"));
+        }
+        Ok(())
+    }
+
+    const fn damaged(&self, what: &'static str) -> FormatError {
+        FormatError::Damaged { at: self.at, what }
+    }
+}
+
+impl Header {
+    /// What stands behind the layout.
+    fn read(octets: &mut Octets<'_>) -> Option<Self> {
+        let kind = match octets.array()? {
+            [EXACT] => IdentityKind::Exact,
+            [COMPACT] => IdentityKind::Compact,
+            _ => return None,
+        };
+        let secret = Secret(octets.u64()?, octets.u64()?);
+        Some(Self {
+            kind,
+            secret: (kind == IdentityKind::Compact).then_some(secret),
+            saved: Moment {
+                tick: Tick::from_nanos(octets.u64()?),
+                wall: WallTime::from_micros(i64::from_le_bytes(octets.array()?)),
+                boot: Some(u128::from_le_bytes(octets.array()?)).filter(|id| *id != 0),
+            },
+        })
+    }
+}
+
+/// Octets not read yet.
+struct Octets<'a>(&'a [u8]);
+
+impl Octets<'_> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (array, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*array)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+}
+
+/// A window, and how many octets of its identity follow.
+fn read_window(octets: &mut Octets<'_>) -> Option<(OpenWindow, usize)> {
+    let start = Tick::from_nanos(octets.u64()?);
+    let length = octets.u32()?;
+    let (passed, last, forwarded) = if length & HAS_MORE == 0 {
+        (1, start, start)
+    } else {
+        let passed = octets.u32()?;
+        let last = Tick::from_nanos(octets.u64()?);
+        (passed, last, Tick::from_nanos(octets.u64()?))
+    };
+    let window = OpenWindow {
+        start,
+        passed,
+        last,
+        forwarded,
+    };
+    Some((window, usize::try_from(length & !HAS_MORE).ok()?))
+}
+
+/// True if `octets` begin as those of saved windows do.
+pub(super) fn is_ours(octets: &[u8]) -> bool {
+    octets.starts_with(MAGIC)
+}
+
+fn put32(out: &mut Vec<u8>, number: u32) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+fn put64(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What a file of saved windows begins with.
+pub(super) const MAGIC: &[u8] = b"tersed windows\n";
+
+const VERSION: u8 = 1;
+
+const HEADER: u8 = b'H';
+const POLICY: u8 = b'P';
+const WINDOWS: u8 = b'W';
+const END: u8 = b'E';
+
+const EXACT: u8 = 0;
+const COMPACT: u8 = 1;
+
+/// Octets before a body.
+const HEAD_OCTETS: usize = 8;
+
+/// Set in the length of an identity: what makes the window more than plain stands before it.
+const HAS_MORE: u32 = 1 << 31;
+
+/// Octets of a body above which it is written.
+const BLOCK_OCTETS: usize = 64 * 1024;
+
+/// Octets of an identity at most: the longest message, all of which masks made twice as long.
+const IDENTITY_OCTETS_MAX: u32 = 48 << 20;
+
+/// Octets of a body at most: one window more than fits.
+const BLOCK_OCTETS_MAX: u32 = IDENTITY_OCTETS_MAX + (1 << 20);
