@@ -24,7 +24,7 @@ enum Level {
 }
 
 /// Every module, in the order of the flow.
-const MODULES: [(&str, Level); 29] = [
+const MODULES: [(&str, Level); 30] = [
     ("tick", Level::Vocabulary),
     ("limits", Level::Vocabulary),
     ("frame", Level::Core),
