@@ -66,21 +66,29 @@ pub(crate) fn unread_octets(socket: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(usize::try_from(octets).unwrap_or(0))
 }
 
-/// The receive window that the peer of this TCP socket advertises now, in octets
-/// (`tcpi_snd_wnd`, Linux 5.4): what its kernel may hold that its process has not read.
+/// The largest receive window that the peer of this TCP socket can ever advertise, in octets: a window is 16
+/// bits, scaled as was agreed when the connection was opened (RFC 7323 2.2; `tcpi_snd_wscale`).
 ///
 /// # Errors
 ///
 /// What `getsockopt(TCP_INFO)` gives; `Unsupported` if the kernel's answer is too short to hold it.
-pub(crate) fn peer_window_octets(socket: BorrowedFd<'_>) -> io::Result<usize> {
-    /// Position of `tcpi_snd_wnd` in `struct tcp_info`, in 32-bit words; only ever appended to.
-    const SND_WND: usize = 57;
-    let mut info = [0_u32; SND_WND + 1];
+pub(crate) fn peer_window_octets_max(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    /// `struct tcp_info` begins with eight octets; its seventh holds both scales, four bits each.
+    const SCALES: usize = 6;
+    let mut info = [0_u32; 2];
     let octets = socket_option(socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info)?;
     if octets < size_of_val(&info) {
         return Err(io::Error::from(io::ErrorKind::Unsupported));
     }
-    Ok(usize::try_from(info[SND_WND]).unwrap_or(usize::MAX))
+    let [_, word] = info;
+    let scales = word.to_ne_bytes()[SCALES - size_of::<u32>()];
+    // The peer's is the first of two bit fields, which stand in the order of the machine.
+    let scale = if cfg!(target_endian = "little") {
+        scales & 0xf
+    } else {
+        scales >> 4
+    };
+    Ok(usize::from(u16::MAX) << scale)
 }
 
 /// Gives the memory that is allocated by nobody back to the system. glibc keeps most of it otherwise; others
@@ -135,9 +143,11 @@ fn socket_option<const WORDS: usize>(
 mod tests {
     use std::{
         io::{Read, Write},
-        net::{TcpListener, TcpStream, UdpSocket},
+        net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
         os::fd::AsFd,
     };
+
+    use socket2::{Domain, Socket, Type};
 
     use super::*;
 
@@ -171,7 +181,27 @@ mod tests {
         assert_eq!(unread_octets(server.as_fd()).unwrap(), 5);
         server.read_exact(&mut hello).unwrap();
         assert_eq!(unacknowledged_octets(client.as_fd()).unwrap(), 0);
-        let window = peer_window_octets(client.as_fd()).unwrap();
-        assert!((1 << 10..1 << 30).contains(&window), "{window}");
+    }
+
+    /// The scale is what the peer's largest buffer needs when it listens; a small buffer needs none.
+    #[test]
+    fn the_largest_window_is_that_of_the_peers_largest_buffer() {
+        let window_max = |receive_buffer| {
+            let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            if let Some(octets) = receive_buffer {
+                listener.set_recv_buffer_size(octets).unwrap();
+            }
+            let any = SocketAddr::from(([127, 0, 0, 1], 0));
+            listener.bind(&any.into()).unwrap();
+            listener.listen(1).unwrap();
+            let address = listener.local_addr().unwrap().as_socket().unwrap();
+            let client = TcpStream::connect(address).unwrap();
+            peer_window_octets_max(client.as_fd()).unwrap()
+        };
+        assert_eq!(window_max(Some(16 * 1024)), 65_535);
+        let tcp_rmem = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_rmem").unwrap();
+        let largest: usize = tcp_rmem.split_whitespace().last().unwrap().parse().unwrap();
+        let window = window_max(None);
+        assert!(2 * window >= largest, "{window}, and buffers of {largest}");
     }
 }

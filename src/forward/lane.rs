@@ -257,10 +257,8 @@ impl Lane {
                 self.shared.metrics.frames.rewritten.add(rewritten);
                 let parts: Vec<&[u8]> = wire.iter().map(AsRef::as_ref).collect();
                 let sent = stream.send(&parts, &self.shared.cut_off).await;
-                let limit = stream
-                    .unread_octets_max()
-                    .max(REPLAY_MIN)
-                    .min(self.config.replay_max);
+                // A reload may have allowed more.
+                let limit = stream.unread_octets_max().min(self.config.replay_max);
                 active.ring.set_limit(limit);
                 sent
             }
@@ -449,7 +447,12 @@ impl Lane {
             line_breaks: self.config.line_breaks,
         };
         self.failover.connected(index);
-        let ring = ReplayRing::new(REPLAY_MIN.min(self.config.replay_max));
+        let unread_max = if let Connection::Stream(stream) = &connection {
+            stream.unread_octets_max()
+        } else {
+            0
+        };
+        let ring = ReplayRing::new(unread_max.min(self.config.replay_max));
         self.active = Some(Active {
             index,
             connection,
@@ -528,10 +531,6 @@ async fn poll_probe(probe: &mut Option<Probe>) -> (usize, Result<Connection, Ups
         None => std::future::pending().await,
     }
 }
-
-/// The least that is kept for replay: the measured loss of a process that dies with unread input was
-/// 348 KB at a window of that size; smaller windows than this are not worth the bookkeeping.
-const REPLAY_MIN: usize = 256 * 1024;
 
 /// How long a connection that is being left may take to acknowledge what it was sent.
 const FINISH_MAX: Duration = Duration::from_secs(2);

@@ -16,8 +16,8 @@
 //!   file); a frame broken off half-way is sent again whole on the next connection.
 //! - Plain TCP has no acknowledgement, so what was written is kept in the replay ring. After an orderly
 //!   close what the peer's kernel had not acknowledged is sent again; after a reset, a time-out or any
-//!   error also as much before it as its process may not have read: twice the window it advertised, at
-//!   least 256 KiB, at most `replay_max`. What is sent twice is counted as replayed.
+//!   error also as much before it as its process may not have read: the largest window that it can ever
+//!   advertise, at least 256 KiB, at most `replay_max`. What is sent twice is counted as replayed.
 //! - RELP answers each frame, and only then it counts as forwarded; what was not answered when the connection is
 //!   lost is sent again.
 //! - Survivors are safe, for those who wait to hear so, when they were answered (RELP), when the peer's kernel has

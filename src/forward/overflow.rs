@@ -62,6 +62,8 @@ pub(super) struct Overflow {
     /// What was read from the disk and is not delivered.
     read: Arc<Custody>,
     state: Mutex<State>,
+    /// Octets written at once: [`APPEND_OCTETS`], or a share of what the spool may hold.
+    append_octets: usize,
     /// The state changed in a way that somebody may wait for.
     changed: Notify,
 }
@@ -121,7 +123,9 @@ impl Overflow {
             away_since: Some(Instant::now()),
             ..State::default()
         };
+        let share = usize::try_from(spool.max_octets() / 4).unwrap_or(usize::MAX);
         let overflow = Self {
+            append_octets: share.min(APPEND_OCTETS),
             spool,
             outbox,
             metrics,
@@ -227,7 +231,7 @@ impl Overflow {
             .collect();
         let mut kept = 0;
         while !left.is_empty() {
-            let batch = take(&mut left, APPEND_OCTETS);
+            let batch = take(&mut left, self.append_octets);
             if let Err(error) = self.spool.append(&batch) {
                 self.complain(&error);
                 self.measure();
@@ -279,7 +283,7 @@ impl Overflow {
             state.spooled = true;
             let mut batch: Vec<Chunk> = state.refused.drain(..).collect();
             if batch.is_empty() {
-                batch = self.outbox.try_pop(APPEND_OCTETS);
+                batch = self.outbox.try_pop(self.append_octets);
             }
             state.appending = true;
             batch

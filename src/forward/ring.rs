@@ -56,8 +56,7 @@ impl ReplayRing {
         self.limit
     }
 
-    /// Keeps `limit` octets from now on, unless that is fewer than now: a window that was advertised
-    /// once may still be full.
+    /// Keeps `limit` octets from now on, unless that is fewer than now.
     pub(super) fn set_limit(&mut self, limit: usize) {
         self.limit = self.limit.max(limit);
     }

@@ -145,6 +145,9 @@ impl Connection {
                 let socket = Socket::Tcp(socket);
                 socket.set_keepalive().map_err(UpstreamError::Open)?;
                 Self::Stream(Stream {
+                    unread_octets_max: sys::peer_window_octets_max(socket.as_fd())
+                        .unwrap_or(usize::MAX)
+                        .max(UNREAD_OCTETS_MIN),
                     socket,
                     stall: forward.send_timeout,
                 })
@@ -159,6 +162,7 @@ impl Connection {
                 Self::Stream(Stream {
                     socket: Socket::Unix(stream),
                     stall: forward.send_timeout,
+                    unread_octets_max: UNIX_BUFFER_OCTETS,
                 })
             }
             UpstreamUrl::Udp { host, port } => {
@@ -220,6 +224,7 @@ impl Connection {
 pub(super) struct Stream {
     socket: Socket,
     stall: Duration,
+    unread_octets_max: usize,
 }
 
 impl Stream {
@@ -279,14 +284,11 @@ impl Stream {
     }
 
     /// What the peer's kernel may have acknowledged and its process not read, at most.
+    ///
+    /// The window that the peer advertises now does not tell: it is the room that is left, and next to
+    /// none where a process reads more slowly than we send, however large the buffer has grown.
     pub(super) fn unread_octets_max(&self) -> usize {
-        match &self.socket {
-            Socket::Tcp(_) => {
-                2 * sys::peer_window_octets(self.socket.as_fd()).unwrap_or(UNREAD_OCTETS_UNKNOWN)
-            }
-            // A Unix stream holds at most what its sender's buffer holds.
-            Socket::Unix(_) => UNREAD_OCTETS_UNKNOWN,
-        }
+        self.unread_octets_max
     }
 
     /// Octets that the peer's kernel has not acknowledged; readable after the connection died. Zero on
@@ -425,9 +427,11 @@ impl DatagramSocket {
 /// Slices that one `writev` takes (IOV_MAX on Linux).
 const IOV_MAX: usize = 1024;
 
-/// Assumed when the kernel does not tell the peer's window; also the size of a Unix stream's buffer,
-/// rounded up.
-const UNREAD_OCTETS_UNKNOWN: usize = 256 * 1024;
+/// A peer that scales no windows may hold several of them; so much is kept in any case.
+const UNREAD_OCTETS_MIN: usize = 256 * 1024;
+
+/// What a Unix stream holds at most: the size of its sender's buffer, rounded up.
+const UNIX_BUFFER_OCTETS: usize = 256 * 1024;
 
 /// How long a peer that has everything may take to close its end.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(250);

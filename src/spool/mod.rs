@@ -251,6 +251,12 @@ impl Spool {
         lock(&self.shared).octets() + cursor::OCTETS
     }
 
+    /// Octets that there may be on the disk.
+    #[must_use]
+    pub const fn max_octets(&self) -> u64 {
+        self.max_octets
+    }
+
     /// Records that are not acknowledged.
     #[must_use]
     pub fn records(&self) -> u64 {

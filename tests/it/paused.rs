@@ -1,7 +1,7 @@
 //! A relay that is stopped and continued (SIGSTOP, SIGCONT) loses nothing on TCP.
 //!
-//! F18 asks for 30 s; what matters is that senders fill every buffer meanwhile and that a window ends,
-//! which takes a second here.
+//! What matters is that senders fill every buffer meanwhile and that a window ends, which takes a second
+//! here; `TERSED_TEST_LONG=1` stops it for the 30 s of FAULTS F18.
 
 use std::thread;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::support::numbered::repeats;
 use super::support::originator::Originator;
 use super::support::sink::Sink;
 use super::support::tersed::Setup;
-use super::support::wait::{LIMIT, now, wait_until};
+use super::support::wait::{LIMIT, is_long, now, wait_until};
 
 #[test]
 fn nothing_is_lost_and_windows_go_on_while_the_process_is_stopped() {
@@ -38,9 +38,8 @@ fn nothing_is_lost_and_windows_go_on_while_the_process_is_stopped() {
             })
         })
         .collect();
-    wait_until("the window to end", LIMIT, || {
-        stopped.elapsed() > Duration::from_millis(1500)
-    });
+    let pause = Duration::from_millis(if is_long() { 30_000 } else { 1_500 });
+    wait_until("the window to end", LIMIT, || stopped.elapsed() > pause);
     // Sent in the stopped second, judged after it, and forwarded: its window is over by then.
     originator.send(FOO);
     tersed.signal(Signal::SIGCONT);
@@ -57,13 +56,16 @@ fn nothing_is_lost_and_windows_go_on_while_the_process_is_stopped() {
         });
         assert!(numbers.eq(0..EACH), "all of sender {sender}, in order");
     }
+    // Whether the summary of the window that is over comes before or after the copy that opened the next
+    // depends on whether the timer or the sender was first.
     let foos: Vec<_> = messages
         .iter()
         .filter_map(|message| std::str::from_utf8(message).ok())
         .filter(|text| text.contains("foo"))
         .collect();
-    assert_eq!((foos[0], foos[2]), (FOO, FOO));
-    assert_eq!(repeats(foos[1]), Some(2), "{}", foos[1]);
+    let (copies, summaries): (Vec<_>, Vec<_>) = foos.iter().partition(|text| ***text == *FOO);
+    assert_eq!((copies.len(), summaries.len()), (2, 1), "{foos:?}");
+    assert_eq!(repeats(summaries[0]), Some(2), "{summaries:?}");
     tersed.finish();
 }
 

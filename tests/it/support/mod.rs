@@ -3,6 +3,7 @@
 pub(crate) mod command;
 pub(crate) mod logger;
 pub(crate) mod metrics;
+pub(crate) mod network;
 pub(crate) mod numbered;
 pub(crate) mod ordered;
 pub(crate) mod originator;

@@ -53,9 +53,9 @@ pub(crate) fn assert_ordered(places: &[usize], count: usize, again_max: u64) {
     let missing: Vec<_> = (0..count).filter(|place| !seen.contains(place)).collect();
     assert!(
         missing.is_empty(),
-        "{} are missing, the first: {:?}",
+        "{} are missing, in runs of {:?}",
         missing.len(),
-        &missing[..missing.len().min(5)]
+        runs(&missing)
     );
     assert_eq!(seen.len(), count, "some were never sent");
     assert!(firsts.is_sorted(), "first copies out of order");
@@ -64,6 +64,12 @@ pub(crate) fn assert_ordered(places: &[usize], count: usize, again_max: u64) {
         again <= again_max,
         "{again} came again, {again_max} counted"
     );
+}
+
+/// Runs of places that follow each other: the first of each and how many they are; at most ten.
+fn runs(places: &[usize]) -> Vec<(usize, usize)> {
+    let follow = places.chunk_by(|a, b| a + 1 == *b).take(10);
+    follow.map(|run| (run[0], run.len())).collect()
 }
 
 /// No message is a summary: nothing was held back.

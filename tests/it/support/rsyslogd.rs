@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
 
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::process::{Process, run};
@@ -113,24 +114,42 @@ impl Rsyslogd {
         (this, url)
     }
 
-    /// One that receives by RELP, and answers when a message is in its file.
+    /// One that receives TCP and writes each message before it reads on: it has no queue of its own, so that
+    /// what it has read is in the file when it is asked to stop. Returns the URL to forward to as well.
+    pub(crate) fn direct_receiver() -> (Self, String) {
+        let port = free_tcp_port();
+        let input = r#"module(load="imtcp") input(type="imtcp" address="127.0.0.1" port="#;
+        (
+            Self::direct(port, &format!("{input}\"{port}\")")),
+            format!("tcp://127.0.0.1:{port}"),
+        )
+    }
+
+    /// One that receives by RELP, and answers when a message is in its file: with a queue of its own an answer
+    /// would mean that a message is in memory.
     fn relp_receiver() -> (Self, String) {
         // imrelp cannot be asked which port it took.
         let port = free_tcp_port();
+        let input = r#"module(load="imrelp") input(type="imrelp" address="127.0.0.1" maxDataSize="128k" port="#;
+        (
+            Self::direct(port, &format!("{input}\"{port}\")")),
+            format!("relp://127.0.0.1:{port}"),
+        )
+    }
+
+    fn direct(port: u16, input: &str) -> Self {
         let this = Self::start(|dir| {
-            // With a queue of its own an answer would mean that a message is in memory.
             format!(
                 r#"
                 main_queue(queue.type="Direct")
-                module(load="imrelp")
-                input(type="imrelp" address="127.0.0.1" port="{port}" maxDataSize="128k")
+                {input}
                 template(name="raw" type="string" string="%rawmsg%\n")
                 action(type="omfile" file="{dir}/received" template="raw")
                 "#
             )
         });
         this.wait_port(port);
-        (this, format!("relp://127.0.0.1:{port}"))
+        this
     }
 
     fn wait_port(&self, port: u16) {
@@ -141,9 +160,20 @@ impl Rsyslogd {
 
     /// Kills it, and starts it again on the same configuration; what it wrote stays.
     pub(crate) fn kill_and_restart(&mut self) {
-        self.process.kill();
+        self.restart(Signal::SIGKILL);
+    }
+
+    /// Sends it `signal`, waits until it has ended, and starts it again on the same configuration.
+    pub(crate) fn restart(&mut self, signal: Signal) {
+        self.process.signal(signal);
+        self.process.wait_exit(LIMIT);
         let file = self.dir.path().join("rsyslog.conf");
         self.process = start(file.to_str().unwrap());
+    }
+
+    /// Octets that a receiver has written so far.
+    pub(crate) fn received_octets(&self) -> u64 {
+        fs::metadata(self.dir.path().join("received")).map_or(0, |file| file.len())
     }
 
     /// The socket that stands for `/dev/log`.

@@ -376,10 +376,13 @@ impl Tersed {
         self.stop_by(Signal::SIGTERM)
     }
 
-    /// Kills it, as a loss of power would: there is nothing that could be checked any more.
+    /// Kills it: what it counted is gone with it, and there is nothing that could be checked any more.
+    #[track_caller]
     pub(crate) fn kill(mut self) {
-        self.process.kill();
         self.balanced = true;
+        self.process.kill();
+        let stderr = self.process.stderr();
+        assert!(!stderr.contains("panicked at"), "the relay panicked");
     }
 
     /// Sends it `signal` and waits until it has stopped.

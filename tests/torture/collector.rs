@@ -1,0 +1,301 @@
+//! The upstream: a process of its own, so that it can really be killed.
+//!
+//! It stores what it reads before it reads on. To be exact about that it looks at what has come
+//! (`MSG_PEEK`), writes it to a file, and only then takes it from the socket: whatever moment it is killed
+//! at, an octet is in a file or still unread. Each connection has a file of its own, named in the order of
+//! the connections. What the kernel has of a file survives the process (not the machine, which nobody kills).
+//!
+//! Its orders come on standard input, one a line, and with the end of that it ends: it never survives the
+//! test.
+//!
+//! # Left out
+//!
+//! A collector that takes octets from the socket and is killed before it stores them has lost them, and over
+//! plain TCP no relay can know.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use socket2::{Domain, SockRef, Socket, Type};
+
+use super::relp::{self, Decoder};
+use super::report;
+use crate::support::wait::{LIMIT, wait_for};
+
+/// What it may be told to do. The last three are done once, to each connection that is there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Order {
+    /// Read all there is.
+    Read,
+    /// Read little at a time, with pauses.
+    Slow,
+    /// Read much at a time, but more slowly than the relay sends: the kernel gives such a reader more and
+    /// more room, and all of it is always full.
+    Steady,
+    /// Read nothing.
+    Hold,
+    /// Say that nothing more will come from here, and read on.
+    HalfClose,
+    /// Close, whatever is unread: a reset if something is.
+    Close,
+    /// Reset.
+    Reset,
+}
+
+const ORDERS: [(Order, &str); 7] = [
+    (Order::Read, "read"),
+    (Order::Slow, "slow"),
+    (Order::Steady, "steady"),
+    (Order::Hold, "hold"),
+    (Order::HalfClose, "half-close"),
+    (Order::Close, "close"),
+    (Order::Reset, "reset"),
+];
+
+impl Order {
+    /// As it is written to the process.
+    pub(crate) fn word(self) -> &'static str {
+        let named = ORDERS.into_iter().find(|(order, _)| *order == self);
+        named.expect("all orders have a word").1
+    }
+
+    /// The order with this word.
+    fn named(word: &str) -> Self {
+        let named = ORDERS.into_iter().find(|(_, of)| *of == word);
+        named.unwrap_or_else(|| panic!("{word} is no order")).0
+    }
+
+    /// Whether it says how to read from now on, rather than what to do once.
+    pub(crate) fn is_manner(self) -> bool {
+        matches!(self, Self::Read | Self::Slow | Self::Steady | Self::Hold)
+    }
+}
+
+/// What it speaks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Protocol {
+    /// Lines over TCP.
+    Tcp,
+    /// RELP.
+    Relp,
+}
+
+impl Protocol {
+    /// As it is written in URLs and on the command line.
+    pub(crate) fn scheme(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Relp => "relp",
+        }
+    }
+}
+
+/// The whole life of the process: `scheme port directory life manner`.
+pub(crate) fn run(args: &[String]) {
+    let [scheme, port, directory, life, manner] = args else {
+        panic!("collector SCHEME PORT DIRECTORY LIFE MANNER, not {args:?}");
+    };
+    let protocol = if scheme == "relp" {
+        Protocol::Relp
+    } else {
+        Protocol::Tcp
+    };
+    let listener = listen(port.parse().unwrap());
+    let shared = Arc::new(Shared {
+        orders: Mutex::new(Orders {
+            manner: Order::named(manner),
+            once: None,
+            count: 0,
+        }),
+        changed: Condvar::new(),
+    });
+    report::say("listening");
+    let prefix = PathBuf::from(directory).join(life);
+    let of_thread = Arc::clone(&shared);
+    thread::spawn(move || accept_all(protocol, &listener, &prefix, &of_thread));
+    for line in io::stdin().lock().lines() {
+        shared.take(Order::named(&line.unwrap()));
+    }
+}
+
+/// The port is held by the test's process meanwhile, which does not listen.
+fn listen(port: u16) -> TcpListener {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    wait_for("the collector's port", LIMIT, || {
+        socket.bind(&address.into()).ok()
+    });
+    socket.listen(128).unwrap();
+    socket.into()
+}
+
+struct Shared {
+    orders: Mutex<Orders>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Copy)]
+struct Orders {
+    /// How to read.
+    manner: Order,
+    /// What was to be done once, last.
+    once: Option<Order>,
+    /// How many such orders there were.
+    count: u64,
+}
+
+impl Shared {
+    fn take(&self, order: Order) {
+        let mut orders = self.orders.lock().unwrap();
+        if order.is_manner() {
+            orders.manner = order;
+        } else {
+            orders.once = Some(order);
+            orders.count += 1;
+        }
+        self.changed.notify_all();
+    }
+
+    fn now(&self) -> Orders {
+        *self.orders.lock().unwrap()
+    }
+
+    fn pause(&self, limit: Duration) {
+        let orders = self.orders.lock().unwrap();
+        drop(self.changed.wait_timeout(orders, limit).unwrap());
+    }
+}
+
+fn accept_all(protocol: Protocol, listener: &TcpListener, prefix: &Path, shared: &Arc<Shared>) {
+    for index in 0.. {
+        let (socket, _) = listener.accept().unwrap();
+        let name = format!("{}-{index:06}", prefix.display());
+        let file = File::create_new(name).unwrap();
+        let shared = Arc::clone(shared);
+        thread::spawn(move || {
+            let mut connection = Connection {
+                done: shared.now().count,
+                socket,
+                file,
+            };
+            // However a connection ends, what was stored stands.
+            drop(match protocol {
+                Protocol::Tcp => connection.store_octets(&shared),
+                Protocol::Relp => connection.store_transactions(&shared),
+            });
+        });
+    }
+}
+
+struct Connection {
+    socket: TcpStream,
+    file: File,
+    /// Orders to be done once that were given before, or were done.
+    done: u64,
+}
+
+impl Connection {
+    fn store_octets(&mut self, shared: &Shared) -> io::Result<()> {
+        let mut buffer = vec![0; READ_OCTETS];
+        while let Some(count) = self.look(shared, &mut buffer)? {
+            let octets = &mut buffer[..count];
+            self.file.write_all(octets)?;
+            self.socket.read_exact(octets)?;
+        }
+        Ok(())
+    }
+
+    /// Each message is stored before it is answered; the answers to one read go out together.
+    fn store_transactions(&mut self, shared: &Shared) -> io::Result<()> {
+        let mut buffer = vec![0; READ_OCTETS];
+        let mut decoder = Decoder::default();
+        let mut expected = 1;
+        while let Some(count) = self.look(shared, &mut buffer)? {
+            let octets = &mut buffer[..count];
+            self.socket.read_exact(octets)?;
+            decoder.push(octets);
+            let (mut stored, mut answers) = (Vec::new(), Vec::new());
+            let mut closing = false;
+            while let Some(frame) = decoder.next()? {
+                assert_eq!(frame.txnr, expected, "TXNR out of order: {frame:?}");
+                expected = relp::next(expected);
+                match frame.command.as_str() {
+                    "open" => {
+                        let answer = [b"200 OK\n", relp::OFFER].concat();
+                        relp::encode(&mut answers, frame.txnr, "rsp", &answer);
+                    }
+                    "syslog" => {
+                        stored.extend_from_slice(&frame.data);
+                        stored.push(b'\n');
+                        relp::encode(&mut answers, frame.txnr, "rsp", b"200 OK");
+                    }
+                    "close" => {
+                        relp::encode(&mut answers, frame.txnr, "rsp", b"");
+                        relp::encode(&mut answers, 0, "serverclose", b"");
+                        closing = true;
+                    }
+                    other => panic!("the relay sent {other}"),
+                }
+            }
+            self.file.write_all(&stored)?;
+            self.socket.write_all(&answers)?;
+            if closing {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks, as the orders allow, at what has come and takes nothing: how many octets, or `None` at the
+    /// end.
+    fn look(&mut self, shared: &Shared, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        self.socket.set_read_timeout(Some(LOOK))?;
+        loop {
+            let orders = shared.now();
+            if orders.count > self.done {
+                self.done = orders.count;
+                match orders.once {
+                    Some(Order::HalfClose) => self.socket.shutdown(Shutdown::Write)?,
+                    Some(Order::Reset) => {
+                        SockRef::from(&self.socket).set_linger(Some(Duration::ZERO))?;
+                        return Ok(None);
+                    }
+                    _ => return Ok(None),
+                }
+            }
+            let most = match orders.manner {
+                Order::Hold => {
+                    shared.pause(LOOK);
+                    continue;
+                }
+                Order::Slow => {
+                    shared.pause(Duration::from_millis(10));
+                    SLOW_OCTETS
+                }
+                Order::Steady => {
+                    shared.pause(Duration::from_millis(2));
+                    buffer.len()
+                }
+                _ => buffer.len(),
+            };
+            match self.socket.peek(&mut buffer[..most]) {
+                Ok(0) => return Ok(None),
+                Ok(count) => return Ok(Some(count)),
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return Err(err),
+            }
+        }
+    }
+}
+
+const READ_OCTETS: usize = 64 * 1024;
+const SLOW_OCTETS: usize = 1000;
+/// The longest that an order goes unheard.
+const LOOK: Duration = Duration::from_millis(20);

@@ -1,0 +1,254 @@
+//! The torture: numbered messages through the real relay, while those around it, and the relay itself, are
+//! killed, frozen, cut off and started again. At the end what arrived is compared with what was accepted.
+//!
+//! ```text
+//!     cargo test --test torture                                   the short form, about a minute
+//!     TERSED_TORTURE_LONG=1 cargo test --test torture             the long form
+//!     TERSED_TORTURE_SEED=7 TERSED_TORTURE_ROUNDS=100 cargo test --test torture -- tcp
+//! ```
+//!
+//! `TERSED_TORTURE_SEED` has the schedule of an earlier run again; without it each run draws another, and
+//! says which. `TERSED_TORTURE_ROUNDS` sets how many rounds each scene has. A word on the command line
+//! chooses the scenes whose names hold it.
+//!
+//! The upstream is this very binary, started again as a process of its own (`collector`), so that `SIGKILL`
+//! is a real one. `collector.rs` says what it is that such an upstream promises.
+//!
+//! # What the scenes prove
+//!
+//! - `tcp_upstream_torn`: of all that was written to a relay that lives nothing is lost over plain TCP, whatever
+//!   becomes of the upstream, as long as that stores what it takes from its socket; the order holds, and what
+//!   arrives twice was counted as replayed.
+//! - `tcp_relay_stopped`: what the relay says it forwarded before a stop (`SIGTERM`) is what arrived, to the frame.
+//! - `udp_all_accounted`: sent = received + dropped by the kernel, and what was received arrived.
+//! - `relp_to_tcp`: what was acknowledged arrived, as long as the relay lives.
+//! - `relp_duplicates_wait`: a duplicate is not acknowledged before its first copy is safe.
+//! - `relp_either_side_killed`, `.._with_spool`: what was acknowledged arrived, though the upstream and the relay
+//!   were killed in any order.
+//! - `relp_without_relay`: the torture's own two ends lose nothing.
+//!
+//! In all of them the counting law holds: exactly in every life of the relay that did not end by a kill, in
+//! `/metrics` when it is quiet and in its last log line; with what was in the spool counted as recovered.
+//!
+//! # Left out
+//!
+//! A machine that loses its power: what a killed process wrote, the kernel still has.
+
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+#[path = "../it/support/mod.rs"]
+#[expect(
+    dead_code,
+    reason = "what tests/it stands on, of which this needs a part"
+)]
+mod support;
+
+mod chance;
+mod collector;
+mod messages;
+mod originator;
+mod relay;
+mod relp;
+mod relp_scenes;
+mod report;
+mod schedule;
+mod tcp;
+mod udp;
+mod upstream;
+
+use std::ops::AddAssign;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use report::say;
+use support::wait::now;
+
+/// What of this run is the same for all scenes.
+struct Plan {
+    seed: u64,
+    rounds: u64,
+}
+
+/// What came of a scene.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Messages that the relay was given, copies among them.
+    sent: u64,
+    /// Different messages that had to arrive, and did.
+    arrived: u64,
+    /// Copies of those.
+    again: u64,
+    /// Things done to the upstream and the relay; among them:
+    steps: u64,
+    upstream_kills: u64,
+    relay_kills: u64,
+    /// `SIGTERM`, each followed by another start.
+    relay_stops: u64,
+    /// Frames that the relay found in its spool when it started, as it counts them.
+    recovered: u64,
+    /// Datagrams that the kernel dropped, as the relay counts them.
+    kernel_dropped: u64,
+}
+
+/// A scene, and the rounds it has in the short and in the long form.
+struct Scene {
+    name: &'static str,
+    run: fn(&Plan) -> Counts,
+    rounds: u64,
+    rounds_long: u64,
+}
+
+const SCENES: [Scene; 8] = [
+    Scene {
+        name: "tcp_upstream_torn",
+        run: tcp::upstream_torn,
+        rounds: 4,
+        rounds_long: 150,
+    },
+    Scene {
+        name: "tcp_relay_stopped",
+        run: tcp::relay_stopped,
+        rounds: 6,
+        rounds_long: 200,
+    },
+    Scene {
+        name: "udp_all_accounted",
+        run: udp::all_accounted,
+        rounds: 4,
+        rounds_long: 100,
+    },
+    Scene {
+        name: "relp_without_relay",
+        run: relp_scenes::without_relay,
+        rounds: 1,
+        rounds_long: 20,
+    },
+    Scene {
+        name: "relp_to_tcp",
+        run: relp_scenes::to_tcp,
+        rounds: 2,
+        rounds_long: 50,
+    },
+    Scene {
+        name: "relp_duplicates_wait",
+        run: relp_scenes::duplicates_wait,
+        rounds: 3,
+        rounds_long: 50,
+    },
+    Scene {
+        name: "relp_either_side_killed",
+        run: relp_scenes::either_side_killed,
+        rounds: 4,
+        rounds_long: 120,
+    },
+    Scene {
+        name: "relp_either_side_killed_with_spool",
+        run: relp_scenes::either_side_killed_with_spool,
+        rounds: 4,
+        rounds_long: 120,
+    },
+];
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((word, args)) = args.split_first()
+        && word == "collector"
+    {
+        collector::run(args);
+        return ExitCode::SUCCESS;
+    }
+    // The flags are those of the usual test runner, which cargo hands to every test binary.
+    let (flags, words): (Vec<_>, Vec<_>) = args.iter().partition(|arg| arg.starts_with('-'));
+    let chosen = |scene: &&Scene| {
+        words.is_empty() || words.iter().any(|word| scene.name.contains(word.as_str()))
+    };
+    let scenes: Vec<_> = SCENES.iter().filter(chosen).collect();
+    if flags.iter().any(|flag| *flag == "--list") {
+        for scene in scenes {
+            say(&format!("{}: test", scene.name));
+        }
+        return ExitCode::SUCCESS;
+    }
+    torture(&scenes)
+}
+
+fn torture(scenes: &[&Scene]) -> ExitCode {
+    let seed = number("TERSED_TORTURE_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    let long = std::env::var_os("TERSED_TORTURE_LONG").is_some_and(|value| value == "1");
+    let mut failed = Vec::new();
+    for scene in scenes {
+        let rounds = if long {
+            scene.rounds_long
+        } else {
+            scene.rounds
+        };
+        let rounds = number("TERSED_TORTURE_ROUNDS").unwrap_or(rounds);
+        say(&format!(
+            "torture {}: {rounds} rounds, TERSED_TORTURE_SEED={seed}",
+            scene.name
+        ));
+        let start = now();
+        let plan = Plan { seed, rounds };
+        let seconds = || start.elapsed().as_secs_f32();
+        match catch_unwind(AssertUnwindSafe(|| (scene.run)(&plan))) {
+            Ok(counts) => say(&format!(
+                "torture {}: ok in {:.1} s: {counts:?}",
+                scene.name,
+                seconds()
+            )),
+            Err(_) => failed.push(scene.name),
+        }
+    }
+    if failed.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    say(&format!(
+        "torture FAILED: {failed:?}, TERSED_TORTURE_SEED={seed}"
+    ));
+    ExitCode::FAILURE
+}
+
+impl Plan {
+    /// Plays all rounds of a scene and adds up what came of them; says now and then how far it is.
+    fn rounds(
+        &self,
+        scene: &'static str,
+        mut round: impl FnMut(u64, &'static str, u64) -> Counts,
+    ) -> Counts {
+        let mut counts = Counts::default();
+        let mut said = now();
+        for number in 0..self.rounds {
+            counts += round(self.seed, scene, number);
+            if said.elapsed().as_secs() >= 10 {
+                said = now();
+                say(&format!(
+                    "  {scene}: round {} of {}: {counts:?}",
+                    number + 1,
+                    self.rounds
+                ));
+            }
+        }
+        counts
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, more: Self) {
+        self.sent += more.sent;
+        self.arrived += more.arrived;
+        self.again += more.again;
+        self.steps += more.steps;
+        self.upstream_kills += more.upstream_kills;
+        self.relay_kills += more.relay_kills;
+        self.relay_stops += more.relay_stops;
+        self.recovered += more.recovered;
+        self.kernel_dropped += more.kernel_dropped;
+    }
+}
+
+/// A number out of the environment.
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|_| panic!("{name} is {text:?}, which is no number")))
+}
