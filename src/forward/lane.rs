@@ -375,6 +375,7 @@ impl Lane {
         taken: usize,
         error: UpstreamError,
     ) -> Result<(), ForwardEnded> {
+        self.settle();
         let Some(mut active) = self.active.take() else {
             return Ok(());
         };

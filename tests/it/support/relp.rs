@@ -158,10 +158,13 @@ pub(crate) struct RelpServer {
     listener: Option<JoinHandle<()>>,
 }
 
+/// What came over one connection: numbers and messages, in order.
+type Taken = Vec<(u32, Vec<u8>)>;
+
 struct Shared {
     answers: Mutex<Answers>,
-    /// By connection: numbers and messages, as they came.
-    messages: Mutex<Vec<Vec<(u32, Vec<u8>)>>>,
+    /// By connection.
+    messages: Mutex<Vec<Taken>>,
     stopping: AtomicBool,
 }
 
@@ -203,7 +206,7 @@ impl RelpServer {
     }
 
     /// What came so far, by connection.
-    pub(crate) fn by_connection(&self) -> Vec<Vec<(u32, Vec<u8>)>> {
+    pub(crate) fn by_connection(&self) -> Vec<Taken> {
         self.shared.messages.lock().unwrap().clone()
     }
 
