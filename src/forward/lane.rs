@@ -167,6 +167,8 @@ impl Lane {
             biased;
             () = self.shared.cut_off.cancelled() => return Ok(Next::Done),
             changed = self.changes.changed() => return Ok(Self::changed(changed.is_ok())),
+            // Nobody waits for a connection that nothing is to be sent over.
+            () = self.shared.source.drained() => return Ok(Next::Done),
             opened = Connection::open(&upstream, &self.config, &metrics) => opened,
         };
         match opened {
