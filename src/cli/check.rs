@@ -12,8 +12,8 @@ use std::process::ExitCode;
 use super::CheckFormat;
 use crate::config::{
     ACK, Compression, Config, Effective, FRAMING, IDENTITY, ListenerConfig, MODE, OUTPUT_FRAMING,
-    Rotation, RunArgs, SUMMARY, UpstreamConfig, WHEN_FULL, facility_names, field_names, mask_names,
-    severity_range, size_text, time_text,
+    Rotation, RunArgs, SUMMARY, Strategy, UpstreamConfig, WHEN_FULL, facility_names, field_names,
+    mask_names, severity_range, size_text, time_text,
 };
 use crate::identity::Fields;
 use crate::rule::{Action, Facilities, Glob, Mode, Policy, Rule};
@@ -55,15 +55,28 @@ fn describe(config: &Config, out: &mut impl Write) -> io::Result<()> {
     for listener in &config.listeners {
         writeln!(out, "listen   {}", listener_text(listener))?;
     }
-    for upstream in &config.forward.to {
-        writeln!(out, "forward  {}", upstream_text(upstream))?;
+    for (index, upstream) in config.forward.to.iter().enumerate() {
+        let part = match config.forward.strategy {
+            Strategy::Failover if index > 0 => "; stands by",
+            Strategy::Balance if config.forward.to.len() > 1 => "; shares the load",
+            Strategy::Failover | Strategy::Balance => "",
+        };
+        writeln!(out, "forward  {}{part}", upstream_text(upstream))?;
     }
     let when_full = WHEN_FULL.word(config.forward.when_full);
-    writeln!(
-        out,
-        "queue    {}, when full {when_full}",
-        size_text(config.forward.queue)
-    )?;
+    let queue = size_text(config.forward.queue);
+    match &config.spool.directory {
+        Some(directory) => {
+            let max_size = size_text(config.spool.max_size);
+            writeln!(out, "queue    {queue}")?;
+            let directory = directory.display();
+            writeln!(
+                out,
+                "spool    {directory}, {max_size}, when full {when_full}"
+            )?;
+        }
+        None => writeln!(out, "queue    {queue}, when full {when_full}")?,
+    }
     let suppressed = &config.suppressed;
     if let Some(to) = &suppressed.to {
         writeln!(
@@ -289,11 +302,42 @@ mod tests {
         assert!(fit);
         for line in [
             "forward  file:///a, framing lf\n",
-            "forward  file:///b, framing lf, rotated at 1h, 3 kept\n",
+            "forward  file:///b, framing lf, rotated at 1h, 3 kept; stands by\n",
             "aside    file:///c, framing lf, rotated at 100MiB or 1day, 10 kept, zstd; queue 16MiB, when full wait\n",
         ] {
             assert!(text.contains(line), "{line}{text}");
         }
+    }
+
+    #[test]
+    fn who_takes_what_and_where_it_waits_is_described() {
+        let describe = |toml: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let path: PathBuf = dir.path().join("t.toml");
+            std::fs::write(&path, toml).unwrap();
+            let (fit, text) = check(&RunArgs {
+                file: Some(path),
+                ..RunArgs::default()
+            });
+            assert!(fit, "{text}");
+            text
+        };
+        let two = "[forward]\nto = [\"relp://a:1\", \"udp://b:2\"]\n";
+        let text = describe(&format!("{two}[spool]\ndirectory = \"/var/x\"\n"));
+        assert!(
+            text.contains(
+                "forward  relp://a:1\n\
+                 forward  udp://b:2; stands by\n\
+                 queue    64MiB\n\
+                 spool    /var/x, 1GiB, when full wait\n"
+            ),
+            "{text}"
+        );
+        let text = describe(&format!("{two}strategy = \"balance\"\n"));
+        assert!(
+            text.contains("relp://a:1; shares the load\nforward  udp://b:2; shares the load\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -563,7 +563,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_listen_url_survives_its_own_text(
-            text in "(udp|tcp)://([0-9]{1,3}(\\.[0-9]{1,3}){3}|\\[[0-9a-f]{0,4}::[0-9a-f]{1,4}\\]):[0-9]{1,5}|unix-(dgram|stream):///[a-z/. ]{1,40}",
+            text in "(udp|tcp|relp)://([0-9]{1,3}(\\.[0-9]{1,3}){3}|\\[[0-9a-f]{0,4}::[0-9a-f]{1,4}\\]):[0-9]{1,5}|unix-(dgram|stream):///[a-z/. ]{1,40}",
         ) {
             if let Ok(url) = text.parse::<ListenUrl>() {
                 prop_assert_eq!(url.to_string().parse(), Ok(url));
@@ -572,7 +572,7 @@ mod tests {
 
         #[test]
         fn an_upstream_url_survives_its_own_text(
-            text in "(udp|tcp)://([0-9]{1,3}(\\.[0-9]{1,3}){3}|[a-z.]{1,20}|\\[[0-9A-Fa-f]{0,4}::[0-9a-f]{1,4}\\]):[0-9]{1,5}|(file|unix-dgram|unix-stream):///[a-z/. ]{1,40}|stdout:",
+            text in "(udp|tcp|relp)://([0-9]{1,3}(\\.[0-9]{1,3}){3}|[a-z.]{1,20}|\\[[0-9A-Fa-f]{0,4}::[0-9a-f]{1,4}\\]):[0-9]{1,5}|(file|unix-dgram|unix-stream):///[a-z/. ]{1,40}|stdout:",
         ) {
             if let Ok(url) = text.parse::<UpstreamUrl>() {
                 prop_assert_eq!(url.to_string().parse(), Ok(url));

@@ -167,6 +167,8 @@ impl Lane {
             biased;
             () = self.shared.cut_off.cancelled() => return Ok(Next::Done),
             changed = self.changes.changed() => return Ok(Self::changed(changed.is_ok())),
+            // Nobody waits for a connection that nothing is to be sent over.
+            () = self.shared.source.drained() => return Ok(Next::Done),
             opened = Connection::open(&upstream, &self.config, &metrics) => opened,
         };
         match opened {
@@ -375,6 +377,7 @@ impl Lane {
         taken: usize,
         error: UpstreamError,
     ) -> Result<(), ForwardEnded> {
+        self.settle();
         let Some(mut active) = self.active.take() else {
             return Ok(());
         };

@@ -432,7 +432,7 @@ impl Overflow {
 
     /// Behind the last batch that was delivered, if more was than before.
     fn settled_position(&self) -> Option<Position> {
-        let settled = self.read.promise().from();
+        let settled = self.read.settled_below();
         let mut state = self.lock();
         let mut position = None;
         while let Some((number, end)) = state.positions.front()

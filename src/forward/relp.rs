@@ -322,7 +322,7 @@ impl Relp {
 }
 
 impl Lane {
-    /// Does what the upstream's answers say.
+    /// Does what the upstream's answers say, and counts what was sent.
     pub(super) fn settle(&mut self) {
         let Some(active) = &mut self.active else {
             return;
@@ -334,6 +334,9 @@ impl Lane {
         upstream.metrics.frames.add(relp.uncounted.0);
         upstream.metrics.octets.add(relp.uncounted.1);
         relp.uncounted = (0, 0);
+        if relp.answered.is_empty() {
+            return;
+        }
         while let Some((answer, count)) = relp.answered.pop_front() {
             let mut left = count;
             while let Some((chunk, count)) = relp.oldest(left).filter(|(_, count)| *count > 0) {

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::support::ordered::{assert_ordered, ordered, places};
 use super::support::originator::Originator;
+use super::support::relp::RelpClient;
 use super::support::sink::{Manner, RefusingPort, Sink};
 use super::support::tersed::Setup;
 use super::support::wait::{LIMIT, wait_until};
@@ -210,6 +211,29 @@ fn repeats_of_what_waits_on_the_disk_are_held_back() {
     assert_eq!([balance.forwarded, balance.suppressed], [MANY as u64; 2]);
 }
 
+/// A RELP sender is answered from the disk when nobody else can take its message for a while, and not before.
+#[test]
+fn a_relp_sender_is_answered_when_the_disk_has_its_message() {
+    let dir = TempDir::with_prefix("tersed-spool-").unwrap();
+    let port = RefusingPort::new();
+    let mut tersed = setup(dir.path(), &port.url(), "").listen(RELP).start();
+    let mut client = RelpClient::open(tersed.address(RELP));
+    let last = client.send_all((0..FEW).map(|place| ordered(0, place, OCTETS)));
+    // The first was the opening.
+    client.answers(2..=last, "200");
+    let answered = tersed.metrics();
+    assert_eq!(answered.total("tersed_spool_frames"), FEW as u64);
+    tersed.balance_at_exit();
+    tersed.stop_by(Signal::SIGKILL);
+
+    let tersed = setup(dir.path(), &port.url(), "").start();
+    assert_eq!(tersed.metrics().balance().recovered, FEW as u64);
+    let sink = port.open();
+    wait_until("what was answered", LIMIT, || sink.count() >= FEW);
+    tersed.finish();
+    assert_ordered(&places(&sink.messages(), OCTETS), FEW, 0);
+}
+
 /// A relay with little memory and a spool in `dir`.
 pub(super) fn setup(dir: &Path, upstream: &str, keys: &str) -> Setup {
     let directory = dir.join("spool");
@@ -221,6 +245,7 @@ pub(super) fn setup(dir: &Path, upstream: &str, keys: &str) -> Setup {
 }
 
 pub(super) const TCP: &str = "tcp://127.0.0.1:0";
+const RELP: &str = "relp://127.0.0.1:0";
 pub(super) const OCTETS: usize = 200;
 /// More than memory holds.
 pub(super) const MANY: usize = 50_000;

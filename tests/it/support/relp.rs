@@ -158,13 +158,13 @@ pub(crate) struct RelpServer {
     listener: Option<JoinHandle<()>>,
 }
 
-/// Numbers and messages of a connection, as they came.
-type Transactions = Vec<(u32, Vec<u8>)>;
+/// What came over one connection: numbers and messages, in order.
+type Taken = Vec<(u32, Vec<u8>)>;
 
 struct Shared {
     answers: Mutex<Answers>,
     /// By connection.
-    messages: Mutex<Vec<Transactions>>,
+    messages: Mutex<Vec<Taken>>,
     stopping: AtomicBool,
 }
 
@@ -206,7 +206,7 @@ impl RelpServer {
     }
 
     /// What came so far, by connection.
-    pub(crate) fn by_connection(&self) -> Vec<Transactions> {
+    pub(crate) fn by_connection(&self) -> Vec<Taken> {
         self.shared.messages.lock().unwrap().clone()
     }
 
