@@ -70,6 +70,8 @@ struct Connection {
     messages: Vec<Vec<u8>>,
     /// Octets of a message that is not whole (yet).
     fragment: Vec<u8>,
+    /// It was said that it is done.
+    finished: bool,
     /// To end the connection from outside its thread; `None` once it has ended.
     socket: Option<Socket>,
 }
@@ -361,6 +363,11 @@ impl Shared {
         matches!(self.lock().manner, Manner::FinishAfter(octets) if read_so_far >= octets)
     }
 
+    /// Notes that a connection is said to be done; true the first time.
+    fn finish(&self, index: usize) -> bool {
+        !std::mem::replace(&mut self.lock().connections[index].finished, true)
+    }
+
     /// Waits, at most so long, until the manner may have changed.
     fn pause(&self, limit: Duration) {
         let state = self.lock();
@@ -407,8 +414,8 @@ impl Shared {
         let fragment = std::mem::take(&mut connection.fragment);
         let mut rest = fragment.as_slice();
         while let Some((message, octets)) = self.wire.decode(rest) {
-            // A relay may ask with an empty line whether anybody is still there; receivers skip it.
-            if !message.is_empty() {
+            // Whoever says that it is done may be asked, with an empty line, whether it still reads.
+            if !(connection.finished && message.is_empty()) {
                 connection.messages.push(message.to_vec());
             }
             rest = &rest[octets..];
@@ -441,7 +448,6 @@ fn accept_all(listener: &Socket, shared: &Arc<Shared>) {
 fn read_all(mut socket: Socket, index: usize, shared: &Shared) {
     let mut buffer = vec![0; READ_OCTETS];
     let mut read_so_far = 0;
-    let mut finished = false;
     while let Some((limit, answer)) = shared.next_read(read_so_far) {
         // A reset is an end like another: what was recorded stands.
         let count = socket.read(&mut buffer[..limit]).unwrap_or(0);
@@ -450,8 +456,7 @@ fn read_all(mut socket: Socket, index: usize, shared: &Shared) {
         }
         read_so_far += count;
         shared.record(index, &buffer[..count]);
-        if !finished && shared.finishes_at(read_so_far) {
-            finished = true;
+        if shared.finishes_at(read_so_far) && shared.finish(index) {
             // Fails only where the relay has closed already.
             drop(socket.shutdown(Shutdown::Write));
         }
