@@ -107,6 +107,18 @@ impl Socket {
         }
     }
 
+    /// What broke the connection, if it was not told yet; it is told once.
+    ///
+    /// # Errors
+    ///
+    /// What `getsockopt` gives.
+    pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
+        match self {
+            Self::Tcp(stream) => stream.take_error(),
+            Self::Unix(stream) => stream.take_error(),
+        }
+    }
+
     /// Lets each write leave at once. Without effect on Unix sockets, where it does anyway.
     ///
     /// # Errors

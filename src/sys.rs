@@ -13,6 +13,7 @@
 use std::{
     io,
     os::fd::{AsRawFd, BorrowedFd},
+    time::Duration,
 };
 
 /// Datagrams that the kernel dropped on this socket since it was opened, for want of room or memory
@@ -36,6 +37,9 @@ pub(crate) fn socket_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
 
 /// Octets written to this TCP socket that the peer's kernel has not acknowledged (`SIOCOUTQ`). Stays
 /// readable after the connection died.
+///
+/// On a Unix stream: no fewer than the octets that the peer has not read, because the kernel's own are counted
+/// with them; none once either end is closed.
 ///
 /// # Errors
 ///
@@ -91,6 +95,22 @@ pub(crate) fn peer_window_octets_max(socket: BorrowedFd<'_>) -> io::Result<usize
     Ok(usize::from(u16::MAX) << scale)
 }
 
+/// How long it takes until an octet sent on this TCP socket is acknowledged, as measured so far (`tcpi_rtt`).
+///
+/// # Errors
+///
+/// What `getsockopt(TCP_INFO)` gives; `Unsupported` if the kernel's answer is too short to hold it.
+pub(crate) fn round_trip(socket: BorrowedFd<'_>) -> io::Result<Duration> {
+    /// In `struct tcp_info`, in words; microseconds.
+    const ROUND_TRIP: usize = 17;
+    let mut info = [0_u32; ROUND_TRIP + 1];
+    let octets = socket_option(socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info)?;
+    if octets < size_of_val(&info) {
+        return Err(io::Error::from(io::ErrorKind::Unsupported));
+    }
+    Ok(Duration::from_micros(info[ROUND_TRIP].into()))
+}
+
 /// Gives the memory that is allocated by nobody back to the system. glibc keeps most of it otherwise; others
 /// give it back by themselves, and then this does nothing. Takes a while after a storm: for a thread on which
 /// nobody waits.
@@ -144,7 +164,7 @@ mod tests {
     use std::{
         io::{Read, Write},
         net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
-        os::fd::AsFd,
+        os::{fd::AsFd, unix::net::UnixStream},
     };
 
     use socket2::{Domain, Socket, Type};
@@ -181,6 +201,26 @@ mod tests {
         assert_eq!(unread_octets(server.as_fd()).unwrap(), 5);
         server.read_exact(&mut hello).unwrap();
         assert_eq!(unacknowledged_octets(client.as_fd()).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_a_unix_peer_has_not_read_is_in_the_output_queue() {
+        let (mut near, mut far) = UnixStream::pair().unwrap();
+        near.write_all(&[0; 1000]).unwrap();
+        near.write_all(&[0; 1000]).unwrap();
+        far.read_exact(&mut [0; 1500]).unwrap();
+        assert!(unacknowledged_octets(near.as_fd()).unwrap() >= 500);
+        far.read_exact(&mut [0; 500]).unwrap();
+        assert_eq!(unacknowledged_octets(near.as_fd()).unwrap(), 0);
+    }
+
+    /// The kernel measures in microseconds; a wrong word of its answer would be zero, a size or a count.
+    #[test]
+    fn a_round_trip_on_this_machine_is_short_and_takes_some_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let round_trip = round_trip(client.as_fd()).unwrap();
+        assert!(round_trip > Duration::ZERO && round_trip < Duration::from_secs(1));
     }
 
     /// The scale is what the peer's largest buffer needs when it listens; a small buffer needs none.

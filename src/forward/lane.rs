@@ -214,7 +214,7 @@ impl Lane {
             heard = active.connection.heard() => {
                 match heard {
                     Ok(()) => self.settle(),
-                    Err(error) => self.lost(Vec::new(), 0, error)?,
+                    Err(error) => self.lost(Vec::new(), 0, error).await?,
                 }
                 return Ok(Next::Continue);
             }
@@ -311,7 +311,7 @@ impl Lane {
                 self.failover.proved(active.index);
                 Ok(())
             }
-            Err(BrokenOff { taken, error }) => self.lost(batch, taken, error),
+            Err(BrokenOff { taken, error }) => self.lost(batch, taken, error).await,
         }
     }
 
@@ -362,7 +362,7 @@ impl Lane {
                 Err(error) => {
                     // In front of what may have come from a dropped one meanwhile.
                     self.shared.source.give_back(batch.into_iter());
-                    return self.lost(Vec::new(), 0, error);
+                    return self.lost(Vec::new(), 0, error).await;
                 }
             }
         }
@@ -371,7 +371,7 @@ impl Lane {
 
     /// The connection is gone after `taken` octets of `batch`: what may not have been read goes to the
     /// front of what is to be sent.
-    pub(super) fn lost(
+    pub(super) async fn lost(
         &mut self,
         mut batch: Vec<Chunk>,
         taken: usize,
@@ -381,6 +381,7 @@ impl Lane {
         let Some(mut active) = self.active.take() else {
             return Ok(());
         };
+        let uncertain = self.uncertain(&active, &batch, taken, &error).await;
         let mut left = taken;
         let metrics = &self.upstreams[active.index].metrics;
         metrics.octets.add(taken as u64);
@@ -390,13 +391,6 @@ impl Lane {
             metrics.frames.add(whole as u64);
             self.shared.ledger.forwarded(chunk, whole);
         }
-        let uncertain = match &active.connection {
-            Connection::Stream(stream) if error.is_orderly() => stream.unacknowledged_octets(),
-            Connection::Stream(stream) => stream
-                .unacknowledged_octets()
-                .saturating_add(active.ring.limit()),
-            Connection::Datagram(_) | Connection::Blocking(_) | Connection::Relp(_) => 0,
-        };
         let again = match &mut active.connection {
             Connection::Relp(relp) => {
                 let (again, sent) = relp.take_back();
@@ -409,6 +403,35 @@ impl Lane {
         };
         self.shared.source.give_back(again.into_iter());
         self.failed(active.index, error)
+    }
+
+    /// How many of the last octets written on a connection that is gone the peer may not have read.
+    async fn uncertain(
+        &self,
+        active: &Active,
+        batch: &[Chunk],
+        taken: usize,
+        error: &UpstreamError,
+    ) -> usize {
+        let Connection::Stream(stream) = &active.connection else {
+            return 0;
+        };
+        // Before the peer is asked, which adds an octet.
+        let unacknowledged = stream.unacknowledged_octets();
+        // With octets on their way an end tells nothing: they reset a peer that closed, whatever it had read.
+        let is_askable = error.is_orderly() && unacknowledged == 0;
+        let is_at_stake = active.ring.limit() > 0 && active.ring.octets() + taken > 0;
+        let unread = if is_askable && is_at_stake {
+            let between_frames = active.encoder.whole_octets(batch, taken) == taken;
+            select! {
+                biased;
+                () = self.shared.cut_off.cancelled() => usize::MAX,
+                unread = stream.unread_octets(between_frames) => unread,
+            }
+        } else {
+            usize::MAX
+        };
+        unacknowledged.saturating_add(unread.min(active.ring.limit()))
     }
 
     /// Upstream `index` could not be reached, or was lost.
@@ -488,7 +511,7 @@ impl Lane {
                 finished = stream.finish(FINISH_MAX) => finished,
             };
             if let Err(error) = finished {
-                return self.lost(Vec::new(), 0, error);
+                return self.lost(Vec::new(), 0, error).await;
             }
         }
         let index = active.index;

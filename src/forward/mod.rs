@@ -15,9 +15,10 @@
 //! - A frame is counted as forwarded once, when the last of its octets was taken by the kernel (or the
 //!   file); a frame broken off half-way is sent again whole on the next connection.
 //! - Plain TCP has no acknowledgement, so what was written is kept in the replay ring. After an orderly
-//!   close what the peer's kernel had not acknowledged is sent again; after a reset, a time-out or any
-//!   error also as much before it as its process may not have read: the largest window that it can ever
-//!   advertise, at least 256 KiB, at most `replay_max`. What is sent twice is counted as replayed.
+//!   close with nothing on its way nothing is sent again; after a reset, a time-out, any error, or an end
+//!   that may be that of one direction only, what the peer's kernel had not acknowledged, and as much before it as
+//!   its process may not have read: the largest window that it can ever advertise, at least 256 KiB, at most
+//!   `replay_max`. What is sent twice is counted as replayed.
 //! - RELP answers each frame, and only then it counts as forwarded; what was not answered when the connection is
 //!   lost is sent again.
 //! - Survivors are safe, for those who wait to hear so, when they were answered (RELP), when the peer's kernel has
@@ -32,6 +33,7 @@ mod aside;
 mod delivery;
 mod dial;
 mod encode;
+mod end;
 mod file;
 mod lane;
 mod outbox;

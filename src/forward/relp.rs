@@ -386,7 +386,7 @@ impl Lane {
             };
             match progress {
                 Ok(()) => self.settle(),
-                Err(error) => return self.lost(Vec::new(), 0, error),
+                Err(error) => return self.lost(Vec::new(), 0, error).await,
             }
         }
         Ok(())

@@ -11,7 +11,8 @@
 //!
 //! - The ring holds at least what the peer's kernel has not acknowledged and the last `limit` octets
 //!   before that (all, if fewer were written), and at most one chunk more.
-//! - A chunk is safe as soon as the peer's kernel has acknowledged its last octet; it may stay in the ring.
+//! - A chunk is safe as soon as the peer's kernel has acknowledged its last octet, and not before; it may stay in
+//!   the ring. With a limit of nothing it stays until then.
 //! - What is taken back is whole frames, in order: every frame any of whose octets is uncertain or not
 //!   written.
 //!
@@ -56,6 +57,12 @@ impl ReplayRing {
         self.limit
     }
 
+    /// Octets in the ring.
+    #[must_use]
+    pub(super) const fn octets(&self) -> usize {
+        self.octets
+    }
+
     /// Keeps `limit` octets from now on, unless that is fewer than now.
     pub(super) fn set_limit(&mut self, limit: usize) {
         self.limit = self.limit.max(limit);
@@ -64,26 +71,16 @@ impl ReplayRing {
     /// `chunk` was written, and counted as forwarded; of all that was written `unacknowledged` octets
     /// are still in our own kernel's hands.
     pub(super) fn push(&mut self, chunk: Chunk, encoder: Encoder, unacknowledged: usize) {
-        if self.limit == 0 {
-            return;
-        }
         let octets = encoder.chunk_octets(&chunk);
         self.octets += octets;
         self.chunks.push_back((chunk, octets));
         self.unsafe_chunks += 1;
         self.unsafe_octets += octets;
         self.acknowledged(unacknowledged);
-        let kept = self.limit.saturating_add(unacknowledged);
-        while let Some((_, oldest)) = self.chunks.front()
-            && self.octets - oldest >= kept
-        {
-            self.octets -= oldest;
-            self.chunks.pop_front();
-        }
     }
 
     /// All but the last `unacknowledged` octets written are with the peer: the chunks that lie wholly before those
-    /// are safe.
+    /// are safe. What need not be kept any longer is let go.
     pub(super) fn acknowledged(&mut self, unacknowledged: usize) {
         let first = self.chunks.len() - self.unsafe_chunks;
         for (chunk, octets) in self.chunks.range_mut(first..) {
@@ -93,6 +90,13 @@ impl ReplayRing {
             self.unsafe_octets -= *octets;
             self.unsafe_chunks -= 1;
             chunk.safe();
+        }
+        let kept = self.limit.saturating_add(unacknowledged);
+        while let Some((_, oldest)) = self.chunks.front()
+            && self.octets - oldest >= kept
+        {
+            self.octets -= oldest;
+            self.chunks.pop_front();
         }
     }
 
@@ -239,9 +243,22 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_without_room_keeps_nothing() {
+    fn a_ring_without_room_keeps_what_has_not_arrived() {
+        let custody = Custody::new();
         let mut ring = ReplayRing::new(0);
         ring.push(chunk(&["aaa"]), LF, 0);
-        assert!(ring.take_back(Vec::new(), 0, usize::MAX, LF).is_empty());
+        assert_eq!(ring.octets, 0);
+        let mut written = chunk(&["bbb"]);
+        written.entrust(custody.open());
+        ring.push(written, LF, 4);
+        let mut promise = custody.promise();
+        custody.seal(&mut promise);
+        ring.acknowledged(1);
+        assert_eq!(custody.outcome(&promise), None, "it has not arrived");
+        ring.push(chunk(&["ccc"]), LF, 5);
+        ring.acknowledged(4);
+        assert_eq!(custody.outcome(&promise), Some(Outcome::Safe));
+        let again = ring.take_back(Vec::new(), 0, 4, LF);
+        assert_eq!(frames(&again), ["ccc"]);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //!
-//! - A stream is never written to after its peer closed or reset it: a read is pending whenever the
+//! - No frame is written to a stream after its peer closed or reset it: a read is pending whenever the
 //!   connection waits, and what the peer sends is read and thrown away (RFC 6587 has no answers).
 //! - When sending breaks off, the caller learns how many octets the kernel took, so that no frame is
 //!   continued on another connection.
@@ -84,8 +84,8 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
-    /// True if the peer closed in order: it has read everything that its kernel acknowledged (a
-    /// Linux peer that closes with unread octets sends a reset instead).
+    /// True if the peer ended its direction in order. Whether it has read everything is another question: see
+    /// [`Stream::unread_octets`].
     #[must_use]
     pub const fn is_orderly(&self) -> bool {
         matches!(self, Self::Closed)
@@ -222,7 +222,7 @@ impl Connection {
 /// A byte stream to an upstream.
 #[derive(Debug)]
 pub(super) struct Stream {
-    socket: Socket,
+    pub(super) socket: Socket,
     stall: Duration,
     unread_octets_max: usize,
 }
@@ -302,12 +302,13 @@ impl Stream {
 
     /// Ends the connection in order: no more is written; waits until the peer closed, which it does
     /// when it has read everything, or has at least acknowledged everything and shows no sign of
-    /// closing, or `limit`.
+    /// closing, or `limit`. An end of the peer's that came before ours is no answer to it, and an error.
     ///
     /// # Errors
     ///
     /// Why the peer may not have everything.
     pub(super) async fn finish(&mut self, limit: Duration) -> Result<(), UpstreamError> {
+        self.discard_input()?;
         let shut_down = match &self.socket {
             Socket::Tcp(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
             Socket::Unix(stream) => SockRef::from(stream).shutdown(Shutdown::Write),

@@ -28,6 +28,7 @@ mod file_rotation;
 mod file_upstream;
 mod first_copy;
 mod giant_frames;
+mod half_closed;
 mod harness;
 mod hash_flood;
 mod hostile_octets;

@@ -82,6 +82,34 @@ fn the_window_is_all_that_is_taken_and_none_is_answered_before_it_is_safe() {
     assert_eq!(sink.wait_messages(COUNT + 1).len(), COUNT + 1);
 }
 
+/// What was written to a plain TCP upstream is safe when that has it, and no sooner: nor if nothing is kept to be
+/// sent again.
+#[test]
+fn none_is_answered_before_a_tcp_upstream_has_it_however_much_is_kept() {
+    for replay_max in ["8MiB", "off"] {
+        let sink = Sink::tcp_with_little_room().mannered(Manner::NeverRead);
+        let tersed = Setup::new()
+            .config(&format!("[forward]\nreplay_max = \"{replay_max}\"\n"))
+            .listener(RELP, "window = 2000")
+            .forward(&sink.url())
+            .start();
+        let mut client = RelpClient::open(tersed.address(RELP));
+        let last = client.send_all(ordered_all(COUNT, OCTETS));
+        // Its kernel has no room for the last, and ours has.
+        tersed.wait_metric("tersed_frames_forwarded_total", &[], COUNT as u64);
+        let mut answered = 0;
+        while client.is_answered() {
+            client.answer();
+            answered += 1;
+        }
+        assert!(answered < COUNT, "{replay_max}: {answered} answered");
+        sink.behave(Manner::Read);
+        client.answers(2 + u32::try_from(answered).unwrap()..=last, "200 OK");
+        tersed.finish();
+        assert_eq!(places(&sink.messages(), OCTETS), range(COUNT));
+    }
+}
+
 /// A copy that was held back is no safer than the copy that it was held back for, whoever sent it.
 #[test]
 fn a_repeat_is_not_answered_before_its_first_copy_is_safe() {

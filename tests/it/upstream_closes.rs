@@ -7,10 +7,10 @@ use super::support::sink::{Manner, Sink};
 use super::support::tersed::{Setup, Tersed};
 use super::support::wait::{LIMIT, wait_until};
 
-/// An orderly end says that all that was acknowledged was read, so it must cost nothing: each of these
-/// connections is over after a few octets, and all the same every message comes through.
+/// An end of the upstream's own direction says nothing of what it has read: each of these connections is over after
+/// a few octets, and all the same every message comes through.
 #[test]
-fn an_orderly_end_after_any_number_of_octets_loses_nothing_and_repeats_no_more_than_counted() {
+fn an_end_after_any_number_of_octets_loses_nothing_and_repeats_no_more_than_counted() {
     let sink = Sink::tcp().mannered(Manner::FinishAfter(1));
     let (tersed, mut originator) = start(&sink);
     for octets in 1..=ENDS {

@@ -10,9 +10,6 @@
 //!
 //! # Left out
 //!
-//! A collector that says that it is done (`shutdown`), reads on, and is killed before it has read the rest: a
-//! relay takes the end for that of a process that has read everything.
-//!
 //! A collector that takes octets from the socket and is killed before it stores them has lost them, and over
 //! plain TCP no relay can know.
 
@@ -179,7 +176,6 @@ fn accept_all(protocol: Protocol, listener: &TcpListener, prefix: &Path, shared:
     for index in 0.. {
         let (socket, _) = listener.accept().unwrap();
         let name = format!("{}-{index:06}", prefix.display());
-        let ended = format!("{name}{ENDED}");
         let file = File::create_new(name).unwrap();
         let shared = Arc::clone(shared);
         thread::spawn(move || {
@@ -193,7 +189,6 @@ fn accept_all(protocol: Protocol, listener: &TcpListener, prefix: &Path, shared:
                 Protocol::Tcp => connection.store_octets(&shared),
                 Protocol::Relp => connection.store_transactions(&shared),
             });
-            File::create_new(ended).unwrap();
         });
     }
 }
@@ -300,8 +295,6 @@ impl Connection {
     }
 }
 
-/// Behind the name of a connection's file: the name of one that says that the connection has ended.
-pub(crate) const ENDED: &str = ".ended";
 const READ_OCTETS: usize = 64 * 1024;
 const SLOW_OCTETS: usize = 1000;
 /// The longest that an order goes unheard.

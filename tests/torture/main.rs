@@ -17,9 +17,8 @@
 //! # What the scenes prove
 //!
 //! - `tcp_upstream_torn`: of all that was written to a relay that lives nothing is lost over plain TCP, whatever
-//!   becomes of the upstream, as long as that stores what it takes from its socket, and is not killed between
-//!   half-closing a connection and reading it to its end; the order holds, and what arrives twice was counted
-//!   as replayed.
+//!   becomes of the upstream, as long as that stores what it takes from its socket; the order holds, and what
+//!   arrives twice was counted as replayed.
 //! - `tcp_relay_stopped`: what the relay says it forwarded before a stop (`SIGTERM`) is what arrived, to the frame.
 //! - `udp_all_accounted`: sent = received + dropped by the kernel, and what was received arrived.
 //! - `relp_to_tcp`: what was acknowledged arrived, as long as the relay lives.

@@ -51,6 +51,10 @@ impl Arrived {
     /// Takes down messages in the order in which they came. Summaries are not counted.
     pub(crate) fn note<'a>(&mut self, messages: impl IntoIterator<Item = &'a [u8]>) {
         for octets in messages {
+            // A relay may ask with an empty line whether anybody is still there; receivers skip it.
+            if octets.is_empty() {
+                continue;
+            }
             let text = String::from_utf8_lossy(octets);
             if repeats(&text).is_some() {
                 continue;

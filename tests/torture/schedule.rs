@@ -107,7 +107,6 @@ impl Round {
                 Act::Revive => upstream.revive(),
                 Act::Freeze => upstream.freeze(),
                 Act::Thaw => upstream.thaw(),
-                Act::Tell(Order::HalfClose) => upstream.half_close(),
                 Act::Tell(order) => upstream.order(order),
                 act => relay(act, upstream),
             }

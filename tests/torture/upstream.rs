@@ -12,9 +12,9 @@ use nix::unistd::Pid;
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
-use super::collector::{ENDED, Order, Protocol};
+use super::collector::{Order, Protocol};
 use super::messages::Arrived;
-use crate::support::wait::{LIMIT, now, wait_until, wait_while};
+use crate::support::wait::{LIMIT, now, wait_while};
 
 /// A collector that can be killed and started again on the same port. Killed when dropped.
 pub(crate) struct Upstream {
@@ -111,23 +111,6 @@ impl Upstream {
         writeln!(stdin, "{}", order.word()).unwrap();
     }
 
-    /// Tells it to half-close its connections, and waits until it has read them to their end.
-    pub(crate) fn half_close(&mut self) {
-        // Of this life: those of the others ended with it.
-        let life = format!("{:06}-", self.lives - 1);
-        let of_life = |file: &PathBuf| {
-            let name = file.file_name().unwrap().to_string_lossy();
-            name.starts_with(&life)
-        };
-        let connections: Vec<_> = self.files().into_iter().filter(of_life).collect();
-        self.order(Order::HalfClose);
-        wait_until("the half-closed connections to end", LIMIT, || {
-            let ended =
-                |file: &PathBuf| PathBuf::from(format!("{}{ENDED}", file.display())).exists();
-            connections.iter().all(ended)
-        });
-    }
-
     /// All that it has stored in all its lives, connection after connection.
     pub(crate) fn arrived(&self) -> Arrived {
         let mut arrived = Arrived::default();
@@ -166,7 +149,6 @@ impl Upstream {
     fn files(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.dir.path()).unwrap();
         let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-        files.retain(|file| !file.to_string_lossy().ends_with(ENDED));
         files.sort();
         files
     }

@@ -407,7 +407,10 @@ impl Shared {
         let fragment = std::mem::take(&mut connection.fragment);
         let mut rest = fragment.as_slice();
         while let Some((message, octets)) = self.wire.decode(rest) {
-            connection.messages.push(message.to_vec());
+            // A relay may ask with an empty line whether anybody is still there; receivers skip it.
+            if !message.is_empty() {
+                connection.messages.push(message.to_vec());
+            }
             rest = &rest[octets..];
         }
         connection.fragment = rest.to_vec();
