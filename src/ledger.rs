@@ -22,7 +22,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::{
     chunk::{Chunk, Entry},
     clock::Clock,
-    dedup::{EndReason, Ended, Shards, summary},
+    dedup::{Claim, EndReason, Ended, Shards, summary},
     metrics::{DropReason, Metrics, RuleMetrics, SummaryReason},
     rule::{Mode, PolicyId, Rules, SummaryStyle},
 };
@@ -130,15 +130,18 @@ impl Ledger {
     #[must_use]
     pub fn end_all_windows(&self) -> Chunk {
         let mut summaries = Chunk::default();
+        self.end_windows(&mut summaries);
+        summaries
+    }
+
+    fn end_windows(&self, summaries: &mut Chunk) {
         let mut ended = Vec::new();
-        loop {
-            let more = self
+        let mut more = true;
+        while more {
+            more = self
                 .shards
                 .end_all(EndReason::Reopened, END_BITE, &mut ended);
-            self.report(&mut ended, &mut summaries);
-            if !more {
-                return summaries;
-            }
+            self.report(&mut ended, summaries);
         }
     }
 
@@ -147,12 +150,14 @@ impl Ledger {
     pub fn dropped(&self, chunk: &Chunk, reason: DropReason) -> Option<Chunk> {
         let (mut lost, mut copies) = (0, 0);
         let mut ended = Vec::new();
+        let mut is_forgotten = false;
         for (_, entry, counted) in chunk.entries() {
             match entry {
                 // Forwarded once already; only its second copy is dropped.
                 _ if counted => {}
                 Entry::Survivor(claim) => {
                     lost += 1;
+                    is_forgotten |= claim == Claim::FORGOTTEN;
                     self.shards.reopen(claim, &mut ended);
                 }
                 Entry::Copy => copies += 1,
@@ -168,6 +173,10 @@ impl Ledger {
         }
         let mut summaries = Chunk::default();
         self.report(&mut ended, &mut summaries);
+        if is_forgotten {
+            // Its window may be open again since the start, and nobody can find it.
+            self.end_windows(&mut summaries);
+        }
         (!summaries.is_empty()).then_some(summaries)
     }
 }

@@ -230,6 +230,12 @@ impl Claim {
         epoch: 0,
     };
 
+    /// The claim of a survivor of an earlier run: whether its window is open, and which it is, nobody knows any more.
+    pub(crate) const FORGOTTEN: Self = Self {
+        delivery: u64::MAX,
+        ..Self::VOID
+    };
+
     /// The claim as octets, for a survivor that waits on disk. Means something only to the [`Shards`] that made it.
     pub(crate) fn to_octets(self) -> [u8; Self::OCTETS] {
         let mut octets = [0; Self::OCTETS];

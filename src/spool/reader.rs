@@ -152,7 +152,7 @@ impl Reader {
                         self.at = after;
                         let entry = match record.entry {
                             Entry::Survivor(_) if header.run != spool.run => {
-                                Entry::Survivor(Claim::VOID)
+                                Entry::Survivor(Claim::FORGOTTEN)
                             }
                             entry => entry,
                         };

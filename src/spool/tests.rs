@@ -168,7 +168,7 @@ fn claims_live_as_long_as_the_process() {
     drop(spool);
     let spool = bed.open(MIB);
     assert_eq!(spool.found().recovered, 1);
-    assert_eq!(entries(&spool), told(Claim::VOID));
+    assert_eq!(entries(&spool), told(Claim::FORGOTTEN));
 }
 
 #[test]

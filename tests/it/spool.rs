@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::support::ordered::{assert_ordered, ordered, places};
 use super::support::originator::Originator;
-use super::support::relp::RelpClient;
+use super::support::relp::{Answers, RelpClient, RelpServer};
 use super::support::sink::{Manner, RefusingPort, Sink};
 use super::support::tersed::Setup;
 use super::support::wait::{LIMIT, wait_until};
@@ -232,6 +232,41 @@ fn a_relp_sender_is_answered_when_the_disk_has_its_message() {
     wait_until("what was answered", LIMIT, || sink.count() >= FEW);
     tersed.finish();
     assert_ordered(&places(&sink.messages(), OCTETS), FEW, 0);
+}
+
+/// Law 7 over a restart: the window came back with the saved ones, and nobody knows any more whose it is.
+#[test]
+fn a_message_of_an_earlier_run_that_is_refused_may_come_again() {
+    let dir = TempDir::with_prefix("tersed-spool-").unwrap();
+    let server = RelpServer::new(Answers::AllBut("place"));
+    let state = dir.path().join("windows");
+    let with_state = |url: &str| {
+        let state =
+            format!("[[listener]]\nurl = \"{TCP}\"\n[dedup]\nwindow = \"1h\"\nstate = {state:?}\n");
+        let spool = dir.path().join("spool");
+        Setup::new()
+            .config(&format!("{state}[spool]\ndirectory = {spool:?}\n"))
+            .forward(url)
+    };
+    let port = RefusingPort::new();
+    let tersed = with_state(&port.url()).start();
+    Originator::tcp(tersed.address(TCP)).send(ordered(0, 0, OCTETS));
+    tersed.wait_received(1);
+    tersed.finish();
+
+    let tersed = with_state(&server.url()).start();
+    assert!(tersed.log_count("windows read back") > 0);
+    let refused = |count| {
+        tersed.wait_metric(
+            "tersed_frames_dropped_total",
+            &[("reason", "refused")],
+            count,
+        );
+    };
+    refused(1);
+    Originator::tcp(tersed.address(TCP)).send(ordered(0, 0, OCTETS));
+    refused(2);
+    tersed.finish();
 }
 
 /// A relay with little memory and a spool in `dir`.
