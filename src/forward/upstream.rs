@@ -85,7 +85,7 @@ pub enum UpstreamError {
 
 impl UpstreamError {
     /// True if the peer ended its direction in order. Whether it has read everything is another question: see
-    /// [`Stream::unread_octets`].
+    /// `Stream::unread_octets`.
     #[must_use]
     pub const fn is_orderly(&self) -> bool {
         matches!(self, Self::Closed)
