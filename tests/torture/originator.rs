@@ -243,6 +243,10 @@ impl Connection {
         relp::encode(&mut out, self.txnr, "open", relp::OFFER);
         self.stream.write_all(&out)?;
         let answer = self.answer_to_open()?;
+        if (answer.txnr, answer.command.as_str()) == (0, "serverclose") {
+            // It stops just now.
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         assert_eq!((answer.txnr, answer.command.as_str()), (1, "rsp"));
         let text = String::from_utf8_lossy(&answer.data).into_owned();
         assert!(
