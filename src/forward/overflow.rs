@@ -92,6 +92,25 @@ struct State {
     lanes_up: usize,
     /// Since when there is none.
     away_since: Option<Instant>,
+    /// It was logged that the way leads over the disk, and not that it does no more.
+    is_told: bool,
+    /// When it was logged last.
+    told_at: Option<Instant>,
+}
+
+impl State {
+    /// Whether it may be logged that the way leads over the disk: with an upstream that is a little slower than what
+    /// comes, it changes many times a second.
+    fn may_tell(&mut self) -> bool {
+        let is_due = self
+            .told_at
+            .is_none_or(|told_at| told_at.elapsed() >= TELL_PERIOD);
+        if is_due {
+            self.is_told = true;
+            self.told_at = Some(Instant::now());
+        }
+        is_due
+    }
 }
 
 /// What a lane is to do for its next chunks.
@@ -121,6 +140,7 @@ impl Overflow {
             spooled: holds_some,
             unread: holds_some,
             away_since: Some(Instant::now()),
+            is_told: holds_some,
             ..State::default()
         };
         let share = usize::try_from(spool.max_octets() / 4).unwrap_or(usize::MAX);
@@ -165,7 +185,7 @@ impl Overflow {
             return Turn::Take(batch);
         }
         state.spooled = false;
-        if !state.failing {
+        if !state.failing && std::mem::take(&mut state.is_told) {
             info!("forwarding from memory");
         }
         drop(state);
@@ -215,7 +235,7 @@ impl Overflow {
             self.complain(&error);
         }
         let mut state = self.lock();
-        state.ready.clear();
+        let ready = std::mem::take(&mut state.ready);
         let refused = std::mem::take(&mut state.refused);
         drop(state);
         let is_on_disk = |chunk: &Chunk| {
@@ -225,6 +245,7 @@ impl Overflow {
         };
         let mut left: VecDeque<Chunk> = given_back
             .into_iter()
+            .chain(ready)
             .chain(refused)
             .chain(queued)
             .filter(|chunk| !chunk.is_empty() && !is_on_disk(chunk))
@@ -277,7 +298,7 @@ impl Overflow {
     async fn append(&self) {
         let batch = {
             let mut state = self.lock();
-            if !state.spooled && !state.failing {
+            if !state.spooled && !state.failing && state.may_tell() {
                 info!("forwarding over the spool");
             }
             state.spooled = true;
@@ -512,6 +533,9 @@ const READY_OCTETS: usize = 1 << 20;
 
 /// How long the disk is left alone after it refused.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
+
+/// How often it is logged that the way leads over the disk, at most.
+const TELL_PERIOD: Duration = Duration::from_secs(10);
 
 /// How often it is looked whether somebody waits for an answer.
 const POLL_PERIOD: Duration = Duration::from_millis(100);
