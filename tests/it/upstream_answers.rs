@@ -9,7 +9,8 @@ use super::support::tersed::Setup;
 fn what_an_upstream_sends_back_is_thrown_away() {
     let sink = Sink::tcp().mannered(Manner::AnswerBack);
     let tersed = Setup::new()
-        .config("[dedup]\nwindow = \"1h\"\nmemory = \"4MiB\"\n")
+        // What is kept of what was sent is little, so that what comes back would show.
+        .config("[dedup]\nwindow = \"1h\"\nmemory = \"4MiB\"\n[forward]\nreplay_max = \"256KiB\"\n")
         .listen(TCP)
         .forward(&sink.url())
         .start();
