@@ -68,10 +68,11 @@ pub struct Promise {
     upto: u64,
 }
 
+#[cfg(test)]
 impl Promise {
     /// All batches below this number were settled when the promise was begun.
     #[must_use]
-    pub const fn from(&self) -> u64 {
+    pub(crate) const fn from(&self) -> u64 {
         self.from
     }
 }

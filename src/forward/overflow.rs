@@ -198,12 +198,16 @@ impl Overflow {
         self.changed.notified()
     }
 
-    /// So many lanes have an upstream in charge.
-    pub(super) fn set_lanes_up(&self, count: usize) {
+    /// One more lane has an upstream in charge, or one less.
+    pub(super) fn lane_up(&self, up: bool) {
         let mut state = self.lock();
-        state.lanes_up = count;
+        if up {
+            state.lanes_up += 1;
+        } else {
+            state.lanes_up -= 1;
+        }
         state.away_since = match state.away_since {
-            _ if count > 0 => None,
+            _ if state.lanes_up > 0 => None,
             None => Some(Instant::now()),
             since => since,
         };

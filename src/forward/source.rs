@@ -19,10 +19,7 @@
 use std::{
     collections::VecDeque,
     future::pending,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::{select, sync::Notify};
@@ -43,7 +40,6 @@ pub(super) struct Source {
     /// Something was given back, or all of that was taken.
     changed: Notify,
     overflow: Option<Overflow>,
-    lanes_up: AtomicUsize,
     closing: CancellationToken,
 }
 
@@ -55,7 +51,6 @@ impl Source {
             returned: Mutex::default(),
             changed: Notify::new(),
             overflow,
-            lanes_up: AtomicUsize::new(0),
             closing: CancellationToken::new(),
         }
     }
@@ -158,13 +153,8 @@ impl Source {
 
     /// One more lane has an upstream in charge, or one less.
     pub(super) fn lane_up(&self, up: bool) {
-        let count = if up {
-            self.lanes_up.fetch_add(1, Ordering::Relaxed) + 1
-        } else {
-            self.lanes_up.fetch_sub(1, Ordering::Relaxed) - 1
-        };
         if let Some(overflow) = &self.overflow {
-            overflow.set_lanes_up(count);
+            overflow.lane_up(up);
         }
     }
 

@@ -11,17 +11,14 @@ use super::support::ordered::{assert_ordered, ordered, places};
 use super::support::originator::Originator;
 use super::support::relp::{Answers, RelpClient, RelpServer};
 use super::support::sink::{Manner, RefusingPort, Sink};
-use super::support::tersed::Setup;
+use super::support::tersed::{Setup, Tersed};
 use super::support::wait::{LIMIT, wait_until};
 
 #[test]
 fn what_memory_cannot_hold_comes_back_in_order_with_newer_ones_behind() {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
     let port = RefusingPort::new();
-    let tersed = setup(dir.path(), &port.url(), "").start();
-    let mut originator = Originator::tcp(tersed.address(TCP));
-    originator.send_all((0..MANY).map(|place| ordered(0, place, OCTETS)));
-    tersed.wait_received(MANY as u64);
+    let (tersed, mut originator) = with_many(dir.path(), &port.url());
     let metrics = tersed.metrics();
     assert_eq!(metrics.balance().queued, MANY as u64);
     assert!(metrics.total("tersed_spool_frames") > MANY as u64 * 9 / 10);
@@ -121,10 +118,7 @@ fn a_kill_while_the_spool_drains_loses_nothing_of_it() {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
     let sink = Sink::tcp();
     let port = RefusingPort::new();
-    let tersed = setup(dir.path(), &port.url(), "").start();
-    let mut originator = Originator::tcp(tersed.address(TCP));
-    originator.send_all((0..MANY).map(|place| ordered(0, place, OCTETS)));
-    tersed.wait_received(MANY as u64);
+    let (tersed, _originator) = with_many(dir.path(), &port.url());
     tersed.finish();
     sink.behave(Manner::Slow(300_000));
     for share in [8, 6, 4, 2] {
@@ -175,10 +169,7 @@ fn a_full_spool_holds_senders_back_and_drops_nothing() {
 fn a_second_process_on_the_same_spool_is_refused_and_the_first_unharmed() {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
     let port = RefusingPort::new();
-    let tersed = setup(dir.path(), &port.url(), "").start();
-    let mut originator = Originator::tcp(tersed.address(TCP));
-    originator.send_all((0..MANY).map(|place| ordered(0, place, OCTETS)));
-    tersed.wait_received(MANY as u64);
+    let (tersed, _originator) = with_many(dir.path(), &port.url());
     let (status, stderr) = setup(dir.path(), &port.url(), "").start_refused();
     assert!(!status.success());
     let named = [
@@ -267,6 +258,15 @@ fn a_message_of_an_earlier_run_that_is_refused_may_come_again() {
     Originator::tcp(tersed.address(TCP)).send(ordered(0, 0, OCTETS));
     refused(2);
     tersed.finish();
+}
+
+/// A relay that has received more than its memory holds, and who sent it.
+pub(super) fn with_many(dir: &Path, upstream: &str) -> (Tersed, Originator) {
+    let tersed = setup(dir, upstream, "").start();
+    let mut originator = Originator::tcp(tersed.address(TCP));
+    originator.send_all((0..MANY).map(|place| ordered(0, place, OCTETS)));
+    tersed.wait_received(MANY as u64);
+    (tersed, originator)
 }
 
 /// A relay with little memory and a spool in `dir`.

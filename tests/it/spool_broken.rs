@@ -8,7 +8,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use super::spool::{MANY, OCTETS, TCP, setup};
+use super::spool::{MANY, OCTETS, TCP, setup, with_many};
 use super::support::ordered::{assert_ordered, ordered, places};
 use super::support::originator::Originator;
 use super::support::process::run;
@@ -99,10 +99,7 @@ fn a_disk_that_fails_or_is_read_only_is_named_and_forwarding_goes_on() {
 fn a_removed_directory_is_named_and_made_anew() {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
     let port = RefusingPort::new();
-    let tersed = setup(dir.path(), &port.url(), "").start();
-    let mut originator = Originator::tcp(tersed.address(TCP));
-    originator.send_all((0..MANY).map(|place| ordered(0, place, OCTETS)));
-    tersed.wait_received(MANY as u64);
+    let (tersed, mut originator) = with_many(dir.path(), &port.url());
     assert!(tersed.metrics().total("tersed_spool_frames") > 0);
     fs::remove_dir_all(dir.path().join("spool")).unwrap();
     originator.send_all((MANY..2 * MANY).map(|place| ordered(0, place, OCTETS)));
@@ -133,10 +130,7 @@ fn a_removed_directory_is_named_and_made_anew() {
 fn a_flipped_bit_costs_one_message_that_is_counted_and_may_come_again() {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
     let port = RefusingPort::new();
-    let tersed = setup(dir.path(), &port.url(), "").start();
-    let mut originator = Originator::tcp(tersed.address(TCP));
-    originator.send_all((0..MANY).map(|place| ordered(0, place, OCTETS)));
-    tersed.wait_received(MANY as u64);
+    let (tersed, mut originator) = with_many(dir.path(), &port.url());
     let segment = last_segment(dir.path());
     let file = fs::File::options()
         .read(true)
@@ -229,10 +223,7 @@ fn what_others_could_write_to_is_refused() {
 fn a_symlink_planted_at_a_file_of_the_spool_is_not_followed() {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
     let port = RefusingPort::new();
-    let tersed = setup(dir.path(), &port.url(), "").start();
-    let mut originator = Originator::tcp(tersed.address(TCP));
-    originator.send_all((0..MANY).map(|place| ordered(0, place, OCTETS)));
-    tersed.wait_received(MANY as u64);
+    let (tersed, _originator) = with_many(dir.path(), &port.url());
     tersed.finish();
     let target = dir.path().join("target");
     for entry in fs::read_dir(dir.path().join("spool")).unwrap() {
