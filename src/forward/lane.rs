@@ -271,14 +271,10 @@ impl Lane {
                     [one] => one.to_vec(),
                     parts => parts.concat(),
                 };
-                let whole = |taken| encoder.whole_octets(&batch, taken);
-                select! {
-                    biased;
-                    sent = blocking.send(wire, whole) => sent,
-                    () = self.shared.cut_off.cancelled() => {
-                        Err(BrokenOff { taken: 0, error: UpstreamError::CutOff })
-                    }
-                }
+                // The change itself is for the main loop.
+                let mut changes = self.changes.clone();
+                let leave = async { drop(changes.changed().await) };
+                blocking.send(wire, leave, &self.shared.cut_off).await
             }
             Connection::Datagram(_) => return self.send_datagrams(batch).await,
             Connection::Relp(relp) => {

@@ -108,7 +108,7 @@ pub(super) enum Connection {
     Stream(Stream),
     /// A datagram socket.
     Datagram(Datagram),
-    /// A file or standard output, written to by a blocking thread.
+    /// A file or standard output, written to by a thread of its own.
     Blocking(Blocking),
     /// A session that answers.
     Relp(Box<Relp>),
@@ -183,12 +183,9 @@ impl Connection {
                     stall: forward.send_timeout,
                 })
             }
-            UpstreamUrl::File(path) => Self::Blocking(
-                Blocking::open(path, upstream, metrics)
-                    .await
-                    .map_err(UpstreamError::Open)?,
-            ),
-            UpstreamUrl::Stdout => Self::Blocking(Blocking::stdout()),
+            UpstreamUrl::File(_) | UpstreamUrl::Stdout => {
+                Self::Blocking(Blocking::open(upstream, forward, metrics).await?)
+            }
         })
     }
 

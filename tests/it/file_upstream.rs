@@ -6,8 +6,11 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 
-use super::support::ordered::{ordered, ordered_all, places};
+use super::support::ordered::{assert_ordered, ordered, ordered_all, places};
 use super::support::originator::Originator;
+use super::support::proc_fs;
+use super::support::process::run;
+use super::support::sink::Sink;
 use super::support::tersed::{Setup, Tersed, url};
 use super::support::wait::{LIMIT, wait_until};
 
@@ -144,6 +147,77 @@ fn a_symlink_in_place_of_the_file_is_refused_and_its_target_untouched() {
     wait_lines(&survivors, 3);
     tersed.finish();
     assert_eq!(fs::read(&target).unwrap(), b"precious\n");
+}
+
+/// Its file is on a disk that does not answer for a while: a stop does not wait for it, nor does what stands by.
+#[test]
+fn a_disk_that_hangs_is_given_up_and_holds_one_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let (survivors, hangs) = (dir.path().join("survivors.log"), dir.path().join("hangs"));
+    let sink = Sink::tcp();
+    let tersed = with_shim(Setup::new(), &hangs)
+        .config(&format!("{QUICK}send_timeout = \"200ms\"\nconnect_timeout = \"50ms\"\n"))
+        .listen(TCP)
+        .forward(&url("file", &survivors))
+        .forward(&sink.url())
+        .start();
+    let mut originator = Originator::tcp(tersed.address(TCP));
+    originator.send_all(ordered_all(10, OCTETS));
+    wait_lines(&survivors, 10);
+    fs::write(&hangs, "").unwrap();
+    originator.send_all((10..20).map(|place| ordered(0, place, OCTETS)));
+    sink.wait_messages(10);
+    let lost = tersed.wait_log("upstream lost");
+    assert!(lost.mentions("took nothing for 200ms"), "{lost:?}");
+    wait_errors(&tersed, 10);
+    assert_eq!(proc_fs::threads_named(tersed.id(), "tersed-output"), 1);
+    fs::remove_file(&hangs).unwrap();
+    // What the disk had in hand is there as well: it came late, not whole never.
+    wait_lines(&survivors, 20);
+    originator.send_all((20..30).map(|place| ordered(0, place, OCTETS)));
+    wait_until("all of it", LIMIT, || tersed.metrics().balance().queued == 0);
+    let (metrics, _) = tersed.finish();
+    assert_eq!(metrics.balance().forwarded, 30);
+    let mut all = places(&lines(&survivors), OCTETS);
+    assert_eq!(all[..20], (0..20).collect::<Vec<_>>());
+    all.extend(places(&sink.messages(), OCTETS));
+    assert_ordered(&all, 30, 10);
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_disk_that_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (survivors, hangs) = (dir.path().join("survivors.log"), dir.path().join("hangs"));
+    let mut tersed = with_shim(Setup::new(), &hangs)
+        .config(&format!("{QUICK}send_timeout = \"200ms\"\n[shutdown]\ngrace = \"100ms\"\n"))
+        .listen(TCP)
+        .forward(&url("file", &survivors))
+        .start();
+    let mut originator = Originator::tcp(tersed.address(TCP));
+    originator.send_all(ordered_all(10, OCTETS));
+    wait_lines(&survivors, 10);
+    fs::write(&hangs, "").unwrap();
+    originator.send_all((10..30).map(|place| ordered(0, place, OCTETS)));
+    tersed.wait_received(30);
+    tersed.wait_log("upstream takes nothing; waiting for it");
+    tersed.balance_at_exit();
+    let stopped = tersed.terminate();
+    assert_eq!(stopped.status.code(), Some(0), "{}", stopped.status);
+    let balance = stopped.balance();
+    assert!(balance.holds(), "{balance:?}");
+    assert_eq!((balance.forwarded, balance.dropped), (10, 20));
+    assert_eq!(places(&lines(&survivors), OCTETS), (0..10).collect::<Vec<_>>());
+}
+
+/// The relay on a C library whose writes to regular files hang while there is a file at `hangs`.
+fn with_shim(setup: Setup, hangs: &Path) -> Setup {
+    let shim = setup.path("disk_shim.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/disk_shim.c");
+    let shim = shim.to_str().unwrap();
+    run("cc", &["-shared", "-fPIC", "-o", shim, source], "gcc");
+    setup
+        .environment("LD_PRELOAD", shim)
+        .environment("TERSED_TEST_DISK_HANGS", hangs.to_str().unwrap())
 }
 
 #[track_caller]

@@ -44,6 +44,7 @@ mod output_framing;
 mod own_log;
 mod path_dead;
 mod paused;
+mod pipes;
 mod queue_full;
 mod reload;
 mod reload_storm;

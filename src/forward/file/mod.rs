@@ -22,8 +22,11 @@
 //! device, a pipe) is not rotated. Two writers of one file, which other settings rule out.
 
 mod compress;
+mod frames;
 mod keeper;
 mod names;
+mod pipe;
+mod writer;
 
 use std::{
     fs::{File, OpenOptions},
@@ -34,133 +37,17 @@ use std::{
     time::Duration,
 };
 
-use tokio::task::spawn_blocking;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tracing::warn;
 
+pub(super) use self::writer::Blocking;
 use self::keeper::Keeper;
-use super::upstream::{BrokenOff, UpstreamError};
 use crate::{
     clock::Clock,
     config::{OutputFraming, Rotation, UpstreamConfig},
     metrics::UpstreamMetrics,
     tick::Tick,
 };
-
-/// A file or standard output.
-#[derive(Debug)]
-pub(super) struct Blocking {
-    /// `None` while a blocking thread has it, and after that thread was lost.
-    sink: Option<Sink>,
-}
-
-#[derive(Debug)]
-enum Sink {
-    Stdout,
-    File(LogFile),
-}
-
-impl Blocking {
-    /// Standard output.
-    pub(super) const fn stdout() -> Self {
-        Self {
-            sink: Some(Sink::Stdout),
-        }
-    }
-
-    /// The file at `path`, which `upstream` names.
-    ///
-    /// # Errors
-    ///
-    /// What the system says; a symlink is refused.
-    pub(super) async fn open(
-        path: &Path,
-        upstream: &UpstreamConfig,
-        metrics: &Arc<UpstreamMetrics>,
-    ) -> io::Result<Self> {
-        let (path, upstream, metrics) = (path.to_owned(), upstream.clone(), Arc::clone(metrics));
-        let file = spawn_blocking(move || LogFile::open(&path, &upstream, &metrics))
-            .await
-            .map_err(io::Error::other)??;
-        Ok(Self {
-            sink: Some(Sink::File(file)),
-        })
-    }
-
-    /// Writes all of `wire`.
-    ///
-    /// # Errors
-    ///
-    /// How many octets were taken before it broke. A regular file is cut back to `whole(taken)`, so
-    /// that no torn frame stays in it; that many octets are reported then.
-    ///
-    /// # Cancel safety
-    ///
-    /// Not cancel safe: the thread writes on, and the sink is gone.
-    pub(super) async fn send(
-        &mut self,
-        wire: Vec<u8>,
-        whole: impl FnOnce(usize) -> usize,
-    ) -> Result<(), BrokenOff> {
-        let Some(mut sink) = self.sink.take() else {
-            return Err(BrokenOff {
-                taken: 0,
-                error: UpstreamError::OutputClosed,
-            });
-        };
-        let written = spawn_blocking(move || {
-            let (taken, result) = sink.write(&wire);
-            (sink, taken, result)
-        });
-        let (sink, taken, result) = match written.await {
-            Ok(written) => written,
-            Err(error) => {
-                let error = UpstreamError::Broken(io::Error::other(error));
-                return Err(BrokenOff { taken: 0, error });
-            }
-        };
-        let outcome = match result {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                let is_stdout = matches!(sink, Sink::Stdout);
-                let error = if is_stdout && error.kind() == io::ErrorKind::BrokenPipe {
-                    UpstreamError::OutputClosed
-                } else {
-                    UpstreamError::Broken(error)
-                };
-                let whole = whole(taken);
-                let taken = if sink.cut_back(taken - whole) {
-                    whole
-                } else {
-                    taken
-                };
-                Err(BrokenOff { taken, error })
-            }
-        };
-        self.sink = Some(sink);
-        outcome
-    }
-}
-
-impl Sink {
-    /// Writes all of `wire`, or tells how much was written before the error.
-    fn write(&mut self, wire: &[u8]) -> (usize, io::Result<()>) {
-        match self {
-            // Standard output's own buffer would hide how much was really taken.
-            Self::Stdout => write_counting(wire, |rest| {
-                nix::unistd::write(io::stdout(), rest).map_err(io::Error::from)
-            }),
-            Self::File(file) => file.write(wire),
-        }
-    }
-
-    /// Takes the last `octets` off a regular file; false if that cannot be done.
-    fn cut_back(&self, octets: usize) -> bool {
-        match self {
-            Self::Stdout => false,
-            Self::File(file) => file.cut_back(octets),
-        }
-    }
-}
 
 /// A file that is appended to.
 #[derive(Debug)]
@@ -180,29 +67,37 @@ struct Begun {
 }
 
 impl LogFile {
-    fn open(
+    /// What standard output is, if that is a regular file.
+    const fn of_stdout(file: File) -> Self {
+        Self {
+            file,
+            begun: None,
+            keeper: None,
+        }
+    }
+
+    /// The regular file that was opened at `path`.
+    fn of(
+        file: File,
         path: &Path,
         upstream: &UpstreamConfig,
         metrics: &Arc<UpstreamMetrics>,
     ) -> io::Result<Self> {
-        let file = open_file(path)?;
         let metadata = file.metadata()?;
         let (mut begun, mut keeper) = (None, None);
-        if metadata.is_file() {
-            if upstream.framing == OutputFraming::Lf {
-                end_torn_line(path, &file, metadata.len())?;
-            }
-            if metadata.len() > 0 {
-                // Where a file system does not know when a file was created, the last change is the best that
-                // it can tell: then the age counts from there.
-                let created = metadata.created().or_else(|_| metadata.modified())?;
-                begun = Some(Begun::before_now(created));
-            }
-            if upstream.rotation.is_on() {
-                let kept = Keeper::of(path, upstream.rotation, metrics)?;
-                kept.tidy();
-                keeper = Some(kept);
-            }
+        if upstream.framing == OutputFraming::Lf {
+            end_torn_line(path, &file, metadata.len())?;
+        }
+        if metadata.len() > 0 {
+            // Where a file system does not know when a file was created, the last change is the best that
+            // it can tell: then the age counts from there.
+            let created = metadata.created().or_else(|_| metadata.modified())?;
+            begun = Some(Begun::before_now(created));
+        }
+        if upstream.rotation.is_on() {
+            let kept = Keeper::of(path, upstream.rotation, metrics)?;
+            kept.tidy();
+            keeper = Some(kept);
         }
         Ok(Self {
             file,
@@ -244,17 +139,26 @@ impl LogFile {
         }
     }
 
-    fn cut_back(&self, octets: usize) -> bool {
-        let Ok(metadata) = self.file.metadata() else {
-            return false;
-        };
-        metadata.is_file()
-            && u64::try_from(octets).is_ok_and(|octets| {
-                metadata
-                    .len()
-                    .checked_sub(octets)
-                    .is_some_and(|len| self.file.set_len(len).is_ok())
-            })
+    /// Takes the last `octets` off the file, which were written last; false if that cannot be done.
+    fn cut_back(&mut self, octets: usize) -> bool {
+        octets == 0 || self.try_cut_back(octets).is_ok()
+    }
+
+    fn try_cut_back(&mut self, octets: usize) -> io::Result<()> {
+        use io::Seek as _;
+        let octets = u64::try_from(octets).map_err(io::Error::other)?;
+        let len = self.file.metadata()?.len();
+        let cut = len.checked_sub(octets).ok_or(io::ErrorKind::InvalidData)?;
+        let flags = OFlag::from_bits_retain(fcntl(&self.file, FcntlArg::F_GETFL)?);
+        if flags.contains(OFlag::O_APPEND) {
+            return self.file.set_len(cut);
+        }
+        // Standard output as a shell opened it: the place of the next write goes back as well, if it is at the end.
+        if self.file.stream_position()? != len {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        self.file.set_len(cut)?;
+        self.file.seek(io::SeekFrom::Start(cut)).map(drop)
     }
 }
 
@@ -403,7 +307,8 @@ mod tests {
             ("3 one", OutputFraming::OctetCounting, "3 one"),
         ] {
             fs::write(&path, before).unwrap();
-            LogFile::open(&path, &upstream(framing), &metrics).unwrap();
+            let file = open_file(&path).unwrap();
+            LogFile::of(file, &path, &upstream(framing), &metrics).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), after);
         }
     }

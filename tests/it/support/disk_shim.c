@@ -1,10 +1,13 @@
-/* Stands before the C library's fdatasync (LD_PRELOAD): it fails with the error number that stands in the file that
- * TERSED_TEST_DISK_ERRNO names, and does what it should if there is no such file.
+/* Stands before some functions of the C library (LD_PRELOAD). Each does what it should, except:
+ *
+ * fdatasync fails with the error number that stands in the file that TERSED_TEST_DISK_ERRNO names, if there is one.
+ * write to a regular file hangs as long as the file that TERSED_TEST_DISK_HANGS names is there.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -22,4 +25,13 @@ int fdatasync(int fd) {
         return -1;
     }
     return (int)syscall(SYS_fdatasync, fd);
+}
+
+ssize_t write(int fd, const void *octets, size_t count) {
+    const char *path = getenv("TERSED_TEST_DISK_HANGS");
+    struct stat status;
+    if (path && fstat(fd, &status) == 0 && S_ISREG(status.st_mode))
+        while (access(path, F_OK) == 0)
+            usleep(1000);
+    return syscall(SYS_write, fd, octets, count);
 }

@@ -8,6 +8,7 @@ pub(crate) mod numbered;
 pub(crate) mod ordered;
 pub(crate) mod originator;
 pub(crate) mod proc_fs;
+pub(crate) mod pipe;
 pub(crate) mod process;
 pub(crate) mod relp;
 pub(crate) mod rsyslogd;

@@ -10,6 +10,14 @@ pub(crate) fn open_files(process: u32) -> usize {
     fs::read_dir(format!("/proc/{process}/fd")).unwrap().count()
 }
 
+/// Threads of that name.
+pub(crate) fn threads_named(process: u32, name: &str) -> usize {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    // A thread may end meanwhile.
+    let names = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
+    names.filter(|found| found.trim_end() == name).count()
+}
+
 /// Octets of memory that are resident now.
 pub(crate) fn resident_octets(process: u32) -> u64 {
     status_octets(process, "VmRSS:")

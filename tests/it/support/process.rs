@@ -28,15 +28,23 @@ impl Process {
     ///
     /// When there is no such program, saying that `package` has it.
     pub(crate) fn start(command: &mut Command, package: &str) -> Self {
+        Self::start_to(command, Stdio::piped(), package)
+    }
+
+    /// The same, with a standard output of the test's own if that is no pipe to be captured.
+    pub(crate) fn start_to(command: &mut Command, stdout: Stdio, package: &str) -> Self {
         let name = command.get_program().to_string_lossy().into_owned();
         command
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .stderr(Stdio::piped());
         let mut child = command
             .spawn()
             .unwrap_or_else(|err| panic!("{name}: {err}; install {package} (tests/run does)"));
-        let stdout = Capture::of(child.stdout.take().unwrap());
+        let stdout = match child.stdout.take() {
+            Some(pipe) => Capture::of(pipe),
+            None => Capture::of(std::io::empty()),
+        };
         let stderr = Capture::of(child.stderr.take().unwrap());
         Self {
             name,

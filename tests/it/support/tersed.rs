@@ -6,8 +6,9 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub(crate) struct Setup {
     mounts: Option<String>,
     /// A command that execs the relay, so that the process id is the relay's; empty for none.
     launcher: Vec<String>,
+    /// Its standard output; `None` to capture it.
+    stdout: Option<OwnedFd>,
 }
 
 /// The relay, running and ready. Killed when dropped.
@@ -76,6 +79,7 @@ impl Setup {
             environment: Vec::new(),
             mounts: None,
             launcher: Vec::new(),
+            stdout: None,
         }
     }
 
@@ -157,6 +161,12 @@ impl Setup {
         self
     }
 
+    /// A standard output of the test's own.
+    pub(crate) fn stdout_to(mut self, stdout: OwnedFd) -> Self {
+        self.stdout = Some(stdout);
+        self
+    }
+
     /// A line of shell, run in its directory before it starts, that mounts what the relay alone sees.
     ///
     /// # Panics
@@ -225,9 +235,12 @@ impl Setup {
     ///
     /// When it exits instead, with its log.
     #[track_caller]
-    pub(crate) fn start(self) -> Tersed {
+    pub(crate) fn start(mut self) -> Tersed {
         let mut command = self.run_command();
-        let mut process = Process::start(&mut command, "util-linux and systemd");
+        let stdout = self.stdout.take().map_or_else(Stdio::piped, Stdio::from);
+        let mut process = Process::start_to(&mut command, stdout, "util-linux and systemd");
+        // The test's end of a standard output is closed with it.
+        drop(command);
         wait_until("the relay to be ready", LIMIT, || {
             let exited = process.exited();
             assert!(exited.is_none(), "the relay ended at once: {exited:?}");
