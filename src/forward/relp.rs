@@ -12,8 +12,9 @@
 //! - What is unanswered when the connection is lost goes back to the source, in order, whole.
 //! - A frame that is answered with anything else is the upstream's to refuse: it is dropped with that reason, and
 //!   its window reopened.
-//! - A server that answers nothing for `send_timeout`, or breaks the protocol, is given up. One that says that it
-//!   leaves gets nothing more.
+//! - A server that answers nothing for `send_timeout`, or breaks the protocol, is given up. Only an answer counts:
+//!   hints, and the octets of an answer that is not whole, do not. One that says that it leaves gets nothing more.
+//! - A server that never stops sending hints costs a fixed share of a core, and no memory.
 //!
 //! # Left out
 //!
@@ -69,6 +70,9 @@ pub(super) struct Relp {
     answered: VecDeque<(Answer, usize)>,
     /// When the server answered last, or was asked first.
     since: Tick,
+    /// What it cost to read what the server said since it answered, or since it was not read for a while: octets,
+    /// and no fewer than [`READ_COST`] each time.
+    idle_talk: usize,
     /// The server said that it is about to close.
     is_leaving: bool,
     /// That it refuses was logged.
@@ -104,6 +108,7 @@ impl Relp {
             unnumbered: (0, 0),
             answered: VecDeque::new(),
             since: Clock::now(),
+            idle_talk: 0,
             is_leaving: false,
             is_refusing: false,
             uncounted: (0, 0),
@@ -165,11 +170,22 @@ impl Relp {
     }
 
     /// Waits until there is something to do.
-    async fn wait(&self) -> Result<(), UpstreamError> {
+    async fn wait(&mut self) -> Result<(), UpstreamError> {
         let is_waiting = self.client.unanswered() > 0;
         let left = self.stall.saturating_sub(Clock::now().since(self.since));
+        if is_waiting && left.is_zero() {
+            // A server that always has something to read does not get around this.
+            return Err(UpstreamError::Unanswered(self.stall));
+        }
+        let is_flooding = self.idle_talk >= IDLE_TALK_MAX;
         select! {
-            readable = self.socket.readable() => readable.map_err(UpstreamError::Broken),
+            readable = self.socket.readable(), if !is_flooding => {
+                readable.map_err(UpstreamError::Broken)
+            }
+            () = sleep(FLOOD_PAUSE), if is_flooding => {
+                self.idle_talk = 0;
+                Ok(())
+            }
             writable = self.socket.writable(), if self.written < self.wire.len() => {
                 writable.map_err(UpstreamError::Broken)
             }
@@ -180,10 +196,14 @@ impl Relp {
     /// Reads what the server said by now.
     fn hear(&mut self) -> Result<(), UpstreamError> {
         for _ in 0..READS_MAX {
+            if self.idle_talk >= IDLE_TALK_MAX {
+                break;
+            }
             self.unread.reserve(READ_OCTETS);
             let error = match self.socket.try_read(&mut self.unread) {
                 Ok(0) => UpstreamError::Closed,
-                Ok(_) => {
+                Ok(octets) => {
+                    self.idle_talk += octets.max(READ_COST);
                     self.take_answers()?;
                     continue;
                 }
@@ -205,24 +225,34 @@ impl Relp {
 
     fn take_answers(&mut self) -> Result<(), UpstreamError> {
         let mut at = 0;
+        let mut is_answer = false;
         loop {
             let input = self.unread.get(at..).unwrap_or_default();
             let Some((frame, octets)) = Frame::first(input, ANSWER_OCTETS_MAX)? else {
                 break;
             };
             match self.client.take(frame)? {
-                Heard::Opened => self.is_open = true,
-                Heard::Answered(answer) => match self.answered.back_mut() {
-                    Some((last, count)) if *last == answer => *count += 1,
-                    _ => self.answered.push_back((answer, 1)),
-                },
+                Heard::Opened => {
+                    self.is_open = true;
+                    is_answer = true;
+                }
+                Heard::Answered(answer) => {
+                    match self.answered.back_mut() {
+                        Some((last, count)) if *last == answer => *count += 1,
+                        _ => self.answered.push_back((answer, 1)),
+                    }
+                    is_answer = true;
+                }
                 Heard::ServerClose => self.is_leaving = true,
                 Heard::Hint => {}
             }
             at += octets;
         }
         self.unread.drain(..at);
-        self.since = Clock::now();
+        if is_answer {
+            self.since = Clock::now();
+            self.idle_talk = 0;
+        }
         Ok(())
     }
 
@@ -403,6 +433,11 @@ const WIRE_OCTETS: usize = 128 * 1024;
 /// Octets read at a time, and how many times in a row: answers are short.
 const READ_OCTETS: usize = 16 * 1024;
 const READS_MAX: usize = 16;
+
+/// How much a server may say without an answer before it is not read for a while, and how long that is.
+const IDLE_TALK_MAX: usize = 256 * 1024;
+const READ_COST: usize = 1024;
+const FLOOD_PAUSE: Duration = Duration::from_millis(20);
 
 /// Octets that an answer may have: offers, and a text for people.
 const ANSWER_OCTETS_MAX: usize = 64 * 1024;

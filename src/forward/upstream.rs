@@ -6,7 +6,7 @@
 //!   connection waits, and what the peer sends is read and thrown away (RFC 6587 has no answers).
 //! - When sending breaks off, the caller learns how many octets the kernel took, so that no frame is
 //!   continued on another connection.
-//! - A peer that takes nothing for `send_timeout` is given up.
+//! - A peer that takes nothing for `send_timeout` is given up, whatever it sends meanwhile.
 //!
 //! # Left out
 //!
@@ -33,11 +33,13 @@ use super::{
     relp::Relp,
 };
 use crate::{
+    clock::Clock,
     config::{ForwardConfig, UpstreamConfig, UpstreamUrl},
     metrics::UpstreamMetrics,
     relp::RelpFault,
     socket::Socket,
     sys,
+    tick::Tick,
 };
 
 /// Why an upstream was lost, or could not be reached.
@@ -243,6 +245,8 @@ impl Stream {
         let mut left: &mut [IoSlice<'_>] = &mut slices;
         let total: usize = wire.iter().map(|part| part.len()).sum();
         let mut taken = 0;
+        // What the peer sends meanwhile does not count: it has to take something.
+        let mut full_since: Option<Tick> = None;
         while taken < total {
             // A peer that closed is noticed before the write, not by it.
             if let Err(error) = self.discard_input() {
@@ -255,13 +259,22 @@ impl Stream {
             {
                 Ok(octets) => {
                     taken += octets;
+                    full_since = None;
                     IoSlice::advance_slices(&mut left, octets);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let now = Clock::now();
+                    let waited = now.since(*full_since.get_or_insert(now));
+                    if waited >= self.stall {
+                        let error = UpstreamError::Stalled(self.stall);
+                        return Err(BrokenOff { taken, error });
+                    }
                     let waited = tokio::select! {
                         ready = self.socket.writable() => ready.map_err(UpstreamError::Broken),
                         readable = self.socket.readable() => readable.map_err(UpstreamError::Broken),
-                        () = sleep(self.stall) => Err(UpstreamError::Stalled(self.stall)),
+                        () = sleep(self.stall - waited) => {
+                            Err(UpstreamError::Stalled(self.stall))
+                        }
                         () = cut_off.cancelled() => Err(UpstreamError::CutOff),
                     };
                     if let Err(error) = waited {

@@ -2,6 +2,7 @@
 //! again (FAULTS F2).
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::support::ordered::{assert_ordered, ordered, ordered_all, place_of, places};
 use super::support::originator::Originator;
@@ -9,7 +10,7 @@ use super::support::relp::{Answers, RelpClient, RelpServer};
 use super::support::rsyslogd::{Rsyslogd, Transport};
 use super::support::sink::{Manner, Sink};
 use super::support::tersed::{Setup, Tersed};
-use super::support::wait::{LIMIT, wait_until};
+use super::support::wait::{LIMIT, now, wait_until, wait_while};
 
 #[test]
 fn a_message_is_forwarded_when_it_is_answered() {
@@ -164,6 +165,93 @@ fn a_server_that_answers_nothing_is_given_up() {
     tersed.finish();
 }
 
+/// Only an answer is one: hints are not, nor are the octets of an answer that takes too long.
+#[test]
+fn a_server_that_says_much_and_answers_nothing_is_given_up() {
+    let pause = Duration::from_millis(100);
+    for answers in [
+        Answers::Hints { pause, open: false },
+        Answers::Drop { pause, open: false },
+    ] {
+        let server = RelpServer::new(answers);
+        let sink = Sink::tcp();
+        let tersed = Setup::new()
+            .config("[forward]\nsend_timeout = \"400ms\"\nretry_min = \"1h\"\nretry_max = \"1h\"\n")
+            .listen(TCP)
+            .forward(&server.url())
+            .forward(&sink.url())
+            .start();
+        Originator::tcp(tersed.address(TCP)).send_all(ordered_all(10, OCTETS));
+        let lost = tersed.wait_log("upstream lost");
+        assert!(lost.mentions("answered nothing for 400ms"), "{lost:?}");
+        let messages = sink.wait_messages(10);
+        assert_eq!(places(&messages, OCTETS), (0..10).collect::<Vec<_>>());
+        tersed.finish();
+    }
+}
+
+/// The same before the session is open.
+#[test]
+fn a_server_that_says_much_and_does_not_open_is_passed_over() {
+    let pause = Duration::from_millis(50);
+    for answers in [
+        Answers::Hints { pause, open: true },
+        Answers::Drop { pause, open: true },
+    ] {
+        let server = RelpServer::new(answers);
+        let sink = Sink::tcp();
+        let tersed = Setup::new()
+            .config("[forward]\nconnect_timeout = \"200ms\"\n")
+            .listen(TCP)
+            .forward(&server.url())
+            .forward(&sink.url())
+            .start();
+        Originator::tcp(tersed.address(TCP)).send_all(ordered_all(10, OCTETS));
+        sink.wait_messages(10);
+        let lost = tersed.wait_log("upstream lost");
+        assert!(lost.mentions("no connection within 200ms"), "{lost:?}");
+        tersed.finish();
+    }
+}
+
+/// All answers together take three times as long as it waits for one.
+#[test]
+fn a_server_that_answers_slowly_one_by_one_is_not_given_up() {
+    let server = RelpServer::new(Answers::EachAfter(Duration::from_millis(500)));
+    let tersed = Setup::new()
+        .config("[forward]\nsend_timeout = \"2s\"\n")
+        .listen(TCP)
+        .forward(&server.url())
+        .start();
+    Originator::tcp(tersed.address(TCP)).send_all(ordered_all(12, OCTETS));
+    tersed.wait_metric(FORWARDED, &[], 12);
+    let (metrics, _) = tersed.finish();
+    assert_eq!(metrics.total("tersed_upstream_errors_total"), 0);
+    assert_eq!(metrics.total("tersed_frames_replayed_total"), 0);
+}
+
+/// Hints without end cost some time and no memory, and the answers between them are heard.
+#[test]
+fn a_flood_of_hints_is_read_at_a_pace() {
+    let server = RelpServer::new(Answers::Flood);
+    let tersed = Setup::new().listen(TCP).forward(&server.url()).start();
+    let mut originator = Originator::tcp(tersed.address(TCP));
+    originator.send_all(ordered_all(100, OCTETS));
+    tersed.wait_metric(FORWARDED, &[], 100);
+    let (before, from, resident) = (server.hint_octets(), now(), tersed.resident_octets());
+    wait_while(Duration::from_secs(2), || true);
+    let octets = server.hint_octets() - before;
+    let millis = u64::try_from(from.elapsed().as_millis()).unwrap();
+    let most = IN_FLIGHT + millis * OCTETS_PER_MILLI;
+    assert!(octets > 0 && octets < most, "{octets} octets in {millis} ms");
+    let grown = tersed.resident_octets().saturating_sub(resident);
+    assert!(grown < 4 << 20, "grew by {grown} octets");
+    originator.send_all((100..200).map(|place| ordered(0, place, OCTETS)));
+    tersed.wait_metric(FORWARDED, &[], 200);
+    let (metrics, _) = tersed.finish();
+    assert_eq!(metrics.total("tersed_upstream_errors_total"), 0);
+}
+
 /// FAULTS F2, against a real one that is killed under load: none is missing, and none is acknowledged to the
 /// originator that it has not stored.
 #[test]
@@ -262,3 +350,7 @@ const TCP: &str = "tcp://127.0.0.1:0";
 const OCTETS: usize = 100;
 const COUNT: usize = 2000;
 const KILLS: usize = 3;
+/// What the sockets between a server and the relay hold at most.
+const IN_FLIGHT: u64 = 16 << 20;
+/// Octets of hints that the relay reads in a millisecond: 256 KiB in 20, and what it reads beside.
+const OCTETS_PER_MILLI: u64 = 16 << 10;

@@ -1,14 +1,17 @@
 //! An upstream that accepts and never reads: memory stays bounded, TCP senders wait, what the kernel
 //! has to drop of UDP is counted, and the upstream is given up after `send_timeout` (FAULTS F3).
 
+use std::io::Write as _;
+use std::os::unix::net::UnixListener;
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use super::support::ordered::{assert_ordered, ordered_all, places};
 use super::support::originator::Originator;
 use super::support::sink::{Manner, Sink};
-use super::support::tersed::{Setup, Tersed};
+use super::support::tersed::{Setup, Tersed, url};
 use super::support::wait::{LIMIT, wait_until};
 
 #[test]
@@ -38,6 +41,33 @@ fn tcp_senders_wait_and_lose_nothing_when_the_upstream_stops_reading() {
     sink.behave(Manner::Read);
     sender.join().unwrap();
     check_all_arrive(tersed, &sink);
+}
+
+/// It reads nothing, and says something all the time.
+#[test]
+fn an_upstream_that_talks_and_takes_nothing_is_given_up() {
+    let setup = Setup::new();
+    let path = setup.path("talks");
+    let listener = UnixListener::bind(&path).unwrap();
+    let talker = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        while stream.write_all(b"x").is_ok() {
+            thread::park_timeout(Duration::from_millis(20));
+        }
+    });
+    let sink = Sink::tcp();
+    let tersed = setup
+        .config("[forward]\nsend_timeout = \"500ms\"\nretry_min = \"1h\"\nretry_max = \"1h\"\n")
+        .listen(TCP)
+        .forward(&url("unix-stream", &path))
+        .forward(&sink.url())
+        .start();
+    Originator::tcp(tersed.address(TCP)).send_all(ordered_all(5000, 1000));
+    let given_up = tersed.wait_log("upstream lost");
+    assert!(given_up.mentions("took nothing for 500ms"), "{given_up:?}");
+    wait_until("all of it at the sink", LIMIT, || sink.count() >= 5000);
+    tersed.finish();
+    talker.join().unwrap();
 }
 
 #[test]

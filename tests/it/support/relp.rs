@@ -3,7 +3,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -149,6 +149,14 @@ pub(crate) enum Answers {
     HalfOf(usize),
     /// So many messages of a connection are recorded and answered; then the server says that it leaves, and closes.
     LeaveAfter(usize),
+    /// Messages are recorded and answered, but not before this is over for each.
+    EachAfter(Duration),
+    /// Answers come an octet at a time, with so much between them; that to `open`, too, if so.
+    Drop { pause: Duration, open: bool },
+    /// Nothing but hints, with so much between them, as soon as a message came; or `open`, which is then not answered.
+    Hints { pause: Duration, open: bool },
+    /// Each message is recorded and answered, and there is never an end of large hints.
+    Flood,
 }
 
 /// A server that records. Stops when dropped.
@@ -166,6 +174,8 @@ struct Shared {
     /// By connection.
     messages: Mutex<Vec<Taken>>,
     stopping: AtomicBool,
+    /// Octets of hints that were taken from the server.
+    hint_octets: AtomicU64,
 }
 
 impl RelpServer {
@@ -177,6 +187,7 @@ impl RelpServer {
             answers: Mutex::new(answers),
             messages: Mutex::default(),
             stopping: AtomicBool::new(false),
+            hint_octets: AtomicU64::new(0),
         });
         let of_thread = Arc::clone(&shared);
         let listener = thread::spawn(move || {
@@ -184,8 +195,9 @@ impl RelpServer {
                 if of_thread.stopping.load(Ordering::SeqCst) {
                     return;
                 }
-                let shared = Arc::clone(&of_thread);
-                thread::spawn(move || serve(stream.unwrap(), &shared));
+                let (stream, shared) = (stream.unwrap(), Arc::clone(&of_thread));
+                stream.set_nodelay(true).unwrap();
+                thread::spawn(move || serve(stream, &shared));
             }
         });
         Self {
@@ -203,6 +215,11 @@ impl RelpServer {
     /// Answers like this from now on.
     pub(crate) fn answer(&self, answers: Answers) {
         *self.shared.answers.lock().unwrap() = answers;
+    }
+
+    /// Octets of hints that were taken from it.
+    pub(crate) fn hint_octets(&self) -> u64 {
+        self.shared.hint_octets.load(Ordering::SeqCst)
     }
 
     /// What came so far, by connection.
@@ -235,7 +252,20 @@ impl Drop for RelpServer {
     }
 }
 
-fn serve(mut stream: TcpStream, shared: &Shared) {
+/// Says hints of so many octets until the relay has enough.
+fn hint(stream: &TcpStream, octets: usize, pause: Duration, shared: &Arc<Shared>) {
+    let (mut stream, shared) = (stream.try_clone().unwrap(), Arc::clone(shared));
+    let hint = frame(0, "hint", &vec![b'x'; octets]);
+    thread::spawn(move || {
+        while !shared.stopping.load(Ordering::SeqCst) && stream.write_all(&hint).is_ok() {
+            let octets = hint.len().try_into().unwrap();
+            shared.hint_octets.fetch_add(octets, Ordering::SeqCst);
+            thread::park_timeout(pause);
+        }
+    });
+}
+
+fn serve(mut stream: TcpStream, shared: &Arc<Shared>) {
     let index = {
         let mut messages = shared.messages.lock().unwrap();
         messages.push(Vec::new());
@@ -258,6 +288,21 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
             if answers == Answers::NotEvenOpen {
                 continue;
             }
+            match (answers, command.as_str()) {
+                (Answers::Hints { pause, open }, "open") if open => {
+                    hint(&stream, 0, pause, shared);
+                    continue;
+                }
+                (Answers::Hints { pause, .. }, "syslog") if taken == 0 => {
+                    hint(&stream, 0, pause, shared);
+                }
+                (Answers::Flood, "open") => hint(&stream, 60_000, Duration::ZERO, shared),
+                (Answers::EachAfter(pause), "syslog") => {
+                    stream.write_all(&std::mem::take(&mut out)).unwrap();
+                    thread::park_timeout(pause);
+                }
+                _ => {}
+            }
             match command.as_str() {
                 "open" => {
                     let data = format!("200 OK\n{OFFERS}\nunknown=offer");
@@ -270,7 +315,7 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
                         if String::from_utf8_lossy(&data).contains(word));
                     shared.messages.lock().unwrap()[index].push((number, data));
                     match answers {
-                        Answers::None => {}
+                        Answers::None | Answers::Hints { .. } => {}
                         _ if refused => out.extend(frame(number, "rsp", b"500 no")),
                         Answers::HalfOf(count) if taken > count / 2 => {
                             if taken == count {
@@ -293,8 +338,19 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
             }
         }
         unread.drain(..at);
-        if stream.write_all(&out).is_err() {
-            return;
+        let answers = *shared.answers.lock().unwrap();
+        let each = match answers {
+            Answers::Drop { pause, open } if open || taken > 0 => Some(pause),
+            _ => None,
+        };
+        let parts = out.chunks(if each.is_some() { 1 } else { out.len().max(1) });
+        for part in parts {
+            if stream.write_all(part).is_err() {
+                return;
+            }
+            if let Some(pause) = each {
+                thread::park_timeout(pause);
+            }
         }
     }
 }
