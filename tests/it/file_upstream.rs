@@ -2,6 +2,7 @@
 //! symlink is not followed.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
@@ -156,7 +157,9 @@ fn a_disk_that_hangs_is_given_up_and_holds_one_thread() {
     let (survivors, hangs) = (dir.path().join("survivors.log"), dir.path().join("hangs"));
     let sink = Sink::tcp();
     let tersed = with_shim(Setup::new(), &hangs)
-        .config(&format!("{QUICK}send_timeout = \"200ms\"\nconnect_timeout = \"50ms\"\n"))
+        .config(&format!(
+            "{QUICK}send_timeout = \"200ms\"\nconnect_timeout = \"50ms\"\n"
+        ))
         .listen(TCP)
         .forward(&url("file", &survivors))
         .forward(&sink.url())
@@ -175,7 +178,9 @@ fn a_disk_that_hangs_is_given_up_and_holds_one_thread() {
     // What the disk had in hand is there as well: it came late, not whole never.
     wait_lines(&survivors, 20);
     originator.send_all((20..30).map(|place| ordered(0, place, OCTETS)));
-    wait_until("all of it", LIMIT, || tersed.metrics().balance().queued == 0);
+    wait_until("all of it", LIMIT, || {
+        tersed.metrics().balance().queued == 0
+    });
     let (metrics, _) = tersed.finish();
     assert_eq!(metrics.balance().forwarded, 30);
     let mut all = places(&lines(&survivors), OCTETS);
@@ -189,7 +194,9 @@ fn a_stop_does_not_wait_for_a_disk_that_hangs() {
     let dir = tempfile::tempdir().unwrap();
     let (survivors, hangs) = (dir.path().join("survivors.log"), dir.path().join("hangs"));
     let mut tersed = with_shim(Setup::new(), &hangs)
-        .config(&format!("{QUICK}send_timeout = \"200ms\"\n[shutdown]\ngrace = \"100ms\"\n"))
+        .config(&format!(
+            "{QUICK}send_timeout = \"200ms\"\n[shutdown]\ngrace = \"100ms\"\n"
+        ))
         .listen(TCP)
         .forward(&url("file", &survivors))
         .start();
@@ -206,7 +213,50 @@ fn a_stop_does_not_wait_for_a_disk_that_hangs() {
     let balance = stopped.balance();
     assert!(balance.holds(), "{balance:?}");
     assert_eq!((balance.forwarded, balance.dropped), (10, 20));
-    assert_eq!(places(&lines(&survivors), OCTETS), (0..10).collect::<Vec<_>>());
+    assert_eq!(
+        places(&lines(&survivors), OCTETS),
+        (0..10).collect::<Vec<_>>()
+    );
+}
+
+/// A thread that cannot be made is an error of the upstream, and tried again.
+#[test]
+fn a_file_that_no_thread_can_be_made_for_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let survivors = dir.path().join("survivors.log");
+    let everyone = || fs::Permissions::from_mode(0o777);
+    fs::set_permissions(dir.path(), everyone()).unwrap();
+    let setup = Setup::new();
+    fs::set_permissions(setup.path("."), everyone()).unwrap();
+    // Root has as many threads as it likes.
+    let tersed = setup
+        .launcher(AS_ANOTHER)
+        .config(QUICK)
+        .listen(TCP)
+        .forward(&url("file", &survivors))
+        .start();
+    let mut originator = Originator::tcp(tersed.address(TCP));
+    originator.send(ordered(0, 0, OCTETS));
+    wait_lines(&survivors, 1);
+    let threads_max = |count: &str| {
+        let (limit, process) = (format!("--nproc={count}:"), tersed.id().to_string());
+        let args = ["prlimit", &limit, "--pid", &process];
+        run("setpriv", &[&AS_ANOTHER[1..], &args].concat(), "util-linux");
+    };
+    threads_max("1");
+    fs::rename(&survivors, dir.path().join("rotated")).unwrap();
+    tersed.signal(Signal::SIGHUP);
+    let lost = tersed.wait_log("upstream lost");
+    assert!(
+        lost.mentions("Resource temporarily unavailable"),
+        "{lost:?}"
+    );
+    originator.send(ordered(0, 1, OCTETS));
+    threads_max("1000");
+    wait_lines(&survivors, 1);
+    let (metrics, _) = tersed.finish();
+    assert_eq!(metrics.balance().forwarded, 2);
+    assert_eq!(places(&lines(&survivors), OCTETS), [1]);
 }
 
 /// The relay on a C library whose writes to regular files hang while there is a file at `hangs`.
@@ -246,6 +296,12 @@ fn lines(path: &Path) -> Vec<Vec<u8>> {
     lines.map(|line| line[..line.len() - 1].to_vec()).collect()
 }
 
+const AS_ANOTHER: [&str; 4] = [
+    "setpriv",
+    "--reuid=65533",
+    "--regid=65533",
+    "--clear-groups",
+];
 const TCP: &str = "tcp://127.0.0.1:0";
 const QUICK: &str =
     "[dedup]\nwindow = \"1h\"\n[forward]\nretry_min = \"10ms\"\nretry_max = \"50ms\"\n";

@@ -2,7 +2,9 @@
 //! and once, and what the pipe took is what is counted.
 
 use std::fs::File;
+use std::io::Read as _;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
@@ -139,6 +141,36 @@ fn a_stop_finishes_a_frame_that_was_begun_if_there_is_room() {
     assert_eq!((balance.forwarded, balance.dropped), (1, 1));
 }
 
+/// As service managers and super-servers have it. A socket takes parts of frames: the last is not counted.
+#[test]
+fn a_socket_as_standard_output_is_waited_for_and_counted_in_whole_frames() {
+    for shared in [Shared::Blocking, Shared::NonBlocking] {
+        let (mut ours, stdout) = UnixStream::pair().unwrap();
+        let (mut tersed, kept) = to_stdout(shared, stdout.into(), "");
+        Originator::tcp(tersed.address(TCP)).send_all(ordered_all(20_000, OCTETS));
+        tersed.wait_log("upstream takes nothing; waiting for it");
+        let mut octets = Vec::new();
+        let mut buffer = [0; 10_000];
+        wait_until("it to go on", LIMIT, || {
+            let count = ours.read(&mut buffer).unwrap();
+            octets.extend_from_slice(&buffer[..count]);
+            tersed.log_count("upstream takes frames again") > 0
+        });
+        tersed.balance_at_exit();
+        let stopped = tersed.terminate();
+        assert_eq!(stopped.status.code(), Some(0), "{}", stopped.status);
+        drop(kept);
+        ours.read_to_end(&mut octets).unwrap();
+        let mut lines: Vec<_> = octets.split(|&octet| octet == b'\n').collect();
+        lines.pop();
+        let lines: Vec<_> = lines.into_iter().map(<[u8]>::to_vec).collect();
+        assert_eq!(places(&lines, OCTETS), in_order(0..lines.len()));
+        let balance = stopped.balance();
+        assert!(balance.holds(), "{balance:?}");
+        assert_eq!(balance.forwarded, lines.len() as u64, "{shared:?}");
+    }
+}
+
 /// `tersed | less`: nothing is given up, lost or sent twice, however long the reader pauses.
 #[test]
 fn an_unread_standard_output_is_waited_for_and_named_once() {
@@ -154,7 +186,10 @@ fn an_unread_standard_output_is_waited_for_and_named_once() {
     tersed.wait_log("upstream takes frames again");
     let (metrics, stopped) = tersed.finish();
     assert_eq!(metrics.total("tersed_upstream_errors_total"), 0);
-    assert_eq!(stopped.log_count("upstream takes nothing; waiting for it"), 1);
+    assert_eq!(
+        stopped.log_count("upstream takes nothing; waiting for it"),
+        1
+    );
 }
 
 #[test]
@@ -232,14 +267,22 @@ fn a_fifo_without_a_reader_is_away_until_there_is_one() {
     let lost = tersed.wait_log("upstream lost");
     assert!(lost.mentions("No such device or address"), "{lost:?}");
     let mut reader = Reader::fifo(&fifo, 4096);
-    assert_eq!(places(&reader.wait_lines(10, 4096), OCTETS), in_order(0..10));
+    assert_eq!(
+        places(&reader.wait_lines(10, 4096), OCTETS),
+        in_order(0..10)
+    );
     // The reader goes; what comes then waits for the next one.
     drop(reader);
     originator.send_all((10..20).map(|place| ordered(0, place, OCTETS)));
     tersed.wait_received(20);
-    wait_until("the loss to be seen", LIMIT, || tersed.log_count("upstream lost") == 2);
+    wait_until("the loss to be seen", LIMIT, || {
+        tersed.log_count("upstream lost") == 2
+    });
     let mut reader = Reader::fifo(&fifo, 4096);
-    assert_eq!(places(&reader.wait_lines(10, 4096), OCTETS), in_order(10..20));
+    assert_eq!(
+        places(&reader.wait_lines(10, 4096), OCTETS),
+        in_order(10..20)
+    );
     let (metrics, _) = tersed.finish();
     assert_eq!(metrics.balance().forwarded, 20);
 }
@@ -292,7 +335,9 @@ fn a_full_disk_tears_no_frame_of_standard_output() {
         std::fs::create_dir(&disk).unwrap();
         let launcher = format!("exec \"$0\" \"$@\" {redirection}disk/out");
         let tersed = setup
-            .with_mounts("mount -t tmpfs -o size=64k none disk; head -c 40000 /dev/zero >disk/ballast")
+            .with_mounts(
+                "mount -t tmpfs -o size=64k none disk; head -c 40000 /dev/zero >disk/ballast",
+            )
             .launcher(["sh", "-c", &launcher])
             .config(QUICK)
             .listen(TCP)
@@ -317,7 +362,11 @@ fn a_full_disk_tears_no_frame_of_standard_output() {
 /// The relay to the standard output `stdout`, and the description that the test shares with it.
 fn to_stdout(shared: Shared, stdout: OwnedFd, stop: &str) -> (Tersed, File) {
     let kept = File::from(stdout.try_clone().unwrap());
-    let stop = if stop.is_empty() { "grace = \"100ms\"" } else { stop };
+    let stop = if stop.is_empty() {
+        "grace = \"100ms\""
+    } else {
+        stop
+    };
     let setup = Setup::new()
         .config(&format!("{QUICK}to = [\"stdout:\"]\n[shutdown]\n{stop}\n"))
         .listen(TCP)
@@ -331,7 +380,12 @@ fn to_stdout(shared: Shared, stdout: OwnedFd, stop: &str) -> (Tersed, File) {
         Shared::Foreign => {
             let of_all = std::os::unix::fs::PermissionsExt::from_mode(0o777);
             std::fs::set_permissions(setup.path("."), of_all).unwrap();
-            setup.launcher(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"])
+            setup.launcher([
+                "setpriv",
+                "--reuid=65534",
+                "--regid=65534",
+                "--clear-groups",
+            ])
         }
     };
     (setup.start(), kept)

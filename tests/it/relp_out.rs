@@ -243,7 +243,10 @@ fn a_flood_of_hints_is_read_at_a_pace() {
     let octets = server.hint_octets() - before;
     let millis = u64::try_from(from.elapsed().as_millis()).unwrap();
     let most = IN_FLIGHT + millis * OCTETS_PER_MILLI;
-    assert!(octets > 0 && octets < most, "{octets} octets in {millis} ms");
+    assert!(
+        octets > 0 && octets < most,
+        "{octets} octets in {millis} ms"
+    );
     let grown = tersed.resident_octets().saturating_sub(resident);
     assert!(grown < 4 << 20, "grew by {grown} octets");
     originator.send_all((100..200).map(|place| ordered(0, place, OCTETS)));

@@ -95,7 +95,12 @@ mod tests {
     #[test]
     fn what_is_not_framed_is_one_frame() {
         for framing in [OutputFraming::Lf, OutputFraming::OctetCounting] {
-            for wire in [&b"no end"[..], b"99 short", b"x y", b"99999999999999999999 a"] {
+            for wire in [
+                &b"no end"[..],
+                b"99 short",
+                b"x y",
+                b"99999999999999999999 a",
+            ] {
                 assert_eq!(Frames(framing).next_end(wire, 0), wire.len());
             }
         }

@@ -1,4 +1,4 @@
-//! Files and standard output as upstreams: written to by a blocking thread, and rotated if so configured.
+//! Files and standard output as upstreams: written to by a thread of their own, and rotated if so configured.
 //!
 //! ```text
 //! once.log ──full or old──▶ once.log.20261122T100000.123456Z ──▶ once.log.20261122T100000.123456Z.zst
@@ -9,7 +9,8 @@
 //!
 //! - A symlink in place of any of these files is refused or ignored, never followed.
 //! - No frame is torn: what a full disk broke off is cut back to the last whole frame; a rotation falls
-//!   between two writes; a line that a killed run left unfinished is ended before the next one.
+//!   between two writes; a line that a killed run left unfinished is ended before the next one. What holds for
+//!   pipes is said in `pipe`.
 //! - A file is rotated before a write that would take it beyond `rotate_size`, so it is longer only if
 //!   one write alone is.
 //! - A file's age counts from its first octet, suspended time included; in a file of an earlier run, from
@@ -19,7 +20,7 @@
 //! # Left out
 //!
 //! A file to which nothing is written stays as it is, whatever its age. What is no regular file (a
-//! device, a pipe) is not rotated. Two writers of one file, which other settings rule out.
+//! device, a pipe), and standard output, is not rotated. Two writers of one file, which other settings rule out.
 
 mod compress;
 mod frames;
@@ -40,8 +41,8 @@ use std::{
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tracing::warn;
 
-pub(super) use self::writer::Blocking;
 use self::keeper::Keeper;
+pub(super) use self::writer::Blocking;
 use crate::{
     clock::Clock,
     config::{OutputFraming, Rotation, UpstreamConfig},

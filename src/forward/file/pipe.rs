@@ -65,7 +65,9 @@ pub(super) struct Pipe {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Kind {
     /// A pipe or FIFO of that many octets.
-    Pipe { capacity: usize },
+    Pipe {
+        capacity: usize,
+    },
     Terminal,
     Socket,
     Device,
@@ -307,7 +309,11 @@ impl Pipe {
             PollFd::new(self.file.as_fd(), events),
             PollFd::new(self.woken.as_fd(), PollFlags::POLLIN),
         ];
-        let polled = if is_woken { &mut fds[..] } else { &mut fds[..1] };
+        let polled = if is_woken {
+            &mut fds[..]
+        } else {
+            &mut fds[..1]
+        };
         match poll(polled, timeout) {
             Ok(0) => return Ok(Waited::Late),
             Ok(_) => {}

@@ -46,7 +46,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    LogFile, frames::Frames, open_file,
+    LogFile,
+    frames::Frames,
+    open_file,
     pipe::{FINISH_MAX, Pipe},
 };
 use crate::{
@@ -238,8 +240,7 @@ impl Blocking {
             }
             Ok(_) => why.unwrap_or(UpstreamError::CutOff),
             Err(error)
-                if self.url == UpstreamUrl::Stdout
-                    && error.kind() == io::ErrorKind::BrokenPipe =>
+                if self.url == UpstreamUrl::Stdout && error.kind() == io::ErrorKind::BrokenPipe =>
             {
                 UpstreamError::OutputClosed
             }
