@@ -15,6 +15,7 @@ use super::support::pipe::{Reader, flags, make_fifo, set_flags};
 use super::support::sink::Sink;
 use super::support::tersed::{Setup, Tersed, url};
 use super::support::wait::{LIMIT, wait_until};
+use super::support::wire::Wire;
 
 /// How the relay's standard output was opened by those who share it with the relay.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +72,40 @@ fn a_stop_counts_what_a_full_pipe_took() {
             assert_eq!(balance.dropped, 1000 - lines.len() as u64);
         }
     }
+}
+
+/// The same where a length stands before each frame.
+#[test]
+fn a_stop_counts_what_a_full_pipe_took_of_counted_frames() {
+    let setup = Setup::new();
+    let fifo = setup.path("fifo");
+    let mut reader = Reader::fifo(&fifo, 16_384);
+    let to = url("file", &fifo);
+    let mut tersed = setup
+        .config(&format!(
+            "{QUICK}to = [{{ url = \"{to}\", framing = \"octet-counting\" }}]\n[shutdown]\ngrace = \"100ms\"\n"
+        ))
+        .listen(TCP)
+        .start();
+    // Of many lengths.
+    let message = |place: usize| ordered(0, place, 100 + place % 7 * 900);
+    Originator::tcp(tersed.address(TCP)).send_all((0..1000).map(message));
+    tersed.wait_received(1000);
+    wait_until("the pipe to be full", LIMIT, || reader.unread() > 8000);
+    tersed.balance_at_exit();
+    let stopped = tersed.terminate();
+    reader.read_all();
+    let mut rest = reader.octets();
+    let mut count = 0;
+    while let Some((frame, octets)) = Wire::OctetCounting.decode(rest) {
+        assert_eq!(frame, message(count).as_bytes());
+        (count, rest) = (count + 1, &rest[octets..]);
+    }
+    assert_eq!(rest, b"", "a torn frame");
+    let balance = stopped.balance();
+    assert!(balance.holds(), "{balance:?}");
+    assert_eq!(balance.forwarded, count as u64);
+    assert_eq!(balance.dropped, 1000 - count as u64);
 }
 
 /// Larger than what a pipe takes at once, and smaller than the pipe: it is in there whole, or not at all.
@@ -131,6 +166,7 @@ fn a_stop_finishes_a_frame_that_was_begun_if_there_is_room() {
     wait_full(&reader, 4096);
     tersed.balance_at_exit();
     tersed.signal(Signal::SIGTERM);
+    tersed.wait_log("the time to drain is over");
     reader.wait_lines(1, 4096);
     let stopped = tersed.wait_stopped();
     reader.read_all();
@@ -250,6 +286,33 @@ fn an_unread_fifo_is_given_up_where_another_upstream_stands_by() {
     let lines = reader.wait_lines(before + 10, 4096);
     assert_eq!(places(&lines[before..], OCTETS), in_order(1000..1010));
     tersed.finish();
+}
+
+/// The frame is larger than the FIFO, and broken off there. It goes elsewhere, and what follows here begins anew.
+#[test]
+fn what_follows_a_torn_frame_begins_on_a_line_of_its_own() {
+    let setup = Setup::new();
+    let fifo = setup.path("fifo");
+    let (mut reader, sink) = (Reader::fifo(&fifo, 4096), Sink::tcp());
+    let to = url("file", &fifo);
+    let tersed = setup
+        .config(QUICK)
+        .listen(TCP)
+        .forward(&to)
+        .forward(&sink.url())
+        .start();
+    let mut originator = Originator::tcp(tersed.address(TCP));
+    originator.send(ordered(0, 0, 10_000));
+    assert_eq!(places(&sink.wait_messages(1), 10_000), [0]);
+    reader.read_all();
+    tersed.wait_metric("tersed_upstream_up", &[("upstream", &to)], 1);
+    originator.send_all([ordered(0, 1, OCTETS), ordered(0, 2, OCTETS)]);
+    let lines = reader.wait_lines(3, 4096);
+    assert_eq!(lines[0], ordered(0, 0, 10_000).as_bytes()[..4096]);
+    assert_eq!(places(&lines[1..], OCTETS), [1, 2]);
+    let (metrics, _) = tersed.finish();
+    assert_eq!(metrics.balance().forwarded, 3);
+    assert_eq!(reader.lines().1, b"");
 }
 
 #[test]

@@ -342,7 +342,7 @@ const PIPE_BUF: usize = 4096;
 const TERMINAL_OCTETS: usize = 256;
 
 /// How long a frame that was begun may take after an interruption.
-pub(super) const FINISH_MAX: Duration = Duration::from_millis(100);
+pub(super) const FINISH_MAX: Duration = Duration::from_millis(250);
 
 /// How often a pipe is asked whether it is empty: while it is being emptied, and while it is not.
 const EMPTY_PAUSE_MIN: Duration = Duration::from_millis(1);

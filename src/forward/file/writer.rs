@@ -449,4 +449,4 @@ static PATHS: Mutex<Vec<(PathBuf, Arc<Semaphore>)>> = Mutex::new(Vec::new());
 static TORN: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
 
 /// How long after an interruption the thread may take to say what was taken. A pipe takes [`FINISH_MAX`] at most.
-const LAST_WORD_MAX: Duration = FINISH_MAX.saturating_mul(5);
+const LAST_WORD_MAX: Duration = FINISH_MAX.saturating_mul(2);

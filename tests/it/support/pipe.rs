@@ -85,6 +85,11 @@ impl Reader {
         self.lines().0
     }
 
+    /// What was read.
+    pub(crate) fn octets(&self) -> &[u8] {
+        &self.octets
+    }
+
     /// The lines that were read, and what came behind the last.
     pub(crate) fn lines(&self) -> (Vec<Vec<u8>>, Vec<u8>) {
         let mut lines: Vec<_> = self.octets.split(|&octet| octet == b'\n').collect();

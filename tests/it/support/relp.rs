@@ -253,11 +253,21 @@ impl Drop for RelpServer {
 }
 
 /// Says hints of so many octets until the relay has enough.
-fn hint(stream: &TcpStream, octets: usize, pause: Duration, shared: &Arc<Shared>) {
-    let (mut stream, shared) = (stream.try_clone().unwrap(), Arc::clone(shared));
+fn hint(
+    (stream, turn): (&TcpStream, &Arc<Mutex<()>>),
+    octets: usize,
+    pause: Duration,
+    shared: &Arc<Shared>,
+) {
+    let (mut stream, turn) = (stream.try_clone().unwrap(), Arc::clone(turn));
+    let shared = Arc::clone(shared);
     let hint = frame(0, "hint", &vec![b'x'; octets]);
     thread::spawn(move || {
-        while !shared.stopping.load(Ordering::SeqCst) && stream.write_all(&hint).is_ok() {
+        let mut write = || {
+            let _turn = turn.lock().unwrap();
+            stream.write_all(&hint).is_ok()
+        };
+        while !shared.stopping.load(Ordering::SeqCst) && write() {
             let octets = hint.len().try_into().unwrap();
             shared.hint_octets.fetch_add(octets, Ordering::SeqCst);
             thread::park_timeout(pause);
@@ -271,6 +281,8 @@ fn serve(mut stream: TcpStream, shared: &Arc<Shared>) {
         messages.push(Vec::new());
         messages.len() - 1
     };
+    // Held by who writes a frame, so that frames are not mixed.
+    let turn = Arc::new(Mutex::new(()));
     let mut unread = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
     let mut taken = 0;
@@ -290,13 +302,15 @@ fn serve(mut stream: TcpStream, shared: &Arc<Shared>) {
             }
             match (answers, command.as_str()) {
                 (Answers::Hints { pause, open }, "open") if open => {
-                    hint(&stream, 0, pause, shared);
+                    hint((&stream, &turn), 0, pause, shared);
                     continue;
                 }
                 (Answers::Hints { pause, .. }, "syslog") if taken == 0 => {
-                    hint(&stream, 0, pause, shared);
+                    hint((&stream, &turn), 0, pause, shared);
                 }
-                (Answers::Flood, "open") => hint(&stream, 60_000, Duration::ZERO, shared),
+                (Answers::Flood, "open") => {
+                    hint((&stream, &turn), 60_000, Duration::ZERO, shared);
+                }
                 (Answers::EachAfter(pause), "syslog") => {
                     stream.write_all(&std::mem::take(&mut out)).unwrap();
                     thread::park_timeout(pause);
@@ -345,7 +359,11 @@ fn serve(mut stream: TcpStream, shared: &Arc<Shared>) {
         };
         let parts = out.chunks(if each.is_some() { 1 } else { out.len().max(1) });
         for part in parts {
-            if stream.write_all(part).is_err() {
+            let written = {
+                let _turn = turn.lock().unwrap();
+                stream.write_all(part)
+            };
+            if written.is_err() {
                 return;
             }
             if let Some(pause) = each {
