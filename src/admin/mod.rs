@@ -265,6 +265,11 @@ async fn readyz(State(pages): State<Pages>) -> impl IntoResponse {
         writeln!(text, "upstream {url}: {up}{active}")
             .expect("a String takes whatever is written to it");
     }
+    let queued = pages.state.metrics.balance().queued;
+    if queued > 0 {
+        writeln!(text, "queued: {queued} frames wait for an upstream")
+            .expect("a String takes whatever is written to it");
+    }
     if pages.state.metrics.spool.failing.get() == 1 {
         text.push_str("spool: failing\n");
     }

@@ -280,6 +280,8 @@ fn forward(
         connect_timeout: file.connect_timeout.or(default.connect_timeout),
         send_timeout: file.send_timeout.or(default.send_timeout),
         replay_max: file.replay_max.or(Some(default.replay_max)).unwrap_or(0),
+        replay_age: file.replay_age.or(default.replay_age),
+        rebind: file.rebind.or(default.rebind),
         udp_max: file.udp_max.or(default.udp_max),
         line_breaks: file.line_breaks.or(default.line_breaks),
     };

@@ -19,13 +19,13 @@ use tokio::{
     task::{JoinError, JoinHandle},
     time::timeout,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
 use super::stop::CUT_OFF_MAX;
 use crate::{
     config::ForwardConfig,
-    forward::{Delivery, ForwardEnded, Forwarder, Outbox},
+    forward::{Delivery, ForwardEnded, Forwarder, Outbox, Stopping},
     pipeline::Pipeline,
 };
 
@@ -38,7 +38,7 @@ pub(super) struct AsideForwarder {
     pub(super) outbox: Arc<Outbox>,
     config: watch::Sender<Arc<ForwardConfig>>,
     pub(super) forwarder: JoinHandle<Result<(), ForwardEnded>>,
-    cut_off: CancellationToken,
+    stopping: Stopping,
 }
 
 impl AsideForwarder {
@@ -51,12 +51,12 @@ impl AsideForwarder {
         config: ForwardConfig,
         pipeline: &Pipeline,
         tasks: &TaskTracker,
-        cut_off: &CancellationToken,
+        stopping: &Stopping,
     ) -> io::Result<Self> {
         let outbox = Arc::new(Outbox::new(config.queue));
         let (config, changes) = watch::channel(Arc::new(config));
         let ledger = pipeline.delivery.ledger();
-        let cut_off = cut_off.child_token();
+        let stopping = stopping.child();
         let forwarder = Forwarder::new(
             Arc::clone(&outbox),
             Arc::clone(ledger),
@@ -65,7 +65,7 @@ impl AsideForwarder {
             // Copies are not spooled.
             None,
             changes.clone(),
-            cut_off.clone(),
+            stopping.clone(),
         );
         let forwarder = spawn(forwarder, tasks)?;
         let delivery = Delivery::new(Arc::clone(&outbox), Arc::clone(ledger), changes);
@@ -74,7 +74,7 @@ impl AsideForwarder {
             outbox,
             config,
             forwarder,
-            cut_off,
+            stopping,
         })
     }
 
@@ -86,13 +86,14 @@ impl AsideForwarder {
 
     /// Writes what there is, for so long; its door is shut already.
     pub(super) async fn leave(mut self, grace: Duration) {
+        self.stopping.begin();
         if timeout(grace, &mut self.forwarder).await.is_ok() {
             info!("suppressed copies are no longer set aside");
             return;
         }
         // Frees whoever waits for room, and drops what is left.
         self.outbox.close();
-        self.cut_off.cancel();
+        self.stopping.cut_off();
         if timeout(CUT_OFF_MAX, &mut self.forwarder).await.is_err() {
             error!("the forwarder of suppressed copies did not end; this is a fault of tersed");
         }

@@ -44,7 +44,7 @@ use crate::{
     config::{Config, ForwardConfig, ListenerConfig, RunArgs, SpoolConfig},
     custody::Custody,
     dedup::Shards,
-    forward::{Aside, Delivery, ForwardEnded, Forwarder, Outbox},
+    forward::{Aside, Delivery, ForwardEnded, Forwarder, Outbox, Stopping},
     ledger::Ledger,
     listen::{self, BindError, Bound, Context, PassedSockets},
     logging::{PeerLog, PeerReason},
@@ -137,8 +137,8 @@ struct Daemon {
     /// Tasks that run until everything else has ended: status page, timers.
     housekeeping: TaskTracker,
     stop_housekeeping: CancellationToken,
-    /// Cancelled: nothing waits for an upstream any more.
-    cut_off: CancellationToken,
+    /// How far the stop has come, for the forwarders.
+    stopping: Stopping,
     /// Cancelled when a listener ended by itself.
     fatal: CancellationToken,
 }
@@ -210,7 +210,7 @@ impl Daemon {
             custody: Custody::new(),
             aside: Aside::default(),
         });
-        let cut_off = CancellationToken::new();
+        let stopping = Stopping::default();
         let forwarder = Forwarder::new(
             Arc::clone(&outbox),
             ledger,
@@ -218,7 +218,7 @@ impl Daemon {
             Arc::clone(&pipeline.custody),
             spool,
             changes,
-            cut_off.clone(),
+            stopping.clone(),
         );
         let housekeeping = TaskTracker::new();
         let forwarder = aside::spawn(forwarder, &housekeeping).map_err(DaemonError::Runtime)?;
@@ -241,7 +241,7 @@ impl Daemon {
             signals,
             housekeeping,
             stop_housekeeping: CancellationToken::new(),
-            cut_off,
+            stopping,
             fatal: CancellationToken::new(),
         };
         if let Some(aside) = daemon.config.aside() {
@@ -289,7 +289,7 @@ impl Daemon {
     /// Starts setting copies aside.
     fn set_aside(&self, config: ForwardConfig) -> io::Result<AsideForwarder> {
         let pipeline = &self.context.pipeline;
-        AsideForwarder::start(config, pipeline, &self.housekeeping, &self.cut_off)
+        AsideForwarder::start(config, pipeline, &self.housekeeping, &self.stopping)
     }
 
     /// Starts serving a bound listener.

@@ -29,7 +29,9 @@
 //!
 //! What the peer's process read and then lost: only a protocol with acknowledgements covers that.
 
+mod active;
 mod aside;
+mod datagram;
 mod delivery;
 mod dial;
 mod encode;
@@ -42,12 +44,13 @@ mod reload;
 mod relp;
 mod ring;
 mod source;
+mod standing;
+mod stopping;
 mod upstream;
 
 use std::{panic, sync::Arc};
 
 use tokio::{select, sync::watch, task::JoinSet};
-use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 pub use self::{
@@ -55,6 +58,7 @@ pub use self::{
     delivery::Delivery,
     encode::Encoder,
     outbox::Outbox,
+    stopping::Stopping,
     upstream::UpstreamError,
 };
 use self::{lane::Lane, overflow::Overflow, source::Source};
@@ -82,8 +86,7 @@ struct Shared {
     ledger: Arc<Ledger>,
     metrics: Arc<Metrics>,
     custody: Arc<Custody>,
-    /// Nothing waits any more once this is cancelled.
-    cut_off: CancellationToken,
+    stop: Stopping,
 }
 
 /// Which lane it is: that of one upstream, or of all.
@@ -105,7 +108,7 @@ type Lanes = JoinSet<Result<(), ForwardEnded>>;
 
 impl Forwarder {
     /// A forwarder that empties `outbox` into the upstreams that `changes` names, until the outbox is
-    /// closed and empty or `cut_off` is cancelled. What the outbox cannot hold goes over `spool`, if there is one.
+    /// closed and empty or `stop` is over. What the outbox cannot hold goes over `spool`, if there is one.
     /// `custody` says whether somebody waits to hear what is safe.
     #[must_use]
     pub fn new(
@@ -115,7 +118,7 @@ impl Forwarder {
         custody: Arc<Custody>,
         spool: Option<Arc<Spool>>,
         changes: watch::Receiver<Arc<ForwardConfig>>,
-        cut_off: CancellationToken,
+        stop: Stopping,
     ) -> Self {
         let overflow = spool.map(|spool| {
             Overflow::new(
@@ -132,7 +135,7 @@ impl Forwarder {
                 ledger,
                 metrics,
                 custody,
-                cut_off,
+                stop,
             }),
             changes,
             lanes: Vec::new(),
@@ -208,7 +211,7 @@ impl Forwarder {
         let mut cut_off = 0;
         let ledger = &self.shared.ledger;
         for chunk in self.shared.source.take_rest() {
-            cut_off += chunk.entries().filter(|(_, _, counted)| !counted).count();
+            cut_off += chunk.len();
             if let Some(summaries) = ledger.dropped(&chunk, DropReason::Shutdown) {
                 cut_off += summaries.len();
                 ledger.dropped(&summaries, DropReason::Shutdown);
