@@ -46,6 +46,8 @@ mod ring;
 mod source;
 mod standing;
 mod stopping;
+#[cfg(test)]
+mod truth;
 mod upstream;
 
 use std::{panic, sync::Arc};
