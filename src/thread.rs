@@ -26,7 +26,7 @@ use std::{
     fmt, fs,
     future::Future,
     io,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{self, AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -54,6 +54,24 @@ impl Waiting {
     ///
     /// The system makes no thread.
     pub fn new(name: &'static str) -> io::Result<Self> {
+        Self::make(name).map_err(|source| refused(format!("cannot make thread {name}"), source))
+    }
+
+    /// Makes `count` threads, or none.
+    ///
+    /// # Errors
+    ///
+    /// The system makes fewer.
+    pub fn several(name: &'static str, count: usize) -> io::Result<Vec<Self>> {
+        let mut made = Vec::with_capacity(count);
+        while made.len() < count {
+            let thread = Self::make(name);
+            made.push(thread.map_err(|source| too_few(made.len(), count, name, source))?);
+        }
+        Ok(made)
+    }
+
+    fn make(name: &'static str) -> io::Result<Self> {
         let (give, given) = sync_channel::<Work>(1);
         spawn(name, move || {
             if let Ok(work) = given.recv() {
@@ -61,15 +79,6 @@ impl Waiting {
             }
         })?;
         Ok(Self { give })
-    }
-
-    /// Makes `count` threads, or none.
-    ///
-    /// # Errors
-    ///
-    /// The system makes one of them not.
-    pub fn several(name: &'static str, count: usize) -> io::Result<Vec<Self>> {
-        (0..count).map(|_| Self::new(name)).collect()
     }
 
     /// Runs `body` on the thread, which ends with it.
@@ -100,47 +109,48 @@ impl<T> Future for Running<T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let ended = ready!(Pin::new(&mut self.0).poll(context));
-        Poll::Ready(ended.unwrap_or_else(|_| Err(Broken::never_run())))
+        Poll::Ready(ended.unwrap_or_else(|_| Err(Broken::never_done())))
     }
 }
 
 /// The work panicked, or was never done.
+#[derive(Debug, thiserror::Error)]
+#[error("{said}")]
 pub struct Broken {
-    panicked: Option<Box<dyn Any + Send>>,
+    said: String,
+    /// In a lock because it cannot be shared.
+    panicked: Option<Mutex<Box<dyn Any + Send>>>,
 }
 
 impl Broken {
-    const fn never_run() -> Self {
-        Self { panicked: None }
+    fn never_done() -> Self {
+        Self {
+            said: "its thread has ended".to_owned(),
+            panicked: None,
+        }
+    }
+
+    fn panicked(with: Box<dyn Any + Send>) -> Self {
+        let literal = with.downcast_ref::<&str>().copied();
+        let said = literal.or_else(|| with.downcast_ref::<String>().map(String::as_str));
+        Self {
+            said: format!("panicked: {}", said.unwrap_or("it did not say why")),
+            panicked: Some(Mutex::new(with)),
+        }
     }
 
     /// Goes on with the panic on this thread.
     pub fn resume(self) -> ! {
         match self.panicked {
-            Some(panicked) => std::panic::resume_unwind(panicked),
-            None => panic!("{self}"),
+            Some(panicked) => panic::resume_unwind(
+                panicked
+                    .into_inner()
+                    .unwrap_or_else(PoisonError::into_inner),
+            ),
+            None => panic!("{}", self.said),
         }
     }
 }
-
-impl fmt::Debug for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Broken({self})")
-    }
-}
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(panicked) = &self.panicked else {
-            return f.write_str("its thread has ended");
-        };
-        let literal = panicked.downcast_ref::<&str>().copied();
-        let said = literal.or_else(|| panicked.downcast_ref::<String>().map(String::as_str));
-        write!(f, "panicked: {}", said.unwrap_or("it did not say why"))
-    }
-}
-
-impl std::error::Error for Broken {}
 
 /// Something to be done on another thread. Never panics.
 struct Work(Box<dyn FnOnce() + Send>);
@@ -150,9 +160,7 @@ impl Work {
         let (answer, answered) = oneshot::channel();
         let work = Self(Box::new(move || {
             let done = catch_unwind(AssertUnwindSafe(body));
-            let done = done.map_err(|panicked| Broken {
-                panicked: Some(panicked),
-            });
+            let done = done.map_err(Broken::panicked);
             // The caller may have gone.
             drop(answer.send(done));
         }));
@@ -298,7 +306,9 @@ impl Shared {
 
     fn add_thread(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
         let shared = Arc::clone(self);
-        spawn(self.name, move || shared.work())?;
+        let name = self.name;
+        spawn(name, move || shared.work())
+            .map_err(|source| refused(format!("cannot make thread {name}"), source))?;
         state.threads += 1;
         Ok(())
     }
@@ -348,7 +358,7 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// Makes `count` threads at once and ends them again.
+/// Makes `count` threads at once, named like those that will come, and ends them again.
 ///
 /// When it returns, the kernel no longer counts them: so many can be made by the next who tries, unless another
 /// process of the same user or cgroup is faster.
@@ -356,21 +366,16 @@ impl fmt::Debug for Shared {
 /// # Errors
 ///
 /// The system makes fewer.
-pub fn prove(count: usize) -> io::Result<()> {
+pub fn prove(name: &'static str, count: usize) -> io::Result<()> {
     let before = threads_of_process();
     let gate = Mutex::new(());
     let proven = thread::scope(|scope| {
         let _closed = gate.lock().unwrap_or_else(PoisonError::into_inner);
         for made in 0..count {
             Builder::new()
-                .name("tersed-proof".to_owned())
+                .name(name.to_owned())
                 .spawn_scoped(scope, || drop(gate.lock()))
-                .map_err(|source| {
-                    refused(
-                        format!("only {made} of {count} threads can be made"),
-                        source,
-                    )
-                })?;
+                .map_err(|source| too_few(made, count, name, source))?;
         }
         Ok(())
     });
@@ -385,10 +390,14 @@ pub fn prove(count: usize) -> io::Result<()> {
 }
 
 fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    match Builder::new().name(name.to_owned()).spawn(body) {
-        Ok(_) => Ok(()),
-        Err(source) => Err(refused(format!("cannot make thread {name}"), source)),
-    }
+    Builder::new().name(name.to_owned()).spawn(body).map(drop)
+}
+
+fn too_few(made: usize, count: usize, name: &str, source: io::Error) -> io::Error {
+    refused(
+        format!("only {made} of {count} threads {name} can be made"),
+        source,
+    )
 }
 
 /// `what` did not go because of `source`, and which limits may have been the reason.
@@ -398,8 +407,8 @@ fn refused(what: String, source: io::Error) -> io::Error {
     let own = own.map_or(String::new(), |(soft, _)| format!(", now {soft}"));
     let kind = source.kind();
     let text = format!(
-        "{what}: {source}; what limits threads: RLIMIT_NPROC (ulimit -u{own}), pids.max of the cgroup (TasksMax in \
-         a systemd unit), and memory"
+        "{what}: {source}; raise what limits threads: RLIMIT_NPROC (ulimit -u{own}), pids.max of the cgroup (TasksMax \
+         in a systemd unit), or memory"
     );
     io::Error::new(kind, text)
 }
@@ -541,8 +550,13 @@ mod tests {
 
     #[test]
     fn threads_that_are_proven_are_gone_again() {
-        prove(20).unwrap();
-        prove(0).unwrap();
+        prove("tersed-proof", 20).unwrap();
+        let of_proof = |task: io::Result<fs::DirEntry>| {
+            let name = fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default();
+            name.trim() == "tersed-proof"
+        };
+        let tasks = fs::read_dir("/proc/self/task").unwrap();
+        assert_eq!(tasks.map(of_proof).filter(|&is_one| is_one).count(), 0);
     }
 
     #[test]

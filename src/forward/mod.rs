@@ -36,6 +36,7 @@ mod encode;
 mod end;
 mod file;
 mod lane;
+mod names;
 mod outbox;
 mod overflow;
 mod reload;
@@ -44,7 +45,7 @@ mod ring;
 mod source;
 mod upstream;
 
-use std::{panic, sync::Arc};
+use std::{io, panic, sync::Arc};
 
 use tokio::{select, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -102,6 +103,19 @@ pub enum ForwardEnded {
 }
 
 type Lanes = JoinSet<Result<(), ForwardEnded>>;
+
+/// Makes the threads that forwarding as `config` says cannot do without later, when the system may make none: for the
+/// disk, if it goes over a spool, and for look-ups, if an upstream has a name.
+///
+/// # Errors
+///
+/// The system makes no thread.
+pub fn keep_threads(config: &ForwardConfig, with_spool: bool) -> io::Result<()> {
+    if with_spool {
+        overflow::keep_threads()?;
+    }
+    names::keep_thread_for(&config.to)
+}
 
 impl Forwarder {
     /// A forwarder that empties `outbox` into the upstreams that `changes` names, until the outbox is
