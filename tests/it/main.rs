@@ -69,6 +69,7 @@ mod stream_ends;
 mod summaries;
 mod suppressed_aside;
 mod syslog_ng_in;
+mod threads;
 mod tls_on_plaintext;
 mod unique_flood;
 mod unix_paths;
