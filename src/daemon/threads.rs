@@ -95,7 +95,8 @@ pub(super) fn runtime(workers: usize, patience: &mut Patience) -> io::Result<Run
     });
     built.recv_timeout(BUILD_MAX).unwrap_or_else(|_| {
         Err(io::Error::other(format!(
-            "the {workers} threads {WORKER} could be made a moment ago, and now they cannot"
+            "the {workers} threads {WORKER} could be made a moment ago and now they cannot; another process of \
+             this user or cgroup has taken them"
         )))
     })
 }

@@ -23,18 +23,17 @@ use super::support::wait::{LIMIT, now, wait_until};
 #[test]
 fn a_start_without_threads_ends_with_the_limits_that_forbid_them() {
     let with = |count: usize| {
-        Setup::new()
-            .listen(UDP)
-            .listen(TCP)
-            .threads_max(user(count as u32), count)
+        let user = user(100 + u32::try_from(count).unwrap());
+        let setup = Setup::new().listen(UDP).listen(TCP).config(TWO_WORKERS);
+        limited(setup, user, count)
     };
-    let started = with(1000).config(TWO_WORKERS).start();
+    let started = with(800).start();
     let all = proc_fs::threads(started.id());
     started.finish();
     let limits = [1, 2, 4, all - 1];
     let refuse = |count: usize| {
         let begun = now();
-        let (status, said) = with(count).config(TWO_WORKERS).start_refused();
+        let (status, said) = with(count).start_refused();
         assert_eq!(status.code(), Some(1), "{count}: {said}");
         assert!(
             begun.elapsed() < LIMIT / 2,
@@ -65,7 +64,7 @@ fn a_start_without_threads_ends_with_the_limits_that_forbid_them() {
 fn a_start_waits_for_threads_that_are_there_a_moment_later() {
     let sink = Sink::tcp();
     let setup = Setup::new().listen(UDP).forward(&sink.url());
-    let tersed = setup.threads_max(user(1), 2).start_while(|process| {
+    let tersed = limited(setup, user(1), 2).start_while(|process| {
         wait_until("the relay to be refused a thread", LIMIT, || {
             process.stderr().contains(NOT_ENOUGH)
         });
@@ -89,15 +88,13 @@ fn nothing_is_lost_while_no_thread_can_be_made() {
     let config = |more: &str| {
         format!(
             "[forward]\nto = [\"{}\"]\nqueue = \"1MiB\"\nretry_min = \"10ms\"\nretry_max = \"20ms\"\n\
-             [spool]\ndirectory = \"{}\"\n[[listener]]\nurl = \"{TCP}\"\n{more}",
+             [spool]\ndirectory = \"{}\"\n[dedup]\nstate = \"{}\"\n[[listener]]\nurl = \"{TCP}\"\n{more}",
             port.url(),
-            spool.display()
+            spool.display(),
+            dir.path().join("windows").display()
         )
     };
-    let tersed = Setup::new()
-        .config(&config(""))
-        .threads_max(user(2), 1000)
-        .start();
+    let tersed = limited(Setup::new().config(&config("")), user(2), 1000).start();
     exhaust(&tersed);
     let mut originator = Originator::tcp(tersed.address(TCP));
     originator.send_all((0..MANY).map(|place| ordered(0, place, OCTETS)));
@@ -123,11 +120,11 @@ fn nothing_is_lost_while_no_thread_can_be_made() {
         wait_until("the reload", LIMIT, || {
             tersed.log_count("reload refused") > index
         });
-        let refused = tersed
+        let mut refused = tersed
             .log()
             .into_iter()
             .filter(|line| line.message == "reload refused");
-        let error = refused.last().unwrap().field("error").unwrap();
+        let error = refused.next_back().unwrap().field("error").unwrap();
         assert!(error.starts_with(reason), "{error}");
         for part in [
             "Resource temporarily unavailable",
@@ -150,7 +147,9 @@ fn nothing_is_lost_while_no_thread_can_be_made() {
     wait_until("everything at the sink", LIMIT, || {
         sink.count() >= MANY + 11
     });
-    let (metrics, _) = tersed.finish();
+    exhaust(&tersed);
+    let (metrics, stopped) = tersed.finish();
+    assert_eq!(stopped.log_count("windows saved"), 1);
     assert_eq!(metrics.total("tersed_frames_dropped_total"), 0);
     assert_ordered(&places(&sink.messages(), OCTETS), MANY + 11, 0);
 }
@@ -170,10 +169,8 @@ fn a_name_that_is_new_is_looked_up_when_there_is_a_thread() {
             "[forward]\nto = [\"{to}\"]\nretry_min = \"10ms\"\nretry_max = \"20ms\"\n[[listener]]\nurl = \"{TCP}\"\n"
         )
     };
-    let tersed = Setup::new()
-        .config(&config(&nobody.url()))
-        .threads_max(user(3), 1000)
-        .start();
+    let setup = Setup::new().config(&config(&nobody.url()));
+    let tersed = limited(setup, user(3), 1000).start();
     exhaust(&tersed);
     reload(&tersed, &config(&format!("tcp://localhost:{port}")));
     tersed.wait_log("reloaded");
@@ -187,6 +184,57 @@ fn a_name_that_is_new_is_looked_up_when_there_is_a_thread() {
     set_limit(tersed.id(), 1000);
     assert_eq!(sink.wait_messages(1), [b"<13>kept"]);
     tersed.finish();
+}
+
+/// The resolver waits for minutes: other names are looked up all the same, only so many threads wait with it, and the
+/// stop does not.
+#[test]
+fn a_name_server_that_never_answers_holds_up_one_name_alone() {
+    let id = std::process::id();
+    let address = [127, 77, (id >> 8 & 0xff) as u8, (id & 0xff) as u8];
+    let silent = UdpSocket::bind(SocketAddr::from((address, 53))).expect("a name server's port");
+    let setup = Setup::new();
+    let server = silent.local_addr().unwrap().ip();
+    let resolv = format!("nameserver {server}\noptions timeout:30 attempts:5\n");
+    fs::write(setup.path("resolv.conf"), resolv).unwrap();
+    fs::write(setup.path("hosts"), "127.0.0.1 known.example\n").unwrap();
+    fs::write(setup.path("nsswitch.conf"), "hosts: files dns\n").unwrap();
+    let sink = Sink::tcp();
+    let port = sink.url().rsplit_once(':').unwrap().1.to_owned();
+    let tersed = setup
+        .with_mounts(
+            "mount --bind resolv.conf /etc/resolv.conf; mount --bind hosts /etc/hosts; \
+             mount --bind nsswitch.conf /etc/nsswitch.conf",
+        )
+        .config(TWO_WORKERS)
+        .append(
+            "[forward]\nconnect_timeout = \"50ms\"\nretry_min = \"10ms\"\nretry_max = \"20ms\"\n",
+        )
+        .listen(TCP)
+        .forward("tcp://stuck.example:514")
+        .forward(&format!("tcp://known.example:{port}"))
+        .start();
+    Originator::tcp(tersed.address(TCP)).send("<13>first");
+    assert_eq!(sink.wait_messages(1), [b"<13>first"]);
+    let stuck = [("upstream", "tcp://stuck.example:514")];
+    wait_until("many attempts", LIMIT, || {
+        tersed
+            .metrics()
+            .total_where("tersed_upstream_errors_total", &stuck)
+            > 20
+    });
+    let threads = proc_fs::threads(tersed.id());
+    assert!(
+        threads < 20,
+        "{threads} threads, most of which wait for the name server"
+    );
+    let begun = now();
+    tersed.finish();
+    assert!(
+        begun.elapsed() < LIMIT / 4,
+        "it stopped after {:?}",
+        begun.elapsed()
+    );
 }
 
 /// Far more sockets than tokio has threads for what blocks: each of them is read.
@@ -258,6 +306,20 @@ fn more_sockets_than_are_believable_are_refused() {
     }
 }
 
+/// Has it run as user `user`, who has no other process, with at most `count` threads. Its directory becomes that user's.
+#[track_caller]
+fn limited(setup: Setup, user: u32, count: usize) -> Setup {
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "this test becomes another user, because no such limit applies to root: run it as root, as .ci/run does"
+    );
+    let script = format!(
+        "chown -R {user} . && exec setpriv --reuid {user} --clear-groups \
+         prlimit --nproc={count}:{THREADS_HARD_MAX} \"$0\" \"$@\""
+    );
+    setup.launcher(["sh", "-c", &script])
+}
+
 /// Takes away all threads that the relay does not have already.
 #[track_caller]
 fn exhaust(tersed: &Tersed) {
@@ -313,3 +375,5 @@ const TWO_WORKERS: &str = "[runtime]\nworkers = 2\n";
 const NOT_ENOUGH: &str = "not enough threads to start; trying again";
 const MANY: usize = 5000;
 const OCTETS: usize = 1000;
+/// The hard limit, below which a user may move its own soft one.
+const THREADS_HARD_MAX: usize = 10_000;

@@ -150,23 +150,6 @@ impl Setup {
         self.launcher(["sh", "-c", &script])
     }
 
-    /// Runs it as user `user`, which has no other process, with at most `count` threads. Its directory becomes that
-    /// user's.
-    ///
-    /// # Panics
-    ///
-    /// When this is not root, who alone may become another user; no such limit applies to root.
-    pub(crate) fn threads_max(self, user: u32, count: usize) -> Self {
-        assert!(
-            nix::unistd::geteuid().is_root(),
-            "this test becomes another user: run it as root, as .ci/run does"
-        );
-        let script = format!(
-            "chown -R {user} . && exec setpriv --reuid {user} --clear-groups prlimit --nproc={count}:{THREADS_HARD_MAX} \"$0\" \"$@\""
-        );
-        self.launcher(["sh", "-c", &script])
-    }
-
     /// A command that takes the relay's command line behind its own arguments and execs it.
     pub(crate) fn launcher(mut self, words: impl IntoIterator<Item = impl Into<String>>) -> Self {
         assert!(self.launcher.is_empty(), "one launcher");
@@ -595,7 +578,5 @@ pub(crate) fn url(scheme: &str, path: &Path) -> String {
 
 /// What `systemd-socket-activate` says before it execs the relay.
 const OF_SOCKET_ACTIVATE: [&str; 3] = ["Listening on ", "Communication attempt ", "Execing "];
-/// The hard limit, below which a user may move its own soft one.
-const THREADS_HARD_MAX: usize = 10_000;
 const CONFIG_NAME: &str = "tersed.toml";
 const QUIET_LOOKS: u32 = 3;
