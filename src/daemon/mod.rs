@@ -1,8 +1,8 @@
 //! The daemon: start, reload, drain, stop. It owns every task.
 //!
 //! ```text
-//! start    bind everything ▶ forwarder ▶ listeners ▶ ready
-//! reload   read, validate, bind what is new ▶ switch                     (or nothing moved)
+//! start    bind everything ▶ make all threads ▶ forwarder ▶ listeners ▶ ready
+//! reload   read, validate, bind what is new and make threads for it ▶ switch   (or nothing moved)
 //! stop     listeners and readers end ▶ pending summaries ▶ queue closes ▶ forwarder ends ▶ windows saved
 //!          └────────────────── one deadline over all of it ──────────────────┘
 //! ```
