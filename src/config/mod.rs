@@ -27,6 +27,7 @@ mod file;
 mod overrides;
 mod resolve;
 mod rules;
+mod sockets;
 mod url;
 mod value;
 

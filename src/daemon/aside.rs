@@ -13,12 +13,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::{
-    runtime,
-    sync::watch,
-    task::{JoinError, JoinHandle},
-    time::timeout,
-};
+use tokio::{runtime, sync::watch, time::timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
@@ -27,28 +22,30 @@ use crate::{
     config::ForwardConfig,
     forward::{Delivery, ForwardEnded, Forwarder, Outbox, Stopping},
     pipeline::Pipeline,
+    thread::{Broken, Running, Waiting},
 };
 
 /// How a forwarder ended.
-pub(super) type Ended = Result<Result<(), ForwardEnded>, JoinError>;
+pub(super) type Ended = Result<Result<(), ForwardEnded>, Broken>;
 
 /// The forwarder of copies, running.
 #[derive(Debug)]
 pub(super) struct AsideForwarder {
     pub(super) outbox: Arc<Outbox>,
     config: watch::Sender<Arc<ForwardConfig>>,
-    pub(super) forwarder: JoinHandle<Result<(), ForwardEnded>>,
+    pub(super) forwarder: Running<Result<(), ForwardEnded>>,
     stopping: Stopping,
 }
 
 impl AsideForwarder {
-    /// Starts forwarding copies as `config` says, and opens the door to it.
+    /// Starts forwarding copies on `thread` as `config` says, and opens the door to it.
     ///
     /// # Errors
     ///
     /// No runtime could be built for it.
     pub(super) fn start(
         config: ForwardConfig,
+        thread: Waiting,
         pipeline: &Pipeline,
         tasks: &TaskTracker,
         stopping: &Stopping,
@@ -67,7 +64,7 @@ impl AsideForwarder {
             changes.clone(),
             stopping.clone(),
         );
-        let forwarder = spawn(forwarder, tasks)?;
+        let forwarder = run(forwarder, thread, tasks)?;
         let delivery = Delivery::new(Arc::clone(&outbox), Arc::clone(ledger), changes);
         pipeline.aside.open(delivery);
         Ok(Self {
@@ -108,18 +105,28 @@ pub(super) async fn ended(aside: &mut Option<AsideForwarder>) -> Ended {
     }
 }
 
-/// Runs `forwarder` on a thread of its own: whoever wakes it wakes nobody else.
-pub(super) fn spawn(
+/// Runs `forwarder` on `thread`, a thread of its own: what wakes it wakes no worker.
+///
+/// # Errors
+///
+/// No runtime could be built for it.
+pub(super) fn run(
     forwarder: Forwarder,
+    thread: Waiting,
     tasks: &TaskTracker,
-) -> io::Result<JoinHandle<Result<(), ForwardEnded>>> {
+) -> io::Result<Running<Result<(), ForwardEnded>>> {
     let forwarding = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    Ok(tasks.spawn_blocking(move || {
+    let tracked = tasks.token();
+    Ok(thread.run(move || {
         let ended = forwarding.block_on(forwarder.run());
         // Its blocking write may never end.
         forwarding.shutdown_background();
+        drop(tracked);
         ended
     }))
 }
+
+/// What the kernel calls its thread.
+pub(super) const THREAD: &str = "tersed-copies";

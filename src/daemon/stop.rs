@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use tokio::{
     select,
-    task::JoinHandle,
     time::{sleep, timeout},
 };
 use tracing::{debug, error, info, warn};
@@ -27,6 +26,7 @@ use crate::{
     forward::{ForwardEnded, Outbox},
     listen::Context,
     signal::{Event, Signals},
+    thread::Running,
 };
 
 impl Daemon {
@@ -110,7 +110,7 @@ impl Daemon {
     async fn drain(
         context: &Context,
         outbox: &Outbox,
-        forwarder: &mut JoinHandle<Result<(), ForwardEnded>>,
+        forwarder: &mut Running<Result<(), ForwardEnded>>,
         aside: &mut Option<AsideForwarder>,
     ) -> bool {
         context.tasks.wait().await;

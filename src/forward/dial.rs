@@ -19,21 +19,20 @@ use std::{
 
 use socket2::SockRef;
 use tokio::{
-    net::{TcpStream, UdpSocket, lookup_host},
+    net::{TcpStream, UdpSocket},
     time::timeout,
 };
 
-use super::UpstreamError;
+use super::{UpstreamError, names};
 
 /// The addresses of `host`, at least one.
 pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, UpstreamError> {
-    let addresses: Vec<SocketAddr> = lookup_host((host, port))
+    let addresses = names::look_up(host, port)
         .await
         .map_err(|source| UpstreamError::Resolve {
             host: host.to_owned(),
             source,
-        })?
-        .collect();
+        })?;
     if addresses.is_empty() {
         let source = io::Error::from(io::ErrorKind::NotFound);
         return Err(UpstreamError::Resolve {

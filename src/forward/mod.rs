@@ -38,6 +38,7 @@ mod encode;
 mod end;
 mod file;
 mod lane;
+mod names;
 mod outbox;
 mod overflow;
 mod reload;
@@ -50,7 +51,7 @@ mod stopping;
 mod truth;
 mod upstream;
 
-use std::{panic, sync::Arc};
+use std::{io, panic, sync::Arc};
 
 use tokio::{select, sync::watch, task::JoinSet};
 use tracing::error;
@@ -107,6 +108,19 @@ pub enum ForwardEnded {
 }
 
 type Lanes = JoinSet<Result<(), ForwardEnded>>;
+
+/// Makes the threads that forwarding as `config` says cannot do without later, when the system may make none: for the
+/// disk, if it goes over a spool, and for look-ups, if an upstream has a name.
+///
+/// # Errors
+///
+/// The system makes no thread.
+pub fn keep_threads(config: &ForwardConfig, with_spool: bool) -> io::Result<()> {
+    if with_spool {
+        overflow::keep_threads()?;
+    }
+    names::keep_thread_for(&config.to)
+}
 
 impl Forwarder {
     /// A forwarder that empties `outbox` into the upstreams that `changes` names, until the outbox is

@@ -71,6 +71,7 @@ mod stream_ends;
 mod summaries;
 mod suppressed_aside;
 mod syslog_ng_in;
+mod threads;
 mod tls_on_plaintext;
 mod udp_refused;
 mod unique_flood;

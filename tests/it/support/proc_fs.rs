@@ -10,6 +10,13 @@ pub(crate) fn open_files(process: u32) -> usize {
     fs::read_dir(format!("/proc/{process}/fd")).unwrap().count()
 }
 
+/// Threads, the main one included.
+pub(crate) fn threads(process: u32) -> usize {
+    fs::read_dir(format!("/proc/{process}/task"))
+        .unwrap()
+        .count()
+}
+
 /// Octets of memory that are resident now.
 pub(crate) fn resident_octets(process: u32) -> u64 {
     status_octets(process, "VmRSS:")

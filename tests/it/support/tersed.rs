@@ -226,8 +226,19 @@ impl Setup {
     /// When it exits instead, with its log.
     #[track_caller]
     pub(crate) fn start(self) -> Tersed {
+        self.start_while(|_| {})
+    }
+
+    /// The same, and does something while it starts.
+    ///
+    /// # Panics
+    ///
+    /// When it exits instead, with its log.
+    #[track_caller]
+    pub(crate) fn start_while(self, meanwhile: impl FnOnce(&Process)) -> Tersed {
         let mut command = self.run_command();
         let mut process = Process::start(&mut command, "util-linux and systemd");
+        meanwhile(&process);
         wait_until("the relay to be ready", LIMIT, || {
             let exited = process.exited();
             assert!(exited.is_none(), "the relay ended at once: {exited:?}");
