@@ -50,6 +50,12 @@ impl Backoff {
         self.attempt = 0;
     }
 
+    /// Time is short: starts at `min` again, and no delay is longer than `max` from now on.
+    pub fn hurry(&mut self, max: Duration) {
+        self.max = self.max.min(max);
+        self.reset();
+    }
+
     /// SplitMix64: jitter needs to differ between processes, not to be unpredictable.
     const fn random(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -88,6 +94,19 @@ mod tests {
     fn two_seeds_do_not_walk_in_step() {
         assert_ne!(delays(1, 8), delays(2, 8));
         assert_eq!(delays(1, 8), delays(1, 8));
+    }
+
+    #[test]
+    fn in_a_hurry_no_delay_is_long() {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30), 7);
+        for _ in 0..10 {
+            backoff.next_delay();
+        }
+        backoff.hurry(Duration::from_millis(500));
+        assert!(backoff.next_delay() <= Duration::from_millis(100));
+        for _ in 0..10 {
+            assert!(backoff.next_delay() <= Duration::from_millis(500));
+        }
     }
 
     #[test]

@@ -37,8 +37,10 @@ pub struct Chunk {
     entries: Vec<(usize, Entry)>,
     /// Entries before this one are done with.
     head: usize,
-    /// Entries before this one were counted as forwarded: they are here to be sent again.
+    /// Entries before this one are counted as forwarded: an upstream has them, as far as is known.
     counted: usize,
+    /// Entries before this one were sent at least once: sending them again is a replay.
+    sent: usize,
     /// Some entry needs rewriting for LF framing.
     rewrites: bool,
     /// The batch that its survivors are of, until they are safe.
@@ -120,7 +122,7 @@ impl Chunk {
         };
         self.octets.clear();
         self.entries.clear();
-        (self.head, self.counted, self.rewrites) = (0, 0, false);
+        (self.head, self.counted, self.sent, self.rewrites) = (0, 0, 0, false);
         taken
     }
 
@@ -162,7 +164,7 @@ impl Chunk {
             .unwrap_or_default()
     }
 
-    /// The entries left, first to last: octets, what it is, and whether it was counted as forwarded.
+    /// The entries left, first to last: octets, what it is, and whether it was sent before.
     pub fn entries(&self) -> impl Iterator<Item = (&[u8], Entry, bool)> {
         self.entries_from(0)
     }
@@ -172,7 +174,7 @@ impl Chunk {
         (self.head.saturating_add(skipped)..self.entries.len()).filter_map(|index| {
             let (end, entry) = *self.entries.get(index)?;
             let frame = self.octets.get(self.start_of(index)..end)?;
-            Some((frame, entry, index < self.counted))
+            Some((frame, entry, index < self.sent))
         })
     }
 
@@ -180,6 +182,7 @@ impl Chunk {
     pub fn advance(&mut self, count: usize) {
         self.head = (self.head + count).min(self.entries.len());
         self.counted = self.counted.max(self.head);
+        self.sent = self.sent.max(self.head);
     }
 
     /// The first `count` of the entries left were forwarded: they are counted, and stay.
@@ -187,38 +190,64 @@ impl Chunk {
         self.counted = self
             .counted
             .max((self.head + count).min(self.entries.len()));
+        self.sent = self.sent.max(self.counted);
+    }
+
+    /// How many of the entries left are counted as forwarded. They are the first ones.
+    #[must_use]
+    pub const fn counted(&self) -> usize {
+        self.counted.saturating_sub(self.head)
+    }
+
+    /// No entry left is counted as forwarded any more: the upstream may not have them.
+    pub const fn uncount(&mut self) {
+        self.counted = self.head;
     }
 
     /// Takes off the front what fits into `footprint` octets, as a chunk of its own.
     #[must_use]
     pub fn split_front(&mut self, footprint: usize) -> Self {
-        let mut front = Self {
-            receipt: self.receipt.clone(),
-            ..Self::default()
-        };
         let mut room = footprint;
-        let mut taken = 0;
-        for (frame, entry, _) in self.entries() {
+        let fits = |frame: &[u8]| {
             let need = frame.len() + Self::ENTRY_OVERHEAD_OCTETS;
-            if need > room {
-                break;
-            }
-            room -= need;
-            front.push(frame, entry);
-            taken += 1;
+            let fits = need <= room;
+            room = room.saturating_sub(need);
+            fits
+        };
+        let count = self.entries().map(|(frame, _, _)| frame).map(fits);
+        let count = count.take_while(|fits| *fits).count();
+        self.copy_front(count)
+    }
+
+    /// Takes the first `count` of the entries left off, as a chunk of its own. All of them are not copied.
+    #[must_use]
+    pub fn split_entries(&mut self, count: usize) -> Self {
+        if count >= self.len() {
+            return std::mem::take(self);
         }
-        front.counted = self.counted.saturating_sub(self.head).min(taken);
-        self.advance(taken);
-        front.octets.shrink_to_fit();
-        front.entries.shrink_to_fit();
-        front
+        self.copy_front(count)
     }
 
     /// Takes the first entry off, as a chunk of its own.
     #[must_use]
     pub fn split_first(&mut self) -> Self {
-        let first = self.entries().next().map_or(0, |(frame, _, _)| frame.len());
-        self.split_front(first + Self::ENTRY_OVERHEAD_OCTETS)
+        self.split_entries(1)
+    }
+
+    fn copy_front(&mut self, count: usize) -> Self {
+        let mut front = Self {
+            receipt: self.receipt.clone(),
+            ..Self::default()
+        };
+        for (frame, entry, _) in self.entries().take(count) {
+            front.push(frame, entry);
+        }
+        front.counted = self.counted().min(count);
+        front.sent = self.sent.saturating_sub(self.head).min(count);
+        self.advance(count);
+        front.octets.shrink_to_fit();
+        front.entries.shrink_to_fit();
+        front
     }
 
     fn start_of(&self, index: usize) -> usize {
@@ -252,6 +281,10 @@ mod tests {
 
     fn frames(chunk: &Chunk) -> Vec<&[u8]> {
         chunk.entries().map(|(frame, _, _)| frame).collect()
+    }
+
+    fn sent(chunk: &Chunk) -> Vec<bool> {
+        chunk.entries().map(|(_, _, sent)| sent).collect()
     }
 
     #[test]
@@ -290,8 +323,8 @@ mod tests {
         lines.count_forwarded(2);
         for expected in [true, true, false] {
             let first = lines.split_first();
-            let counted: Vec<_> = first.entries().map(|(_, _, counted)| counted).collect();
-            assert_eq!(counted, [expected]);
+            assert_eq!(sent(&first), [expected]);
+            assert_eq!(first.counted(), usize::from(expected));
         }
         assert!(lines.is_empty());
     }
@@ -321,21 +354,11 @@ mod tests {
     fn counted_entries_stay_to_be_sent_again() {
         let mut lines = chunk(&[b"one", b"two", b"three"]);
         lines.count_forwarded(2);
-        assert_eq!(
-            lines
-                .entries()
-                .map(|(_, _, counted)| counted)
-                .collect::<Vec<_>>(),
-            [true, true, false]
-        );
+        assert_eq!(sent(&lines), [true, true, false]);
         lines.advance(1);
-        assert_eq!(lines.len(), 2);
-        assert_eq!(
-            lines
-                .entries()
-                .map(|(_, _, counted)| counted)
-                .collect::<Vec<_>>(),
-            [true, false]
-        );
+        assert_eq!(lines.counted(), 1);
+        lines.uncount();
+        assert_eq!((lines.counted(), lines.len()), (0, 2));
+        assert_eq!(sent(&lines), [true, false], "what was sent stays known");
     }
 }

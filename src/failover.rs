@@ -19,6 +19,8 @@
 //!
 //! Connecting, sockets, sleeping. The caller acts on [`Failover::due`] and reports what happened.
 
+use std::time::Duration;
+
 use crate::{backoff::Backoff, tick::Tick};
 
 /// The state of each upstream of the list.
@@ -59,8 +61,13 @@ impl Failover {
     /// The first upstream worth connecting to at `now`: away, due, and before the one in charge.
     #[must_use]
     pub fn due(&self, now: Tick) -> Option<usize> {
+        self.all_due(now).next()
+    }
+
+    /// All of them.
+    pub fn all_due(&self, now: Tick) -> impl Iterator<Item = usize> {
         self.candidates()
-            .find(|&index| self.upstreams[index].retry_at <= now)
+            .filter(move |&index| self.upstreams[index].retry_at <= now)
     }
 
     /// When [`Failover::due`] will next have an answer; `None` if the first upstream is in charge.
@@ -76,8 +83,8 @@ impl Failover {
         self.upstreams[index].up = true;
     }
 
-    /// Upstream `index` took frames: its next failure starts with a short delay again. A connection
-    /// alone does not prove that: some accept and close at once.
+    /// Upstream `index` works: its next failure starts with a short delay again. A connection alone does not
+    /// prove that, and octets that it took do not either: some accept, and close a moment later.
     pub fn proved(&mut self, index: usize) {
         self.upstreams[index].backoff.reset();
     }
@@ -96,6 +103,14 @@ impl Failover {
         upstream.retry_at = now;
     }
 
+    /// Time is short: all that are away may be tried at `now`, and again after at most `delay_max`.
+    pub fn hurry(&mut self, now: Tick, delay_max: Duration) {
+        for upstream in &mut self.upstreams {
+            upstream.retry_at = upstream.retry_at.min(now);
+            upstream.backoff.hurry(delay_max);
+        }
+    }
+
     fn candidates(&self) -> impl Iterator<Item = usize> {
         0..self.in_charge().unwrap_or(self.upstreams.len())
     }
@@ -103,8 +118,6 @@ impl Failover {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const STEP: Duration = Duration::from_millis(100);
@@ -130,6 +143,22 @@ mod tests {
         assert_eq!(failover.due(now), None);
         let next = failover.next_due().expect("all three wait");
         assert!(next > now && next <= now.after(STEP));
+    }
+
+    #[test]
+    fn in_a_hurry_all_are_tried_at_once() {
+        let now = Tick::from_nanos(1);
+        let mut failover = three();
+        for _ in 0..5 {
+            (0..3).for_each(|index| failover.failed(index, now));
+        }
+        assert_eq!(failover.all_due(now).count(), 0);
+        failover.hurry(now, STEP * 2);
+        assert!(failover.all_due(now).eq(0..3));
+        for _ in 0..5 {
+            failover.failed(0, now);
+        }
+        assert_eq!(failover.due(now.after(STEP * 2)), Some(0));
     }
 
     #[test]

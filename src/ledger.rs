@@ -6,7 +6,8 @@
 //!
 //! # Guarantees
 //!
-//! - A survivor is *queued* from its verdict until it is forwarded or dropped, wherever it waits.
+//! - A survivor is *queued* from its verdict until it is forwarded or dropped, wherever it waits. One that an
+//!   upstream took, and may have lost with its connection, is queued again.
 //! - A survivor that is dropped reopens its window (law 7); the copies held back under it are reported, and its
 //!   batch is not said to be safe.
 //! - A copy that was held back is done with when it is suppressed; where it is set aside as well, what becomes of
@@ -108,21 +109,40 @@ impl Ledger {
 
     /// The first `count` of the entries left in `chunk` were taken by an upstream.
     pub fn forwarded(&self, chunk: &mut Chunk, count: usize) {
-        let (mut fresh, mut again, mut copies) = (0, 0, 0);
-        for (_, entry, counted) in chunk.entries().take(count) {
+        let (mut frames, mut copies, mut again) = (0, 0, 0);
+        for (_, entry, sent) in chunk.entries().take(count).skip(chunk.counted()) {
+            again += u64::from(sent);
             match entry {
-                _ if counted => again += 1,
-                Entry::Survivor(_) => fresh += 1,
+                Entry::Survivor(_) => frames += 1,
                 Entry::Copy => copies += 1,
                 Entry::Summary(_) => {}
             }
         }
         chunk.count_forwarded(count);
-        self.metrics.frames.deliver(fresh);
+        self.metrics.frames.deliver(frames);
         if copies > 0 {
             self.metrics.copies.deliver(copies);
         }
         self.metrics.frames.replayed.add(again);
+    }
+
+    /// The upstream that took the entries left in `chunk` may have lost them: they wait again.
+    pub fn taken_back(&self, chunk: &mut Chunk) {
+        let (mut frames, mut copies) = (0, 0);
+        for (_, entry, _) in chunk.entries().take(chunk.counted()) {
+            match entry {
+                Entry::Survivor(_) => frames += 1,
+                Entry::Copy => copies += 1,
+                Entry::Summary(_) => {}
+            }
+        }
+        chunk.uncount();
+        if frames > 0 {
+            self.metrics.frames.take_back(frames);
+        }
+        if copies > 0 {
+            self.metrics.copies.take_back(copies);
+        }
     }
 
     /// Survivors were lost and nobody knows which: ends all windows, and gives the summaries of what was held back
@@ -151,10 +171,13 @@ impl Ledger {
         let (mut lost, mut copies) = (0, 0);
         let mut ended = Vec::new();
         let mut is_forgotten = false;
-        for (_, entry, counted) in chunk.entries() {
+        debug_assert_eq!(
+            chunk.counted(),
+            0,
+            "what is dropped was taken back from its upstream"
+        );
+        for (_, entry, _) in chunk.entries() {
             match entry {
-                // Forwarded once already; only its second copy is dropped.
-                _ if counted => {}
                 Entry::Survivor(claim) => {
                     lost += 1;
                     is_forgotten |= claim == Claim::FORGOTTEN;

@@ -24,7 +24,7 @@ enum Level {
 }
 
 /// Every module, in the order of the flow.
-const MODULES: [(&str, Level); 30] = [
+const MODULES: [(&str, Level); 31] = [
     ("tick", Level::Vocabulary),
     ("limits", Level::Vocabulary),
     ("frame", Level::Core),
@@ -51,6 +51,7 @@ const MODULES: [(&str, Level); 30] = [
     ("logging", Level::Shell),
     ("socket", Level::Shell),
     ("sys", Level::Shell),
+    ("thread", Level::Shell),
     ("explain", Level::Whole),
     ("replay", Level::Whole),
     ("daemon", Level::Whole),

@@ -45,6 +45,7 @@ use tracing::{debug, warn};
 
 use crate::logging::Escaped;
 use crate::metrics::{EngineStats, Metrics};
+use crate::thread::Pool;
 
 /// Answers on `listener` until `stop` is cancelled; then ends within a second.
 ///
@@ -63,8 +64,10 @@ pub struct AdminState {
     pub metrics: Arc<Metrics>,
     /// Whether the relay takes messages.
     pub readiness: Readiness,
-    /// Asks the engines. Called on a blocking thread, at most once at a time.
+    /// Asks the engines. Called on a thread of `pool`, at most once at a time.
     pub engine_stats: Arc<dyn Fn() -> EngineStats + Send + Sync>,
+    /// Where pages of metrics are made.
+    pub pool: Arc<Pool>,
 }
 
 impl fmt::Debug for AdminState {
@@ -233,7 +236,8 @@ async fn metrics(State(pages): State<Pages>) -> Response {
     // Asking the engines takes their locks and /proc takes as long as it takes, so neither is done on
     // a thread that relays. The turn moves along: a client that went away does not let the next
     // page start before this one is made.
-    let page = tokio::task::spawn_blocking(move || {
+    let pool = Arc::clone(&pages.state.pool);
+    let page = pool.call(move || {
         let _turn = turn;
         pages.state.metrics.encode((pages.state.engine_stats)())
     });
@@ -263,6 +267,11 @@ async fn readyz(State(pages): State<Pages>) -> impl IntoResponse {
         };
         let url = Escaped::whole(upstream.url().as_bytes());
         writeln!(text, "upstream {url}: {up}{active}")
+            .expect("a String takes whatever is written to it");
+    }
+    let queued = pages.state.metrics.balance().queued;
+    if queued > 0 {
+        writeln!(text, "queued: {queued} frames wait for an upstream")
             .expect("a String takes whatever is written to it");
     }
     if pages.state.metrics.spool.failing.get() == 1 {
@@ -330,6 +339,7 @@ mod tests {
                 metrics: Metrics::new(),
                 readiness: Readiness::default(),
                 engine_stats,
+                pool: Arc::new(Pool::new("tersed-test", 1)),
             };
             let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
             tasks.spawn(serve_within(limits, listener, state.clone(), stop.clone()));

@@ -89,6 +89,8 @@ struct Forward {
     connect_timeout: String,
     send_timeout: String,
     replay_max: String,
+    replay_age: String,
+    rebind: String,
     udp_max: String,
     line_breaks: &'static str,
 }
@@ -279,6 +281,8 @@ impl Forward {
             connect_timeout: time_text(config.connect_timeout),
             send_timeout: time_text(config.send_timeout),
             replay_max: or_off(Some(config.replay_max).filter(|max| *max > 0), size_text),
+            replay_age: time_text(config.replay_age),
+            rebind: or_off(config.rebind, time_text),
             udp_max: size_text(config.udp_max),
             line_breaks: LINE_BREAKS.word(config.line_breaks),
         }
@@ -515,6 +519,8 @@ mod tests {
             connect_timeout = "59m 59s"
             send_timeout = "1s"
             replay_max = "off"
+            replay_age = "1m"
+            rebind = "1h"
             udp_max = "1472B"
             line_breaks = "escape"
             [spool]

@@ -11,6 +11,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::identity::mask::MaskError;
+use crate::limits::DATAGRAM_SOCKETS_MAX;
 
 /// Everything that is wrong with a configuration, in the order of its lines; at least one error.
 #[derive(Debug)]
@@ -135,6 +136,20 @@ pub enum Fault {
         other: At,
         /// What would have been right.
         fits: &'static str,
+    },
+    /// More sockets than are believable, each of which has a thread.
+    #[error(
+        "{listeners} udp and unix-dgram listeners with {workers} workers take {sockets} sockets, each with a thread of \
+         its own (a udp listener takes one per worker); fits: at most {DATAGRAM_SOCKETS_MAX} sockets, by fewer workers \
+         or fewer listeners"
+    )]
+    TooManySockets {
+        /// Listeners that receive datagrams.
+        listeners: usize,
+        /// `runtime.workers`.
+        workers: usize,
+        /// What they take together.
+        sockets: usize,
     },
     /// An upstream that is one of our own listeners.
     #[error(

@@ -29,11 +29,11 @@ use super::{
     ACK, ACTION, ALLOW_MAX, Ack, COMPRESS, CONNECTIONS_MAX, Compression, FILE_OCTETS_MAX, FRAMING,
     GRACE_MAX, IDENTITY, IDLE_TIMEOUT_MAX, IdentityKind, LINE_BREAKS, LOG_FORMAT, LineBreaks,
     LogFormat, MEMORY_MAX, MEMORY_MIN, MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_MIN, MODE,
-    OUTPUT_FRAMING, OVERSIZE, OutputFraming, Oversize, QUEUE_MAX, QUEUE_MIN, RECEIVE_BUFFER_MAX,
-    RECEIVE_BUFFER_MIN, RELP_WINDOW_MAX, REPLAY_MAX, ROTATE_AGE_MAX, ROTATE_AGE_MIN,
-    ROTATE_KEEP_MAX, ROTATE_SIZE_MAX, ROTATE_SIZE_MIN, SHARDS_MAX, SPOOL_MAX, SPOOL_MIN, STRATEGY,
-    SUMMARY, Strategy, TIMEOUT_MAX, TIMEOUT_MIN, UDP_PAYLOAD_MAX, WHEN_FULL, WINDOW_MAX,
-    WINDOW_MIN, WORKERS_MAX, WhenFull,
+    OUTPUT_FRAMING, OVERSIZE, OutputFraming, Oversize, QUEUE_MAX, QUEUE_MIN, REBIND_MAX,
+    REBIND_MIN, RECEIVE_BUFFER_MAX, RECEIVE_BUFFER_MIN, RELP_WINDOW_MAX, REPLAY_AGE_MIN,
+    REPLAY_MAX, ROTATE_AGE_MAX, ROTATE_AGE_MIN, ROTATE_KEEP_MAX, ROTATE_SIZE_MAX, ROTATE_SIZE_MIN,
+    SHARDS_MAX, SPOOL_MAX, SPOOL_MIN, STRATEGY, SUMMARY, Strategy, TIMEOUT_MAX, TIMEOUT_MIN,
+    UDP_PAYLOAD_MAX, WHEN_FULL, WINDOW_MAX, WINDOW_MIN, WORKERS_MAX, WhenFull,
 };
 use crate::frame::Framing;
 use crate::identity::Field;
@@ -122,6 +122,8 @@ section! {
         connect_timeout: Duration = one(duration(TIMEOUT_MIN, TIMEOUT_MAX)),
         send_timeout: Duration = one(duration(TIMEOUT_MIN, TIMEOUT_MAX)),
         replay_max: Option<usize> = one(unless("off", size(0, REPLAY_MAX))),
+        replay_age: Duration = one(duration(REPLAY_AGE_MIN, TIMEOUT_MAX)),
+        rebind: Option<Duration> = one(unless("off", duration(REBIND_MIN, REBIND_MAX))),
         udp_max: usize = one(size(MESSAGE_OCTETS_MIN, UDP_PAYLOAD_MAX)),
         line_breaks: LineBreaks = one(choice(&LINE_BREAKS)),
     }

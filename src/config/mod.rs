@@ -27,6 +27,7 @@ mod file;
 mod overrides;
 mod resolve;
 mod rules;
+mod sockets;
 mod url;
 mod value;
 
@@ -233,6 +234,10 @@ pub struct ForwardConfig {
     pub send_timeout: Duration,
     /// Octets written that are kept to be sent again after a connection broke; 0 is none.
     pub replay_max: usize,
+    /// Octets that the other end's kernel acknowledged so long ago are not sent again.
+    pub replay_age: Duration,
+    /// A TCP or RELP connection that is so old is ended in order and made anew; `None` is never.
+    pub rebind: Option<Duration>,
     /// Octets of a datagram; a longer message is cut. At most [`UDP_PAYLOAD_MAX`].
     pub udp_max: usize,
     /// What an LF or NUL inside a message becomes when the framing is LF.
@@ -251,6 +256,8 @@ impl Default for ForwardConfig {
             connect_timeout: Duration::from_secs(10),
             send_timeout: Duration::from_secs(30),
             replay_max: 8 * MIB,
+            replay_age: Duration::from_secs(10),
+            rebind: None,
             udp_max: UDP_PAYLOAD_MAX,
             line_breaks: LineBreaks::Space,
         }
@@ -563,6 +570,12 @@ pub const SPOOL_MIN: usize = MIB;
 pub const SPOOL_MAX: usize = GIB.saturating_mul(1024 * 64);
 /// The largest `forward.replay_max`.
 pub const REPLAY_MAX: usize = GIB;
+/// The shortest `forward.replay_age`: no reader that works is slower.
+pub const REPLAY_AGE_MIN: Duration = Duration::from_secs(1);
+/// The shortest `forward.rebind`.
+pub const REBIND_MIN: Duration = Duration::from_secs(1);
+/// The longest `forward.rebind`.
+pub const REBIND_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The largest payload of a UDP datagram over IPv4: 65,535 less the headers of IP and UDP.
 pub const UDP_PAYLOAD_MAX: usize = 65_507;
 /// The smallest `rotate_size`: a file is rotated between two writes, and one of them is a quarter of this.

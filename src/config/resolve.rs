@@ -12,6 +12,7 @@ use super::file::{
     ShutdownFile, SpoolFile, SuppressedFile, UpstreamFile,
 };
 use super::rules::{PolicyFile, policy, rules};
+use super::sockets;
 use super::url::{ListenUrl, UpstreamUrl};
 use super::value::{Given, Slot, size_text, time_text};
 use super::{
@@ -30,6 +31,9 @@ pub(super) fn resolve(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config
 
     let listeners = listeners(file.listener, default.listeners, errors);
     refuse_admin_on_listener(&admin_file, &listeners, errors);
+    let workers_at = runtime_file.workers.at().cloned();
+    let workers = runtime_file.workers.or(None).unwrap_or(default.workers);
+    sockets::refuse_too_many(&listeners, workers, workers_at.as_ref(), errors);
     let (forward, upstreams) = forward(forward_file, default.forward, &listeners, errors);
     refuse_loops(&upstreams, &listeners, errors);
     let suppressed_file = file.suppressed.or(SuppressedFile::default());
@@ -60,14 +64,14 @@ pub(super) fn resolve(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config
         admin: admin_file.address.or(default.admin),
         shutdown_grace: shutdown_file.grace.or(default.shutdown_grace),
         log: log(file.log.or(LogFile::default()), default.log),
-        workers: runtime_file.workers.or(None).unwrap_or(default.workers),
+        workers,
     }
 }
 
 /// A listener, and where the keys that others may clash with were written.
-struct Placed {
-    config: ListenerConfig,
-    url_at: At,
+pub(super) struct Placed {
+    pub(super) config: ListenerConfig,
+    pub(super) url_at: At,
     /// `None` if the name is a default one.
     name_at: Option<At>,
 }
@@ -280,6 +284,8 @@ fn forward(
         connect_timeout: file.connect_timeout.or(default.connect_timeout),
         send_timeout: file.send_timeout.or(default.send_timeout),
         replay_max: file.replay_max.or(Some(default.replay_max)).unwrap_or(0),
+        replay_age: file.replay_age.or(default.replay_age),
+        rebind: file.rebind.or(default.rebind),
         udp_max: file.udp_max.or(default.udp_max),
         line_breaks: file.line_breaks.or(default.line_breaks),
     };

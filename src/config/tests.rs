@@ -178,6 +178,8 @@ fn each_key_reaches_its_field() {
         connect_timeout = "2s"
         send_timeout = "3s"
         replay_max = "off"
+        replay_age = "1m"
+        rebind = "12h"
         udp_max = "1400B"
         line_breaks = "escape"
         [suppressed]
@@ -261,6 +263,8 @@ fn each_key_reaches_its_field() {
                 connect_timeout: Duration::from_secs(2),
                 send_timeout: Duration::from_secs(3),
                 replay_max: 0,
+                replay_age: Duration::from_secs(60),
+                rebind: Some(Duration::from_secs(12 * 3600)),
                 udp_max: 1400,
                 line_breaks: LineBreaks::Escape,
             };

@@ -13,50 +13,47 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::{
-    runtime,
-    sync::watch,
-    task::{JoinError, JoinHandle},
-    time::timeout,
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{runtime, sync::watch, time::timeout};
+use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
 use super::stop::CUT_OFF_MAX;
 use crate::{
     config::ForwardConfig,
-    forward::{Delivery, ForwardEnded, Forwarder, Outbox},
+    forward::{Delivery, ForwardEnded, Forwarder, Outbox, Stopping},
     pipeline::Pipeline,
+    thread::{Broken, Running, Waiting},
 };
 
 /// How a forwarder ended.
-pub(super) type Ended = Result<Result<(), ForwardEnded>, JoinError>;
+pub(super) type Ended = Result<Result<(), ForwardEnded>, Broken>;
 
 /// The forwarder of copies, running.
 #[derive(Debug)]
 pub(super) struct AsideForwarder {
     pub(super) outbox: Arc<Outbox>,
     config: watch::Sender<Arc<ForwardConfig>>,
-    pub(super) forwarder: JoinHandle<Result<(), ForwardEnded>>,
-    cut_off: CancellationToken,
+    pub(super) forwarder: Running<Result<(), ForwardEnded>>,
+    stopping: Stopping,
 }
 
 impl AsideForwarder {
-    /// Starts forwarding copies as `config` says, and opens the door to it.
+    /// Starts forwarding copies on `thread` as `config` says, and opens the door to it.
     ///
     /// # Errors
     ///
     /// No runtime could be built for it.
     pub(super) fn start(
         config: ForwardConfig,
+        thread: Waiting,
         pipeline: &Pipeline,
         tasks: &TaskTracker,
-        cut_off: &CancellationToken,
+        stopping: &Stopping,
     ) -> io::Result<Self> {
         let outbox = Arc::new(Outbox::new(config.queue));
         let (config, changes) = watch::channel(Arc::new(config));
         let ledger = pipeline.delivery.ledger();
-        let cut_off = cut_off.child_token();
+        let stopping = stopping.child();
         let forwarder = Forwarder::new(
             Arc::clone(&outbox),
             Arc::clone(ledger),
@@ -65,16 +62,16 @@ impl AsideForwarder {
             // Copies are not spooled.
             None,
             changes.clone(),
-            cut_off.clone(),
+            stopping.clone(),
         );
-        let forwarder = spawn(forwarder, tasks)?;
+        let forwarder = run(forwarder, thread, tasks)?;
         let delivery = Delivery::new(Arc::clone(&outbox), Arc::clone(ledger), changes);
         pipeline.aside.open(delivery);
         Ok(Self {
             outbox,
             config,
             forwarder,
-            cut_off,
+            stopping,
         })
     }
 
@@ -86,13 +83,14 @@ impl AsideForwarder {
 
     /// Writes what there is, for so long; its door is shut already.
     pub(super) async fn leave(mut self, grace: Duration) {
+        self.stopping.begin();
         if timeout(grace, &mut self.forwarder).await.is_ok() {
             info!("suppressed copies are no longer set aside");
             return;
         }
         // Frees whoever waits for room, and drops what is left.
         self.outbox.close();
-        self.cut_off.cancel();
+        self.stopping.cut_off();
         if timeout(CUT_OFF_MAX, &mut self.forwarder).await.is_err() {
             error!("the forwarder of suppressed copies did not end; this is a fault of tersed");
         }
@@ -107,18 +105,28 @@ pub(super) async fn ended(aside: &mut Option<AsideForwarder>) -> Ended {
     }
 }
 
-/// Runs `forwarder` on a thread of its own: whoever wakes it wakes nobody else.
-pub(super) fn spawn(
+/// Runs `forwarder` on `thread`, a thread of its own: what wakes it wakes no worker.
+///
+/// # Errors
+///
+/// No runtime could be built for it.
+pub(super) fn run(
     forwarder: Forwarder,
+    thread: Waiting,
     tasks: &TaskTracker,
-) -> io::Result<JoinHandle<Result<(), ForwardEnded>>> {
+) -> io::Result<Running<Result<(), ForwardEnded>>> {
     let forwarding = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    Ok(tasks.spawn_blocking(move || {
+    let tracked = tasks.token();
+    Ok(thread.run(move || {
         let ended = forwarding.block_on(forwarder.run());
         // Its blocking write may never end.
         forwarding.shutdown_background();
+        drop(tracked);
         ended
     }))
 }
+
+/// What the kernel calls its thread.
+pub(super) const THREAD: &str = "tersed-copies";

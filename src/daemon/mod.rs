@@ -1,8 +1,8 @@
 //! The daemon: start, reload, drain, stop. It owns every task.
 //!
 //! ```text
-//! start    bind everything ▶ forwarder ▶ listeners ▶ ready
-//! reload   read, validate, bind what is new ▶ switch                     (or nothing moved)
+//! start    bind everything ▶ make all threads ▶ forwarder ▶ listeners ▶ ready
+//! reload   read, validate, bind what is new and make threads for it ▶ switch   (or nothing moved)
 //! stop     listeners and readers end ▶ pending summaries ▶ queue closes ▶ forwarder ends ▶ windows saved
 //!          └────────────────── one deadline over all of it ──────────────────┘
 //! ```
@@ -23,6 +23,7 @@
 mod aside;
 mod reload;
 mod stop;
+mod threads;
 mod windows;
 
 use std::{fs, io, path::Path, sync::Arc, time::Duration};
@@ -31,20 +32,19 @@ use tokio::{
     net::TcpListener,
     runtime, select,
     sync::{Semaphore, watch},
-    task::{JoinHandle, spawn_blocking},
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error, info, warn};
 
-use self::aside::AsideForwarder;
+use self::{aside::AsideForwarder, threads::Patience};
 use crate::{
     admin::{self, AdminState, Readiness},
     clock::Clock,
     config::{Config, ForwardConfig, ListenerConfig, RunArgs, SpoolConfig},
     custody::Custody,
     dedup::Shards,
-    forward::{Aside, Delivery, ForwardEnded, Forwarder, Outbox},
+    forward::{self, Aside, Delivery, ForwardEnded, Forwarder, Outbox, Stopping},
     ledger::Ledger,
     listen::{self, BindError, Bound, Context, PassedSockets},
     logging::{PeerLog, PeerReason},
@@ -54,12 +54,13 @@ use crate::{
     signal::{Event, Signals},
     spool::{Found, Spool, SpoolError},
     sys,
+    thread::{Pool, Running, Waiting},
 };
 
 /// Why the relay did not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// The runtime could not be built, or signals not be caught.
+    /// The threads could not be made, the runtime not built, or signals not caught.
     #[error("cannot start: {0}")]
     Runtime(#[source] io::Error),
     /// A socket passed in by the service manager is unfit.
@@ -94,14 +95,11 @@ pub enum DaemonError {
 /// What kept it from starting, or what ended it.
 pub fn run(args: &RunArgs, config: Config) -> Result<(), DaemonError> {
     raise_descriptor_limit();
-    let runtime = runtime::Builder::new_multi_thread()
-        .worker_threads(config.workers)
-        .enable_all()
-        .build()
-        .map_err(DaemonError::Runtime)?;
+    let mut patience = Patience::new();
+    let runtime = threads::runtime(config.workers, &mut patience).map_err(DaemonError::Runtime)?;
     let runtime = Bounded(Some(runtime));
     let daemon = async {
-        let daemon = Daemon::start(config).await?;
+        let daemon = Daemon::start(config, patience).await?;
         daemon.serve(args).await
     };
     runtime
@@ -126,10 +124,10 @@ impl Drop for Bounded {
 struct Daemon {
     config: Config,
     context: Context,
-    listeners: Vec<Running>,
+    listeners: Vec<Serving>,
     forward: watch::Sender<Arc<ForwardConfig>>,
     outbox: Arc<Outbox>,
-    forwarder: JoinHandle<Result<(), ForwardEnded>>,
+    forwarder: Running<Result<(), ForwardEnded>>,
     /// That of copies, if they are set aside.
     aside: Option<AsideForwarder>,
     readiness: Readiness,
@@ -137,14 +135,16 @@ struct Daemon {
     /// Tasks that run until everything else has ended: status page, timers.
     housekeeping: TaskTracker,
     stop_housekeeping: CancellationToken,
-    /// Cancelled: nothing waits for an upstream any more.
-    cut_off: CancellationToken,
+    /// Threads for what blocks now and then: pages of metrics, giving memory back, saving windows.
+    chores: Arc<Pool>,
+    /// How far the stop has come, for the forwarders.
+    stopping: Stopping,
     /// Cancelled when a listener ended by itself.
     fatal: CancellationToken,
 }
 
 /// A listener being served.
-struct Running {
+struct Serving {
     config: watch::Sender<Arc<ListenerConfig>>,
     metrics: Arc<ListenerMetrics>,
     stop: CancellationToken,
@@ -153,7 +153,7 @@ struct Running {
 }
 
 impl Daemon {
-    async fn start(config: Config) -> Result<Self, DaemonError> {
+    async fn start(config: Config, mut patience: Patience) -> Result<Self, DaemonError> {
         let signals = Signals::new().map_err(DaemonError::Runtime)?;
         let mut passed = PassedSockets::from_environment().map_err(DaemonError::Passed)?;
         let metrics = Metrics::new();
@@ -178,6 +178,31 @@ impl Daemon {
             ),
             None => None,
         };
+
+        // All threads that there will be, before anything is taken in hand.
+        let mut listeners = Vec::with_capacity(bound.len());
+        for (listener, socket, is_extra) in bound {
+            let readers = patience.insist(|| socket.readers());
+            let readers = readers.map_err(DaemonError::Runtime)?;
+            listeners.push((listener, socket, readers, is_extra));
+        }
+        let mut waiting = |name| {
+            let made = patience.insist(|| Waiting::new(name));
+            made.map_err(DaemonError::Runtime)
+        };
+        let forwarding = waiting("tersed-forward")?;
+        let aside = match config.aside() {
+            Some(aside) => Some((aside, waiting(aside::THREAD)?)),
+            None => None,
+        };
+        let chores = Pool::new("tersed-chores", CHORES_MAX);
+        let with_spool = config.spool.directory.is_some();
+        patience
+            .insist(|| {
+                chores.keep(1)?;
+                forward::keep_threads(&config.forward, with_spool)
+            })
+            .map_err(DaemonError::Runtime)?;
 
         for warning in config.warnings() {
             warn!(%warning, "configuration");
@@ -210,7 +235,7 @@ impl Daemon {
             custody: Custody::new(),
             aside: Aside::default(),
         });
-        let cut_off = CancellationToken::new();
+        let stopping = Stopping::default();
         let forwarder = Forwarder::new(
             Arc::clone(&outbox),
             ledger,
@@ -218,10 +243,11 @@ impl Daemon {
             Arc::clone(&pipeline.custody),
             spool,
             changes,
-            cut_off.clone(),
+            stopping.clone(),
         );
         let housekeeping = TaskTracker::new();
-        let forwarder = aside::spawn(forwarder, &housekeeping).map_err(DaemonError::Runtime)?;
+        let forwarder =
+            aside::run(forwarder, forwarding, &housekeeping).map_err(DaemonError::Runtime)?;
         let context = Context {
             pipeline,
             metrics,
@@ -241,14 +267,16 @@ impl Daemon {
             signals,
             housekeeping,
             stop_housekeeping: CancellationToken::new(),
-            cut_off,
+            chores: Arc::new(chores),
+            stopping,
             fatal: CancellationToken::new(),
         };
-        if let Some(aside) = daemon.config.aside() {
-            daemon.aside = Some(daemon.set_aside(aside).map_err(DaemonError::Runtime)?);
+        if let Some((aside, thread)) = aside {
+            let aside = daemon.set_aside(aside, thread);
+            daemon.aside = Some(aside.map_err(DaemonError::Runtime)?);
         }
-        for (listener, socket, is_extra) in bound {
-            daemon.open(listener, socket, is_extra);
+        for (listener, socket, readers, is_extra) in listeners {
+            daemon.open(listener, socket, readers, is_extra);
         }
         if let Some(admin) = admin {
             daemon.open_admin(admin);
@@ -287,13 +315,20 @@ impl Daemon {
     }
 
     /// Starts setting copies aside.
-    fn set_aside(&self, config: ForwardConfig) -> io::Result<AsideForwarder> {
+    fn set_aside(&self, config: ForwardConfig, thread: Waiting) -> io::Result<AsideForwarder> {
         let pipeline = &self.context.pipeline;
-        AsideForwarder::start(config, pipeline, &self.housekeeping, &self.cut_off)
+        let tasks = &self.housekeeping;
+        AsideForwarder::start(config, thread, pipeline, tasks, &self.stopping)
     }
 
     /// Starts serving a bound listener.
-    fn open(&mut self, config: ListenerConfig, bound: Bound, is_extra: bool) {
+    fn open(
+        &mut self,
+        config: ListenerConfig,
+        bound: Bound,
+        readers: Vec<Waiting>,
+        is_extra: bool,
+    ) {
         let metrics = self
             .context
             .metrics
@@ -316,13 +351,14 @@ impl Daemon {
         let stop = CancellationToken::new();
         listen::serve(
             bound,
+            readers,
             self.context.clone(),
             settings,
             Arc::clone(&metrics),
             stop.clone(),
             self.fatal.clone(),
         );
-        self.listeners.push(Running {
+        self.listeners.push(Serving {
             config: sender,
             metrics,
             stop,
@@ -354,6 +390,7 @@ impl Daemon {
                     memory_budget_octets: stats.budget_octets as u64,
                 }
             }),
+            pool: Arc::clone(&self.chores),
         };
         self.housekeeping.spawn(admin::serve(
             listener,
@@ -367,6 +404,7 @@ impl Daemon {
         let pipeline = Arc::clone(&self.context.pipeline);
         let peer_log = Arc::clone(&self.context.peer_log);
         let outbox = Arc::clone(&self.outbox);
+        let chores = Arc::clone(&self.chores);
         self.housekeeping.spawn(async move {
             let mut due = interval(RETIRE_PERIOD);
             due.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -380,7 +418,7 @@ impl Daemon {
                 // With a full queue this waits like everybody else, until the queue is closed.
                 pipeline.advance().await;
                 if storm.abates(pipeline.shards.stats().octets as u64 + outbox.octets()) {
-                    let released = spawn_blocking(sys::release_free_memory);
+                    let released = chores.call(sys::release_free_memory);
                     if let Err(error) = released.await {
                         error!(%error, "free memory was not given back");
                     }
@@ -401,14 +439,14 @@ impl Daemon {
         }
     }
 
-    fn find(&self, listener: &ListenerConfig) -> Option<&Running> {
+    fn find(&self, listener: &ListenerConfig) -> Option<&Serving> {
         self.listeners
             .iter()
             .find(|running| running.serves(listener))
     }
 }
 
-impl Running {
+impl Serving {
     fn serves(&self, listener: &ListenerConfig) -> bool {
         let config = self.config.borrow();
         config.url == listener.url && config.name == listener.name
@@ -502,6 +540,9 @@ fn notify(state: &[sd_notify::NotifyState<'_>]) {
 
 /// How often windows that ended by themselves are looked for: the most that a summary is late.
 const RETIRE_PERIOD: Duration = Duration::from_millis(100);
+
+/// Chores at once: a page, memory given back, windows saved.
+const CHORES_MAX: usize = 3;
 
 /// Descriptors that connections do not get.
 const DESCRIPTOR_RESERVE: usize = 16;

@@ -14,13 +14,18 @@ use std::{io, sync::Arc};
 
 use tracing::{debug, error, info, warn};
 
-use super::{Daemon, aside::AsideForwarder, notify};
+use super::{
+    Daemon,
+    aside::{self, AsideForwarder},
+    notify,
+};
 use crate::{
     chunk::Chunk,
     config::{Config, ConfigErrors, ListenUrl, RunArgs},
     listen::{BindError, Bound, PassedSockets},
     metrics::ReloadResult,
     rule::{PolicyId, WindowPolicy},
+    thread::Waiting,
 };
 
 /// Why a reload was refused.
@@ -30,6 +35,8 @@ enum ReloadError {
     Config(#[from] ConfigErrors),
     #[error(transparent)]
     Bind(#[from] BindError),
+    #[error("listener \"{name}\": {source}")]
+    Threads { name: String, source: io::Error },
     #[error("suppressed.to: {0}")]
     Aside(#[source] io::Error),
     #[error("{key}: changed; that takes a restart")]
@@ -74,12 +81,17 @@ impl Daemon {
             if self.find(listener).is_none() {
                 let bound =
                     Bound::bind(listener, &mut PassedSockets::default(), self.config.workers)?;
-                fresh.push((listener.clone(), bound));
+                let readers = bound.readers().map_err(|source| ReloadError::Threads {
+                    name: listener.name.clone(),
+                    source,
+                })?;
+                fresh.push((listener.clone(), bound, readers));
             }
         }
         let aside = match config.aside() {
             Some(aside) if self.aside.is_none() => {
-                Some(self.set_aside(aside).map_err(ReloadError::Aside)?)
+                let thread = Waiting::new(aside::THREAD).map_err(ReloadError::Aside)?;
+                Some(self.set_aside(aside, thread).map_err(ReloadError::Aside)?)
             }
             _ => None,
         };
@@ -98,8 +110,8 @@ impl Daemon {
             }
             wanted.is_some() || running.is_extra
         });
-        for (listener, bound) in fresh {
-            self.open(listener, bound, false);
+        for (listener, bound, readers) in fresh {
+            self.open(listener, bound, readers, false);
         }
         for warning in config.warnings() {
             warn!(%warning, "configuration");

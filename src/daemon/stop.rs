@@ -3,6 +3,7 @@
 //! # Guarantees
 //!
 //! - Each stage ends because its input closed: readers, windows, queue, forwarder.
+//! - All upstreams that are away are tried at once, and again and again until the deadline.
 //! - What the deadline cuts off is counted as dropped, or left in the spool.
 //! - Windows are saved only if everything before went well.
 //!
@@ -14,7 +15,6 @@ use std::time::Duration;
 
 use tokio::{
     select,
-    task::JoinHandle,
     time::{sleep, timeout},
 };
 use tracing::{debug, error, info, warn};
@@ -26,6 +26,7 @@ use crate::{
     forward::{ForwardEnded, Outbox},
     listen::Context,
     signal::{Event, Signals},
+    thread::Running,
 };
 
 impl Daemon {
@@ -39,7 +40,9 @@ impl Daemon {
             running.stop.cancel();
         }
         self.context.tasks.close();
-        let cut_off = self.cut_off.clone();
+        // Before anything waits: readers may wait for room in the queue, and that for an upstream.
+        self.stopping.begin();
+        let stopping = self.stopping.clone();
         let grace = self.config.shutdown_grace;
         let deadline = Clock::now().after(grace);
         let drained = {
@@ -65,7 +68,7 @@ impl Daemon {
         if !drained {
             // The forwarder drops what is left, which frees whoever waits at the queue; they and the
             // windows that are still open then end without waiting for an upstream.
-            cut_off.cancel();
+            stopping.cut_off();
             self.outbox.close();
             if let Some(aside) = &self.aside {
                 aside.outbox.close();
@@ -107,7 +110,7 @@ impl Daemon {
     async fn drain(
         context: &Context,
         outbox: &Outbox,
-        forwarder: &mut JoinHandle<Result<(), ForwardEnded>>,
+        forwarder: &mut Running<Result<(), ForwardEnded>>,
         aside: &mut Option<AsideForwarder>,
     ) -> bool {
         context.tasks.wait().await;

@@ -35,7 +35,7 @@ impl Daemon {
         let rules = &pipeline.delivery.ledger().rules().rules;
         let time = deadline.since(Clock::now()).max(SAVE_MIN);
         windows(config, path, &pipeline.shards, rules)
-            .save(pipeline.key.clone(), time)
+            .save(pipeline.key.clone(), time, &self.chores)
             .await;
     }
 }

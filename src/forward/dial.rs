@@ -19,20 +19,20 @@ use std::{
 
 use socket2::SockRef;
 use tokio::{
-    net::{TcpStream, UdpSocket, lookup_host},
+    net::{TcpStream, UdpSocket},
     time::timeout,
 };
 
-use super::UpstreamError;
+use super::{UpstreamError, names};
 
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, UpstreamError> {
-    let addresses: Vec<SocketAddr> = lookup_host((host, port))
+/// The addresses of `host`, at least one.
+pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, UpstreamError> {
+    let addresses = names::look_up(host, port)
         .await
         .map_err(|source| UpstreamError::Resolve {
             host: host.to_owned(),
             source,
-        })?
-        .collect();
+        })?;
     if addresses.is_empty() {
         let source = io::Error::from(io::ErrorKind::NotFound);
         return Err(UpstreamError::Resolve {
@@ -76,9 +76,18 @@ pub(super) async fn connect_tcp(
     ))
 }
 
-pub(super) async fn connect_udp(host: &str, port: u16) -> Result<UdpSocket, UpstreamError> {
+/// A socket to the `attempt`-th of the name's addresses, or the next that can be had: it opens whether the other end
+/// is there or not.
+pub(super) async fn connect_udp(
+    host: &str,
+    port: u16,
+    attempt: u32,
+) -> Result<UdpSocket, UpstreamError> {
     let mut last = None;
-    for address in resolve(host, port).await? {
+    let mut addresses = resolve(host, port).await?;
+    let first = attempt as usize % addresses.len();
+    addresses.rotate_left(first);
+    for address in addresses {
         let any: SocketAddr = if address.is_ipv4() {
             (Ipv4Addr::UNSPECIFIED, 0).into()
         } else {

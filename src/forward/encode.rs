@@ -96,6 +96,13 @@ impl Encoder {
             .sum()
     }
 
+    /// Octets that the first `count` of the entries left in `chunk` take on the wire.
+    #[must_use]
+    pub fn first_octets(&self, chunk: &Chunk, count: usize) -> usize {
+        let first = chunk.entries().take(count);
+        first.map(|(frame, _, _)| self.wire_octets(frame)).sum()
+    }
+
     /// How many of the entries left in `chunk` lie wholly within its first `wire_octets` octets.
     #[must_use]
     pub fn whole_entries(&self, chunk: &Chunk, wire_octets: usize) -> usize {

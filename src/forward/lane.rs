@@ -20,24 +20,30 @@
 //!
 //! How many lanes there are, and what becomes of what nobody sent (see the parent module).
 
-use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tokio::{select, sync::watch, task::yield_now, time::sleep};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::{
     ForwardEnded, Shared,
+    active::{Active, WAIT_MIN},
     encode::Encoder,
-    error_chain,
-    ring::ReplayRing,
-    upstream::{BrokenOff, Connection, Sent, UpstreamError},
+    standing::Upstream,
+    upstream::{BrokenOff, Connection, Heard, UpstreamError},
 };
 use crate::{
     chunk::Chunk,
     clock::Clock,
-    config::{ForwardConfig, Strategy, UpstreamConfig},
+    config::{ForwardConfig, Strategy},
     failover::Failover,
-    metrics::{DropReason, FrameErrorReason, UpstreamMetrics},
+    tick::Tick,
 };
 
 /// Moves chunks from the source to the upstream in charge.
@@ -49,42 +55,8 @@ pub(super) struct Lane {
     pub(super) upstreams: Vec<Upstream>,
     pub(super) failover: Failover,
     pub(super) active: Option<Active>,
-}
-
-/// One upstream of the list.
-#[derive(Debug)]
-pub(super) struct Upstream {
-    pub(super) config: UpstreamConfig,
-    pub(super) metrics: Arc<UpstreamMetrics>,
-    /// Its loss was logged; the next attempts are not, until it is back.
-    pub(super) lost: bool,
-}
-
-/// The upstream in charge and the connection to it.
-#[derive(Debug)]
-pub(super) struct Active {
-    pub(super) index: usize,
-    pub(super) connection: Connection,
-    pub(super) encoder: Encoder,
-    ring: ReplayRing,
-    _in_charge: InCharge,
-}
-
-/// Says to the source that a lane has an upstream, until dropped.
-#[derive(Debug)]
-struct InCharge(Arc<Shared>);
-
-impl InCharge {
-    fn new(shared: &Arc<Shared>) -> Self {
-        shared.source.lane_up(true);
-        Self(Arc::clone(shared))
-    }
-}
-
-impl Drop for InCharge {
-    fn drop(&mut self) {
-        self.0.source.lane_up(false);
-    }
+    /// A stop has begun, and all upstreams are tried at once and again and again.
+    hurries: bool,
 }
 
 /// What the main loop does next.
@@ -94,7 +66,8 @@ enum Next {
     Done,
 }
 
-type Probe = Pin<Box<dyn Future<Output = (usize, Result<Connection, UpstreamError>)> + Send>>;
+/// An attempt to connect to the upstream of this index.
+type Attempt = Pin<Box<dyn Future<Output = (usize, Result<Connection, UpstreamError>)> + Send>>;
 
 impl Lane {
     /// A lane to the upstreams that `changes` names. It ends when the source is drained, the sender of the changes
@@ -111,6 +84,7 @@ impl Lane {
             upstreams: Vec::new(),
             failover: Failover::new(Vec::new()),
             active: None,
+            hurries: false,
         };
         lane.set_upstreams();
         lane
@@ -123,7 +97,7 @@ impl Lane {
     /// [`ForwardEnded::NoUpstream`] if standard output was the only upstream and was closed; what
     /// was queued is counted as dropped then.
     pub(super) async fn run(mut self) -> Result<(), ForwardEnded> {
-        let mut probe: Option<Probe> = None;
+        let mut probe: Option<Attempt> = None;
         let result = loop {
             let next = if self.active.is_some() {
                 self.forward(&mut probe).await
@@ -148,72 +122,97 @@ impl Lane {
     /// One step while no upstream is in charge.
     async fn connect(&mut self) -> Result<Next, ForwardEnded> {
         let now = Clock::now();
-        let Some(index) = self.failover.due(now) else {
+        if !self.hurries && self.shared.stop.has_begun() {
+            self.hurries = true;
+            self.failover.hurry(now, HURRIED_DELAY_MAX);
+        }
+        // In a hurry nothing waits for one that does not answer.
+        let at_once = if self.hurries { usize::MAX } else { 1 };
+        let due: Vec<usize> = self.failover.all_due(now).take(at_once).collect();
+        let mut attempts: Vec<Attempt> = due.into_iter().map(|index| self.attempt(index)).collect();
+        if attempts.is_empty() {
             let wait = self
                 .failover
                 .next_due()
                 .map_or(Duration::MAX, |due| due.since(now));
             return Ok(select! {
                 biased;
-                () = self.shared.cut_off.cancelled() => Next::Done,
+                () = self.shared.stop.over() => Next::Done,
                 changed = self.changes.changed() => Self::changed(changed.is_ok()),
                 () = self.shared.source.drained() => Next::Done,
+                () = self.shared.stop.begun(), if !self.hurries => Next::Continue,
                 () = sleep(wait.max(WAIT_MIN)) => Next::Continue,
             });
-        };
-        let upstream = self.upstreams[index].config.clone();
-        let metrics = Arc::clone(&self.upstreams[index].metrics);
-        let opened = select! {
-            biased;
-            () = self.shared.cut_off.cancelled() => return Ok(Next::Done),
-            changed = self.changes.changed() => return Ok(Self::changed(changed.is_ok())),
-            // Nobody waits for a connection that nothing is to be sent over.
-            () = self.shared.source.drained() => return Ok(Next::Done),
-            opened = Connection::open(&upstream, &self.config, &metrics) => opened,
-        };
-        match opened {
-            Ok(connection) => self.take_charge(index, connection),
-            Err(error) => self.failed(index, error)?,
+        }
+        while !attempts.is_empty() {
+            let (index, opened) = select! {
+                biased;
+                () = self.shared.stop.over() => return Ok(Next::Done),
+                changed = self.changes.changed() => return Ok(Self::changed(changed.is_ok())),
+                // Nobody waits for a connection that nothing is to be sent over.
+                () = self.shared.source.drained() => return Ok(Next::Done),
+                () = self.shared.stop.begun(), if !self.hurries => return Ok(Next::Continue),
+                ended = first_to_end(&mut attempts) => ended,
+            };
+            match opened {
+                Ok(connection) => {
+                    self.take_charge(index, connection);
+                    break;
+                }
+                Err(error) => self.failed(index, error)?,
+            }
         }
         Ok(Next::Continue)
     }
 
+    /// An attempt to connect to upstream `index`.
+    fn attempt(&self, index: usize) -> Attempt {
+        let upstream = &self.upstreams[index];
+        let attempts = upstream.standing.attempts();
+        let (upstream, metrics) = (upstream.config.clone(), Arc::clone(&upstream.metrics));
+        let config = Arc::clone(&self.config);
+        Box::pin(async move {
+            let opened = Connection::open(&upstream, &config, &metrics, attempts).await;
+            (index, opened)
+        })
+    }
+
     /// One step while an upstream is in charge.
-    async fn forward(&mut self, probe: &mut Option<Probe>) -> Result<Next, ForwardEnded> {
+    async fn forward(&mut self, probe: &mut Option<Attempt>) -> Result<Next, ForwardEnded> {
         let now = Clock::now();
         if probe.is_none()
             && let Some(index) = self.failover.due(now)
         {
-            let upstream = self.upstreams[index].config.clone();
-            let config = Arc::clone(&self.config);
-            let metrics = Arc::clone(&self.upstreams[index].metrics);
-            *probe = Some(Box::pin(async move {
-                (index, Connection::open(&upstream, &config, &metrics).await)
-            }));
+            *probe = Some(self.attempt(index));
         }
         let mut wait = match self.failover.next_due() {
             Some(due) if probe.is_none() => due.since(now).max(WAIT_MIN),
             _ => Duration::MAX,
         };
+        wait = wait.min(self.tend(now));
         let Some(active) = &mut self.active else {
             return Ok(Next::Continue);
         };
-        if !active.acknowledge() {
-            let is_awaited = self.shared.custody.is_awaited();
-            wait = wait.min(if is_awaited {
-                WAIT_MIN
-            } else {
-                ACKNOWLEDGED_POLL
-            });
+        let rebind_in = active.rebind_in(self.config.rebind, now);
+        if rebind_in == Some(Duration::ZERO) {
+            debug!(upstream = %self.upstreams[active.index].config.url, "ending a connection to make it anew");
+            self.leave().await?;
+            return Ok(Next::Continue);
         }
-        let is_ready = active.connection.is_ready();
+        wait = wait.min(rebind_in.unwrap_or(Duration::MAX));
+        let on_probation = active.is_on_probation() && !self.shared.stop.has_begun();
+        let is_ready = active.connection.is_ready() && !(on_probation && active.has_used_up());
         let batch = select! {
             biased;
-            () = self.shared.cut_off.cancelled() => return Ok(Next::Done),
+            () = self.shared.stop.over() => return Ok(Next::Done),
             changed = self.changes.changed() => return Ok(Self::changed(changed.is_ok())),
             heard = active.connection.heard() => {
                 match heard {
-                    Ok(()) => self.settle(),
+                    Ok(Heard::Progress) => self.settle(),
+                    Ok(Heard::Moved(to)) => {
+                        info!(upstream = %self.upstreams[active.index].config.url, %to, "the upstream's name has moved");
+                        self.leave().await?;
+                    }
                     Err(error) => self.lost(Vec::new(), 0, error).await?,
                 }
                 return Ok(Next::Continue);
@@ -226,6 +225,7 @@ impl Lane {
                 }
                 return Ok(Next::Continue);
             }
+            () = self.shared.stop.begun(), if on_probation => return Ok(Next::Continue),
             batch = self.shared.source.next(), if is_ready => batch,
             () = sleep(wait) => return Ok(Next::Continue),
         };
@@ -246,8 +246,34 @@ impl Lane {
         Ok(Next::Continue)
     }
 
+    /// Lets go of what has arrived, and looks whether the connection has proved that the upstream works. Returns
+    /// when to look again.
+    fn tend(&mut self, now: Tick) -> Duration {
+        let Some(active) = &mut self.active else {
+            return Duration::MAX;
+        };
+        let is_awaited = self.shared.custody.is_awaited();
+        let mut wait = active.tend(now, is_awaited);
+        let upstream = &mut self.upstreams[active.index];
+        if active.has_proved(now) {
+            if upstream.standing.is_outage() {
+                upstream.metrics.up.set(1);
+            }
+            upstream.standing.proved();
+            upstream.found(now);
+            self.failover.proved(active.index);
+        } else if upstream.standing.is_outage() && active.is_idle_long(now) {
+            // Nothing was there to send, so this is as much as can be known.
+            upstream.found(now);
+        }
+        if !active.is_proved || upstream.standing.is_outage() {
+            wait = wait.min(active.proof_due(now).max(WAIT_MIN));
+        }
+        wait
+    }
+
     /// Sends `batch` to the upstream in charge and counts what became of it.
-    async fn send(&mut self, mut batch: Vec<Chunk>) -> Result<(), ForwardEnded> {
+    async fn send(&mut self, batch: Vec<Chunk>) -> Result<(), ForwardEnded> {
         let Some(active) = &mut self.active else {
             self.shared.source.give_back(batch.into_iter());
             return Ok(());
@@ -258,7 +284,7 @@ impl Lane {
                 let (wire, rewritten) = encoder.encode_all(&batch);
                 self.shared.metrics.frames.rewritten.add(rewritten);
                 let parts: Vec<&[u8]> = wire.iter().map(AsRef::as_ref).collect();
-                let sent = stream.send(&parts, &self.shared.cut_off).await;
+                let sent = stream.send(&parts, &self.shared.stop.cut_off).await;
                 // A reload may have allowed more.
                 let limit = stream.unread_octets_max().min(self.config.replay_max);
                 active.ring.set_limit(limit);
@@ -274,7 +300,7 @@ impl Lane {
                 // The change itself is for the main loop.
                 let mut changes = self.changes.clone();
                 let leave = async { drop(changes.changed().await) };
-                blocking.send(wire, leave, &self.shared.cut_off).await
+                blocking.send(wire, leave, &self.shared.stop).await
             }
             Connection::Datagram(_) => return self.send_datagrams(batch).await,
             Connection::Relp(relp) => {
@@ -284,85 +310,19 @@ impl Lane {
         };
         match sent {
             Ok(()) => {
-                let upstream = &mut self.upstreams[active.index];
-                let unacknowledged = match &active.connection {
-                    Connection::Stream(stream) => stream.unacknowledged_octets(),
-                    _ => 0,
-                };
-                for mut chunk in batch.drain(..) {
+                let taken = active.taken(Clock::now());
+                let metrics = &self.upstreams[active.index].metrics;
+                for mut chunk in batch {
                     let entries = chunk.len();
-                    upstream.metrics.frames.add(entries as u64);
-                    upstream
-                        .metrics
-                        .octets
-                        .add(encoder.chunk_octets(&chunk) as u64);
+                    metrics.frames.add(entries as u64);
+                    metrics.octets.add(encoder.chunk_octets(&chunk) as u64);
                     self.shared.ledger.forwarded(&mut chunk, entries);
-                    if matches!(active.connection, Connection::Stream(_)) {
-                        active.ring.push(chunk, encoder, unacknowledged);
-                    }
+                    active.wrote(chunk, taken);
                 }
-                if upstream.lost {
-                    upstream.found();
-                }
-                self.failover.proved(active.index);
                 Ok(())
             }
             Err(BrokenOff { taken, error }) => self.lost(batch, taken, error).await,
         }
-    }
-
-    async fn send_datagrams(&mut self, batch: Vec<Chunk>) -> Result<(), ForwardEnded> {
-        let mut batch = VecDeque::from(batch);
-        while let Some(chunk) = batch.front_mut() {
-            let Some(active) = &mut self.active else {
-                break;
-            };
-            let Connection::Datagram(datagram) = &mut active.connection else {
-                break;
-            };
-            let Some((frame, _, _)) = chunk.entries().next() else {
-                batch.pop_front();
-                continue;
-            };
-            let upstream = &self.upstreams[active.index].metrics;
-            let cut = frame.get(..self.config.udp_max).unwrap_or(frame);
-            if cut.len() < frame.len() {
-                self.shared.metrics.frame_errors[FrameErrorReason::Truncated].inc();
-            }
-            let octets = cut.len() as u64;
-            let sent = select! {
-                biased;
-                sent = datagram.send(cut) => sent,
-                () = self.shared.cut_off.cancelled() => Err(UpstreamError::CutOff),
-            };
-            match sent {
-                Ok(sent @ (Sent::Taken | Sent::TakenAfter(_))) => {
-                    if let Sent::TakenAfter(error) = sent {
-                        upstream.errors.inc();
-                        debug!(upstream = %self.upstreams[active.index].config.url, %error,
-                            "an earlier datagram was refused");
-                    }
-                    upstream.frames.inc();
-                    upstream.octets.add(octets);
-                    self.shared.ledger.forwarded(chunk, 1);
-                    chunk.advance(1);
-                    self.failover.proved(active.index);
-                }
-                Ok(Sent::TooLarge) => {
-                    let lost = chunk.split_first();
-                    if let Some(summaries) = self.shared.ledger.dropped(&lost, DropReason::TooLarge)
-                    {
-                        self.shared.source.add(summaries);
-                    }
-                }
-                Err(error) => {
-                    // In front of what may have come from a dropped one meanwhile.
-                    self.shared.source.give_back(batch.into_iter());
-                    return self.lost(Vec::new(), 0, error).await;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// The connection is gone after `taken` octets of `batch`: what may not have been read goes to the
@@ -387,7 +347,7 @@ impl Lane {
             metrics.frames.add(whole as u64);
             self.shared.ledger.forwarded(chunk, whole);
         }
-        let again = match &mut active.connection {
+        let mut again = match &mut active.connection {
             Connection::Relp(relp) => {
                 let (again, sent) = relp.take_back();
                 self.shared.metrics.frames.replayed.add(sent as u64);
@@ -397,7 +357,22 @@ impl Lane {
                 .ring
                 .take_back(batch, taken, uncertain, active.encoder),
         };
+        // They are not with the upstream, for all we know: they wait again.
+        for chunk in &mut again {
+            self.shared.ledger.taken_back(chunk);
+        }
+        let is_idle = again.is_empty();
         self.shared.source.give_back(again.into_iter());
+        let upstream = &mut self.upstreams[active.index];
+        if is_idle && error.is_orderly() && active.has_lived(Clock::now()) {
+            // Some peers end connections that say nothing for a while. That is an outage if the next attempt fails.
+            debug!(upstream = %upstream.config.url, "upstream closed an idle connection");
+            self.let_go(active.index);
+            return Ok(());
+        }
+        if !active.is_proved && !is_idle && matches!(active.connection, Connection::Stream(_)) {
+            upstream.standing.broke_early();
+        }
         self.failed(active.index, error)
     }
 
@@ -409,8 +384,13 @@ impl Lane {
         taken: usize,
         error: &UpstreamError,
     ) -> usize {
-        let Connection::Stream(stream) = &active.connection else {
-            return 0;
+        let stream = match &active.connection {
+            Connection::Stream(stream) => stream,
+            // Nobody listened there for as long as the ring remembers, or no longer.
+            Connection::Datagram(_) if matches!(error, UpstreamError::Refused(_)) => {
+                return usize::MAX;
+            }
+            _ => return 0,
         };
         // Before the peer is asked, which adds an octet.
         let unacknowledged = stream.unacknowledged_octets();
@@ -421,7 +401,7 @@ impl Lane {
             let between_frames = active.encoder.whole_octets(batch, taken) == taken;
             select! {
                 biased;
-                () = self.shared.cut_off.cancelled() => usize::MAX,
+                () = self.shared.stop.over() => usize::MAX,
                 unread = stream.unread_octets(between_frames) => unread,
             }
         } else {
@@ -439,15 +419,9 @@ impl Lane {
         if matches!(error, UpstreamError::CutOff) {
             return Ok(());
         }
-        upstream.metrics.errors.inc();
-        self.failover.failed(index, Clock::now());
-        let cause = error_chain(&error);
-        if upstream.lost {
-            debug!(upstream = %upstream.config.url, %cause, "upstream still away");
-        } else {
-            upstream.lost = true;
-            warn!(upstream = %upstream.config.url, %cause, "upstream lost");
-        }
+        let now = Clock::now();
+        upstream.failed(&error, now);
+        self.failover.failed(index, now);
         if only && matches!(error, UpstreamError::OutputClosed) {
             return Err(ForwardEnded::NoUpstream(error));
         }
@@ -456,31 +430,27 @@ impl Lane {
 
     fn take_charge(&mut self, index: usize, connection: Connection) {
         let upstream = &mut self.upstreams[index];
-        upstream.metrics.connects.inc();
-        upstream.metrics.up.set(1);
+        upstream.connected();
+        // A socket opens whether anybody is there or not; after a refusal that has to show first.
+        upstream
+            .metrics
+            .up
+            .set(u64::from(!upstream.standing.is_refused()));
         upstream.metrics.active.set(1);
-        // A file opens on a full disk, too: it is back when it has taken something.
-        if !upstream.lost || !matches!(connection, Connection::Blocking(_)) {
-            upstream.found();
-        }
         let encoder = Encoder {
             framing: upstream.config.framing,
             line_breaks: self.config.line_breaks,
         };
         self.failover.connected(index);
-        let unread_max = if let Connection::Stream(stream) = &connection {
-            stream.unread_octets_max()
-        } else {
-            0
-        };
-        let ring = ReplayRing::new(unread_max.min(self.config.replay_max));
-        self.active = Some(Active {
+        self.active = Some(Active::new(
             index,
             connection,
             encoder,
-            ring,
-            _in_charge: InCharge::new(&self.shared),
-        });
+            &upstream.standing,
+            &self.config,
+            &self.shared,
+            Clock::now(),
+        ));
     }
 
     /// An upstream before the one in charge answered: charge returns to it.
@@ -503,7 +473,7 @@ impl Lane {
         if let Connection::Stream(stream) = &mut active.connection {
             let finished = select! {
                 biased;
-                () = self.shared.cut_off.cancelled() => Err(UpstreamError::CutOff),
+                () = self.shared.stop.over() => Err(UpstreamError::CutOff),
                 finished = stream.finish(FINISH_MAX) => finished,
             };
             if let Err(error) = finished {
@@ -512,11 +482,16 @@ impl Lane {
         }
         let index = active.index;
         self.active = None;
+        self.let_go(index);
+        Ok(())
+    }
+
+    /// Upstream `index` is not connected any more, and nothing is wrong with it.
+    fn let_go(&mut self, index: usize) {
         self.failover.left(index, Clock::now());
         let metrics = &self.upstreams[index].metrics;
         metrics.up.set(0);
         metrics.active.set(0);
-        Ok(())
     }
 
     /// A change of configuration, or that no further one can come.
@@ -525,39 +500,30 @@ impl Lane {
     }
 }
 
-impl Active {
-    /// Lets go of what has arrived; true if that is all that was written.
-    fn acknowledge(&mut self) -> bool {
-        if let Connection::Stream(stream) = &self.connection
-            && self.ring.is_uncertain()
-        {
-            self.ring.acknowledged(stream.unacknowledged_octets());
-        }
-        !self.ring.is_uncertain()
-    }
-}
-
-impl Upstream {
-    /// It is there (again).
-    fn found(&mut self) {
-        self.lost = false;
-        info!(upstream = %self.config.url, "upstream connected");
-    }
-}
-
 /// The outcome of a running probe; never ready without one.
-async fn poll_probe(probe: &mut Option<Probe>) -> (usize, Result<Connection, UpstreamError>) {
+async fn poll_probe(probe: &mut Option<Attempt>) -> (usize, Result<Connection, UpstreamError>) {
     match probe {
         Some(probe) => probe.await,
         None => std::future::pending().await,
     }
 }
 
+/// The outcome of the first of `attempts` that ends, which is taken out of them.
+async fn first_to_end(attempts: &mut Vec<Attempt>) -> (usize, Result<Connection, UpstreamError>) {
+    poll_fn(|context: &mut Context<'_>| {
+        for place in 0..attempts.len() {
+            if let Poll::Ready(ended) = attempts[place].as_mut().poll(context) {
+                drop(attempts.remove(place));
+                return Poll::Ready(ended);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
 /// How long a connection that is being left may take to acknowledge what it was sent.
 const FINISH_MAX: Duration = Duration::from_secs(2);
 
-/// How often a stream is asked for what has arrived while nobody waits to hear of it.
-const ACKNOWLEDGED_POLL: Duration = Duration::from_millis(100);
-
-/// The shortest sleep, so that a time that has just passed does not spin.
-const WAIT_MIN: Duration = Duration::from_millis(1);
+/// How long an upstream that is away is left alone during a stop.
+const HURRIED_DELAY_MAX: Duration = Duration::from_millis(500);

@@ -29,25 +29,31 @@
 //!
 //! What the peer's process read and then lost: only a protocol with acknowledgements covers that.
 
+mod active;
 mod aside;
+mod datagram;
 mod delivery;
 mod dial;
 mod encode;
 mod end;
 mod file;
 mod lane;
+mod names;
 mod outbox;
 mod overflow;
 mod reload;
 mod relp;
 mod ring;
 mod source;
+mod standing;
+mod stopping;
+#[cfg(test)]
+mod truth;
 mod upstream;
 
-use std::{panic, sync::Arc};
+use std::{io, panic, sync::Arc};
 
 use tokio::{select, sync::watch, task::JoinSet};
-use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 pub use self::{
@@ -55,6 +61,7 @@ pub use self::{
     delivery::Delivery,
     encode::Encoder,
     outbox::Outbox,
+    stopping::Stopping,
     upstream::UpstreamError,
 };
 use self::{lane::Lane, overflow::Overflow, source::Source};
@@ -82,8 +89,7 @@ struct Shared {
     ledger: Arc<Ledger>,
     metrics: Arc<Metrics>,
     custody: Arc<Custody>,
-    /// Nothing waits any more once this is cancelled.
-    cut_off: CancellationToken,
+    stop: Stopping,
 }
 
 /// Which lane it is: that of one upstream, or of all.
@@ -103,9 +109,22 @@ pub enum ForwardEnded {
 
 type Lanes = JoinSet<Result<(), ForwardEnded>>;
 
+/// Makes the threads that forwarding as `config` says cannot do without later, when the system may make none: for the
+/// disk, if it goes over a spool, and for look-ups, if an upstream has a name.
+///
+/// # Errors
+///
+/// The system makes no thread.
+pub fn keep_threads(config: &ForwardConfig, with_spool: bool) -> io::Result<()> {
+    if with_spool {
+        overflow::keep_threads()?;
+    }
+    names::keep_thread_for(&config.to)
+}
+
 impl Forwarder {
     /// A forwarder that empties `outbox` into the upstreams that `changes` names, until the outbox is
-    /// closed and empty or `cut_off` is cancelled. What the outbox cannot hold goes over `spool`, if there is one.
+    /// closed and empty or `stop` is over. What the outbox cannot hold goes over `spool`, if there is one.
     /// `custody` says whether somebody waits to hear what is safe.
     #[must_use]
     pub fn new(
@@ -115,7 +134,7 @@ impl Forwarder {
         custody: Arc<Custody>,
         spool: Option<Arc<Spool>>,
         changes: watch::Receiver<Arc<ForwardConfig>>,
-        cut_off: CancellationToken,
+        stop: Stopping,
     ) -> Self {
         let overflow = spool.map(|spool| {
             Overflow::new(
@@ -132,7 +151,7 @@ impl Forwarder {
                 ledger,
                 metrics,
                 custody,
-                cut_off,
+                stop,
             }),
             changes,
             lanes: Vec::new(),
@@ -208,7 +227,7 @@ impl Forwarder {
         let mut cut_off = 0;
         let ledger = &self.shared.ledger;
         for chunk in self.shared.source.take_rest() {
-            cut_off += chunk.entries().filter(|(_, _, counted)| !counted).count();
+            cut_off += chunk.len();
             if let Some(summaries) = ledger.dropped(&chunk, DropReason::Shutdown) {
                 cut_off += summaries.len();
                 ledger.dropped(&summaries, DropReason::Shutdown);

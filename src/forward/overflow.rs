@@ -27,15 +27,14 @@
 
 use std::{
     collections::VecDeque,
-    panic,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    io,
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{
     join, select,
     sync::Notify,
-    task::spawn_blocking,
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -48,6 +47,7 @@ use crate::{
     ledger::Ledger,
     metrics::{DropReason, Metrics, SpoolErrno},
     spool::{Batch, Position, Spool, SpoolError},
+    thread::Pool,
 };
 
 /// The way over the disk.
@@ -503,12 +503,21 @@ fn take(chunks: &mut VecDeque<Chunk>, octets: usize) -> Vec<Chunk> {
     taken
 }
 
+/// Makes the threads that calls to the disk need at least, so that none has to be made when memory is full.
+///
+/// # Errors
+///
+/// The system makes none.
+pub(super) fn keep_threads() -> io::Result<()> {
+    DISK.keep(DISK_THREADS_MIN)
+}
+
+static DISK: LazyLock<Pool> = LazyLock::new(|| Pool::new("tersed-spool", DISK_THREADS_MAX));
+
 /// Makes a call that waits for the disk.
 async fn on_disk<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
-    match spawn_blocking(call).await {
-        Ok(result) => result,
-        Err(broken) => panic::resume_unwind(broken.into_panic()),
-    }
+    let called = DISK.call_when_possible(call).await;
+    called.unwrap_or_else(|broken| broken.resume())
 }
 
 const fn errno(error: &SpoolError) -> SpoolErrno {
@@ -525,6 +534,12 @@ const fn errno(error: &SpoolError) -> SpoolErrno {
         | SpoolError::Io { .. } => SpoolErrno::Other,
     }
 }
+
+/// Threads that stay: one writes while another reads.
+const DISK_THREADS_MIN: usize = 2;
+
+/// Calls at once: append, read, acknowledge, and one more for what is lost.
+const DISK_THREADS_MAX: usize = 4;
 
 /// Octets written at once: the disk's time to sync is spread over them.
 const APPEND_OCTETS: usize = 8 << 20;

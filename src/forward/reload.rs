@@ -4,6 +4,7 @@
 //!
 //! - A connection to an upstream that is still listed stays.
 //! - A file is opened anew, because that is how a rotated one is let go.
+//! - The name of a UDP upstream is looked up again, and upstreams that are away are tried at once.
 //!
 //! # Left out
 //!
@@ -13,7 +14,11 @@ use std::sync::Arc;
 
 use tracing::error;
 
-use super::lane::{Lane, Upstream};
+use super::{
+    lane::Lane,
+    standing::{Standing, Upstream},
+    upstream::Connection,
+};
 use crate::{
     backoff::Backoff,
     clock::Clock,
@@ -44,6 +49,9 @@ impl Lane {
             (Some(index), Some(active)) => {
                 active.index = index;
                 active.encoder.line_breaks = self.config.line_breaks;
+                if let Connection::Datagram(datagram) = &mut active.connection {
+                    datagram.resolve_now();
+                }
                 self.failover.connected(index);
             }
             _ => self.active = None,
@@ -57,14 +65,18 @@ impl Lane {
             upstreams,
             ..
         } = self;
-        let was_lost: Vec<UpstreamConfig> = upstreams
+        let known: Vec<(UpstreamConfig, Standing)> = upstreams
             .drain(..)
-            .filter_map(|upstream| upstream.lost.then_some(upstream.config))
+            .map(|upstream| (upstream.config, upstream.standing))
             .collect();
+        let standing_of = |config: &UpstreamConfig| {
+            let known = known.iter().find(|(known, _)| known == config);
+            known.map_or_else(Standing::default, |(_, standing)| standing.clone())
+        };
         upstreams.extend(config.to.iter().map(|upstream| Upstream {
             config: upstream.clone(),
             metrics: shared.metrics.upstream(&upstream.url.to_string()),
-            lost: was_lost.contains(upstream),
+            standing: standing_of(upstream),
         }));
         let seed = Clock::now().nanos() ^ u64::from(std::process::id()).rotate_left(32);
         let backoffs = (0..config.to.len() as u64)

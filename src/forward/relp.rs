@@ -393,7 +393,7 @@ impl Lane {
                 left -= count;
             }
         }
-        self.failover.proved(active.index);
+        active.was_answered();
     }
 
     /// Ends a RELP session in order: waits for the answers that are owed.
@@ -410,7 +410,7 @@ impl Lane {
             let patience = if is_last { Duration::MAX } else { close_max };
             let progress = select! {
                 biased;
-                () = self.shared.cut_off.cancelled() => Err(UpstreamError::CutOff),
+                () = self.shared.stop.over() => Err(UpstreamError::CutOff),
                 progress = relp.progress() => progress,
                 () = sleep(patience) => Err(UpstreamError::Unanswered(patience)),
             };

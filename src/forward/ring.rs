@@ -1,4 +1,4 @@
-//! The replay ring: what was written to a stream and may not have been read.
+//! The replay ring: what was written to an upstream and may not have been read.
 //!
 //! ```text
 //!  oldest                                  written             not written
@@ -11,6 +11,8 @@
 //!
 //! - The ring holds at least what the peer's kernel has not acknowledged and the last `limit` octets
 //!   before that (all, if fewer were written), and at most one chunk more.
+//! - What is older than `age` is let go. A chunk's age counts from its acknowledgement, and only up to the last moment
+//!   at which the peer was known to have taken everything: while a peer takes nothing, nothing ages.
 //! - A chunk is safe as soon as the peer's kernel has acknowledged its last octet, and not before; it may stay in
 //!   the ring. With a limit of nothing it stays until then.
 //! - What is taken back is whole frames, in order: every frame any of whose octets is uncertain or not
@@ -20,34 +22,61 @@
 //!
 //! How many octets are uncertain.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use super::Encoder;
-use crate::chunk::Chunk;
+use crate::{chunk::Chunk, tick::Tick};
 
 /// The tail of what was written on one connection.
 #[derive(Debug)]
 pub(super) struct ReplayRing {
-    /// Oldest first, each with its octets on the wire.
-    chunks: VecDeque<(Chunk, usize)>,
+    /// Oldest first.
+    chunks: VecDeque<Written>,
     octets: usize,
     limit: usize,
+    /// How long a chunk stays after it was acknowledged.
+    age: Duration,
     /// The last so many of the chunks may still be in our own kernel's hands: they are not safe.
     unsafe_chunks: usize,
     /// Their octets.
     unsafe_octets: usize,
+    /// Some chunk was acknowledged on this connection.
+    is_acknowledged: bool,
+}
+
+/// A chunk that was written.
+#[derive(Debug)]
+struct Written {
+    chunk: Chunk,
+    /// On the wire.
+    octets: usize,
+    /// When it was first known to be acknowledged. Without meaning before.
+    acknowledged_at: Tick,
+}
+
+/// How much of what was written the peer has taken, at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taken {
+    /// Octets that are still in our own kernel's hands.
+    pub(super) unacknowledged: usize,
+    /// The peer has taken everything, as far as its kernel lets us know.
+    pub(super) is_all: bool,
+    /// The moment.
+    pub(super) now: Tick,
 }
 
 impl ReplayRing {
-    /// An empty ring that keeps `limit` octets.
+    /// An empty ring that keeps `limit` octets for `age`.
     #[must_use]
-    pub(super) const fn new(limit: usize) -> Self {
+    pub(super) const fn new(limit: usize, age: Duration) -> Self {
         Self {
             chunks: VecDeque::new(),
             octets: 0,
             limit,
+            age,
             unsafe_chunks: 0,
             unsafe_octets: 0,
+            is_acknowledged: false,
         }
     }
 
@@ -68,34 +97,41 @@ impl ReplayRing {
         self.limit = self.limit.max(limit);
     }
 
-    /// `chunk` was written, and counted as forwarded; of all that was written `unacknowledged` octets
-    /// are still in our own kernel's hands.
-    pub(super) fn push(&mut self, chunk: Chunk, encoder: Encoder, unacknowledged: usize) {
+    /// `chunk` was written, and counted as forwarded; so much of all that was written is `taken`.
+    pub(super) fn push(&mut self, chunk: Chunk, encoder: Encoder, taken: Taken) {
         let octets = encoder.chunk_octets(&chunk);
         self.octets += octets;
-        self.chunks.push_back((chunk, octets));
+        self.chunks.push_back(Written {
+            chunk,
+            octets,
+            acknowledged_at: taken.now,
+        });
         self.unsafe_chunks += 1;
         self.unsafe_octets += octets;
-        self.acknowledged(unacknowledged);
+        self.acknowledged(taken);
     }
 
-    /// All but the last `unacknowledged` octets written are with the peer: the chunks that lie wholly before those
+    /// All but the last octets written are with the peer: the chunks that lie wholly before those
     /// are safe. What need not be kept any longer is let go.
-    pub(super) fn acknowledged(&mut self, unacknowledged: usize) {
+    pub(super) fn acknowledged(&mut self, taken: Taken) {
+        let unacknowledged = taken.unacknowledged;
         let first = self.chunks.len() - self.unsafe_chunks;
-        for (chunk, octets) in self.chunks.range_mut(first..) {
-            if self.unsafe_octets < unacknowledged.saturating_add(*octets) {
+        for written in self.chunks.range_mut(first..) {
+            if self.unsafe_octets < unacknowledged.saturating_add(written.octets) {
                 break;
             }
-            self.unsafe_octets -= *octets;
+            self.unsafe_octets -= written.octets;
             self.unsafe_chunks -= 1;
-            chunk.safe();
+            self.is_acknowledged = true;
+            written.acknowledged_at = taken.now;
+            written.chunk.safe();
         }
         let kept = self.limit.saturating_add(unacknowledged);
-        while let Some((_, oldest)) = self.chunks.front()
-            && self.octets - oldest >= kept
+        while let Some(oldest) = self.chunks.front()
+            && (self.octets - oldest.octets >= kept
+                || (taken.is_all && taken.now.since(oldest.acknowledged_at) >= self.age))
         {
-            self.octets -= oldest;
+            self.octets -= oldest.octets;
             self.chunks.pop_front();
         }
     }
@@ -104,6 +140,20 @@ impl ReplayRing {
     #[must_use]
     pub(super) const fn is_uncertain(&self) -> bool {
         self.unsafe_chunks > 0
+    }
+
+    /// Whether the peer's kernel has acknowledged something.
+    #[must_use]
+    pub(super) const fn is_acknowledged(&self) -> bool {
+        self.is_acknowledged
+    }
+
+    /// When the oldest chunk will be old enough to be let go, if nothing changes; `None` if that depends on more
+    /// than time.
+    #[must_use]
+    pub(super) fn ages_at(&self) -> Option<Tick> {
+        let oldest = self.chunks.front().filter(|_| !self.is_uncertain())?;
+        Some(oldest.acknowledged_at.after(self.age))
     }
 
     /// Empties the ring after the connection was lost `taken` octets into `batch`: the frames that
@@ -121,7 +171,7 @@ impl ReplayRing {
         (self.unsafe_chunks, self.unsafe_octets) = (0, 0);
         let mut again = VecDeque::new();
         let mut start = 0;
-        let written = self.chunks.drain(..).map(|(chunk, _)| chunk);
+        let written = self.chunks.drain(..).map(|written| written.chunk);
         for mut chunk in written.chain(batch) {
             let octets = encoder.chunk_octets(&chunk);
             if start < certain {
@@ -151,6 +201,21 @@ mod tests {
         line_breaks: LineBreaks::Space,
     };
 
+    const AGE: Duration = Duration::from_secs(10);
+
+    /// So much is unacknowledged, in the first second.
+    const fn with(unacknowledged: usize) -> Taken {
+        taken_at(unacknowledged, 0)
+    }
+
+    const fn taken_at(unacknowledged: usize, seconds: u64) -> Taken {
+        Taken {
+            unacknowledged,
+            is_all: unacknowledged == 0,
+            now: Tick::from_nanos(seconds * 1_000_000_000),
+        }
+    }
+
     fn chunk(frames: &[&str]) -> Chunk {
         let mut chunk = Chunk::default();
         for frame in frames {
@@ -170,9 +235,9 @@ mod tests {
     /// Four frames of four octets on the wire were written, and `taken` octets of two more.
     #[track_caller]
     fn check(taken: usize, uncertain: usize, expected: &[&str]) {
-        let mut ring = ReplayRing::new(1000);
-        ring.push(chunk(&["aaa", "bbb"]), LF, 0);
-        ring.push(chunk(&["ccc", "ddd"]), LF, 0);
+        let mut ring = ReplayRing::new(1000, AGE);
+        ring.push(chunk(&["aaa", "bbb"]), LF, with(0));
+        ring.push(chunk(&["ccc", "ddd"]), LF, with(0));
         let again = ring.take_back(vec![chunk(&["eee", "fff"])], taken, uncertain, LF);
         assert_eq!(
             frames(&again),
@@ -198,21 +263,21 @@ mod tests {
 
     #[test]
     fn the_ring_keeps_its_limit_and_at_most_a_chunk_more() {
-        let mut ring = ReplayRing::new(10);
+        let mut ring = ReplayRing::new(10, AGE);
         for _ in 0..100 {
-            ring.push(chunk(&["aaa", "bbb"]), LF, 0);
+            ring.push(chunk(&["aaa", "bbb"]), LF, with(0));
             assert!(ring.octets < 10 + 8);
         }
         assert!(ring.octets >= 10);
         ring.set_limit(20);
         ring.set_limit(10);
         for _ in 0..100 {
-            ring.push(chunk(&["aaa"]), LF, 0);
+            ring.push(chunk(&["aaa"]), LF, with(0));
         }
         assert!((20..24).contains(&ring.octets));
         // What our own kernel still holds comes on top: a socket's buffer may hold far more.
         for _ in 0..100 {
-            ring.push(chunk(&["aaa"]), LF, 40);
+            ring.push(chunk(&["aaa"]), LF, with(40));
         }
         assert!((60..64).contains(&ring.octets));
     }
@@ -220,19 +285,19 @@ mod tests {
     #[test]
     fn chunks_are_safe_once_the_peer_has_all_their_octets() {
         let custody = Custody::new();
-        let mut ring = ReplayRing::new(1000);
+        let mut ring = ReplayRing::new(1000, AGE);
         let mut unacknowledged = 0;
         for _ in 0..3 {
             let mut written = chunk(&["aaa"]);
             written.entrust(custody.open());
             unacknowledged += 4;
-            ring.push(written, LF, unacknowledged);
+            ring.push(written, LF, with(unacknowledged));
         }
         let mut all = custody.promise();
         custody.seal(&mut all);
         let mut safe = Vec::new();
         for unacknowledged in (0..=12).rev() {
-            ring.acknowledged(unacknowledged);
+            ring.acknowledged(with(unacknowledged));
             safe.push(custody.promise());
         }
         let settled: Vec<_> = safe.iter().map(|promise| promise.from()).collect();
@@ -245,20 +310,48 @@ mod tests {
     #[test]
     fn a_ring_without_room_keeps_what_has_not_arrived() {
         let custody = Custody::new();
-        let mut ring = ReplayRing::new(0);
-        ring.push(chunk(&["aaa"]), LF, 0);
+        let mut ring = ReplayRing::new(0, AGE);
+        ring.push(chunk(&["aaa"]), LF, with(0));
         assert_eq!(ring.octets, 0);
         let mut written = chunk(&["bbb"]);
         written.entrust(custody.open());
-        ring.push(written, LF, 4);
+        ring.push(written, LF, with(4));
         let mut promise = custody.promise();
         custody.seal(&mut promise);
-        ring.acknowledged(1);
+        ring.acknowledged(with(1));
         assert_eq!(custody.outcome(&promise), None, "it has not arrived");
-        ring.push(chunk(&["ccc"]), LF, 5);
-        ring.acknowledged(4);
+        ring.push(chunk(&["ccc"]), LF, with(5));
+        ring.acknowledged(with(4));
         assert_eq!(custody.outcome(&promise), Some(Outcome::Safe));
         let again = ring.take_back(Vec::new(), 0, 4, LF);
         assert_eq!(frames(&again), ["ccc"]);
+    }
+
+    #[test]
+    fn what_was_acknowledged_long_ago_is_let_go() {
+        let mut ring = ReplayRing::new(1000, AGE);
+        ring.push(chunk(&["aaa"]), LF, taken_at(0, 1));
+        ring.push(chunk(&["bbb"]), LF, taken_at(4, 2));
+        assert_eq!(ring.ages_at(), None, "the last has not arrived");
+        ring.acknowledged(taken_at(0, 5));
+        assert_eq!(ring.ages_at(), Some(taken_at(0, 11).now));
+        ring.acknowledged(taken_at(0, 10));
+        assert_eq!(ring.octets(), 8);
+        ring.acknowledged(taken_at(0, 11));
+        assert_eq!(ring.octets(), 4, "its age counts from when it had arrived");
+        ring.acknowledged(taken_at(0, 15));
+        assert_eq!((ring.octets(), ring.ages_at()), (0, None));
+        let again = ring.take_back(vec![chunk(&["ccc"])], 0, usize::MAX, LF);
+        assert_eq!(frames(&again), ["ccc"]);
+    }
+
+    #[test]
+    fn nothing_ages_while_the_peer_takes_nothing() {
+        let mut ring = ReplayRing::new(1000, AGE);
+        ring.push(chunk(&["aaa"]), LF, taken_at(0, 1));
+        ring.push(chunk(&["bbb"]), LF, taken_at(4, 2));
+        ring.acknowledged(taken_at(4, 60));
+        let again = ring.take_back(Vec::new(), 0, usize::MAX, LF);
+        assert_eq!(frames(&again), ["aaa", "bbb"]);
     }
 }

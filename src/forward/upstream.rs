@@ -14,7 +14,7 @@
 
 use std::{
     io::{self, IoSlice},
-    net::Shutdown,
+    net::{Shutdown, SocketAddr},
     os::fd::AsFd as _,
     sync::Arc,
     time::Duration,
@@ -22,16 +22,12 @@ use std::{
 
 use socket2::SockRef;
 use tokio::{
-    net::{UdpSocket, UnixDatagram, UnixStream},
+    net::UnixStream,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    dial::{connect_tcp, connect_udp},
-    file::Blocking,
-    relp::Relp,
-};
+use super::{datagram::Datagram, dial::connect_tcp, file::Blocking, relp::Relp};
 use crate::{
     clock::Clock,
     config::{ForwardConfig, UpstreamConfig, UpstreamUrl},
@@ -77,6 +73,9 @@ pub enum UpstreamError {
     /// The connection broke.
     #[error("broken")]
     Broken(#[source] io::Error),
+    /// An answer of the network (ICMP) says that datagrams do not arrive.
+    #[error("datagrams are refused")]
+    Refused(#[source] io::Error),
     /// The deadline of the shutdown passed.
     #[error("cut off by the shutdown")]
     CutOff,
@@ -103,6 +102,15 @@ pub(super) struct BrokenOff {
     pub(super) error: UpstreamError,
 }
 
+/// What was heard of an upstream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Heard {
+    /// It answered, or can take more.
+    Progress,
+    /// Its name has other addresses now; this is the first of them.
+    Moved(SocketAddr),
+}
+
 /// An open way to an upstream.
 #[derive(Debug)]
 pub(super) enum Connection {
@@ -117,7 +125,8 @@ pub(super) enum Connection {
 }
 
 impl Connection {
-    /// Opens `upstream`. Names are resolved anew each time and all their addresses are tried.
+    /// Opens `upstream`, for the `attempt`-th time since it was lost. Names are resolved anew each time and all their
+    /// addresses are tried: one after the other, or, where a socket opens on any address, one at each attempt.
     ///
     /// # Errors
     ///
@@ -126,10 +135,11 @@ impl Connection {
         upstream: &UpstreamConfig,
         forward: &ForwardConfig,
         metrics: &Arc<UpstreamMetrics>,
+        attempt: u32,
     ) -> Result<Self, UpstreamError> {
         timeout(
             forward.connect_timeout,
-            Self::open_now(upstream, forward, metrics),
+            Self::open_now(upstream, forward, metrics, attempt),
         )
         .await
         .unwrap_or(Err(UpstreamError::ConnectTimeout(forward.connect_timeout)))
@@ -139,6 +149,7 @@ impl Connection {
         upstream: &UpstreamConfig,
         forward: &ForwardConfig,
         metrics: &Arc<UpstreamMetrics>,
+        attempt: u32,
     ) -> Result<Self, UpstreamError> {
         Ok(match &upstream.url {
             UpstreamUrl::Tcp { host, port } => {
@@ -168,22 +179,10 @@ impl Connection {
                 })
             }
             UpstreamUrl::Udp { host, port } => {
-                let socket = connect_udp(host, *port).await?;
-                let socket = DatagramSocket::Udp(socket);
-                Self::Datagram(Datagram {
-                    socket,
-                    stall: forward.send_timeout,
-                })
+                Self::Datagram(Datagram::udp(host, *port, attempt, forward.send_timeout).await?)
             }
             UpstreamUrl::UnixDgram(path) => {
-                let socket = UnixDatagram::unbound()
-                    .and_then(|socket| socket.connect(path).map(|()| socket))
-                    .map_err(UpstreamError::Open)?;
-                let socket = DatagramSocket::Unix(socket);
-                Self::Datagram(Datagram {
-                    socket,
-                    stall: forward.send_timeout,
-                })
+                Self::Datagram(Datagram::unix(path, forward.send_timeout)?)
             }
             UpstreamUrl::File(_) | UpstreamUrl::Stdout => {
                 Self::Blocking(Blocking::open(upstream, forward, metrics).await?)
@@ -191,8 +190,8 @@ impl Connection {
         })
     }
 
-    /// Waits until the peer has answered something, or has taken so much that it can take more; never returns
-    /// where there is no peer to hear from.
+    /// Waits until the peer has answered something, or has taken so much that it can take more, or has moved; never
+    /// returns where there is no peer to hear from.
     ///
     /// # Errors
     ///
@@ -201,11 +200,12 @@ impl Connection {
     /// # Cancel safety
     ///
     /// Can be dropped at any point; at most octets that nobody wants were read.
-    pub(super) async fn heard(&mut self) -> Result<(), UpstreamError> {
+    pub(super) async fn heard(&mut self) -> Result<Heard, UpstreamError> {
         match self {
             Self::Stream(stream) => Err(stream.lost().await),
-            Self::Relp(relp) => relp.progress().await,
-            Self::Datagram(_) | Self::Blocking(_) => std::future::pending().await,
+            Self::Relp(relp) => relp.progress().await.map(|()| Heard::Progress),
+            Self::Datagram(datagram) => datagram.heard().await.map(Heard::Moved),
+            Self::Blocking(_) => std::future::pending().await,
         }
     }
 
@@ -310,6 +310,11 @@ impl Stream {
         }
     }
 
+    /// Whether the peer has taken everything, as far as its kernel lets us know. Over a Unix stream that is: read it.
+    pub(super) fn has_taken_all(&self) -> bool {
+        sys::unacknowledged_octets(self.socket.as_fd()).is_ok_and(|octets| octets == 0)
+    }
+
     /// Ends the connection in order: no more is written; waits until the peer closed, which it does
     /// when it has read everything, or has at least acknowledged everything and shows no sign of
     /// closing, or `limit`. An end of the peer's that came before ours is no answer to it, and an error.
@@ -372,66 +377,6 @@ impl Stream {
             }
         }
         Ok(())
-    }
-}
-
-/// A datagram socket to an upstream: one frame, one datagram (RFC 5426 3.1).
-#[derive(Debug)]
-pub(super) struct Datagram {
-    socket: DatagramSocket,
-    stall: Duration,
-}
-
-#[derive(Debug)]
-enum DatagramSocket {
-    Udp(UdpSocket),
-    Unix(UnixDatagram),
-}
-
-/// What became of one datagram.
-#[derive(Debug)]
-pub(super) enum Sent {
-    /// The kernel took it.
-    Taken,
-    /// The kernel took it, and had an error of an earlier one to report (ICMP; RFC 5426 gives no
-    /// answers, so this is all one ever hears).
-    TakenAfter(io::Error),
-    /// It is longer than this socket can ever send.
-    TooLarge,
-}
-
-impl Datagram {
-    /// Sends `frame` as one datagram, waiting while there is no room.
-    ///
-    /// # Errors
-    ///
-    /// The upstream is away (a Unix socket without a reader), or took nothing for too long.
-    pub(super) async fn send(&mut self, frame: &[u8]) -> Result<Sent, UpstreamError> {
-        let mut earlier = None;
-        // One error is left over from an earlier datagram, two in a row are about this one.
-        for _ in 0..2 {
-            match timeout(self.stall, self.socket.send(frame)).await {
-                Err(_) => return Err(UpstreamError::Stalled(self.stall)),
-                Ok(Ok(_)) => return Ok(earlier.map_or(Sent::Taken, Sent::TakenAfter)),
-                Ok(Err(error)) => match (error.raw_os_error(), &self.socket) {
-                    (Some(libc::EMSGSIZE), _) => return Ok(Sent::TooLarge),
-                    (_, DatagramSocket::Udp(_)) => earlier = Some(error),
-                    (_, DatagramSocket::Unix(_)) => return Err(UpstreamError::Broken(error)),
-                },
-            }
-        }
-        Err(UpstreamError::Broken(
-            earlier.unwrap_or_else(|| io::ErrorKind::Other.into()),
-        ))
-    }
-}
-
-impl DatagramSocket {
-    async fn send(&self, frame: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Udp(socket) => socket.send(frame).await,
-            Self::Unix(socket) => socket.send(frame).await,
-        }
     }
 }
 

@@ -29,7 +29,10 @@ use nix::sys::stat::{Mode, fchmod};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::config::{ListenUrl, ListenerConfig};
+use crate::{
+    config::{ListenUrl, ListenerConfig},
+    thread::Waiting,
+};
 
 /// Why a listener cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -135,6 +138,20 @@ impl Bound {
         };
         bound.set_receive_buffer(config.receive_buffer);
         Ok(bound)
+    }
+
+    /// Threads to read its datagram sockets, one each. Streams need none.
+    ///
+    /// # Errors
+    ///
+    /// The system makes fewer.
+    pub fn readers(&self) -> io::Result<Vec<Waiting>> {
+        let sockets = match self {
+            Self::Udp(sockets) => sockets.len(),
+            Self::UnixDgram(..) => 1,
+            Self::Tcp(_) | Self::UnixStream(..) => 0,
+        };
+        Waiting::several("tersed-datagram", sockets)
     }
 
     /// The address that it is bound to, with the port that the system chose.

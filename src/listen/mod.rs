@@ -30,7 +30,10 @@ mod unread;
 
 use std::{os::unix::net::UnixStream, pin::Pin, sync::Arc};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, watch},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::bind::{BindError, Bound, OwnedPath, PassedSockets};
@@ -39,6 +42,7 @@ use crate::{
     logging::PeerLog,
     metrics::{ListenerMetrics, Metrics},
     pipeline::Pipeline,
+    thread::Waiting,
 };
 
 /// What every listener needs.
@@ -80,10 +84,11 @@ impl Drop for DeadListener {
     }
 }
 
-/// Reads `bound` until `stop` is cancelled, on tasks of `context`. A task that ends before that cancels
-/// `fatal`.
+/// Reads `bound` until `stop` is cancelled: its datagram sockets on `readers`, which are [`Bound::readers`], all else on
+/// tasks of `context`. A task or thread that ends before that cancels `fatal`.
 pub fn serve(
     bound: Bound,
+    readers: Vec<Waiting>,
     context: Context,
     config: watch::Receiver<Arc<ListenerConfig>>,
     metrics: Arc<ListenerMetrics>,
@@ -107,31 +112,37 @@ pub fn serve(
             drop(dead);
         });
     };
-    let on_thread = |socket: datagram::Socket, path: Option<OwnedPath>| {
-        let dead = DeadListener {
-            stop: local.stop.clone(),
-            fatal: fatal.clone(),
-        };
-        let (local, stop) = (local.clone(), local.stop.clone());
-        // A thread hears of the stop by the end of a stream; without descriptors left, when it looks up next.
+    let on_threads = |sockets: Vec<datagram::Socket>, path: Option<OwnedPath>| {
+        assert_eq!(sockets.len(), readers.len(), "each socket has a thread");
+        // Threads hear of the stop by the end of a stream; without descriptors left, when they look up next.
         let (bell, stopped) = UnixStream::pair().ok().unzip();
+        let (stop, stopped) = (local.stop.clone(), stopped.map(Arc::new));
         tasks.spawn(async move {
             stop.cancelled().await;
             drop(bell);
         });
-        tasks.spawn_blocking(move || {
-            datagram::serve(&socket, local, stopped.as_ref());
-            drop((path, dead));
-        });
+        let path = path.map(Arc::new);
+        for (socket, reader) in sockets.into_iter().zip(readers) {
+            let dead = DeadListener {
+                stop: local.stop.clone(),
+                fatal: fatal.clone(),
+            };
+            let (local, stopped, path) = (local.clone(), stopped.clone(), path.clone());
+            let (runtime, tracked) = (Handle::current(), tasks.token());
+            reader.run(move || {
+                let entered = runtime.enter();
+                datagram::serve(&socket, local, stopped.as_deref());
+                drop((socket, path, dead, entered, tracked));
+            });
+        }
     };
     match bound {
         Bound::Udp(sockets) => {
-            for socket in sockets {
-                on_thread(datagram::Socket::Udp(socket), None);
-            }
+            let sockets = sockets.into_iter().map(datagram::Socket::Udp);
+            on_threads(sockets.collect(), None);
         }
         Bound::UnixDgram(socket, path) => {
-            on_thread(datagram::Socket::Unix(socket), Some(path));
+            on_threads(vec![datagram::Socket::Unix(socket)], Some(path));
         }
         Bound::Tcp(listener) => {
             watched(Box::pin(accept::serve(

@@ -68,6 +68,41 @@ impl StripedCounter {
     }
 }
 
+/// How many were delivered and did not come back.
+///
+/// The value falls by what comes back, which is why it is two counters: each of them only grows.
+#[derive(Debug, Default)]
+pub struct Returnable {
+    delivered: Counter,
+    returned: Counter,
+}
+
+impl Returnable {
+    /// `n` more were delivered.
+    pub fn add(&self, n: u64) {
+        self.delivered.add(n);
+    }
+
+    /// `n` of those that were delivered came back.
+    pub fn take_back(&self, n: u64) {
+        self.returned.add(n);
+    }
+
+    /// Delivered, less what came back.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        // What comes back was delivered before: read in this order the difference is never below zero.
+        let returned = self.returned.get();
+        self.delivered.get() - returned
+    }
+
+    /// All that ever came back.
+    #[must_use]
+    pub fn returned(&self) -> u64 {
+        self.returned.get()
+    }
+}
+
 /// A number that goes up and down.
 #[derive(Default)]
 pub struct Gauge(CachePadded<AtomicU64>);

@@ -27,7 +27,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::clock::Clock;
 use crate::tick::WallTime;
 
-pub use counter::{ByReason, Counter, Gauge, StripedCounter};
+pub use counter::{ByReason, Counter, Gauge, Returnable, StripedCounter};
 pub use reason::{
     AnswerResult, DropReason, FrameErrorReason, Reason, RejectReason, ReloadResult, SpoolErrno,
     SummaryReason,
@@ -163,9 +163,32 @@ impl Metrics {
     /// that moves on meanwhile is missed, not counted twice, so [`Balance::in_hand`] is never below
     /// zero, whatever goes on at the same time. This holds as long as frames are counted with the
     /// flow: received first, then queued, and taken out of the queue before they are counted as
-    /// forwarded or dropped ([`FrameCounters::deliver`], [`FrameCounters::lose`]).
+    /// forwarded or dropped ([`FrameCounters::deliver`], [`FrameCounters::lose`]). Frames that are taken back move
+    /// against the flow: a reading that one of them crossed is done again.
     #[must_use]
     pub fn balance(&self) -> Balance {
+        self.undisturbed(|| self.balance_now())
+    }
+
+    /// What `read` reads while nothing is taken back: counted as forwarded when `read` began, it would be found
+    /// in the queue as well.
+    fn undisturbed<T>(&self, read: impl Fn() -> T) -> T {
+        let returned = || {
+            (
+                self.frames.forwarded.returned(),
+                self.copies.written.returned(),
+            )
+        };
+        loop {
+            let before = returned();
+            let result = read();
+            if returned() == before {
+                return result;
+            }
+        }
+    }
+
+    fn balance_now(&self) -> Balance {
         // Fields are read in the order in which they are written here, and that is the guarantee.
         Balance {
             forwarded: self.frames.forwarded.get(),
@@ -187,15 +210,15 @@ impl Metrics {
     /// relays.
     #[must_use]
     pub fn encode(self: &Arc<Self>, engine: EngineStats) -> String {
-        table::encode(self, engine)
+        self.undisturbed(|| table::encode(self, engine))
     }
 }
 
 /// What became of the frames.
 #[derive(Debug, Default)]
 pub struct FrameCounters {
-    /// Handed to an upstream for good; as far as its protocol lets us know.
-    pub forwarded: Counter,
+    /// Handed to an upstream, as far as its protocol lets us know, and not taken back since.
+    pub forwarded: Returnable,
     /// Held back as repeats, on purpose.
     pub suppressed: StripedCounter,
     /// Lost, against our will.
@@ -239,6 +262,13 @@ impl FrameCounters {
         self.forwarded.add(n);
     }
 
+    /// Moves `n` survivors from the forwarded back to the queue.
+    pub fn take_back(&self, n: u64) {
+        // Out before in; see `Metrics::undisturbed`.
+        self.forwarded.take_back(n);
+        self.queued.add(n);
+    }
+
     /// Moves `n` survivors from the queue to the dropped.
     pub fn lose(&self, reason: DropReason, n: u64) {
         self.queued.sub(n);
@@ -251,8 +281,8 @@ impl FrameCounters {
 pub struct CopyCounters {
     /// Suppressed while copies were set aside.
     pub taken: StripedCounter,
-    /// Handed to their destination for good.
-    pub written: Counter,
+    /// Handed to their destination, and not taken back since.
+    pub written: Returnable,
     /// Lost on the way there.
     pub dropped: ByReason<DropReason>,
     /// Neither written nor dropped yet.
@@ -271,6 +301,12 @@ impl CopyCounters {
     pub fn deliver(&self, n: u64) {
         self.queued.sub(n);
         self.written.add(n);
+    }
+
+    /// Moves `n` copies from the written back to the queue.
+    pub fn take_back(&self, n: u64) {
+        self.written.take_back(n);
+        self.queued.add(n);
     }
 
     /// Moves `n` copies from the queue to the dropped.
@@ -627,8 +663,23 @@ mod tests {
         });
     }
 
+    #[test]
+    fn a_frame_on_its_way_back_is_never_counted_twice() {
+        let metrics = Metrics::new();
+        let listener = metrics.listener("lan", "tcp:");
+        check_never_counted_twice(&metrics, || {
+            listener.received.add(10);
+            metrics.frames.queued.add(10);
+            metrics.frames.deliver(10);
+            // Connections do not break all the time.
+            (0..100).for_each(|_| std::hint::spin_loop());
+            metrics.frames.take_back(10);
+            metrics.frames.lose(DropReason::Shutdown, 10);
+        });
+    }
+
     /// Reads `end` and then the queue, closely, while a thread moves frames from one to the other.
-    fn check_out_before_in(metrics: &Metrics, move_one: impl Fn() + Sync, end: &Counter) {
+    fn check_out_before_in(metrics: &Metrics, move_one: impl Fn() + Sync, end: impl Fn() -> u64) {
         let plenty = 1_000_000_000;
         metrics.frames.queued.set(plenty);
         let stop = AtomicBool::new(false);
@@ -640,7 +691,7 @@ mod tests {
                 }
             });
             for _ in 0..10_000_000 {
-                let ended = end.get();
+                let ended = end();
                 let both = ended.saturating_add_signed(metrics.frames.queued.get());
                 seen += u32::from(both < plenty);
                 most = most.max(both);
@@ -661,8 +712,12 @@ mod tests {
     fn a_frame_leaves_the_queue_before_it_is_counted_where_it_ends() {
         let metrics = Metrics::new();
         let frames = &metrics.frames;
-        check_out_before_in(&metrics, || frames.deliver(1), &frames.forwarded);
+        check_out_before_in(&metrics, || frames.deliver(1), || frames.forwarded.get());
         let dropped = &frames.dropped[DropReason::QueueFull];
-        check_out_before_in(&metrics, || frames.lose(DropReason::QueueFull, 1), dropped);
+        check_out_before_in(
+            &metrics,
+            || frames.lose(DropReason::QueueFull, 1),
+            || dropped.get(),
+        );
     }
 }

@@ -45,7 +45,7 @@ static FAMILIES: &[Family] = &[
     // The law, against the flow: where frames end, then the queue, then where they come in.
     counter(
         "tersed_frames_forwarded",
-        "Frames handed to an upstream for good, as far as its protocol lets us know.",
+        "Frames handed to an upstream, as far as its protocol lets us know, and not taken back.",
         |scrape, out| out.count(&[], scrape.metrics.frames.forwarded.get()),
     ),
     counter(
@@ -93,7 +93,7 @@ static FAMILIES: &[Family] = &[
     // Suppressed copies that are set aside, against the flow as well.
     counter(
         "tersed_suppressed_copies_written",
-        "Suppressed frames written to where they are set aside.",
+        "Suppressed frames written to where they are set aside, and not taken back.",
         |scrape, out| out.count(&[], scrape.metrics.copies.written.get()),
     ),
     counter(
@@ -132,6 +132,11 @@ static FAMILIES: &[Family] = &[
         "tersed_frames_rewritten",
         "Frames that left with an octet changed for the upstream's framing.",
         |scrape, out| out.count(&[], scrape.metrics.frames.rewritten.get()),
+    ),
+    counter(
+        "tersed_frames_taken_back",
+        "Frames that were forwarded and wait again, because they may have been lost with a connection.",
+        |scrape, out| out.count(&[], scrape.metrics.frames.forwarded.returned()),
     ),
     counter(
         "tersed_frames_replayed",

@@ -29,7 +29,6 @@ use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -39,6 +38,7 @@ use crate::clock::Clock;
 use crate::dedup::{EndReason, OpenWindow, Shards};
 use crate::identity::{IdentityKind, Key};
 use crate::rule::{Action, PolicyId, Rules, WindowPolicy};
+use crate::thread::Pool;
 use crate::tick::Tick;
 
 mod away;
@@ -171,16 +171,16 @@ impl SavedWindows {
         }
     }
 
-    /// Saves what is open, within `time`, and says in the log how it went. Nothing is judged any more, and nothing is
+    /// Saves what is open by a thread of `pool`, within `time`, and says in the log how it went. Nothing is judged any more, and nothing is
     /// under way.
-    pub async fn save(self, key: Key, time: Duration) {
+    pub async fn save(self, key: Key, time: Duration, pool: &Pool) {
         let path = self.path.clone();
         let started = Clock::now();
-        let saving = spawn_blocking(move || self.try_save(&key, started, time));
+        let saving = pool.call(move || self.try_save(&key, started, time));
         // A disk that does not answer is not waited for.
         let result = match timeout(time + SYNC_EXTRA, saving).await {
             Ok(Ok(result)) => result,
-            Ok(Err(panic)) => Err(SaveError::Write(io::Error::other(panic))),
+            Ok(Err(error)) => Err(SaveError::Write(io::Error::other(error))),
             Err(_) => Err(SaveError::Late(time)),
         };
         let took = Clock::now().since(started);

@@ -39,6 +39,8 @@ pub(crate) enum Order {
     Steady,
     /// Read nothing.
     Hold,
+    /// Accept, read nothing, and close at once: a load balancer without a backend.
+    Shun,
     /// Say that nothing more will come from here, and read on.
     HalfClose,
     /// Close, whatever is unread: a reset if something is.
@@ -47,11 +49,12 @@ pub(crate) enum Order {
     Reset,
 }
 
-const ORDERS: [(Order, &str); 7] = [
+const ORDERS: [(Order, &str); 8] = [
     (Order::Read, "read"),
     (Order::Slow, "slow"),
     (Order::Steady, "steady"),
     (Order::Hold, "hold"),
+    (Order::Shun, "shun"),
     (Order::HalfClose, "half-close"),
     (Order::Close, "close"),
     (Order::Reset, "reset"),
@@ -72,7 +75,10 @@ impl Order {
 
     /// Whether it says how to read from now on, rather than what to do once.
     pub(crate) fn is_manner(self) -> bool {
-        matches!(self, Self::Read | Self::Slow | Self::Steady | Self::Hold)
+        matches!(
+            self,
+            Self::Read | Self::Slow | Self::Steady | Self::Hold | Self::Shun
+        )
     }
 }
 
@@ -274,6 +280,7 @@ impl Connection {
                     shared.pause(LOOK);
                     continue;
                 }
+                Order::Shun => return Ok(None),
                 Order::Slow => {
                     shared.pause(Duration::from_millis(10));
                     SLOW_OCTETS

@@ -19,6 +19,9 @@
 //! - `tcp_upstream_torn`: of all that was written to a relay that lives nothing is lost over plain TCP, whatever
 //!   becomes of the upstream, as long as that stores what it takes from its socket; the order holds, and what
 //!   arrives twice was counted as replayed.
+//! - `tcp_stopped_while_broken`: a relay without a spool that is stopped while its upstream is killed, or accepts and
+//!   closes, calls nothing forwarded that did not arrive, and says how many it gave up.
+//! - `tcp_idle_reset`: a reset of a connection that was idle for long brings nothing again.
 //! - `tcp_relay_stopped`: what the relay says it forwarded before a stop (`SIGTERM`) is what arrived, to the frame.
 //! - `udp_all_accounted`: sent = received + dropped by the kernel, and what was received arrived.
 //! - `relp_to_tcp`: what was acknowledged arrived, as long as the relay lives.
@@ -53,6 +56,7 @@ mod relp_scenes;
 mod report;
 mod schedule;
 mod tcp;
+mod tcp_broken;
 mod udp;
 mod upstream;
 
@@ -98,7 +102,7 @@ struct Scene {
     rounds_long: u64,
 }
 
-const SCENES: [Scene; 8] = [
+const SCENES: [Scene; 10] = [
     Scene {
         name: "tcp_upstream_torn",
         run: tcp::upstream_torn,
@@ -110,6 +114,18 @@ const SCENES: [Scene; 8] = [
         run: tcp::relay_stopped,
         rounds: 6,
         rounds_long: 200,
+    },
+    Scene {
+        name: "tcp_stopped_while_broken",
+        run: tcp_broken::stopped,
+        rounds: 6,
+        rounds_long: 150,
+    },
+    Scene {
+        name: "tcp_idle_reset",
+        run: tcp_broken::idle_reset,
+        rounds: 2,
+        rounds_long: 40,
     },
     Scene {
         name: "udp_all_accounted",

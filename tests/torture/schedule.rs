@@ -73,7 +73,9 @@ pub(crate) fn schedule(chance: &mut Chance, count: usize, after: u64, acts: &[Ac
             Act::Kill => Act::Revive,
             Act::Freeze => Act::Thaw,
             Act::FreezeRelay => Act::ThawRelay,
-            Act::Tell(Order::Slow | Order::Steady | Order::Hold) => Act::Tell(Order::Read),
+            Act::Tell(Order::Slow | Order::Steady | Order::Hold | Order::Shun) => {
+                Act::Tell(Order::Read)
+            }
             _ => continue,
         };
         // An upstream may be killed as it is, frozen or slow, and is the same again when it is back.
@@ -129,12 +131,13 @@ impl Round {
 }
 
 /// All that can be done to an upstream.
-pub(crate) const UPSTREAM: [Act; 11] = [
+pub(crate) const UPSTREAM: [Act; 12] = [
     Act::Kill,
     Act::Kill,
     Act::Kill,
     Act::Freeze,
     Act::Tell(Order::Hold),
+    Act::Tell(Order::Shun),
     Act::Tell(Order::Slow),
     Act::Tell(Order::Steady),
     Act::Tell(Order::Steady),

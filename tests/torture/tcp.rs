@@ -20,14 +20,14 @@ use crate::support::tersed::{Setup, Tersed};
 use crate::support::wait::{LIMIT, wait_while};
 
 /// What one originator has written.
-struct Sent {
-    source: Source,
+pub(crate) struct Sent {
+    pub(crate) source: Source,
     /// Numbers 0 to this were handed to the kernel.
-    numbers: u64,
+    pub(crate) numbers: u64,
     /// Copies beyond the first of each.
-    repeats: u64,
+    pub(crate) repeats: u64,
     /// The relay closed the connection before everything was written.
-    cut: bool,
+    pub(crate) cut: bool,
 }
 
 /// The upstream is killed, frozen, refuses, half-closes, resets, is slow; the relay reloads.
@@ -156,7 +156,7 @@ pub(crate) fn relay_stopped(plan: &Plan) -> Counts {
     })
 }
 
-fn config(upstream: &Upstream, other: bool) -> String {
+pub(crate) fn config(upstream: &Upstream, other: bool) -> String {
     // Something to change that changes nothing.
     let retry_max = if other { "60ms" } else { "50ms" };
     format!(
@@ -168,7 +168,7 @@ fn config(upstream: &Upstream, other: bool) -> String {
     )
 }
 
-fn start(
+pub(crate) fn start(
     tersed: &Tersed,
     chance: &mut Chance,
     round: u64,
@@ -186,13 +186,13 @@ fn start(
         .collect()
 }
 
-fn join(originators: Vec<JoinHandle<Sent>>) -> Vec<Sent> {
+pub(crate) fn join(originators: Vec<JoinHandle<Sent>>) -> Vec<Sent> {
     let joined = originators.into_iter().map(JoinHandle::join);
     joined.map(Result::unwrap).collect()
 }
 
 /// Sends `numbers` messages in batches of all sizes, some of them twice.
-fn originate(
+pub(crate) fn originate(
     to: SocketAddr,
     source: Source,
     numbers: u64,
@@ -229,7 +229,7 @@ fn originate(
     sent
 }
 
-const LISTENER: &str = "tcp://127.0.0.1:0";
-const SOURCES: u64 = 4;
-const EACH: u64 = 8_000;
+pub(crate) const LISTENER: &str = "tcp://127.0.0.1:0";
+pub(crate) const SOURCES: u64 = 4;
+pub(crate) const EACH: u64 = 8_000;
 const STEPS: usize = 8;

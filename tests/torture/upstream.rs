@@ -176,5 +176,6 @@ pub(crate) fn take_port() -> (Socket, SocketAddr) {
     (socket, address)
 }
 
-/// Longer than a relay pauses before it connects again, and then some.
-const QUIET: Duration = Duration::from_secs(5);
+/// Longer than a relay pauses before it connects again, and than it takes an upstream that broke again and again to
+/// prove itself, and then some.
+const QUIET: Duration = Duration::from_secs(12);

@@ -33,7 +33,6 @@ use std::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc::{self, Receiver, SyncSender},
     },
-    thread,
     time::Duration,
 };
 
@@ -42,7 +41,6 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::{sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
@@ -53,8 +51,12 @@ use super::{
 };
 use crate::{
     config::{ForwardConfig, OutputFraming, Strategy, UpstreamConfig, UpstreamUrl},
-    forward::upstream::{BrokenOff, UpstreamError},
+    forward::{
+        stopping::Stopping,
+        upstream::{BrokenOff, UpstreamError},
+    },
     metrics::UpstreamMetrics,
+    thread::Waiting,
 };
 
 /// A file or standard output, and the thread that writes to it.
@@ -153,10 +155,9 @@ impl Blocking {
             // When the file is closed.
             drop(permit);
         };
-        thread::Builder::new()
-            .name("tersed-output".to_owned())
-            .spawn(work)
-            .map_err(UpstreamError::Open)?;
+        let thread = Waiting::new("tersed-output").map_err(UpstreamError::Open)?;
+        // It ends with its work, and is not waited for.
+        drop(thread.run(work));
         let waker = outcome
             .await
             .unwrap_or_else(|gone| Err(io::Error::other(gone)))
@@ -185,7 +186,7 @@ impl Blocking {
         &mut self,
         wire: Vec<u8>,
         leave: impl Future<Output = ()>,
-        cut_off: &CancellationToken,
+        stop: &Stopping,
     ) -> Result<(), BrokenOff> {
         let octets = wire.len();
         self.progress.begin();
@@ -197,7 +198,7 @@ impl Blocking {
         let why = select! {
             biased;
             answer = &mut written => return self.taken(answer.ok(), octets, is_told, None),
-            () = cut_off.cancelled() => UpstreamError::CutOff,
+            () = stop.over() => UpstreamError::CutOff,
             () = leave => UpstreamError::CutOff,
             () = self.stalled(&mut is_told) => UpstreamError::Stalled(self.stall),
         };
@@ -205,7 +206,7 @@ impl Blocking {
         let last_word = async {
             if matches!(why, UpstreamError::CutOff) {
                 // For a reload, what the disk has in hand is waited for.
-                drop(timeout(self.stall, cut_off.cancelled()).await);
+                drop(timeout(self.stall, stop.over()).await);
             }
             sleep(LAST_WORD_MAX).await;
         };

@@ -18,6 +18,13 @@ pub(crate) fn threads_named(process: u32, name: &str) -> usize {
     names.filter(|found| found.trim_end() == name).count()
 }
 
+/// Threads, the main one included.
+pub(crate) fn threads(process: u32) -> usize {
+    fs::read_dir(format!("/proc/{process}/task"))
+        .unwrap()
+        .count()
+}
+
 /// Octets of memory that are resident now.
 pub(crate) fn resident_octets(process: u32) -> u64 {
     status_octets(process, "VmRSS:")

@@ -118,7 +118,12 @@ impl Sink {
 
     /// A UDP collector.
     pub(crate) fn udp() -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        Self::udp_at(([127, 0, 0, 1], 0).into())
+    }
+
+    /// A UDP collector at this address.
+    pub(crate) fn udp_at(address: SocketAddr) -> Self {
+        let socket = UdpSocket::bind(address).unwrap();
         // As much as this process may have; what is lost here would look like the relay's loss.
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER_OCTETS).is_err() {
             setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER_OCTETS).unwrap();

@@ -235,12 +235,23 @@ impl Setup {
     ///
     /// When it exits instead, with its log.
     #[track_caller]
-    pub(crate) fn start(mut self) -> Tersed {
+    pub(crate) fn start(self) -> Tersed {
+        self.start_while(|_| {})
+    }
+
+    /// The same, and does something while it starts.
+    ///
+    /// # Panics
+    ///
+    /// When it exits instead, with its log.
+    #[track_caller]
+    pub(crate) fn start_while(mut self, meanwhile: impl FnOnce(&Process)) -> Tersed {
         let mut command = self.run_command();
         let stdout = self.stdout.take().map_or_else(Stdio::piped, Stdio::from);
         let mut process = Process::start_to(&mut command, stdout, "util-linux and systemd");
         // The test's end of a standard output is closed with it.
         drop(command);
+        meanwhile(&process);
         wait_until("the relay to be ready", LIMIT, || {
             let exited = process.exited();
             assert!(exited.is_none(), "the relay ended at once: {exited:?}");

@@ -1,0 +1,344 @@
+//! Datagrams to an upstream: one frame, one datagram (RFC 5426 3.1).
+//!
+//! ```text
+//! frames ──send──▶ kernel, counted as forwarded ──▶ [ the last RECENT_AGE of them ] ──▶ forgotten
+//!                      refused (ICMP) ──▶ the upstream is away, and these go out again
+//! ```
+//!
+//! # Guarantees
+//!
+//! - UDP gives no answers, so a frame is forwarded when the kernel has taken it. But a refusal is heard of at once,
+//!   also while nothing is sent: then the upstream is away, like any other, and what was sent just before is sent
+//!   again, as far as it is among the last [`RECENT_OCTETS`].
+//! - After a refusal a few frames go first; the others follow when no refusal came for [`RECENT_AGE`].
+//! - A name is looked up again every [`RESOLVE_PERIOD`] and when asked to. If it has moved, the caller is told.
+//!
+//! # Left out
+//!
+//! Datagrams that are lost on the way without a word.
+
+use std::{fmt, io, net::SocketAddr, path::Path, pin::Pin, time::Duration};
+
+use tokio::{
+    net::{UdpSocket, UnixDatagram},
+    select,
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    ForwardEnded,
+    dial::{connect_udp, resolve},
+    lane::Lane,
+    ring::Taken,
+    upstream::{Connection, UpstreamError},
+};
+use crate::{
+    chunk::Chunk,
+    clock::Clock,
+    metrics::{DropReason, FrameErrorReason},
+};
+
+/// A datagram socket to an upstream.
+#[derive(Debug)]
+pub(super) struct Datagram {
+    socket: DatagramSocket,
+    stall: Duration,
+}
+
+#[derive(Debug)]
+enum DatagramSocket {
+    Udp(UdpSocket, Name),
+    Unix(UnixDatagram),
+}
+
+/// The name behind an address, and when to look it up again.
+struct Name {
+    host: String,
+    port: u16,
+    due: Instant,
+    lookup: Option<Lookup>,
+}
+
+type Lookup = Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, UpstreamError>> + Send + Sync>>;
+
+/// How far sending a chunk came.
+#[derive(Debug)]
+struct Sent {
+    /// Frames that the kernel took.
+    frames: usize,
+    /// Their octets.
+    octets: u64,
+    /// How many of them were cut.
+    cut: u64,
+    /// Why it went no further.
+    end: Option<Broke>,
+}
+
+#[derive(Debug)]
+enum Broke {
+    /// The next frame is longer than this socket can ever send.
+    TooLarge,
+    /// The upstream is away.
+    Lost(UpstreamError),
+}
+
+impl Datagram {
+    /// A socket to the `attempt`-th address of `host`. A send that finds no room for `stall` has failed.
+    ///
+    /// # Errors
+    ///
+    /// The name has no address, or none can be reached from here.
+    pub(super) async fn udp(
+        host: &str,
+        port: u16,
+        attempt: u32,
+        stall: Duration,
+    ) -> Result<Self, UpstreamError> {
+        let socket = connect_udp(host, port, attempt).await?;
+        let name = Name {
+            host: host.to_owned(),
+            port,
+            due: Instant::now() + RESOLVE_PERIOD,
+            lookup: None,
+        };
+        Ok(Self {
+            socket: DatagramSocket::Udp(socket, name),
+            stall,
+        })
+    }
+
+    /// A socket to the one at `path`.
+    ///
+    /// # Errors
+    ///
+    /// There is none that takes datagrams.
+    pub(super) fn unix(path: &Path, stall: Duration) -> Result<Self, UpstreamError> {
+        let socket = UnixDatagram::unbound()
+            .and_then(|socket| socket.connect(path).map(|()| socket))
+            .map_err(UpstreamError::Open)?;
+        Ok(Self {
+            socket: DatagramSocket::Unix(socket),
+            stall,
+        })
+    }
+
+    /// Octets that are kept in case a refusal comes: over a Unix socket the other end has them already.
+    pub(super) const fn recent_octets(&self) -> usize {
+        match self.socket {
+            DatagramSocket::Udp(..) => RECENT_OCTETS,
+            DatagramSocket::Unix(_) => 0,
+        }
+    }
+
+    /// Waits until the name has moved, and returns its first address.
+    ///
+    /// # Errors
+    ///
+    /// [`UpstreamError::Refused`] as soon as the network says so.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped at any point: a look-up under way goes on at the next call.
+    pub(super) async fn heard(&mut self) -> Result<SocketAddr, UpstreamError> {
+        let DatagramSocket::Udp(socket, name) = &mut self.socket else {
+            return std::future::pending().await;
+        };
+        let peer = socket.peer_addr().map_err(UpstreamError::Refused)?;
+        let mut waste = [0; 1];
+        loop {
+            select! {
+                // RFC 5426 has no answers: what is read is thrown away.
+                received = socket.recv(&mut waste) => {
+                    received.map_err(UpstreamError::Refused)?;
+                }
+                address = name.moved_from(peer) => return Ok(address),
+            }
+        }
+    }
+
+    /// Looks the name up at the next opportunity.
+    pub(super) fn resolve_now(&mut self) {
+        if let DatagramSocket::Udp(_, name) = &mut self.socket {
+            name.due = Instant::now();
+        }
+    }
+
+    /// Sends what is left in `chunk`, each frame cut to `octets_max`, waiting while there is no room.
+    async fn send(&self, chunk: &Chunk, octets_max: usize, cut_off: &CancellationToken) -> Sent {
+        let mut sent = Sent {
+            frames: 0,
+            octets: 0,
+            cut: 0,
+            end: None,
+        };
+        for (frame, _, _) in chunk.entries() {
+            let datagram = frame.get(..octets_max).unwrap_or(frame);
+            let result = match self.socket.try_send(datagram) {
+                Err(error) if is_no_room(&error) => select! {
+                    biased;
+                    result = self.send_when_there_is_room(datagram) => result,
+                    () = cut_off.cancelled() => Err(Broke::Lost(UpstreamError::CutOff)),
+                },
+                result => result.map(drop).map_err(|error| self.broke(error)),
+            };
+            if let Err(broke) = result {
+                sent.end = Some(broke);
+                break;
+            }
+            sent.frames += 1;
+            sent.octets += datagram.len() as u64;
+            sent.cut += u64::from(datagram.len() < frame.len());
+        }
+        sent
+    }
+
+    async fn send_when_there_is_room(&self, datagram: &[u8]) -> Result<(), Broke> {
+        let until = Instant::now() + self.stall;
+        loop {
+            select! {
+                biased;
+                writable = self.socket.writable() => {
+                    writable.map_err(|error| self.broke(error))?;
+                }
+                () = sleep_until(until) => {
+                    return Err(Broke::Lost(UpstreamError::Stalled(self.stall)));
+                }
+            }
+            match self.socket.try_send(datagram) {
+                Ok(_) => return Ok(()),
+                // A queue behind the socket is full; nothing tells when it no longer is.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    if Instant::now() >= until {
+                        return Err(Broke::Lost(UpstreamError::Broken(error)));
+                    }
+                    sleep(NO_BUFFERS_PAUSE).await;
+                }
+                Err(error) if is_no_room(&error) => {}
+                Err(error) => return Err(self.broke(error)),
+            }
+        }
+    }
+
+    fn broke(&self, error: io::Error) -> Broke {
+        match (error.raw_os_error(), &self.socket) {
+            (Some(libc::EMSGSIZE), _) => Broke::TooLarge,
+            (_, DatagramSocket::Udp(..)) => Broke::Lost(UpstreamError::Refused(error)),
+            (_, DatagramSocket::Unix(_)) => Broke::Lost(UpstreamError::Broken(error)),
+        }
+    }
+}
+
+impl DatagramSocket {
+    fn try_send(&self, datagram: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Udp(socket, _) => socket.try_send(datagram),
+            Self::Unix(socket) => socket.try_send(datagram),
+        }
+    }
+
+    async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Udp(socket, _) => socket.writable().await,
+            Self::Unix(socket) => socket.writable().await,
+        }
+    }
+}
+
+impl Name {
+    /// Waits until `peer` is not among its addresses, and returns the first of them.
+    async fn moved_from(&mut self, peer: SocketAddr) -> SocketAddr {
+        loop {
+            let lookup = match &mut self.lookup {
+                Some(lookup) => lookup,
+                None => {
+                    sleep_until(self.due).await;
+                    let (host, port) = (self.host.clone(), self.port);
+                    self.lookup
+                        .insert(Box::pin(async move { resolve(&host, port).await }))
+                }
+            };
+            let addresses = lookup.await;
+            self.lookup = None;
+            self.due = Instant::now() + RESOLVE_PERIOD;
+            // A name that does not resolve right now has not moved.
+            if let Ok(addresses) = addresses
+                && !addresses.contains(&peer)
+                && let Some(first) = addresses.first()
+            {
+                return *first;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+impl Lane {
+    /// Sends `batch` as datagrams, and counts what became of it.
+    pub(super) async fn send_datagrams(&mut self, batch: Vec<Chunk>) -> Result<(), ForwardEnded> {
+        let mut left = std::collections::VecDeque::from(batch);
+        while let Some(mut chunk) = left.pop_front() {
+            let Some(active) = &mut self.active else {
+                left.push_front(chunk);
+                break;
+            };
+            let Connection::Datagram(datagram) = &active.connection else {
+                left.push_front(chunk);
+                break;
+            };
+            let shared = &self.shared;
+            let sent = datagram
+                .send(&chunk, self.config.udp_max, &shared.stop.cut_off)
+                .await;
+            shared.metrics.frame_errors[FrameErrorReason::Truncated].add(sent.cut);
+            if let Some(Broke::Lost(error)) = sent.end {
+                let taken = active.encoder.first_octets(&chunk, sent.frames);
+                left.push_front(chunk);
+                return self.lost(left.into(), taken, error).await;
+            }
+            let mut whole = chunk.split_entries(sent.frames);
+            let metrics = &self.upstreams[active.index].metrics;
+            metrics.frames.add(sent.frames as u64);
+            metrics.octets.add(sent.octets);
+            shared.ledger.forwarded(&mut whole, sent.frames);
+            let taken = Taken {
+                unacknowledged: 0,
+                is_all: true,
+                now: Clock::now(),
+            };
+            active.wrote(whole, taken);
+            if let Some(Broke::TooLarge) = sent.end {
+                let lost = chunk.split_entries(1);
+                if let Some(summaries) = shared.ledger.dropped(&lost, DropReason::TooLarge) {
+                    shared.source.add(summaries);
+                }
+            }
+            if !chunk.is_empty() {
+                left.push_front(chunk);
+            }
+        }
+        self.shared.source.give_back(left.into_iter());
+        Ok(())
+    }
+}
+
+fn is_no_room(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS)
+}
+
+/// How long after a datagram was sent its refusal may come: the round trips of most networks are shorter.
+pub(super) const RECENT_AGE: Duration = Duration::from_millis(200);
+
+/// Octets that are kept for so long.
+const RECENT_OCTETS: usize = 256 * 1024;
+
+/// How often a name is looked up.
+const RESOLVE_PERIOD: Duration = Duration::from_secs(30);
+
+/// How long a full queue behind the socket is left alone.
+const NO_BUFFERS_PAUSE: Duration = Duration::from_millis(1);
