@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, fs, ops::Range};
 
 use super::{
     faulty::Faults,
+    segment::DATA_AT,
     tests::{Bed, MIB},
     *,
 };
