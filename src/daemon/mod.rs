@@ -226,7 +226,9 @@ impl Daemon {
             pipeline,
             metrics,
             peer_log: Arc::new(PeerLog::new()),
-            descriptors: Arc::new(Semaphore::new(free_descriptors(config.spool.directory.is_some()))),
+            descriptors: Arc::new(Semaphore::new(free_descriptors(
+                config.spool.directory.is_some(),
+            ))),
             tasks: TaskTracker::new(),
         };
         let mut daemon = Self {

@@ -124,6 +124,7 @@ impl Forwarder {
                 Arc::clone(&metrics),
                 Arc::clone(&ledger),
                 Arc::clone(&custody),
+                changes.clone(),
             )
         });
         Self {

@@ -91,14 +91,13 @@ impl Told {
             acknowledged,
             written,
         } = self.marks;
-        let mut places = segments.iter().map(|segment| segment.header.before);
-        let fits = |place: Position, other: Position| {
-            place.may_precede(other) || other.may_precede(place)
+        let fits = |place: Position| {
+            [acknowledged, written]
+                .into_iter()
+                .all(|told| place.may_precede(told) || told.may_precede(place))
         };
-        if !acknowledged.may_precede(written)
-            || !(places.all(|place| fits(place, acknowledged) && fits(place, written)))
-            || !(fits(end, acknowledged) && fits(end, written))
-        {
+        let mut befores = segments.iter().map(|segment| segment.header.before);
+        if !(acknowledged.may_precede(written) && befores.all(fits) && fits(end)) {
             return false;
         }
         let (Some(ends), Some(first)) = (self.ends, segments.front()) else {

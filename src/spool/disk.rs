@@ -206,8 +206,7 @@ impl Disk for RealDisk {
     fn room(&self) -> Option<u64> {
         let stat = fstatvfs(&self.home().directory).ok()?;
         // A file system of no size, such as some of those in user space, does not know.
-        (stat.blocks() > 0)
-            .then(|| stat.blocks_available().saturating_mul(stat.fragment_size()))
+        (stat.blocks() > 0).then(|| stat.blocks_available().saturating_mul(stat.fragment_size()))
     }
 
     fn sync(&self, file: &File) -> Result<(), SpoolError> {
@@ -259,10 +258,7 @@ impl Home {
         check_parent(parent, &above)?;
         let directory = open_directory(&above, name, path)?;
         let lock = lock(&directory, path)?;
-        Ok(Self {
-            directory,
-            lock,
-        })
+        Ok(Self { directory, lock })
     }
 }
 
@@ -363,7 +359,7 @@ fn peek_file(
         });
     }
     check_owner(&path, &stat)?;
-    let names = u64::from(stat.st_nlink);
+    let names = stat.st_nlink;
     // The mode first: a file that only has another name holds what its owner wrote.
     let reparable = check_mode(&path, &stat).err().or_else(|| {
         let why = Unsafe::Names { names };

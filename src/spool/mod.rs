@@ -338,11 +338,7 @@ impl Spool {
                 let done = befores.take_while(|end| *end <= shared.marks.acknowledged);
                 (shared.marks, cursor::ends(&shared.segments), done.count())
             };
-            (
-                cursor.store(&*self.disk, marks, ends),
-                cursor.file(),
-                done,
-            )
+            (cursor.store(&*self.disk, marks, ends), cursor.file(), done)
         };
         match stored {
             // What was in the directory is gone, and nothing of it can come again.

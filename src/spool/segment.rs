@@ -276,7 +276,9 @@ pub(super) fn find(
         let name = name(number);
         let path = || disk.directory().join(&name);
         let (file, not_safe) = disk.peek(&name)?;
-        found.not_safe.extend(not_safe.map(|error| error.to_string()));
+        found
+            .not_safe
+            .extend(not_safe.map(|error| error.to_string()));
         let octets = file
             .metadata()
             .map_err(|error| SpoolError::of("look at", &path(), error))?

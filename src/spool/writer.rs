@@ -207,9 +207,7 @@ impl Spool {
         let Some(last) = last else { return Ok(()) };
         let file = lock(&self.cursor).file();
         file.map_or(Ok(()), |file| self.disk.sync(&file))?;
-        writer
-            .active
-            .take_if(|active| active.header.number == last);
+        writer.active.take_if(|active| active.header.number == last);
         self.remove(last)
     }
 
