@@ -231,16 +231,36 @@ impl Spool {
         writer
             .active
             .take_if(|active| disk::is_removed(&active.file));
-        let number = lock(&self.reader).let_go_of_removed();
-        if let Some(number) = number {
-            self.forget_segment(number);
-        }
+        let read = lock(&self.reader).let_go_of_removed();
         lock(&self.cursor).let_go_of_removed();
-        lock(&self.shared).segments.retain(|segment| {
-            let file = segment.file.as_deref();
-            !file.is_some_and(disk::is_removed)
-        });
+        let removed = {
+            let shared = lock(&self.shared);
+            let held = shared.segments.iter().filter(|segment| {
+                let file = segment.file.as_deref();
+                file.is_some_and(disk::is_removed) || read == Some(segment.header.number)
+            });
+            held.map(|segment| segment.header.number)
+                .collect::<Vec<_>>()
+        };
+        for number in removed {
+            self.let_go_of(number);
+        }
         Ok(())
+    }
+
+    /// The file of a segment was removed. If there is another of its name, that is a copy: who makes one takes the place
+    /// of the first, to be read instead.
+    fn let_go_of(&self, number: u64) {
+        let copy = self.disk.peek(&segment::name(number));
+        if copy.is_err_and(|error| error.is_missing()) {
+            self.forget_segment(number);
+            return;
+        }
+        let mut shared = lock(&self.shared);
+        let mut segments = shared.segments.iter_mut();
+        if let Some(segment) = segments.find(|segment| segment.header.number == number) {
+            segment.file = None;
+        }
     }
 
     fn gone(&self) -> SpoolError {
