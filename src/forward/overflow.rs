@@ -31,6 +31,7 @@
 
 mod finish;
 mod room;
+mod tend;
 mod trouble;
 
 use std::{
@@ -100,8 +101,10 @@ struct State {
     giving: Trouble,
     /// At the start files were not safe: it is read without a lane to take it, to find out what waits for what.
     is_suspect: bool,
-    /// What it says when it is told what was delivered, and looked after.
+    /// What it says when it is told what was delivered.
     keeping: Trouble,
+    /// What it says when it is looked after.
+    tending: Trouble,
     /// When to ask the disk again.
     retry_at: Option<Instant>,
     /// Octets that it refused.
@@ -454,7 +457,7 @@ impl Overflow {
             if let Some(position) = self.settled_position() {
                 let spool = Arc::clone(&self.spool);
                 let told = on_disk(move || spool.acknowledge(position)).await;
-                self.settle_keeping(&told);
+                self.settle(|state| &mut state.keeping, &told);
                 self.measure();
             }
         }
@@ -474,53 +477,15 @@ impl Overflow {
         position
     }
 
-    /// Looks after the files, and asks the disk whether it has room again if it had none and nothing is left to write.
-    async fn tend_all(&self, closing: &CancellationToken) {
-        loop {
-            select! {
-                () = closing.cancelled() => return,
-                () = sleep(RETRY_PERIOD) => {}
-            }
-            let spool = Arc::clone(&self.spool);
-            let tended = on_disk(move || spool.tend()).await;
-            self.settle_keeping(&tended);
-            let (failed, octets) = {
-                let state = self.lock();
-                let is_idle = state.refused.is_empty() && !state.appending;
-                let failed = state.retry_at.filter(|_| is_idle);
-                (failed, state.refused_octets)
-            };
-            if failed.is_none() {
-                continue;
-            }
-            let spool = Arc::clone(&self.spool);
-            let answer = on_disk(move || spool.ask(octets)).await;
-            let mut state = self.lock();
-            // What was written meanwhile has its own answer.
-            if state.retry_at == failed && !state.appending {
-                match &answer {
-                    Ok(()) => {
-                        state.retry_at = None;
-                        if state.writing.end() {
-                            info!("the spool takes frames again");
-                        }
-                        self.outbox.set_relief(true);
-                    }
-                    Err(error) => state.writing.begin(error, &self.metrics),
-                }
-            }
-            drop(state);
-            self.measure();
-            self.changed.notify_waiters();
-        }
-    }
-
-    fn settle_keeping(&self, result: &Result<(), SpoolError>) {
+    /// Keeps account of a call that nothing waits for.
+    fn settle(&self, of: impl FnOnce(&mut State) -> &mut Trouble, result: &Result<(), SpoolError>) {
+        let mut state = self.lock();
+        let trouble = of(&mut state);
         match result {
             Ok(()) => {
-                self.lock().keeping.end();
+                trouble.end();
             }
-            Err(error) => self.complain(|state| &mut state.keeping, error),
+            Err(error) => trouble.begin(error, &self.metrics),
         }
     }
 

@@ -96,6 +96,9 @@ pub(super) trait Disk: Send + Sync + fmt::Debug {
     /// True if the directory was removed.
     fn is_gone(&self) -> bool;
 
+    /// Looks at the directory again: somebody may have changed its owner or mode.
+    fn check(&self) -> Result<(), SpoolError>;
+
     /// Takes the lock anew if its file was removed: who comes next would find another.
     fn keep_lock(&self) -> Result<(), SpoolError>;
 
@@ -222,6 +225,10 @@ impl Disk for RealDisk {
         fstat(&self.home().directory).is_ok_and(|stat| stat.st_nlink == 0)
     }
 
+    fn check(&self) -> Result<(), SpoolError> {
+        check_directory(&self.path, &self.home().directory)
+    }
+
     fn keep_lock(&self) -> Result<(), SpoolError> {
         let home = self.home();
         if !is_removed(&home.lock) {
@@ -284,10 +291,14 @@ fn open_directory(above: &OwnedFd, name: &OsStr, path: &Path) -> Result<OwnedFd,
         found => found,
     }
     .map_err(error)?;
-    let stat = fstat(&directory).map_err(error)?;
-    check_owner(path, &stat)?;
-    check_mode(path, &stat)?;
+    check_directory(path, &directory)?;
     Ok(directory)
+}
+
+fn check_directory(path: &Path, directory: &OwnedFd) -> Result<(), SpoolError> {
+    let stat = fstat(directory).map_err(|errno| SpoolError::of("look at", path, errno.into()))?;
+    check_owner(path, &stat)?;
+    check_mode(path, &stat)
 }
 
 /// Nobody else may exchange the directory: where everybody may write, the sticky bit keeps them from it.

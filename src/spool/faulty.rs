@@ -142,6 +142,10 @@ impl Disk for FaultyDisk {
         self.real.is_gone()
     }
 
+    fn check(&self) -> Result<(), SpoolError> {
+        self.real.check()
+    }
+
     fn keep_lock(&self) -> Result<(), SpoolError> {
         self.real.keep_lock()
     }

@@ -178,8 +178,10 @@ impl Spool {
     /// # Errors
     ///
     /// [`SpoolError::Gone`] for a directory that was removed, and what keeps it from being made anew.
+    /// [`SpoolError::Unsafe`] for one that others may write to by now: this process goes on, the next will not start.
     pub fn tend(&self) -> Result<(), SpoolError> {
-        self.find_place(&mut lock(&self.writer))
+        self.find_place(&mut lock(&self.writer))?;
+        self.disk.check()
     }
 
     /// Deletes the last segment if all of it is acknowledged and it is long enough to be worth a new one.

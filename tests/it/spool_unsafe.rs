@@ -101,6 +101,12 @@ fn a_directory_that_is_opened_to_a_group_loses_nothing() {
     let port = RefusingPort::new();
     let (tersed, mut originator) = with_many(dir.path(), &port.url());
     chmod(&spool, 0o770);
+    let line = tersed.wait_log("the spool fails");
+    let told = format!(
+        "{} is not safe: its mode 0770 lets group or others write; chmod go-w {0}",
+        spool.display()
+    );
+    assert_eq!(line.field("error").unwrap(), told);
     originator.send_all((MANY..2 * MANY).map(|place| ordered(0, place, OCTETS)));
     tersed.wait_received(2 * MANY as u64);
     let (metrics, _) = tersed.finish();
@@ -108,10 +114,6 @@ fn a_directory_that_is_opened_to_a_group_loses_nothing() {
     let sink = port.open();
     let (status, stderr) = setup(dir.path(), &sink.url(), "").start_refused();
     assert!(!status.success());
-    let told = format!(
-        "its mode 0770 lets group or others write; chmod go-w {}",
-        spool.display()
-    );
     assert!(stderr.contains(&told), "{stderr}");
     chmod(&spool, 0o700);
     let tersed = setup(dir.path(), &sink.url(), "").start();
