@@ -253,7 +253,8 @@ impl Spool {
                 .and_then(|file| disk.cut(&file, octets));
         }
         last.octets = octets;
-        Ok(last.header.before.at(place))
+        last.end = last.header.before.at(place);
+        Ok(last.end)
     }
 
     /// What was found when it was opened.
@@ -296,16 +297,9 @@ impl Spool {
     #[must_use]
     pub fn holds(&self, upto: Position) -> bool {
         let shared = lock(&self.shared);
-        let ends = shared.segments.iter().skip(1);
-        let ends = ends
-            .map(|next| next.header.before)
-            .chain([shared.marks.written]);
+        let mut segments = shared.segments.iter();
         upto > shared.marks.acknowledged
-            && shared
-                .segments
-                .iter()
-                .zip(ends)
-                .any(|(segment, end)| segment.header.before < upto && upto <= end)
+            && segments.any(|segment| segment.header.before < upto && upto <= segment.end)
     }
 
     /// The next records, until the chunk takes about `octets`; `None` if there are none. One record at least, however

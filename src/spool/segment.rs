@@ -40,6 +40,8 @@ pub(super) struct Segment {
     pub(super) header: Header,
     /// Where its records end in the file. Behind those that count there may be some that do not.
     pub(super) octets: u64,
+    /// What was written by its end. If the next one is not there this is less than where the one behind that begins.
+    pub(super) end: Position,
     /// The descriptor that wrote it, if this process did and has not let go of it: what was written by it can be read
     /// by it, whatever becomes of the file's names and mode.
     pub(super) file: Option<Arc<File>>,
@@ -310,9 +312,13 @@ pub(super) fn find(
         if header.number != number || !before.may_precede(header.before) {
             return Err(SpoolError::Foreign { path: path() });
         }
+        if let Some(last) = segments.back_mut() {
+            last.end = header.before;
+        }
         segments.push_back(Segment {
             header,
             octets,
+            end: header.before,
             file: None,
         });
     }

@@ -58,6 +58,14 @@ impl Writer {
             gone: false,
         }
     }
+
+    /// The active segment is not written to again.
+    #[cfg(test)]
+    pub(super) fn complete(&mut self) {
+        if let Some(active) = &mut self.active {
+            active.octets_max = 0;
+        }
+    }
 }
 
 impl Spool {
@@ -115,6 +123,7 @@ impl Spool {
                 lock(&self.shared).put(Segment {
                     header: active.header,
                     octets,
+                    end: active.header.before.at(active.place),
                     file: Some(active.file),
                 });
             } else if !is_new && !wrote_all {
@@ -133,13 +142,14 @@ impl Spool {
         let segment = Segment {
             header: active.header,
             octets: active.octets,
+            end: active.header.before.at(place),
             file: Some(Arc::clone(&active.file)),
         };
         writer.active = Some(active);
         let mut cursor = lock(&self.cursor);
         let (marks, ends) = {
             let mut shared = lock(&self.shared);
-            shared.marks.written = segment.header.before.at(place);
+            shared.marks.written = segment.end;
             shared.put(segment);
             (shared.marks, cursor::ends(&shared.segments))
         };

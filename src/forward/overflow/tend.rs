@@ -28,6 +28,7 @@ impl Overflow {
             let spool = Arc::clone(&self.spool);
             let tended = on_disk(move || spool.tend()).await;
             self.settle(|state| &mut state.tending, &tended);
+            self.measure();
             let (failed, octets) = {
                 let state = self.lock();
                 let is_idle = state.refused.is_empty() && !state.appending;
