@@ -14,12 +14,12 @@
 //! - Chunks are safe when the disk has them. What was read is acknowledged to the spool when all of it was
 //!   delivered, or dropped and counted; until then a restart finds it again.
 //! - When the disk refuses, the chunks in hand wait in front of the queue, lanes that have an upstream go on with
-//!   them, and the disk is asked again every [`RETRY_PERIOD`], with or without something to write: it fails no longer
-//!   than it has no room. The queue fills meanwhile, with the consequences that it has without a spool.
-//! - But when it is full, and `drop-oldest` is said, the oldest is dropped from the disk (`room`), and nothing is
-//!   dropped from the queue.
-//! - What the disk does not give back for now (a file is not safe to open) is waited for, with all that is newer, and
-//!   asked for again every [`RETRY_PERIOD`].
+//!   them, and the disk is asked again every [`RETRY_PERIOD`], with or without something to write (`tend`). The queue
+//!   fills meanwhile, with the consequences that it has without a spool.
+//! - If the disk is full and `when_full` is `drop-oldest`, the oldest is dropped from the disk (`room`), and nothing from
+//!   the queue.
+//! - If the disk does not give a segment back for now (its file is not safe to open), all that is newer waits behind it,
+//!   and the disk is asked again every [`RETRY_PERIOD`].
 //! - What the disk has lost is counted as dropped, and since nobody knows which messages those were, all windows
 //!   end, so that the next copy of each goes out (law 7).
 //! - At the stop, what is on the disk stays there, and what is in memory goes there if nobody takes it.
@@ -72,7 +72,7 @@ pub(super) struct Overflow {
     awaited: Arc<Custody>,
     /// What was read from the disk and is not delivered.
     read: Arc<Custody>,
-    /// Says what to do when all is full.
+    /// Says what to do when the queue and the disk are full.
     config: watch::Receiver<Arc<ForwardConfig>>,
     state: Mutex<State>,
     /// Octets written at once: [`APPEND_OCTETS`], or a share of what the spool may hold.
@@ -99,7 +99,7 @@ struct State {
     writing: Trouble,
     /// What it says when it is read.
     giving: Trouble,
-    /// At the start files were not safe: it is read without a lane to take it, to find out what waits for what.
+    /// Files were not safe at the start: read once without a lane that takes it, to find out whether reading works.
     is_suspect: bool,
     /// What it says when it is told what was delivered.
     keeping: Trouble,

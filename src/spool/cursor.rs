@@ -10,10 +10,9 @@
 //!
 //! - The slots are written in turn, so that a torn or damaged one leaves the other, which is one turn older.
 //! - A cursor that is lost or old costs duplicates, never a message.
-//! - A cursor of another history is not believed: see [`Told::is_of`]. Its numbers speak of other messages, and what they
-//!   call acknowledged was not.
-//! - A cursor that has a second name, or that others may write to, is not written to: a new one takes its name. It is
-//!   believed if only its owner could write to it.
+//! - A cursor of another history is not believed (see [`Told::is_of`]): it counts other messages.
+//! - A cursor that has a second name, or that others may write to, is not written to: a new file takes its name. It is
+//!   believed unless others may write to it.
 //!
 //! # Left out
 //!

@@ -4,25 +4,24 @@
 //!
 //! - Names are looked up in the directory that was checked, never by a path, and symlinks are not followed: what
 //!   is put in the way later is refused, not written to.
-//! - Who opens a directory has it alone, until the [`RealDisk`] is dropped or the process dies. If the lock's file is
-//!   removed, another is made and locked as soon as that is noticed.
-//! - Nothing is written to a file that has a second name or that group or others may write to: what is written to it
-//!   would be written to something else as well, or could be changed by others. The lock is taken on such a file,
-//!   and nothing is said in it.
+//! - A process that opens a directory has it alone, until the [`RealDisk`] is dropped or the process dies. If the lock's
+//!   file is removed, [`Disk::keep_lock`] makes and locks another.
+//! - Nothing is written to a file that has a second name, or that group or others may write to. The lock is taken on such a
+//!   file, and the process id is not written to it.
 //!
 //! # What is safe
 //!
-//! | of a file | why | what becomes of it |
+//! | the file | the danger | what we do |
 //! |---|---|---|
-//! | no regular file, a symlink | it was put there, by whomever | never opened |
-//! | another owner | its owner may change it at any time | not opened until it is ours |
-//! | a second name | whoever has that name may write to it, or means it for something else | not opened until it has one name |
-//! | mode lets group or others write | what is in it may not be what we wrote | not opened until the mode is right |
-//! | mode lets others read | they may have read it; waiting does not make that undone | opened |
+//! | is a symlink or no regular file | another process put it there | refuse it |
+//! | belongs to another user | that user can change it at any time | refuse it |
+//! | has a second name | another process uses the file by that name; what we write it reads, what it writes we read | wait until it has one name |
+//! | lets group or others write | its octets may not be those that we wrote | wait until the mode is right |
+//! | lets others read | others may have read it; waiting undoes nothing | open it |
 //!
-//! A segment that is not safe can be put right by who owns the machine, and only that person knows what was done to
-//! it: so it is told, and waits. [`Disk::peek`] reads one all the same, for its header and its length, which say how
-//! many frames wait in it; no frame is taken from it.
+//! The operator can put a file right that has a second name or too loose a mode, and only the operator knows what was done
+//! to it. So its frames wait, and the error says what mends it. [`Disk::peek`] opens it all the same, for its header and
+//! its length: these say how many frames wait in it.
 //!
 //! # Left out
 //!
@@ -96,10 +95,10 @@ pub(super) trait Disk: Send + Sync + fmt::Debug {
     /// True if the directory was removed.
     fn is_gone(&self) -> bool;
 
-    /// Looks at the directory again: somebody may have changed its owner or mode.
+    /// Looks at the directory again: its owner or mode may have changed.
     fn check(&self) -> Result<(), SpoolError>;
 
-    /// Takes the lock anew if its file was removed: who comes next would find another.
+    /// Takes the lock anew if its file was removed: the next process would find another file and lock that.
     fn keep_lock(&self) -> Result<(), SpoolError>;
 
     /// Makes a removed directory anew.

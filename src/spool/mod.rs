@@ -39,15 +39,15 @@
 //!   (the kernel has it); after a power cut it may be old, and what it does not know of is sent again.
 //! - **Space comes back as it drains**: a segment that is acknowledged is deleted. The files together never take
 //!   more than `max_octets`.
-//! - **No removed file is held open**, by neither end: its space is the disk's again at once if we removed it, and when
-//!   [`Spool::append`] or [`Spool::tend`] is called next if others did.
-//! - **What this process wrote is read by the descriptor that wrote it**: a second name, another mode or another owner
-//!   that a file was given since changes nothing. Of the segments that are complete [`HELD_MAX`] are kept open.
-//! - **A file that is not safe to open is waited for**, not given up: [`Spool::read`] says what is wrong and what puts
-//!   it right, and the next call tries again. What it holds is counted from its header, and nothing behind it is
-//!   given out before. [`Found::not_safe`] says so at the start. `disk` says what is safe and why.
-//! - **A cursor of another history is not believed** ([`Found::cursor_foreign`]): a directory that was put back from a
-//!   backup, in part, is sent from its beginning. No number is taken for less than nothing.
+//! - **No removed file is held open**, by either end. If we remove a file, the disk has its space at once; if another
+//!   process does, with the next call of [`Spool::append`] or [`Spool::tend`].
+//! - **The descriptor that wrote a segment reads it.** A second name, or another mode or owner, that a file got since changes
+//!   nothing. [`HELD_MAX`] complete segments are kept open for that.
+//! - **A file that is not safe to open is not given up.** [`Spool::read`] says what is wrong and what mends it, and the next
+//!   call tries again; nothing behind the file is read before. Its header says how much it holds, so that all counts
+//!   are right. [`Found::not_safe`] lists such files at the start. `disk` says what is safe, and why.
+//! - **A cursor of another history is not believed** ([`Found::cursor_foreign`]). It may come from a backup that was put
+//!   back in part; all that is in the segments is read then. No difference of two counts is less than zero.
 //! - **Opens fast**: headers only, and one segment read through.
 //! - Appending waits for the disk without a lock that a reader needs.
 //! - A claim of an earlier process comes back as void: its windows are gone.
@@ -131,8 +131,8 @@ pub struct Found {
     pub cursor_damaged: bool,
     /// The cursor does not belong to the segments: it was not believed, and all that is in them comes.
     pub cursor_foreign: bool,
-    /// What is wrong with files that are not safe to open, and what puts them right. What is in such a segment waits
-    /// until then, and all that was written after it.
+    /// What is wrong with files that are not safe to open, and what mends it. The records of such a segment, and all
+    /// behind them, wait until then.
     pub not_safe: Vec<String>,
 }
 

@@ -2,11 +2,11 @@
 //!
 //! # Guarantees
 //!
-//! - What this process wrote is read by the descriptor that wrote it, as long as that is kept; else by its name.
-//! - A file that cannot be opened is waited for, with nothing read beyond it; all that is taken for lost is one that is
-//!   not there, or that the medium refused [`READ_TRIES`](super::READ_TRIES) times.
-//! - A batch is of one segment, so that it is on the disk as long as that segment is.
-//! - No removed file is held open: who removes a segment says so ([`Reader::close`]), and who finds one removed does.
+//! - A segment is read by the descriptor that wrote it, if this process wrote it and keeps that; else by its name.
+//! - Nothing is read behind a file that cannot be opened. Only a file that is not there, or that the medium refused
+//!   [`READ_TRIES`](super::READ_TRIES) times, counts as lost.
+//! - The records of a batch are of one segment, so that the disk holds them as long as it holds that segment.
+//! - No removed file is held open: the writing end says which segments are removed ([`Reader::close`]).
 
 use std::{fs::File, sync::Arc};
 

@@ -730,7 +730,7 @@ fn a_file_that_is_not_safe_is_waited_for_with_all_that_is_behind_it() {
     }
 }
 
-/// Others may have read it by then: waiting would not make that undone.
+/// Others may have read it by then, and waiting undoes nothing.
 #[test]
 fn a_file_that_others_may_read_is_read() {
     let bed = Bed::new();
@@ -849,7 +849,7 @@ fn no_removed_file_is_held_open() {
     }
 }
 
-/// Whoever copies a file that is being used, and puts the copy in its place, costs nothing that was in it by then.
+/// A copy of a file that is in use takes its place: nothing is lost that was in it by then.
 #[test]
 fn a_copy_that_takes_a_files_place_is_read_instead() {
     let bed = Bed::new();
@@ -887,7 +887,7 @@ fn a_lock_or_a_cursor_with_a_second_name_is_used_and_not_written_to() {
     for copy in &copies {
         fs::hard_link(bed.directory().join(copy.file_name().unwrap()), copy).unwrap();
     }
-    fs::write(&copies[0], "somebody else's").unwrap();
+    fs::write(&copies[0], "of another program").unwrap();
     let kept = copies.clone().map(|copy| fs::read(copy).unwrap());
     let spool = bed.open(MIB);
     assert!(!spool.found().cursor_damaged);

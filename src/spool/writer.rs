@@ -2,12 +2,11 @@
 //!
 //! # Guarantees
 //!
-//! - What [`Spool::append`] and [`Spool::tend`] find removed, the directory or a segment, is let go of, so that its
-//!   space is the disk's.
-//! - A segment is no longer than an eighth of what there is room for, on the disk as well as by the limit, so that
-//!   space comes back in parts on a small disk, too.
-//! - Where all is acknowledged, nothing stands in the way of what comes: the active segment is kept to be written on,
-//!   and goes if room is short.
+//! - If the directory or a segment was removed, [`Spool::append`] and [`Spool::tend`] close it, so that the disk gets its
+//!   space back.
+//! - A segment takes an eighth of the room at most, of the disk's as well as of the limit, so that space comes back in parts
+//!   on a small disk, too.
+//! - The active segment is kept when all is acknowledged, and deleted as soon as room is short.
 //! - The disk can be asked for room with nothing to be written ([`Spool::ask`]).
 
 use std::{fs::File, sync::Arc};
@@ -127,7 +126,7 @@ impl Spool {
                     file: Some(active.file),
                 });
             } else if !is_new && !wrote_all {
-                // After a sync that failed nobody knows what of the file is on the disk: not written to again.
+                // Not after a sync that failed: what of the file is on the disk is unknown then.
                 writer.active = Some(active);
             }
             if error.is_full() {
@@ -196,7 +195,7 @@ impl Spool {
 
     /// Deletes the last segment if all of it is acknowledged and it is long enough to be worth a new one.
     pub(super) fn remove_drained(&self) -> Result<(), SpoolError> {
-        // Whoever appends just now makes it not drained.
+        // An append that is under way makes it not drained.
         let Ok(mut writer) = self.writer.try_lock() else {
             return Ok(());
         };
@@ -260,8 +259,7 @@ impl Spool {
         Ok(())
     }
 
-    /// The file of a segment was removed. If there is another of its name, that is a copy: who makes one takes the place
-    /// of the first, to be read instead.
+    /// The file of a segment was removed. If there is another file of its name, that is a copy, and is read instead.
     fn let_go_of(&self, number: u64) {
         let copy = self.disk.peek(&segment::name(number));
         if copy.is_err_and(|error| error.is_missing()) {

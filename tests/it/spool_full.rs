@@ -72,7 +72,7 @@ fn with_drop_oldest_a_full_disk_keeps_the_newest() {
 }
 
 /// Over a spool that holds a part of what is sent: the last part of it arrives, without a gap; what was dropped is counted
-/// and passes when it comes again; what was held back is reported.
+/// and passes when it comes again; suppressed copies are reported.
 #[track_caller]
 fn check_newest(dir: &Path, keys: &str) {
     let port = RefusingPort::new();
@@ -103,7 +103,7 @@ fn check_newest(dir: &Path, keys: &str) {
     let first = arrived[0];
     assert_eq!(arrived, (first..MANY).collect::<Vec<_>>());
     assert_eq!(dropped, first as u64);
-    // Each copy that was held back is spoken of, at the sink or in a summary that was dropped as well.
+    // A summary speaks of each suppressed copy. It is at the sink, or was dropped.
     assert_eq!(stopped.balance().suppressed, MANY as u64);
     let lost = metrics.total("tersed_summaries_dropped_total");
     // Some of what the stop said went to the spool.
@@ -189,7 +189,7 @@ fn the_room_of_a_small_disk_is_there_again_for_the_next_outage() {
     tersed.finish();
 }
 
-/// Whoever deletes the files to make room gets the room, with nothing sent or received meanwhile.
+/// An operator deletes the files to make room: the disk gets it, with nothing sent or received meanwhile.
 #[test]
 fn no_file_is_held_open_that_others_removed() {
     let remove_directory = |spool: &Path| fs::remove_dir_all(spool).unwrap();

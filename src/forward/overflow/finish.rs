@@ -2,8 +2,8 @@
 //!
 //! # Guarantees
 //!
-//! - What was read from the disk and is in hand counts as being there only if it is: not if it was dropped there to make
-//!   room, nor if its file was removed. Then it is written again, behind what is there.
+//! - A chunk that was read from the disk is left to the disk only if the disk still holds it. If it was dropped there to make
+//!   room, or its file was removed, it is written again, behind the other records.
 //! - With `drop-oldest` a full disk makes room for what is newer, as before the stop.
 
 use std::collections::VecDeque;
@@ -63,6 +63,7 @@ impl Overflow {
                 left.extend(summaries);
             }
             if !made_room {
+                self.tell_dropped();
                 self.measure();
                 return left.into();
             }

@@ -2,18 +2,18 @@
 //!
 //! # Guarantees
 //!
-//! - What is dropped is the oldest on the disk, in order and each frame once: it is read as if it were to be sent. So
-//!   its windows are known and reopen (law 7), its own summaries are counted as dropped, and damage among it is told
-//!   from what is dropped on purpose.
-//! - At least a segment is dropped, because less gives no space back, and no more than it takes to remove one.
-//! - The summaries of what was held back under what is dropped are handed to the caller: there are at most as many as
-//!   frames were dropped.
+//! - The oldest frames on the disk are dropped, in order and each once. They are read as if to be sent: so exactly their
+//!   windows reopen (law 7), the summaries among them are counted as dropped, and damage is counted as damage.
+//! - Before them the frames are dropped that were read and that no lane has taken: these are older.
+//! - One segment is dropped at a time: less gives no space back.
+//! - The summaries of copies that were suppressed under dropped survivors go to the caller. They are no more than the
+//!   survivors.
 //!
 //! # Left out
 //!
-//! - Asking the senders: a RELP sender was answered when the disk had its message. Who says `drop-oldest` says that the
-//!   newest matter more than what was promised.
-//! - What was read before and is not delivered. It is older, so the caller drops it first.
+//! - What a RELP sender was told. It was answered when the disk had its message; an operator who chooses `drop-oldest`
+//!   prefers the newest messages to it.
+//! - What a lane has in hand. The lane keeps it; the disk does not.
 
 use std::sync::Arc;
 
@@ -30,14 +30,14 @@ use crate::{
 };
 
 impl Overflow {
-    /// Whether the oldest is to be dropped when the disk says `error`: no room is no help for what never fits.
+    /// Whether to drop the oldest when the disk says `error`. Room does not help a batch that never fits.
     pub(super) fn drops_oldest_for(&self, error: &SpoolError) -> bool {
         let may_fit = !matches!(error, SpoolError::Full { more, max, .. } if more >= max);
         error.is_full() && may_fit && self.config.borrow().when_full == WhenFull::DropOldest
     }
 
-    /// Drops what is oldest: what was read and no lane has taken, then what is on the disk. False if that gives no
-    /// room. The summaries of what was held back under it are written behind what is being written.
+    /// Drops the oldest frames: those that were read and that no lane has taken, then those on the disk. Returns false if
+    /// that made no room. The summaries are written behind the batch that is being written.
     pub(super) async fn make_room(&self) -> bool {
         loop {
             let changed = self.changed.notified();
@@ -53,7 +53,7 @@ impl Overflow {
         let oldest = {
             let mut state = self.lock();
             let ready = std::mem::take(&mut state.ready);
-            // What is not from the disk is no older than what is.
+            // Chunks without a receipt are summaries that were made here: the newest.
             let (oldest, others): (Vec<_>, Vec<_>) = ready
                 .into_iter()
                 .partition(|chunk| chunk.receipt().is_some());
@@ -79,7 +79,7 @@ impl Overflow {
         self.lock().positions.back().map(|(_, upto)| *upto)
     }
 
-    /// Keeps account of what was dropped; gives whether there is room now, and the summaries.
+    /// Keeps account of what was dropped. Returns whether there is room now, and the summaries.
     pub(super) fn settle_dropped(&self, dropped: Dropped) -> (bool, Vec<Chunk>) {
         let mut state = self.lock();
         state.dropped += dropped.frames;
@@ -114,11 +114,11 @@ impl Overflow {
 pub(super) struct Dropped {
     /// Survivors.
     frames: u64,
-    /// Of what was held back under them.
+    /// Of the copies that were suppressed under them.
     summaries: Vec<Chunk>,
-    /// A segment was removed, or nothing is left that is not acknowledged.
+    /// A segment was removed, or all that is left is acknowledged.
     made_room: bool,
-    /// Why what is oldest on the disk could not be read.
+    /// Why the oldest on the disk could not be read.
     unread: Option<SpoolError>,
     /// Why the disk could not be told.
     untold: Option<SpoolError>,
@@ -140,7 +140,7 @@ impl Dropped {
         self.summaries.extend(summaries);
     }
 
-    /// Drops what is oldest on the disk, until that gives space back. Waits for the disk.
+    /// Drops the oldest on the disk until that gives space back. Waits for the disk.
     fn drop_oldest(&mut self, spool: &Spool, ledger: &Ledger, metrics: &Metrics) {
         let before = spool.octets();
         while !self.made_room {
@@ -169,7 +169,7 @@ impl Dropped {
     }
 }
 
-/// Drops `oldest`, which was read from the disk before `upto`, and then what is oldest there. Waits for the disk.
+/// Drops `oldest`, which was read from the disk before `upto`, and then the oldest that is there. Waits for the disk.
 pub(super) fn make_room(
     spool: &Spool,
     ledger: &Ledger,
@@ -182,7 +182,7 @@ pub(super) fn make_room(
     for chunk in oldest {
         dropped.drop_chunk(&chunk, ledger);
     }
-    // What lanes have in hand is in memory alone from now on.
+    // What a lane has in hand is in memory alone from now on.
     if let Some(upto) = upto
         && let Err(error) = spool.acknowledge(upto)
     {

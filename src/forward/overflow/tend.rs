@@ -1,4 +1,4 @@
-//! Tending: what is done each second, whatever comes and goes.
+//! Tending: what is done each second, with or without traffic.
 //!
 //! # Guarantees
 //!
@@ -7,7 +7,7 @@
 //!
 //! # Left out
 //!
-//! What the disk refused and holds: the next try to write it is as good a question (`append_all`).
+//! A batch that the disk refused and that waits here: `append_all` tries to write it, which asks the disk as well.
 
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@ use tracing::error;
 
 use crate::{
     forward::error_chain,
-    metrics::{Metrics, SpoolErrno},
+    metrics::{Metrics, Reason as _, SpoolErrno},
     spool::SpoolError,
 };
 
@@ -19,11 +19,7 @@ impl Trouble {
     /// The call failed.
     pub(super) fn begin(&mut self, error: &SpoolError, metrics: &Metrics) {
         count(error, metrics);
-        // How full it is changes each time.
-        let reason = match error {
-            SpoolError::Full { .. } => String::new(),
-            error => error_chain(error),
-        };
+        let reason = reason(error);
         if self.told.as_ref() != Some(&reason) {
             error!(error = error_chain(error), "the spool fails");
             self.told = Some(reason);
@@ -38,6 +34,18 @@ impl Trouble {
     /// Whether the call failed the last time.
     pub(super) const fn is_on(&self) -> bool {
         self.told.is_some()
+    }
+}
+
+/// What makes an error another one. How full the spool is changes each time, and so does the name of the segment that
+/// could not be made; but another file that is not safe is another thing to mend.
+fn reason(error: &SpoolError) -> String {
+    match error {
+        SpoolError::Full { .. } | SpoolError::NoSpace { .. } | SpoolError::ReadOnly { .. } => {
+            errno(error).label().to_owned()
+        }
+        SpoolError::Io { action, source, .. } => format!("{action}: {source}"),
+        error => error_chain(error),
     }
 }
 
@@ -58,5 +66,31 @@ const fn errno(error: &SpoolError) -> SpoolErrno {
         | SpoolError::Foreign { .. }
         | SpoolError::TooLong { .. }
         | SpoolError::Io { .. } => SpoolErrno::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::Unsafe;
+
+    #[test]
+    fn the_name_of_a_new_segment_is_no_other_reason_and_a_file_to_mend_is() {
+        let paths = ["/spool/1.segment", "/spool/2.segment"];
+        let reasons = |error: &dyn Fn(&str) -> SpoolError| paths.map(|path| reason(&error(path)));
+        let [one, other] = reasons(&|path| SpoolError::ReadOnly { path: path.into() });
+        assert_eq!(one, other);
+        let [one, other] = reasons(&|path| SpoolError::Io {
+            action: "open",
+            path: path.into(),
+            source: std::io::ErrorKind::PermissionDenied.into(),
+        });
+        assert_eq!(one, other);
+        let [one, other] = reasons(&|path| SpoolError::Unsafe {
+            path: path.into(),
+            why: Unsafe::Mode { mode: 0o660 },
+        });
+        assert_ne!(one, other);
+        assert!(one.ends_with("; chmod go-w /spool/1.segment"), "{one}");
     }
 }
