@@ -241,6 +241,37 @@ fn no_file_is_held_open_that_others_removed() {
     }
 }
 
+/// What was read from the disk by then is in memory, and goes to the new directory at the stop.
+#[test]
+fn what_is_in_hand_when_the_directory_is_removed_outlives_a_stop() {
+    let dir = TempDir::with_prefix("tersed-spool-").unwrap();
+    let spool = dir.path().join("spool");
+    let stuck = Sink::tcp_with_little_room().mannered(Manner::NeverRead);
+    let (mut tersed, _originator) = with_many(dir.path(), &stuck.url());
+    tersed.assert_balance();
+    fs::remove_dir_all(&spool).unwrap();
+    wait_until("a new directory", LIMIT, || spool.join("lock").exists());
+    let stopped = tersed.terminate();
+    let balance = stopped.balance();
+    assert!(balance.holds(), "{balance:?}");
+
+    let sink = Sink::tcp();
+    let tersed = setup(dir.path(), &sink.url(), "").start();
+    tersed.wait_metric("tersed_frames_queued", &[], 0);
+    let (metrics, _) = tersed.finish();
+    let recovered = metrics.balance().recovered;
+    // What was written and not acknowledged may come again.
+    assert!(recovered >= balance.queued, "{recovered}, {balance:?}");
+    let lost = metrics.total_where(
+        "tersed_frames_dropped_total",
+        &[("reason", "spool_damaged")],
+    );
+    sink.wait_messages(usize::try_from(recovered - lost).unwrap());
+    // More than the queue holds.
+    let arrived = recovered - lost;
+    assert!(arrived > READ_AHEAD, "{arrived} of {recovered} arrived");
+}
+
 /// A relay with little memory and a spool below `dir` that drops the oldest.
 fn dropping_oldest(dir: &Path, upstream: &str, keys: &str) -> Setup {
     let directory = dir.join("spool");
@@ -278,3 +309,6 @@ fn used_octets(dir: &Path) -> u64 {
 
 /// What memory cannot hold, and a small disk can.
 const SOME: usize = 6000;
+
+/// About as many messages as are read from the disk ahead of the upstream.
+const READ_AHEAD: u64 = 3000;

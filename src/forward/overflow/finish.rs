@@ -42,6 +42,7 @@ impl Overflow {
                 left.push_back(chunk);
             }
         }
+        self.acknowledge_gone();
         let mut kept = 0;
         while !left.is_empty() {
             let batch = take(&mut left, self.append_octets);
@@ -75,6 +76,20 @@ impl Overflow {
             info!(frames = waiting, added = kept, "left in the spool");
         }
         Vec::new()
+    }
+
+    /// What is in hand and no more on the disk is written again: the disk must not call it lost as well.
+    fn acknowledge_gone(&self) {
+        let gone = {
+            let state = self.lock();
+            let ends = state.positions.iter().map(|(_, upto)| *upto);
+            ends.take_while(|upto| !self.spool.holds(*upto)).last()
+        };
+        if let Some(upto) = gone
+            && let Err(error) = self.spool.acknowledge(upto)
+        {
+            self.complain(|state| &mut state.keeping, &error);
+        }
     }
 
     /// Whether a chunk was read from the disk and is still there, for the next process to read it again.

@@ -4,7 +4,7 @@ use tracing::error;
 
 use crate::{
     forward::error_chain,
-    metrics::{Metrics, Reason as _, SpoolErrno},
+    metrics::{Metrics, SpoolErrno},
     spool::SpoolError,
 };
 
