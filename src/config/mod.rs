@@ -383,7 +383,7 @@ pub enum WhenFull {
     Wait,
     /// It is dropped.
     DropNewest,
-    /// Those at the head of the queue are dropped until there is room.
+    /// Those at the head of the queue are dropped until there is room; those on the disk, if there is a spool.
     DropOldest,
 }
 

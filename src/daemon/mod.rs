@@ -52,7 +52,7 @@ use crate::{
     pipeline::Pipeline,
     rule::WindowPolicy,
     signal::{Event, Signals},
-    spool::{Found, Spool, SpoolError},
+    spool::{Found, HELD_MAX, Spool, SpoolError},
     sys,
     thread::{Pool, Running, Waiting},
 };
@@ -252,7 +252,9 @@ impl Daemon {
             pipeline,
             metrics,
             peer_log: Arc::new(PeerLog::new()),
-            descriptors: Arc::new(Semaphore::new(free_descriptors())),
+            descriptors: Arc::new(Semaphore::new(free_descriptors(
+                config.spool.directory.is_some(),
+            ))),
             tasks: TaskTracker::new(),
         };
         let mut daemon = Self {
@@ -461,11 +463,13 @@ fn open_spool(
 ) -> Result<Arc<Spool>, DaemonError> {
     let max = u64::try_from(config.max_size).unwrap_or(u64::MAX);
     let spool = Spool::open(directory, max).map_err(DaemonError::Spool)?;
-    let Found {
+    let &Found {
         recovered,
         torn_octets,
         unreadable_segments,
         cursor_damaged,
+        cursor_foreign,
+        ref not_safe,
     } = spool.found();
     metrics.frames.recover(recovered);
     info!(directory = %directory.display(), recovered, torn_octets, "spool open");
@@ -474,6 +478,20 @@ fn open_spool(
             unreadable_segments,
             cursor_damaged,
             "the spool is damaged; what can be read is sent, some of it perhaps again"
+        );
+    }
+    if cursor_foreign {
+        warn!(
+            cursor = %directory.join("cursor").display(),
+            "the spool's cursor is of another history and not believed; all that is in the segments is sent, some of \
+             it perhaps again"
+        );
+    }
+    if let Some(first) = not_safe.first() {
+        error!(
+            files = not_safe.len(),
+            first,
+            "files of the spool are not safe; what is in them waits until they are put right"
         );
     }
     Ok(Arc::new(spool))
@@ -521,14 +539,17 @@ fn raise_descriptor_limit() {
 
 /// Connections that the process can take, so that upstreams, files and the status page still find a
 /// descriptor.
-fn free_descriptors() -> usize {
+fn free_descriptors(has_spool: bool) -> usize {
     use nix::sys::resource::{Resource, getrlimit};
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
     let limit = usize::try_from(limit)
         .unwrap_or(usize::MAX)
         .min(Semaphore::MAX_PERMITS);
     let open = fs::read_dir("/proc/self/fd").map_or(64, Iterator::count);
-    limit.saturating_sub(open + DESCRIPTOR_RESERVE).max(1)
+    let held = if has_spool { HELD_MAX } else { 0 };
+    limit
+        .saturating_sub(open + held + DESCRIPTOR_RESERVE)
+        .max(1)
 }
 
 /// Tells the service manager, if there is one.

@@ -143,6 +143,7 @@ impl Forwarder {
                 Arc::clone(&metrics),
                 Arc::clone(&ledger),
                 Arc::clone(&custody),
+                changes.clone(),
             )
         });
         Self {

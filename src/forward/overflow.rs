@@ -14,8 +14,12 @@
 //! - Chunks are safe when the disk has them. What was read is acknowledged to the spool when all of it was
 //!   delivered, or dropped and counted; until then a restart finds it again.
 //! - When the disk refuses, the chunks in hand wait in front of the queue, lanes that have an upstream go on with
-//!   them, and the disk is asked again every [`RETRY_PERIOD`]. The queue fills meanwhile, with the consequences
-//!   that it has without a spool.
+//!   them, and the disk is asked again every [`RETRY_PERIOD`], with or without something to write (`tend`). The queue
+//!   fills meanwhile, with the consequences that it has without a spool.
+//! - If the disk is full and `when_full` is `drop-oldest`, the oldest is dropped from the disk (`room`), and nothing from
+//!   the queue.
+//! - If the disk does not give a segment back for now (its file is not safe to open), all that is newer waits behind it,
+//!   and the disk is asked again every [`RETRY_PERIOD`].
 //! - What the disk has lost is counted as dropped, and since nobody knows which messages those were, all windows
 //!   end, so that the next copy of each goes out (law 7).
 //! - At the stop, what is on the disk stays there, and what is in memory goes there if nobody takes it.
@@ -25,29 +29,36 @@
 //! The disk (`spool`). Threads: all of this runs on the forwarder's thread, apart from calls that wait for the
 //! disk, and the order rests on that.
 
+mod calls;
+mod finish;
+mod room;
+mod tend;
+mod trouble;
+
 use std::{
     collections::VecDeque,
-    io,
-    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{
     join, select,
-    sync::Notify,
+    sync::{Notify, watch},
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::{Outbox, error_chain};
+pub(super) use self::calls::keep_threads;
+use self::{calls::on_disk, trouble::Trouble};
+use super::Outbox;
 use crate::{
     chunk::Chunk,
+    config::ForwardConfig,
     custody::Custody,
     ledger::Ledger,
-    metrics::{DropReason, Metrics, SpoolErrno},
+    metrics::{DropReason, Metrics},
     spool::{Batch, Position, Spool, SpoolError},
-    thread::Pool,
 };
 
 /// The way over the disk.
@@ -61,6 +72,8 @@ pub(super) struct Overflow {
     awaited: Arc<Custody>,
     /// What was read from the disk and is not delivered.
     read: Arc<Custody>,
+    /// Says what to do when the queue and the disk are full.
+    config: watch::Receiver<Arc<ForwardConfig>>,
     state: Mutex<State>,
     /// Octets written at once: [`APPEND_OCTETS`], or a share of what the spool may hold.
     append_octets: usize,
@@ -82,10 +95,24 @@ struct State {
     ready: VecDeque<Chunk>,
     /// Refused by the disk.
     refused: VecDeque<Chunk>,
-    /// The disk refused the last time.
-    failing: bool,
+    /// What the disk says when it is written to.
+    writing: Trouble,
+    /// What it says when it is read.
+    giving: Trouble,
+    /// Files were not safe at the start: read once without a lane that takes it, to find out whether reading works.
+    is_suspect: bool,
+    /// What it says when it is told what was delivered.
+    keeping: Trouble,
+    /// What it says when it is looked after.
+    tending: Trouble,
     /// When to ask the disk again.
     retry_at: Option<Instant>,
+    /// Octets that it refused.
+    refused_octets: u64,
+    /// Survivors dropped to make room, and not logged.
+    dropped: u64,
+    /// When those before were.
+    dropped_at: Option<Instant>,
     /// Positions behind what was read, and the number of the last batch before each.
     positions: VecDeque<(u64, Position)>,
     /// Lanes with an upstream in charge.
@@ -134,6 +161,7 @@ impl Overflow {
         metrics: Arc<Metrics>,
         ledger: Arc<Ledger>,
         awaited: Arc<Custody>,
+        config: watch::Receiver<Arc<ForwardConfig>>,
     ) -> Self {
         let holds_some = spool.records() > 0;
         let state = State {
@@ -141,6 +169,7 @@ impl Overflow {
             unread: holds_some,
             away_since: Some(Instant::now()),
             is_told: holds_some,
+            is_suspect: !spool.found().not_safe.is_empty(),
             ..State::default()
         };
         let share = usize::try_from(spool.max_octets() / 4).unwrap_or(usize::MAX);
@@ -152,6 +181,7 @@ impl Overflow {
             ledger,
             awaited,
             read: Custody::new(),
+            config,
             state: Mutex::new(state),
             changed: Notify::new(),
         };
@@ -166,7 +196,7 @@ impl Overflow {
         if !state.spooled {
             return Turn::Direct;
         }
-        if self.outbox.is_closed() && !state.failing {
+        if self.outbox.is_closed() && !state.writing.is_on() {
             return Turn::Ended;
         }
         let batch = take(&mut state.ready, octets);
@@ -185,7 +215,7 @@ impl Overflow {
             return Turn::Take(batch);
         }
         state.spooled = false;
-        if !state.failing && std::mem::take(&mut state.is_told) {
+        if !state.writing.is_on() && std::mem::take(&mut state.is_told) {
             info!("forwarding from memory");
         }
         drop(state);
@@ -218,7 +248,7 @@ impl Overflow {
     /// True if, now that no chunk comes any more, nothing is left for lanes to do: the disk takes the rest.
     pub(super) fn takes_the_rest(&self) -> bool {
         let state = self.lock();
-        !state.failing && (state.spooled || state.lanes_up == 0)
+        !state.writing.is_on() && (state.spooled || state.lanes_up == 0)
     }
 
     /// Moves chunks to the disk and back until `closing` is cancelled and the calls under way have ended.
@@ -226,50 +256,9 @@ impl Overflow {
         join!(
             self.append_all(closing),
             self.read_all(closing),
-            self.acknowledge_all(closing)
+            self.acknowledge_all(closing),
+            self.tend_all(closing)
         );
-    }
-
-    /// Leaves what is on the disk there and takes what is not to it: what was `given_back`, what the disk refused, and
-    /// what was `queued`. Waits for the disk. Gives what could not be kept.
-    pub(super) fn finish(&self, given_back: Vec<Chunk>, queued: Vec<Chunk>) -> Vec<Chunk> {
-        if let Some(position) = self.settled_position()
-            && let Err(error) = self.spool.acknowledge(position)
-        {
-            self.complain(&error);
-        }
-        let mut state = self.lock();
-        let ready = std::mem::take(&mut state.ready);
-        let refused = std::mem::take(&mut state.refused);
-        drop(state);
-        let is_on_disk = |chunk: &Chunk| {
-            chunk
-                .receipt()
-                .is_some_and(|receipt| receipt.is_of(&self.read))
-        };
-        let mut left: VecDeque<Chunk> = given_back
-            .into_iter()
-            .chain(ready)
-            .chain(refused)
-            .chain(queued)
-            .filter(|chunk| !chunk.is_empty() && !is_on_disk(chunk))
-            .collect();
-        let mut kept = 0;
-        while !left.is_empty() {
-            let batch = take(&mut left, self.append_octets);
-            if let Err(error) = self.spool.append(&batch) {
-                self.complain(&error);
-                self.measure();
-                return batch.into_iter().chain(left).collect();
-            }
-            kept += batch.iter().map(Chunk::len).sum::<usize>();
-        }
-        self.measure();
-        let waiting = self.spool.records();
-        if waiting > 0 {
-            info!(frames = waiting, added = kept, "left in the spool");
-        }
-        Vec::new()
     }
 
     /// Writes what passes the mark.
@@ -302,11 +291,11 @@ impl Overflow {
     async fn append(&self) {
         let batch = {
             let mut state = self.lock();
-            if !state.spooled && !state.failing && state.may_tell() {
+            if !state.spooled && !state.writing.is_on() && state.may_tell() {
                 info!("forwarding over the spool");
             }
             state.spooled = true;
-            let mut batch: Vec<Chunk> = state.refused.drain(..).collect();
+            let mut batch = take(&mut state.refused, self.append_octets);
             if batch.is_empty() {
                 batch = self.outbox.try_pop(self.append_octets);
             }
@@ -316,32 +305,43 @@ impl Overflow {
         // Lanes that wait at the queue come here from now on.
         self.changed.notify_waiters();
         let batch = Arc::new(batch);
-        let result = {
+        let result = loop {
             let (spool, batch) = (Arc::clone(&self.spool), Arc::clone(&batch));
-            on_disk(move || spool.append(&batch)).await
+            let result = on_disk(move || spool.append(&batch)).await;
+            match &result {
+                Err(error) if self.drops_oldest_for(error) => {
+                    trouble::count(error, &self.metrics);
+                    if !self.make_room().await {
+                        break result;
+                    }
+                }
+                _ => break result,
+            }
         };
         let mut state = self.lock();
         state.appending = false;
-        let was_failing = std::mem::replace(&mut state.failing, result.is_err());
-        match &result {
+        let is_taken = result.is_ok();
+        match result {
             Ok(()) => {
                 state.unread = true;
                 state.retry_at = None;
+                if state.writing.end() {
+                    info!("the spool takes frames again");
+                }
             }
-            Err(_) => {
+            Err(error) => {
                 state.retry_at = Some(Instant::now() + RETRY_PERIOD);
+                state.refused_octets = batch.iter().map(|chunk| chunk.octets().len() as u64).sum();
                 // The call has ended, so this is the only one that has it.
-                state.refused = Arc::into_inner(batch).unwrap_or_default().into();
+                for chunk in Arc::into_inner(batch).unwrap_or_default().into_iter().rev() {
+                    state.refused.push_front(chunk);
+                }
+                state.writing.begin(&error, &self.metrics);
             }
         }
         drop(state);
-        self.outbox.set_relief(result.is_ok());
-        match result {
-            Ok(()) if was_failing => info!("the spool takes frames again"),
-            Ok(()) => {}
-            Err(error) if was_failing => self.count(&error),
-            Err(error) => self.complain(&error),
-        }
+        self.outbox.set_relief(is_taken);
+        self.tell_dropped();
         self.measure();
         self.changed.notify_waiters();
     }
@@ -373,11 +373,13 @@ impl Overflow {
             let wanted = {
                 let mut state = self.lock();
                 let ahead: usize = state.ready.iter().map(Chunk::footprint).sum();
-                let wanted = state.unread && state.lanes_up > 0 && ahead < READY_OCTETS;
+                let wanted =
+                    state.unread && !state.reading && state.lanes_up > 0 && ahead < READY_OCTETS;
                 if wanted {
                     // An append from now on says otherwise.
                     state.unread = false;
                     state.reading = true;
+                    state.is_suspect = false;
                 }
                 wanted
             };
@@ -389,12 +391,19 @@ impl Overflow {
                 continue;
             }
             let spool = Arc::clone(&self.spool);
-            match on_disk(move || spool.read(READ_OCTETS)).await {
+            let read = on_disk(move || spool.read(READ_OCTETS)).await;
+            if read.is_ok() && self.lock().giving.end() {
+                info!("the spool gives frames again");
+                self.measure();
+            }
+            match read {
                 Ok(Some(batch)) => self.settle_read(batch).await,
                 Ok(None) => self.lock().reading = false,
                 Err(error) => {
-                    self.complain(&error);
+                    self.complain(|state| &mut state.giving, &error);
+                    self.measure();
                     self.read_failed();
+                    self.changed.notify_waiters();
                     select! {
                         () = closing.cancelled() => {}
                         () = sleep(RETRY_PERIOD) => {}
@@ -447,9 +456,8 @@ impl Overflow {
             }
             if let Some(position) = self.settled_position() {
                 let spool = Arc::clone(&self.spool);
-                if let Err(error) = on_disk(move || spool.acknowledge(position)).await {
-                    self.complain(&error);
-                }
+                let told = on_disk(move || spool.acknowledge(position)).await;
+                self.settle(|state| &mut state.keeping, &told);
                 self.measure();
             }
         }
@@ -469,20 +477,29 @@ impl Overflow {
         position
     }
 
-    fn complain(&self, error: &SpoolError) {
-        self.count(error);
-        error!(error = error_chain(error), "the spool fails");
+    /// Keeps account of a call that nothing waits for.
+    fn settle(&self, of: impl FnOnce(&mut State) -> &mut Trouble, result: &Result<(), SpoolError>) {
+        let mut state = self.lock();
+        let trouble = of(&mut state);
+        match result {
+            Ok(()) => {
+                trouble.end();
+            }
+            Err(error) => trouble.begin(error, &self.metrics),
+        }
     }
 
-    fn count(&self, error: &SpoolError) {
-        self.metrics.spool.errors[errno(error)].inc();
+    fn complain(&self, of: impl FnOnce(&mut State) -> &mut Trouble, error: &SpoolError) {
+        of(&mut self.lock()).begin(error, &self.metrics);
     }
 
     fn measure(&self) {
         let spool = &self.metrics.spool;
         spool.octets.set(self.spool.octets());
         spool.frames.set(self.spool.records());
-        spool.failing.set(u64::from(self.lock().failing));
+        let state = self.lock();
+        let is_failing = state.writing.is_on() || state.giving.is_on();
+        spool.failing.set(u64::from(is_failing));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -502,44 +519,6 @@ fn take(chunks: &mut VecDeque<Chunk>, octets: usize) -> Vec<Chunk> {
     }
     taken
 }
-
-/// Makes the threads that calls to the disk need at least, so that none has to be made when memory is full.
-///
-/// # Errors
-///
-/// The system makes none.
-pub(super) fn keep_threads() -> io::Result<()> {
-    DISK.keep(DISK_THREADS_MIN)
-}
-
-static DISK: LazyLock<Pool> = LazyLock::new(|| Pool::new("tersed-spool", DISK_THREADS_MAX));
-
-/// Makes a call that waits for the disk.
-async fn on_disk<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
-    let called = DISK.call_when_possible(call).await;
-    called.unwrap_or_else(|broken| broken.resume())
-}
-
-const fn errno(error: &SpoolError) -> SpoolErrno {
-    match error {
-        SpoolError::Full { .. } => SpoolErrno::MaxSize,
-        SpoolError::NoSpace { .. } => SpoolErrno::NoSpace,
-        SpoolError::ReadOnly { .. } => SpoolErrno::ReadOnly,
-        SpoolError::Gone { .. } => SpoolErrno::Gone,
-        SpoolError::Busy { .. }
-        | SpoolError::Unsafe { .. }
-        | SpoolError::Format { .. }
-        | SpoolError::Foreign { .. }
-        | SpoolError::TooLong { .. }
-        | SpoolError::Io { .. } => SpoolErrno::Other,
-    }
-}
-
-/// Threads that stay: one writes while another reads.
-const DISK_THREADS_MIN: usize = 2;
-
-/// Calls at once: append, read, acknowledge, and one more for what is lost.
-const DISK_THREADS_MAX: usize = 4;
 
 /// Octets written at once: the disk's time to sync is spread over them.
 const APPEND_OCTETS: usize = 8 << 20;

@@ -120,6 +120,8 @@ reasons! {
         ReadOnly => "EROFS",
         /// The directory was removed.
         Gone => "ENOENT",
+        /// A file is not safe to open.
+        Unsafe => "unsafe",
         /// Anything else.
         Other => "EIO",
     }

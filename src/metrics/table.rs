@@ -173,7 +173,7 @@ static FAMILIES: &[Family] = &[
     ),
     gauge(
         "tersed_spool_failing",
-        "1 while the spool's disk refuses.",
+        "1 while the spool's disk refuses, or does not give back for now.",
         |scrape, out| {
             out.level(&[], scrape.metrics.spool.failing.get());
         },

@@ -4,7 +4,24 @@
 //!
 //! - Names are looked up in the directory that was checked, never by a path, and symlinks are not followed: what
 //!   is put in the way later is refused, not written to.
-//! - Who opens a directory has it alone, until the [`RealDisk`] is dropped or the process dies.
+//! - A process that opens a directory has it alone, until the [`RealDisk`] is dropped or the process dies. If the lock's
+//!   file is removed, [`Disk::keep_lock`] makes and locks another.
+//! - Nothing is written to a file that has a second name, or that group or others may write to. The lock is taken on such a
+//!   file, and the process id is not written to it.
+//!
+//! # What is safe
+//!
+//! | the file | the danger | what we do |
+//! |---|---|---|
+//! | is a symlink or no regular file | another process put it there | refuse it |
+//! | belongs to another user | that user can change it at any time | refuse it |
+//! | has a second name | another process uses the file by that name; what we write it reads, what it writes we read | wait until it has one name |
+//! | lets group or others write | its octets may not be those that we wrote | wait until the mode is right |
+//! | lets others read | others may have read it; waiting undoes nothing | open it |
+//!
+//! The operator can put a file right that has a second name or too loose a mode, and only the operator knows what was done
+//! to it. So its frames wait, and the error says what mends it. [`Disk::peek`] opens it all the same, for its header and
+//! its length: these say how many frames wait in it.
 //!
 //! # Left out
 //!
@@ -26,8 +43,11 @@ use std::{
 use nix::{
     dir::Dir,
     errno::Errno,
-    fcntl::{Flock, FlockArg, OFlag, open, openat},
-    sys::stat::{FileStat, Mode, fstat, mkdirat},
+    fcntl::{FallocateFlags, Flock, FlockArg, OFlag, fallocate, open, openat},
+    sys::{
+        stat::{FileStat, Mode, fstat, mkdirat},
+        statvfs::fstatvfs,
+    },
     unistd::{UnlinkatFlags, fsync, geteuid, unlinkat},
 };
 
@@ -44,6 +64,10 @@ pub(super) trait Disk: Send + Sync + fmt::Debug {
     /// Opens a file of ours. `flags` say for what, and whether to make it.
     fn open(&self, name: &str, flags: OFlag) -> Result<File, SpoolError>;
 
+    /// Opens a file of ours to look at it, and says what is not safe about it, if that can be put right: a second
+    /// name, or a mode that lets others write.
+    fn peek(&self, name: &str) -> Result<(File, Option<SpoolError>), SpoolError>;
+
     /// Removes a file; one that is not there is removed.
     fn remove(&self, name: &str) -> Result<(), SpoolError>;
 
@@ -56,6 +80,12 @@ pub(super) trait Disk: Send + Sync + fmt::Debug {
     /// Reads some octets; none at the end of the file.
     fn read(&self, file: &File, into: &mut [u8], at: u64) -> Result<usize, SpoolError>;
 
+    /// Takes so many octets of the disk for a file, if the file system can do that without writing.
+    fn allocate(&self, file: &File, octets: u64) -> Result<(), SpoolError>;
+
+    /// Octets that are free on the disk, if it says so.
+    fn room(&self) -> Option<u64>;
+
     /// Waits until what was written is on the disk.
     fn sync(&self, file: &File) -> Result<(), SpoolError>;
 
@@ -64,6 +94,12 @@ pub(super) trait Disk: Send + Sync + fmt::Debug {
 
     /// True if the directory was removed.
     fn is_gone(&self) -> bool;
+
+    /// Looks at the directory again: its owner or mode may have changed.
+    fn check(&self) -> Result<(), SpoolError>;
+
+    /// Takes the lock anew if its file was removed: the next process would find another file and lock that.
+    fn keep_lock(&self) -> Result<(), SpoolError>;
 
     /// Makes a removed directory anew.
     fn restore(&self) -> Result<(), SpoolError>;
@@ -80,7 +116,7 @@ pub(super) struct RealDisk {
 #[derive(Debug)]
 struct Home {
     directory: OwnedFd,
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl RealDisk {
@@ -94,6 +130,10 @@ impl RealDisk {
 
     fn home(&self) -> Arc<Home> {
         Arc::clone(&self.home.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn move_to(&self, home: Home) {
+        *self.home.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(home);
     }
 
     fn error(&self, action: &'static str, source: impl Into<std::io::Error>) -> SpoolError {
@@ -122,6 +162,10 @@ impl Disk for RealDisk {
 
     fn open(&self, name: &str, flags: OFlag) -> Result<File, SpoolError> {
         open_file(&self.home().directory, &self.path, name, flags)
+    }
+
+    fn peek(&self, name: &str) -> Result<(File, Option<SpoolError>), SpoolError> {
+        peek_file(&self.home().directory, &self.path, name, OFlag::O_RDONLY)
     }
 
     fn remove(&self, name: &str) -> Result<(), SpoolError> {
@@ -153,6 +197,20 @@ impl Disk for RealDisk {
         }
     }
 
+    fn allocate(&self, file: &File, octets: u64) -> Result<(), SpoolError> {
+        let octets = i64::try_from(octets).unwrap_or(i64::MAX);
+        match fallocate(file, FallocateFlags::empty(), 0, octets) {
+            Ok(()) | Err(Errno::EOPNOTSUPP) => Ok(()),
+            Err(errno) => Err(self.error("take room on", errno)),
+        }
+    }
+
+    fn room(&self) -> Option<u64> {
+        let stat = fstatvfs(&self.home().directory).ok()?;
+        // A file system of no size, such as some of those in user space, does not know.
+        (stat.blocks() > 0).then(|| stat.blocks_available().saturating_mul(stat.fragment_size()))
+    }
+
     fn sync(&self, file: &File) -> Result<(), SpoolError> {
         file.sync_data().map_err(|error| self.error("sync", error))
     }
@@ -166,9 +224,24 @@ impl Disk for RealDisk {
         fstat(&self.home().directory).is_ok_and(|stat| stat.st_nlink == 0)
     }
 
+    fn check(&self) -> Result<(), SpoolError> {
+        check_directory(&self.path, &self.home().directory)
+    }
+
+    fn keep_lock(&self) -> Result<(), SpoolError> {
+        let home = self.home();
+        if !is_removed(&home.lock) {
+            return Ok(());
+        }
+        let error = |error| SpoolError::of("use", &self.path, error);
+        let directory = home.directory.try_clone().map_err(error)?;
+        let lock = lock(&directory, &self.path)?;
+        self.move_to(Home { directory, lock });
+        Ok(())
+    }
+
     fn restore(&self) -> Result<(), SpoolError> {
-        let home = Arc::new(Home::open(&self.path)?);
-        *self.home.lock().unwrap_or_else(PoisonError::into_inner) = home;
+        self.move_to(Home::open(&self.path)?);
         Ok(())
     }
 }
@@ -191,10 +264,7 @@ impl Home {
         check_parent(parent, &above)?;
         let directory = open_directory(&above, name, path)?;
         let lock = lock(&directory, path)?;
-        Ok(Self {
-            directory,
-            _lock: lock,
-        })
+        Ok(Self { directory, lock })
     }
 }
 
@@ -220,10 +290,14 @@ fn open_directory(above: &OwnedFd, name: &OsStr, path: &Path) -> Result<OwnedFd,
         found => found,
     }
     .map_err(error)?;
-    let stat = fstat(&directory).map_err(error)?;
-    check_owner(path, &stat)?;
-    check_mode(path, &stat)?;
+    check_directory(path, &directory)?;
     Ok(directory)
+}
+
+fn check_directory(path: &Path, directory: &OwnedFd) -> Result<(), SpoolError> {
+    let stat = fstat(directory).map_err(|errno| SpoolError::of("look at", path, errno.into()))?;
+    check_owner(path, &stat)?;
+    check_mode(path, &stat)
 }
 
 /// Nobody else may exchange the directory: where everybody may write, the sticky bit keeps them from it.
@@ -268,6 +342,19 @@ fn open_file(
     name: &str,
     flags: OFlag,
 ) -> Result<File, SpoolError> {
+    match peek_file(directory, path, name, flags)? {
+        (file, None) => Ok(file),
+        (_, Some(error)) => Err(error),
+    }
+}
+
+/// The same, and says apart what can be put right.
+fn peek_file(
+    directory: impl AsFd,
+    path: &Path,
+    name: &str,
+    flags: OFlag,
+) -> Result<(File, Option<SpoolError>), SpoolError> {
     let path = path.join(name);
     // Not to wait for somebody at the other end, if it turns out to be a pipe.
     let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
@@ -275,24 +362,37 @@ fn open_file(
     let file = openat(directory, name, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(error)?;
     let file = File::from(file);
     let stat = fstat(&file).map_err(error)?;
-    let regular = file.metadata().is_ok_and(|meta| meta.is_file());
-    if !regular || stat.st_nlink > 1 {
+    if !file.metadata().is_ok_and(|meta| meta.is_file()) {
         return Err(SpoolError::Unsafe {
             path,
             why: Unsafe::NoFile,
         });
     }
     check_owner(&path, &stat)?;
-    check_mode(&path, &stat)?;
-    Ok(file)
+    let names = stat.st_nlink;
+    // The mode first: a file that only has another name holds what its owner wrote.
+    let reparable = check_mode(&path, &stat).err().or_else(|| {
+        let why = Unsafe::Names { names };
+        (names > 1).then_some(SpoolError::Unsafe { path, why })
+    });
+    Ok((file, reparable))
 }
 
 /// Takes the lock, and says in it who has it.
 fn lock(directory: &OwnedFd, path: &Path) -> Result<Flock<File>, SpoolError> {
-    let file = match open_file(directory, path, LOCK, OFlag::O_RDWR | OFlag::O_CREAT) {
+    let (file, is_safe) = match open_file(directory, path, LOCK, OFlag::O_RDWR | OFlag::O_CREAT) {
         // What is there can be read, and locked.
-        Err(SpoolError::ReadOnly { .. }) => open_file(directory, path, LOCK, OFlag::O_RDONLY)?,
-        opened => opened?,
+        Err(SpoolError::ReadOnly { .. }) => {
+            (open_file(directory, path, LOCK, OFlag::O_RDONLY)?, true)
+        }
+        Err(SpoolError::Unsafe {
+            why: Unsafe::Names { .. } | Unsafe::Mode { .. },
+            ..
+        }) => {
+            let (file, _) = peek_file(directory, path, LOCK, OFlag::O_RDONLY)?;
+            (file, false)
+        }
+        opened => (opened?, true),
     };
     let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(
         |(file, errno)| match errno {
@@ -303,10 +403,12 @@ fn lock(directory: &OwnedFd, path: &Path) -> Result<Flock<File>, SpoolError> {
             errno => SpoolError::of("lock", path, errno.into()),
         },
     )?;
-    // For people to read; on a full disk it stays untold.
-    let _told = lock
-        .set_len(0)
-        .and_then(|()| writeln!(&mut *lock, "{}", std::process::id()));
+    if is_safe {
+        // For people to read; on a full disk it stays untold.
+        let _told = lock
+            .set_len(0)
+            .and_then(|()| writeln!(&mut *lock, "{}", std::process::id()));
+    }
     Ok(lock)
 }
 

@@ -49,7 +49,7 @@ pub enum SpoolError {
         pid: Option<u32>,
     },
     /// Others could write what we read, or make us write what is theirs.
-    #[error("{} is not safe: {why}", path.display())]
+    #[error("{} is not safe: {why}{}", path.display(), why.mend(path))]
     Unsafe {
         /// What was looked at.
         path: PathBuf,
@@ -67,7 +67,8 @@ pub enum SpoolError {
         known: u32,
     },
     /// A segment does not continue the one before it: it comes from another spool.
-    #[error("{} does not continue the segment before it: is it from another spool?", path.display())]
+    #[error("{} does not continue the segment before it: is it from another spool? \
+         if so, move it out of the directory", path.display())]
     Foreign {
         /// The segment.
         path: PathBuf,
@@ -110,9 +111,30 @@ pub enum Unsafe {
     /// The directory is none, or a symlink.
     #[error("it is no directory, or a symlink to one")]
     NoDirectory,
-    /// The file is none, a symlink, or has a second name.
-    #[error("it is no regular file with one name (symlinks are not followed)")]
+    /// The file is none, or a symlink.
+    #[error("it is no regular file (symlinks are not followed)")]
     NoFile,
+    /// What is written to the file is written to a file of another name, too.
+    #[error("it has {names} names")]
+    Names {
+        /// How many.
+        names: u64,
+    },
+}
+
+impl Unsafe {
+    /// What puts it right, to be said behind what is wrong with `path`.
+    fn mend(self, path: &Path) -> String {
+        let path = path.display();
+        match self {
+            Self::Mode { .. } => format!("; chmod go-w {path}"),
+            Self::Owner { us, .. } => format!("; chown {us} {path}"),
+            Self::NoDirectory | Self::NoFile => String::new(),
+            Self::Names { .. } => format!(
+                "; delete the others, or make it a file of its own: cp -p {path} {path}.new && mv {path}.new {path}"
+            ),
+        }
+    }
 }
 
 impl SpoolError {
@@ -132,6 +154,23 @@ impl SpoolError {
                 source,
             },
         }
+    }
+
+    /// True if it refused for want of room.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::NoSpace { .. })
+    }
+
+    /// True if a file has another name, and nothing else is wrong with it.
+    pub(super) const fn is_second_name(&self) -> bool {
+        matches!(
+            self,
+            Self::Unsafe {
+                why: Unsafe::Names { .. },
+                ..
+            }
+        )
     }
 
     /// True if there is no such file.

@@ -77,6 +77,10 @@ impl Disk for FaultyDisk {
         self.real.open(name, flags)
     }
 
+    fn peek(&self, name: &str) -> Result<(File, Option<SpoolError>), SpoolError> {
+        self.real.peek(name)
+    }
+
     fn remove(&self, name: &str) -> Result<(), SpoolError> {
         self.fail(lock(&self.faults).remove)?;
         self.real.remove(name)
@@ -111,6 +115,19 @@ impl Disk for FaultyDisk {
         self.real.read(file, into, at)
     }
 
+    fn allocate(&self, file: &File, octets: u64) -> Result<(), SpoolError> {
+        if let Some((room, errno)) = lock(&self.faults).write
+            && room < octets
+        {
+            return Err(self.error(errno));
+        }
+        self.real.allocate(file, octets)
+    }
+
+    fn room(&self) -> Option<u64> {
+        self.real.room()
+    }
+
     fn sync(&self, file: &File) -> Result<(), SpoolError> {
         self.fail(lock(&self.faults).sync)?;
         self.real.sync(file)
@@ -123,6 +140,14 @@ impl Disk for FaultyDisk {
 
     fn is_gone(&self) -> bool {
         self.real.is_gone()
+    }
+
+    fn check(&self) -> Result<(), SpoolError> {
+        self.real.check()
+    }
+
+    fn keep_lock(&self) -> Result<(), SpoolError> {
+        self.real.keep_lock()
     }
 
     fn restore(&self) -> Result<(), SpoolError> {

@@ -39,6 +39,15 @@
 //!   (the kernel has it); after a power cut it may be old, and what it does not know of is sent again.
 //! - **Space comes back as it drains**: a segment that is acknowledged is deleted. The files together never take
 //!   more than `max_octets`.
+//! - **No removed file is held open**, by either end. If we remove a file, the disk has its space at once; if another
+//!   process does, with the next call of [`Spool::append`] or [`Spool::tend`].
+//! - **The descriptor that wrote a segment reads it.** A second name, or another mode or owner, that a file got since changes
+//!   nothing. [`HELD_MAX`] complete segments are kept open for that.
+//! - **A file that is not safe to open is not given up.** [`Spool::read`] says what is wrong and what mends it, and the next
+//!   call tries again; nothing behind the file is read before. Its header says how much it holds, so that all counts
+//!   are right. [`Found::not_safe`] lists such files at the start. `disk` says what is safe, and why.
+//! - **A cursor of another history is not believed** ([`Found::cursor_foreign`]). It may come from a backup that was put
+//!   back in part; all that is in the segments is read then. No difference of two counts is less than zero.
 //! - **Opens fast**: headers only, and one segment read through.
 //! - Appending waits for the disk without a lock that a reader needs.
 //! - A claim of an earlier process comes back as void: its windows are gone.
@@ -66,10 +75,10 @@ mod error;
 mod reader;
 mod record;
 mod segment;
+mod writer;
 
 use std::{
     collections::VecDeque,
-    fs::File,
     hash::{BuildHasher as _, RandomState},
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -81,8 +90,8 @@ use self::{
     cursor::{Cursor, Marks},
     disk::{Disk, RealDisk},
     reader::Reader,
-    record::Place,
-    segment::{DATA_AT, Header, Segment},
+    segment::Segment,
+    writer::Writer,
 };
 use crate::chunk::Chunk;
 
@@ -100,8 +109,6 @@ pub struct Spool {
     /// This process, as a random number.
     run: u64,
     max_octets: u64,
-    /// A segment that has become so long is not written to again.
-    segment_octets: u64,
     found: Found,
     /// Held while the disk is waited for. Locks are taken in the order of these fields.
     writer: Mutex<Writer>,
@@ -112,7 +119,7 @@ pub struct Spool {
 }
 
 /// What [`Spool::open`] found.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Found {
     /// Survivors that wait; those that turn out to be damaged included.
     pub recovered: u64,
@@ -122,6 +129,11 @@ pub struct Found {
     pub unreadable_segments: u64,
     /// The cursor was missing or damaged: what it did not know of comes again.
     pub cursor_damaged: bool,
+    /// The cursor does not belong to the segments: it was not believed, and all that is in them comes.
+    pub cursor_foreign: bool,
+    /// What is wrong with files that are not safe to open, and what mends it. The records of such a segment, and all
+    /// behind them, wait until then.
+    pub not_safe: Vec<String>,
 }
 
 /// What [`Spool::read`] gives.
@@ -135,28 +147,6 @@ pub struct Batch {
     pub upto: Position,
 }
 
-/// The writing end.
-#[derive(Debug)]
-struct Writer {
-    /// The segment that is being written.
-    active: Option<Active>,
-    /// Of the next segment.
-    number: u64,
-    /// Records on their way to the disk.
-    buffer: Vec<u8>,
-    /// The directory was removed, and is to be made anew.
-    gone: bool,
-}
-
-#[derive(Debug)]
-struct Active {
-    header: Header,
-    file: File,
-    /// Behind its last record.
-    place: Place,
-    octets: u64,
-}
-
 /// What both ends know.
 #[derive(Debug)]
 struct Shared {
@@ -167,6 +157,23 @@ struct Shared {
 impl Shared {
     fn octets(&self) -> u64 {
         self.segments.iter().map(|segment| segment.octets).sum()
+    }
+
+    /// Survivors and records that are not acknowledged.
+    const fn left(&self) -> Position {
+        let Marks {
+            acknowledged,
+            written,
+        } = self.marks;
+        Position {
+            records: written.records.saturating_sub(acknowledged.records),
+            survivors: written.survivors.saturating_sub(acknowledged.survivors),
+        }
+    }
+
+    /// Whether all is acknowledged.
+    fn is_drained(&self) -> bool {
+        self.marks.acknowledged == self.marks.written
     }
 
     /// Adds the last segment, or says how long it is by now.
@@ -193,56 +200,67 @@ impl Spool {
         let mut found = Found::default();
         let mut number = 0;
         let mut segments = segment::find(&*disk, &mut number, &mut found)?;
-        let (cursor, marks, damaged) = Cursor::load(&*disk);
-        found.cursor_damaged = damaged && (marks.is_some() || !segments.is_empty());
-        let mut marks = marks.unwrap_or_default();
+        let (cursor, told, damaged) = Cursor::load(&*disk, &mut found);
+        let end = Self::find_end(&*disk, &mut segments, &mut found)?;
+        found.cursor_damaged = damaged && (told.is_some() || !segments.is_empty());
+        found.cursor_foreign = told.is_some_and(|told| !told.is_of(&segments, end));
+        let told = told.filter(|_| !found.cursor_foreign);
+        let mut marks = told.map(|told| told.marks).unwrap_or_default();
         if let Some(first) = segments.front()
-            && damaged
+            && (damaged || found.cursor_foreign)
         {
             // What is not there any more may have been acknowledged by what is lost.
             marks.acknowledged = marks.acknowledged.max(first.header.before);
         }
-        if let Some(last) = segments.back_mut() {
-            let file = disk.open(&segment::name(last.header.number), OFlag::O_RDONLY)?;
-            let (place, octets) = segment::survey(&*disk, file, last.header.salt(), last.octets)?;
-            found.torn_octets = last.octets - octets;
-            if found.torn_octets > 0 {
-                // It will not be read: cutting it gives the space back, if it can be done.
-                let name = segment::name(last.header.number);
-                let _cut = disk
-                    .open(&name, OFlag::O_RDWR)
-                    .and_then(|file| disk.cut(&file, octets));
-            }
-            last.octets = octets;
-            marks.written = marks.written.max(last.header.before.at(place));
-        }
+        marks.written = marks.written.max(end);
         marks.acknowledged = marks.acknowledged.min(marks.written);
-        found.recovered = marks.written.survivors - marks.acknowledged.survivors;
+        // Left behind by a process that ended while it asked the disk for room.
+        let _removed = disk.remove(writer::TRIAL);
+        let shared = Shared { marks, segments };
+        found.recovered = shared.left().survivors;
         let spool = Self {
             disk,
             run: random(),
             max_octets,
-            segment_octets: (max_octets / SEGMENTS_MIN).min(SEGMENT_OCTETS_MAX),
             found,
-            writer: Mutex::new(Writer {
-                active: None,
-                number,
-                buffer: Vec::new(),
-                gone: false,
-            }),
+            writer: Mutex::new(Writer::new(number)),
             reader: Mutex::new(Reader::new(marks.acknowledged)),
             cursor: Mutex::new(cursor),
-            shared: Mutex::new(Shared { marks, segments }),
+            shared: Mutex::new(shared),
         };
         // What fails here on a full or read-only disk is told when it matters.
         let _stored = spool.acknowledge(marks.acknowledged);
         Ok(spool)
     }
 
+    /// Where the last of the segments ends, which is cut off there.
+    fn find_end(
+        disk: &dyn Disk,
+        segments: &mut VecDeque<Segment>,
+        found: &mut Found,
+    ) -> Result<Position, SpoolError> {
+        let Some(last) = segments.back_mut() else {
+            return Ok(Position::default());
+        };
+        let name = segment::name(last.header.number);
+        let (file, _) = disk.peek(&name)?;
+        let (place, octets) = segment::survey(disk, file, last.header.salt(), last.octets)?;
+        found.torn_octets = last.octets - octets;
+        if found.torn_octets > 0 {
+            // It will not be read: cutting it gives the space back, if it can be done.
+            let _cut = disk
+                .open(&name, OFlag::O_RDWR)
+                .and_then(|file| disk.cut(&file, octets));
+        }
+        last.octets = octets;
+        last.end = last.header.before.at(place);
+        Ok(last.end)
+    }
+
     /// What was found when it was opened.
     #[must_use]
-    pub const fn found(&self) -> Found {
-        self.found
+    pub const fn found(&self) -> &Found {
+        &self.found
     }
 
     /// Octets on the disk.
@@ -260,15 +278,13 @@ impl Spool {
     /// Records that are not acknowledged.
     #[must_use]
     pub fn records(&self) -> u64 {
-        let marks = lock(&self.shared).marks;
-        marks.written.records - marks.acknowledged.records
+        lock(&self.shared).left().records
     }
 
     /// Survivors among them.
     #[must_use]
     pub fn survivors(&self) -> u64 {
-        let marks = lock(&self.shared).marks;
-        marks.written.survivors - marks.acknowledged.survivors
+        lock(&self.shared).left().survivors
     }
 
     /// Files that hold them.
@@ -277,84 +293,13 @@ impl Spool {
         lock(&self.shared).segments.len()
     }
 
-    /// Puts the entries of all chunks on the disk, and waits for it.
-    ///
-    /// # Errors
-    ///
-    /// Then nothing of it counts. [`SpoolError::Full`], [`SpoolError::NoSpace`], [`SpoolError::ReadOnly`] and
-    /// [`SpoolError::Io`] say that it may be tried again; after [`SpoolError::Gone`] that makes the directory anew.
-    pub fn append(&self, chunks: &[Chunk]) -> Result<(), SpoolError> {
-        if chunks.iter().all(Chunk::is_empty) {
-            return Ok(());
-        }
-        let mut writer = lock(&self.writer);
-        self.find_place(&mut writer)?;
-        let (mut active, is_new) = self.take_active(&mut writer, chunks)?;
-        let Writer { buffer, .. } = &mut *writer;
-        let mut place = active.place;
-        for (frame, entry, _) in chunks.iter().flat_map(Chunk::entries) {
-            if !record::encode(buffer, active.header.salt(), place, entry, frame) {
-                let octets = frame.len();
-                if is_new {
-                    self.disk.remove(&segment::name(active.header.number))?;
-                } else {
-                    writer.active = Some(active);
-                }
-                return Err(SpoolError::TooLong { octets });
-            }
-            place = place.after(entry);
-        }
-        let wrote = self.disk.write(&active.file, buffer, active.octets);
-        let wrote_all = wrote.is_ok();
-        let safe = wrote
-            .and_then(|()| self.disk.sync(&active.file))
-            .and_then(|()| {
-                if is_new {
-                    self.disk.sync_names()
-                } else {
-                    Ok(())
-                }
-            });
-        if let Err(error) = safe {
-            let number = active.header.number;
-            let undone = if is_new {
-                self.disk.remove(&segment::name(number))
-            } else {
-                self.disk.cut(&active.file, active.octets)
-            };
-            if undone.is_err() {
-                // It holds what does not count, and takes the space. The next segment's header says where it ends.
-                let octets = active
-                    .file
-                    .metadata()
-                    .map_or(active.octets, |meta| meta.len());
-                let header = active.header;
-                lock(&self.shared).put(Segment { header, octets });
-            } else if !is_new && !wrote_all {
-                // After a sync that failed nobody knows what of the file is on the disk: not written to again.
-                writer.active = Some(active);
-            }
-            return Err(error);
-        }
-        active.place = place;
-        active.octets += buffer.len() as u64;
-        buffer.clear();
-        buffer.shrink_to(BUFFER_OCTETS_KEPT);
-        let segment = Segment {
-            header: active.header,
-            octets: active.octets,
-        };
-        writer.active = Some(active);
-        let mut cursor = lock(&self.cursor);
-        let marks = {
-            let mut shared = lock(&self.shared);
-            shared.put(segment);
-            shared.marks.written = segment.header.before.at(place);
-            shared.marks
-        };
-        // What was written is safe without it; it lets the loss of the last records be counted.
-        let _stored = cursor.store(&*self.disk, marks);
-        Ok(())
+    /// Whether what [`Spool::read`] gave with `upto` is on the disk, to be given again by the next process.
+    #[must_use]
+    pub fn holds(&self, upto: Position) -> bool {
+        let shared = lock(&self.shared);
+        let mut segments = shared.segments.iter();
+        upto > shared.marks.acknowledged
+            && segments.any(|segment| segment.header.before < upto && upto <= segment.end)
     }
 
     /// The next records, until the chunk takes about `octets`; `None` if there are none. One record at least, however
@@ -373,29 +318,34 @@ impl Spool {
     ///
     /// What the disk says. It is acknowledged in this process nevertheless; the disk learns of it with the next one.
     pub fn acknowledge(&self, upto: Position) -> Result<(), SpoolError> {
-        let mut cursor = lock(&self.cursor);
-        let (marks, done) = {
-            let mut shared = lock(&self.shared);
-            let upto = upto.min(shared.marks.written);
-            shared.marks.acknowledged = shared.marks.acknowledged.max(upto);
-            let befores = shared
-                .segments
-                .iter()
-                .skip(1)
-                .map(|next| next.header.before);
-            let done = befores.take_while(|end| *end <= shared.marks.acknowledged);
-            (shared.marks, done.count())
+        let (stored, file, done) = {
+            let mut cursor = lock(&self.cursor);
+            let (marks, ends, done) = {
+                let mut shared = lock(&self.shared);
+                let upto = upto.min(shared.marks.written);
+                shared.marks.acknowledged = shared.marks.acknowledged.max(upto);
+                let befores = shared
+                    .segments
+                    .iter()
+                    .skip(1)
+                    .map(|next| next.header.before);
+                let done = befores.take_while(|end| *end <= shared.marks.acknowledged);
+                (shared.marks, cursor::ends(&shared.segments), done.count())
+            };
+            (cursor.store(&*self.disk, marks, ends), cursor.file(), done)
         };
-        let stored = cursor.store(&*self.disk, marks);
-        let file = cursor.file();
-        drop(cursor);
         match stored {
             // What was in the directory is gone, and nothing of it can come again.
             Err(_) if self.disk.is_gone() => return Ok(()),
-            // A file system that never writes in place: room for the cursor comes from what it lets go of.
+            // A file system that never writes in place, or no cursor yet: room for it comes from what is let go of.
             Err(SpoolError::NoSpace { .. }) => {
                 self.remove_front(done)?;
-                lock(&self.cursor).store(&*self.disk, marks)?;
+                self.remove_drained()?;
+                let (marks, ends) = {
+                    let shared = lock(&self.shared);
+                    (shared.marks, cursor::ends(&shared.segments))
+                };
+                return lock(&self.cursor).store(&*self.disk, marks, ends);
             }
             stored => {
                 stored?;
@@ -412,39 +362,21 @@ impl Spool {
     /// Deletes the first `count` segments.
     fn remove_front(&self, count: usize) -> Result<(), SpoolError> {
         for _ in 0..count {
-            let Some(first) = lock(&self.shared).segments.front().copied() else {
+            let first = lock(&self.shared).segments.front().cloned();
+            let Some(first) = first else {
                 break;
             };
-            self.disk.remove(&segment::name(first.header.number))?;
-            self.forget_segment(first.header.number);
+            self.remove(first.header.number)?;
         }
         Ok(())
     }
 
-    /// Deletes the last segment if all of it is acknowledged and it is long enough to be worth a new one.
-    fn remove_drained(&self) -> Result<(), SpoolError> {
-        // Whoever appends just now makes it not drained.
-        let Ok(mut writer) = self.writer.try_lock() else {
-            return Ok(());
-        };
-        let last = {
-            let shared = lock(&self.shared);
-            let drained = shared.marks.acknowledged == shared.marks.written;
-            shared.segments.back().copied().filter(|_| drained)
-        };
-        let Some(last) = last else { return Ok(()) };
-        let active = writer.active.as_ref();
-        let is_active = active.is_some_and(|active| active.header.number == last.header.number);
-        if is_active && last.octets < DRAINED_OCTETS_KEPT.min(self.segment_octets) {
-            return Ok(());
-        }
-        let file = lock(&self.cursor).file();
-        file.map_or(Ok(()), |file| self.disk.sync(&file))?;
-        if is_active {
-            writer.active = None;
-        }
-        self.disk.remove(&segment::name(last.header.number))?;
-        self.forget_segment(last.header.number);
+    /// Deletes a segment, and lets go of it.
+    fn remove(&self, number: u64) -> Result<(), SpoolError> {
+        self.disk.remove(&segment::name(number))?;
+        // Waits for a read that is under way, which would hold it open.
+        lock(&self.reader).close(number);
+        self.forget_segment(number);
         Ok(())
     }
 
@@ -454,84 +386,6 @@ impl Spool {
         shared
             .segments
             .retain(|segment| segment.header.number != number);
-    }
-
-    /// Makes sure that what is written now will be found by its name.
-    fn find_place(&self, writer: &mut Writer) -> Result<(), SpoolError> {
-        if writer.gone {
-            self.disk.restore().map_err(|error| match error {
-                error if error.is_missing() => self.gone(),
-                error => error,
-            })?;
-            writer.gone = false;
-        } else if self.disk.is_gone() {
-            writer.gone = true;
-            writer.active = None;
-            lock(&self.cursor).forget();
-            lock(&self.shared).segments.clear();
-            return Err(self.gone());
-        }
-        let removed = writer
-            .active
-            .take_if(|active| disk::is_removed(&active.file));
-        if let Some(removed) = removed {
-            self.forget_segment(removed.header.number);
-        }
-        Ok(())
-    }
-
-    fn gone(&self) -> SpoolError {
-        SpoolError::Gone {
-            directory: self.disk.directory().to_owned(),
-        }
-    }
-
-    /// The segment that `chunks` go into, and whether it was made for them. The buffer then begins with its header.
-    fn take_active(
-        &self,
-        writer: &mut Writer,
-        chunks: &[Chunk],
-    ) -> Result<(Active, bool), SpoolError> {
-        writer.buffer.clear();
-        writer
-            .active
-            .take_if(|active| active.octets >= self.segment_octets);
-        let entries = chunks.iter().flat_map(Chunk::entries);
-        let records = entries.map(|(frame, ..)| (record::HEADER_OCTETS + frame.len()) as u64);
-        let header = if writer.active.is_some() { 0 } else { DATA_AT };
-        let more = header + records.sum::<u64>();
-        let (octets, before) = {
-            let shared = lock(&self.shared);
-            (shared.octets() + cursor::OCTETS, shared.marks.written)
-        };
-        if octets + more > self.max_octets {
-            return Err(SpoolError::Full {
-                octets,
-                more,
-                max: self.max_octets,
-            });
-        }
-        if let Some(active) = writer.active.take() {
-            return Ok((active, false));
-        }
-        let header = Header {
-            number: writer.number,
-            run: self.run,
-            salt: random(),
-            before,
-        };
-        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
-        // Whatever is there under this name will not be under the next.
-        writer.number += 1;
-        let file = self.disk.open(&segment::name(header.number), flags)?;
-        header.encode(&mut writer.buffer);
-        let active = Active {
-            header,
-            file,
-            place: Place::default(),
-            octets: 0,
-        };
-        Ok((active, true))
     }
 }
 
@@ -544,18 +398,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A segment becomes at most so long before the next one is begun: what may be deleted at once, and what is read
-/// through at start.
-const SEGMENT_OCTETS_MAX: u64 = 64 * 1024 * 1024;
-
-/// A full spool has at least so many segments, so that its space comes back in parts.
-const SEGMENTS_MIN: u64 = 8;
-
-/// An active segment shorter than this is kept when all is acknowledged: a new one costs two waits for the disk.
-const DRAINED_OCTETS_KEPT: u64 = 1024 * 1024;
-
-/// Memory kept for the next append.
-const BUFFER_OCTETS_KEPT: usize = 8 * 1024 * 1024;
+/// Complete segments that this process wrote and keeps open, to read them by the descriptor that wrote them.
+pub const HELD_MAX: usize = 16;
 
 /// Errors of the medium at one place before it is passed over.
 pub const READ_TRIES: u32 = 3;

@@ -1,13 +1,14 @@
 //! The spool against its slow obvious twin: a queue in memory.
 //!
-//! Random appends, reads, acknowledgements, restarts, crashes in the middle of a write, flipped bits, full limits
-//! and failing disks. The run asserts that it met all of them.
+//! Random appends, reads, acknowledgements, restarts, crashes in the middle of a write, flipped bits, full limits,
+//! failing disks, and files that are not safe for a while. The run asserts that it met all of them.
 
-use std::{collections::BTreeMap, fs, ops::Range};
+use std::{collections::BTreeMap, fs, ops::Range, os::unix::fs::PermissionsExt as _};
 
 use super::{
     faulty::Faults,
-    tests::{Bed, MIB},
+    segment::DATA_AT,
+    tests::{Bed, MIB, removed_and_open},
     *,
 };
 use crate::{chunk::Entry, dedup::Claim};
@@ -92,7 +93,10 @@ fn batch(random: &mut Random, twin: &Twin) -> (Vec<Chunk>, Vec<(u64, bool)>) {
 
 /// What `read` gives must be what waits, but for the survivors that it says are lost.
 fn take(twin: &mut Twin, spool: &Spool, octets: usize, may_lose: bool) -> Option<Position> {
-    let batch = spool.read(octets).unwrap()?;
+    check_batch(twin, spool, spool.read(octets).unwrap()?, may_lose)
+}
+
+fn check_batch(twin: &mut Twin, spool: &Spool, batch: Batch, may_lose: bool) -> Option<Position> {
     let mut lost = 0;
     for (octets, entry, _) in batch.chunk.entries() {
         let number = u64::from_le_bytes(*octets.first_chunk().unwrap());
@@ -119,7 +123,48 @@ fn take(twin: &mut Twin, spool: &Spool, octets: usize, may_lose: bool) -> Option
     if lost > 0 {
         twin.reach("lost");
     }
+    // Lost with its segment, it may not be there.
+    assert!(batch.lost > 0 || spool.holds(batch.upto));
     Some(batch.upto)
+}
+
+/// One of the segments is not safe for a while: what this process wrote is given out, what another wrote is not, nor
+/// anything behind it; and nothing is lost.
+fn endanger(
+    bed: &Bed,
+    random: &mut Random,
+    twin: &mut Twin,
+    spool: &Spool,
+    may_lose: bool,
+) -> Option<Position> {
+    let paths = bed.segments();
+    let path = paths.get(usize::try_from(random.below(paths.len() as u64)).unwrap())?;
+    let other = bed.above.path().join("other");
+    let is_linked = random.below(2) == 0;
+    let chmod = |mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    if is_linked {
+        fs::hard_link(path, &other).unwrap();
+    } else {
+        chmod(0o620);
+    }
+    let mut upto = None;
+    for _ in 0..2 * READ_TRIES {
+        match spool.read(30_000) {
+            Ok(None) => break,
+            Ok(Some(batch)) => {
+                upto = check_batch(twin, spool, batch, may_lose);
+                twin.reach("given while one is not safe");
+            }
+            Err(SpoolError::Unsafe { .. }) => twin.reach("not safe"),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    if is_linked {
+        fs::remove_file(other).unwrap();
+    } else {
+        chmod(0o600);
+    }
+    upto
 }
 
 /// Flips bits behind the headers of one segment, or cuts the front of it out.
@@ -190,7 +235,19 @@ fn run(seed: u64, steps: u32) -> BTreeMap<&'static str, u32> {
                     }
                 }
             }
-            85..88 => {
+            85 => {
+                let given = endanger(&bed, &mut random, &mut twin, &spool, damaged);
+                acknowledgeable.extend(given.map(|upto| (upto, twin.given)));
+            }
+            86 => {
+                spool.tend().unwrap();
+                match spool.ask(random.below(MIB / 2)) {
+                    Ok(()) => twin.reach("room"),
+                    Err(SpoolError::Full { .. }) => twin.reach("no room"),
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            87..89 => {
                 bed.fail(Faults {
                     write: Some((random.below(20_000), libc::ENOSPC)),
                     cut: (random.below(2) == 0).then_some(libc::EIO),
@@ -225,7 +282,7 @@ fn run(seed: u64, steps: u32) -> BTreeMap<&'static str, u32> {
                 }
                 bed.fail(Faults::default());
             }
-            88..92 => {
+            89..92 => {
                 // Killed while it writes: what had been written by then may come back, a prefix of it.
                 bed.fail(Faults::dead(random.below(40_000)));
                 let (chunks, entries) = batch(&mut random, &twin);
@@ -264,6 +321,7 @@ fn run(seed: u64, steps: u32) -> BTreeMap<&'static str, u32> {
         );
         assert_eq!(spool.survivors(), twin.survivors());
         assert!(spool.octets() <= max);
+        assert_eq!(removed_and_open(&bed), Vec::<std::path::PathBuf>::new());
     }
     while take(&mut twin, &spool, 100_000, damaged).is_some() {}
     assert_eq!(twin.given, twin.waiting.len());
@@ -288,6 +346,10 @@ fn the_spool_agrees_with_its_twin() {
         "damaged",
         "lost",
         "reopened",
+        "not safe",
+        "given while one is not safe",
+        "room",
+        "no room",
     ] {
         assert!(
             reached.get(what).is_some_and(|times| *times > 5),

@@ -1,9 +1,19 @@
 //! The reading end: records in order, and what is missing between them.
+//!
+//! # Guarantees
+//!
+//! - A segment is read by the descriptor that wrote it, if this process wrote it and keeps that; else by its name.
+//! - Nothing is read behind a file that cannot be opened. Only a file that is not there, or that the medium refused
+//!   [`READ_TRIES`](super::READ_TRIES) times, counts as lost.
+//! - The records of a batch are of one segment, so that the disk holds them as long as it holds that segment.
+//! - No removed file is held open: the writing end says which segments are removed ([`Reader::close`]).
+
+use std::{fs::File, sync::Arc};
 
 use super::{
     Batch, Spool,
     cursor::Position,
-    disk::Disk,
+    disk::{self, Disk},
     error::SpoolError,
     lock,
     record::{Scan, Step},
@@ -55,6 +65,22 @@ impl Reader {
         }
     }
 
+    /// The file of this segment is not there any more.
+    pub(super) fn close(&mut self, number: u64) {
+        self.open.take_if(|open| open.header.number == number);
+    }
+
+    /// Lets go of the file that is being read if it has no name any more; gives its number.
+    pub(super) fn let_go_of_removed(&mut self) -> Option<u64> {
+        let removed = self.open.take_if(|open| disk::is_removed(open.feed.file()));
+        removed.map(|open| open.header.number)
+    }
+
+    /// Lets go of the file that is being read: all of them are gone.
+    pub(super) fn let_go(&mut self) {
+        self.open = None;
+    }
+
     /// What was read before this point counts as lost.
     fn lose_up_to(&mut self, to: Position, lost: &mut u64) {
         *lost += to.survivors.saturating_sub(self.at.survivors);
@@ -79,8 +105,8 @@ impl Reader {
                 }
             };
             match self.read_segment(spool, &view, octets, &mut used, &mut chunk, &mut lost) {
-                Ok(true) => {}
-                Ok(false) => break None,
+                Ok(true) if chunk.is_empty() => {}
+                Ok(_) => break None,
                 Err(error) => break Some(error),
             }
         };
@@ -107,7 +133,7 @@ impl Reader {
         };
         let next = segments.next();
         Ok(View {
-            segment: *segment,
+            segment: segment.clone(),
             end: next.map_or(shared.marks.written, |next| next.header.before),
             last: next.is_none(),
         })
@@ -127,7 +153,7 @@ impl Reader {
         let header = view.segment.header;
         let mut open = match self.open.take() {
             Some(open) if open.header.number == header.number => open,
-            _ => match self.open_segment(disk, header)? {
+            _ => match self.open_segment(disk, &view.segment)? {
                 Some(open) => open,
                 None => {
                     spool.forget_segment(header.number);
@@ -186,23 +212,27 @@ impl Reader {
     fn open_segment(
         &mut self,
         disk: &dyn Disk,
-        header: Header,
+        segment: &Segment,
     ) -> Result<Option<Open>, SpoolError> {
+        let header = segment.header;
+        let opened = |file: Arc<File>| Open {
+            header,
+            feed: Feed::new(file),
+            scan: Scan::new(header.salt(), header.before.place_in(header.before)),
+        };
+        if let Some(file) = &segment.file
+            && !disk::is_removed(file)
+        {
+            return Ok(Some(opened(Arc::clone(file))));
+        }
         match disk.open(&segment::name(header.number), OFlag::O_RDONLY) {
             Ok(file) => {
                 self.tries = 0;
-                Ok(Some(Open {
-                    header,
-                    feed: Feed::new(file),
-                    scan: Scan::new(header.salt(), header.before.place_in(header.before)),
-                }))
+                Ok(Some(opened(Arc::new(file))))
             }
             Err(error) => {
                 self.tries += u32::from(error.is_medium());
-                let hopeless = error.is_missing()
-                    || matches!(error, SpoolError::Unsafe { .. })
-                    || self.tries >= super::READ_TRIES;
-                if !hopeless {
+                if !error.is_missing() && self.tries < super::READ_TRIES {
                     return Err(error);
                 }
                 self.tries = 0;

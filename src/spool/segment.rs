@@ -11,9 +11,7 @@
 //! - One sector of the file may be lost, or any bits of one header, and the records are still found.
 //! - What cannot be read, or is not there although it should be, reads as zeros, which are no record.
 
-use std::{collections::VecDeque, fs::File};
-
-use nix::fcntl::OFlag;
+use std::{collections::VecDeque, fs::File, sync::Arc};
 
 use super::{
     Found, READ_TRIES,
@@ -37,11 +35,16 @@ pub(super) struct Header {
 }
 
 /// A segment that waits.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Segment {
     pub(super) header: Header,
     /// Where its records end in the file. Behind those that count there may be some that do not.
     pub(super) octets: u64,
+    /// What was written by its end. If the next one is not there this is less than where the one behind that begins.
+    pub(super) end: Position,
+    /// The descriptor that wrote it, if this process did and has not let go of it: what was written by it can be read
+    /// by it, whatever becomes of the file's names and mode.
+    pub(super) file: Option<Arc<File>>,
 }
 
 impl Header {
@@ -124,6 +127,13 @@ impl Header {
 }
 
 impl Position {
+    /// Whether `later` can be this place or one behind it: of what was written in between, some are survivors.
+    pub(super) const fn may_precede(self, later: Self) -> bool {
+        later.records >= self.records
+            && later.survivors >= self.survivors
+            && later.survivors - self.survivors <= later.records - self.records
+    }
+
     /// What stands at `place` of a segment that begins here.
     pub(super) fn at(self, place: Place) -> Self {
         Self {
@@ -158,7 +168,7 @@ pub(super) fn number(name: &str) -> Option<u64> {
 /// Reads a segment from the disk, in portions.
 #[derive(Debug)]
 pub(super) struct Feed {
-    file: File,
+    file: Arc<File>,
     /// Where the first octet that is left stands in the file.
     at: u64,
     octets: Vec<u8>,
@@ -170,7 +180,7 @@ pub(super) struct Feed {
 
 impl Feed {
     /// Begins at the first record.
-    pub(super) const fn new(file: File) -> Self {
+    pub(super) const fn new(file: Arc<File>) -> Self {
         Self {
             file,
             at: DATA_AT,
@@ -178,6 +188,11 @@ impl Feed {
             front: 0,
             tries: 0,
         }
+    }
+
+    /// The file that it reads.
+    pub(super) fn file(&self) -> &File {
+        &self.file
     }
 
     /// Where in the file [`Feed::octets`] begin.
@@ -262,7 +277,10 @@ pub(super) fn find(
     for number in numbers {
         let name = name(number);
         let path = || disk.directory().join(&name);
-        let file = disk.open(&name, OFlag::O_RDONLY)?;
+        let (file, not_safe) = disk.peek(&name)?;
+        found
+            .not_safe
+            .extend(not_safe.map(|error| error.to_string()));
         let octets = file
             .metadata()
             .map_err(|error| SpoolError::of("look at", &path(), error))?
@@ -291,12 +309,18 @@ pub(super) fn find(
         let before = segments
             .back()
             .map_or(Position::default(), |last| last.header.before);
-        let behind =
-            header.before.records >= before.records && header.before.survivors >= before.survivors;
-        if header.number != number || !behind {
+        if header.number != number || !before.may_precede(header.before) {
             return Err(SpoolError::Foreign { path: path() });
         }
-        segments.push_back(Segment { header, octets });
+        if let Some(last) = segments.back_mut() {
+            last.end = header.before;
+        }
+        segments.push_back(Segment {
+            header,
+            octets,
+            end: header.before,
+            file: None,
+        });
     }
     Ok(segments)
 }
@@ -308,7 +332,7 @@ pub(super) fn survey(
     salt: Salt,
     end: u64,
 ) -> Result<(Place, u64), SpoolError> {
-    let mut feed = Feed::new(file);
+    let mut feed = Feed::new(Arc::new(file));
     let mut scan = Scan::new(salt, Place::MAX);
     let mut good = DATA_AT.min(end);
     loop {

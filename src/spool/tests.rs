@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
         Arc,
@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use super::{
     faulty::{Faults, FaultyDisk},
+    segment::DATA_AT,
     *,
 };
 use crate::{chunk::Entry, dedup::Claim};
@@ -127,7 +128,7 @@ fn what_was_not_acknowledged_comes_back_after_a_restart() {
         drop(spool);
         let spool = bed.open(64 * MIB);
         assert_eq!(
-            spool.found(),
+            *spool.found(),
             Found {
                 recovered: left,
                 ..Found::default()
@@ -576,10 +577,7 @@ fn what_others_could_write_is_refused_with_path_and_mode() {
     refused(&bed, bed.above.path().to_owned(), "0777");
     chmod(bed.above.path().to_owned(), 0o1777);
     drop(bed.open(MIB));
-    chmod(bed.segments().remove(0), 0o620);
-    refused(&bed, bed.segments().remove(0), "0620");
     if nix::unistd::geteuid().is_root() {
-        chmod(bed.segments().remove(0), 0o600);
         std::os::unix::fs::chown(bed.directory(), Some(65534), None).unwrap();
         refused(&bed, bed.directory(), "user 65534");
     }
@@ -645,6 +643,450 @@ fn segments_of_another_format_or_spool_are_refused_and_kept() {
     assert_eq!(bed.segments().len(), 2);
 }
 
+fn chmod(path: &Path, mode: u32) {
+    fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+}
+
+/// Files of the bed that are open in this process and have no name any more.
+pub(super) fn removed_and_open(bed: &Bed) -> Vec<PathBuf> {
+    let directory = bed.directory();
+    let descriptors = fs::read_dir("/proc/self/fd").unwrap();
+    let files = descriptors.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+    files
+        .filter(|path| {
+            path.starts_with(&directory) && path.to_string_lossy().ends_with(" (deleted)")
+        })
+        .collect()
+}
+
+/// Three segments, of which the middle one is changed by `change` while no process has the spool; the next reads what is
+/// before it, says `words`, and reads the rest when `mend` was done.
+#[track_caller]
+fn check_waits(change: impl Fn(&Path), words: &str, mend: impl Fn(&Path)) {
+    let bed = Bed::new();
+    let frames = [[b'x'; 1000]; 130];
+    {
+        let spool = bed.open(MIB);
+        for _ in 0..3 {
+            spool.append(&[chunk(&frames)]).unwrap();
+        }
+        assert_eq!(spool.segments(), 3);
+    }
+    let middle = bed.segments().remove(1);
+    change(&middle);
+    let spool = bed.open(MIB);
+    assert_eq!(spool.found().recovered, 390);
+    let [told] = &*spool.found().not_safe else {
+        panic!("{:?}", spool.found());
+    };
+    assert!(
+        told.contains(words) && told.contains(middle.to_str().unwrap()),
+        "{told}"
+    );
+    spool.append(&[chunk(&["new"])]).unwrap();
+    let mut read = 0;
+    let error = loop {
+        match spool.read(100_000) {
+            Ok(batch) => read += batch.expect("it waits").chunk.len(),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((read, error.to_string()), (130, told.clone()));
+    for _ in 0..2 * READ_TRIES {
+        assert_eq!(spool.read(1000).unwrap_err().to_string(), *told);
+    }
+    mend(&middle);
+    let (rest, lost, upto) = drain(&spool);
+    assert_eq!(
+        (rest.len(), lost, rest.last().unwrap().as_str()),
+        (261, 0, "new")
+    );
+    spool.acknowledge(upto).unwrap();
+    assert_eq!((spool.survivors(), spool.segments()), (0, 1));
+}
+
+#[test]
+fn a_file_that_is_not_safe_is_waited_for_with_all_that_is_behind_it() {
+    let other = |path: &Path| path.with_extension("other");
+    check_waits(
+        |path| fs::hard_link(path, other(path)).unwrap(),
+        "it has 2 names; delete the others, or make it a file of its own: cp -p ",
+        |path| fs::remove_file(other(path)).unwrap(),
+    );
+    check_waits(
+        |path| fs::hard_link(path, other(path)).unwrap(),
+        "&& mv ",
+        |path| {
+            fs::copy(path, path.with_extension("new")).unwrap();
+            fs::rename(path.with_extension("new"), path).unwrap();
+        },
+    );
+    for mode in [0o620, 0o602, 0o666] {
+        check_waits(
+            |path| chmod(path, mode),
+            "lets group or others write; chmod go-w ",
+            |path| chmod(path, 0o600),
+        );
+    }
+}
+
+/// Others may have read it by then, and waiting undoes nothing.
+#[test]
+fn a_file_that_others_may_read_is_read() {
+    let bed = Bed::new();
+    let (path, _, frames) = three(&bed);
+    chmod(&path, 0o644);
+    let spool = bed.open(MIB);
+    assert_eq!(
+        *spool.found(),
+        Found {
+            recovered: 3,
+            ..Found::default()
+        }
+    );
+    assert_eq!(drain(&spool).0, frames);
+}
+
+#[test]
+fn what_this_process_wrote_is_read_by_the_descriptor_that_wrote_it() {
+    let bed = Bed::new();
+    let spool = bed.open(MIB);
+    let frames = [[b'x'; 1000]; 130];
+    for _ in 0..4 {
+        spool.append(&[chunk(&frames)]).unwrap();
+    }
+    let [linked, opened, moved, ..] = &*bed.segments() else {
+        panic!("too few segments");
+    };
+    fs::hard_link(linked, linked.with_extension("other")).unwrap();
+    chmod(opened, 0o666);
+    fs::rename(moved, bed.above.path().join("moved")).unwrap();
+    let (read, lost, _) = drain(&spool);
+    assert_eq!((read.len(), lost), (520, 0));
+}
+
+/// What has more segments than may be kept open is read by name behind those.
+#[test]
+fn no_more_segments_are_kept_open_than_the_bound() {
+    let bed = Bed::new();
+    let spool = bed.open(8 * MIB);
+    let frames = [[b'x'; 1000]; 1050];
+    let count = 7;
+    for _ in 0..count {
+        spool.append(&[chunk(&frames)]).unwrap();
+    }
+    let held = || {
+        let shared = lock(&spool.shared);
+        let files = shared
+            .segments
+            .iter()
+            .filter(|segment| segment.file.is_some());
+        files.count()
+    };
+    assert_eq!((spool.segments(), held()), (count, count));
+    drop(spool);
+    let spool = bed.open(64 * MIB);
+    for _ in 0..4 * HELD_MAX {
+        lock(&spool.writer).complete();
+        spool.append(&[chunk(&["x"])]).unwrap();
+    }
+    let shared = lock(&spool.shared);
+    let files = shared
+        .segments
+        .iter()
+        .filter(|segment| segment.file.is_some());
+    assert_eq!(
+        files.count(),
+        HELD_MAX + 1,
+        "and the one that is being written"
+    );
+    drop(shared);
+    let (read, lost, _) = drain(&spool);
+    assert_eq!((read.len(), lost), (count * 1050 + 4 * HELD_MAX, 0));
+}
+
+#[test]
+fn no_removed_file_is_held_open() {
+    let bed = Bed::new();
+    let spool = bed.open(MIB);
+    let frames = [[b'x'; 1000]; 130];
+    // Removed by us, with the reader in the middle of it, and at its end.
+    for octets in [50_000, 10_000_000] {
+        for _ in 0..2 {
+            spool.append(&[chunk(&frames)]).unwrap();
+        }
+        while let Some(batch) = spool.read(octets).unwrap() {
+            spool.acknowledge(batch.upto).unwrap();
+            assert_eq!(removed_and_open(&bed), Vec::<PathBuf>::new());
+        }
+        assert_eq!(spool.segments(), 0);
+    }
+    // By others: a file, all of them, and the directory.
+    for step in 0..3 {
+        for _ in 0..3 {
+            spool.append(&[chunk(&frames)]).unwrap();
+        }
+        spool.read(1000).unwrap().unwrap();
+        match step {
+            0 => fs::remove_file(&bed.segments()[0]).unwrap(),
+            1 => fs::read_dir(bed.directory())
+                .unwrap()
+                .for_each(|entry| fs::remove_file(entry.unwrap().path()).unwrap()),
+            _ => fs::remove_dir_all(bed.directory()).unwrap(),
+        }
+        assert!(!removed_and_open(&bed).is_empty());
+        let told = spool.tend();
+        assert_eq!(told.is_err(), step == 2, "{told:?}");
+        spool.tend().unwrap();
+        assert_eq!(removed_and_open(&bed), Vec::<PathBuf>::new());
+        let again = Spool::open(&bed.directory(), MIB).unwrap_err();
+        assert!(matches!(again, SpoolError::Busy { .. }), "{again}");
+        spool.append(&[chunk(&["new"])]).unwrap();
+        let (read, _, upto) = drain(&spool);
+        assert_eq!(read.last().unwrap(), "new");
+        spool.acknowledge(upto).unwrap();
+        assert_eq!(spool.survivors(), 0);
+    }
+}
+
+/// A copy of a file that is in use takes its place: nothing is lost that was in it by then.
+#[test]
+fn a_copy_that_takes_a_files_place_is_read_instead() {
+    let bed = Bed::new();
+    let spool = bed.open(MIB);
+    let frames = [[b'x'; 1000]; 130];
+    for _ in 0..2 {
+        spool.append(&[chunk(&frames)]).unwrap();
+    }
+    spool.append(&[chunk(&["active"])]).unwrap();
+    let first = spool.read(50_000).unwrap().unwrap().chunk.len();
+    for entry in fs::read_dir(bed.directory()).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, path.with_extension("copy")).unwrap();
+        fs::rename(path.with_extension("copy"), path).unwrap();
+    }
+    spool.tend().unwrap();
+    assert_eq!(removed_and_open(&bed), Vec::<PathBuf>::new());
+    spool.append(&[chunk(&["new"])]).unwrap();
+    let (read, lost, _) = drain(&spool);
+    assert_eq!((first + read.len(), lost), (262, 0));
+    assert_eq!(read[read.len() - 2..], ["active", "new"]);
+}
+
+#[test]
+fn a_lock_or_a_cursor_with_a_second_name_is_used_and_not_written_to() {
+    let bed = Bed::new();
+    let spool = bed.open(MIB);
+    let all = numbered(0..30);
+    spool.append(&[chunk(&all)]).unwrap();
+    let batch = spool.read(500).unwrap().unwrap();
+    let taken = batch.chunk.len();
+    spool.acknowledge(batch.upto).unwrap();
+    drop(spool);
+    let copies = ["lock", "cursor"].map(|name| bed.above.path().join(name));
+    for copy in &copies {
+        fs::hard_link(bed.directory().join(copy.file_name().unwrap()), copy).unwrap();
+    }
+    fs::write(&copies[0], "of another program").unwrap();
+    let kept = copies.clone().map(|copy| fs::read(copy).unwrap());
+    let spool = bed.open(MIB);
+    assert!(!spool.found().cursor_damaged);
+    let again = Spool::open(&bed.directory(), MIB).unwrap_err();
+    assert!(matches!(again, SpoolError::Busy { .. }), "{again}");
+    let (read, lost, upto) = drain(&spool);
+    assert_eq!((read, lost), (all[taken..].to_vec(), 0));
+    spool.acknowledge(upto).unwrap();
+    drop(spool);
+    assert_eq!(copies.map(|copy| fs::read(copy).unwrap()), kept);
+    assert_eq!(bed.open(MIB).found().recovered, 0);
+}
+
+/// A cursor that others could write to might say that all was delivered.
+#[test]
+fn a_cursor_that_others_could_write_is_told_and_not_believed() {
+    let bed = Bed::new();
+    let spool = bed.open(MIB);
+    let all = numbered(0..30);
+    spool.append(&[chunk(&all)]).unwrap();
+    let upto = spool.read(500).unwrap().unwrap().upto;
+    spool.acknowledge(upto).unwrap();
+    drop(spool);
+    let cursor = bed.directory().join("cursor");
+    chmod(&cursor, 0o660);
+    let spool = bed.open(MIB);
+    assert!(spool.found().cursor_damaged);
+    assert!(spool.found().not_safe[0].starts_with(cursor.to_str().unwrap()));
+    assert_eq!(drain(&spool).0, all);
+    drop(spool);
+    assert_eq!(
+        bed.open(MIB).found().not_safe.len(),
+        0,
+        "a new one took its place"
+    );
+}
+
+/// Of two spools, `one` and then `other` in the same place, the cursor of the first beside the segments of the second.
+#[track_caller]
+fn check_foreign(one: impl Fn(&Spool), other: impl Fn(&Spool)) {
+    let bed = Bed::new();
+    let cursor = bed.directory().join("cursor");
+    one(&bed.open(MIB));
+    let stale = fs::read(&cursor).unwrap();
+    fs::remove_dir_all(bed.directory()).unwrap();
+    let (left, survivors) = {
+        let spool = bed.open(MIB);
+        other(&spool);
+        (spool.records(), spool.survivors())
+    };
+    fs::write(&cursor, stale).unwrap();
+    let spool = bed.open(MIB);
+    assert!(spool.found().cursor_foreign, "{:?}", spool.found());
+    assert_eq!(spool.found().recovered, survivors);
+    let mut read = 0;
+    while let Some(batch) = spool.read(1000).unwrap() {
+        assert_eq!(batch.lost, 0);
+        read += batch.chunk.len() as u64;
+        spool.acknowledge(batch.upto).unwrap();
+        assert!(spool.survivors() <= survivors && spool.records() <= left);
+    }
+    assert_eq!((read, spool.survivors()), (left, 0));
+    drop(spool);
+    // From then on the cursor is this spool's.
+    assert_eq!(*bed.open(MIB).found(), Found::default());
+}
+
+#[test]
+fn a_cursor_of_another_history_costs_nothing_and_wraps_nothing() {
+    let append = |spool: &Spool, survivors: u32, summaries: u64| {
+        let mut mixed = chunk(&numbered(0..survivors));
+        for count in 0..summaries {
+            mixed.push(b"summary", Entry::Summary(count));
+        }
+        spool.append(&[mixed]).unwrap();
+    };
+    let deliver = |spool: &Spool, survivors: u32, summaries: u64| {
+        append(spool, survivors, summaries);
+        let upto = drain(spool).2;
+        spool.acknowledge(upto).unwrap();
+    };
+    // Numbers that no history has: fewer survivors in more records, which was taken for less than nothing.
+    check_foreign(|old| deliver(old, 40, 0), |new| append(new, 30, 25));
+    // Numbers that fit, of which all or a part would have been taken for delivered.
+    check_foreign(|old| deliver(old, 40, 0), |new| append(new, 30, 0));
+    check_foreign(|old| deliver(old, 10, 0), |new| append(new, 30, 0));
+    // And of which a part would have been taken for lost.
+    check_foreign(|old| append(old, 100, 0), |new| append(new, 30, 0));
+    // One that knew of no segment any more.
+    let frames = [[b'x'; 1000]; 130];
+    check_foreign(
+        |old| {
+            old.append(&[chunk(&frames)]).unwrap();
+            let upto = drain(old).2;
+            old.acknowledge(upto).unwrap();
+            assert_eq!(old.segments(), 0);
+            old.acknowledge(upto).unwrap();
+        },
+        |new| append(new, 30, 0),
+    );
+}
+
+#[test]
+fn the_disk_can_be_asked_for_room_with_nothing_to_write() {
+    let bed = Bed::new();
+    let spool = bed.open(4 * MIB);
+    let frames = [[b'x'; 1000]; 100];
+    spool.ask(MIB).unwrap();
+    while spool.append(&[chunk(&frames)]).is_ok() {}
+    let full = spool.ask(100_000).unwrap_err();
+    assert!(matches!(full, SpoolError::Full { .. }), "{full}");
+    let upto = drain(&spool).2;
+    spool.acknowledge(upto).unwrap();
+    spool.ask(MIB).unwrap();
+    for (faults, name) in [
+        (
+            Faults {
+                write: Some((100_000, libc::ENOSPC)),
+                ..Faults::default()
+            },
+            "NoSpace",
+        ),
+        (
+            Faults {
+                open: Some(libc::EROFS),
+                ..Faults::default()
+            },
+            "ReadOnly",
+        ),
+        (
+            Faults {
+                sync: Some(libc::EIO),
+                ..Faults::default()
+            },
+            "Io",
+        ),
+    ] {
+        bed.fail(faults);
+        let error = spool.ask(200_000).unwrap_err();
+        assert!(format!("{error:?}").starts_with(name), "{error:?}");
+    }
+    bed.fail(Faults::default());
+    spool.ask(200_000).unwrap();
+    assert_eq!(removed_and_open(&bed), Vec::<PathBuf>::new());
+    let left = fs::read_dir(bed.directory()).unwrap().count();
+    assert_eq!(left, 2 + bed.segments().len(), "nothing is left of it");
+}
+
+/// A short segment is kept when it is drained, but not in the way of what comes.
+#[test]
+fn what_is_drained_takes_no_room_from_what_comes() {
+    let bed = Bed::new();
+    let spool = bed.open(MIB);
+    let deliver = |frames: &[[u8; 1000]]| {
+        spool.append(&[chunk(frames)])?;
+        let upto = drain(&spool).2;
+        spool.acknowledge(upto)
+    };
+    deliver(&[[b'x'; 1000]; 100]).unwrap();
+    assert_eq!(spool.segments(), 1);
+    // By the limit.
+    deliver(&[[b'x'; 1000]; 990]).unwrap();
+    assert_eq!(spool.segments(), 0);
+    // By the disk: the next try has the room.
+    deliver(&[[b'x'; 1000]; 100]).unwrap();
+    bed.fail(Faults {
+        write: Some((50_000, libc::ENOSPC)),
+        ..Faults::default()
+    });
+    deliver(&[[b'x'; 1000]; 100]).unwrap_err();
+    assert_eq!(bed.segments().len(), 0);
+    bed.fail(Faults::default());
+    deliver(&[[b'x'; 1000]; 100]).unwrap();
+}
+
+#[test]
+fn what_was_read_is_held_until_it_is_acknowledged_or_its_file_is_gone() {
+    let bed = Bed::new();
+    let spool = bed.open(MIB);
+    let frames = [[b'x'; 1000]; 130];
+    for _ in 0..3 {
+        spool.append(&[chunk(&frames)]).unwrap();
+    }
+    let mut batches = Vec::new();
+    while let Some(batch) = spool.read(100_000).unwrap() {
+        batches.push(batch.upto);
+    }
+    assert!(batches.len() > 3 && batches.iter().all(|upto| spool.holds(*upto)));
+    spool.acknowledge(batches[0]).unwrap();
+    assert!(!spool.holds(batches[0]) && spool.holds(batches[1]));
+    fs::remove_file(&bed.segments()[1]).unwrap();
+    spool.tend().unwrap();
+    let held: Vec<_> = batches.iter().map(|upto| spool.holds(*upto)).collect();
+    assert_eq!(held, [false, true, false, false, true, true]);
+    fs::remove_dir_all(bed.directory()).unwrap();
+    spool.tend().unwrap_err();
+    assert!(!batches.iter().any(|upto| spool.holds(*upto)));
+}
+
 #[test]
 fn reading_and_appending_go_on_side_by_side() {
     let bed = Bed::new();
@@ -691,7 +1133,7 @@ fn child_appends_until_killed() {
     };
     let spool = Spool::open(directory.as_ref(), 64 * MIB).unwrap();
     let from: u32 = std::env::var("TERSED_TEST_FROM").unwrap().parse().unwrap();
-    let told = File::options()
+    let told = fs::File::options()
         .append(true)
         .open(std::env::var_os("TERSED_TEST_TOLD").unwrap())
         .unwrap();

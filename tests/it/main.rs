@@ -65,6 +65,8 @@ mod slow_peers;
 mod socket_activation;
 mod spool;
 mod spool_broken;
+mod spool_full;
+mod spool_unsafe;
 mod stderr_closed;
 mod stdout_closed;
 mod stop_hurries;

@@ -290,7 +290,7 @@ fn check_refused(words: &str, prepare: impl FnOnce(&Path)) {
 }
 
 /// A file system of the test's own, for all processes; gone when dropped.
-struct Mounted(PathBuf);
+pub(super) struct Mounted(pub(super) PathBuf);
 
 impl Mounted {
     /// A disk in memory, of this size, below `dir`.
@@ -298,7 +298,7 @@ impl Mounted {
     /// # Panics
     ///
     /// When this is not root, who alone may mount.
-    fn tmpfs(dir: &Path, size: &str) -> Self {
+    pub(super) fn tmpfs(dir: &Path, size: &str) -> Self {
         let at = dir.join("disk");
         fs::create_dir(&at).unwrap();
         let options = format!("size={size},mode=0700");
@@ -315,7 +315,7 @@ impl Drop for Mounted {
     }
 }
 
-fn wait_errors(tersed: &Tersed, errno: &str) {
+pub(super) fn wait_errors(tersed: &Tersed, errno: &str) {
     wait_until(errno, LIMIT, || {
         tersed
             .metrics()

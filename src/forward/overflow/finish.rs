@@ -1,0 +1,105 @@
+//! The stop: what is on the disk stays there, and what is not goes there.
+//!
+//! # Guarantees
+//!
+//! - A chunk that was read from the disk is left to the disk only if the disk still holds it. If it was dropped there to make
+//!   room, or its file was removed, it is written again, behind the other records.
+//! - With `drop-oldest` a full disk makes room for what is newer, as before the stop.
+
+use std::collections::VecDeque;
+
+use tracing::info;
+
+use super::{Overflow, room::make_room, take};
+use crate::chunk::Chunk;
+
+impl Overflow {
+    /// Leaves what is on the disk there and takes what is not to it: what was `given_back`, what the disk refused, and
+    /// what was `queued`. Waits for the disk. Gives what could not be kept.
+    pub(in crate::forward) fn finish(
+        &self,
+        given_back: Vec<Chunk>,
+        queued: Vec<Chunk>,
+    ) -> Vec<Chunk> {
+        if let Some(position) = self.settled_position()
+            && let Err(error) = self.spool.acknowledge(position)
+        {
+            self.complain(|state| &mut state.keeping, &error);
+        }
+        let (ready, refused) = {
+            let mut state = self.lock();
+            (
+                std::mem::take(&mut state.ready),
+                std::mem::take(&mut state.refused),
+            )
+        };
+        let in_hand = given_back.into_iter().chain(ready).chain(refused);
+        let (mut on_disk, mut left): (Vec<_>, VecDeque<_>) = (Vec::new(), VecDeque::new());
+        for chunk in in_hand.chain(queued).filter(|chunk| !chunk.is_empty()) {
+            if self.is_on_disk(&chunk) {
+                on_disk.push(chunk);
+            } else {
+                left.push_back(chunk);
+            }
+        }
+        self.acknowledge_gone();
+        let mut kept = 0;
+        while !left.is_empty() {
+            let batch = take(&mut left, self.append_octets);
+            let Err(error) = self.spool.append(&batch) else {
+                kept += batch.iter().map(Chunk::len).sum::<usize>();
+                continue;
+            };
+            self.complain(|state| &mut state.writing, &error);
+            for chunk in batch.into_iter().rev() {
+                left.push_front(chunk);
+            }
+            let mut made_room = false;
+            if self.drops_oldest_for(&error) {
+                let oldest = std::mem::take(&mut on_disk);
+                let upto = self.read_position();
+                let dropped = make_room(&self.spool, &self.ledger, &self.metrics, oldest, upto);
+                let summaries;
+                (made_room, summaries) = self.settle_dropped(dropped);
+                left.extend(summaries);
+            }
+            if !made_room {
+                self.tell_dropped();
+                self.measure();
+                return left.into();
+            }
+        }
+        self.tell_dropped();
+        self.measure();
+        let waiting = self.spool.records();
+        if waiting > 0 {
+            info!(frames = waiting, added = kept, "left in the spool");
+        }
+        Vec::new()
+    }
+
+    /// What is in hand and no more on the disk is written again: the disk must not call it lost as well.
+    fn acknowledge_gone(&self) {
+        let gone = {
+            let state = self.lock();
+            let ends = state.positions.iter().map(|(_, upto)| *upto);
+            ends.take_while(|upto| !self.spool.holds(*upto)).last()
+        };
+        if let Some(upto) = gone
+            && let Err(error) = self.spool.acknowledge(upto)
+        {
+            self.complain(|state| &mut state.keeping, &error);
+        }
+    }
+
+    /// Whether a chunk was read from the disk and is still there, for the next process to read it again.
+    fn is_on_disk(&self, chunk: &Chunk) -> bool {
+        let Some(receipt) = chunk.receipt().filter(|receipt| receipt.is_of(&self.read)) else {
+            return false;
+        };
+        let state = self.lock();
+        let mut positions = state.positions.iter();
+        let known = positions.find(|(number, _)| *number == receipt.number());
+        known.is_some_and(|(_, upto)| self.spool.holds(*upto))
+    }
+}

@@ -1,0 +1,197 @@
+//! Room: what is dropped from the disk to make room for what is newer.
+//!
+//! # Guarantees
+//!
+//! - The oldest frames on the disk are dropped, in order and each once. They are read as if to be sent: so exactly their
+//!   windows reopen (law 7), the summaries among them are counted as dropped, and damage is counted as damage.
+//! - Before them the frames are dropped that were read and that no lane has taken: these are older.
+//! - One segment is dropped at a time: less gives no space back.
+//! - The summaries of copies that were suppressed under dropped survivors go to the caller. They are no more than the
+//!   survivors.
+//!
+//! # Left out
+//!
+//! - What a RELP sender was told. It was answered when the disk had its message; an operator who chooses `drop-oldest`
+//!   prefers the newest messages to it.
+//! - What a lane has in hand. The lane keeps it; the disk does not.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tracing::error;
+
+use super::{Overflow, TELL_PERIOD, on_disk};
+use crate::{
+    chunk::{Chunk, Entry},
+    config::WhenFull,
+    ledger::Ledger,
+    metrics::{DropReason, Metrics},
+    spool::{Position, Spool, SpoolError},
+};
+
+impl Overflow {
+    /// Whether to drop the oldest when the disk says `error`. Room does not help a batch that never fits.
+    pub(super) fn drops_oldest_for(&self, error: &SpoolError) -> bool {
+        let may_fit = !matches!(error, SpoolError::Full { more, max, .. } if more >= max);
+        error.is_full() && may_fit && self.config.borrow().when_full == WhenFull::DropOldest
+    }
+
+    /// Drops the oldest frames: those that were read and that no lane has taken, then those on the disk. Returns false if
+    /// that made no room. The summaries are written behind the batch that is being written.
+    pub(super) async fn make_room(&self) -> bool {
+        loop {
+            let changed = self.changed.notified();
+            {
+                let mut state = self.lock();
+                if !state.reading {
+                    state.reading = true;
+                    break;
+                }
+            }
+            changed.await;
+        }
+        let oldest = {
+            let mut state = self.lock();
+            let ready = std::mem::take(&mut state.ready);
+            // Chunks without a receipt are summaries that were made here: the newest.
+            let (oldest, others): (Vec<_>, Vec<_>) = ready
+                .into_iter()
+                .partition(|chunk| chunk.receipt().is_some());
+            state.ready = others.into();
+            oldest
+        };
+        let upto = self.read_position();
+        let spool = Arc::clone(&self.spool);
+        let (ledger, metrics) = (Arc::clone(&self.ledger), Arc::clone(&self.metrics));
+        let dropped = on_disk(move || make_room(&spool, &ledger, &metrics, oldest, upto)).await;
+        let (made_room, summaries) = self.settle_dropped(dropped);
+        let mut state = self.lock();
+        state.refused.extend(summaries);
+        state.unread = true;
+        state.reading = false;
+        drop(state);
+        self.changed.notify_waiters();
+        made_room
+    }
+
+    /// Behind what was read and is not delivered.
+    pub(super) fn read_position(&self) -> Option<Position> {
+        self.lock().positions.back().map(|(_, upto)| *upto)
+    }
+
+    /// Keeps account of what was dropped. Returns whether there is room now, and the summaries.
+    pub(super) fn settle_dropped(&self, dropped: Dropped) -> (bool, Vec<Chunk>) {
+        let mut state = self.lock();
+        state.dropped += dropped.frames;
+        match dropped.unread {
+            Some(error) => state.giving.begin(&error, &self.metrics),
+            None => {
+                state.giving.end();
+            }
+        }
+        if let Some(error) = dropped.untold {
+            state.keeping.begin(&error, &self.metrics);
+        }
+        (dropped.made_room, dropped.summaries)
+    }
+
+    /// Logs what was dropped since it was logged last.
+    pub(super) fn tell_dropped(&self) {
+        let mut state = self.lock();
+        let is_due = state
+            .dropped_at
+            .is_none_or(|at| at.elapsed() >= TELL_PERIOD || self.outbox.is_closed());
+        if state.dropped > 0 && is_due {
+            let frames = std::mem::take(&mut state.dropped);
+            state.dropped_at = Some(Instant::now());
+            error!(frames, "dropped the oldest because the spool is full");
+        }
+    }
+}
+
+/// What was dropped.
+#[derive(Debug, Default)]
+pub(super) struct Dropped {
+    /// Survivors.
+    frames: u64,
+    /// Of the copies that were suppressed under them.
+    summaries: Vec<Chunk>,
+    /// A segment was removed, or all that is left is acknowledged.
+    made_room: bool,
+    /// Why the oldest on the disk could not be read.
+    unread: Option<SpoolError>,
+    /// Why the disk could not be told.
+    untold: Option<SpoolError>,
+}
+
+impl Dropped {
+    /// Drops a chunk that was read and is not delivered.
+    fn drop_chunk(&mut self, chunk: &Chunk, ledger: &Ledger) {
+        let survivors = chunk.entries().filter(|(_, entry, counted)| {
+            let is_survivor = matches!(entry, Entry::Survivor(_));
+            is_survivor && !counted
+        });
+        self.frames += survivors.count() as u64;
+        self.keep(ledger.dropped(chunk, DropReason::QueueFull));
+    }
+
+    fn keep(&mut self, summaries: Option<Chunk>) {
+        let summaries = summaries.filter(|chunk| !chunk.is_empty());
+        self.summaries.extend(summaries);
+    }
+
+    /// Drops the oldest on the disk until that gives space back. Waits for the disk.
+    fn drop_oldest(&mut self, spool: &Spool, ledger: &Ledger, metrics: &Metrics) {
+        let before = spool.octets();
+        while !self.made_room {
+            let batch = match spool.read(READ_OCTETS) {
+                Ok(Some(batch)) => batch,
+                Ok(None) => {
+                    self.made_room = self.frames > 0;
+                    return;
+                }
+                Err(error) => {
+                    self.unread = Some(error);
+                    return;
+                }
+            };
+            if batch.lost > 0 {
+                metrics.frames.lose(DropReason::SpoolDamaged, batch.lost);
+                self.keep(Some(ledger.end_all_windows()));
+            }
+            self.drop_chunk(&batch.chunk, ledger);
+            if let Err(error) = spool.acknowledge(batch.upto) {
+                self.untold = Some(error);
+                return;
+            }
+            self.made_room = spool.octets() < before;
+        }
+    }
+}
+
+/// Drops `oldest`, which was read from the disk before `upto`, and then the oldest that is there. Waits for the disk.
+pub(super) fn make_room(
+    spool: &Spool,
+    ledger: &Ledger,
+    metrics: &Metrics,
+    oldest: Vec<Chunk>,
+    upto: Option<Position>,
+) -> Dropped {
+    let before = spool.octets();
+    let mut dropped = Dropped::default();
+    for chunk in oldest {
+        dropped.drop_chunk(&chunk, ledger);
+    }
+    // What a lane has in hand is in memory alone from now on.
+    if let Some(upto) = upto
+        && let Err(error) = spool.acknowledge(upto)
+    {
+        dropped.untold = Some(error);
+    }
+    dropped.made_room = spool.octets() < before;
+    dropped.drop_oldest(spool, ledger, metrics);
+    dropped
+}
+
+/// Octets read at once.
+const READ_OCTETS: usize = 1 << 20;

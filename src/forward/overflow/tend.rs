@@ -1,0 +1,62 @@
+//! Tending: what is done each second, with or without traffic.
+//!
+//! # Guarantees
+//!
+//! - Files that were removed are let go of, and a directory that was is made anew, with nothing to be written or read.
+//! - A disk that refused is asked again, with nothing left to write: it fails no longer than it has no room.
+//!
+//! # Left out
+//!
+//! A batch that the disk refused and that waits here: `append_all` tries to write it, which asks the disk as well.
+
+use std::sync::Arc;
+
+use tokio::{select, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::{Overflow, RETRY_PERIOD, on_disk};
+
+impl Overflow {
+    /// Does it until `closing` is cancelled.
+    pub(super) async fn tend_all(&self, closing: &CancellationToken) {
+        loop {
+            select! {
+                () = closing.cancelled() => return,
+                () = sleep(RETRY_PERIOD) => {}
+            }
+            let spool = Arc::clone(&self.spool);
+            let tended = on_disk(move || spool.tend()).await;
+            self.settle(|state| &mut state.tending, &tended);
+            self.measure();
+            let (failed, octets) = {
+                let state = self.lock();
+                let is_idle = state.refused.is_empty() && !state.appending;
+                let failed = state.retry_at.filter(|_| is_idle);
+                (failed, state.refused_octets)
+            };
+            if failed.is_none() {
+                continue;
+            }
+            let spool = Arc::clone(&self.spool);
+            let answer = on_disk(move || spool.ask(octets)).await;
+            let mut state = self.lock();
+            // What was written meanwhile has its own answer.
+            if state.retry_at == failed && !state.appending {
+                match &answer {
+                    Ok(()) => {
+                        state.retry_at = None;
+                        if state.writing.end() {
+                            info!("the spool takes frames again");
+                        }
+                        self.outbox.set_relief(true);
+                    }
+                    Err(error) => state.writing.begin(error, &self.metrics),
+                }
+            }
+            drop(state);
+            self.measure();
+            self.changed.notify_waiters();
+        }
+    }
+}
