@@ -3,8 +3,8 @@
 //! ```text
 //!            direct   outbox ──────────────────────────────────────▶ lanes
 //!  ┌───────────────▶ ───────────────────┐
-//!  │ all was read                       │ the queue passed its mark, or nobody is there to send to and somebody
-//!  │ and taken                          ▼ waits for an answer
+//!  │ all was read                       │ the queue passed its mark, or all upstreams are away and somebody waits
+//!  │ and taken                          ▼ for an answer, or a broken connection gave something back
 //!  └──────── spooled  outbox ──append──▶ [ disk ] ──read──▶ ready ──▶ lanes
 //! ```
 //!
@@ -93,7 +93,7 @@ struct State {
     unread: bool,
     /// Read, for lanes to take.
     ready: VecDeque<Chunk>,
-    /// Refused by the disk.
+    /// Refused by the disk, or not written yet because it was given back: to be written before anything else.
     refused: VecDeque<Chunk>,
     /// What the disk says when it is written to.
     writing: Trouble,
@@ -241,6 +241,29 @@ impl Overflow {
             None => Some(Instant::now()),
             since => since,
         };
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Whether chunks that were given back may go to the disk: all upstreams have been away for some time, and nothing
+    /// is on the disk that would then leave before them.
+    pub(super) fn takes_back(&self) -> bool {
+        let state = self.lock();
+        let is_empty = !state.spooled && state.refused.is_empty();
+        is_empty
+            && state
+                .away_since
+                .is_some_and(|since| since.elapsed() >= AWAY_MIN)
+    }
+
+    /// Takes chunks that were given back, to write them before anything from the queue.
+    pub(super) fn take_back(&self, chunks: Vec<Chunk>) {
+        let mut state = self.lock();
+        if state.may_tell() {
+            info!("forwarding over the spool");
+        }
+        state.spooled = true;
+        state.refused.extend(chunks);
         drop(state);
         self.changed.notify_waiters();
     }

@@ -20,9 +20,10 @@ use std::{
     collections::VecDeque,
     future::pending,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::{select, sync::Notify};
+use tokio::{join, select, sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -158,11 +159,34 @@ impl Source {
         }
     }
 
-    /// Moves what the queue cannot hold to the disk and back, if there is one, until [`Source::close`].
+    /// Moves what the queue cannot hold, and what was given back while no upstream is there, to the disk and back, if
+    /// there is one, until [`Source::close`].
     pub(super) async fn run(&self) {
         match &self.overflow {
-            Some(overflow) => overflow.run(&self.closing).await,
+            Some(overflow) => {
+                join!(overflow.run(&self.closing), self.spool_returned(overflow));
+            }
             None => self.closing.cancelled().await,
+        }
+    }
+
+    /// Hands what was given back to the disk when no upstream is there to take it again: what is in memory would not
+    /// outlive a kill.
+    async fn spool_returned(&self, overflow: &Overflow) {
+        while !self.closing.is_cancelled() {
+            let changed = self.changed.notified();
+            let is_owed = self.is_owed();
+            if is_owed && overflow.takes_back() {
+                let returned = self.lock().drain(..).collect();
+                overflow.take_back(returned);
+                continue;
+            }
+            select! {
+                () = self.closing.cancelled() => {}
+                () = changed => {}
+                // How long upstreams have been away changes without notice.
+                () = sleep(POLL_PERIOD), if is_owed => {}
+            }
         }
     }
 
@@ -224,3 +248,6 @@ impl Source {
 
 /// Octets taken for one write: large enough that the write's cost is spread, small enough to stay in cache.
 const BATCH_OCTETS: usize = 256 * 1024;
+
+/// How often it is looked whether upstreams have been away for long.
+const POLL_PERIOD: Duration = Duration::from_millis(100);

@@ -67,6 +67,41 @@ fn what_a_stop_gives_up_passes_again_though_windows_are_saved() {
     tersed.finish();
 }
 
+/// With a spool they are on the disk soon, and a kill does not matter; nor does a stop.
+#[test]
+fn what_was_taken_back_is_in_the_spool_and_outlives_a_kill_and_a_stop() {
+    for is_killed in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = format!(
+            "[spool]\ndirectory = \"{}\"\n",
+            dir.path().join("spool").display()
+        );
+        let balancer = TcpListener::bind(APART).unwrap();
+        let address = balancer.local_addr().unwrap();
+        let mut tersed = start(&balancer, &spool);
+        let mut originator = send_and_reset(&tersed, balancer);
+        tersed.wait_metric("tersed_spool_frames", &[], COUNT);
+        // Behind them, in order, what comes now.
+        originator.send(ordered(0, 200, OCTETS));
+        tersed.wait_metric("tersed_spool_frames", &[], COUNT + 1);
+        if is_killed {
+            tersed.kill();
+        } else {
+            tersed.assert_balance();
+            let balance = tersed.terminate().balance();
+            assert_eq!((balance.forwarded, balance.queued), (0, 201), "{balance:?}");
+        }
+        let sink = Sink::tcp_at(address);
+        let setup = Setup::new().config(&format!("[dedup]\nwindow = \"1h\"\n{spool}"));
+        let tersed = setup.listen(TCP).forward(&sink.url()).start();
+        let messages = sink.wait_messages(201);
+        let places = messages.iter().map(|message| place_of(message, OCTETS).1);
+        assert!(places.eq(0..201), "out of order");
+        let (metrics, _) = tersed.finish();
+        assert_eq!(metrics.balance().recovered, 201);
+    }
+}
+
 /// Once it is forwarded for good, a copy is suppressed as ever; and what was taken back arrives, once.
 #[test]
 fn what_was_taken_back_goes_out_when_the_upstream_is_back() {
