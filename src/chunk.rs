@@ -212,6 +212,14 @@ impl Chunk {
     /// Octets of an entry in a chunk beside the frame itself: its LF and its bookkeeping.
     pub const ENTRY_OVERHEAD_OCTETS: usize = size_of::<Slot>() + 1;
 
+    /// The most memory that `octets` of messages take, terminators included, that are no shorter than
+    /// [`SHORT_OCTETS`]: then the bookkeeping is most of it.
+    #[must_use]
+    pub const fn octets_of(octets: usize) -> usize {
+        let count = octets.div_ceil(SHORT_OCTETS + 1);
+        count.saturating_mul(SHORT_OCTETS + Self::ENTRY_OVERHEAD_OCTETS)
+    }
+
     /// Ties the survivors to the batch that they are of.
     pub fn entrust(&mut self, receipt: Receipt) {
         self.receipt = Some(receipt);
@@ -316,6 +324,9 @@ impl Chunk {
 pub const fn is_terminator(octet: u8) -> bool {
     matches!(octet, b'\r' | b'\n' | 0)
 }
+
+/// As short as messages are in a flood of them that means to take memory: shorter ones are too few to be different.
+const SHORT_OCTETS: usize = 6;
 
 /// `delivery` of a slot that holds a summary, whose frames are its `hash`. No engine gives out so many.
 const SUMMARY: u64 = u64::MAX;
@@ -444,7 +455,10 @@ mod tests {
         assert!(lines.entries().all(|(_, _, counted)| !counted));
         // Neither more than fits, nor what was counted.
         let before = lines.len();
-        assert_eq!(frames(&lines.absorb(chunk(&[b"x"]), 64).unwrap_err()), [b"x"]);
+        assert_eq!(
+            frames(&lines.absorb(chunk(&[b"x"]), 64).unwrap_err()),
+            [b"x"]
+        );
         let mut counted = chunk(&[b"y"]);
         counted.count_forwarded(1);
         assert!(lines.absorb(counted, 1024).is_err());

@@ -35,6 +35,7 @@ mod dial;
 mod encode;
 mod end;
 mod file;
+mod held;
 mod lane;
 mod outbox;
 mod overflow;
@@ -54,6 +55,7 @@ pub use self::{
     aside::{Aside, AsideDoor},
     delivery::Delivery,
     encode::Encoder,
+    held::{Held, held, held_by_spool},
     outbox::Outbox,
     upstream::UpstreamError,
 };

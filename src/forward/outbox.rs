@@ -507,7 +507,12 @@ mod tests {
         let footprint: usize = kept.iter().map(Chunk::footprint).sum();
         assert!(footprint <= count * ONE + MERGED_OCTETS_MAX, "{footprint}");
         assert_eq!(outbox.octets(), 0);
-        assert!(outbox.push(chunk(0..2000), WhenFull::DropNewest).await.is_empty());
+        assert!(
+            outbox
+                .push(chunk(0..2000), WhenFull::DropNewest)
+                .await
+                .is_empty()
+        );
     }
 
     #[tokio::test]

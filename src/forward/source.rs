@@ -223,4 +223,4 @@ impl Source {
 }
 
 /// Octets taken for one write: large enough that the write's cost is spread, small enough to stay in cache.
-const BATCH_OCTETS: usize = 256 * 1024;
+pub(super) const BATCH_OCTETS: usize = 256 * 1024;
