@@ -200,8 +200,10 @@ mod tests {
         let few = format!("{TCP}connections_max = 10\nmax_message_size = \"8KiB\"");
         check(&few, P::Unfinished, 10 * (8 * KIB + 16));
         check(&few, P::Waiting, 12 * short(128 * KIB));
-        // RELP clients may send 128 KiB at once, a turn of 16 KiB more may be held up, and half of that for growing.
-        check(RELP, P::Unfinished, 1024 * ((144 * KIB + 16) * 3 / 2));
+        // RELP clients may send 128 KiB at once, and a turn of 16 KiB more may be held up.
+        check(RELP, P::Unfinished, 1024 * (144 * KIB + 16));
+        let long = format!("{TCP}connections_max = 10\nmax_message_size = \"1MiB\"");
+        check(&long, P::Unfinished, 10 * (MIB + 16) * 5 / 4);
         assert!(part(&sizing(RELP), P::Connections) > 1024 * (5 + 16) * KIB);
         check(TCP, P::Expressions, 0);
         let rule = |count: u64| {

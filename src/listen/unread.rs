@@ -17,10 +17,7 @@ use std::{cell::Cell, io, mem};
 
 use bytes::BufMut as _;
 
-use crate::{
-    limits::{FRAME_OVERHEAD_OCTETS, MESSAGE_OCTETS_DEFAULT},
-    socket::Socket,
-};
+use crate::socket::Socket;
 
 /// Octets that were received and are not framed yet.
 #[derive(Debug, Default)]
@@ -59,7 +56,7 @@ impl Unread {
         if unframed > COPIED_OCTETS_MAX {
             // A long message on its way; copying what there is of it at each turn would add up.
             if self.0.capacity() - unframed < turn {
-                self.0.reserve_exact(turn.max(unframed / 2));
+                self.0.reserve_exact(turn.max(unframed / 4));
             }
             return;
         }
@@ -74,7 +71,7 @@ impl Unread {
         let rest = self.0.get(framed..).unwrap_or_default();
         if rest.len() > COPIED_OCTETS_MAX {
             self.0.drain(..framed);
-            self.0.shrink_to(grown(self.0.len()));
+            self.0.shrink_to(kept_octets(self.0.len()));
             return;
         }
         let rest = rest.to_vec();
@@ -106,26 +103,25 @@ fn share(octets: usize, connections: u64) -> usize {
     usize::try_from(connections).map_or(0, |connections| octets / connections.max(1))
 }
 
-/// The most memory that an unfinished frame takes of which `unframed` octets are there.
+/// The most memory that an unfinished frame takes of which `unframed` octets are there: what it needs, and if it is long
+/// some more, so that what there is of it is not copied at each turn.
 pub(super) const fn kept_octets(unframed: usize) -> usize {
-    if unframed > COPIED_OCTETS_MAX {
-        grown(unframed)
+    if unframed > EXACT_OCTETS_MAX {
+        unframed + unframed / 4
     } else {
         unframed
     }
 }
 
-/// So much memory for a frame that grows is not copied too often, nor for nothing.
-const fn grown(unframed: usize) -> usize {
-    unframed + unframed / 2
-}
-
 /// Octets read in one turn.
 pub(super) const READ_OCTETS: usize = 128 * 1024;
 
-/// The most that is copied from one turn to the next, which the longest message of the default size is; what is left
-/// of a longer one stays where it is.
-const COPIED_OCTETS_MAX: usize = MESSAGE_OCTETS_DEFAULT + FRAME_OVERHEAD_OCTETS;
+/// The most that is copied from one turn to the next; what is left of a longer message stays where it is.
+const COPIED_OCTETS_MAX: usize = 32 * 1024;
+
+/// An unfinished frame of so many octets has no room to spare: the allocator takes the room for a turn from behind it and
+/// back without copying, unless another took it meanwhile.
+const EXACT_OCTETS_MAX: usize = 256 * 1024;
 
 /// Octets that all connections of a listener together may read while the queue is full. With up to 16 of them
 /// turns are as long as ever.

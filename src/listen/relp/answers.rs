@@ -133,8 +133,7 @@ impl Answers {
             return;
         };
         match (self.runs.back_mut(), &last.due) {
-            (Some(before), Due::Told(later))
-                if matches!(before.due, Due::Told(code) if code == *later) =>
+            (Some(before), Due::Told(later)) if matches!(before.due, Due::Told(code) if code == *later) =>
             {
                 before.count += last.count;
             }
