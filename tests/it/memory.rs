@@ -16,25 +16,29 @@ use super::support::wait::{LIMIT, wait_until};
 
 #[test]
 fn a_queue_of_the_shortest_messages_takes_what_it_is_said_to() {
+    raise_open_files();
     let upstream = RefusingPort::new();
     let relay = Setup::new()
         .config(&rest(&upstream, "16MiB"))
-        .listener(TCP, "connections_max = 64\nmax_message_size = \"4KiB\"")
+        .listener(TCP, &many(1000))
         .start();
-    let limit = limit(&relay, &["unfinished"]);
+    let limit = limit(&relay, &["unfinished", "sending", "waiting"]);
     let address = relay.address(TCP);
-    let mut connections: Vec<_> = (0..64).map(|_| connect(address)).collect();
-    // A message in each packet: the smallest batches there are.
+    let mut connections: Vec<_> = (0..1000).map(|_| connect(address)).collect();
+    // What is sent is read before more is sent on its connection: the smallest batches there are, but for a single message.
     let mut words = Words::default();
-    let full = (16 << 20) - 4096;
-    wait_until("a full queue", LIMIT, || {
-        for _ in 0..500 {
-            for connection in &mut connections {
-                write(connection, &words.lines(1));
-            }
+    let (mut sent, mut queued) = (0, 0);
+    while queued < 15 << 20 {
+        for connection in &mut connections {
+            write(connection, &words.lines(2));
         }
-        relay.metrics().total("tersed_queue_octets") >= full
-    });
+        sent += 2000;
+        wait_until("all of them to be read", LIMIT, || {
+            let metrics = relay.metrics();
+            queued = metrics.total("tersed_queue_octets");
+            metrics.balance().received == sent
+        });
+    }
     finish(relay, limit);
 }
 
