@@ -19,20 +19,20 @@ fn a_queue_of_the_shortest_messages_takes_what_it_is_said_to() {
     raise_open_files();
     let upstream = RefusingPort::new();
     let relay = Setup::new()
-        .config(&rest(&upstream, "16MiB"))
+        .config(&rest(&upstream, "8MiB"))
         .listener(TCP, &many(1000))
         .start();
     let limit = limit(&relay, &["unfinished", "sending", "waiting"]);
     let address = relay.address(TCP);
     let mut connections: Vec<_> = (0..1000).map(|_| connect(address)).collect();
-    // What is sent is read before more is sent on its connection: the smallest batches there are, but for a single message.
+    // Each message is read before the next one is sent on its connection: the smallest batches there are.
     let mut words = Words::default();
     let (mut sent, mut queued) = (0, 0);
-    while queued < 15 << 20 {
+    while queued < 15 << 19 {
         for connection in &mut connections {
-            write(connection, &words.lines(2));
+            write(connection, &words.lines(1));
         }
-        sent += 2000;
+        sent += 1000;
         wait_until("all of them to be read", LIMIT, || {
             let metrics = relay.metrics();
             queued = metrics.total("tersed_queue_octets");
