@@ -50,37 +50,56 @@ pub struct Chunk {
 /// One entry's bookkeeping. Packed by hand: an enum beside its end would take two thirds more.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    /// The parts of a claim. Those that are no survivors have an epoch of zero, and a delivery that tells them apart.
+    /// The parts of a survivor's claim, which may be any numbers. Of what is no survivor, the frames of a summary and
+    /// which of the two it is.
     hash: u64,
     delivery: u64,
     epoch: u32,
-    /// Where the entry ends in `octets`, its LF excluded. A chunk is shorter than 4 GiB: a batch brings 64 messages
-    /// of at most 16 MiB.
+    /// Where the entry ends in `octets`, its LF excluded; with [`NO_SURVIVOR`] added if it is none. A chunk is shorter
+    /// than 2 GiB: a batch brings 64 messages of at most 16 MiB.
     end: u32,
 }
 
 impl Slot {
     fn new(end: usize, entry: Entry) -> Self {
-        let (hash, delivery, epoch) = match entry {
-            Entry::Survivor(claim) => claim.into_parts(),
-            Entry::Summary(frames) => (frames, SUMMARY, 0),
-            Entry::Copy => (0, COPY, 0),
+        let (mark, (hash, delivery, epoch)) = match entry {
+            Entry::Survivor(claim) => (0, claim.into_parts()),
+            Entry::Summary(frames) => (NO_SURVIVOR, (frames, SUMMARY, 0)),
+            Entry::Copy => (NO_SURVIVOR, (0, COPY, 0)),
         };
         Self {
             hash,
             delivery,
             epoch,
-            end: u32::try_from(end).unwrap_or(u32::MAX),
+            end: end_in(end) | mark,
+        }
+    }
+
+    const fn end(self) -> usize {
+        (self.end & !NO_SURVIVOR) as usize
+    }
+
+    /// The same entry, in a chunk where it ends there.
+    fn at(self, end: usize) -> Self {
+        Self {
+            end: end_in(end) | (self.end & NO_SURVIVOR),
+            ..self
         }
     }
 
     const fn entry(self) -> Entry {
-        match (self.delivery, self.epoch) {
-            (SUMMARY, 0) => Entry::Summary(self.hash),
-            (COPY, 0) => Entry::Copy,
-            _ => Entry::Survivor(Claim::from_parts((self.hash, self.delivery, self.epoch))),
+        if self.end & NO_SURVIVOR == 0 {
+            Entry::Survivor(Claim::from_parts((self.hash, self.delivery, self.epoch)))
+        } else if self.delivery == SUMMARY {
+            Entry::Summary(self.hash)
+        } else {
+            Entry::Copy
         }
     }
+}
+
+fn end_in(end: usize) -> u32 {
+    u32::try_from(end).map_or(!NO_SURVIVOR, |end| end & !NO_SURVIVOR)
 }
 
 impl Chunk {
@@ -194,13 +213,8 @@ impl Chunk {
         let base = self.octets.len();
         self.octets.extend_from_slice(other.octets());
         let slots = other.entries.get(other.head..).unwrap_or_default();
-        self.entries.extend(slots.iter().map(|slot| {
-            let end = base + (slot.end as usize - start);
-            Slot {
-                end: u32::try_from(end).unwrap_or(u32::MAX),
-                ..*slot
-            }
-        }));
+        self.entries
+            .extend(slots.iter().map(|slot| slot.at(base + slot.end() - start)));
         self.rewrites |= other.rewrites;
         self.receipt = match (self.receipt.take(), other.receipt) {
             (Some(one), Some(another)) => Some(one.or_earlier(another)),
@@ -259,7 +273,7 @@ impl Chunk {
     pub fn entries_from(&self, skipped: usize) -> impl Iterator<Item = (&[u8], Entry, bool)> {
         (self.head.saturating_add(skipped)..self.entries.len()).filter_map(|index| {
             let slot = *self.entries.get(index)?;
-            let frame = self.octets.get(self.start_of(index)..slot.end as usize)?;
+            let frame = self.octets.get(self.start_of(index)..slot.end())?;
             Some((frame, slot.entry(), index < self.counted))
         })
     }
@@ -313,7 +327,7 @@ impl Chunk {
             .checked_sub(1)
             .and_then(|before| self.entries.get(before))
         {
-            Some(before) => before.end as usize + 1,
+            Some(before) => before.end() + 1,
             None => 0,
         }
     }
@@ -328,11 +342,14 @@ pub const fn is_terminator(octet: u8) -> bool {
 /// As short as messages are in a flood of them that means to take memory: shorter ones are too few to be different.
 const SHORT_OCTETS: usize = 6;
 
-/// `delivery` of a slot that holds a summary, whose frames are its `hash`. No engine gives out so many.
-const SUMMARY: u64 = u64::MAX;
+/// In the `end` of a slot that holds no survivor.
+const NO_SURVIVOR: u32 = 1 << 31;
+
+/// `delivery` of a slot that holds a summary, whose frames are its `hash`.
+const SUMMARY: u64 = 0;
 
 /// `delivery` of a slot that holds a copy.
-const COPY: u64 = u64::MAX - 1;
+const COPY: u64 = 1;
 
 /// What is kept of a chunk's memory for the next entries: two turns' octets of a connection.
 const KEPT_OCTETS_MAX: usize = 256 * 1024;
@@ -422,11 +439,12 @@ mod tests {
 
     #[test]
     fn what_an_entry_is_comes_back_as_it_was_put_in() {
-        // A generation never comes near the marks of what is no survivor; even so an epoch tells them apart.
         let claims = [
             Claim::VOID,
-            Claim::from_parts((u64::MAX, 5, 1)),
-            Claim::from_parts((5, SUMMARY, u32::MAX)),
+            Claim::FORGOTTEN,
+            // A claim that comes from a disk may be anything.
+            Claim::from_parts((u64::MAX, SUMMARY, u32::MAX)),
+            Claim::from_parts((7, COPY, 0)),
         ];
         let mut lines = Chunk::default();
         for claim in claims {
@@ -435,11 +453,13 @@ mod tests {
         lines.push(b"summary", Entry::Summary(7));
         lines.push(b"copy", Entry::Copy);
         let entries: Vec<_> = lines.entries().map(|(_, entry, _)| entry).collect();
-        assert!(matches!(
-            entries[..],
-            [Entry::Survivor(one), Entry::Survivor(two), Entry::Survivor(three), Entry::Summary(7), Entry::Copy]
-                if [one, two, three] == claims
-        ));
+        let expected = claims.map(Entry::Survivor);
+        let expected = expected.into_iter().chain([Entry::Summary(7), Entry::Copy]);
+        let shown = |entry: Entry| format!("{entry:?}");
+        assert_eq!(
+            entries.into_iter().map(shown).collect::<Vec<_>>(),
+            expected.map(shown).collect::<Vec<_>>()
+        );
         assert_eq!(Chunk::ENTRY_OVERHEAD_OCTETS, 25);
     }
 
