@@ -199,7 +199,7 @@ impl Chunk {
     }
 
     /// Appends all that is left of `other`, if both together use at most `octets` and nothing in either was counted as
-    /// forwarded; gives it back if not. Whoever waits for a batch of one of them to be safe waits for both.
+    /// forwarded; returns it if not. Promises about batches of either then wait for both.
     ///
     /// # Errors
     ///

@@ -88,7 +88,7 @@ impl Pipeline {
         is_whole
     }
 
-    /// Whether somebody waits for room for survivors or copies: whoever reads now may have to keep what comes of it.
+    /// Whether a reader waits for room for survivors or copies: the next to read may have to keep what comes of it.
     #[must_use]
     pub fn is_pressed(&self) -> bool {
         self.delivery.is_pressed() || self.aside.is_pressed()

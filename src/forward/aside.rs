@@ -48,7 +48,7 @@ impl Aside {
             .clone()
     }
 
-    /// Whether somebody waits for room in the queue of copies.
+    /// Whether a reader waits for room in the queue of copies.
     #[must_use]
     pub fn is_pressed(&self) -> bool {
         self.door().is_some_and(|door| door.0.is_pressed())

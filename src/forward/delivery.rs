@@ -57,7 +57,7 @@ impl Delivery {
         self.outbox.is_closed()
     }
 
-    /// Whether somebody waits for room.
+    /// Whether a reader waits for room.
     #[must_use]
     pub fn is_pressed(&self) -> bool {
         self.outbox.is_pressed()
