@@ -11,6 +11,8 @@
 //! - While [`Chunk::is_plain`] holds, the octets as they lie are already the wire form of LF framing: no
 //!   entry contains an LF or NUL or ends in a trailing terminator.
 //! - Entries leave from the front, in order.
+//! - An entry's bookkeeping takes [`Chunk::ENTRY_OVERHEAD_OCTETS`], whatever it is: short messages weigh little more
+//!   than that.
 //!
 //! # Left out
 //!
@@ -33,8 +35,8 @@ pub enum Entry {
 #[derive(Debug, Default)]
 pub struct Chunk {
     octets: Vec<u8>,
-    /// End of each entry in `octets`, its LF excluded, and what it is. Ascending.
-    entries: Vec<(usize, Entry)>,
+    /// In the order of their octets.
+    entries: Vec<Slot>,
     /// Entries before this one are done with.
     head: usize,
     /// Entries before this one are counted as forwarded: an upstream has them, as far as is known.
@@ -45,6 +47,61 @@ pub struct Chunk {
     rewrites: bool,
     /// The batch that its survivors are of, until they are safe.
     receipt: Option<Receipt>,
+}
+
+/// One entry's bookkeeping. Packed by hand: an enum beside its end would take two thirds more.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    /// The parts of a survivor's claim, which may be any numbers. Of what is no survivor, the frames of a summary and
+    /// which of the two it is.
+    hash: u64,
+    delivery: u64,
+    epoch: u32,
+    /// Where the entry ends in `octets`, its LF excluded; with [`NO_SURVIVOR`] added if it is none. A chunk is shorter
+    /// than 2 GiB: a batch brings 64 messages of at most 16 MiB.
+    end: u32,
+}
+
+impl Slot {
+    fn new(end: usize, entry: Entry) -> Self {
+        let (mark, (hash, delivery, epoch)) = match entry {
+            Entry::Survivor(claim) => (0, claim.into_parts()),
+            Entry::Summary(frames) => (NO_SURVIVOR, (frames, SUMMARY, 0)),
+            Entry::Copy => (NO_SURVIVOR, (0, COPY, 0)),
+        };
+        Self {
+            hash,
+            delivery,
+            epoch,
+            end: end_in(end) | mark,
+        }
+    }
+
+    const fn end(self) -> usize {
+        (self.end & !NO_SURVIVOR) as usize
+    }
+
+    /// The same entry, in a chunk where it ends there.
+    fn at(self, end: usize) -> Self {
+        Self {
+            end: end_in(end) | (self.end & NO_SURVIVOR),
+            ..self
+        }
+    }
+
+    const fn entry(self) -> Entry {
+        if self.end & NO_SURVIVOR == 0 {
+            Entry::Survivor(Claim::from_parts((self.hash, self.delivery, self.epoch)))
+        } else if self.delivery == SUMMARY {
+            Entry::Summary(self.hash)
+        } else {
+            Entry::Copy
+        }
+    }
+}
+
+fn end_in(end: usize) -> u32 {
+    u32::try_from(end).map_or(!NO_SURVIVOR, |end| end & !NO_SURVIVOR)
 }
 
 impl Chunk {
@@ -71,7 +128,7 @@ impl Chunk {
     }
 
     fn close(&mut self, entry: Entry) {
-        self.entries.push((self.octets.len(), entry));
+        self.entries.push(Slot::new(self.octets.len(), entry));
         self.octets.push(b'\n');
     }
 
@@ -90,26 +147,36 @@ impl Chunk {
     /// Octets that the chunk keeps in memory.
     #[must_use]
     pub fn footprint(&self) -> usize {
-        self.octets.capacity() + self.entries.capacity() * size_of::<(usize, Entry)>()
+        self.octets.capacity() + self.entries.capacity() * size_of::<Slot>()
+    }
+
+    /// Octets of that which its entries use.
+    #[must_use]
+    pub const fn used(&self) -> usize {
+        self.octets.len() + self.entries.len() * size_of::<Slot>()
     }
 
     /// Gives back what was reserved and not used, if that is more than what is used.
     pub fn shrink(&mut self) {
         if self.is_sparse() {
-            self.octets.shrink_to_fit();
-            self.entries.shrink_to_fit();
+            self.shrink_to_fit();
         }
     }
 
+    /// Gives back all that was reserved and is not used.
+    pub fn shrink_to_fit(&mut self) {
+        self.octets.shrink_to_fit();
+        self.entries.shrink_to_fit();
+    }
+
     /// Takes the entries out, as a chunk of their own. Most of the memory stays for those that come next: all
-    /// of it, if few of it was used, else as much again.
+    /// of it, if few of it was used, else as much again; but never more than [`KEPT_OCTETS_MAX`] of each kind.
     #[must_use]
     pub fn take(&mut self) -> Self {
-        let (octets, entries) = (self.octets.capacity(), self.entries.capacity());
         if !self.is_sparse() {
             let next = Self {
-                octets: Vec::with_capacity(octets),
-                entries: Vec::with_capacity(entries),
+                octets: Vec::with_capacity(self.octets.capacity().min(KEPT_OCTETS_MAX)),
+                entries: Vec::with_capacity(self.entries.capacity().min(KEPT_ENTRIES_MAX)),
                 ..Self::default()
             };
             return std::mem::replace(self, next);
@@ -122,17 +189,52 @@ impl Chunk {
         };
         self.octets.clear();
         self.entries.clear();
+        self.octets.shrink_to(KEPT_OCTETS_MAX);
+        self.entries.shrink_to(KEPT_ENTRIES_MAX);
         (self.head, self.counted, self.sent, self.rewrites) = (0, 0, 0, false);
         taken
     }
 
     /// More is reserved than used.
-    const fn is_sparse(&self) -> bool {
-        self.octets.len() < self.octets.capacity() / 2
+    fn is_sparse(&self) -> bool {
+        self.used() < self.footprint() / 2
+    }
+
+    /// Appends all that is left of `other`, if both together use at most `octets` and nothing in either was sent
+    /// before; returns it if not. Promises about batches of either then wait for both.
+    ///
+    /// # Errors
+    ///
+    /// `other`, untouched.
+    pub fn absorb(&mut self, other: Self, octets: usize) -> Result<(), Self> {
+        let is_fresh = |chunk: &Self| chunk.sent <= chunk.head;
+        if self.used() + other.used() > octets || !is_fresh(self) || !is_fresh(&other) {
+            return Err(other);
+        }
+        let start = other.start_of(other.head);
+        let base = self.octets.len();
+        self.octets.extend_from_slice(other.octets());
+        let slots = other.entries.get(other.head..).unwrap_or_default();
+        self.entries
+            .extend(slots.iter().map(|slot| slot.at(base + slot.end() - start)));
+        self.rewrites |= other.rewrites;
+        self.receipt = match (self.receipt.take(), other.receipt) {
+            (Some(one), Some(another)) => Some(one.or_earlier(another)),
+            (one, another) => one.or(another),
+        };
+        Ok(())
     }
 
     /// Octets of an entry in a chunk beside the frame itself: its LF and its bookkeeping.
-    pub const ENTRY_OVERHEAD_OCTETS: usize = size_of::<(usize, Entry)>() + 1;
+    pub const ENTRY_OVERHEAD_OCTETS: usize = size_of::<Slot>() + 1;
+
+    /// The most memory that `octets` of messages take, terminators included, that are no shorter than
+    /// [`SHORT_OCTETS`]: then the bookkeeping is most of it.
+    #[must_use]
+    pub const fn octets_of(octets: usize) -> usize {
+        let count = octets.div_ceil(SHORT_OCTETS + 1);
+        count.saturating_mul(SHORT_OCTETS + Self::ENTRY_OVERHEAD_OCTETS)
+    }
 
     /// Ties the survivors to the batch that they are of.
     pub fn entrust(&mut self, receipt: Receipt) {
@@ -172,9 +274,9 @@ impl Chunk {
     /// The same without the first `skipped` of them.
     pub fn entries_from(&self, skipped: usize) -> impl Iterator<Item = (&[u8], Entry, bool)> {
         (self.head.saturating_add(skipped)..self.entries.len()).filter_map(|index| {
-            let (end, entry) = *self.entries.get(index)?;
-            let frame = self.octets.get(self.start_of(index)..end)?;
-            Some((frame, entry, index < self.sent))
+            let slot = *self.entries.get(index)?;
+            let frame = self.octets.get(self.start_of(index)..slot.end())?;
+            Some((frame, slot.entry(), index < self.sent))
         })
     }
 
@@ -245,8 +347,7 @@ impl Chunk {
         front.counted = self.counted().min(count);
         front.sent = self.sent.saturating_sub(self.head).min(count);
         self.advance(count);
-        front.octets.shrink_to_fit();
-        front.entries.shrink_to_fit();
+        front.shrink_to_fit();
         front
     }
 
@@ -255,7 +356,7 @@ impl Chunk {
             .checked_sub(1)
             .and_then(|before| self.entries.get(before))
         {
-            Some((end, _)) => end + 1,
+            Some(before) => before.end() + 1,
             None => 0,
         }
     }
@@ -267,9 +368,28 @@ pub const fn is_terminator(octet: u8) -> bool {
     matches!(octet, b'\r' | b'\n' | 0)
 }
 
+/// As short as messages are in a flood of them that means to take memory: shorter ones are too few to be different.
+const SHORT_OCTETS: usize = 6;
+
+/// In the `end` of a slot that holds no survivor.
+const NO_SURVIVOR: u32 = 1 << 31;
+
+/// `delivery` of a slot that holds a summary, whose frames are its `hash`.
+const SUMMARY: u64 = 0;
+
+/// `delivery` of a slot that holds a copy.
+const COPY: u64 = 1;
+
+/// What is kept of a chunk's memory for the next entries: two turns' octets of a connection.
+const KEPT_OCTETS_MAX: usize = 256 * 1024;
+
+/// The same for bookkeeping.
+const KEPT_ENTRIES_MAX: usize = KEPT_OCTETS_MAX / size_of::<Slot>();
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::custody::{Custody, Outcome};
 
     fn chunk(frames: &[&[u8]]) -> Chunk {
         let mut chunk = Chunk::default();
@@ -348,6 +468,83 @@ mod tests {
                 taken.footprint()
             );
         }
+    }
+
+    #[test]
+    fn what_an_entry_is_comes_back_as_it_was_put_in() {
+        let claims = [
+            Claim::VOID,
+            Claim::FORGOTTEN,
+            // A claim that comes from a disk may be anything.
+            Claim::from_parts((u64::MAX, SUMMARY, u32::MAX)),
+            Claim::from_parts((7, COPY, 0)),
+        ];
+        let mut lines = Chunk::default();
+        for claim in claims {
+            lines.push(b"survivor", Entry::Survivor(claim));
+        }
+        lines.push(b"summary", Entry::Summary(7));
+        lines.push(b"copy", Entry::Copy);
+        let entries: Vec<_> = lines.entries().map(|(_, entry, _)| entry).collect();
+        let expected = claims.map(Entry::Survivor);
+        let expected = expected.into_iter().chain([Entry::Summary(7), Entry::Copy]);
+        let shown = |entry: Entry| format!("{entry:?}");
+        assert_eq!(
+            entries.into_iter().map(shown).collect::<Vec<_>>(),
+            expected.map(shown).collect::<Vec<_>>()
+        );
+        assert_eq!(Chunk::ENTRY_OVERHEAD_OCTETS, 25);
+    }
+
+    #[test]
+    fn what_is_absorbed_stands_behind_what_was_there() {
+        let mut lines = chunk(&[b"one"]);
+        let mut more = chunk(&[b"done", b"two", b"th\nree"]);
+        more.advance(1);
+        assert!(lines.absorb(more, 1024).is_ok());
+        assert_eq!(frames(&lines), [&b"one"[..], b"two", b"th\nree"]);
+        assert_eq!(lines.octets(), b"one\ntwo\nth\nree\n");
+        assert!(!lines.is_plain());
+        assert!(lines.entries().all(|(_, _, counted)| !counted));
+        // Neither more than fits, nor what was counted.
+        let before = lines.len();
+        assert_eq!(
+            frames(&lines.absorb(chunk(&[b"x"]), 64).unwrap_err()),
+            [b"x"]
+        );
+        let mut counted = chunk(&[b"y"]);
+        counted.count_forwarded(1);
+        assert!(lines.absorb(counted, 1024).is_err());
+        assert_eq!(lines.len(), before);
+    }
+
+    #[test]
+    fn batches_that_came_together_are_safe_together() {
+        let custody = Custody::new();
+        let batch = || {
+            let mut promise = custody.promise();
+            let mut lines = chunk(&[b"one"]);
+            lines.entrust(custody.open());
+            custody.seal(&mut promise);
+            (promise, lines)
+        };
+        let ((first, one), (second, two)) = (batch(), batch());
+        let mut lines = one;
+        assert!(lines.absorb(two, 1024).is_ok());
+        assert_eq!(custody.outcome(&first), None);
+        assert_eq!(custody.outcome(&second), None);
+        lines.safe();
+        assert_eq!(custody.outcome(&first), Some(Outcome::Safe));
+        assert_eq!(custody.outcome(&second), Some(Outcome::Safe));
+        // In the other order, and lost.
+        let ((first, one), (second, mut two)) = (batch(), batch());
+        assert!(two.absorb(one, 1024).is_ok());
+        assert_eq!(custody.outcome(&first), None);
+        assert_eq!(custody.outcome(&second), None);
+        two.receipt().unwrap().lose();
+        drop(two);
+        assert_eq!(custody.outcome(&first), Some(Outcome::Lost));
+        assert_eq!(custody.outcome(&second), Some(Outcome::Lost));
     }
 
     #[test]

@@ -68,6 +68,14 @@ pub struct Promise {
     upto: u64,
 }
 
+impl Promise {
+    /// Promises what `later` does as well: it ends when both do, and a loss is one of both.
+    pub fn and(&mut self, later: Self) {
+        self.from = self.from.min(later.from);
+        self.upto = self.upto.max(later.upto);
+    }
+}
+
 #[cfg(test)]
 impl Promise {
     /// All batches below this number were settled when the promise was begun.
@@ -212,6 +220,18 @@ impl Receipt {
     pub fn lose(&self) {
         let mut state = self.0.custody.lock();
         state.lost_below = state.lost_below.max(self.0.number + 1);
+    }
+
+    /// One receipt for this batch and that of `other`: that which was opened first. A promise about the other batch
+    /// covers all numbers below its own, and was begun when this number was not settled: it ends no sooner, and
+    /// hears of a loss.
+    #[must_use]
+    pub fn or_earlier(self, other: Self) -> Self {
+        if other.0.number < self.0.number {
+            other
+        } else {
+            self
+        }
     }
 
     /// Whether the batch is registered there.

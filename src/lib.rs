@@ -25,8 +25,8 @@
 //! or metric), in the order a frame takes: [`frame`], [`parse`], [`identity`], [`rule`], [`dedup`].
 //! Beside them what delivery needs and is pure, too: [`backoff`], [`failover`], [`relp`]. Then the shell,
 //! where tokio lives: [`listen`], [`pipeline`], [`chunk`], [`ledger`], [`custody`], [`forward`], [`spool`], and around
-//! it [`saved`], [`config`], [`metrics`], [`admin`], [`clock`], [`signal`], [`logging`], [`thread`], and [`daemon`], which
-//! owns every task.
+//! it [`saved`], [`config`], [`sizing`], [`metrics`], [`admin`], [`clock`], [`signal`], [`logging`], [`thread`], and
+//! [`daemon`], which owns every task.
 //! Beside the daemon, and through the same core: [`replay`] for recorded logs, [`explain`] for single
 //! frames. [`cli`] is what people type.
 
@@ -68,6 +68,7 @@ pub mod pipeline;
 pub mod replay;
 pub mod saved;
 pub mod signal;
+pub mod sizing;
 mod socket;
 pub mod spool;
 mod sys;

@@ -53,6 +53,14 @@ pub const MASK_PATTERN_OCTETS_MAX: usize = 4096;
 /// refused when it is configured, not fill the memory.
 pub const MASK_COMPILED_OCTETS_MAX: usize = 4 * 1024 * 1024;
 
+/// What a compiled expression may take on each thread that searches with it: two automata that are built as they are
+/// needed, each with the room that `regex_automata` gives it.
+pub const EXPRESSION_CACHE_OCTETS: usize = 2 * 2 * 1024 * 1024;
+
+/// The same for the one automaton of many expressions that are searched in one pass; with less room it is built over and
+/// over.
+pub const EXPRESSIONS_CACHE_OCTETS: usize = 8 * 1024 * 1024;
+
 /// Parts of one message that masks of the user's own fold; the rest stays as it is. Each search is
 /// linear, but a pattern may look at all of the rest before it says where it matched: this keeps the
 /// sum of the searches linear, too.

@@ -88,6 +88,12 @@ impl Pipeline {
         is_whole
     }
 
+    /// Whether a reader waits for room for survivors or copies: the next to read may have to keep what comes of it.
+    #[must_use]
+    pub fn is_pressed(&self) -> bool {
+        self.delivery.is_pressed() || self.aside.is_pressed()
+    }
+
     /// Retires what is over, so that no count waits for another message. Bounded work for each lock
     /// that is taken; survivors pass in between.
     pub async fn advance(&self) {

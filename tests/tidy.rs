@@ -24,7 +24,7 @@ enum Level {
 }
 
 /// Every module, in the order of the flow.
-const MODULES: [(&str, Level); 31] = [
+const MODULES: [(&str, Level); 32] = [
     ("tick", Level::Vocabulary),
     ("limits", Level::Vocabulary),
     ("frame", Level::Core),
@@ -44,6 +44,7 @@ const MODULES: [(&str, Level); 31] = [
     ("spool", Level::Shell),
     ("saved", Level::Shell),
     ("config", Level::Shell),
+    ("sizing", Level::Shell),
     ("metrics", Level::Shell),
     ("admin", Level::Shell),
     ("clock", Level::Shell),

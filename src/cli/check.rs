@@ -6,8 +6,11 @@
 //! - What is fit is described on standard output; what is not is told on standard error, one error a
 //!   line, all of them. So is what is odd about a configuration that is fit: a warning does not make it unfit.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::process::ExitCode;
+
+use serde::Serialize;
 
 use super::CheckFormat;
 use crate::config::{
@@ -17,6 +20,7 @@ use crate::config::{
 };
 use crate::identity::Fields;
 use crate::rule::{Action, Facilities, Glob, Mode, Policy, Rule};
+use crate::sizing::Sizing;
 
 /// Judges the configuration that `args` asks for, and says in `format` what it would run.
 ///
@@ -34,7 +38,7 @@ pub fn run(
             match format {
                 CheckFormat::Text => describe(&config, out)?,
                 CheckFormat::Json => {
-                    serde_json::to_writer_pretty(&mut *out, &Effective::of(&config))?;
+                    serde_json::to_writer_pretty(&mut *out, &Checked::of(&config))?;
                     writeln!(out)?;
                 }
             }
@@ -46,6 +50,36 @@ pub fn run(
         Err(errors) => {
             writeln!(err, "{errors}")?;
             Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// For programs: what runs, by the keys of the file, and what no file has.
+#[derive(Serialize)]
+struct Checked {
+    #[serde(flatten)]
+    effective: Effective,
+    /// Octets that the process takes at most.
+    memory_limit: MemoryLimit,
+}
+
+#[derive(Serialize)]
+struct MemoryLimit {
+    total: u64,
+    /// By the label that the metric has.
+    parts: BTreeMap<&'static str, u64>,
+}
+
+impl Checked {
+    fn of(config: &Config) -> Self {
+        let sizing = Sizing::of(config);
+        let parts = sizing.parts().map(|(part, octets)| (part.label(), octets));
+        Self {
+            effective: Effective::of(config),
+            memory_limit: MemoryLimit {
+                total: sizing.total(),
+                parts: parts.collect(),
+            },
         }
     }
 }
@@ -103,9 +137,10 @@ fn describe(config: &Config, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "state    {}", path.display())?;
     }
     match config.admin {
-        Some(address) => writeln!(out, "admin    http://{address}"),
-        None => writeln!(out, "admin    off"),
+        Some(address) => writeln!(out, "admin    http://{address}")?,
+        None => writeln!(out, "admin    off")?,
     }
+    writeln!(out, "at most  {}", Sizing::of(config))
 }
 
 fn listener_text(listener: &ListenerConfig) -> String {
@@ -278,8 +313,10 @@ mod tests {
                  queue    64MiB, when full wait\n\
                  dedup    each message once in 5m; summary prefix\n\
                  memory   256MiB, identity exact, shards {}, workers {workers}\n\
-                 admin    http://127.0.0.1:9514\n",
-                dedup.shards
+                 admin    http://127.0.0.1:9514\n\
+                 at most  {}\n",
+                dedup.shards,
+                Sizing::of(&Config::load(&args).unwrap())
             )
         );
     }
@@ -353,6 +390,11 @@ mod tests {
         assert_eq!(json["dedup"]["window"], "10s");
         assert_eq!(json["dedup"]["allow"], 1);
         assert_eq!(json["admin"]["address"], "off");
+        let limit = &json["memory_limit"];
+        assert_eq!(limit["parts"]["windows"], 256 << 20);
+        let parts = limit["parts"].as_object().unwrap().values();
+        let sum: u64 = parts.map(|part| part.as_u64().unwrap()).sum();
+        assert_eq!(limit["total"], sum);
     }
 
     #[test]

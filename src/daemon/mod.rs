@@ -52,6 +52,7 @@ use crate::{
     pipeline::Pipeline,
     rule::WindowPolicy,
     signal::{Event, Signals},
+    sizing::Sizing,
     spool::{Found, HELD_MAX, Spool, SpoolError},
     sys,
     thread::{Pool, Running, Waiting},
@@ -283,6 +284,7 @@ impl Daemon {
         if let Some(admin) = admin {
             daemon.open_admin(admin);
         }
+        daemon.tell_memory_limit();
         daemon.spawn_timers();
         daemon.readiness.set_ready();
         info!("ready");
@@ -366,6 +368,19 @@ impl Daemon {
             stop,
             is_extra,
         });
+    }
+
+    /// Lets the metrics say how much memory the configuration in force allows.
+    fn tell_memory_limit(&self) {
+        let mut config = self.config.clone();
+        let passed_in = self.listeners.iter().filter(|running| running.is_extra);
+        let passed_in = passed_in.map(|running| ListenerConfig::clone(&running.config.borrow()));
+        config.listeners.extend(passed_in);
+        for (part, octets) in Sizing::of(&config).parts() {
+            if let Some(limit) = self.context.metrics.memory_limit.get(part as usize) {
+                limit.set(octets);
+            }
+        }
     }
 
     fn open_admin(&self, listener: TcpListener) {

@@ -121,6 +121,7 @@ impl Daemon {
         self.forward.send_replace(Arc::new(config.forward.clone()));
         self.change_aside(&config, aside);
         self.config = config;
+        self.tell_memory_limit();
         Ok(())
     }
 

@@ -230,6 +230,20 @@ impl Claim {
         epoch: 0,
     };
 
+    /// Its three numbers, for a store that keeps many claims side by side. The last is zero if no engine made it.
+    pub(crate) const fn into_parts(self) -> (u64, u64, u32) {
+        (self.hash, self.delivery, self.epoch)
+    }
+
+    /// The claim with these numbers.
+    pub(crate) const fn from_parts((hash, delivery, epoch): (u64, u64, u32)) -> Self {
+        Self {
+            hash,
+            delivery,
+            epoch,
+        }
+    }
+
     /// The claim of a survivor of an earlier run: whether its window is open, and which it is, nobody knows any more.
     pub(crate) const FORGOTTEN: Self = Self {
         delivery: u64::MAX,

@@ -48,6 +48,12 @@ impl Aside {
             .clone()
     }
 
+    /// Whether a reader waits for room in the queue of copies.
+    #[must_use]
+    pub fn is_pressed(&self) -> bool {
+        self.door().is_some_and(|door| door.0.is_pressed())
+    }
+
     /// From the next batch on, copies go to `delivery`.
     pub fn open(&self, delivery: Delivery) {
         let door = Some(Arc::new(AsideDoor(delivery)));

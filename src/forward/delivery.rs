@@ -57,6 +57,12 @@ impl Delivery {
         self.outbox.is_closed()
     }
 
+    /// Whether a reader waits for room.
+    #[must_use]
+    pub fn is_pressed(&self) -> bool {
+        self.outbox.is_pressed()
+    }
+
     /// No chunk comes any more.
     pub(super) fn close(&self) {
         self.outbox.close();

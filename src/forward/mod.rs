@@ -37,6 +37,7 @@ mod dial;
 mod encode;
 mod end;
 mod file;
+mod held;
 mod lane;
 mod names;
 mod outbox;
@@ -60,6 +61,7 @@ pub use self::{
     aside::{Aside, AsideDoor},
     delivery::Delivery,
     encode::Encoder,
+    held::{Held, held, held_by_spool},
     outbox::Outbox,
     stopping::Stopping,
     upstream::UpstreamError,

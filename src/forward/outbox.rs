@@ -11,6 +11,9 @@
 //! - Chunks leave in the order in which they were admitted; those who wait are admitted in the order in
 //!   which they came.
 //! - What is dropped is handed to the caller, who counts it and reopens its windows.
+//! - Small chunks that come while others wait are put together: of two neighbours at least one is larger than
+//!   [`SMALL_OCTETS_MAX`], or both are larger than [`MERGED_OCTETS_MAX`] together. So what a chunk costs beside its
+//!   entries, which the bound does not see, is a small part of it.
 //!
 //! # Left out
 //!
@@ -81,6 +84,34 @@ struct State {
     alarm_above: u64,
     /// No chunk comes any more.
     closed: bool,
+    /// The last chunk has more memory than it needs, for small ones to come.
+    is_open: bool,
+}
+
+impl State {
+    /// Puts `chunk`, for which `charged` octets of room were taken, behind the others; gives how many of those it keeps.
+    fn put(&mut self, mut chunk: Chunk, charged: u32) -> u32 {
+        if let Some((last, sum)) = self.chunks.back_mut() {
+            let before = last.used();
+            if chunk.used() <= SMALL_OCTETS_MAX {
+                match last.absorb(chunk, MERGED_OCTETS_MAX) {
+                    Ok(()) => {
+                        self.is_open = true;
+                        let more = u32::try_from(last.used() - before).unwrap_or(u32::MAX);
+                        let kept = more.min(charged);
+                        *sum += kept;
+                        return kept;
+                    }
+                    Err(alone) => chunk = alone,
+                }
+            }
+            if std::mem::take(&mut self.is_open) {
+                last.shrink_to_fit();
+            }
+        }
+        self.chunks.push_back((chunk, charged));
+        charged
+    }
 }
 
 impl Outbox {
@@ -96,6 +127,7 @@ impl Outbox {
                 held: 0,
                 alarm_above: u64::MAX,
                 closed: false,
+                is_open: false,
             }),
             room: Semaphore::new(bound as usize),
             filled: Notify::new(),
@@ -124,7 +156,7 @@ impl Outbox {
             let mut relief = self.relief.subscribe();
             select! {
                 biased;
-                Some(need) = self.wait_for_room(&chunk), if *relief.borrow_and_update() => {
+                Some(need) = self.wait_for_room(&mut chunk), if *relief.borrow_and_update() => {
                     self.admit(chunk, need);
                     return dropped;
                 }
@@ -133,7 +165,7 @@ impl Outbox {
         }
         let need = self.need(&chunk);
         match when_full {
-            WhenFull::Wait => match self.wait_for_room(&chunk).await {
+            WhenFull::Wait => match self.wait_for_room(&mut chunk).await {
                 Some(need) => self.admit(chunk, need),
                 None => dropped.push(chunk),
             },
@@ -231,7 +263,8 @@ impl Outbox {
     }
 
     /// Whether somebody waits for room.
-    pub(super) fn is_pressed(&self) -> bool {
+    #[must_use]
+    pub fn is_pressed(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
@@ -270,12 +303,13 @@ impl Outbox {
     }
 
     /// Takes the room that `chunk` needs, as soon as there is so much; gives how much that is, or
-    /// `None` once the queue is closed.
-    async fn wait_for_room(&self, chunk: &Chunk) -> Option<u32> {
+    /// `None` once the queue is closed. While it waits the chunk keeps no more than it needs.
+    async fn wait_for_room(&self, chunk: &mut Chunk) -> Option<u32> {
         let need = self.need(chunk);
         if self.take_room(need) {
             return Some(need);
         }
+        chunk.shrink_to_fit();
         let _waiting = Waiting::begin(self);
         loop {
             let resized = self.resized.notified();
@@ -321,8 +355,9 @@ impl Outbox {
 
     fn admit(&self, chunk: Chunk, charged: u32) {
         let mut state = self.lock();
-        state.held += u64::from(charged);
-        state.chunks.push_back((chunk, charged));
+        let kept = state.put(chunk, charged);
+        state.held += u64::from(kept);
+        self.release(&mut state, charged - kept);
         let is_above = state.held > state.alarm_above;
         drop(state);
         self.filled.notify_one();
@@ -388,6 +423,12 @@ impl Outbox {
 /// Room that is made at once beyond what is needed, so that not every push splits a chunk.
 const DROP_AHEAD_OCTETS: usize = 4096;
 
+/// A chunk that uses more than this stays alone.
+const SMALL_OCTETS_MAX: usize = 2048;
+
+/// Small chunks are put together until they use so much.
+const MERGED_OCTETS_MAX: usize = 16 * 1024;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -447,6 +488,31 @@ mod tests {
         let kept = numbers(&outbox.try_pop(usize::MAX));
         assert!(kept.len() > 700, "{} kept", kept.len());
         assert_eq!([dropped, kept].concat(), (0..5000).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn small_chunks_take_no_more_than_their_entries() {
+        let count = 2000;
+        let outbox = Outbox::new(count * ONE);
+        for number in 0..2000 {
+            // As it comes from a worker's memory, with room for more.
+            let mut one = Chunk::default();
+            let frame = format!("frame {number:04}");
+            one.push(frame.as_bytes(), Entry::Survivor(Claim::VOID));
+            assert!(outbox.push(one, WhenFull::DropNewest).await.is_empty());
+        }
+        let kept = outbox.try_pop(usize::MAX);
+        assert_eq!(numbers(&kept), (0..2000).collect::<Vec<_>>());
+        assert!(kept.len() < 10, "{} chunks", kept.len());
+        let footprint: usize = kept.iter().map(Chunk::footprint).sum();
+        assert!(footprint <= count * ONE + MERGED_OCTETS_MAX, "{footprint}");
+        assert_eq!(outbox.octets(), 0);
+        assert!(
+            outbox
+                .push(chunk(0..2000), WhenFull::DropNewest)
+                .await
+                .is_empty()
+        );
     }
 
     #[tokio::test]

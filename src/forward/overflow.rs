@@ -544,13 +544,13 @@ fn take(chunks: &mut VecDeque<Chunk>, octets: usize) -> Vec<Chunk> {
 }
 
 /// Octets written at once: the disk's time to sync is spread over them.
-const APPEND_OCTETS: usize = 8 << 20;
+pub(super) const APPEND_OCTETS: usize = 8 << 20;
 
 /// Octets read at once.
-const READ_OCTETS: usize = 256 << 10;
+pub(super) const READ_OCTETS: usize = 256 << 10;
 
 /// Octets read ahead for lanes.
-const READY_OCTETS: usize = 1 << 20;
+pub(super) const READY_OCTETS: usize = 1 << 20;
 
 /// How long the disk is left alone after it refused.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);

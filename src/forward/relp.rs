@@ -64,6 +64,8 @@ pub(super) struct Relp {
     written: usize,
     /// Oldest first; what was answered has left them.
     chunks: VecDeque<Chunk>,
+    /// Memory that they take.
+    held_octets: usize,
     /// The first chunk that is not numbered to its end, and how many of its entries are.
     unnumbered: (usize, usize),
     /// Answers that were not acted upon, and how many of each there are in a row.
@@ -105,6 +107,7 @@ impl Relp {
             wire: Vec::new(),
             written: 0,
             chunks: VecDeque::new(),
+            held_octets: 0,
             unnumbered: (0, 0),
             answered: VecDeque::new(),
             since: Clock::now(),
@@ -129,13 +132,17 @@ impl Relp {
         !self.is_leaving
             && self.unnumbered.0 == self.chunks.len()
             && self.client.unanswered() < WINDOW
+            && self.held_octets < HELD_OCTETS
             && self.wire.len() - self.written < WIRE_OCTETS
     }
 
     /// Takes chunks to send; [`Relp::progress`] sends them.
     pub(super) fn take(&mut self, batch: Vec<Chunk>) {
-        self.chunks
-            .extend(batch.into_iter().filter(|chunk| !chunk.is_empty()));
+        let batch = batch.into_iter().filter(|chunk| !chunk.is_empty());
+        for chunk in batch {
+            self.held_octets += chunk.footprint();
+            self.chunks.push_back(chunk);
+        }
     }
 
     /// Sends and listens until something was answered, or more may be given to it.
@@ -322,7 +329,8 @@ impl Relp {
             *entries = entries.saturating_sub(count);
         }
         if self.chunks.front().is_some_and(Chunk::is_empty) {
-            self.chunks.pop_front();
+            let answered = self.chunks.pop_front();
+            self.held_octets -= answered.map_or(0, |chunk| chunk.footprint());
             *chunks = chunks.saturating_sub(1);
         }
     }
@@ -330,6 +338,7 @@ impl Relp {
     /// What is not answered, and how much of it may have arrived.
     pub(super) fn take_back(&mut self) -> (VecDeque<Chunk>, usize) {
         let (chunks, entries) = self.unnumbered;
+        self.held_octets = 0;
         let whole: usize = self.chunks.iter().take(chunks).map(Chunk::len).sum();
         (std::mem::take(&mut self.chunks), whole + entries)
     }
@@ -427,8 +436,11 @@ impl Lane {
 /// more than this brings nothing.
 const WINDOW: u32 = 4096;
 
+/// Memory of messages that may be unanswered, and a batch more: the window alone does not bound it.
+pub(super) const HELD_OCTETS: usize = 8 * 1024 * 1024;
+
 /// Octets on the wire that are not written, before more is numbered.
-const WIRE_OCTETS: usize = 128 * 1024;
+pub(super) const WIRE_OCTETS: usize = 128 * 1024;
 
 /// Octets read at a time, and how many times in a row: answers are short.
 const READ_OCTETS: usize = 16 * 1024;

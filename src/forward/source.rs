@@ -247,7 +247,7 @@ impl Source {
 }
 
 /// Octets taken for one write: large enough that the write's cost is spread, small enough to stay in cache.
-const BATCH_OCTETS: usize = 256 * 1024;
+pub(super) const BATCH_OCTETS: usize = 256 * 1024;
 
 /// How often it is looked whether upstreams have been away for long.
 const POLL_PERIOD: Duration = Duration::from_millis(100);

@@ -387,7 +387,7 @@ const IOV_MAX: usize = 1024;
 const UNREAD_OCTETS_MIN: usize = 256 * 1024;
 
 /// What a Unix stream holds at most: the size of its sender's buffer, rounded up.
-const UNIX_BUFFER_OCTETS: usize = 256 * 1024;
+pub(super) const UNIX_BUFFER_OCTETS: usize = 256 * 1024;
 
 /// How long a peer that has everything may take to close its end.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(250);

@@ -44,8 +44,9 @@ use tokio::{runtime::Handle, select, time::sleep};
 
 use super::Local;
 use crate::{
+    chunk::Chunk,
     clock::Clock,
-    config::{ListenerConfig, Oversize},
+    config::{ListenUrl, ListenerConfig, Oversize},
     identity::Sender,
     limits::DATAGRAM_OCTETS_MAX,
     logging::PeerReason,
@@ -101,7 +102,7 @@ struct Read {
 impl<A: SockaddrLike + Copy> Reader<A> {
     fn new(mut local: Local, sender: fn(A) -> Sender) -> Self {
         let config = Arc::clone(&local.config.borrow_and_update());
-        let slot_octets = config.max_message_size.max(DATAGRAM_OCTETS_MAX + 1);
+        let slot_octets = slot_octets(&config);
         // A power of two would put all slots' first octets in the same few places of the caches.
         let stride_octets = slot_octets.next_multiple_of(CACHE_LINE_OCTETS) + 5 * CACHE_LINE_OCTETS;
         Self {
@@ -344,6 +345,22 @@ fn judge<'f>(
     } else {
         batch.judge(head, sender);
     }
+}
+
+/// Octets that one datagram may have, and one more, which tells that it has too many. UDP carries no longer ones,
+/// however long messages may be.
+fn slot_octets(config: &ListenerConfig) -> usize {
+    match config.url {
+        ListenUrl::Udp(_) => DATAGRAM_OCTETS_MAX + 1,
+        _ => config.max_message_size.max(DATAGRAM_OCTETS_MAX + 1),
+    }
+}
+
+/// The most memory that one socket takes: a full batch of the longest datagrams, and what was judged of them and waits.
+pub(super) fn octets_max(config: &ListenerConfig) -> usize {
+    let slot = slot_octets(config);
+    let judged = slot.min(config.max_message_size) + Chunk::ENTRY_OVERHEAD_OCTETS;
+    BATCH.saturating_mul(slot.saturating_add(judged))
 }
 
 fn sender_at(address: SockaddrStorage) -> Sender {

@@ -23,6 +23,7 @@
 mod accept;
 mod bind;
 mod datagram;
+mod held;
 mod hello;
 mod relp;
 mod stream;
@@ -36,7 +37,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::bind::{BindError, Bound, OwnedPath, PassedSockets};
+pub use self::{
+    bind::{BindError, Bound, OwnedPath, PassedSockets},
+    held::{Held, held, sockets},
+};
 use crate::{
     config::ListenerConfig,
     logging::PeerLog,
@@ -68,6 +72,22 @@ struct Local {
     config: watch::Receiver<Arc<ListenerConfig>>,
     metrics: Arc<ListenerMetrics>,
     stop: CancellationToken,
+}
+
+impl Local {
+    /// Connections that are open.
+    fn connections(&self) -> u64 {
+        u64::try_from(self.metrics.connections.get()).unwrap_or(0)
+    }
+
+    /// Octets to read from a connection now.
+    fn turn(&self) -> usize {
+        if self.context.pipeline.is_pressed() {
+            unread::turn_at_the_door(self.connections())
+        } else {
+            unread::READ_OCTETS
+        }
+    }
 }
 
 /// Cancels `fatal` when a listener's task ends, by a panic too, although nobody stopped it.

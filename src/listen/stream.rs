@@ -4,7 +4,8 @@
 //!
 //! - A connection's octets are read in turns of at most [`READ_OCTETS`](super::unread::READ_OCTETS), so a fast one does not
 //!   starve the rest.
-//! - A connection holds at most `max_message_size` and one turn's octets; an idle one holds none.
+//! - A connection holds at most `max_message_size` and one turn's octets, which are fewer while the queue is full;
+//!   an idle one holds none.
 //! - When survivors cannot be handed on, nothing more is read: the sender's TCP feels it.
 //! - A connection that leaves a frame unfinished, or says nothing for `idle_timeout`, is closed; an
 //!   unfinished line is forwarded, an unfinished counted frame is dropped (RFC 6587 has no way to tell
@@ -128,7 +129,7 @@ impl<'l> Connection<'l> {
     /// Reads one turn's octets, judges what they complete, and hands on the survivors. Gives how many
     /// octets there were.
     async fn read(&mut self) -> Result<usize, Over> {
-        let octets = match self.pending.read(&self.socket) {
+        let octets = match self.pending.read(&self.socket, self.local.turn()) {
             Ok(0) => return Err(Over::Ended),
             Ok(octets) => octets,
             Err(error) if is_transient(&error) => return Ok(0),

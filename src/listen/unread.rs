@@ -2,8 +2,12 @@
 //!
 //! # Guarantees
 //!
-//! - Octets are read in turns of at most [`READ_OCTETS`].
-//! - Between two turns nothing but what is unframed is held, and nothing at all between frames.
+//! - Octets are read in turns of at most [`READ_OCTETS`], and of fewer where many connections may have to keep what
+//!   they read: while the queue is full ([`turn_at_the_door`]), and on RELP, where a full window holds whole frames up
+//!   ([`turn_for_a_window`]). All of a listener's connections together then keep a fixed number of octets, or a
+//!   fixed small number each.
+//! - Between two turns nothing but what is unframed is held, and nothing at all between frames: at most
+//!   [`kept_octets`] of memory.
 //!
 //! # Left out
 //!
@@ -20,15 +24,15 @@ use crate::socket::Socket;
 pub(super) struct Unread(Vec<u8>);
 
 impl Unread {
-    /// Appends one turn's octets; gives how many there were, zero at the end of the stream. After the octets were
+    /// Appends at most `turn` octets; gives how many there were, zero at the end of the stream. After the octets were
     /// looked at, [`Unread::consume`] is called, whatever they were.
     ///
     /// # Errors
     ///
     /// `WouldBlock` if there is nothing now, or what broke the connection.
-    pub(super) fn read(&mut self, socket: &Socket) -> io::Result<usize> {
-        self.make_room();
-        let read = socket.try_read(&mut (&mut self.0).limit(READ_OCTETS));
+    pub(super) fn read(&mut self, socket: &Socket, turn: usize) -> io::Result<usize> {
+        self.make_room(turn);
+        let read = socket.try_read(&mut (&mut self.0).limit(turn));
         if !matches!(read, Ok(1..)) {
             self.consume(0);
         }
@@ -47,14 +51,17 @@ impl Unread {
 
     /// Makes room for one turn's octets. Between turns the room lies with the worker: it stays warm,
     /// and a connection that waits has none.
-    fn make_room(&mut self) {
-        if self.0.len() > COPIED_OCTETS_MAX {
+    fn make_room(&mut self, turn: usize) {
+        let unframed = self.0.len();
+        if unframed > COPIED_OCTETS_MAX {
             // A long message on its way; copying what there is of it at each turn would add up.
-            self.0.reserve(READ_OCTETS);
+            if self.0.capacity() - unframed < turn {
+                self.0.reserve_exact(turn.max(unframed / 4));
+            }
             return;
         }
         let mut room = ROOM.take();
-        room.reserve(self.0.len() + READ_OCTETS);
+        room.reserve(unframed + turn);
         room.extend_from_slice(&self.0);
         self.0 = room;
     }
@@ -64,6 +71,7 @@ impl Unread {
         let rest = self.0.get(framed..).unwrap_or_default();
         if rest.len() > COPIED_OCTETS_MAX {
             self.0.drain(..framed);
+            self.0.shrink_to(kept_octets(self.0.len()));
             return;
         }
         let rest = rest.to_vec();
@@ -80,8 +88,67 @@ thread_local! {
     static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
+/// Octets to read in a turn while the queue is full: one of `connections` that will wait at its door with what it
+/// read. As long as it is not full all but a few have handed on what they read.
+pub(super) fn turn_at_the_door(connections: u64) -> usize {
+    share(DOOR_OCTETS, connections).clamp(DOOR_OCTETS_MIN, READ_OCTETS)
+}
+
+/// Octets to read in a turn on one of `connections` whose window may fill before all of them were judged.
+pub(super) fn turn_for_a_window(connections: u64) -> usize {
+    share(WINDOWS_OCTETS, connections).clamp(WINDOWS_OCTETS_MIN, READ_OCTETS)
+}
+
+fn share(octets: usize, connections: u64) -> usize {
+    usize::try_from(connections).map_or(0, |connections| octets / connections.max(1))
+}
+
+/// The most memory that an unfinished frame takes of which `unframed` octets are there: what it needs, and if it is long
+/// some more, so that what there is of it is not copied at each turn.
+pub(super) const fn kept_octets(unframed: usize) -> usize {
+    if unframed > EXACT_OCTETS_MAX {
+        unframed + unframed / 4
+    } else {
+        unframed
+    }
+}
+
 /// Octets read in one turn.
 pub(super) const READ_OCTETS: usize = 128 * 1024;
 
 /// The most that is copied from one turn to the next; what is left of a longer message stays where it is.
 const COPIED_OCTETS_MAX: usize = 32 * 1024;
+
+/// An unfinished frame of so many octets has no room to spare: the allocator takes the room for a turn from behind it and
+/// back without copying, unless another took it meanwhile.
+const EXACT_OCTETS_MAX: usize = 256 * 1024;
+
+/// Octets that all connections of a listener together may read while the queue is full. With up to 16 of them
+/// turns are as long as ever.
+const DOOR_OCTETS: usize = 2 * 1024 * 1024;
+
+/// The least that each may: below it turns cost more than what they bring.
+const DOOR_OCTETS_MIN: usize = 1024;
+
+/// Octets that full windows of a listener may hold up, and the least that each may.
+const WINDOWS_OCTETS: usize = 16 * 1024 * 1024;
+const WINDOWS_OCTETS_MIN: usize = 8 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_many_connections_read_adds_up_to_little() {
+        for (connections, door, window) in [
+            (0, READ_OCTETS, READ_OCTETS),
+            (16, READ_OCTETS, READ_OCTETS),
+            (128, 16 * 1024, READ_OCTETS),
+            (1024, 2048, 16 * 1024),
+            (1_000_000, 1024, 8 * 1024),
+        ] {
+            assert_eq!(turn_at_the_door(connections), door, "{connections}");
+            assert_eq!(turn_for_a_window(connections), window, "{connections}");
+        }
+    }
+}

@@ -29,8 +29,8 @@ use crate::tick::WallTime;
 
 pub use counter::{ByReason, Counter, Gauge, Returnable, StripedCounter};
 pub use reason::{
-    AnswerResult, DropReason, FrameErrorReason, Reason, RejectReason, ReloadResult, SpoolErrno,
-    SummaryReason,
+    AnswerResult, DropReason, FrameErrorReason, MemoryPart, Reason, RejectReason, ReloadResult,
+    SpoolErrno, SummaryReason,
 };
 
 /// Every counter and gauge of one relay.
@@ -50,6 +50,8 @@ pub struct Metrics {
     pub connections_rejected: ByReason<RejectReason>,
     /// Summaries, which are messages of our own and not part of the law.
     pub summaries: SummaryCounters,
+    /// The most memory that each part may take, by its place in [`MemoryPart::ALL`].
+    pub memory_limit: [Gauge; MemoryPart::ALL.len()],
     /// Requests to reload the configuration.
     pub config_reloads: ByReason<ReloadResult>,
     /// One for each name ever registered. Bounded by what the operator configured in this run.
@@ -73,6 +75,7 @@ impl Metrics {
             frame_errors: ByReason::default(),
             connections_rejected: ByReason::default(),
             summaries: SummaryCounters::default(),
+            memory_limit: Default::default(),
             config_reloads: ByReason::default(),
             listeners: RwLock::default(),
             upstreams: RwLock::default(),

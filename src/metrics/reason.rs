@@ -134,6 +134,34 @@ reasons! {
         Refused => "refused",
     }
 
+    /// What takes memory, and has a bound of its own.
+    MemoryPart {
+        /// Windows: `dedup.memory`.
+        Windows => "windows",
+        /// What waits for an upstream: `forward.queue`.
+        Queue => "queue",
+        /// Copies that wait: `suppressed.queue`.
+        Copies => "copies",
+        /// What was written and is kept to be sent again: `forward.replay_max`.
+        Replay => "replay",
+        /// Batches on their way to upstreams.
+        Sending => "sending",
+        /// What is on its way to the spool's disk and back.
+        Spool => "spool",
+        /// Connections, and answers owed on them.
+        Connections => "connections",
+        /// What has come of messages that are not whole yet.
+        Unfinished => "unfinished",
+        /// What connections hold that wait for room in the queue.
+        Waiting => "waiting",
+        /// Buffers of datagram sockets.
+        Datagrams => "datagrams",
+        /// Caches of regular expressions.
+        Expressions => "expressions",
+        /// The program and its threads.
+        Program => "program",
+    }
+
     /// What became of a request to reload the configuration.
     ReloadResult {
         /// The new configuration is in force.
@@ -169,6 +197,7 @@ mod tests {
         check::<SpoolErrno>();
         check::<SummaryReason>();
         check::<AnswerResult>();
+        check::<MemoryPart>();
         check::<ReloadResult>();
     }
 }

@@ -16,7 +16,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::samples::{Samples, Scrape};
-use super::{EngineStats, Metrics, process};
+use super::{EngineStats, MemoryPart, Metrics, process};
 
 /// The whole page, `# EOF` included.
 pub(super) fn encode(metrics: &Arc<Metrics>, engine: EngineStats) -> String {
@@ -458,6 +458,15 @@ static FAMILIES: &[Family] = &[
         },
     ),
     in_bytes(
+        "tersed_memory_limit",
+        "Octets that each part of the process may take at most.",
+        |scrape, out| {
+            for (part, limit) in MemoryPart::ALL.iter().zip(&scrape.metrics.memory_limit) {
+                out.level(&[("part", part.label())], limit.get());
+            }
+        },
+    ),
+    in_bytes(
         "process_resident_memory",
         "Physical memory held.",
         |_, out| {
@@ -580,7 +589,7 @@ mod tests {
 
     use super::*;
     use crate::metrics::{
-        DropReason, FrameErrorReason, Reason, RejectReason, ReloadResult, SummaryReason,
+        DropReason, FrameErrorReason, MemoryPart, Reason, RejectReason, ReloadResult, SummaryReason,
     };
 
     /// A page on which every family has a sample.
@@ -662,6 +671,7 @@ mod tests {
         check::<RejectReason>("rejected");
         check::<SummaryReason>("summary");
         check::<ReloadResult>("reload");
+        check::<MemoryPart>("memory");
     }
 
     #[test]

@@ -23,6 +23,7 @@
 use std::time::Duration;
 
 use crate::identity::{Sender, Spec};
+use crate::limits::EXPRESSION_CACHE_OCTETS;
 use crate::parse::Message;
 
 pub use self::glob::{Glob, GlobError};
@@ -205,6 +206,21 @@ impl Rules {
     /// All policies, by [`PolicyId`].
     pub fn policies(&self) -> impl ExactSizeIterator<Item = &Policy> {
         self.falls.iter().map(|fall| &fall.policy)
+    }
+
+    /// The most memory that expressions of rules and masks take on one thread that searches with them.
+    #[must_use]
+    pub fn cache_octets(&self) -> usize {
+        let texts = self.rules.iter().filter(|rule| rule.matcher.msg.is_some());
+        let mut sets: Vec<_> = self
+            .policies()
+            .map(|policy| policy.identity.masks())
+            .filter(|masks| !masks.patterns().is_empty())
+            .map(std::ptr::from_ref)
+            .collect();
+        sets.sort_unstable();
+        sets.dedup();
+        text::Texts::cache_octets(texts.count()) + sets.len() * EXPRESSION_CACHE_OCTETS
     }
 
     /// Which rules messages of the listener called `name` can fall under.

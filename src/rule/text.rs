@@ -15,7 +15,10 @@ use regex_automata::{
 use regex_syntax::hir::Hir;
 
 use crate::identity::mask::{compile_expressions, syntax_of};
-use crate::limits::{MASK_COMPILED_OCTETS_MAX, MASK_PATTERN_OCTETS_MAX};
+use crate::limits::{
+    EXPRESSION_CACHE_OCTETS, EXPRESSIONS_CACHE_OCTETS, MASK_COMPILED_OCTETS_MAX,
+    MASK_PATTERN_OCTETS_MAX,
+};
 
 /// An expression that MSG must match.
 #[derive(Clone, Debug)]
@@ -115,6 +118,15 @@ pub(super) struct Texts {
 }
 
 impl Texts {
+    /// The most memory that searching for so many takes on one thread.
+    pub(super) const fn cache_octets(texts: usize) -> usize {
+        if texts > ONE_BY_ONE_MAX {
+            EXPRESSIONS_CACHE_OCTETS
+        } else {
+            texts * EXPRESSION_CACHE_OCTETS
+        }
+    }
+
     pub(super) fn new(texts: &[&Text]) -> Result<Self, TextError> {
         let hirs: Vec<_> = texts.iter().map(|text| &text.hir).collect();
         let all = if texts.len() <= ONE_BY_ONE_MAX {
@@ -124,7 +136,7 @@ impl Texts {
                 .match_kind(MatchKind::All)
                 .utf8_empty(false)
                 .nfa_size_limit(Some(MASK_COMPILED_OCTETS_MAX))
-                .hybrid_cache_capacity(CACHE_OCTETS);
+                .hybrid_cache_capacity(EXPRESSIONS_CACHE_OCTETS);
             let regex = Regex::builder()
                 .configure(config)
                 .build_many_from_hir(&hirs)
@@ -162,9 +174,6 @@ impl Texts {
 /// So many are searched one after the other: measured on a text of 100 octets, a pass over all takes about as long as two
 /// or three searches.
 const ONE_BY_ONE_MAX: usize = 2;
-
-/// For the states of an automaton of many expressions; with too few of them it is built over and over.
-const CACHE_OCTETS: usize = 8 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -40,6 +40,7 @@ mod large_frames;
 mod local_upstreams;
 mod logger;
 mod loops;
+mod memory;
 mod never_suppressed;
 mod output_framing;
 mod own_log;

@@ -4,7 +4,8 @@
 //!
 //! - Answers leave in the order of the transactions, many with one write.
 //! - What waits costs nothing for each transaction: answers are written out when they are due and the client takes
-//!   them, at most [`WIRE_OCTETS`] at a time.
+//!   them, about [`WIRE_OCTETS`] at a time. Beyond [`RUNS_MAX`] runs, messages of later reads share the fate of those
+//!   before them. So a connection's share is at most [`OCTETS_MAX`].
 //! - What a stop cuts off is not answered at all, so that the client sends it again.
 //! - Each answer is counted, and the transactions that wait for one are, too, until the connection is gone.
 //!
@@ -108,6 +109,14 @@ impl Answers {
         }
         self.metrics.unanswered.add(u64::from(count));
         self.unanswered += count as usize;
+        if self.runs.len() >= RUNS_MAX
+            && let Some(last) = self.runs.back_mut()
+            && let (Due::Promised(promise), Due::Promised(later)) = (&mut last.due, &due)
+        {
+            promise.and(*later);
+            last.count += count;
+            return;
+        }
         self.runs.push_back(Run { count, due });
     }
 
@@ -118,6 +127,17 @@ impl Answers {
             if matches!(run.due, Due::Undelivered) {
                 run.due = Due::Told(code);
             }
+        }
+        // Only a client that takes no answers lets such runs wait.
+        let Some(last) = self.runs.pop_back() else {
+            return;
+        };
+        match (self.runs.back_mut(), &last.due) {
+            (Some(before), Due::Told(later)) if matches!(before.due, Due::Told(code) if code == *later) =>
+            {
+                before.count += last.count;
+            }
+            _ => self.runs.push_back(last),
         }
     }
 
@@ -200,8 +220,9 @@ impl Answers {
         }
         self.written = 0;
         self.wire.clear();
+        // A connection that waits holds little, and nothing if it is owed nothing.
+        self.wire.shrink_to(WIRE_OCTETS_KEPT);
         if self.runs.is_empty() {
-            // A connection that waits holds nothing.
             self.wire = Vec::new();
             self.runs = VecDeque::new();
         }
@@ -288,8 +309,74 @@ impl Drop for Answers {
 /// The code of a message that was lost, or may have been.
 const LOST: u16 = 500;
 
-/// Octets of answers that are written out at a time.
-const WIRE_OCTETS: usize = 32 * 1024;
+/// Octets of answers that are written out at a time: some hundred answers, so that the call's cost is spread.
+const WIRE_OCTETS: usize = 8 * 1024;
+
+/// What is kept of that between two writes.
+const WIRE_OCTETS_KEPT: usize = 1024;
 
 /// Answers of one run that are written out before the bound is looked at again.
-const ANSWERS_AT_ONCE: u32 = 1024;
+const ANSWERS_AT_ONCE: u32 = 256;
+
+/// Runs that wait before those to come are put together: a client that sends message by message, each in a read of its
+/// own, has so many answers of its own.
+const RUNS_MAX: usize = 128;
+
+/// The most memory that a client's answers take: vectors grow by doubling.
+pub(in crate::listen) const OCTETS_MAX: usize = 2 * WIRE_OCTETS + 2 * RUNS_MAX * size_of::<Run>();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn runs_that_wait_are_bounded_and_none_is_answered_early() {
+        let custody = Custody::new();
+        let metrics = Metrics::new().listener("relp", "relp://127.0.0.1:1");
+        let stop = CancellationToken::new();
+        let mut answers = Answers::new(metrics, Arc::clone(&custody), stop);
+        let mut open = Vec::new();
+        for _ in 0..3 * RUNS_MAX {
+            let mut promise = custody.promise();
+            open.push(custody.open());
+            custody.seal(&mut promise);
+            answers.push(2, Due::Promised(promise));
+        }
+        assert_eq!(answers.runs.len(), RUNS_MAX);
+        assert_eq!(answers.unanswered(), 6 * RUNS_MAX);
+        let last = open.pop();
+        // All but the last batch are safe: what was put together with that one waits for it.
+        drop(open);
+        answers.collect();
+        assert_eq!(answers.unanswered(), 2 * (2 * RUNS_MAX + 1));
+        drop(last);
+        while answers.unanswered() > 0 {
+            assert!(answers.wire.capacity() <= 2 * WIRE_OCTETS);
+            answers.wire.clear();
+            answers.collect();
+        }
+        let told = String::from_utf8(std::mem::take(&mut answers.wire)).unwrap();
+        assert!(
+            told.ends_with(&format!("{} rsp 6 200 OK\n", 6 * RUNS_MAX)),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn what_a_client_does_not_take_is_kept_as_one_run() {
+        let custody = Custody::new();
+        let metrics = Metrics::new().listener("relp", "relp://127.0.0.1:1");
+        let stop = CancellationToken::new();
+        let mut answers = Answers::new(metrics, custody, stop);
+        for code in [true, true, false, false, true] {
+            for _ in 0..1000 {
+                answers.push(1, Due::Undelivered);
+                answers.delivered(code);
+            }
+        }
+        let runs: Vec<_> = answers.runs.iter().map(|run| run.count).collect();
+        assert_eq!(runs, [2000, 2000, 1000]);
+        assert_eq!(answers.unanswered(), 5000);
+    }
+}

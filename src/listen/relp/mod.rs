@@ -30,12 +30,13 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::{select, task::yield_now, time::sleep};
 
+pub(super) use self::answers::OCTETS_MAX as ANSWERS_OCTETS_MAX;
 use self::answers::{Answers, Due};
 use super::{
     Local,
     hello::{self, Foreign},
     stream::{is_transient, within},
-    unread::Unread,
+    unread::{Unread, turn_for_a_window},
 };
 use crate::{
     clock::Clock,
@@ -183,7 +184,8 @@ impl Connection<'_> {
 
     /// Reads one turn's octets and takes the frames that they complete.
     async fn read(&mut self) -> Result<(), Over> {
-        match self.unread.read(&self.socket) {
+        let turn = turn_for_a_window(self.local.connections()).min(self.local.turn());
+        match self.unread.read(&self.socket, turn) {
             Ok(0) => Err(Over::Ended),
             Ok(_) => self.take().await,
             Err(error) if is_transient(&error) => Ok(()),

@@ -1,0 +1,78 @@
+//! What forwarding takes of memory beside the queue, at most.
+//!
+//! # Left out
+//!
+//! The queue, whose bound is in the configuration.
+
+use super::{overflow, relp, source::BATCH_OCTETS, upstream::UNIX_BUFFER_OCTETS};
+use crate::{
+    chunk::Chunk,
+    config::{Compression, ForwardConfig, Strategy, UpstreamConfig, UpstreamUrl},
+};
+
+/// The most memory that forwarding takes, in octets.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Held {
+    /// Written and kept to be sent again. With the shortest messages their bookkeeping is most of it.
+    pub replay: usize,
+    /// On its way: batches, their wire form, and what a RELP upstream has not answered.
+    pub sending: usize,
+}
+
+/// What upstreams take as `config` has them.
+#[must_use]
+pub fn held(config: &ForwardConfig) -> Held {
+    let each = config.to.iter().map(|upstream| by(upstream, config));
+    match config.strategy {
+        // One of them is in charge.
+        Strategy::Failover => each.fold(Held::default(), |most, one| Held {
+            replay: most.replay.max(one.replay),
+            sending: most.sending.max(one.sending),
+        }),
+        Strategy::Balance => each.fold(Held::default(), |all, one| Held {
+            replay: all.replay.saturating_add(one.replay),
+            sending: all.sending.saturating_add(one.sending),
+        }),
+    }
+}
+
+fn by(upstream: &UpstreamConfig, config: &ForwardConfig) -> Held {
+    let written = |buffer| Held {
+        replay: Chunk::octets_of(config.replay_max.saturating_add(buffer)),
+        sending: 2 * BATCH_OCTETS,
+    };
+    match &upstream.url {
+        UpstreamUrl::Tcp { .. } => written(TCP_BUFFER_OCTETS),
+        UpstreamUrl::UnixStream(_) => written(UNIX_BUFFER_OCTETS),
+        UpstreamUrl::Relp { .. } => Held {
+            replay: 0,
+            sending: relp::HELD_OCTETS + BATCH_OCTETS + 2 * relp::WIRE_OCTETS,
+        },
+        UpstreamUrl::Udp { .. } | UpstreamUrl::UnixDgram(_) => Held {
+            replay: 0,
+            sending: BATCH_OCTETS,
+        },
+        UpstreamUrl::File(_) | UpstreamUrl::Stdout => {
+            let rotation = upstream.rotation;
+            let compresses = rotation.is_on() && rotation.compression == Compression::Zstd;
+            Held {
+                replay: 0,
+                sending: 3 * BATCH_OCTETS + if compresses { ZSTD_OCTETS } else { 0 },
+            }
+        }
+    }
+}
+
+/// What a spool of `max_size` takes: what is appended at once, its records, and what is read ahead.
+#[must_use]
+pub fn held_by_spool(max_size: usize) -> usize {
+    let append = overflow::APPEND_OCTETS.min(max_size / 4);
+    append + append + append / 2 + overflow::READY_OCTETS + 4 * overflow::READ_OCTETS
+}
+
+/// What our own kernel may hold of a TCP connection, which is kept beyond `replay_max`: the third number of
+/// `net.ipv4.tcp_wmem`, unless changed.
+const TCP_BUFFER_OCTETS: usize = 4 * 1024 * 1024;
+
+/// What compressing a rotated file takes at our level.
+const ZSTD_OCTETS: usize = 4 * 1024 * 1024;
