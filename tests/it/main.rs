@@ -46,6 +46,7 @@ mod path_dead;
 mod paused;
 mod queue_full;
 mod reload;
+mod reload_many_windows;
 mod reload_storm;
 mod relp_in;
 mod relp_out;
