@@ -11,6 +11,10 @@ pub const MESSAGE_OCTETS_DEFAULT: usize = 65_536;
 /// (RFC 5424 6.1).
 pub const MESSAGE_OCTETS_MIN: usize = 480;
 
+/// Octets of a message that every engine must be able to remember: what a receiver should take (RFC 5424 6.1).
+/// Those that are longer are rare, and may need more memory than the least there may be.
+pub const MESSAGE_OCTETS_EXPECTED: usize = 2048;
+
 /// The largest `max_message_size` that may be configured.
 pub const MESSAGE_OCTETS_MAX: usize = 16 * 1024 * 1024;
 

@@ -357,6 +357,15 @@ impl Engine {
         self.timeline.charged() + self.table.octets() + self.held_octets
     }
 
+    /// Octets that an empty engine is charged once it remembers a message of `octets` octets, and holds back a copy that
+    /// long.
+    pub(super) fn first_octets(&self, octets: usize) -> usize {
+        self.timeline.append_octets(octets)
+            + self.table.first_octets()
+            + HELD_OCTETS
+            + Kept::octets_max(octets)
+    }
+
     /// As [`Timeline::emptied`].
     pub(super) const fn emptied(&self) -> u32 {
         self.timeline.emptied()

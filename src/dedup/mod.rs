@@ -43,6 +43,7 @@ pub use self::variety::{DISTINCT_MAX, Several, Variety};
 mod carry;
 mod engine;
 mod group;
+mod least;
 #[cfg(test)]
 mod model;
 mod retire;

@@ -113,7 +113,6 @@ impl Shard {
                 continue;
             }
             let Some(engine) = self.index_in(copy.policy, generation) else {
-                self.unremembered += 1;
                 verdicts[index] = Verdict::Fresh(Claim::VOID);
                 counted = None;
                 continue;
@@ -431,7 +430,7 @@ const EVICTED_PER_ROUND: usize = 64;
 const OCTETS_PER_EVICTED: usize = 64;
 
 /// Octets freed beyond what an offer wants, but never more than it wants.
-const ROOM_AHEAD_OCTETS: usize = 4096;
+pub(super) const ROOM_AHEAD_OCTETS: usize = 4096;
 
 /// For so many marks that may be retired in a call, one segment of the table may be looked at.
 pub(super) const MARKS_PER_SEGMENT: usize = 8;
