@@ -11,6 +11,7 @@ use super::file::{
     AdminFile, ConfigFile, DedupFile, ForwardFile, ListenerFile, LogFile, MaskFile, RuntimeFile,
     ShutdownFile, SpoolFile, SuppressedFile, UpstreamFile,
 };
+use super::fit::Fit;
 use super::rules::{PolicyFile, policy, rules};
 use super::url::{ListenUrl, UpstreamUrl};
 use super::value::{Given, Slot, size_text, time_text};
@@ -20,9 +21,15 @@ use super::{
 };
 use crate::identity::mask::Pattern;
 
-/// Makes a `Config` of `file`. It is worth running if there was no error, here or before.
-pub(super) fn resolve(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config {
+/// Makes a `Config` of `file`. It is worth running if there was no error, here or before. `running` is how many shards
+/// a relay has that runs already.
+pub(super) fn resolve(
+    file: ConfigFile,
+    running: Option<usize>,
+    errors: &mut Vec<ConfigError>,
+) -> Config {
     let default = Config::default();
+    let fit = Fit::of(&file);
     let forward_file = file.forward.or(ForwardFile::default());
     let admin_file = file.admin.or(AdminFile::default());
     let shutdown_file = file.shutdown.or(ShutdownFile::default());
@@ -43,7 +50,9 @@ pub(super) fn resolve(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config
     let masks = file.mask.or(MaskFile::default()).patterns;
     let masks: Vec<Pattern> = masks.into_iter().map(|given| given.value).collect();
     let dedup_file = file.dedup.or(DedupFile::default());
-    let dedup = dedup(dedup_file, default.dedup, &masks, errors);
+    let mut dedup = dedup(dedup_file, default.dedup, &masks, errors);
+    let rules = rules(file.rule, &dedup.policy, &masks, errors);
+    fit.settle(&mut dedup, &rules, running, errors);
     Config {
         listeners: listeners
             .into_iter()
@@ -55,7 +64,7 @@ pub(super) fn resolve(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config
         },
         spool: spool(file.spool.or(SpoolFile::default()), default.spool),
         suppressed,
-        rules: rules(file.rule, &dedup.policy, &masks, errors),
+        rules,
         dedup,
         admin: admin_file.address.or(default.admin),
         shutdown_grace: shutdown_file.grace.or(default.shutdown_grace),
@@ -547,7 +556,7 @@ fn dedup(
         policy: policy(keys, &default.policy, masks, errors),
         memory: file.memory.or(default.memory),
         identity: file.identity.or(default.identity),
-        shards: file.shards.or(None).unwrap_or(default.shards),
+        shards: default.shards,
         state: file.state.or(default.state),
     }
 }

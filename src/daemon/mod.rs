@@ -371,6 +371,7 @@ impl Daemon {
             let mut due = interval(RETIRE_PERIOD);
             due.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut storm = Storm::default();
+            let mut overfull = windows::Overfull::default();
             loop {
                 select! {
                     () = stop.cancelled() => return,
@@ -379,7 +380,9 @@ impl Daemon {
                 peer_log.flush(Clock::now(), tell_of_more);
                 // With a full queue this waits like everybody else, until the queue is closed.
                 pipeline.advance().await;
-                if storm.abates(pipeline.shards.stats().octets as u64 + outbox.octets()) {
+                let stats = pipeline.shards.stats();
+                overfull.look(&stats, Clock::now());
+                if storm.abates(stats.octets as u64 + outbox.octets()) {
                     let released = spawn_blocking(sys::release_free_memory);
                     if let Err(error) = released.await {
                         error!(%error, "free memory was not given back");

@@ -46,7 +46,7 @@ impl Daemon {
     /// Reads the configuration again and puts it in force, or says why not.
     pub(super) async fn reload(&mut self, args: &RunArgs) {
         notify_reloading();
-        let result = match Config::load(args) {
+        let result = match self.config.load_again(args) {
             Ok(config) => self.put_in_force(config).await,
             Err(errors) => Err(errors.into()),
         };

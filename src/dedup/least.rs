@@ -14,9 +14,9 @@
 use std::mem::size_of;
 use std::time::Duration;
 
+use super::Shards;
 use super::engine::Engine;
 use super::shard::{ROOM_AHEAD_OCTETS, granule_shift};
-use super::Shards;
 use crate::limits::MESSAGE_OCTETS_EXPECTED;
 use crate::rule::{PolicyId, WindowPolicy};
 
@@ -69,7 +69,11 @@ mod tests {
         assert_eq!(Shards::count_max(256 << 20, 2, 4096), Some(4096));
         assert_eq!(Shards::count_max(1 << 20, 2, 8), Some(8));
         assert_eq!(Shards::count_max(1 << 20, 258, 4096), None);
-        assert!(Shards::octets_min(1, 2) < 40_000, "{}", Shards::octets_min(1, 2));
+        assert!(
+            Shards::octets_min(1, 2) < 40_000,
+            "{}",
+            Shards::octets_min(1, 2)
+        );
     }
 
     proptest! {

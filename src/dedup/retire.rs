@@ -281,14 +281,7 @@ mod tests {
     fn counts(ended: &mut Vec<Ended>) -> Vec<(u32, u16, EndReason, u64)> {
         let counts = ended.drain(..);
         counts
-            .map(|ended| {
-                (
-                    ended.generation,
-                    ended.policy.0,
-                    ended.reason,
-                    ended.count,
-                )
-            })
+            .map(|ended| (ended.generation, ended.policy.0, ended.reason, ended.count))
             .collect()
     }
 
@@ -302,7 +295,11 @@ mod tests {
         }
         assert!(offer(&shards, 1, b"kept", 1, &mut ended));
         let policies = [(fixed(2000), Some(PolicyId(1))), (fixed(3000), None)];
-        assert_eq!(shards.switch(&policies, 1 << 20), 0, "some are of the start");
+        assert_eq!(
+            shards.switch(&policies, 1 << 20),
+            0,
+            "some are of the start"
+        );
         assert!(!offer(&shards, 0, b"kept", 2, &mut ended));
         assert!(offer(&shards, 1, b"a", 2, &mut ended));
         assert!(!offer(&shards, 1, b"a", 3, &mut ended));
@@ -410,7 +407,10 @@ mod tests {
         }
         assert!(bites > 50, "{bites}");
         let stats = shards.stats();
-        assert!(stats.octets <= 1 << 20 && stats.budget_octets == 1 << 20, "{stats:?}");
+        assert!(
+            stats.octets <= 1 << 20 && stats.budget_octets == 1 << 20,
+            "{stats:?}"
+        );
         assert_eq!(stats.unremembered_total, 0);
         while shards.end_all(EndReason::Stop, 1000, &mut ended) {}
         assert_eq!(ended.len(), number as usize, "each count came out once");

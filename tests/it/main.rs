@@ -36,6 +36,7 @@ mod idle_connections;
 mod ipv6;
 mod kernel_drops;
 mod large_frames;
+mod least_memory;
 mod local_upstreams;
 mod logger;
 mod loops;

@@ -63,7 +63,10 @@ fn a_new_message_does_not_wait_behind_the_windows_that_a_smaller_memory_ends() {
     let grown = tersed.peak_resident_octets().saturating_sub(before);
     assert!(grown <= GROWTH_MAX, "{grown} octets more memory");
     let (metrics, _) = tersed.finish();
-    assert_eq!(metrics.total("tersed_frames_suppressed_total"), WINDOWS as u64 + 1);
+    assert_eq!(
+        metrics.total("tersed_frames_suppressed_total"),
+        WINDOWS as u64 + 1
+    );
     assert_eq!(metrics.total("tersed_unremembered_total"), 0);
 }
 
@@ -147,7 +150,9 @@ fn reported(sink: &Sink) -> (usize, u64) {
 }
 
 fn message(number: usize) -> String {
-    format!("<13>Mar  1 12:00:00 host app: one of very many messages, of number {number}, and no two are alike")
+    format!(
+        "<13>Mar  1 12:00:00 host app: one of very many messages, of number {number}, and no two are alike"
+    )
 }
 
 const WINDOWS: usize = 200_000;
