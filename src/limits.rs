@@ -3,6 +3,8 @@
 //! Settings that people may change have their defaults in `config`; what stands here either bounds
 //! those settings or cannot be set at all.
 
+use std::time::Duration;
+
 /// Octets of one message unless configured. RFC 5424 6.1 asks for 480 at least and 2048 if
 /// possible; this covers every UDP datagram.
 pub const MESSAGE_OCTETS_DEFAULT: usize = 65_536;
@@ -51,6 +53,14 @@ pub const MASK_PATTERN_OCTETS_MAX: usize = 4096;
 /// Octets that all regular expressions of a set may take once compiled; `x{1000}{1000}` shall be
 /// refused when it is configured, not fill the memory.
 pub const MASK_COMPILED_OCTETS_MAX: usize = 4 * 1024 * 1024;
+
+/// Octets of the shortest text that an expression matches, at most. What needs more is no mask of a variable part, and could
+/// not be measured in reasonable time.
+pub const MASK_MATCH_OCTETS_MAX: usize = 4096;
+
+/// What searching an octet may cost, on texts that are hard for the expressions: 65 ms for a message of 64 KiB. Ordinary
+/// expressions take 1 to 100 ns.
+pub const MASK_OCTET_COST_MAX: Duration = Duration::from_micros(1);
 
 /// Parts of one message that masks of the user's own fold; the rest stays as it is. Each search is
 /// linear, but a pattern may look at all of the rest before it says where it matched: this keeps the

@@ -21,6 +21,7 @@
 //!
 //! Whether an address can be bound, a name resolved or a path opened: that is found out by doing it.
 
+mod cost;
 mod effective;
 mod error;
 mod file;
@@ -46,6 +47,7 @@ use crate::limits::{MESSAGE_OCTETS_DEFAULT, MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_M
 use crate::logging::LogFormat;
 use crate::rule::{Action, Mode, Policy, Rules, SummaryStyle, WindowPolicy};
 
+pub use cost::Cost;
 pub(crate) use effective::{Effective, facility_names, field_names, mask_names, severity_range};
 pub use error::{At, ConfigError, ConfigErrors, FOUND_CHARS_MAX, Fault};
 pub use overrides::{Argument, Override, RunArgs};

@@ -14,8 +14,8 @@ use regex_automata::{
 };
 use regex_syntax::hir::Hir;
 
-use crate::identity::mask::{compile_expressions, syntax_of};
-use crate::limits::{MASK_COMPILED_OCTETS_MAX, MASK_PATTERN_OCTETS_MAX};
+use crate::identity::mask::{compile_expressions, is_far, syntax_of};
+use crate::limits::{MASK_COMPILED_OCTETS_MAX, MASK_MATCH_OCTETS_MAX, MASK_PATTERN_OCTETS_MAX};
 
 /// An expression that MSG must match.
 #[derive(Clone, Debug)]
@@ -42,6 +42,12 @@ pub enum TextError {
     #[error("an expression of {octets} octets, limit {MASK_PATTERN_OCTETS_MAX}")]
     Long {
         /// Its length.
+        octets: usize,
+    },
+    /// It matches long texts only.
+    #[error("it matches nothing shorter than {octets} octets, limit {MASK_MATCH_OCTETS_MAX}")]
+    Far {
+        /// Octets of the shortest text that it matches.
         octets: usize,
     },
     /// It matches every text.
@@ -77,6 +83,9 @@ impl Text {
         let properties = hir.properties();
         if properties.minimum_len() == Some(0) && properties.look_set().is_empty() {
             return Err(TextError::Empty { regex: written });
+        }
+        if let Some(octets) = is_far(&hir) {
+            return Err(TextError::Far { octets });
         }
         let regex = compile_expressions(std::slice::from_ref(&hir)).ok_or(TextError::Large)?;
         Ok(Self {

@@ -15,6 +15,7 @@ mod after_a_storm;
 mod balance;
 mod clocks;
 mod connection_limits;
+mod costly_masks;
 mod cuts;
 mod datagram_sizes;
 mod defaults;

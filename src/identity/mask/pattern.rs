@@ -23,7 +23,8 @@ use regex_syntax::{ParserBuilder, hir::Hir};
 
 use super::builtin::Builtin;
 use crate::limits::{
-    MASK_COMPILED_OCTETS_MAX, MASK_MATCHES_MAX, MASK_PATTERN_OCTETS_MAX, MASK_PATTERNS_MAX,
+    MASK_COMPILED_OCTETS_MAX, MASK_MATCH_OCTETS_MAX, MASK_MATCHES_MAX, MASK_PATTERN_OCTETS_MAX,
+    MASK_PATTERNS_MAX,
 };
 
 /// A mask of the user's own, as written.
@@ -73,6 +74,16 @@ pub enum MaskError {
         name: String,
         /// The expression.
         regex: String,
+    },
+    /// A regular expression matches long texts only.
+    #[error(
+        "mask `{name}`: matches nothing shorter than {octets} octets, limit {MASK_MATCH_OCTETS_MAX}"
+    )]
+    Far {
+        /// The mask's name.
+        name: String,
+        /// Octets of the shortest text that it matches.
+        octets: usize,
     },
     /// A regular expression is long.
     #[error("mask `{name}`: an expression of {octets} octets, limit {MASK_PATTERN_OCTETS_MAX}")]
@@ -171,6 +182,10 @@ fn parse(pattern: &Pattern) -> Result<Hir, MaskError> {
         Ok(hir) if hir.properties().minimum_len() == Some(0) => {
             Err(MaskError::Empty { name, regex })
         }
+        Ok(hir) if is_far(&hir).is_some() => Err(MaskError::Far {
+            name,
+            octets: is_far(&hir).unwrap_or_default(),
+        }),
         Ok(hir) => Ok(hir),
         Err((at, what)) => Err(MaskError::Syntax {
             name,
@@ -179,6 +194,12 @@ fn parse(pattern: &Pattern) -> Result<Hir, MaskError> {
             what,
         }),
     }
+}
+
+/// The length of the shortest text that it matches, if that is long.
+pub(crate) fn is_far(hir: &Hir) -> Option<usize> {
+    let shortest = hir.properties().minimum_len();
+    shortest.filter(|octets| *octets > MASK_MATCH_OCTETS_MAX)
 }
 
 /// Reads an expression on octets; if it is none, gives the place in it and what is wrong there.
