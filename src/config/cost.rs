@@ -133,11 +133,12 @@ fn too_much(
     let octets_max = (4 * texts.places().min(OCTETS_MAX)).clamp(OCTETS_LAST_MIN, OCTETS_MAX);
     // Memory for searching is taken once.
     search(&texts.next(Kind::Log, OCTETS_WARM));
-    for kind in Kind::ALL {
-        let mut octets = OCTETS_FIRST;
-        loop {
-            let is_last = octets >= octets_max;
-            let limit = if is_last { 1 } else { hopeless(octets) };
+    let mut octets = OCTETS_FIRST;
+    loop {
+        let is_last = octets >= octets_max;
+        let limit = if is_last { 1 } else { hopeless(octets) };
+        // All of them, before any becomes longer: what is slow on some text seldom needs a long one.
+        for kind in Kind::ALL {
             let mut measure = || {
                 let text = texts.next(kind, octets);
                 let start = ThreadTime::now();
@@ -162,13 +163,12 @@ fn too_much(
             if best.times(limit) > 1.0 {
                 return Some(best);
             }
-            if is_last {
-                break;
-            }
-            octets = (octets * 4).min(octets_max);
         }
+        if is_last {
+            return None;
+        }
+        octets = (octets * 2).min(octets_max);
     }
-    None
 }
 
 impl Cost {
@@ -252,16 +252,14 @@ mod tests {
     }
 
     /// What is measured of `expressions` as masks of one set, and how long that took.
-    fn judge(expressions: &[&str]) -> (Option<Cost>, Duration) {
+    fn judge(expressions: &[&str], octet_max: Duration) -> (Option<Cost>, Duration) {
         let patterns = expressions.iter().zip(b'a'..).map(|(regex, name)| Pattern {
             name: char::from(name).to_string(),
             regex: (*regex).to_owned(),
         });
         let masks = Masks::new(BuiltinSet::EMPTY, patterns.collect()).unwrap();
         let start = ThreadTime::now();
-        let cost = too_much(expressions, MASK_OCTET_COST_MAX, |msg| {
-            masks.each(msg, |_, _| ())
-        });
+        let cost = too_much(expressions, octet_max, |msg| masks.each(msg, |_, _| ()));
         (cost, start.elapsed())
     }
 
@@ -305,7 +303,7 @@ mod tests {
     #[test]
     fn ordinary_masks_are_far_below_the_limit() {
         for expressions in ORDINARY {
-            let (cost, took) = judge(expressions);
+            let (cost, took) = judge(expressions, MASK_OCTET_COST_MAX / 3);
             assert_eq!(cost, None, "{expressions:?}");
             assert!(
                 took < Duration::from_millis(500),
@@ -327,11 +325,7 @@ mod tests {
             ".{4000}x",
             "(?:.{0,300} ){30}!",
         ] {
-            let (cost, took) = judge(&[expression]);
-            eprintln!(
-                "{expression}: {} in {took:?}",
-                cost.map(|c| c.to_string()).unwrap_or_default()
-            );
+            let (cost, took) = judge(&[expression], MASK_OCTET_COST_MAX);
             assert!(cost.is_some(), "{expression}");
             assert!(took < Duration::from_secs(3), "{expression}: {took:?}");
         }

@@ -31,16 +31,16 @@ fn with_the_least_memory_that_is_accepted_every_rule_holds_repeats_back() {
         let mut originator = Originator::tcp(tersed.address(TCP));
         // Each followed by its repeat; what no rule takes, too.
         let messages = (0..REPEATS).map(|number| {
-            let app = number as usize % (rules + 1);
-            let text = "x".repeat(number as usize % 7 * 250);
+            let app = number % (rules + 1);
+            let text = "x".repeat(number % 7 * 250);
             format!("<13>Mar  1 12:00:00 host a{app}: message {number} {text}")
         });
         originator.send_all(messages.flat_map(|message| [message.clone(), message]));
-        tersed.wait_received(2 * REPEATS);
+        tersed.wait_received(2 * REPEATS as u64);
         let (metrics, _) = tersed.finish();
         assert_eq!(
             metrics.total("tersed_frames_suppressed_total"),
-            REPEATS,
+            REPEATS as u64,
             "shards = {shards}, {rules} rules, memory = {memory}B"
         );
         assert_eq!(metrics.total("tersed_unremembered_total"), 0);
@@ -150,7 +150,7 @@ fn config(memory: usize, shards: &str, rules: usize) -> String {
     format!("[dedup]\nwindow = \"1h\"\nmemory = \"{memory}B\"\nshards = {shards}\n{rules}")
 }
 
-const REPEATS: u64 = 2000;
+const REPEATS: usize = 2000;
 const UNREMEMBERED: &str =
     "no room to remember messages; their repeats are forwarded; raise dedup.memory";
 const TCP: &str = "tcp://127.0.0.1:0";
