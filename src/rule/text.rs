@@ -84,10 +84,10 @@ impl Text {
         if properties.minimum_len() == Some(0) && properties.look_set().is_empty() {
             return Err(TextError::Empty { regex: written });
         }
+        let regex = compile_expressions(std::slice::from_ref(&hir)).ok_or(TextError::Large)?;
         if let Some(octets) = is_far(&hir) {
             return Err(TextError::Far { octets });
         }
-        let regex = compile_expressions(std::slice::from_ref(&hir)).ok_or(TextError::Large)?;
         Ok(Self {
             written,
             hir,

@@ -133,12 +133,18 @@ impl Patterns {
         if parsed.is_empty() {
             return Ok(None);
         }
-        match compile(&parsed) {
-            Some(regex) => Ok(Some(Self { regex })),
-            None => Err(MaskError::Large {
+        let Some(regex) = compile(&parsed) else {
+            return Err(MaskError::Large {
                 name: first_too_large(patterns, &parsed),
-            }),
+            });
+        };
+        for (pattern, hir) in patterns.iter().zip(&parsed) {
+            if let Some(octets) = is_far(hir) {
+                let name = pattern.name.clone();
+                return Err(MaskError::Far { name, octets });
+            }
         }
+        Ok(Some(Self { regex }))
     }
 
     /// What the patterns match in `text`, from left to right, each with its pattern's index.
@@ -182,10 +188,6 @@ fn parse(pattern: &Pattern) -> Result<Hir, MaskError> {
         Ok(hir) if hir.properties().minimum_len() == Some(0) => {
             Err(MaskError::Empty { name, regex })
         }
-        Ok(hir) if is_far(&hir).is_some() => Err(MaskError::Far {
-            name,
-            octets: is_far(&hir).unwrap_or_default(),
-        }),
         Ok(hir) => Ok(hir),
         Err((at, what)) => Err(MaskError::Syntax {
             name,
