@@ -94,16 +94,17 @@ impl Pipeline {
 
     /// Retires what is over, so that no count waits for another message, and ends what a reload left to be ended.
     /// Bounded work for each lock that is taken; survivors pass in between, and do not find the queue filled
-    /// with summaries.
-    pub async fn advance(&self) {
+    /// with summaries. True if there is more to do after [`ADVANCE_MAX`].
+    pub async fn advance(&self) -> bool {
+        let end = Clock::now().after(ADVANCE_MAX);
         let mut ended = Vec::new();
         let bite = (RETIRED_AT_ONCE / self.shards.count()).clamp(RETIRE_BITE.0, RETIRE_BITE.1);
         loop {
             let more = self.shards.advance(Clock::now(), bite, &mut ended);
             let is_many = ended.len() >= bite;
             self.report(&mut ended).await;
-            if !more {
-                return;
+            if !more || Clock::now() >= end {
+                return more;
             }
             tokio::task::yield_now().await;
             if is_many {
@@ -469,6 +470,9 @@ thread_local! {
     /// Its memory for copies that are set aside.
     static COPIES: Cell<Chunk> = Cell::default();
 }
+
+/// How long retiring goes on before its caller has a turn, if nothing holds up what is reported.
+const ADVANCE_MAX: Duration = Duration::from_millis(100);
 
 /// Marks that are retired at a time of all shards together: their summaries take half a millisecond to write ...
 const RETIRED_AT_ONCE: usize = 512;

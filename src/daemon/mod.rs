@@ -25,7 +25,7 @@ mod reload;
 mod stop;
 mod windows;
 
-use std::{fs, io, path::Path, sync::Arc, time::Duration};
+use std::{fs, future::ready, io, path::Path, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -372,14 +372,17 @@ impl Daemon {
             due.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut storm = Storm::default();
             let mut overfull = windows::Overfull::default();
+            let mut has_more = false;
             loop {
                 select! {
+                    biased;
                     () = stop.cancelled() => return,
+                    () = ready(()), if has_more => {}
                     _ = due.tick() => {}
                 }
                 peer_log.flush(Clock::now(), tell_of_more);
                 // With a full queue this waits like everybody else, until the queue is closed.
-                pipeline.advance().await;
+                has_more = pipeline.advance().await;
                 let stats = pipeline.shards.stats();
                 overfull.look(&stats, Clock::now());
                 if storm.abates(stats.octets as u64 + outbox.octets()) {
