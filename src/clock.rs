@@ -54,6 +54,24 @@ impl Clock {
     }
 }
 
+/// The processor time of this thread, from one moment on. Time in which others ran does not count.
+#[derive(Clone, Copy, Debug)]
+pub struct ThreadTime(TimeSpec);
+
+impl ThreadTime {
+    /// From now on.
+    #[must_use]
+    pub fn now() -> Self {
+        Self(read(ClockId::CLOCK_THREAD_CPUTIME_ID))
+    }
+
+    /// How much was used since then, by this same thread.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        Duration::from(read(ClockId::CLOCK_THREAD_CPUTIME_ID) - self.0)
+    }
+}
+
 /// What both clocks said at one moment. Times told from one reckoning keep the order of their ticks;
 /// from two they may differ by what the clocks were slewed in between.
 #[derive(Clone, Copy, Debug)]

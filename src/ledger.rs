@@ -18,14 +18,14 @@
 //!
 //! Receiving (each listener counts its own frames).
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::{
     chunk::{Chunk, Entry},
     clock::Clock,
     dedup::{Claim, EndReason, Ended, Shards, summary},
     metrics::{DropReason, Metrics, RuleMetrics, SummaryReason},
-    rule::{Mode, PolicyId, Rules, SummaryStyle},
+    rule::{Mode, PolicyId, Rules, SummaryStyle, WindowPolicy},
 };
 
 /// Counts what becomes of frames, and speaks for those that were held back.
@@ -33,7 +33,14 @@ use crate::{
 pub struct Ledger {
     metrics: Arc<Metrics>,
     shards: Arc<Shards>,
-    rules: RwLock<Arc<InForce>>,
+    rules: RwLock<Known>,
+}
+
+/// The rules in force, and those before them whose windows are still to be reported.
+#[derive(Debug)]
+struct Known {
+    in_force: Arc<InForce>,
+    others: Vec<Arc<InForce>>,
 }
 
 /// The rules in force, and what they count.
@@ -41,15 +48,21 @@ pub struct Ledger {
 pub struct InForce {
     /// The rules.
     pub rules: Arc<Rules>,
+    /// Of the policies in the shards.
+    pub generation: u32,
     /// By [`PolicyId`].
     counters: Vec<Arc<RuleMetrics>>,
 }
 
 impl InForce {
-    fn new(rules: Arc<Rules>, metrics: &Metrics) -> Arc<Self> {
+    fn new(rules: Arc<Rules>, generation: u32, metrics: &Metrics) -> Arc<Self> {
         let falls = rules.falls().iter();
         let counters = falls.map(|fall| metrics.rule(&fall.name)).collect();
-        Arc::new(Self { rules, counters })
+        Arc::new(Self {
+            rules,
+            generation,
+            counters,
+        })
     }
 
     /// The counters of what `id` stands for.
@@ -64,7 +77,10 @@ impl Ledger {
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, shards: Arc<Shards>, rules: Arc<Rules>) -> Self {
         Self {
-            rules: RwLock::new(InForce::new(rules, &metrics)),
+            rules: RwLock::new(Known {
+                in_force: InForce::new(rules, shards.generation(), &metrics),
+                others: Vec::new(),
+            }),
             metrics,
             shards,
         }
@@ -73,13 +89,47 @@ impl Ledger {
     /// The rules in force.
     #[must_use]
     pub fn rules(&self) -> Arc<InForce> {
-        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.known().in_force)
     }
 
-    /// Puts `rules` in force.
-    pub fn set_rules(&self, rules: Arc<Rules>) {
-        let rules = InForce::new(rules, &self.metrics);
-        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+    /// Puts `rules` in force, `memory` octets for their windows. Windows of policies that did not change stay; the
+    /// others end, by and by, and are reported in the style that copies were held back under.
+    pub fn set_rules(&self, rules: Arc<Rules>, memory: usize) {
+        let old = self.rules();
+        let policies: Vec<(WindowPolicy, Option<PolicyId>)> = (0..)
+            .zip(rules.policies())
+            .map(|(id, policy)| (policy.window, rules.continued(PolicyId(id), &old.rules)))
+            .collect();
+        let next = InForce::new(rules, old.generation.wrapping_add(1), &self.metrics);
+        // The first window may end under them before all shards have them.
+        self.known_mut().others.push(Arc::clone(&next));
+        let oldest = self.shards.switch(&policies, memory);
+        let mut known = self.known_mut();
+        let generation = next.generation;
+        let span = generation.wrapping_sub(oldest).max(1);
+        let old = std::mem::replace(&mut known.in_force, next);
+        known.others.push(old);
+        known.others.retain(|other| {
+            let age = generation.wrapping_sub(other.generation);
+            // A batch in hand has one more reference.
+            age != 0 && (age <= span || Arc::strong_count(other) > 1)
+        });
+    }
+
+    /// The rules of that generation, if they are still known; else those in force.
+    fn rules_of(&self, generation: u32) -> Arc<InForce> {
+        let known = self.known();
+        let mut others = known.others.iter();
+        let other = others.find(|other| other.generation == generation);
+        Arc::clone(other.unwrap_or(&known.in_force))
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known_mut(&self) -> RwLockWriteGuard<'_, Known> {
+        self.rules.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes the summaries of what `ended` to `chunk`, and counts them.
@@ -87,10 +137,13 @@ impl Ledger {
         if ended.is_empty() {
             return;
         }
-        let rules = self.rules();
+        let mut rules = self.rules();
         let reckoning = Clock::reckon();
         let summaries = &self.metrics.summaries;
         for ended in ended.drain(..) {
+            if ended.generation != rules.generation {
+                rules = self.rules_of(ended.generation);
+            }
             let policy = rules.rules.policy(ended.policy);
             // Unless it is enforced, the copies were not held back.
             let style = match policy.mode {
@@ -145,24 +198,10 @@ impl Ledger {
         }
     }
 
-    /// Survivors were lost and nobody knows which: ends all windows, and gives the summaries of what was held back
-    /// in them.
-    #[must_use]
-    pub fn end_all_windows(&self) -> Chunk {
-        let mut summaries = Chunk::default();
-        self.end_windows(&mut summaries);
-        summaries
-    }
-
-    fn end_windows(&self, summaries: &mut Chunk) {
-        let mut ended = Vec::new();
-        let mut more = true;
-        while more {
-            more = self
-                .shards
-                .end_all(EndReason::Reopened, END_BITE, &mut ended);
-            self.report(&mut ended, summaries);
-        }
+    /// Survivors were lost and nobody knows which: ends all windows. What was held back in them is reported by and by
+    /// (`Pipeline::advance`).
+    pub fn end_all_windows(&self) {
+        self.shards.forget_all();
     }
 
     /// What is left in `chunk` is dropped: counts it and reopens its windows. Gives the summaries of
@@ -198,14 +237,11 @@ impl Ledger {
         self.report(&mut ended, &mut summaries);
         if is_forgotten {
             // Its window may be open again since the start, and nobody can find it.
-            self.end_windows(&mut summaries);
+            self.end_all_windows();
         }
         (!summaries.is_empty()).then_some(summaries)
     }
 }
-
-/// Marks ended under one hold of a shard's lock.
-const END_BITE: usize = 4096;
 
 const fn summary_reason(reason: EndReason) -> SummaryReason {
     match reason {

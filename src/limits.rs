@@ -3,6 +3,8 @@
 //! Settings that people may change have their defaults in `config`; what stands here either bounds
 //! those settings or cannot be set at all.
 
+use std::time::Duration;
+
 /// Octets of one message unless configured. RFC 5424 6.1 asks for 480 at least and 2048 if
 /// possible; this covers every UDP datagram.
 pub const MESSAGE_OCTETS_DEFAULT: usize = 65_536;
@@ -10,6 +12,10 @@ pub const MESSAGE_OCTETS_DEFAULT: usize = 65_536;
 /// The smallest `max_message_size` that may be configured: every receiver MUST take 480 octets
 /// (RFC 5424 6.1).
 pub const MESSAGE_OCTETS_MIN: usize = 480;
+
+/// Octets of a message that every engine must be able to remember: what a receiver should take (RFC 5424 6.1).
+/// Those that are longer are rare, and may need more memory than the least there may be.
+pub const MESSAGE_OCTETS_EXPECTED: usize = 2048;
 
 /// The largest `max_message_size` that may be configured.
 pub const MESSAGE_OCTETS_MAX: usize = 16 * 1024 * 1024;
@@ -60,6 +66,14 @@ pub const EXPRESSION_CACHE_OCTETS: usize = 2 * 2 * 1024 * 1024;
 /// The same for the one automaton of many expressions that are searched in one pass; with less room it is built over and
 /// over.
 pub const EXPRESSIONS_CACHE_OCTETS: usize = 8 * 1024 * 1024;
+
+/// Octets of the shortest text that an expression matches, at most. What needs more is no mask of a variable part, and could
+/// not be measured in reasonable time.
+pub const MASK_MATCH_OCTETS_MAX: usize = 4096;
+
+/// What searching an octet may cost, on texts that are hard for the expressions: 65 ms for a message of 64 KiB. Ordinary
+/// expressions take 1 to 100 ns.
+pub const MASK_OCTET_COST_MAX: Duration = Duration::from_micros(1);
 
 /// Parts of one message that masks of the user's own fold; the rest stays as it is. Each search is
 /// linear, but a pattern may look at all of the rest before it says where it matched: this keeps the

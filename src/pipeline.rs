@@ -16,7 +16,9 @@
 //!
 //! Framing (the listener knows its transport), and waiting for room (see `forward`).
 
-use std::{cell::Cell, sync::Arc};
+use std::{cell::Cell, sync::Arc, time::Duration};
+
+use tokio::time::sleep;
 
 use crate::{
     chunk::{Chunk, Entry},
@@ -57,6 +59,8 @@ impl Pipeline {
     pub fn batch<'p, 'f>(&'p self, listener: &'p ListenerMetrics) -> Batch<'p, 'f> {
         let in_force = self.delivery.ledger().rules();
         let aside = self.aside.door();
+        let mut group = GROUP.take().recycled();
+        group.set_generation(in_force.generation);
         Batch {
             pipeline: self,
             listener,
@@ -67,7 +71,7 @@ impl Pipeline {
             scratch: Scratch::default(),
             now: Clock::now(),
             identifier: Identifier::new(&self.key, self.identity),
-            group: GROUP.take().recycled(),
+            group,
             last: None,
             chunk: CHUNK.take(),
             copies: aside
@@ -94,17 +98,38 @@ impl Pipeline {
         self.delivery.is_pressed() || self.aside.is_pressed()
     }
 
-    /// Retires what is over, so that no count waits for another message. Bounded work for each lock
-    /// that is taken; survivors pass in between.
-    pub async fn advance(&self) {
+    /// Retires what is over, so that no count waits for another message, and ends what a reload left to be ended.
+    /// Bounded work for each lock that is taken; survivors pass in between, and do not find the queue filled
+    /// with summaries. True if there is more to do after [`ADVANCE_MAX`].
+    pub async fn advance(&self) -> bool {
+        let end = Clock::now().after(ADVANCE_MAX);
         let mut ended = Vec::new();
+        let bite = (RETIRED_AT_ONCE / self.shards.count()).clamp(RETIRE_BITE.0, RETIRE_BITE.1);
         loop {
-            let more = self.shards.advance(Clock::now(), RETIRE_BITE, &mut ended);
+            let more = self.shards.advance(Clock::now(), bite, &mut ended);
+            let is_many = ended.len() >= bite;
             self.report(&mut ended).await;
-            if !more {
-                return;
+            if !more || Clock::now() >= end {
+                return more;
             }
             tokio::task::yield_now().await;
+            if is_many {
+                self.give_way().await;
+            }
+        }
+    }
+
+    /// Waits for a moment, and for a few more while the queue holds more than a batch or two: survivors would wait
+    /// behind the next summaries, here or in the kernel's buffers.
+    async fn give_way(&self) {
+        for _ in 0..GIVE_WAY_TIMES {
+            if self.delivery.is_closed() {
+                return;
+            }
+            sleep(GIVE_WAY_PERIOD).await;
+            if self.delivery.octets() <= GIVE_WAY_OCTETS {
+                return;
+            }
         }
     }
 
@@ -452,5 +477,20 @@ thread_local! {
     static COPIES: Cell<Chunk> = Cell::default();
 }
 
-/// Marks that are retired under one hold of a shard's lock when nobody is waiting for a verdict.
-const RETIRE_BITE: usize = 256;
+/// How long retiring goes on before its caller has a turn, if nothing holds up what is reported.
+const ADVANCE_MAX: Duration = Duration::from_millis(100);
+
+/// Marks that are retired at a time of all shards together: their summaries take half a millisecond to write ...
+const RETIRED_AT_ONCE: usize = 512;
+
+/// ... and of each, under one hold of its lock, at least and at most.
+const RETIRE_BITE: (usize, usize) = (4, 256);
+
+/// Octets in the queue above which what is not urgent waits.
+const GIVE_WAY_OCTETS: u64 = 128 * 1024;
+
+/// How often it waits, at most: with an upstream away, summaries must go on, too.
+const GIVE_WAY_TIMES: u32 = 20;
+
+/// How long it waits before it looks again.
+const GIVE_WAY_PERIOD: Duration = Duration::from_millis(1);

@@ -539,7 +539,7 @@ mod tests {
             mode = "tag"
             fields = ["source", "msg"]
             mask = ["job", "hex", "run"]
-            memory = "1234567B"
+            memory = "1234567890B"
             identity = "compact"
             shards = 4096
             [mask]

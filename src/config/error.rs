@@ -10,6 +10,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use super::Cost;
 use crate::identity::mask::MaskError;
 use crate::limits::DATAGRAM_SOCKETS_MAX;
 
@@ -119,6 +120,18 @@ pub enum Fault {
     /// A mask that is none.
     #[error("{0}")]
     Mask(#[source] MaskError),
+    /// Expressions that take too long to search for.
+    #[error(
+        "{what}: costs {cost}, on text that is hard for it; fits: at most {} us an octet; make its repetitions \
+         shorter, anchor it, or split it",
+        .cost.micros_max()
+    )]
+    Costly {
+        /// What it is.
+        what: String,
+        /// What it costs.
+        cost: Cost,
+    },
     /// `max_quiet` without `refresh`: the window is fixed, so nothing can stay quiet for longer.
     #[error(
         "means nothing unless {section}.refresh is true; fits: refresh = true beside it, or no max_quiet"

@@ -21,9 +21,11 @@
 //!
 //! Whether an address can be bound, a name resolved or a path opened: that is found out by doing it.
 
+mod cost;
 mod effective;
 mod error;
 mod file;
+mod fit;
 mod overrides;
 mod resolve;
 mod rules;
@@ -46,6 +48,7 @@ use crate::limits::{MESSAGE_OCTETS_DEFAULT, MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_M
 use crate::logging::LogFormat;
 use crate::rule::{Action, Mode, Policy, Rules, SummaryStyle, WindowPolicy};
 
+pub use cost::Cost;
 pub(crate) use effective::{Effective, facility_names, field_names, mask_names, severity_range};
 pub use error::{At, ConfigError, ConfigErrors, FOUND_CHARS_MAX, Fault};
 pub use overrides::{Argument, Override, RunArgs};
@@ -78,20 +81,32 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the file that `args` names, if it names one, and lays `args` over it. Calling it again
-    /// with the same `args` reads the file again: that is a reload.
+    /// Reads the file that `args` names, if it names one, and lays `args` over it.
     ///
     /// # Errors
     ///
     /// Everything that is wrong with the file, the flags and the variables.
     pub fn load(args: &RunArgs) -> Result<Self, ConfigErrors> {
+        Self::read(args, None)
+    }
+
+    /// As [`Config::load`], for a relay that runs: without a number of shards in the file, it keeps its own.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn load_again(&self, args: &RunArgs) -> Result<Self, ConfigErrors> {
+        Self::read(args, Some(self.dedup.shards))
+    }
+
+    fn read(args: &RunArgs, running: Option<usize>) -> Result<Self, ConfigErrors> {
         let mut errors = Vec::new();
         let mut file = match &args.file {
             Some(path) => file::read(path, &mut errors),
             None => file::ConfigFile::default(),
         };
         overrides::lay_over(&mut file, args, &mut errors);
-        let config = resolve::resolve(file, &mut errors);
+        let config = resolve::resolve(file, running, &mut errors);
         ConfigErrors::if_any(errors)?;
         Ok(config)
     }
@@ -424,7 +439,7 @@ pub struct DedupConfig {
     pub memory: usize,
     /// What is kept of a message to compare with.
     pub identity: IdentityKind,
-    /// How many engines share the work; a power of two, at most [`SHARDS_MAX`].
+    /// How many engines share the work; a power of two, at most [`SHARDS_MAX`], for which `memory` is enough.
     pub shards: usize,
     /// Where windows are kept from a stop to the next start; `None` is nowhere.
     pub state: Option<PathBuf>,
@@ -532,7 +547,7 @@ pub const WINDOW_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const ALLOW_MAX: u32 = 1_000_000;
 /// `max_quiet` in windows, unless configured.
 pub const MAX_QUIET_WINDOWS: u32 = 10;
-/// The smallest `dedup.memory`: room for the longest default message in each shard, and little more.
+/// The smallest `dedup.memory`. With many rules or shards the least is more (`fit`).
 pub const MEMORY_MIN: usize = MIB;
 /// The largest `dedup.memory`: beyond it somebody mistyped.
 pub const MEMORY_MAX: usize = GIB.saturating_mul(1024);

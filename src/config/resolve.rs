@@ -6,11 +6,13 @@
 //! - A key that was refused already is never the reason for a second error.
 //! - Every error names a key that was written; a default alone is never blamed.
 
+use super::cost::refuse_costly_patterns;
 use super::error::{At, ConfigError, Fault, quoted};
 use super::file::{
     AdminFile, ConfigFile, DedupFile, ForwardFile, ListenerFile, LogFile, MaskFile, RuntimeFile,
     ShutdownFile, SpoolFile, SuppressedFile, UpstreamFile,
 };
+use super::fit::Fit;
 use super::rules::{PolicyFile, policy, rules};
 use super::sockets;
 use super::url::{ListenUrl, UpstreamUrl};
@@ -21,9 +23,15 @@ use super::{
 };
 use crate::identity::mask::Pattern;
 
-/// Makes a `Config` of `file`. It is worth running if there was no error, here or before.
-pub(super) fn resolve(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config {
+/// Makes a `Config` of `file`. It is worth running if there was no error, here or before. `running` is how many shards
+/// a relay has that runs already.
+pub(super) fn resolve(
+    file: ConfigFile,
+    running: Option<usize>,
+    errors: &mut Vec<ConfigError>,
+) -> Config {
     let default = Config::default();
+    let fit = Fit::of(&file);
     let forward_file = file.forward.or(ForwardFile::default());
     let admin_file = file.admin.or(AdminFile::default());
     let shutdown_file = file.shutdown.or(ShutdownFile::default());
@@ -45,9 +53,12 @@ pub(super) fn resolve(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config
         errors,
     );
     let masks = file.mask.or(MaskFile::default()).patterns;
+    refuse_costly_patterns(&masks, errors);
     let masks: Vec<Pattern> = masks.into_iter().map(|given| given.value).collect();
     let dedup_file = file.dedup.or(DedupFile::default());
-    let dedup = dedup(dedup_file, default.dedup, &masks, errors);
+    let mut dedup = dedup(dedup_file, default.dedup, &masks, errors);
+    let rules = rules(file.rule, &dedup.policy, &masks, errors);
+    fit.settle(&mut dedup, &rules, running, errors);
     Config {
         listeners: listeners
             .into_iter()
@@ -59,7 +70,7 @@ pub(super) fn resolve(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config
         },
         spool: spool(file.spool.or(SpoolFile::default()), default.spool),
         suppressed,
-        rules: rules(file.rule, &dedup.policy, &masks, errors),
+        rules,
         dedup,
         admin: admin_file.address.or(default.admin),
         shutdown_grace: shutdown_file.grace.or(default.shutdown_grace),
@@ -553,7 +564,7 @@ fn dedup(
         policy: policy(keys, &default.policy, masks, errors),
         memory: file.memory.or(default.memory),
         identity: file.identity.or(default.identity),
-        shards: file.shards.or(None).unwrap_or(default.shards),
+        shards: default.shards,
         state: file.state.or(default.state),
     }
 }

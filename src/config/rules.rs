@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cost::{refuse_costly_masks, refuse_costly_rules, refuse_costly_text};
 use super::error::{At, ConfigError, Fault, quoted};
 use super::file::RuleFile;
 use super::resolve::unfit;
@@ -81,6 +82,7 @@ pub(super) fn rules(
         ));
         Rules::new(dedup.clone())
     });
+    refuse_costly_rules(&compiled, &given.at, errors);
     Arc::new(compiled)
 }
 
@@ -125,7 +127,10 @@ fn rule(
         hostname: values(file.hostname.or_default()),
         app_name: values(file.app_name.or_default()),
         msg: match file.msg {
-            Slot::Given(given) => Some(given.value),
+            Slot::Given(given) => {
+                refuse_costly_text(&given.value, &given.at, errors);
+                Some(given.value)
+            }
             Slot::Absent | Slot::Refused => None,
         },
         listener: values(file.listener.or_default()),
@@ -218,7 +223,11 @@ fn chosen(names: Vec<Given<String>>, own: &[Pattern], errors: &mut Vec<ConfigErr
         at = Some(here);
     }
     match (Masks::new(builtins, patterns), at) {
-        (Ok(masks), _) => masks,
+        (Ok(masks), Some(at)) => {
+            refuse_costly_masks(&masks, &at, errors);
+            masks
+        }
+        (Ok(masks), None) => masks,
         (Err(error), Some(at)) => {
             errors.push(ConfigError {
                 at,

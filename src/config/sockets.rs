@@ -73,7 +73,7 @@ mod tests {
         }
         let mut errors = Vec::new();
         let file = file::parse(&Arc::from("t.toml"), toml.as_bytes(), &mut errors);
-        resolve::resolve(file, &mut errors);
+        resolve::resolve(file, None, &mut errors);
         ConfigErrors::if_any(errors).map_or_else(|errors| errors.to_string(), |()| String::new())
     }
 

@@ -13,7 +13,7 @@ fn load(toml: impl AsRef<[u8]>, args: &RunArgs) -> Result<Config, String> {
     let mut errors = Vec::new();
     let mut file = file::parse(&Arc::from("t.toml"), toml.as_ref(), &mut errors);
     overrides::lay_over(&mut file, args, &mut errors);
-    let config = resolve::resolve(file, &mut errors);
+    let config = resolve::resolve(file, None, &mut errors);
     ConfigErrors::if_any(errors)
         .map_err(|errors| errors.to_string())
         .map(|()| config)

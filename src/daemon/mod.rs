@@ -26,7 +26,7 @@ mod stop;
 mod threads;
 mod windows;
 
-use std::{fs, io, path::Path, sync::Arc, time::Duration};
+use std::{fs, future::ready, io, path::Path, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -426,15 +426,21 @@ impl Daemon {
             let mut due = interval(RETIRE_PERIOD);
             due.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut storm = Storm::default();
+            let mut overfull = windows::Overfull::default();
+            let mut has_more = false;
             loop {
                 select! {
+                    biased;
                     () = stop.cancelled() => return,
+                    () = ready(()), if has_more => {}
                     _ = due.tick() => {}
                 }
                 peer_log.flush(Clock::now(), tell_of_more);
                 // With a full queue this waits like everybody else, until the queue is closed.
-                pipeline.advance().await;
-                if storm.abates(pipeline.shards.stats().octets as u64 + outbox.octets()) {
+                has_more = pipeline.advance().await;
+                let stats = pipeline.shards.stats();
+                overfull.look(&stats, Clock::now());
+                if storm.abates(stats.octets as u64 + outbox.octets()) {
                     let released = chores.call(sys::release_free_memory);
                     if let Err(error) = released.await {
                         error!(%error, "free memory was not given back");

@@ -4,7 +4,7 @@
 //!
 //! - All or nothing: everything that can fail comes before the first change.
 //! - What did not change is kept: sockets, connections, windows.
-//! - No reload waits for an upstream.
+//! - No reload waits for an upstream, and no message waits for a reload, however many windows it ends.
 //!
 //! # Left out
 //!
@@ -20,11 +20,9 @@ use super::{
     notify,
 };
 use crate::{
-    chunk::Chunk,
     config::{Config, ConfigErrors, ListenUrl, RunArgs},
     listen::{BindError, Bound, PassedSockets},
     metrics::ReloadResult,
-    rule::{PolicyId, WindowPolicy},
     thread::Waiting,
 };
 
@@ -55,7 +53,7 @@ impl Daemon {
     /// Reads the configuration again and puts it in force, or says why not.
     pub(super) async fn reload(&mut self, args: &RunArgs) {
         notify_reloading();
-        let result = match Config::load(args) {
+        let result = match self.config.load_again(args) {
             Ok(config) => self.put_in_force(config).await,
             Err(errors) => Err(errors.into()),
         };
@@ -116,7 +114,10 @@ impl Daemon {
         for warning in config.warnings() {
             warn!(%warning, "configuration");
         }
-        self.set_rules(&config);
+        // What ended is reported by the timer, so that a full queue does not hold up this reload, which may be
+        // the one that names an upstream that works.
+        let ledger = self.context.pipeline.delivery.ledger();
+        ledger.set_rules(Arc::clone(&config.rules), config.dedup.memory);
         self.outbox.resize(config.forward.queue);
         self.forward.send_replace(Arc::new(config.forward.clone()));
         self.change_aside(&config, aside);
@@ -143,32 +144,6 @@ impl Daemon {
             }
             (_, None) => {}
         }
-    }
-
-    /// Puts the rules of `config` in force; windows of policies that did not change stay.
-    fn set_rules(&self, config: &Config) {
-        let pipeline = &self.context.pipeline;
-        let ledger = pipeline.delivery.ledger();
-        let old = ledger.rules();
-        let new = Arc::clone(&config.rules);
-        let policies: Vec<(WindowPolicy, Option<PolicyId>)> = (0..)
-            .zip(new.policies())
-            .map(|(id, policy)| (policy.window, new.continued(PolicyId(id), &old.rules)))
-            .collect();
-        let mut ended = Vec::new();
-        pipeline
-            .shards
-            .reconfigure(&policies, config.dedup.memory, &mut ended);
-        // What ended is reported in the style that it was held back under.
-        let mut summaries = Chunk::default();
-        ledger.report(&mut ended, &mut summaries);
-        ledger.set_rules(new);
-        // A full queue must not hold up this reload, which may be the one that names an upstream that
-        // works.
-        let pipeline = Arc::clone(pipeline);
-        self.context
-            .tasks
-            .spawn(async move { pipeline.delivery.deliver(summaries).await });
     }
 
     fn refuse_what_takes_a_restart(&self, config: &Config) -> Result<(), ReloadError> {

@@ -37,8 +37,13 @@ use crate::tick::Tick;
 #[derive(Debug)]
 pub(super) struct Engine {
     policy: WindowPolicy,
-    /// The policy's place at present: what its [`Ended`] carry.
+    /// The policy's place in the list of that generation: what its [`Ended`] carry.
     pub(super) id: PolicyId,
+    pub(super) generation: u32,
+    /// Its place in the list before, if it was there.
+    pub(super) before: Option<PolicyId>,
+    /// Why its windows end once it retires.
+    pub(super) ending: EndReason,
     /// The same in ticks, for speed. Beyond all time if there is no refresh: `max_quiet`, and the
     /// quantum that a repeat must be behind a mark's start to move it.
     window: u64,
@@ -91,6 +96,9 @@ impl Engine {
         Self {
             policy,
             id,
+            generation: 0,
+            before: None,
+            ending: EndReason::Reload,
             window,
             max_quiet: policy.refresh.map_or(u64::MAX, ticks),
             quantum: policy
@@ -308,7 +316,7 @@ impl Engine {
 
     /// From now on, once it is empty, the engine allocates its timeline in other pieces.
     pub(super) fn resize_granules(&mut self, granule_shift: u32) {
-        if self.timeline.len() == 0 {
+        if self.timeline.len() == 0 && self.timeline.granule_shift() != granule_shift {
             self.timeline = Timeline::new(self.timeline.base(), granule_shift);
         }
     }
@@ -347,6 +355,15 @@ impl Engine {
     /// Octets that count against the budget, never fewer than [`Engine::octets`].
     pub(super) fn charged(&self) -> usize {
         self.timeline.charged() + self.table.octets() + self.held_octets
+    }
+
+    /// Octets that an empty engine is charged once it remembers a message of `octets` octets, and holds back a copy that
+    /// long.
+    pub(super) fn first_octets(&self, octets: usize) -> usize {
+        self.timeline.append_octets(octets)
+            + self.table.first_octets()
+            + HELD_OCTETS
+            + Kept::octets_max(octets)
     }
 
     /// As [`Timeline::emptied`].
@@ -483,6 +500,7 @@ impl Engine {
         let window = self.policy.window;
         ended.push(Ended {
             policy: self.id,
+            generation: self.generation,
             reason,
             count,
             first,

@@ -35,6 +35,8 @@ pub struct Group<'f> {
     variants: Vec<Variant>,
     /// Some copy is only passed on.
     passes: bool,
+    /// Of the list of policies that the ids of the copies are of.
+    generation: u32,
     /// By copy; empty until the group is judged.
     verdicts: Vec<Verdict>,
     /// What ended, and the copy before which it is to be reported. Unordered.
@@ -70,11 +72,22 @@ impl<'f> Group<'f> {
             copies: Vec::new(),
             variants: Vec::new(),
             passes: false,
+            generation: 0,
             verdicts: Vec::new(),
             ended: Vec::new(),
             left: Vec::new(),
             run: Vec::new(),
         }
+    }
+
+    /// The ids of copies added from now on are of the list of policies of that generation. To be said while
+    /// the group is empty.
+    pub fn set_generation(&mut self, generation: u32) {
+        self.generation = generation;
+    }
+
+    pub(super) const fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// Adds a copy. `write` appends the identity's octets to what it is given and returns their hash.
@@ -211,6 +224,7 @@ impl<'f> Group<'f> {
             copies: self.copies.into_iter().map_while(|_| None).collect(),
             variants: self.variants,
             passes: false,
+            generation: self.generation,
             verdicts: self.verdicts,
             ended: self.ended,
             left: self.left,

@@ -15,6 +15,7 @@
 //!   small segment of the table.
 //! - All engines together stay within the byte budget; the oldest mark is evicted and counted.
 //! - Each suppressed copy is reported by exactly one [`Ended`].
+//! - Policies change in a step that touches no mark: what their windows held back comes out a bite at a time.
 //! - Windows can be carried over a stop: [`Shards::export`] and [`Shards::restore`] change no verdict.
 //! - The number of shards changes no verdict, unless the budget is reached or time runs backwards.
 //!
@@ -24,7 +25,7 @@
 
 use std::mem::size_of;
 use std::ops::Deref;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
@@ -42,8 +43,10 @@ pub use self::variety::{DISTINCT_MAX, Several, Variety};
 mod carry;
 mod engine;
 mod group;
+mod least;
 #[cfg(test)]
 mod model;
+mod retire;
 mod shard;
 pub mod summary;
 mod table;
@@ -59,8 +62,14 @@ mod variety;
 pub struct Shards {
     /// A power of two of them, so that the top bits of a hash pick one.
     shards: Box<[CachePadded<Mutex<Shard>>]>,
-    /// The epoch given out last. Held while the policies are changed.
-    epoch: Mutex<u32>,
+    /// The epoch given out last, and the generation of the policies. Held while they are changed.
+    given: Mutex<Given>,
+}
+
+#[derive(Debug)]
+struct Given {
+    epoch: u32,
+    generation: u32,
 }
 
 impl Shards {
@@ -79,7 +88,10 @@ impl Shards {
         let epoch = u32::try_from(policies.len()).unwrap_or(u32::MAX);
         Self {
             shards: (0..count).map(shard).collect(),
-            epoch: Mutex::new(epoch),
+            given: Mutex::new(Given {
+                epoch,
+                generation: 0,
+            }),
         }
     }
 
@@ -109,7 +121,8 @@ impl Shards {
     }
 
     /// Retires what is over at `now`, at most `marks_max` marks in each shard, so that no lock is held
-    /// for long. True if more is due.
+    /// for long. So it does with what [`Shards::switch`] and [`Shards::forget_all`] left to be ended. True if
+    /// more is due.
     ///
     /// Also gives back memory that is not needed any more, a part in each call.
     pub fn advance(&self, now: Tick, marks_max: usize, ended: &mut Vec<Ended>) -> bool {
@@ -120,33 +133,6 @@ impl Shards {
     /// engines are empty.
     pub fn end_all(&self, reason: EndReason, marks_max: usize, ended: &mut Vec<Ended>) -> bool {
         self.visit(|shard| shard.end_all(reason, marks_max, ended))
-    }
-
-    /// Puts new policies and a new budget in force.
-    ///
-    /// A policy that comes with the id of an old one with an equal [`WindowPolicy`] keeps that one's
-    /// engine, and its claims stay good. What the other engines held comes out with
-    /// [`EndReason::Reload`] and the id the policy **had**; their claims are void. No lock is held for longer
-    /// than it takes to exchange the engines, or to evict a thousand marks if the budget has become
-    /// smaller; when the call returns, all shards are within it.
-    pub fn reconfigure(
-        &self,
-        policies: &[(WindowPolicy, Option<PolicyId>)],
-        budget_octets: usize,
-        ended: &mut Vec<Ended>,
-    ) {
-        let mut epoch = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
-        let epochs: Vec<_> = policies.iter().map(|_| next_epoch(&mut epoch)).collect();
-        let budget_octets = budget_octets / self.shards.len();
-        for shard in &self.shards {
-            let gone = lock(shard).reconfigure(policies, &epochs, budget_octets);
-            for mut engine in gone {
-                while engine.marks() > 0 {
-                    engine.pop(EndReason::Reload, ended);
-                }
-            }
-        }
-        while self.visit(|shard| shard.shed(SHED_PER_LOCK, ended)) {}
     }
 
     /// What is held now and what has been counted since the start.
@@ -297,6 +283,8 @@ impl Claim {
 pub struct Ended {
     /// The policy it was held back by.
     pub policy: PolicyId,
+    /// Of the list of policies that `policy` is an id of.
+    pub generation: u32,
     /// Why it ended.
     pub reason: EndReason,
     /// Copies suppressed and not reported before. More than zero.
@@ -480,11 +468,6 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     })
 }
 
-fn next_epoch(epoch: &mut u32) -> u32 {
-    *epoch = epoch.wrapping_add(1).max(1);
-    *epoch
-}
-
 /// Octets that an allocation of `octets` takes from the allocator: 8 of its own, in steps of 16, at least
 /// 32 (glibc; others differ little).
 const fn alloc_octets(octets: usize) -> usize {
@@ -500,9 +483,6 @@ const NO_STAMP: u8 = u8::MAX;
 
 /// Octets of a TIMESTAMP that are kept: RFC 5424's longest has 32.
 const STAMP_OCTETS_MAX: usize = 64;
-
-/// Marks evicted while a shard is locked, when the budget has become smaller.
-const SHED_PER_LOCK: usize = 1024;
 
 const _: () = assert!(
     size_of::<Claim>() <= 24,
@@ -708,6 +688,7 @@ mod tests {
         assert_eq!(ended.len(), 1, "what was said once is silent");
         let Ended {
             policy,
+            generation: 0,
             reason,
             count,
             first,
@@ -716,7 +697,10 @@ mod tests {
             frame,
             variety,
             last_timestamp,
-        } = &ended[0];
+        } = &ended[0]
+        else {
+            panic!("{ended:?}");
+        };
         assert_eq!(*variety, None, "nothing is folded");
         assert_eq!(
             (*policy, *reason, *count),

@@ -108,6 +108,7 @@ impl Model {
                 }
                 let held = open.held.get_or_insert_with(|| Ended {
                     policy,
+                    generation: 0,
                     reason: EndReason::Window,
                     count: 0,
                     first: now,
@@ -211,7 +212,12 @@ impl Model {
             } else {
                 due.reason
             };
-            assert_eq!(ended, Ended { reason, ..due });
+            let expected = Ended {
+                reason,
+                generation: ended.generation,
+                ..due
+            };
+            assert_eq!(ended, expected);
             self.reported += ended.count;
         }
     }

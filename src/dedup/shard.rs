@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //!
-//! - The octets allocated stay within the budget after every call that did not just lower it.
+//! - The octets allocated stay within the budget in force after every call.
 //! - For room, the mark that started first in any of the engines goes first.
 //! - One offer looks for room at most [`ROUNDS_MAX`] times, and evicts at most [`EVICTED_PER_ROUND`] marks each time, and one
 //!   more for every [`OCTETS_PER_EVICTED`] octets that it wants. If that is too little, or if it wants more than
@@ -10,7 +10,7 @@
 //!
 //! # Left out
 //!
-//! Which shard a message belongs to, and the lock (`mod`).
+//! Which shard a message belongs to, and the lock (`mod`). How policies and the budget change (`retire`).
 
 use std::hint::black_box;
 
@@ -26,17 +26,24 @@ use crate::tick::Tick;
 /// A part of all identities, and what is remembered of them.
 #[derive(Debug)]
 pub(super) struct Shard {
-    /// By [`PolicyId`].
+    /// Those of the policies, by [`PolicyId`], then those that retire.
     pub(super) engines: Vec<Engine>,
-    budget_octets: usize,
+    /// How many engines do not retire.
+    pub(super) policies: usize,
+    /// Of the list that the policies are of.
+    pub(super) generation: u32,
+    /// The budget in force. Above `target_octets` while there are marks to evict.
+    pub(super) budget_octets: usize,
+    /// The budget as configured.
+    pub(super) target_octets: usize,
     /// Octets by which the engines may grow, or fewer: reckoning them takes longer than judging a copy.
     pub(super) room: usize,
     /// The latest time seen: time does not run backwards in here.
-    now: Tick,
+    pub(super) now: Tick,
     evicted: u64,
     unremembered: u64,
     /// What engines that are gone have counted.
-    gone: EngineCounters,
+    pub(super) gone: EngineCounters,
 }
 
 impl Shard {
@@ -47,18 +54,22 @@ impl Shard {
     ) -> Self {
         let mut shard = Self {
             engines: Vec::new(),
+            policies: 0,
+            generation: 0,
             budget_octets,
+            target_octets: budget_octets,
             room: 0,
             now: Tick::ZERO,
             evicted: 0,
             unremembered: 0,
             gone: EngineCounters::default(),
         };
-        shard.engines = policies
-            .zip(0..)
-            .map(|((policy, epoch), id)| {
-                Engine::new(policy, PolicyId(id), epoch, granule_shift(budget_octets))
-            })
+        let policies: Vec<_> = policies.collect();
+        let shift = granule_shift(budget_octets, policies.len());
+        shard.policies = policies.len();
+        shard.engines = (0..)
+            .zip(policies)
+            .map(|(id, (policy, epoch))| Engine::new(policy, PolicyId(id), epoch, shift))
             .collect();
         shard
     }
@@ -88,6 +99,7 @@ impl Shard {
         ended: &mut Vec<(usize, Ended)>,
     ) {
         let now = self.advance_clock(now);
+        let generation = group.generation();
         self.fetch(group, run);
         let mut over = Vec::new();
         // The engine and the mark that counted the copy before.
@@ -100,7 +112,11 @@ impl Shard {
             {
                 continue;
             }
-            let engine = self.index_of(copy.policy);
+            let Some(engine) = self.index_in(copy.policy, generation) else {
+                verdicts[index] = Verdict::Fresh(Claim::VOID);
+                counted = None;
+                continue;
+            };
             let (verdict, age) =
                 self.judge(engine, copy.identity, copy.sighting, likely, now, &mut over);
             counted = age.map(|age| (engine, age));
@@ -117,7 +133,11 @@ impl Shard {
     /// Reads what judging the copies will read, step by step for all of them, so that the processor waits
     /// for many at a time. Notes in `run` where their marks probably are.
     fn fetch(&self, group: &Group<'_>, run: &mut Run) {
-        if run.len() < FETCHED_MIN || self.engines.is_empty() {
+        // What comes with ids of other policies is rare.
+        if run.len() < FETCHED_MIN
+            || self.engines.is_empty()
+            || group.generation() != self.generation
+        {
             return;
         }
         let mut read = 0;
@@ -151,7 +171,15 @@ impl Shard {
 
     fn index_of(&self, policy: PolicyId) -> usize {
         let index = usize::from(policy.0);
-        if index < self.engines.len() { index } else { 0 }
+        if index < self.policies { index } else { 0 }
+    }
+
+    /// The engine of what had the id `policy` in the list of that generation; `None` if it is gone.
+    fn index_in(&self, policy: PolicyId, generation: u32) -> Option<usize> {
+        if generation == self.generation {
+            return Some(self.index_of(policy));
+        }
+        self.index_before(policy, generation)
     }
 
     /// Judges one copy in the engine at `index`; its mark is probably at `likely`. Also gives the age of the mark
@@ -209,8 +237,9 @@ impl Shard {
         }
     }
 
-    /// Retires at most `marks_max` marks that are over. Gives memory out for the caller to drop when
-    /// it has let go of the lock; true if more is due.
+    /// Retires at most `marks_max` marks: those that are over, those of engines that retire, and those that are
+    /// too many for a smaller budget. Gives memory out for the caller to drop when it has let go of the
+    /// lock; true if more is due.
     pub(super) fn advance(
         &mut self,
         now: Tick,
@@ -220,13 +249,16 @@ impl Shard {
         let now = self.advance_clock(now);
         self.room = 0;
         let mut left = marks_max;
-        for engine in &mut self.engines {
+        for engine in self.engines.iter_mut().take(self.policies) {
             let before = engine.marks();
             engine.retire(now, left, ended);
             left -= before - engine.marks();
         }
-        let due = self.engines.iter().any(|engine| engine.first_is_due(now));
-        (due, self.tidy(marks_max / MARKS_PER_SEGMENT + 1))
+        let (more, mut spoils) = self.settle(left, ended);
+        let mut policies = self.engines.iter().take(self.policies);
+        let due = more || policies.any(|engine| engine.first_is_due(now));
+        spoils.extend(self.tidy(marks_max / MARKS_PER_SEGMENT + 1));
+        (due, spoils)
     }
 
     /// Ends at most `marks_max` marks; true if there are more.
@@ -248,53 +280,11 @@ impl Shard {
         (more, self.tidy(marks_max / MARKS_PER_SEGMENT + 1))
     }
 
-    /// Puts the engines in the order of the new policies, makes those that are new, and gives back those
-    /// that are gone. Sets the budget; [`Shard::shed`] then enforces it.
-    pub(super) fn reconfigure(
-        &mut self,
-        policies: &[(WindowPolicy, Option<PolicyId>)],
-        epochs: &[u32],
-        budget_octets: usize,
-    ) -> Vec<Engine> {
-        self.budget_octets = budget_octets;
-        self.room = 0;
-        let mut old: Vec<_> = std::mem::take(&mut self.engines)
-            .into_iter()
-            .map(Some)
-            .collect();
-        for ((&(policy, kept), &epoch), id) in policies.iter().zip(epochs).zip(0..) {
-            let kept = kept
-                .and_then(|id| old.get_mut(usize::from(id.0)))
-                .and_then(|engine| engine.take_if(|engine| engine.policy() == policy));
-            let mut engine = kept.unwrap_or_else(|| {
-                Engine::new(policy, PolicyId(id), epoch, granule_shift(budget_octets))
-            });
-            engine.id = PolicyId(id);
-            self.engines.push(engine);
-        }
-        let gone: Vec<_> = old.into_iter().flatten().collect();
-        for engine in &gone {
-            self.gone.add(engine.counters());
-        }
-        gone
-    }
-
-    /// Evicts at most `marks_max` marks as long as the shard is above its budget; true if it still is.
-    pub(super) fn shed(&mut self, marks_max: usize, ended: &mut Vec<Ended>) -> (bool, Vec<Spoils>) {
-        let now = self.now;
-        self.make_room(0, marks_max, now, ended);
-        let spoils = self.tidy(marks_max / MARKS_PER_SEGMENT + 1);
-        let shift = granule_shift(self.budget_octets);
-        self.engines
-            .iter_mut()
-            .for_each(|engine| engine.resize_granules(shift));
-        let above = self.charged() > self.budget_octets
-            && self.engines.iter().any(|engine| engine.marks() > 0);
-        (above, spoils)
-    }
-
     /// When there is something to retire next.
     pub(super) fn next_due(&self) -> Option<Tick> {
+        if self.is_unsettled() {
+            return Some(self.now);
+        }
         self.engines.iter().filter_map(Engine::next_due).min()
     }
 
@@ -306,7 +296,7 @@ impl Shard {
             stats.octets += engine.octets();
             counters.add(engine.counters());
         }
-        stats.budget_octets += self.budget_octets;
+        stats.budget_octets += self.target_octets;
         stats.evicted_total += self.evicted;
         stats.unremembered_total += self.unremembered;
         stats.stale_total += counters.stale;
@@ -328,7 +318,7 @@ impl Shard {
         self.now
     }
 
-    fn charged(&self) -> usize {
+    pub(super) fn charged(&self) -> usize {
         self.engines.iter().map(Engine::charged).sum()
     }
 
@@ -354,40 +344,56 @@ impl Shard {
         true
     }
 
-    /// Frees spare memory, then evicts the oldest marks, until `wanted` octets are free or
-    /// `evicted_max` marks are gone.
-    fn make_room(&mut self, wanted: usize, evicted_max: usize, now: Tick, ended: &mut Vec<Ended>) {
+    /// Frees spare memory, then ends marks of engines that retire, then evicts the oldest marks, until `wanted`
+    /// octets are free or `marks_max` marks are gone. Gives how many are.
+    pub(super) fn make_room(
+        &mut self,
+        wanted: usize,
+        marks_max: usize,
+        now: Tick,
+        ended: &mut Vec<Ended>,
+    ) -> usize {
         self.room = 0;
         let mut popped = 0;
-        while self.charged().saturating_add(wanted) > self.budget_octets && popped < evicted_max {
+        while self.charged().saturating_add(wanted) > self.budget_octets && popped < marks_max {
             if self.engines.iter_mut().any(Engine::free_spares) {
                 continue;
             }
-            popped += 1;
+            if self.end_retiring(1, ended) > 0 {
+                popped += 1;
+                continue;
+            }
             let oldest = self
                 .engines
                 .iter_mut()
                 .filter(|engine| engine.marks() > 0)
                 .min_by_key(|engine| engine.oldest());
-            let Some(engine) = oldest else { return };
+            let Some(engine) = oldest else { break };
+            popped += 1;
             if engine.first_is_due(now) {
                 engine.pop(EndReason::Window, ended);
             } else if engine.pop(EndReason::Evicted, ended) {
                 self.evicted += 1;
             }
         }
+        popped
     }
 
-    fn tidy(&mut self, segments: usize) -> Vec<Spoils> {
+    pub(super) fn tidy(&mut self, segments: usize) -> Vec<Spoils> {
+        let shift = granule_shift(self.budget_octets, self.policies);
         self.engines
             .iter_mut()
-            .map(|engine| engine.tidy(segments))
+            .map(|engine| {
+                let spoils = engine.tidy(segments);
+                engine.resize_granules(shift);
+                spoils
+            })
             .collect()
     }
 }
 
 impl EngineCounters {
-    const fn add(&mut self, other: Self) {
+    pub(super) const fn add(&mut self, other: Self) {
         self.stale += other.stale;
         self.sweeps += other.sweeps;
         self.splits += other.splits;
@@ -397,15 +403,19 @@ impl EngineCounters {
 }
 
 /// Timelines are allocated in pieces of about a thousandth of the budget, 1 to 64 KiB: small enough
-/// that partly used ones do not count, large enough that there are not too many.
-fn granule_shift(budget_octets: usize) -> u32 {
-    let shift = (budget_octets / 1024)
+/// that partly used ones do not count, large enough that there are not too many. Each engine has a few that are
+/// partly used, so with many engines the pieces are smaller.
+pub(super) fn granule_shift(budget_octets: usize, engines: usize) -> u32 {
+    let shift = (budget_octets / (GRANULES_PER_ENGINE * engines).max(1024))
         .checked_ilog2()
         .unwrap_or(0)
         .clamp(10, 16);
     debug_assert!(shift > MARKS_SHIFT, "a block holds at least one mark");
     shift
 }
+
+/// Pieces of a timeline that an engine's equal part of the budget is made of, at least.
+const GRANULES_PER_ENGINE: usize = 64;
 
 /// Copies below which reading ahead takes longer than it saves.
 const FETCHED_MIN: usize = 3;
@@ -420,7 +430,7 @@ const EVICTED_PER_ROUND: usize = 64;
 const OCTETS_PER_EVICTED: usize = 64;
 
 /// Octets freed beyond what an offer wants, but never more than it wants.
-const ROOM_AHEAD_OCTETS: usize = 4096;
+pub(super) const ROOM_AHEAD_OCTETS: usize = 4096;
 
 /// For so many marks that may be retired in a call, one segment of the table may be looked at.
-const MARKS_PER_SEGMENT: usize = 8;
+pub(super) const MARKS_PER_SEGMENT: usize = 8;

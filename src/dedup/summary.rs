@@ -174,6 +174,7 @@ mod tests {
         stamp.set(last_timestamp);
         Ended {
             policy: PolicyId(0),
+            generation: 0,
             reason: EndReason::Window,
             count: 41,
             first: Tick::ZERO,

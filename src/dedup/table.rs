@@ -197,7 +197,7 @@ impl Table {
         let tag = tag(hash);
         loop {
             let Some(index) = self.segment_of(tag) else {
-                let cost = SEGMENT_OCTETS + self.growth_octets(1);
+                let cost = self.first_octets();
                 *room = room.checked_sub(cost).ok_or(NoPlace::Short(cost))?;
                 self.segments.push(Segment::new(0, 0));
                 self.directory.push(0);
@@ -288,6 +288,11 @@ impl Table {
         self.segments.len() * alloc_octets(SEGMENT_SLOTS * size_of::<u64>())
             + self.segments.capacity() * size_of::<Segment>()
             + self.directory.capacity() * size_of::<u32>()
+    }
+
+    /// Octets that the first entry of an empty table takes.
+    pub(super) fn first_octets(&self) -> usize {
+        SEGMENT_OCTETS + self.growth_octets(1)
     }
 
     #[expect(

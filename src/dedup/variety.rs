@@ -90,6 +90,11 @@ impl Kept {
         varied + alloc_octets(sighting.frame.len())
     }
 
+    /// Octets that keeping a frame of `octets` octets as the first one allocates at most.
+    pub(super) const fn octets_max(octets: usize) -> usize {
+        VARIED_OCTETS + alloc_octets(octets)
+    }
+
     /// Octets allocated for what is kept. Something is.
     pub(super) const fn octets(&self) -> usize {
         match self {

@@ -63,6 +63,12 @@ impl Delivery {
         self.outbox.is_pressed()
     }
 
+    /// Octets that wait in the queue.
+    #[must_use]
+    pub fn octets(&self) -> u64 {
+        self.outbox.octets()
+    }
+
     /// No chunk comes any more.
     pub(super) fn close(&self) {
         self.outbox.close();

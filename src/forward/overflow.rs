@@ -464,9 +464,7 @@ impl Overflow {
     async fn lose(&self, count: u64) {
         error!(frames = count, "dropped what the spool could not give back");
         self.metrics.frames.lose(DropReason::SpoolDamaged, count);
-        let ledger = Arc::clone(&self.ledger);
-        let summaries = on_disk(move || ledger.end_all_windows()).await;
-        self.lock().ready.push_back(summaries);
+        self.ledger.end_all_windows();
     }
 
     /// Tells the spool what was delivered.

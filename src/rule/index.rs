@@ -179,6 +179,17 @@ impl Index {
             .fold(self.any_text, |set, place| set.with(*place))
     }
 
+    /// Searches `msg` for the expressions of all rules.
+    pub(super) fn search_all(&self, msg: &[u8], scratch: &mut Scratch) {
+        if self.texts.are_many() {
+            self.texts_of(msg, scratch);
+        } else {
+            self.text_rules.iter().for_each(|rule| {
+                self.text_takes(*rule, msg);
+            });
+        }
+    }
+
     fn text_takes(&self, rule: usize, msg: &[u8]) -> bool {
         let index = self.text_rules.iter().position(|place| *place == rule);
         index.is_some_and(|index| self.texts.one(index, msg))

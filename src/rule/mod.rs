@@ -256,6 +256,13 @@ impl Rules {
         id
     }
 
+    /// Searches `msg` for the expressions of all rules: the most that deciding can take.
+    pub(crate) fn search_all(&self, msg: &[u8], scratch: &mut Scratch) {
+        if let Some(index) = &self.index {
+            index.search_all(msg, scratch);
+        }
+    }
+
     /// What that id stands for; the default one if the id is from an older set of rules.
     #[must_use]
     #[inline]

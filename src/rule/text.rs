@@ -14,10 +14,10 @@ use regex_automata::{
 };
 use regex_syntax::hir::Hir;
 
-use crate::identity::mask::{compile_expressions, syntax_of};
+use crate::identity::mask::{compile_expressions, is_far, syntax_of};
 use crate::limits::{
     EXPRESSION_CACHE_OCTETS, EXPRESSIONS_CACHE_OCTETS, MASK_COMPILED_OCTETS_MAX,
-    MASK_PATTERN_OCTETS_MAX,
+    MASK_MATCH_OCTETS_MAX, MASK_PATTERN_OCTETS_MAX,
 };
 
 /// An expression that MSG must match.
@@ -45,6 +45,12 @@ pub enum TextError {
     #[error("an expression of {octets} octets, limit {MASK_PATTERN_OCTETS_MAX}")]
     Long {
         /// Its length.
+        octets: usize,
+    },
+    /// It matches long texts only.
+    #[error("it matches nothing shorter than {octets} octets, limit {MASK_MATCH_OCTETS_MAX}")]
+    Far {
+        /// Octets of the shortest text that it matches.
         octets: usize,
     },
     /// It matches every text.
@@ -82,6 +88,9 @@ impl Text {
             return Err(TextError::Empty { regex: written });
         }
         let regex = compile_expressions(std::slice::from_ref(&hir)).ok_or(TextError::Large)?;
+        if let Some(octets) = is_far(&hir) {
+            return Err(TextError::Far { octets });
+        }
         Ok(Self {
             written,
             hir,

@@ -127,10 +127,8 @@ pub(super) struct Dropped {
 impl Dropped {
     /// Drops a chunk that was read and is not delivered.
     fn drop_chunk(&mut self, chunk: &Chunk, ledger: &Ledger) {
-        let survivors = chunk.entries().filter(|(_, entry, counted)| {
-            let is_survivor = matches!(entry, Entry::Survivor(_));
-            is_survivor && !counted
-        });
+        let entries = chunk.entries();
+        let survivors = entries.filter(|(_, entry, _)| matches!(entry, Entry::Survivor(_)));
         self.frames += survivors.count() as u64;
         self.keep(ledger.dropped(chunk, DropReason::QueueFull));
     }
@@ -157,7 +155,7 @@ impl Dropped {
             };
             if batch.lost > 0 {
                 metrics.frames.lose(DropReason::SpoolDamaged, batch.lost);
-                self.keep(Some(ledger.end_all_windows()));
+                ledger.end_all_windows();
             }
             self.drop_chunk(&batch.chunk, ledger);
             if let Err(error) = spool.acknowledge(batch.upto) {

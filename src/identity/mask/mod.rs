@@ -31,6 +31,7 @@
 
 mod address;
 mod builtin;
+mod hard;
 mod hex;
 mod number;
 mod octet;
@@ -42,9 +43,10 @@ mod stamp;
 use std::{fmt, ops::Range};
 
 pub use self::builtin::{Builtin, BuiltinSet};
+pub(crate) use self::hard::{HardTexts, Kind};
 use self::pattern::Patterns;
 pub use self::pattern::{MaskError, Pattern};
-pub(crate) use self::pattern::{compile as compile_expressions, syntax_of};
+pub(crate) use self::pattern::{compile as compile_expressions, is_far, syntax_of};
 
 /// A set of masks, compiled. Equal to another if it was made of the same.
 #[derive(Clone, Default)]

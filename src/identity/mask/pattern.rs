@@ -23,7 +23,8 @@ use regex_syntax::{ParserBuilder, hir::Hir};
 
 use super::builtin::Builtin;
 use crate::limits::{
-    MASK_COMPILED_OCTETS_MAX, MASK_MATCHES_MAX, MASK_PATTERN_OCTETS_MAX, MASK_PATTERNS_MAX,
+    MASK_COMPILED_OCTETS_MAX, MASK_MATCH_OCTETS_MAX, MASK_MATCHES_MAX, MASK_PATTERN_OCTETS_MAX,
+    MASK_PATTERNS_MAX,
 };
 
 /// A mask of the user's own, as written.
@@ -74,6 +75,16 @@ pub enum MaskError {
         /// The expression.
         regex: String,
     },
+    /// A regular expression matches long texts only.
+    #[error(
+        "mask `{name}`: matches nothing shorter than {octets} octets, limit {MASK_MATCH_OCTETS_MAX}"
+    )]
+    Far {
+        /// The mask's name.
+        name: String,
+        /// Octets of the shortest text that it matches.
+        octets: usize,
+    },
     /// A regular expression is long.
     #[error("mask `{name}`: an expression of {octets} octets, limit {MASK_PATTERN_OCTETS_MAX}")]
     Long {
@@ -122,12 +133,18 @@ impl Patterns {
         if parsed.is_empty() {
             return Ok(None);
         }
-        match compile(&parsed) {
-            Some(regex) => Ok(Some(Self { regex })),
-            None => Err(MaskError::Large {
+        let Some(regex) = compile(&parsed) else {
+            return Err(MaskError::Large {
                 name: first_too_large(patterns, &parsed),
-            }),
+            });
+        };
+        for (pattern, hir) in patterns.iter().zip(&parsed) {
+            if let Some(octets) = is_far(hir) {
+                let name = pattern.name.clone();
+                return Err(MaskError::Far { name, octets });
+            }
         }
+        Ok(Some(Self { regex }))
     }
 
     /// What the patterns match in `text`, from left to right, each with its pattern's index.
@@ -179,6 +196,12 @@ fn parse(pattern: &Pattern) -> Result<Hir, MaskError> {
             what,
         }),
     }
+}
+
+/// The length of the shortest text that it matches, if that is long.
+pub(crate) fn is_far(hir: &Hir) -> Option<usize> {
+    let shortest = hir.properties().minimum_len();
+    shortest.filter(|octets| *octets > MASK_MATCH_OCTETS_MAX)
 }
 
 /// Reads an expression on octets; if it is none, gives the place in it and what is wrong there.

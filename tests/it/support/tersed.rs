@@ -466,6 +466,11 @@ impl Tersed {
         proc_fs::peak_resident_octets(self.id())
     }
 
+    /// From now on [`Tersed::peak_resident_octets`] counts from what is resident now.
+    pub(crate) fn forget_peak(&self) {
+        fs::write(format!("/proc/{}/clear_refs", self.id()), "5").unwrap();
+    }
+
     /// Processor time that it has used so far.
     pub(crate) fn processor_time(&self) -> Duration {
         proc_fs::processor_time(self.id())

@@ -1,0 +1,398 @@
+//! What expressions cost: measured on texts that are hard for them, and refused if it is too much.
+//!
+//! A search is linear in the text, but not every expression is as fast as another: with `[\s\S]{1,30000}x` an octet can
+//! take as long as reading ten thousand. One such mask, and a single message of 64 KiB holds a worker up for seconds.
+//!
+//! # Guarantees
+//!
+//! - What an ordinary expression costs is far below the limit: a busy machine refuses none. Time is that of the thread,
+//!   and of several measurements the least counts.
+//! - Measuring takes milliseconds, and for what is refused a fraction of a second. After [`REFUSED_MAX`] refusals the
+//!   rest is not measured.
+//!
+//! # Left out
+//!
+//! Messages that are harder than any text that was tried.
+
+use std::fmt;
+use std::hint::black_box;
+use std::time::Duration;
+
+use super::error::{At, ConfigError, Fault};
+use super::value::Given;
+use crate::clock::ThreadTime;
+use crate::identity::mask::{BuiltinSet, HardTexts, Kind, Masks, Pattern};
+use crate::limits::{MASK_OCTET_COST_MAX, MESSAGE_OCTETS_DEFAULT};
+use crate::rule::{Rules, Scratch, Text};
+
+/// What an octet costs.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Cost {
+    octets: usize,
+    time: Duration,
+    /// What it may cost.
+    octet_max: Duration,
+}
+
+/// Refuses each of the user's masks that costs too much by itself.
+pub(super) fn refuse_costly_patterns(patterns: &[Given<Pattern>], errors: &mut Vec<ConfigError>) {
+    for Given { value: pattern, at } in patterns {
+        let what = format!("mask `{}`", pattern.name);
+        if let Ok(masks) = Masks::new(BuiltinSet::EMPTY, vec![pattern.clone()]) {
+            refuse_masks(&what, &masks, at, errors);
+        }
+    }
+}
+
+/// Refuses masks that cost too much together.
+pub(super) fn refuse_costly_masks(masks: &Masks, at: &At, errors: &mut Vec<ConfigError>) {
+    // One by itself was judged where it is written; what is wrong there is not to be said twice.
+    if masks.patterns().len() < 2 || errors.iter().any(is_costly) {
+        return;
+    }
+    let names: Vec<_> = masks
+        .patterns()
+        .iter()
+        .map(|pattern| format!("`{}`", pattern.name))
+        .collect();
+    let what = format!("masks {} together", names.join(", "));
+    refuse_masks(&what, masks, at, errors);
+}
+
+/// Refuses the expression of a rule if it costs too much.
+pub(super) fn refuse_costly_text(text: &Text, at: &At, errors: &mut Vec<ConfigError>) {
+    let search = |msg: &[u8]| {
+        black_box(text.matches(msg));
+    };
+    let written = text.written();
+    let what = format!("`{written}`");
+    refuse(&what, &[written], MASK_OCTET_COST_MAX, search, at, errors);
+}
+
+/// Refuses the expressions of all rules if they cost too much together.
+pub(super) fn refuse_costly_rules(rules: &Rules, at: &At, errors: &mut Vec<ConfigError>) {
+    let texts = rules
+        .rules()
+        .iter()
+        .filter_map(|rule| rule.matcher.msg.as_ref());
+    let written: Vec<_> = texts.map(Text::written).collect();
+    if written.len() < 2 || errors.iter().any(is_costly) {
+        return;
+    }
+    let mut scratch = Scratch::default();
+    let search = |msg: &[u8]| rules.search_all(msg, &mut scratch);
+    let what = format!("`msg` of all {} rules that have one", written.len());
+    let octet_max = MASK_OCTET_COST_MAX * RULES_FACTOR;
+    refuse(&what, &written, octet_max, search, at, errors);
+}
+
+fn refuse_masks(what: &str, masks: &Masks, at: &At, errors: &mut Vec<ConfigError>) {
+    let patterns = masks.patterns().iter();
+    let written: Vec<_> = patterns.map(|pattern| pattern.regex.as_str()).collect();
+    let search = |msg: &[u8]| masks.each(msg, |_, _| ());
+    refuse(what, &written, MASK_OCTET_COST_MAX, search, at, errors);
+}
+
+fn refuse(
+    what: &str,
+    expressions: &[&str],
+    octet_max: Duration,
+    search: impl FnMut(&[u8]),
+    at: &At,
+    errors: &mut Vec<ConfigError>,
+) {
+    if errors.iter().filter(|error| is_costly(error)).count() >= REFUSED_MAX {
+        return;
+    }
+    if let Some(cost) = too_much(expressions, octet_max, search) {
+        let fault = Fault::Costly {
+            what: what.to_owned(),
+            cost,
+        };
+        errors.push(ConfigError {
+            at: at.clone(),
+            fault,
+        });
+    }
+}
+
+const fn is_costly(error: &ConfigError) -> bool {
+    matches!(error.fault, Fault::Costly { .. })
+}
+
+/// What `search` for `expressions` costs, if that is too much.
+///
+/// Texts become longer until the automaton has seen as much as it has places, four times over: then what it had to build
+/// once does not count any more, and what it builds all the time does.
+fn too_much(
+    expressions: &[&str],
+    octet_max: Duration,
+    mut search: impl FnMut(&[u8]),
+) -> Option<Cost> {
+    let mut texts = HardTexts::of(expressions.iter().copied());
+    let octets_max = (4 * texts.places().min(OCTETS_MAX)).clamp(OCTETS_LAST_MIN, OCTETS_MAX);
+    // Memory for searching is taken once.
+    search(&texts.next(Kind::Log, OCTETS_WARM));
+    let mut octets = OCTETS_FIRST;
+    loop {
+        let is_last = octets >= octets_max;
+        let limit = if is_last { 1 } else { hopeless(octets) };
+        // All of them, before any becomes longer: what is slow on some text seldom needs a long one.
+        for kind in Kind::ALL {
+            let mut measure = || {
+                let text = texts.next(kind, octets);
+                let start = ThreadTime::now();
+                search(&text);
+                Cost {
+                    octets,
+                    time: start.elapsed(),
+                    octet_max,
+                }
+            };
+            let mut best = measure();
+            for _ in 1..TRIES {
+                // What is far beyond is not tried again.
+                if best.times(limit) <= 1.0 || best.times(limit * FAR_BEYOND) > 1.0 {
+                    break;
+                }
+                let again = measure();
+                if again.time < best.time {
+                    best = again;
+                }
+            }
+            if best.times(limit) > 1.0 {
+                return Some(best);
+            }
+        }
+        if is_last {
+            return None;
+        }
+        octets = (octets * 2).min(octets_max);
+    }
+}
+
+impl Cost {
+    fn nanos_per_octet(&self) -> f64 {
+        self.time.as_secs_f64() * 1e9 / self.octets as f64
+    }
+
+    /// How many times `limit` limits it is.
+    fn times(&self, limit: u32) -> f64 {
+        self.nanos_per_octet() / (self.octet_max.as_secs_f64() * 1e9 * f64::from(limit))
+    }
+
+    /// What an octet may cost, in microseconds.
+    pub(super) const fn micros_max(&self) -> u128 {
+        self.octet_max.as_micros()
+    }
+}
+
+impl fmt::Display for Cost {
+    /// `16.3 us an octet, 1068 ms for a message of 64 KiB`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nanos = self.nanos_per_octet();
+        let whole = nanos * MESSAGE_OCTETS_DEFAULT as f64 / 1e6;
+        write!(
+            f,
+            "{:.1} us an octet, {whole:.0} ms a message of 64 KiB",
+            nanos / 1e3
+        )
+    }
+}
+
+/// Octets that take memory before anything is measured.
+const OCTETS_WARM: usize = 16;
+
+/// Octets of the first text.
+const OCTETS_FIRST: usize = 64;
+
+/// Octets of the last text, at least and at most.
+const OCTETS_LAST_MIN: usize = 2048;
+const OCTETS_MAX: usize = 65_536;
+
+/// Measurements of which the least counts, if the first is too much.
+const TRIES: usize = 4;
+
+/// So many times too much is not because of a busy machine.
+const FAR_BEYOND: u32 = 4;
+
+/// So many times too much on a text of `octets` is too much on any: it is not what had to be built once.
+const fn hopeless(octets: usize) -> u32 {
+    match octets {
+        0..1024 => 16,
+        1024..4096 => 8,
+        _ => 3,
+    }
+}
+
+/// Expressions of many rules may cost so many times as much as one: they are searched in one pass, and texts that keep
+/// many of them in play at once are rare.
+const RULES_FACTOR: u32 = 5;
+
+/// Expressions that are refused before measuring ends.
+const REFUSED_MAX: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config::{Config, RunArgs};
+    use crate::rule::Profile;
+
+    fn load(text: &str) -> Result<Config, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.toml");
+        fs::write(&path, text).unwrap();
+        let args = RunArgs {
+            file: Some(path),
+            ..RunArgs::default()
+        };
+        Config::load(&args).map_err(|errors| errors.to_string())
+    }
+
+    /// What is measured of `expressions` as masks of one set, and how long that took.
+    fn judge(expressions: &[&str], octet_max: Duration) -> (Option<Cost>, Duration) {
+        let patterns = expressions.iter().zip(b'a'..).map(|(regex, name)| Pattern {
+            name: char::from(name).to_string(),
+            regex: (*regex).to_owned(),
+        });
+        let masks = Masks::new(BuiltinSet::EMPTY, patterns.collect()).unwrap();
+        let start = ThreadTime::now();
+        let cost = too_much(expressions, octet_max, |msg| masks.each(msg, |_, _| ()));
+        (cost, start.elapsed())
+    }
+
+    const ORDINARY: [&[&str]; 26] = [
+        &[r"user[= ]\w+", r"session[= ][0-9a-z]+"],
+        &["[0-9]+"],
+        &[
+            "[0-9]+",
+            "[a-f0-9]{32}",
+            r"\bid=\S+",
+            r"0x[0-9a-f]+",
+            r"\[\d+\]",
+        ],
+        &[r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"],
+        &["job-[0-9]+"],
+        &[r"\d{1,3}(\.\d{1,3}){3}"],
+        &["[A-Za-z0-9+/]{20,200}={0,2}"],
+        &[r#""[^"]*""#],
+        &[r"(?i)(foo|bar|baz)=\S+"],
+        &[r"[\w.+-]+@[\w-]+\.[\w.]+"],
+        &[r"https?://[^\s?#]+(\?[^\s#]*)?"],
+        &[r"\[[^\]]{1,100}\]"],
+        &[r"\{.*\}"],
+        &[".+"],
+        &["^.{10,50}"],
+        &[r"\w+ \w+ \w+ error"],
+        &[r"(\w+\s){3}end"],
+        &["[0-9a-f]{32,64}"],
+        &[r"\b(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}\b"],
+        &[r"took [0-9.]+ ?(ms|us|s)\b"],
+        &["[^ ]{64,1024}"],
+        &[r"\S{100,}"],
+        &[r"[a-z]+\d+[a-z]*"],
+        &["a.*b.*c.*d"],
+        &["(x+x+)+y"],
+        &[
+            r"(?i)\b(mon|tue|wed|thu|fri|sat|sun)\b,? \d{1,2} \w{3} \d{4} \d\d:\d\d:\d\d( [+-]\d{4})?",
+        ],
+    ];
+
+    #[test]
+    fn ordinary_masks_are_far_below_the_limit() {
+        for expressions in ORDINARY {
+            let (cost, took) = judge(expressions, MASK_OCTET_COST_MAX / 3);
+            assert_eq!(cost, None, "{expressions:?}");
+            assert!(
+                took < Duration::from_millis(500),
+                "{expressions:?}: {took:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn masks_that_hold_a_worker_up_are_refused_in_reasonable_time() {
+        for expression in [
+            r"[\s\S]{1,30000}x",
+            "(a|b)*a(a|b){1000}x",
+            "[ab]*a[ab]{1000}c",
+            "(?:.{0,900}a){20}z",
+            ".{1,20000}x",
+            "((a?){100}){100}b",
+            ".*.{2000}",
+            ".{4000}x",
+            "(?:.{0,300} ){30}!",
+        ] {
+            let (cost, took) = judge(&[expression], MASK_OCTET_COST_MAX);
+            assert!(cost.is_some(), "{expression}");
+            assert!(took < Duration::from_secs(3), "{expression}: {took:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_named_with_its_cost() {
+        let costly = "(?:.{0,900}a){20}z";
+        let text = load(&format!(
+            "[mask]\nfine = '[0-9]+'\nslow = '{costly}'\n[[rule]]\nname = \"r\"\nmsg = '{costly}'\n"
+        ))
+        .unwrap_err();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(
+            lines[0].contains("t.toml:3: mask.slow: mask `slow`: costs "),
+            "{text}"
+        );
+        assert!(
+            lines[1].contains(&format!("t.toml:6: rule[0].msg: `{costly}`: costs ")),
+            "{text}"
+        );
+        for line in lines {
+            assert!(
+                line.contains(" ms a message of 64 KiB, on text that is hard for it"),
+                "{text}"
+            );
+            assert!(
+                line.contains("fits: at most 1 us an octet; make its repetitions shorter"),
+                "{text}"
+            );
+        }
+        let text = load("[mask]\nlong = '.{5000}x'\n").unwrap_err();
+        assert!(
+            text.contains("matches nothing shorter than 5001 octets, limit 4096"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn profiles_and_long_lists_of_ordinary_rules_are_accepted_in_a_second() {
+        let profiles: String = Profile::ALL
+            .iter()
+            .map(|profile| {
+                format!(
+                    "[[rule]]\nname = \"p-{0}\"\nprofile = \"{0}\"\n",
+                    profile.name
+                )
+            })
+            .collect();
+        load(&profiles).unwrap();
+        let expressions = [
+            |number| format!("timeout of disk{number} after"),
+            |number| format!("(login|logout) of user{number}\\b"),
+            |number| format!("(?i)session {number} .*(closed|refused)"),
+            |number| format!("link \\S{{1,20}} eth{number}: [0-9]{{1,5}} errors"),
+        ] as [fn(usize) -> String; 4];
+        let rules: String = (0..200)
+            .map(|number| {
+                let msg = expressions[number % 4](number);
+                format!("[[rule]]\nname = \"r{number}\"\nmsg = '{msg}'\nmask = [\"number\", \"user\", \"id\"]\n")
+            })
+            .collect();
+        let masks = "[mask]\nuser = 'user[= ]\\w+'\nid = 'id=[0-9a-f]+'\n";
+        let start = ThreadTime::now();
+        load(&format!("{masks}{rules}")).unwrap();
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(4), "{took:?}");
+    }
+}
