@@ -235,3 +235,51 @@ const PART_OCTETS_MIN: usize = 64 << 10;
 
 /// Octets read at once.
 const READ_OCTETS: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Config,
+        dedup::{Claim, Shards},
+    };
+
+    fn chunk(count: u64, entry: Entry) -> Chunk {
+        let mut chunk = Chunk::default();
+        for _ in 0..count {
+            chunk.push(&[b'x'; 1000], entry);
+        }
+        chunk
+    }
+
+    /// Else each dropped survivor would cost a newer one.
+    #[test]
+    fn summaries_take_the_room_that_is_there_and_nothing_is_dropped_for_them() {
+        let above = tempfile::TempDir::new().unwrap();
+        let spool = Spool::open(&above.path().join("spool"), 1 << 20).unwrap();
+        let metrics = Metrics::new();
+        let rules = Config::default().rules;
+        let policies: Vec<_> = rules.policies().map(|policy| policy.window).collect();
+        let shards = Arc::new(Shards::new(1, &policies, 1 << 20));
+        let ledger = Ledger::new(Arc::clone(&metrics), shards, rules);
+        let survivors = || chunk(100, Entry::Survivor(Claim::VOID));
+        while spool.append(&[survivors()]).is_ok() {}
+        let before = spool.survivors();
+
+        metrics.frames.queued.add(before);
+        let dropped = make_room(&spool, &ledger, &metrics, Vec::new(), None);
+        assert!(dropped.made_room && dropped.frames < before);
+        let left = spool.survivors();
+        assert_eq!(dropped.frames, before - left);
+        let queue_full = &metrics.frames.dropped[DropReason::QueueFull];
+        assert_eq!(queue_full.get(), dropped.frames);
+
+        let refused = append_summaries(&spool, &ledger, vec![chunk(1000, Entry::Summary(1))]);
+        assert!(refused.is_empty());
+        assert_eq!(spool.survivors(), left);
+        let kept = spool.records() - left;
+        let lost = metrics.summaries.dropped[DropReason::QueueFull].get();
+        assert!(kept > 0 && lost > 0, "{kept} kept, {lost} lost");
+        assert_eq!(kept + lost, 1000);
+    }
+}
