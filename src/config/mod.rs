@@ -21,6 +21,7 @@
 //!
 //! Whether an address can be bound, a name resolved or a path opened: that is found out by doing it.
 
+mod bounds;
 mod cost;
 mod effective;
 mod error;
@@ -48,6 +49,7 @@ use crate::limits::{MESSAGE_OCTETS_DEFAULT, MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_M
 use crate::logging::LogFormat;
 use crate::rule::{Action, Mode, Policy, Rules, SummaryStyle, WindowPolicy};
 
+pub use bounds::*;
 pub use cost::Cost;
 pub(crate) use effective::{Effective, facility_names, field_names, mask_names, severity_range};
 pub use error::{At, ConfigError, ConfigErrors, FOUND_CHARS_MAX, Fault};
@@ -537,78 +539,6 @@ pub(crate) const IDENTITY: Words<IdentityKind> = Words(&[
 ]);
 pub(crate) const LOG_FORMAT: Words<LogFormat> =
     Words(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
-
-/// The shortest window: below it, repeats of one event pass as events of their own anyway.
-pub const WINDOW_MIN: Duration = Duration::from_millis(1);
-/// The longest window and the longest `max_quiet`: a message that still holds must show up in a
-/// week's log.
-pub const WINDOW_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
-/// The most copies that a window may let through.
-pub const ALLOW_MAX: u32 = 1_000_000;
-/// `max_quiet` in windows, unless configured.
-pub const MAX_QUIET_WINDOWS: u32 = 10;
-/// The smallest `dedup.memory`. With many rules or shards the least is more (`fit`).
-pub const MEMORY_MIN: usize = MIB;
-/// The largest `dedup.memory`: beyond it somebody mistyped.
-pub const MEMORY_MAX: usize = GIB.saturating_mul(1024);
-/// The most engines.
-pub const SHARDS_MAX: usize = 4096;
-/// The most worker threads.
-pub const WORKERS_MAX: usize = 1024;
-/// The most connections that may be configured for one listener; the kernel's limit on open files
-/// comes first.
-pub const CONNECTIONS_MAX: usize = 1_000_000;
-/// `window` of a RELP listener, unless configured: more than any client is known to use, so that it is the client's
-/// own window that counts.
-pub const RELP_WINDOW: usize = 4096;
-/// The largest `window` of a RELP listener: what it bounds is a few octets for each transaction.
-pub const RELP_WINDOW_MAX: usize = 65_536;
-/// The shortest time-out or retry pause.
-pub const TIMEOUT_MIN: Duration = Duration::from_millis(10);
-/// The longest time-out that ends something stuck.
-pub const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
-/// The longest `idle_timeout`.
-pub const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
-/// The longest `shutdown.grace`.
-pub const GRACE_MAX: Duration = TIMEOUT_MAX;
-/// The smallest `receive_buffer`: below it the kernel drops at every burst.
-pub const RECEIVE_BUFFER_MIN: usize = 64 * KIB;
-/// The largest `receive_buffer`: the kernel counts it double, in an `int` (socket(7)).
-pub const RECEIVE_BUFFER_MAX: usize = GIB - MIB;
-/// The smallest `forward.queue`.
-pub const QUEUE_MIN: usize = 64 * KIB;
-/// The largest `forward.queue`: its room is counted in 32 bits, and what waits longer belongs on a disk.
-pub const QUEUE_MAX: usize = 4 * GIB - MIB;
-/// The smallest `spool.max_size`: room for one full queue of the smallest size, with its bookkeeping.
-pub const SPOOL_MIN: usize = MIB;
-/// The largest `spool.max_size`: beyond it somebody mistyped.
-pub const SPOOL_MAX: usize = GIB.saturating_mul(1024 * 64);
-/// The largest `forward.replay_max`.
-pub const REPLAY_MAX: usize = GIB;
-/// The shortest `forward.replay_age`: no reader that works is slower.
-pub const REPLAY_AGE_MIN: Duration = Duration::from_secs(1);
-/// The shortest `forward.rebind`.
-pub const REBIND_MIN: Duration = Duration::from_secs(1);
-/// The longest `forward.rebind`.
-pub const REBIND_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
-/// The largest payload of a UDP datagram over IPv4: 65,535 less the headers of IP and UDP.
-pub const UDP_PAYLOAD_MAX: usize = 65_507;
-/// The smallest `rotate_size`: a file is rotated between two writes, and one of them is a quarter of this.
-pub const ROTATE_SIZE_MIN: usize = MIB;
-/// The largest `rotate_size`: beyond it nobody opens the file any more.
-pub const ROTATE_SIZE_MAX: usize = GIB.saturating_mul(1024);
-/// The shortest `rotate_age`: below it a directory fills with names.
-pub const ROTATE_AGE_MIN: Duration = Duration::from_secs(60);
-/// The longest `rotate_age`.
-pub const ROTATE_AGE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
-/// The most rotated files: all their names are read at each rotation.
-pub const ROTATE_KEEP_MAX: usize = 10_000;
-/// The octets of a configuration file that are read: far more than any holds.
-pub const FILE_OCTETS_MAX: usize = MIB;
-
-const KIB: usize = 1024;
-const MIB: usize = 1024 * KIB;
-const GIB: usize = 1024 * MIB;
 
 #[cfg(test)]
 mod tests;

@@ -50,7 +50,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 pub(super) use self::calls::keep_threads;
-use self::{calls::on_disk, trouble::Trouble};
+use self::{calls::on_disk, room::append_summaries, trouble::Trouble};
 use super::Outbox;
 use crate::{
     chunk::Chunk,
@@ -328,21 +328,27 @@ impl Overflow {
         // Lanes that wait at the queue come here from now on.
         self.changed.notify_waiters();
         let batch = Arc::new(batch);
+        let mut summaries = Vec::new();
         let result = loop {
             let (spool, batch) = (Arc::clone(&self.spool), Arc::clone(&batch));
             let result = on_disk(move || spool.append(&batch)).await;
             match &result {
                 Err(error) if self.drops_oldest_for(error) => {
                     trouble::count(error, &self.metrics);
-                    if !self.make_room().await {
+                    if !self.make_room(&mut summaries).await {
                         break result;
                     }
                 }
                 _ => break result,
             }
         };
+        if result.is_ok() && !summaries.is_empty() {
+            let (spool, ledger) = (Arc::clone(&self.spool), Arc::clone(&self.ledger));
+            summaries = on_disk(move || append_summaries(&spool, &ledger, summaries)).await;
+        }
         let mut state = self.lock();
         state.appending = false;
+        state.refused.extend(summaries);
         let is_taken = result.is_ok();
         match result {
             Ok(()) => {

@@ -172,7 +172,7 @@ fn a_torn_tail_is_cut_off_and_what_is_before_it_is_sent() {
         let mut originator = Originator::tcp(tersed.address(TCP));
         originator.send_all((0..MANY).map(|place| ordered(0, place, OCTETS)));
         tersed.wait_received(MANY as u64);
-        // Killed while it syncs the last records, it has not noted them in the cursor yet.
+        // The last append has told the cursor how many there are.
         tersed.wait_metric("tersed_spool_frames", &[], MANY as u64);
         tersed.assert_balance();
         tersed.stop_by(Signal::SIGKILL);

@@ -98,25 +98,26 @@ fn check_newest(dir: &Path, keys: &str) {
         let messages = without_summaries(sink.messages());
         places(&messages, OCTETS).last() == Some(&0)
     });
-    let (metrics, stopped) = tersed.finish();
+    // A summary speaks of each copy that was suppressed under a dropped survivor. It is at the sink, or was dropped.
+    wait_until("all copies to be spoken of", LIMIT, || {
+        let messages = sink.messages();
+        let texts = messages
+            .iter()
+            .map(|message| String::from_utf8_lossy(message));
+        let spoken_of = texts.filter_map(|text| repeats(&text)).sum::<u64>();
+        let metrics = tersed.metrics();
+        let lost = metrics.total("tersed_summaries_dropped_total");
+        spoken_of + lost == metrics.total("tersed_summarized_frames_total")
+            && spoken_of + lost == metrics.balance().dropped
+    });
+    let dropped = tersed.metrics().balance().dropped;
     let mut arrived = places(&without_summaries(sink.messages()), OCTETS);
     arrived.pop();
     let first = arrived[0];
     assert_eq!(arrived, (first..MANY).collect::<Vec<_>>());
     assert_eq!(dropped, first as u64);
-    // A summary speaks of each suppressed copy. It is at the sink, or was dropped.
+    let (_, stopped) = tersed.finish();
     assert_eq!(stopped.balance().suppressed, MANY as u64);
-    let lost = metrics.total("tersed_summaries_dropped_total");
-    // Some of what the stop said went to the spool.
-    let tersed = dropping_oldest(dir, &sink.url(), keys).start();
-    wait_until("all copies to be spoken of", LIMIT, || {
-        let messages = sink.messages();
-        let spoken = messages
-            .iter()
-            .filter_map(|message| repeats(&String::from_utf8_lossy(message)));
-        spoken.sum::<u64>() + lost == MANY as u64
-    });
-    tersed.finish();
 }
 
 /// What is in memory at the stop is newer than what is on the disk.

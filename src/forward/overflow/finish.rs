@@ -10,7 +10,11 @@ use std::collections::VecDeque;
 
 use tracing::info;
 
-use super::{Overflow, room::make_room, take};
+use super::{
+    Overflow,
+    room::{append_summaries, make_room},
+    take,
+};
 use crate::chunk::Chunk;
 
 impl Overflow {
@@ -43,7 +47,7 @@ impl Overflow {
             }
         }
         self.acknowledge_gone();
-        let mut kept = 0;
+        let (mut kept, mut summaries) = (0, Vec::new());
         while !left.is_empty() {
             let batch = take(&mut left, self.append_octets);
             let Err(error) = self.spool.append(&batch) else {
@@ -59,23 +63,23 @@ impl Overflow {
                 let oldest = std::mem::take(&mut on_disk);
                 let upto = self.read_position();
                 let dropped = make_room(&self.spool, &self.ledger, &self.metrics, oldest, upto);
-                let summaries;
-                (made_room, summaries) = self.settle_dropped(dropped);
-                left.extend(summaries);
+                made_room = self.settle_dropped(dropped, &mut summaries);
             }
             if !made_room {
+                left.extend(summaries);
                 self.tell_dropped();
                 self.measure();
                 return left.into();
             }
         }
+        let refused = append_summaries(&self.spool, &self.ledger, summaries);
         self.tell_dropped();
         self.measure();
         let waiting = self.spool.records();
         if waiting > 0 {
             info!(frames = waiting, added = kept, "left in the spool");
         }
-        Vec::new()
+        refused
     }
 
     /// What is in hand and no more on the disk is written again: the disk must not call it lost as well.

@@ -6,8 +6,9 @@
 //!   windows reopen (law 7), the summaries among them are counted as dropped, and damage is counted as damage.
 //! - Before them the frames are dropped that were read and that no lane has taken: these are older.
 //! - One segment is dropped at a time: less gives no space back.
-//! - The summaries of copies that were suppressed under dropped survivors go to the caller. They are no more than the
-//!   survivors.
+//! - The summaries of copies that were suppressed under dropped survivors get what room there is behind the batch that made
+//!   room necessary, as in the queue. Nothing is dropped for them: a summary is longer than its message, so that room
+//!   for summaries would cost newer survivors, whose summaries would need more. Those without room are counted.
 //!
 //! # Left out
 //!
@@ -37,8 +38,8 @@ impl Overflow {
     }
 
     /// Drops the oldest frames: those that were read and that no lane has taken, then those on the disk. Returns false if
-    /// that made no room. The summaries are written behind the batch that is being written.
-    pub(super) async fn make_room(&self) -> bool {
+    /// that made no room. Adds the summaries to `summaries`.
+    pub(super) async fn make_room(&self, summaries: &mut Vec<Chunk>) -> bool {
         loop {
             let changed = self.changed.notified();
             {
@@ -64,9 +65,8 @@ impl Overflow {
         let spool = Arc::clone(&self.spool);
         let (ledger, metrics) = (Arc::clone(&self.ledger), Arc::clone(&self.metrics));
         let dropped = on_disk(move || make_room(&spool, &ledger, &metrics, oldest, upto)).await;
-        let (made_room, summaries) = self.settle_dropped(dropped);
+        let made_room = self.settle_dropped(dropped, summaries);
         let mut state = self.lock();
-        state.refused.extend(summaries);
         state.unread = true;
         state.reading = false;
         drop(state);
@@ -79,8 +79,8 @@ impl Overflow {
         self.lock().positions.back().map(|(_, upto)| *upto)
     }
 
-    /// Keeps account of what was dropped. Returns whether there is room now, and the summaries.
-    pub(super) fn settle_dropped(&self, dropped: Dropped) -> (bool, Vec<Chunk>) {
+    /// Keeps account of what was dropped. Returns whether there is room now, and adds the summaries to `summaries`.
+    pub(super) fn settle_dropped(&self, dropped: Dropped, summaries: &mut Vec<Chunk>) -> bool {
         let mut state = self.lock();
         state.dropped += dropped.frames;
         match dropped.unread {
@@ -92,7 +92,8 @@ impl Overflow {
         if let Some(error) = dropped.untold {
             state.keeping.begin(&error, &self.metrics);
         }
-        (dropped.made_room, dropped.summaries)
+        summaries.extend(dropped.summaries);
+        dropped.made_room
     }
 
     /// Logs what was dropped since it was logged last.
@@ -191,5 +192,92 @@ pub(super) fn make_room(
     dropped
 }
 
+/// Writes `summaries` as far as there is room for them, and drops the others. Returns those that the disk refused for another
+/// reason. Waits for the disk.
+pub(super) fn append_summaries(
+    spool: &Spool,
+    ledger: &Ledger,
+    summaries: Vec<Chunk>,
+) -> Vec<Chunk> {
+    let octets: usize = summaries.iter().map(Chunk::footprint).sum();
+    let part_octets = (octets / PARTS).max(PART_OCTETS_MIN);
+    let (mut is_full, mut refused) = (false, Vec::new());
+    for mut chunk in summaries {
+        while !chunk.is_empty() {
+            let mut part = chunk.split_front(part_octets);
+            if part.is_empty() {
+                part = chunk.split_first();
+            }
+            if !is_full && refused.is_empty() {
+                match spool.append(std::slice::from_ref(&part)) {
+                    Ok(()) => continue,
+                    Err(error) => is_full = error.is_full(),
+                }
+            }
+            if is_full {
+                ledger.dropped(&part, DropReason::QueueFull);
+            } else {
+                refused.push(part);
+            }
+        }
+    }
+    refused
+}
+
+/// Summaries are written in so many parts at most, each of which costs a wait for the disk; but for the least octets of a
+/// part, and for the ends of chunks.
+const PARTS: usize = 16;
+
+/// The least octets of a part.
+const PART_OCTETS_MIN: usize = 64 << 10;
+
 /// Octets read at once.
 const READ_OCTETS: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Config,
+        dedup::{Claim, Shards},
+    };
+
+    fn chunk(count: u64, entry: Entry) -> Chunk {
+        let mut chunk = Chunk::default();
+        for _ in 0..count {
+            chunk.push(&[b'x'; 1000], entry);
+        }
+        chunk
+    }
+
+    /// Else each dropped survivor would cost a newer one.
+    #[test]
+    fn summaries_take_the_room_that_is_there_and_nothing_is_dropped_for_them() {
+        let above = tempfile::TempDir::new().unwrap();
+        let spool = Spool::open(&above.path().join("spool"), 1 << 20).unwrap();
+        let metrics = Metrics::new();
+        let rules = Config::default().rules;
+        let policies: Vec<_> = rules.policies().map(|policy| policy.window).collect();
+        let shards = Arc::new(Shards::new(1, &policies, 1 << 20));
+        let ledger = Ledger::new(Arc::clone(&metrics), shards, rules);
+        let survivors = || chunk(100, Entry::Survivor(Claim::VOID));
+        while spool.append(&[survivors()]).is_ok() {}
+        let before = spool.survivors();
+
+        metrics.frames.queued.add(before);
+        let dropped = make_room(&spool, &ledger, &metrics, Vec::new(), None);
+        assert!(dropped.made_room && dropped.frames < before);
+        let left = spool.survivors();
+        assert_eq!(dropped.frames, before - left);
+        let queue_full = &metrics.frames.dropped[DropReason::QueueFull];
+        assert_eq!(queue_full.get(), dropped.frames);
+
+        let refused = append_summaries(&spool, &ledger, vec![chunk(1000, Entry::Summary(1))]);
+        assert!(refused.is_empty());
+        assert_eq!(spool.survivors(), left);
+        let kept = spool.records() - left;
+        let lost = metrics.summaries.dropped[DropReason::QueueFull].get();
+        assert!(kept > 0 && lost > 0, "{kept} kept, {lost} lost");
+        assert_eq!(kept + lost, 1000);
+    }
+}
