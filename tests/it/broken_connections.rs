@@ -149,24 +149,22 @@ fn an_upstream_that_accepts_and_closes_is_tried_ever_more_rarely_and_logged_once
     let connections = flapping.connections();
     assert!(connections <= 14, "{connections} connections in {span:?}");
     assert_eq!(tersed.log_count("upstream lost"), 1);
-    assert_eq!(
-        tersed.log_count("upstream connected"),
-        1,
-        "the very first time"
-    );
+    // The very first time perhaps, if that connection lasted long enough to be set up.
+    let told = tersed.log_count("upstream connected");
+    assert!(told <= 1, "{told} times connected");
 
     let sink = flapping.mend();
     wait_until("all of it", LIMIT, || {
         sink.count() >= usize::try_from(sent).unwrap()
     });
     wait_until("the end of the outage to be told", LIMIT, || {
-        tersed.log_count("upstream connected") == 2
+        tersed.log_count("upstream connected") == told + 1
     });
     let log = tersed.log();
     let told = log
         .iter()
         .rfind(|line| line.message == "upstream connected");
-    let attempts: usize = told.unwrap().field("attempts").unwrap().parse().unwrap();
+    let attempts: usize = back.unwrap().field("attempts").unwrap().parse().unwrap();
     assert!(
         (2..=connections + 1).contains(&attempts),
         "{attempts} attempts, {connections} connections"
