@@ -161,7 +161,7 @@ fn an_upstream_that_accepts_and_closes_is_tried_ever_more_rarely_and_logged_once
         tersed.log_count("upstream connected") == told + 1
     });
     let log = tersed.log();
-    let told = log
+    let back = log
         .iter()
         .rfind(|line| line.message == "upstream connected");
     let attempts: usize = back.unwrap().field("attempts").unwrap().parse().unwrap();
