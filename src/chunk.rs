@@ -170,7 +170,7 @@ impl Chunk {
     }
 
     /// Takes the entries out, as a chunk of their own. Most of the memory stays for those that come next: all
-    /// of it, if few of it was used, else as much again; but never more than [`KEPT_OCTETS_MAX`] of each kind.
+    /// of it, if few of it was used, else as much again; but never more than `KEPT_OCTETS_MAX` of each kind.
     #[must_use]
     pub fn take(&mut self) -> Self {
         if !self.is_sparse() {
@@ -229,7 +229,7 @@ impl Chunk {
     pub const ENTRY_OVERHEAD_OCTETS: usize = size_of::<Slot>() + 1;
 
     /// The most memory that `octets` of messages take, terminators included, that are no shorter than
-    /// [`SHORT_OCTETS`]: then the bookkeeping is most of it.
+    /// `SHORT_OCTETS`: then the bookkeeping is most of it.
     #[must_use]
     pub const fn octets_of(octets: usize) -> usize {
         let count = octets.div_ceil(SHORT_OCTETS + 1);

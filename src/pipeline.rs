@@ -100,7 +100,7 @@ impl Pipeline {
 
     /// Retires what is over, so that no count waits for another message, and ends what a reload left to be ended.
     /// Bounded work for each lock that is taken; survivors pass in between, and do not find the queue filled
-    /// with summaries. True if there is more to do after [`ADVANCE_MAX`].
+    /// with summaries. True if there is more to do after `ADVANCE_MAX`.
     pub async fn advance(&self) -> bool {
         let end = Clock::now().after(ADVANCE_MAX);
         let mut ended = Vec::new();

@@ -335,7 +335,7 @@ fn is_no_room(error: &io::Error) -> bool {
 pub(super) const RECENT_AGE: Duration = Duration::from_millis(200);
 
 /// Octets that are kept for so long.
-const RECENT_OCTETS: usize = 256 * 1024;
+pub(super) const RECENT_OCTETS: usize = 256 * 1024;
 
 /// How often a name is looked up.
 const RESOLVE_PERIOD: Duration = Duration::from_secs(30);

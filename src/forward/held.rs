@@ -4,7 +4,7 @@
 //!
 //! The queue, whose bound is in the configuration.
 
-use super::{overflow, relp, source::BATCH_OCTETS, upstream::UNIX_BUFFER_OCTETS};
+use super::{datagram, overflow, relp, source::BATCH_OCTETS, upstream::UNIX_BUFFER_OCTETS};
 use crate::{
     chunk::Chunk,
     config::{Compression, ForwardConfig, Strategy, UpstreamConfig, UpstreamUrl},
@@ -48,7 +48,11 @@ fn by(upstream: &UpstreamConfig, config: &ForwardConfig) -> Held {
             replay: 0,
             sending: relp::HELD_OCTETS + BATCH_OCTETS + 2 * relp::WIRE_OCTETS,
         },
-        UpstreamUrl::Udp { .. } | UpstreamUrl::UnixDgram(_) => Held {
+        UpstreamUrl::Udp { .. } => Held {
+            replay: Chunk::octets_of(datagram::RECENT_OCTETS),
+            sending: BATCH_OCTETS,
+        },
+        UpstreamUrl::UnixDgram(_) => Held {
             replay: 0,
             sending: BATCH_OCTETS,
         },
