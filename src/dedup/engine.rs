@@ -40,8 +40,8 @@ pub(super) struct Engine {
     /// The policy's place in the list of that generation: what its [`Ended`] carry.
     pub(super) id: PolicyId,
     pub(super) generation: u32,
-    /// Its place in the list before, if it was there.
-    pub(super) before: Option<PolicyId>,
+    /// Its places in older lists, each from that generation on until the next. Ascending, few.
+    before: Vec<(u32, PolicyId)>,
     /// Why its windows end once it retires.
     pub(super) ending: EndReason,
     /// The same in ticks, for speed. Beyond all time if there is no refresh: `max_quiet`, and the
@@ -90,6 +90,31 @@ pub(super) struct EngineCounters {
 }
 
 impl Engine {
+    /// Gives the engine its place in the list of `generation`.
+    pub(super) fn place(&mut self, id: PolicyId, generation: u32) {
+        self.generation = generation;
+        if self.before.last().is_none_or(|(_, last)| *last != id) {
+            if self.before.len() == PLACES_MAX {
+                self.before.remove(0);
+            }
+            self.before.push((generation, id));
+        }
+        self.id = id;
+    }
+
+    /// Takes the place of `old`, also in older lists.
+    pub(super) fn replace(&mut self, old: &Self) {
+        (self.generation, self.before) = (old.generation, old.before.clone());
+    }
+
+    /// Its place in the list of `generation`, if it had one.
+    pub(super) fn place_in(&self, generation: u32) -> Option<PolicyId> {
+        let since = self.before.iter().rev();
+        let mut place = since.filter(|(since, _)| *since <= generation);
+        let (_, place) = place.next().filter(|_| generation <= self.generation)?;
+        Some(*place)
+    }
+
     /// An empty engine. Allocates nothing. `granule_shift` as in [`Timeline::new`].
     pub(super) fn new(policy: WindowPolicy, id: PolicyId, epoch: u32, granule_shift: u32) -> Self {
         let window = ticks(policy.window);
@@ -97,7 +122,7 @@ impl Engine {
             policy,
             id,
             generation: 0,
-            before: None,
+            before: Vec::new(),
             ending: EndReason::Reload,
             window,
             max_quiet: policy.refresh.map_or(u64::MAX, ticks),
@@ -553,6 +578,10 @@ const RETIRED_PER_COPY: usize = 2;
 
 /// A refreshed message gets a younger mark once its last one is this part of a window old.
 const QUANTA_PER_WINDOW: u64 = 16;
+
+/// Changes of an engine's place that it remembers: a batch that is slower than so many reloads of that kind is judged as
+/// if it were new.
+const PLACES_MAX: usize = 64;
 
 /// Marks of one engine: generations must be told apart by 32 bits.
 const MARKS_MAX: usize = 1 << 31;

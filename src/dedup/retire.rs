@@ -8,8 +8,8 @@
 //! # Guarantees
 //!
 //! - From the moment of the switch no message is judged by a window that retires.
-//! - A copy that was given its policy before the switch is judged by the window that it would have met then. If
-//!   that is gone, the copy is forwarded.
+//! - A copy that was given its policy before a switch, or before several, is judged by the window that it would have met
+//!   then. If that is gone, the copy is forwarded.
 //! - The windows that retire count against the budget, and go first where room is needed.
 //! - Each of their counts comes out once: by [`Shards::advance`], for room, or at a stop.
 //! - A smaller budget is reached step by step. Meanwhile the shard does not grow, and it remembers what is new.
@@ -131,11 +131,9 @@ impl Shard {
             let kept = kept
                 .and_then(|id| old.get_mut(id.index()))
                 .and_then(|engine| engine.take_if(|engine| engine.policy() == policy));
-            let before = kept.as_ref().map(|engine| engine.id);
             let mut engine =
                 kept.unwrap_or_else(|| Engine::new(policy, PolicyId(id), epoch, shift));
-            (engine.id, engine.before) = (PolicyId(id), before);
-            engine.generation = generation;
+            engine.place(PolicyId(id), generation);
             self.engines.push(engine);
         }
         self.policies = self.engines.len();
@@ -154,7 +152,7 @@ impl Shard {
                 continue;
             }
             let mut next = Engine::new(engine.policy(), engine.id, epoch, shift);
-            (next.generation, next.before) = (engine.generation, engine.before);
+            next.replace(engine);
             let mut old = std::mem::replace(engine, next);
             old.ending = EndReason::Reopened;
             self.engines.push(old);
@@ -164,15 +162,9 @@ impl Shard {
     /// The engine of what had the id `policy` in an older list; `None` if it is gone.
     #[cold]
     pub(super) fn index_before(&self, policy: PolicyId, generation: u32) -> Option<usize> {
-        let mut places = self.engines.iter().enumerate();
-        let is_it = |(place, engine): &(usize, &Engine)| {
-            if *place < self.policies {
-                generation.wrapping_add(1) == self.generation && engine.before == Some(policy)
-            } else {
-                (engine.generation, engine.id) == (generation, policy)
-            }
-        };
-        places.find(is_it).map(|(place, _)| place)
+        // Those in force come first: of two that had the place one was forgotten.
+        let mut engines = self.engines.iter();
+        engines.position(|engine| engine.place_in(generation) == Some(policy))
     }
 
     /// True while there is something to end because policies or the budget changed.
@@ -354,6 +346,56 @@ mod tests {
         assert_eq!(counts(&mut ended), [(0, 0, EndReason::Reload, 2)]);
         while shards.advance(now, 100, &mut ended) {}
         assert_eq!(judge(0, 0, b"a"), [true, true], "by none: it is gone");
+    }
+
+    /// A thread may stand still in the middle of a batch while the configuration is read again several times.
+    #[test]
+    fn a_batch_that_several_switches_overtook_is_judged_by_its_windows() {
+        let shards = Shards::new(1, &[fixed(1000), fixed(2000)], 1 << 20);
+        let mut ended = Vec::new();
+        assert!(offer(&shards, 0, b"a", 0, &mut ended));
+        assert!(offer(&shards, 1, b"b", 0, &mut ended));
+        // The first changes places, back and forth; the second stays, retires, and is replaced.
+        let lists: [&[(u64, Option<u16>)]; 4] = [
+            &[(1000, Some(0)), (2000, Some(1))],
+            &[(2000, Some(1)), (1000, Some(0))],
+            &[(1000, Some(1)), (3000, None)],
+            &[(1000, Some(0)), (2000, None)],
+        ];
+        for (generation, list) in (1..).zip(lists) {
+            let list: Vec<_> = list
+                .iter()
+                .map(|(window, kept)| (fixed(*window), kept.map(PolicyId)))
+                .collect();
+            shards.switch(&list, 1 << 20);
+            assert_eq!(shards.generation(), generation);
+            for (generation, [a, b]) in (0..)
+                .zip([[0, 1], [0, 1], [1, 0]])
+                .take(generation as usize + 1)
+            {
+                let judge = |policy, text: &'static [u8]| {
+                    let mut group = Group::new();
+                    group.set_generation(generation);
+                    let sighting = Sighting {
+                        frame: text,
+                        timestamp: None,
+                        variant: None,
+                    };
+                    group.push(PolicyId(policy), sighting, |octets| {
+                        octets.extend_from_slice(text);
+                        identity(text).hash
+                    });
+                    shards.offer_group(&mut group, Tick::from_nanos(1));
+                    let mut is_fresh = false;
+                    group.settle(&mut Vec::new(), |_, verdict, _| {
+                        is_fresh = verdict != Verdict::Duplicate;
+                    });
+                    is_fresh
+                };
+                assert!(!judge(a, b"a"), "{generation} of {}", shards.generation());
+                assert!(!judge(b, b"b"), "{generation} of {}", shards.generation());
+            }
+        }
     }
 
     #[test]

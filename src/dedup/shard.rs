@@ -69,7 +69,11 @@ impl Shard {
         shard.policies = policies.len();
         shard.engines = (0..)
             .zip(policies)
-            .map(|(id, (policy, epoch))| Engine::new(policy, PolicyId(id), epoch, shift))
+            .map(|(id, (policy, epoch))| {
+                let mut engine = Engine::new(policy, PolicyId(id), epoch, shift);
+                engine.place(PolicyId(id), 0);
+                engine
+            })
             .collect();
         shard
     }
