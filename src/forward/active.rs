@@ -11,7 +11,13 @@
 //!
 //! Sending, and what happens when the connection is lost (`lane`).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use super::{
     Shared,
@@ -40,7 +46,28 @@ pub(super) struct Active {
     written: usize,
     /// Octets that it gets before it has proved itself.
     probation: Option<usize>,
+    /// The upstream is trusted: it was not lost, or has proved itself since.
+    trusted: Option<Counted>,
+    /// It is not, and took something.
+    in_doubt: Option<Counted>,
     _in_charge: InCharge,
+}
+
+/// A lane is counted in a number that all lanes share, until this is dropped.
+#[derive(Debug)]
+struct Counted(Arc<Shared>, fn(&Shared) -> &AtomicUsize);
+
+impl Counted {
+    fn new(shared: &Arc<Shared>, number: fn(&Shared) -> &AtomicUsize) -> Self {
+        number(shared).fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(shared), number)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        (self.1)(&self.0).fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Says to the source that a lane has an upstream, until dropped.
@@ -96,12 +123,19 @@ impl Active {
             is_answered: false,
             written: 0,
             probation,
+            trusted: (!standing.is_outage())
+                .then(|| Counted::new(shared, |shared| &shared.source.lanes_trusted)),
+            in_doubt: None,
             _in_charge: InCharge::new(shared),
         }
     }
 
     /// `chunk` was written, and counted as forwarded; so much of all that was written is `taken`.
-    pub(super) fn wrote(&mut self, chunk: Chunk, taken: Taken) {
+    pub(super) fn wrote(&mut self, chunk: Chunk, taken: Taken, shared: &Arc<Shared>) {
+        if self.trusted.is_none() && self.in_doubt.is_none() {
+            let in_doubt = Counted::new(shared, |shared| &shared.source.lanes_in_doubt);
+            self.in_doubt = Some(in_doubt);
+        }
         self.first_write.get_or_insert(taken.now);
         if self.probation.is_some() {
             let octets = self.encoder.chunk_octets(&chunk);
@@ -113,6 +147,20 @@ impl Active {
         ) && !chunk.is_empty()
         {
             self.ring.push(chunk, self.encoder, taken);
+        }
+    }
+
+    /// Whether the upstream was not lost, or has proved itself since.
+    pub(super) const fn is_trusted(&self) -> bool {
+        self.trusted.is_some()
+    }
+
+    /// The upstream is trusted from now on.
+    pub(super) fn trust(&mut self, shared: &Arc<Shared>) {
+        self.in_doubt = None;
+        if self.trusted.is_none() {
+            let trusted = Counted::new(shared, |shared| &shared.source.lanes_trusted);
+            self.trusted = Some(trusted);
         }
     }
 

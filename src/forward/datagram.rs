@@ -11,13 +11,15 @@
 //!   also while nothing is sent: then the upstream is away, like any other, and what was sent just before is sent
 //!   again, as far as it is among the last [`RECENT_OCTETS`].
 //! - After a refusal a few frames go first; the others follow when no refusal came for [`RECENT_AGE`].
+//! - What waited while the upstream was away goes out in portions of [`PACE_FRAMES`] with a pause of [`PACE_PAUSE`] between
+//!   them: a burst of it would not find room in a receive buffer of the usual size.
 //! - A name is looked up again every [`RESOLVE_PERIOD`] and when asked to. If it has moved, the caller is told.
 //!
 //! # Left out
 //!
 //! Datagrams that are lost on the way without a word.
 
-use std::{fmt, io, net::SocketAddr, path::Path, pin::Pin, time::Duration};
+use std::{collections::VecDeque, fmt, io, net::SocketAddr, path::Path, pin::Pin, time::Duration};
 
 use tokio::{
     net::{UdpSocket, UnixDatagram},
@@ -44,6 +46,8 @@ use crate::{
 pub(super) struct Datagram {
     socket: DatagramSocket,
     stall: Duration,
+    /// What waited while the upstream was away goes out at a pace that its receive buffer can take.
+    pub(super) is_paced: bool,
 }
 
 #[derive(Debug)]
@@ -105,6 +109,7 @@ impl Datagram {
         Ok(Self {
             socket: DatagramSocket::Udp(socket, name),
             stall,
+            is_paced: attempt > 0,
         })
     }
 
@@ -120,6 +125,7 @@ impl Datagram {
         Ok(Self {
             socket: DatagramSocket::Unix(socket),
             stall,
+            is_paced: false,
         })
     }
 
@@ -189,6 +195,9 @@ impl Datagram {
             sent.frames += 1;
             sent.octets += datagram.len() as u64;
             sent.cut += u64::from(datagram.len() < frame.len());
+            if self.is_paced && sent.frames.is_multiple_of(PACE_FRAMES) {
+                sleep(PACE_PAUSE).await;
+            }
         }
         sent
     }
@@ -281,7 +290,8 @@ impl fmt::Debug for Name {
 impl Lane {
     /// Sends `batch` as datagrams, and counts what became of it.
     pub(super) async fn send_datagrams(&mut self, batch: Vec<Chunk>) -> Result<(), ForwardEnded> {
-        let mut left = std::collections::VecDeque::from(batch);
+        let frames: usize = batch.iter().map(Chunk::len).sum();
+        let mut left = VecDeque::from(batch);
         while let Some(mut chunk) = left.pop_front() {
             let Some(active) = &mut self.active else {
                 left.push_front(chunk);
@@ -311,7 +321,7 @@ impl Lane {
                 is_all: true,
                 now: Clock::now(),
             };
-            active.wrote(whole, taken);
+            active.wrote(whole, taken, &self.shared);
             if let Some(Broke::TooLarge) = sent.end {
                 let lost = chunk.split_entries(1);
                 if let Some(summaries) = shared.ledger.dropped(&lost, DropReason::TooLarge) {
@@ -323,6 +333,12 @@ impl Lane {
             }
         }
         self.shared.source.give_back(left.into_iter());
+        if let Some(active) = &mut self.active
+            && let Connection::Datagram(datagram) = &mut active.connection
+        {
+            // A small batch is all that there was.
+            datagram.is_paced &= frames >= PACE_FRAMES;
+        }
         Ok(())
     }
 }
@@ -339,6 +355,12 @@ pub(super) const RECENT_OCTETS: usize = 256 * 1024;
 
 /// How often a name is looked up.
 const RESOLVE_PERIOD: Duration = Duration::from_secs(30);
+
+/// Datagrams in a portion of what waited: a receive buffer of 208 KiB holds some 270 short ones.
+const PACE_FRAMES: usize = 64;
+
+/// The pause between two portions, which the timer makes up to twice as long.
+const PACE_PAUSE: Duration = Duration::from_millis(1);
 
 /// How long a full queue behind the socket is left alone.
 const NO_BUFFERS_PAUSE: Duration = Duration::from_millis(1);

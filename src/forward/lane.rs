@@ -116,7 +116,7 @@ impl Lane {
             }
         };
         // What may not have been read goes back to the source.
-        result.and(self.leave().await)
+        result.and(self.leave(false).await)
     }
 
     /// One step while no upstream is in charge.
@@ -196,12 +196,15 @@ impl Lane {
         let rebind_in = active.rebind_in(self.config.rebind, now);
         if rebind_in == Some(Duration::ZERO) {
             debug!(upstream = %self.upstreams[active.index].config.url, "ending a connection to make it anew");
-            self.leave().await?;
+            self.leave(true).await?;
             return Ok(Next::Continue);
         }
         wait = wait.min(rebind_in.unwrap_or(Duration::MAX));
-        let on_probation = active.is_on_probation() && !self.shared.stop.has_begun();
-        let is_ready = active.connection.is_ready() && !(on_probation && active.has_used_up());
+        let is_stopping = self.shared.stop.has_begun();
+        // At a stop what one takes and loses comes too late for the others.
+        let gives_way = is_stopping && !active.is_trusted() && self.shared.source.is_lane_trusted();
+        let has_used_up = active.is_on_probation() && active.has_used_up();
+        let is_ready = active.connection.is_ready() && !has_used_up && !gives_way;
         let batch = select! {
             biased;
             () = self.shared.stop.over() => return Ok(Next::Done),
@@ -211,7 +214,7 @@ impl Lane {
                     Ok(Heard::Progress) => self.settle(),
                     Ok(Heard::Moved(to)) => {
                         info!(upstream = %self.upstreams[active.index].config.url, %to, "the upstream's name has moved");
-                        self.leave().await?;
+                        self.leave(false).await?;
                     }
                     Err(error) => self.lost(Vec::new(), 0, error).await?,
                 }
@@ -225,13 +228,22 @@ impl Lane {
                 }
                 return Ok(Next::Continue);
             }
-            () = self.shared.stop.begun(), if on_probation => return Ok(Next::Continue),
             batch = self.shared.source.next(), if is_ready => batch,
+            () = self.shared.source.drained(), if !is_ready && is_stopping => None,
+            () = self.shared.stop.begun(), if !is_stopping => return Ok(Next::Continue),
             () = sleep(wait) => return Ok(Next::Continue),
         };
         let Some(batch) = batch else {
+            if active.is_trusted() && self.shared.source.is_lane_in_doubt() {
+                // What that one may lose, this one takes over.
+                select! {
+                    biased;
+                    () = self.shared.stop.over() => return Ok(Next::Done),
+                    () = sleep(DOUBT_POLL) => return Ok(Next::Continue),
+                }
+            }
             // Closed and empty. A reset now means that the last frames may not have been read.
-            self.leave().await?;
+            self.leave(false).await?;
             return Ok(if self.shared.source.is_owed() {
                 Next::Continue
             } else {
@@ -259,11 +271,13 @@ impl Lane {
             if upstream.standing.is_outage() {
                 upstream.metrics.up.set(1);
             }
+            active.trust(&self.shared);
             upstream.standing.proved();
             upstream.found(now);
             self.failover.proved(active.index);
         } else if upstream.standing.is_outage() && active.is_idle_long(now) {
             // Nothing was there to send, so this is as much as can be known.
+            active.trust(&self.shared);
             upstream.found(now);
         }
         if !active.is_proved || upstream.standing.is_outage() {
@@ -317,7 +331,7 @@ impl Lane {
                     metrics.frames.add(entries as u64);
                     metrics.octets.add(encoder.chunk_octets(&chunk) as u64);
                     self.shared.ledger.forwarded(&mut chunk, entries);
-                    active.wrote(chunk, taken);
+                    active.wrote(chunk, taken, &self.shared);
                 }
                 Ok(())
             }
@@ -394,6 +408,10 @@ impl Lane {
         };
         // Before the peer is asked, which adds an octet.
         let unacknowledged = stream.unacknowledged_octets();
+        if matches!(error, UpstreamError::CutOff) && active.is_trusted() {
+            // The connection is not broken: what the peer's kernel has its process will read.
+            return unacknowledged;
+        }
         // With octets on their way an end tells nothing: they reset a peer that closed, whatever it had read.
         let is_askable = error.is_orderly() && unacknowledged == 0;
         let is_at_stake = active.ring.limit() > 0 && active.ring.octets() + taken > 0;
@@ -459,22 +477,32 @@ impl Lane {
         index: usize,
         connection: Connection,
     ) -> Result<(), ForwardEnded> {
-        self.leave().await?;
+        self.leave(false).await?;
         self.take_charge(index, connection);
         Ok(())
     }
 
     /// Ends the connection to the upstream in charge in order.
-    pub(super) async fn leave(&mut self) -> Result<(), ForwardEnded> {
+    ///
+    /// What it took is with the upstream if that closes, too, or has at least acknowledged everything. If there is `doubt`,
+    /// or the upstream has not proved itself since it was lost, only the former counts; a stop waits for that as long as
+    /// it can.
+    pub(super) async fn leave(&mut self, doubt: bool) -> Result<(), ForwardEnded> {
         self.leave_relp(FINISH_MAX).await?;
         let Some(active) = &mut self.active else {
             return Ok(());
+        };
+        let is_trusted = active.is_trusted();
+        let limit = if self.shared.stop.has_begun() && !is_trusted {
+            Duration::MAX
+        } else {
+            FINISH_MAX
         };
         if let Connection::Stream(stream) = &mut active.connection {
             let finished = select! {
                 biased;
                 () = self.shared.stop.over() => Err(UpstreamError::CutOff),
-                finished = stream.finish(FINISH_MAX) => finished,
+                finished = stream.finish(limit, doubt || !is_trusted) => finished,
             };
             if let Err(error) = finished {
                 return self.lost(Vec::new(), 0, error).await;
@@ -524,6 +552,9 @@ async fn first_to_end(attempts: &mut Vec<Attempt>) -> (usize, Result<Connection,
 
 /// How long a connection that is being left may take to acknowledge what it was sent.
 const FINISH_MAX: Duration = Duration::from_secs(2);
+
+/// How often a lane that has nothing more to send looks whether another one does well.
+const DOUBT_POLL: Duration = Duration::from_millis(50);
 
 /// How long an upstream that is away is left alone during a stop.
 const HURRIED_DELAY_MAX: Duration = Duration::from_millis(500);

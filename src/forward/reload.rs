@@ -40,7 +40,7 @@ impl Lane {
                 .position(|upstream| upstream == config && !is_file)
         });
         if kept.is_none()
-            && let Err(error) = self.leave().await
+            && let Err(error) = self.leave(false).await
         {
             error!(%error, "upstream left");
         }

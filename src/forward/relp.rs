@@ -77,8 +77,8 @@ pub(super) struct Relp {
     idle_talk: usize,
     /// The server said that it is about to close.
     is_leaving: bool,
-    /// That it refuses was logged.
-    is_refusing: bool,
+    /// When it was logged last that it refuses, and how many it refused since.
+    refused: (Option<Tick>, u64),
     /// Frames numbered and octets written that were not counted.
     uncounted: (u64, u64),
 }
@@ -113,7 +113,7 @@ impl Relp {
             since: Clock::now(),
             idle_talk: 0,
             is_leaving: false,
-            is_refusing: false,
+            refused: (None, 0),
             uncounted: (0, 0),
         };
         session.client.open(&mut session.wire);
@@ -391,13 +391,19 @@ impl Lane {
                         if let Some(summaries) = self.shared.ledger.dropped(&lost, reason) {
                             self.shared.source.add(summaries);
                         }
-                        if !relp.is_refusing {
-                            error!(upstream = %upstream.config.url, code, "the upstream refuses messages; they are dropped");
+                        relp.refused.1 += 1;
+                        let now = Clock::now();
+                        if relp
+                            .refused
+                            .0
+                            .is_none_or(|told| now.since(told) >= TELL_PERIOD)
+                        {
+                            let (_, frames) = std::mem::replace(&mut relp.refused, (Some(now), 0));
+                            error!(upstream = %upstream.config.url, code, frames, "the upstream refuses messages; they are dropped");
                         }
                         1
                     }
                 };
-                relp.is_refusing = answer != Answer::Ok;
                 relp.settled(count);
                 left -= count;
             }
@@ -453,3 +459,6 @@ const FLOOD_PAUSE: Duration = Duration::from_millis(20);
 
 /// Octets that an answer may have: offers, and a text for people.
 const ANSWER_OCTETS_MAX: usize = 64 * 1024;
+
+/// How often it is logged that the upstream refuses, at most.
+const TELL_PERIOD: Duration = Duration::from_secs(10);

@@ -19,7 +19,10 @@
 use std::{
     collections::VecDeque,
     future::pending,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -42,6 +45,10 @@ pub(super) struct Source {
     changed: Notify,
     overflow: Option<Overflow>,
     closing: CancellationToken,
+    /// Lanes whose upstream is trusted.
+    pub(super) lanes_trusted: AtomicUsize,
+    /// Lanes whose upstream is not, and took something.
+    pub(super) lanes_in_doubt: AtomicUsize,
 }
 
 impl Source {
@@ -53,6 +60,8 @@ impl Source {
             changed: Notify::new(),
             overflow,
             closing: CancellationToken::new(),
+            lanes_trusted: AtomicUsize::new(0),
+            lanes_in_doubt: AtomicUsize::new(0),
         }
     }
 
@@ -150,6 +159,16 @@ impl Source {
 
     fn disk_takes_the_rest(&self) -> bool {
         self.overflow.as_ref().is_some_and(Overflow::takes_the_rest)
+    }
+
+    /// Whether some lane's upstream is trusted.
+    pub(super) fn is_lane_trusted(&self) -> bool {
+        self.lanes_trusted.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether some lane's upstream is not trusted, and took something that may come back.
+    pub(super) fn is_lane_in_doubt(&self) -> bool {
+        self.lanes_in_doubt.load(Ordering::Relaxed) > 0
     }
 
     /// One more lane has an upstream in charge, or one less.

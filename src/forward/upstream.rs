@@ -319,19 +319,34 @@ impl Stream {
     /// when it has read everything, or has at least acknowledged everything and shows no sign of
     /// closing, or `limit`. An end of the peer's that came before ours is no answer to it, and an error.
     ///
+    /// Where there is `doubt`, only a peer that closes after we did, and not at about the same time, has read everything.
+    ///
     /// # Errors
     ///
     /// Why the peer may not have everything.
-    pub(super) async fn finish(&mut self, limit: Duration) -> Result<(), UpstreamError> {
+    pub(super) async fn finish(
+        &mut self,
+        limit: Duration,
+        doubt: bool,
+    ) -> Result<(), UpstreamError> {
         self.discard_input()?;
+        if doubt && let Ok(error) = timeout(limit.min(DOUBT_PATIENCE), self.lost()).await {
+            return Err(error);
+        }
         let shut_down = match &self.socket {
             Socket::Tcp(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
             Socket::Unix(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
         };
         shut_down.map_err(UpstreamError::Broken)?;
-        match timeout(limit.min(CLOSE_PATIENCE), self.lost()).await {
+        let patience = if doubt {
+            limit
+        } else {
+            limit.min(CLOSE_PATIENCE)
+        };
+        match timeout(patience, self.lost()).await {
             Ok(UpstreamError::Closed) => return Ok(()),
             Ok(error) => return Err(error),
+            Err(_) if doubt => return Err(UpstreamError::Stalled(limit)),
             Err(_) => {}
         }
         let acknowledged = async {
@@ -391,6 +406,9 @@ pub(super) const UNIX_BUFFER_OCTETS: usize = 256 * 1024;
 
 /// How long a peer that has everything may take to close its end.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(250);
+
+/// How long a peer has for an end of its own, if it ends connections without reading them.
+const DOUBT_PATIENCE: Duration = Duration::from_millis(50);
 
 /// How often the output queue is looked at while a connection is being ended.
 const ACKNOWLEDGED_POLL: Duration = Duration::from_millis(5);

@@ -16,6 +16,8 @@ use super::{Command, Frame, RelpFault, Response, Txnr, offers};
 pub struct Client {
     /// `open` was answered.
     open: bool,
+    /// `close` was sent.
+    closing: bool,
     /// The number of the next transaction.
     next: Txnr,
     /// The oldest unanswered transaction, or `next`.
@@ -52,6 +54,7 @@ impl Client {
     pub const fn new() -> Self {
         Self {
             open: false,
+            closing: false,
             next: Txnr::FIRST,
             oldest: Txnr::FIRST,
             unanswered: 0,
@@ -71,6 +74,7 @@ impl Client {
 
     /// Writes `close`, whose answer is the last.
     pub fn close(&mut self, out: &mut Vec<u8>) {
+        self.closing = true;
         self.send(Command::Close, b"", out);
     }
 
@@ -114,6 +118,10 @@ impl Client {
                 found: frame.txnr.number(),
                 expected: self.oldest.number(),
             });
+        }
+        // Only the answer to `close` has nothing to say.
+        if frame.data.is_empty() && !(self.closing && self.unanswered == 1) {
+            return Err(RelpFault::BadResponse);
         }
         let response = Response::of(frame.data)?;
         self.oldest = self.oldest.next();

@@ -74,6 +74,7 @@ mod spool_unsafe;
 mod stderr_closed;
 mod stdout_closed;
 mod stop_hurries;
+mod stop_in_doubt;
 mod stream_ends;
 mod summaries;
 mod suppressed_aside;
