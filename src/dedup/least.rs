@@ -61,7 +61,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::dedup::{Ended, Sighting, Verdict};
+    use crate::dedup::{Ended, Sighting, Verdict, lock};
     use crate::identity::{Identity, Variant};
     use crate::tick::Tick;
 
@@ -163,8 +163,8 @@ mod tests {
     /// What engines have grown to is not theirs to keep.
     #[test]
     fn what_was_full_once_leaves_room_for_others() {
-        for policy_count in [2, 12] {
-            for octets in [1, 16, 100, 2000] {
+        for (policy_count, sizes) in [(2, &[1, 16, 2000][..]), (12, &[16, 2000])] {
+            for &octets in sizes {
                 let marks = u64::from(policy_count) * 16_000 / (24 + octets);
                 let each: Vec<Run> = (0..policy_count)
                     .map(|policy| (7, policy, usize::try_from(octets).unwrap(), marks))
@@ -172,6 +172,34 @@ mod tests {
                 hold_back_after(&each, 1, policy_count, 0, false).unwrap();
             }
         }
+    }
+
+    /// With hundreds of engines, the handles of pieces that are gone would add up to most of the budget.
+    #[test]
+    fn engines_that_remember_nothing_keep_nothing_while_room_is_short() {
+        let policy = WindowPolicy {
+            window: Duration::from_secs(1),
+            allow: 1,
+            refresh: None,
+        };
+        let shards = Shards::new(1, &[policy; 12], Shards::octets_min(1, 12));
+        for (policy, number) in (0..12).flat_map(|policy| (0..100).map(move |n| (policy, n))) {
+            let sighting = Sighting {
+                frame: b"",
+                timestamp: None,
+                variant: None,
+            };
+            let identity = Identity {
+                hash: spread(number),
+                octets: &[b'x'; 2000],
+            };
+            let policy = PolicyId(policy);
+            shards.offer(policy, identity, sighting, Tick::ZERO, &mut Vec::new());
+        }
+        let shard = lock(&shards.shards[0]);
+        let empty = shard.engines.iter().filter(|engine| engine.marks() == 0);
+        let kept: Vec<_> = empty.map(Engine::charged).collect();
+        assert_eq!(kept, [0; 11]);
     }
 
     /// The least of marks, of which the most must go, and a first message, for which an engine wants the most.

@@ -541,3 +541,34 @@ const HANDLES_MIN: usize = 4;
 
 /// Octets of one more segment.
 const SEGMENT_OCTETS: usize = alloc_octets(SEGMENT_SLOTS * size_of::<u64>());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_is_joined_is_as_small_as_a_new_one_and_finds_what_lives() {
+        let mut table = Table::default();
+        let mut room = table.first_octets();
+        let least = room;
+        let hash = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        for number in 0..10_000 {
+            let live = Live::new(0, usize::try_from(number).unwrap());
+            let place = table.place(hash(number), None, live, &mut room);
+            let place = place.or_else(|_| {
+                room = 1 << 20;
+                table.place(hash(number), None, live, &mut room)
+            });
+            table.put(place.unwrap(), hash(number), number);
+        }
+        let live = Live::new(9990, 10);
+        assert!(table.octets() > 20 * least);
+        assert!(table.join_all(live));
+        assert_eq!(table.octets(), least);
+        assert!(!table.join_all(live), "there is but one");
+        for number in 9980..10_000 {
+            let probe = table.probe(hash(number), live, |age| u64::from(age) + 9990 == number);
+            assert_eq!(matches!(probe, Probe::Found { .. }), number >= 9990);
+        }
+    }
+}
