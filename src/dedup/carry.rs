@@ -262,7 +262,7 @@ impl Shard {
                 .iter()
                 .filter_map(Engine::oldest)
                 .all(|oldest| window.start < oldest);
-            if is_oldest || !self.make_room_for(wanted, now, ended) {
+            if is_oldest || !self.make_room_for(wanted, policy.index(), now, ended) {
                 return false;
             }
         }

@@ -5,6 +5,7 @@
 //! - With [`Shards::octets_min`] octets or more, a copy that follows its message is held back, whatever the shard and
 //!   the policy, as long as neither is longer than [`MESSAGE_OCTETS_EXPECTED`]: each engine of each shard has room
 //!   for a message of its own and what it holds back.
+//!   So it is after any other messages: engines that remember none of them give back all that they have grown to.
 //! - The number is reckoned from what engines really allocate.
 //!
 //! # Left out
@@ -60,7 +61,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::dedup::{Ended, Sighting, Verdict};
+    use crate::dedup::{Ended, Sighting, Verdict, lock};
     use crate::identity::{Identity, Variant};
     use crate::tick::Tick;
 
@@ -76,51 +77,155 @@ mod tests {
         );
     }
 
+    /// So many messages of so many octets each, under one policy; the hash of the first.
+    type Run = (u64, u16, usize, u64);
+
+    /// Runs of messages fill the memory. Then each message is followed by its copy, under one policy after the other, in
+    /// all shards by turns. All at the same time: none is older than another.
+    fn hold_back_after(
+        fill: &[Run],
+        shard_count: usize,
+        policy_count: u16,
+        more: usize,
+        varied: bool,
+    ) -> Result<(), TestCaseError> {
+        let policy = WindowPolicy {
+            window: Duration::from_secs(1),
+            allow: 1,
+            refresh: None,
+        };
+        let policies = vec![policy; usize::from(policy_count)];
+        let budget = Shards::octets_min(shard_count, policies.len()) + more;
+        let shards = Shards::new(shard_count, &policies, budget);
+        let mut ended: Vec<Ended> = Vec::new();
+        let variant = Variant {
+            text: Some(1),
+            host: None,
+        };
+        let mut offer = |policy: u16, hash: u64, octets: &[u8]| {
+            let sighting = Sighting {
+                frame: octets,
+                timestamp: None,
+                variant: varied.then_some(&variant),
+            };
+            let identity = Identity { hash, octets };
+            ended.clear();
+            shards.offer(PolicyId(policy), identity, sighting, Tick::ZERO, &mut ended)
+        };
+        for &(hash, policy, octets, count) in fill {
+            let octets = vec![b'x'; octets];
+            for number in 0..count {
+                offer(
+                    policy % policy_count,
+                    hash.wrapping_add(spread(number)),
+                    &octets,
+                );
+            }
+        }
+        let longest = [b'y'; MESSAGE_OCTETS_EXPECTED];
+        for policy in 0..policy_count {
+            let hash = spread(u64::from(policy));
+            let verdict = offer(policy, hash, &longest);
+            prop_assert!(verdict != Verdict::Duplicate);
+            let verdict = offer(policy, hash, &longest);
+            prop_assert_eq!(
+                verdict,
+                Verdict::Duplicate,
+                "{} of {}",
+                policy,
+                policy_count
+            );
+        }
+        let stats = shards.stats();
+        prop_assert!(stats.octets <= stats.budget_octets, "{:?}", stats);
+        Ok(())
+    }
+
+    const fn spread(number: u64) -> u64 {
+        number.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    /// The mark of the message itself started when the others did, and was taken for the oldest.
+    #[test]
+    fn a_mark_makes_no_room_for_its_own_copy_while_there_are_others() {
+        for (policy_count, count) in [(2, 8), (4, 19), (12, 60), (260, 1500)] {
+            let last = policy_count - 1;
+            let fill = [
+                (1, last, 88, 1),
+                (1, last, 2055, count),
+                (1, last, 1604, count),
+            ];
+            hold_back_after(&fill, 1, policy_count, 0, false).unwrap();
+            hold_back_after(&fill, 2, policy_count, 0, true).unwrap();
+        }
+    }
+
+    /// What engines have grown to is not theirs to keep.
+    #[test]
+    fn what_was_full_once_leaves_room_for_others() {
+        for (policy_count, sizes) in [(2, &[1, 16, 2000][..]), (12, &[16, 2000])] {
+            for &octets in sizes {
+                let marks = u64::from(policy_count) * 16_000 / (24 + octets);
+                let each: Vec<Run> = (0..policy_count)
+                    .map(|policy| (7, policy, usize::try_from(octets).unwrap(), marks))
+                    .collect();
+                hold_back_after(&each, 1, policy_count, 0, false).unwrap();
+            }
+        }
+    }
+
+    /// With hundreds of engines, the handles of pieces that are gone would add up to most of the budget.
+    #[test]
+    fn engines_that_remember_nothing_keep_nothing_while_room_is_short() {
+        let policy = WindowPolicy {
+            window: Duration::from_secs(1),
+            allow: 1,
+            refresh: None,
+        };
+        let shards = Shards::new(1, &[policy; 12], Shards::octets_min(1, 12));
+        for (policy, number) in (0..12).flat_map(|policy| (0..100).map(move |n| (policy, n))) {
+            let sighting = Sighting {
+                frame: b"",
+                timestamp: None,
+                variant: None,
+            };
+            let identity = Identity {
+                hash: spread(number),
+                octets: &[b'x'; 2000],
+            };
+            let policy = PolicyId(policy);
+            shards.offer(policy, identity, sighting, Tick::ZERO, &mut Vec::new());
+        }
+        let shard = lock(&shards.shards[0]);
+        let empty = shard.engines.iter().filter(|engine| engine.marks() == 0);
+        let kept: Vec<_> = empty.map(Engine::charged).collect();
+        assert_eq!(kept, [0; 11]);
+    }
+
+    /// The least of marks, of which the most must go, and a first message, for which an engine wants the most.
+    #[test]
+    fn the_smallest_marks_make_room_for_the_first_message_of_another_policy() {
+        for (more, count) in [(0, 2000), (4 << 20, 200_000)] {
+            hold_back_after(&[(7, 1, 1, count)], 1, 2, more, true).unwrap();
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Each message is followed by its copy, under one policy after the other, in all shards by turns, after
-        /// others have filled the memory.
         #[test]
         fn with_the_least_memory_or_more_each_copy_is_held_back(
             shard_shift in 0..6_u32,
             policy_count in 1..260_u16,
             more in prop_oneof![Just(0), 0..1_usize << 20, 0..1_usize << 28],
             fill in vec((any::<u64>(), any::<u16>(), 1..4000_usize), 0..300),
+            runs in vec((any::<u64>(), any::<u16>(), 1..100_usize, 1..3000_u64), 0..3),
             varied in any::<bool>(),
         ) {
-            let policy = WindowPolicy {
-                window: Duration::from_secs(1),
-                allow: 1,
-                refresh: None,
-            };
-            let policies = vec![policy; usize::from(policy_count)];
-            let count = 1 << shard_shift;
-            let budget = Shards::octets_min(count, policies.len()) + more;
-            let shards = Shards::new(count, &policies, budget);
-            let mut ended: Vec<Ended> = Vec::new();
-            let variant = Variant { text: Some(1), host: None };
-            let mut offer = |policy: u16, hash: u64, octets: &[u8]| {
-                let sighting = Sighting {
-                    frame: octets,
-                    timestamp: None,
-                    variant: varied.then_some(&variant),
-                };
-                let identity = Identity { hash, octets };
-                ended.clear();
-                shards.offer(PolicyId(policy), identity, sighting, Tick::ZERO, &mut ended)
-            };
-            for (hash, policy, octets) in fill {
-                offer(policy % policy_count, hash, &vec![b'x'; octets]);
-            }
-            let longest = [b'y'; MESSAGE_OCTETS_EXPECTED];
-            for number in 0..u64::from(policy_count) {
-                let hash = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                let policy = u16::try_from(number).unwrap();
-                let verdict = offer(policy, hash, &longest);
-                prop_assert!(verdict != Verdict::Duplicate);
-                prop_assert_eq!(offer(policy, hash, &longest), Verdict::Duplicate, "{} of {}", number, policy_count);
-            }
+            let mut fill: Vec<Run> = fill.into_iter().map(|(hash, policy, octets)| (hash, policy, octets, 1)).collect();
+            let place = fill.len() / 2;
+            fill.splice(place..place, runs);
+            hold_back_after(&fill, 1 << shard_shift, policy_count, more, varied)?;
         }
 
         /// All policies of one shard at the same time.

@@ -77,7 +77,7 @@ impl Model {
         told: Told,
     ) -> Option<Option<u64>> {
         self.advance(now);
-        self.evict(told.evicted);
+        self.evict(told.evicted, policy);
         let now = self.now;
         let WindowPolicy {
             window,
@@ -166,12 +166,14 @@ impl Model {
         }
     }
 
-    fn evict(&mut self, messages: u64) {
+    /// Of what is equally old, that of the policy which wants the room goes last.
+    fn evict(&mut self, messages: u64, wanting: PolicyId) {
         for _ in 0..messages {
             let oldest = (0..self.open.len())
                 .min_by_key(|&at| {
                     (
                         self.open[at].start,
+                        self.open[at].policy == wanting,
                         self.open[at].policy,
                         self.open[at].order,
                     )

@@ -219,7 +219,7 @@ impl Shard {
         }
         let allowed = std::mem::replace(&mut self.budget_octets, self.target_octets);
         let now = self.now;
-        self.make_room(0, marks_max, now, ended);
+        self.make_room(0, None, marks_max, now, ended);
         if self.engines.iter().any(|engine| engine.marks() > 0) {
             self.budget_octets = self.charged().min(allowed).max(self.target_octets);
         }

@@ -3,7 +3,11 @@
 //! # Guarantees
 //!
 //! - The octets allocated stay within the budget in force after every call.
-//! - For room, the mark that started first in any of the engines goes first.
+//! - For room, the mark that started first in any of the engines goes first; of those that started at the same time, one of
+//!   the engine that wants the room goes last. So a mark is not evicted for what its own next copy wants while there is
+//!   another.
+//! - Where room is short, an engine that remembers nothing keeps nothing, and one that remembers one message keeps no
+//!   more than that takes.
 //! - One offer looks for room at most [`ROUNDS_MAX`] times, and evicts at most [`EVICTED_PER_ROUND`] marks each time, and one
 //!   more for every [`OCTETS_PER_EVICTED`] octets that it wants. If that is too little, or if it wants more than
 //!   half the budget, it forwards and does not remember.
@@ -13,11 +17,12 @@
 //! Which shard a message belongs to, and the lock (`mod`). How policies and the budget change (`retire`).
 
 use std::hint::black_box;
+use std::mem::size_of;
 
 use super::engine::{Engine, EngineCounters, Met, Refusal, Spoils};
 use super::group::{Group, Run};
 use super::table::Place;
-use super::timeline::MARKS_SHIFT;
+use super::timeline::{MARKS_SHIFT, Mark};
 use super::{Claim, EndReason, Ended, Sighting, Stats, Verdict};
 use crate::identity::Identity;
 use crate::rule::{PolicyId, WindowPolicy};
@@ -222,7 +227,7 @@ impl Shard {
                 Err(Refusal::Full) => break,
                 Err(Refusal::Short(wanted)) => wanted,
             };
-            if !self.make_room_for(wanted, now, ended) {
+            if !self.make_room_for(wanted, index, now, ended) {
                 break;
             }
         }
@@ -330,10 +335,12 @@ impl Shard {
         self.budget_octets.saturating_sub(self.charged())
     }
 
-    /// Makes room for what wants so many octets, as far as one round does; false if it wants too many.
+    /// Makes room for what the engine at `index` wants, so many octets, as far as one round does; false if it wants
+    /// too many.
     pub(super) fn make_room_for(
         &mut self,
         wanted: usize,
+        index: usize,
         now: Tick,
         ended: &mut Vec<Ended>,
     ) -> bool {
@@ -344,15 +351,17 @@ impl Shard {
         // A little more than is wanted, so that not each and every offer comes through here.
         let ahead = ROOM_AHEAD_OCTETS.min(wanted);
         let evicted_max = EVICTED_PER_ROUND + wanted / OCTETS_PER_EVICTED;
-        self.make_room(wanted + ahead, evicted_max, now, ended);
+        self.make_room(wanted + ahead, Some(index), evicted_max, now, ended);
         true
     }
 
     /// Frees spare memory, then ends marks of engines that retire, then evicts the oldest marks, until `wanted`
-    /// octets are free or `marks_max` marks are gone. Gives how many are.
+    /// octets are free or `marks_max` marks are gone. Gives how many are. Of marks equally old, those of the engine at
+    /// `spared` go last.
     pub(super) fn make_room(
         &mut self,
         wanted: usize,
+        spared: Option<usize>,
         marks_max: usize,
         now: Tick,
         ended: &mut Vec<Ended>,
@@ -370,9 +379,10 @@ impl Shard {
             let oldest = self
                 .engines
                 .iter_mut()
-                .filter(|engine| engine.marks() > 0)
-                .min_by_key(|engine| engine.oldest());
-            let Some(engine) = oldest else { break };
+                .enumerate()
+                .filter(|(_, engine)| engine.marks() > 0)
+                .min_by_key(|(index, engine)| (engine.oldest(), Some(*index) == spared));
+            let Some((_, engine)) = oldest else { break };
             popped += 1;
             if engine.first_is_due(now) {
                 engine.pop(EndReason::Window, ended);
@@ -430,8 +440,9 @@ const ROUNDS_MAX: usize = 3;
 /// Marks that an offer evicts at most each time it finds too little room, whatever it wants ...
 const EVICTED_PER_ROUND: usize = 64;
 
-/// ... and one more for every so many octets that it wants: evicting takes no longer than copying them.
-const OCTETS_PER_EVICTED: usize = 64;
+/// ... and one more for every so many octets that it wants: each mark gives back as many at least, so that one round is
+/// enough, however short the messages were.
+const OCTETS_PER_EVICTED: usize = size_of::<Mark>();
 
 /// Octets freed beyond what an offer wants, but never more than it wants.
 pub(super) const ROOM_AHEAD_OCTETS: usize = 4096;

@@ -278,6 +278,31 @@ impl Table {
         freed
     }
 
+    /// Joins all segments into one; false if there is no more than one. At most half a segment lives.
+    pub(super) fn join_all(&mut self, live: Live) -> bool {
+        if self.segments.len() <= 1 {
+            return false;
+        }
+        for segment in &mut self.segments {
+            self.counters.stale += segment.sweep(live);
+        }
+        let others = self.segments.split_off(1);
+        self.counters.merges += others.len() as u64;
+        for kept in &mut self.segments {
+            (kept.depth, kept.suffix) = (0, 0);
+            let slots = others.iter().flat_map(|other| other.slots.iter());
+            for slot in slots.copied().filter(|&slot| slot != EMPTY) {
+                kept.settle(slot);
+            }
+        }
+        self.directory.clear();
+        self.directory.push(0);
+        self.directory.shrink_to(HANDLES_MIN);
+        self.segments.shrink_to(HANDLES_MIN);
+        self.tidied = 0;
+        true
+    }
+
     /// Slots in all segments.
     pub(super) const fn slots(&self) -> usize {
         self.segments.len() * SEGMENT_SLOTS
@@ -328,9 +353,13 @@ impl Table {
         let handles = if self.segments.len() < self.segments.capacity() {
             0
         } else {
-            self.segments.len().max(4)
+            self.segments.len().max(HANDLES_MIN)
         };
-        let entries = if entries == 0 { 0 } else { entries.max(4) };
+        let entries = if entries == 0 {
+            0
+        } else {
+            entries.max(HANDLES_MIN)
+        };
         handles * size_of::<Segment>() + entries * size_of::<u32>()
     }
 
@@ -507,5 +536,39 @@ const LIVE_MAX: usize = SEGMENT_SLOTS / 10 * 7;
 /// Bits of a hash that the directory may use: the rest give the position.
 const DEPTH_MAX: u32 = 31 - SEGMENT_SLOTS.ilog2();
 
+/// Segments, and entries of the directory, that there is room for once there is room for one.
+const HANDLES_MIN: usize = 4;
+
 /// Octets of one more segment.
 const SEGMENT_OCTETS: usize = alloc_octets(SEGMENT_SLOTS * size_of::<u64>());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_is_joined_is_as_small_as_a_new_one_and_finds_what_lives() {
+        let mut table = Table::default();
+        let mut room = table.first_octets();
+        let least = room;
+        let hash = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        for number in 0..10_000 {
+            let live = Live::new(0, usize::try_from(number).unwrap());
+            let place = table.place(hash(number), None, live, &mut room);
+            let place = place.or_else(|_| {
+                room = 1 << 20;
+                table.place(hash(number), None, live, &mut room)
+            });
+            table.put(place.unwrap(), hash(number), number);
+        }
+        let live = Live::new(9990, 10);
+        assert!(table.octets() > 20 * least);
+        assert!(table.join_all(live));
+        assert_eq!(table.octets(), least);
+        assert!(!table.join_all(live), "there is but one");
+        for number in 9980..10_000 {
+            let probe = table.probe(hash(number), live, |age| u64::from(age) + 9990 == number);
+            assert_eq!(matches!(probe, Probe::Found { .. }), number >= 9990);
+        }
+    }
+}

@@ -346,6 +346,16 @@ impl Timeline {
         block.is_some() || segment.is_some()
     }
 
+    /// Frees room for handles beyond what is in use and the least; false if there is none.
+    pub(super) fn trim(&mut self) -> bool {
+        let before = self.handle_octets();
+        self.blocks.shrink_to(HANDLES_MIN);
+        self.segments.shrink_to(HANDLES_MIN);
+        self.spare_blocks.shrink_to(HANDLES_MIN);
+        self.spare_segments.shrink_to(HANDLES_MIN);
+        self.handle_octets() < before
+    }
+
     /// True if [`Timeline::take_spares`] has something to take.
     pub(super) const fn has_spares(&self) -> bool {
         !self.spare_blocks.is_empty() || !self.spare_segments.is_empty()
