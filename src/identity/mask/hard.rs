@@ -266,7 +266,7 @@ impl Random {
     }
 
     /// Below `bound`; 0 if that is 0.
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         let bound = bound.max(1) as u64;
         usize::try_from((self.next() >> 16) % bound).unwrap_or(0)
     }

@@ -208,7 +208,8 @@ fn push_shortest(part: &Hir, text: &mut Vec<u8>) {
     }
 }
 
-/// What may stand inside of `arm`: octets at which it tells texts apart, pieces of it, words; never the octet that ends it.
+/// What may stand inside of `arm`: octets at which it tells texts apart, pieces of it, words, its literals far and near;
+/// never the octet that ends it.
 fn insides(arm: &Hir, random: &mut Random) -> Vec<Vec<u8>> {
     let mut ends = Vec::new();
     collect_ends(arm, &mut ends);
@@ -232,11 +233,37 @@ fn insides(arm: &Hir, random: &mut Random) -> Vec<Vec<u8>> {
         words.extend_from_slice(random.of(WORDS).as_bytes());
         words.push(b' ');
     }
+    let mut literals = Vec::new();
+    collect_literals(arm, &mut literals);
+    let mut spread = Vec::with_capacity(INSIDE);
+    while spread.len() < INSIDE && !literals.is_empty() {
+        spread.extend_from_slice(random.of(&literals));
+        for _ in 0..random.below(GAP_MAX) {
+            spread.push(random.of(PLAIN));
+        }
+        spread.push(b'x');
+    }
+    spread.retain(may_stay);
     pieces.retain(may_stay);
     words.retain(may_stay);
-    let mut all = vec![single, pieces, words];
+    let mut all = vec![single, pieces, words, spread];
     all.retain(|inside| !inside.is_empty());
     all
+}
+
+/// Adds the literals of `arm`.
+fn collect_literals<'h>(arm: &'h Hir, literals: &mut Vec<&'h [u8]>) {
+    match arm.kind() {
+        HirKind::Empty | HirKind::Look(_) | HirKind::Class(_) => {}
+        HirKind::Literal(literal) => literals.push(&literal.0),
+        HirKind::Repetition(repetition) => collect_literals(&repetition.sub, literals),
+        HirKind::Capture(capture) => collect_literals(&capture.sub, literals),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => {
+            parts
+                .iter()
+                .for_each(|part| collect_literals(part, literals));
+        }
+    }
 }
 
 /// Adds the octets of which one has to come last.
@@ -270,6 +297,9 @@ const HEAD_MAX: usize = 1024;
 
 /// Octets of an inside before it repeats.
 const INSIDE: usize = 65_536;
+
+/// Octets between literals, fewer than.
+const GAP_MAX: usize = 12;
 
 /// What a class is represented by, the first that it has.
 const PLAIN: &[u8] = b"x0a_-/ ";
