@@ -258,16 +258,16 @@ struct Flags {
 
     /// Receive here; may be repeated [env: TERSED_LISTEN]
     ///
-    /// One of udp://ADDRESS:PORT, tcp://ADDRESS:PORT, unix-dgram:///PATH, unix-stream:///PATH.
-    /// Replaces all listeners of the file. The variable holds a list with commas.
+    /// One of udp://ADDRESS:PORT, tcp://ADDRESS:PORT, relp://ADDRESS:PORT, unix-dgram:///PATH,
+    /// unix-stream:///PATH. Replaces all listeners of the file. The variable holds a list with commas.
     #[arg(long, value_name = "URL")]
     listen: Vec<String>,
 
     /// Forward what is new to here; may be repeated [env: TERSED_FORWARD]
     ///
-    /// One of tcp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH, unix-dgram:///PATH,
-    /// file:///PATH, stdout:. The first one that works is used. Replaces all upstreams of the file.
-    /// The variable holds a list with commas.
+    /// One of tcp://HOST:PORT, relp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH,
+    /// unix-dgram:///PATH, file:///PATH, stdout:. The first one that works is used. Replaces all
+    /// upstreams of the file. The variable holds a list with commas.
     #[arg(long, value_name = "URL")]
     forward: Vec<String>,
 

@@ -7,13 +7,16 @@
 //!
 //! - What an ordinary expression costs is far below the limit: a busy machine refuses none. Time is that of the thread,
 //!   and of several measurements the least counts.
-//! - Measuring takes milliseconds, and for what is refused a fraction of a second. After [`REFUSED_MAX`] refusals the
+//! - Measuring takes milliseconds; for what is refused, and for what may look at all of the rest behind each match, a
+//!   fraction of a second. After [`REFUSED_MAX`] refusals the
 //!   rest is not measured.
 //!
 //! # Left out
 //!
 //! Messages that are harder than any text that was tried.
 
+use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::fmt;
 use std::hint::black_box;
 use std::time::Duration;
@@ -21,7 +24,7 @@ use std::time::Duration;
 use super::error::{At, ConfigError, Fault};
 use super::value::Given;
 use crate::clock::ThreadTime;
-use crate::identity::mask::{BuiltinSet, HardTexts, Kind, Masks, Pattern};
+use crate::identity::mask::{BuiltinSet, HardTexts, Kind, LATE_MATCHES, LateText, Masks, Pattern};
 use crate::limits::{MASK_OCTET_COST_MAX, MESSAGE_OCTETS_DEFAULT};
 use crate::rule::{Rules, Scratch, Text};
 
@@ -44,8 +47,32 @@ pub(super) fn refuse_costly_patterns(patterns: &[Given<Pattern>], errors: &mut V
     }
 }
 
+/// The user's own masks. Rules often choose the same of them: what they cost together is measured once.
+pub(super) struct OwnMasks {
+    pub(super) patterns: Vec<Pattern>,
+    judged: RefCell<Vec<Vec<Pattern>>>,
+}
+
+impl OwnMasks {
+    pub(super) const fn new(patterns: Vec<Pattern>) -> Self {
+        Self {
+            patterns,
+            judged: RefCell::new(Vec::new()),
+        }
+    }
+
+    /// Refuses `masks`, which are some of these, if they cost too much together.
+    pub(super) fn refuse_costly(&self, masks: &Masks, at: &At, errors: &mut Vec<ConfigError>) {
+        let mut judged = self.judged.borrow_mut();
+        if !judged.iter().any(|other| other == masks.patterns()) {
+            judged.push(masks.patterns().to_vec());
+            refuse_costly_masks(masks, at, errors);
+        }
+    }
+}
+
 /// Refuses masks that cost too much together.
-pub(super) fn refuse_costly_masks(masks: &Masks, at: &At, errors: &mut Vec<ConfigError>) {
+fn refuse_costly_masks(masks: &Masks, at: &At, errors: &mut Vec<ConfigError>) {
     // One by itself was judged where it is written; what is wrong there is not to be said twice.
     if masks.patterns().len() < 2 || errors.iter().any(is_costly) {
         return;
@@ -66,7 +93,8 @@ pub(super) fn refuse_costly_text(text: &Text, at: &At, errors: &mut Vec<ConfigEr
     };
     let written = text.written();
     let what = format!("`{written}`");
-    refuse(&what, &[written], MASK_OCTET_COST_MAX, search, at, errors);
+    let judge = || too_much(&[written], MASK_OCTET_COST_MAX, search);
+    refuse(&what, false, judge, at, errors);
 }
 
 /// Refuses the expressions of all rules if they cost too much together.
@@ -83,31 +111,32 @@ pub(super) fn refuse_costly_rules(rules: &Rules, at: &At, errors: &mut Vec<Confi
     let search = |msg: &[u8]| rules.search_all(msg, &mut scratch);
     let what = format!("`msg` of all {} rules that have one", written.len());
     let octet_max = MASK_OCTET_COST_MAX * RULES_FACTOR;
-    refuse(&what, &written, octet_max, search, at, errors);
+    let judge = || too_much(&written, octet_max, search);
+    refuse(&what, true, judge, at, errors);
 }
 
 fn refuse_masks(what: &str, masks: &Masks, at: &At, errors: &mut Vec<ConfigError>) {
     let patterns = masks.patterns().iter();
     let written: Vec<_> = patterns.map(|pattern| pattern.regex.as_str()).collect();
-    let search = |msg: &[u8]| masks.each(msg, |_, _| ());
-    refuse(what, &written, MASK_OCTET_COST_MAX, search, at, errors);
+    let judge = || too_much_of_masks(&written, MASK_OCTET_COST_MAX, masks);
+    refuse(what, false, judge, at, errors);
 }
 
 fn refuse(
     what: &str,
-    expressions: &[&str],
-    octet_max: Duration,
-    search: impl FnMut(&[u8]),
+    of_rules: bool,
+    judge: impl FnOnce() -> Option<Cost>,
     at: &At,
     errors: &mut Vec<ConfigError>,
 ) {
     if errors.iter().filter(|error| is_costly(error)).count() >= REFUSED_MAX {
         return;
     }
-    if let Some(cost) = too_much(expressions, octet_max, search) {
+    if let Some(cost) = judge() {
         let fault = Fault::Costly {
             what: what.to_owned(),
             cost,
+            of_rules,
         };
         errors.push(ConfigError {
             at: at.clone(),
@@ -118,6 +147,57 @@ fn refuse(
 
 const fn is_costly(error: &ConfigError) -> bool {
     matches!(error.fault, Fault::Costly { .. })
+}
+
+/// What the masks of `expressions` cost, if that is too much.
+fn too_much_of_masks(expressions: &[&str], octet_max: Duration, masks: &Masks) -> Option<Cost> {
+    let search = |msg: &[u8]| masks.each(msg, |_, _| ());
+    // Only masks are searched again behind a match.
+    too_much(expressions, octet_max, search)
+        .or_else(|| too_much_after_matches(expressions, octet_max, search))
+}
+
+/// What `search` for `expressions` costs, if that is too much where each match makes it look at all of the rest.
+///
+/// What a text of full length costs is measured of those that are the hardest while they are short.
+fn too_much_after_matches(
+    expressions: &[&str],
+    octet_max: Duration,
+    mut search: impl FnMut(&[u8]),
+) -> Option<Cost> {
+    let mut measure = |text: &[u8]| {
+        let start = ThreadTime::now();
+        search(text);
+        Cost {
+            octets: text.len(),
+            time: start.elapsed(),
+            octet_max,
+        }
+    };
+    let mut texts: Vec<_> = LateText::all(expressions.iter().copied())
+        .into_iter()
+        .map(|late| (measure(&late.text(OCTETS_LATE, MATCHES_LATE)).time, late))
+        .collect();
+    texts.sort_by_key(|(time, _)| Reverse(*time));
+    texts.truncate(LATE_TEXTS);
+    // What is too much while texts are not long is far too much when they are.
+    [OCTETS_MAX / 4, OCTETS_MAX / 2, OCTETS_MAX]
+        .into_iter()
+        .flat_map(|octets| texts.iter().map(move |(_, late)| (octets, late)))
+        .find_map(|(octets, late)| {
+            let text = late.text(octets, LATE_MATCHES);
+            let mut best = measure(&text);
+            for _ in 1..TRIES {
+                if best.times(1) <= 1.0 || best.times(FAR_BEYOND) > 1.0 {
+                    break;
+                }
+                let again = measure(&text);
+                if again.time < best.time {
+                    best = again;
+                }
+            }
+            (best.times(1) > 1.0).then_some(best)
+        })
 }
 
 /// What `search` for `expressions` costs, if that is too much.
@@ -210,6 +290,11 @@ const OCTETS_FIRST: usize = 64;
 const OCTETS_LAST_MIN: usize = 2048;
 const OCTETS_MAX: usize = 65_536;
 
+/// Octets and matches of a text with a late end that is short, and how many are tried in full length.
+const OCTETS_LATE: usize = 8192;
+const MATCHES_LATE: usize = 16;
+const LATE_TEXTS: usize = 3;
+
 /// Measurements of which the least counts, if the first is too much.
 const TRIES: usize = 4;
 
@@ -259,7 +344,7 @@ mod tests {
         });
         let masks = Masks::new(BuiltinSet::EMPTY, patterns.collect()).unwrap();
         let start = ThreadTime::now();
-        let cost = too_much(expressions, octet_max, |msg| masks.each(msg, |_, _| ()));
+        let cost = too_much_of_masks(expressions, octet_max, &masks);
         (cost, start.elapsed())
     }
 
@@ -324,11 +409,46 @@ mod tests {
             ".*.{2000}",
             ".{4000}x",
             "(?:.{0,300} ){30}!",
+            // Each match makes the search look at all of the rest.
+            "qj(?:[abqj]*a[abqj]{40}z)?",
+            "qj(?:.*a.{40}z)?",
+            "qj(?:.*a.{40}z|)",
+            "qj(?:x|.*a.{40}z)?",
+            "(?:qj)+(?:.*a.{40}z)?",
+            "q(?:foo(?:.*a.{40}z)?)?",
+            r"req=\S+( .* took .{0,60}ms!)?",
         ] {
             let (cost, took) = judge(&[expression], MASK_OCTET_COST_MAX);
             assert!(cost.is_some(), "{expression}");
             assert!(took < Duration::from_secs(3), "{expression}: {took:?}");
         }
+    }
+
+    #[test]
+    fn masks_with_an_end_that_may_be_missing_are_accepted_if_they_are_plain() {
+        for expression in [
+            "x.*y|x",
+            r"req=\S+( .*x)?",
+            r"\[\w+\]( .*\])?",
+            r"https?://[^\s?#]+(\?[^\s#]*#)?",
+            r"(?i)user \w+( .* from \S+ port \d+)?",
+        ] {
+            let (cost, took) = judge(&[expression], MASK_OCTET_COST_MAX);
+            assert_eq!(cost, None, "{expression}");
+            assert!(took < Duration::from_secs(1), "{expression}: {took:?}");
+        }
+    }
+
+    #[test]
+    fn masks_that_rules_choose_again_are_measured_once() {
+        let masks = "[mask]\nuser = 'user \\w+( .* from \\S+ port \\d+)?'\nid = 'id=\\d+(, .*code \\d+)?'\n";
+        let rules: String = (0..200)
+            .map(|number| format!("[[rule]]\nname = \"r{number}\"\nmask = [\"user\", \"id\"]\n"))
+            .collect();
+        let start = ThreadTime::now();
+        load(&format!("{masks}{rules}")).unwrap();
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(4), "{took:?}");
     }
 
     #[test]

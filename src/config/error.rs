@@ -122,15 +122,17 @@ pub enum Fault {
     Mask(#[source] MaskError),
     /// Expressions that take too long to search for.
     #[error(
-        "{what}: costs {cost}, on text that is hard for it; fits: at most {} us an octet; make its repetitions \
-         shorter, anchor it, or split it",
-        .cost.micros_max()
+        "{what}: costs {cost}, on text that is hard for it; fits: at most {} us an octet; {}",
+        .cost.micros_max(),
+        cheaper(*.of_rules)
     )]
     Costly {
         /// What it is.
         what: String,
         /// What it costs.
         cost: Cost,
+        /// Whether it is all rules together.
+        of_rules: bool,
     },
     /// `max_quiet` without `refresh`: the window is fixed, so nothing can stay quiet for longer.
     #[error(
@@ -261,6 +263,15 @@ pub(super) fn escaped(text: &str) -> String {
 fn near_note(near: Option<&str>) -> String {
     near.map(|key| format!(" (did you mean {key}?)"))
         .unwrap_or_default()
+}
+
+/// How an expression, or those of all rules, can cost less.
+const fn cheaper(of_rules: bool) -> &'static str {
+    if of_rules {
+        "use fewer `.*` in them, or make their repetitions shorter"
+    } else {
+        "make its repetitions shorter, anchor it, or split it"
+    }
 }
 
 /// Characters of a found value that an error repeats: a long path fits, a pasted file does not.

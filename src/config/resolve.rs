@@ -6,7 +6,7 @@
 //! - A key that was refused already is never the reason for a second error.
 //! - Every error names a key that was written; a default alone is never blamed.
 
-use super::cost::refuse_costly_patterns;
+use super::cost::{OwnMasks, refuse_costly_patterns};
 use super::error::{At, ConfigError, Fault, quoted};
 use super::file::{
     AdminFile, ConfigFile, DedupFile, ForwardFile, ListenerFile, LogFile, MaskFile, RuntimeFile,
@@ -54,7 +54,7 @@ pub(super) fn resolve(
     );
     let masks = file.mask.or(MaskFile::default()).patterns;
     refuse_costly_patterns(&masks, errors);
-    let masks: Vec<Pattern> = masks.into_iter().map(|given| given.value).collect();
+    let masks = OwnMasks::new(masks.into_iter().map(|given| given.value).collect());
     let dedup_file = file.dedup.or(DedupFile::default());
     let mut dedup = dedup(dedup_file, default.dedup, &masks, errors);
     let rules = rules(file.rule, &dedup.policy, &masks, errors);
@@ -545,7 +545,7 @@ fn refuse_loops(
 fn dedup(
     file: DedupFile,
     default: DedupConfig,
-    masks: &[Pattern],
+    masks: &OwnMasks,
     errors: &mut Vec<ConfigError>,
 ) -> DedupConfig {
     let keys = PolicyFile {

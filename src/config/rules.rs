@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cost::{refuse_costly_masks, refuse_costly_rules, refuse_costly_text};
+use super::cost::{OwnMasks, refuse_costly_rules, refuse_costly_text};
 use super::error::{At, ConfigError, Fault, quoted};
 use super::file::RuleFile;
 use super::resolve::unfit;
@@ -42,7 +42,7 @@ pub(super) struct PolicyFile {
 pub(super) fn rules(
     slot: Slot<Vec<Given<RuleFile>>>,
     dedup: &Policy,
-    masks: &[Pattern],
+    masks: &OwnMasks,
     errors: &mut Vec<ConfigError>,
 ) -> Arc<Rules> {
     let given = match slot {
@@ -89,7 +89,7 @@ pub(super) fn rules(
 fn rule(
     file: Given<RuleFile>,
     dedup: &Policy,
-    masks: &[Pattern],
+    masks: &OwnMasks,
     errors: &mut Vec<ConfigError>,
 ) -> Option<Rule> {
     let Given { value: file, at } = file;
@@ -160,7 +160,7 @@ fn rule(
 pub(super) fn policy(
     file: PolicyFile,
     default: &Policy,
-    masks: &[Pattern],
+    masks: &OwnMasks,
     errors: &mut Vec<ConfigError>,
 ) -> Policy {
     let of_profile = file.profile.map(|profile| profile.window);
@@ -197,7 +197,7 @@ pub(super) fn policy(
 }
 
 /// The masks called `names`; of the user's own, those named first come first.
-fn chosen(names: Vec<Given<String>>, own: &[Pattern], errors: &mut Vec<ConfigError>) -> Masks {
+fn chosen(names: Vec<Given<String>>, own: &OwnMasks, errors: &mut Vec<ConfigError>) -> Masks {
     let mut builtins = BuiltinSet::EMPTY;
     let mut patterns: Vec<Pattern> = Vec::new();
     let mut at = None;
@@ -206,7 +206,7 @@ fn chosen(names: Vec<Given<String>>, own: &[Pattern], errors: &mut Vec<ConfigErr
         at: here,
     } in names
     {
-        if let Some(pattern) = own.iter().find(|pattern| pattern.name == name) {
+        if let Some(pattern) = own.patterns.iter().find(|pattern| pattern.name == name) {
             if !patterns.contains(pattern) {
                 patterns.push(pattern.clone());
             }
@@ -224,7 +224,7 @@ fn chosen(names: Vec<Given<String>>, own: &[Pattern], errors: &mut Vec<ConfigErr
     }
     match (Masks::new(builtins, patterns), at) {
         (Ok(masks), Some(at)) => {
-            refuse_costly_masks(&masks, &at, errors);
+            own.refuse_costly(&masks, &at, errors);
             masks
         }
         (Ok(masks), None) => masks,

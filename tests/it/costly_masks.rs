@@ -14,6 +14,7 @@ use super::support::tersed::Setup;
 fn a_costly_mask_is_refused_with_its_cost_by_check_run_and_reload() {
     for (key, config) in [
         ("mask.slow: mask `slow`: costs ", with_mask(SLOW)),
+        ("mask.slow: mask `slow`: costs ", with_mask(LATE)),
         ("rule[0].msg: `", with_rule(SLOW)),
     ] {
         let dir = TempDir::with_prefix("tersed-it-").unwrap();
@@ -64,4 +65,6 @@ fn with_rule(regex: &str) -> String {
 
 /// A message of 64 KiB takes it seconds.
 const SLOW: &str = "(?:.{0,900}a){20}z";
+/// Each `qj` makes the search look for a `z` to the end of the message.
+const LATE: &str = "qj(?:.*a.{40}z)?";
 const TCP: &str = "tcp://127.0.0.1:0";

@@ -82,7 +82,7 @@ impl HardTexts {
             expressions,
             octets,
             places,
-            random: Random(0x9e37_79b9_7f4a_7c15),
+            random: Random::new(),
         }
     }
 
@@ -139,7 +139,7 @@ impl HardTexts {
 }
 
 /// Appends a text that `expression` matches, if that is done in so many steps and `len` octets.
-fn sample(
+pub(super) fn sample(
     expression: &Hir,
     random: &mut Random,
     text: &mut Vec<u8>,
@@ -195,7 +195,7 @@ fn sample(
 }
 
 /// The octets of `class`.
-fn ranges(class: &Class) -> Vec<(u8, u8)> {
+pub(super) fn ranges(class: &Class) -> Vec<(u8, u8)> {
     match class {
         Class::Bytes(class) => class
             .ranges()
@@ -215,7 +215,7 @@ fn ranges(class: &Class) -> Vec<(u8, u8)> {
 }
 
 /// Adds the octets of literals, and those at the ends of classes.
-fn collect_octets(expression: &Hir, octets: &mut Vec<u8>) {
+pub(super) fn collect_octets(expression: &Hir, octets: &mut Vec<u8>) {
     match expression.kind() {
         HirKind::Empty | HirKind::Look(_) => {}
         HirKind::Literal(literal) => octets.extend_from_slice(&literal.0),
@@ -251,9 +251,13 @@ fn places_of(expression: &Hir) -> usize {
 
 /// xorshift64*: the texts must be the same each time, not unpredictable.
 #[derive(Debug)]
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
+    pub(super) const fn new() -> Self {
+        Self(0x9e37_79b9_7f4a_7c15)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -262,12 +266,12 @@ impl Random {
     }
 
     /// Below `bound`; 0 if that is 0.
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         let bound = bound.max(1) as u64;
         usize::try_from((self.next() >> 16) % bound).unwrap_or(0)
     }
 
-    fn of<T: Copy + Default>(&mut self, some: &[T]) -> T {
+    pub(super) fn of<T: Copy + Default>(&mut self, some: &[T]) -> T {
         some.get(self.below(some.len()))
             .copied()
             .unwrap_or_default()
@@ -288,7 +292,7 @@ const SLACK: usize = 512;
 
 const LETTERS: &[u8] = b"ab01 x";
 
-const WORDS: &[&str] = &[
+pub(super) const WORDS: &[&str] = &[
     "Failed",
     "password",
     "for",

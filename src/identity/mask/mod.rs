@@ -33,6 +33,7 @@ mod address;
 mod builtin;
 mod hard;
 mod hex;
+mod late;
 mod number;
 mod octet;
 mod outer;
@@ -44,6 +45,7 @@ use std::{fmt, ops::Range};
 
 pub use self::builtin::{Builtin, BuiltinSet};
 pub(crate) use self::hard::{HardTexts, Kind};
+pub(crate) use self::late::{LATE_MATCHES, LateText};
 use self::pattern::Patterns;
 pub use self::pattern::{MaskError, Pattern};
 pub(crate) use self::pattern::{compile as compile_expressions, is_far, syntax_of};
