@@ -120,6 +120,8 @@ reasons! {
         ReadOnly => "EROFS",
         /// The directory was removed.
         Gone => "ENOENT",
+        /// The directory is not at its path any more.
+        Moved => "moved",
         /// A file is not safe to open.
         Unsafe => "unsafe",
         /// Anything else.

@@ -8,6 +8,8 @@
 //!   file is removed, [`Disk::keep_lock`] makes and locks another.
 //! - Nothing is written to a file that has a second name, or that group or others may write to. The lock is taken on such a
 //!   file, and the process id is not written to it.
+//! - [`Disk::check_place`] says whether the configured path still leads to the open directory. We compare device and inode,
+//!   and do not follow a symlink at the path's end. The open directory stays in use.
 //!
 //! # What is safe
 //!
@@ -25,7 +27,8 @@
 //!
 //! # Left out
 //!
-//! Directories above the parent: who may exchange those may do so for everything on the machine.
+//! Directories above the parent: who may exchange those may do so for everything on the machine. A mount in another
+//! mount namespace: this process does not see it.
 
 use std::{
     ffi::OsStr,
@@ -45,7 +48,7 @@ use nix::{
     errno::Errno,
     fcntl::{FallocateFlags, Flock, FlockArg, OFlag, fallocate, open, openat},
     sys::{
-        stat::{FileStat, Mode, fstat, mkdirat},
+        stat::{FileStat, Mode, fstat, lstat, mkdirat},
         statvfs::fstatvfs,
     },
     unistd::{UnlinkatFlags, fsync, geteuid, unlinkat},
@@ -98,6 +101,9 @@ pub(super) trait Disk: Send + Sync + fmt::Debug {
     /// Looks at the directory again: its owner or mode may have changed.
     fn check(&self) -> Result<(), SpoolError>;
 
+    /// Looks whether the path leads to the directory: [`SpoolError::Moved`] if not.
+    fn check_place(&self) -> Result<(), SpoolError>;
+
     /// Takes the lock anew if its file was removed: the next process would find another file and lock that.
     fn keep_lock(&self) -> Result<(), SpoolError>;
 
@@ -117,7 +123,12 @@ pub(super) struct RealDisk {
 struct Home {
     directory: OwnedFd,
     lock: Flock<File>,
+    /// What was at the path when it was opened. A file system may number what it opens otherwise than what it looks up.
+    found: Option<Identity>,
 }
+
+/// What tells one directory from all others: device and inode.
+type Identity = (u64, u64);
 
 impl RealDisk {
     /// Takes the directory `path`, and makes it if its parent is there.
@@ -228,6 +239,27 @@ impl Disk for RealDisk {
         check_directory(&self.path, &self.home().directory)
     }
 
+    fn check_place(&self) -> Result<(), SpoolError> {
+        let home = self.home();
+        let moved = |is_missing| SpoolError::Moved {
+            directory: self.path.clone(),
+            is_missing,
+        };
+        let there = match identity_at(&self.path) {
+            Ok(there) => there,
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Err(moved(true)),
+            Err(errno) => return Err(self.error("look at", errno)),
+        };
+        if home.found == Some(there) {
+            return Ok(());
+        }
+        let ours = fstat(&home.directory).map_err(|errno| self.error("look at", errno))?;
+        if identity(&ours) == there {
+            return Ok(());
+        }
+        Err(moved(false))
+    }
+
     fn keep_lock(&self) -> Result<(), SpoolError> {
         let home = self.home();
         if !is_removed(&home.lock) {
@@ -236,7 +268,11 @@ impl Disk for RealDisk {
         let error = |error| SpoolError::of("use", &self.path, error);
         let directory = home.directory.try_clone().map_err(error)?;
         let lock = lock(&directory, &self.path)?;
-        self.move_to(Home { directory, lock });
+        self.move_to(Home {
+            directory,
+            lock,
+            found: home.found,
+        });
         Ok(())
     }
 
@@ -264,7 +300,11 @@ impl Home {
         check_parent(parent, &above)?;
         let directory = open_directory(&above, name, path)?;
         let lock = lock(&directory, path)?;
-        Ok(Self { directory, lock })
+        Ok(Self {
+            directory,
+            lock,
+            found: identity_at(path).ok(),
+        })
     }
 }
 
@@ -292,6 +332,18 @@ fn open_directory(above: &OwnedFd, name: &OsStr, path: &Path) -> Result<OwnedFd,
     .map_err(error)?;
     check_directory(path, &directory)?;
     Ok(directory)
+}
+
+/// What is at the path, be it a symlink. A slash at its end would follow one.
+fn identity_at(path: &Path) -> Result<Identity, Errno> {
+    let path = path
+        .file_name()
+        .map_or_else(|| path.to_owned(), |name| path.with_file_name(name));
+    lstat(&path).map(|stat| identity(&stat))
+}
+
+const fn identity(stat: &FileStat) -> Identity {
+    (stat.st_dev, stat.st_ino)
 }
 
 fn check_directory(path: &Path, directory: &OwnedFd) -> Result<(), SpoolError> {

@@ -36,6 +36,23 @@ pub enum SpoolError {
         /// Where it was.
         directory: PathBuf,
     },
+    /// The path leads elsewhere while the spool is open. What is in the open directory can be read, and nothing is
+    /// written to it until it is back: the next process would not find it.
+    #[error(
+        "{} {}; what was spooled is in the old one: move it back, or restart after copying its segments",
+        directory.display(),
+        if *is_missing {
+            "is not there any more (moved)"
+        } else {
+            "is another directory now (moved, or something is mounted over it)"
+        }
+    )]
+    Moved {
+        /// Where it was.
+        directory: PathBuf,
+        /// Nothing is there now.
+        is_missing: bool,
+    },
     /// Another process has the spool.
     #[error(
         "the spool {} is in use by {}",

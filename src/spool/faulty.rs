@@ -146,6 +146,10 @@ impl Disk for FaultyDisk {
         self.real.check()
     }
 
+    fn check_place(&self) -> Result<(), SpoolError> {
+        self.real.check_place()
+    }
+
     fn keep_lock(&self) -> Result<(), SpoolError> {
         self.real.keep_lock()
     }

@@ -59,6 +59,9 @@
 //!
 //! Each is a [`SpoolError`] of its own, and the next call tries again. A directory that was removed is told once,
 //! as [`SpoolError::Gone`], and made anew by the next append; what was in it is counted as lost by the reader.
+//! A directory that is not at its path any more (it was moved, or something is mounted over it) is told as
+//! [`SpoolError::Moved`] as long as that lasts. Nothing is appended meanwhile, since the next process would not find it, and
+//! nothing is made in the other directory; what is in the open one is read and acknowledged as before.
 //! An error while reading is told [`READ_TRIES`] times at one place (the disk may come back); after that
 //! the page is taken for damaged.
 //!

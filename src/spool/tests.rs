@@ -849,6 +849,41 @@ fn no_removed_file_is_held_open() {
     }
 }
 
+#[test]
+fn a_directory_that_is_not_at_its_path_takes_nothing_and_gives_what_it_holds() {
+    let away = |bed: &Bed| bed.above.path().join("away");
+    let nothing = |_: &Bed| {};
+    let directory = |bed: &Bed| fs::create_dir(bed.directory()).unwrap();
+    let file = |bed: &Bed| fs::write(bed.directory(), "").unwrap();
+    let link = |bed: &Bed| symlink("away", bed.directory()).unwrap();
+    for put in [nothing as fn(&Bed), directory, file, link] {
+        let bed = Bed::new();
+        // A slash at the end would follow the link.
+        let spool = Spool::open(&bed.directory().join(""), MIB).unwrap();
+        spool.append(&[chunk(&["a", "b"])]).unwrap();
+        spool.tend().unwrap();
+        fs::rename(bed.directory(), away(&bed)).unwrap();
+        put(&bed);
+        for _ in 0..2 {
+            for told in [spool.tend(), spool.append(&[chunk(&["c"])]), spool.ask(1)] {
+                let error = told.unwrap_err();
+                assert!(matches!(error, SpoolError::Moved { .. }), "{error}");
+            }
+        }
+        let (read, lost, upto) = drain(&spool);
+        assert_eq!((read.len(), lost), (2, 0));
+        spool.acknowledge(upto).unwrap();
+        assert_eq!(spool.survivors(), 0);
+        let _absent = fs::remove_file(bed.directory());
+        // Fails if anything was put into it.
+        let _absent = fs::remove_dir(bed.directory());
+        fs::rename(away(&bed), bed.directory()).unwrap();
+        spool.tend().unwrap();
+        spool.append(&[chunk(&["c"])]).unwrap();
+        assert_eq!(drain(&spool).0, ["c"]);
+    }
+}
+
 /// A copy of a file that is in use takes its place: nothing is lost that was in it by then.
 #[test]
 fn a_copy_that_takes_a_files_place_is_read_instead() {

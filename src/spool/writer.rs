@@ -7,6 +7,7 @@
 //! - A segment takes an eighth of the room at most, of the disk's as well as of the limit, so that space comes back in parts
 //!   on a small disk, too.
 //! - The active segment is kept when all is acknowledged, and deleted as soon as room is short.
+//! - If the path does not lead to the open directory any more, nothing is appended until it does.
 //! - The disk can be asked for room with nothing to be written ([`Spool::ask`]).
 
 use std::{fs::File, sync::Arc};
@@ -74,6 +75,7 @@ impl Spool {
     ///
     /// Then nothing of it counts. [`SpoolError::Full`], [`SpoolError::NoSpace`], [`SpoolError::ReadOnly`] and
     /// [`SpoolError::Io`] say that it may be tried again; after [`SpoolError::Gone`] that makes the directory anew.
+    /// [`SpoolError::Moved`] is said until the directory is back at its path.
     pub fn append(&self, chunks: &[Chunk]) -> Result<(), SpoolError> {
         if chunks.iter().all(Chunk::is_empty) {
             return Ok(());
@@ -187,9 +189,11 @@ impl Spool {
     /// # Errors
     ///
     /// [`SpoolError::Gone`] for a directory that was removed, and what keeps it from being made anew.
-    /// [`SpoolError::Unsafe`] for one that others may write to by now: this process goes on, the next will not start.
+    /// [`SpoolError::Moved`] for one that is not at its path. [`SpoolError::Unsafe`] for one that others may write to by
+    /// now: this process goes on, the next will not start.
     pub fn tend(&self) -> Result<(), SpoolError> {
         self.find_place(&mut lock(&self.writer))?;
+        self.disk.check_place()?;
         self.disk.check()
     }
 
@@ -256,7 +260,11 @@ impl Spool {
         for number in removed {
             self.let_go_of(number);
         }
-        Ok(())
+        match self.disk.check_place() {
+            Err(error @ SpoolError::Moved { .. }) => Err(error),
+            // That it cannot be looked at does not make it another one; `tend` tells it.
+            _ => Ok(()),
+        }
     }
 
     /// The file of a segment was removed. If there is another file of its name, that is a copy, and is read instead.

@@ -70,6 +70,7 @@ mod socket_activation;
 mod spool;
 mod spool_broken;
 mod spool_full;
+mod spool_moved;
 mod spool_unsafe;
 mod stderr_closed;
 mod stdout_closed;

@@ -4,6 +4,7 @@
 //!
 //! - Files that were removed are let go of, and a directory that was is made anew, with nothing to be written or read.
 //! - A disk that refused is asked again, with nothing left to write: it fails no longer than it has no room.
+//! - A directory that is not at its path any more counts as a disk that refused, with nothing to be written.
 //!
 //! # Left out
 //!
@@ -11,11 +12,15 @@
 
 use std::sync::Arc;
 
-use tokio::{select, time::sleep};
+use tokio::{
+    select,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{Overflow, RETRY_PERIOD, on_disk};
+use crate::spool::SpoolError;
 
 impl Overflow {
     /// Does it until `closing` is cancelled.
@@ -27,6 +32,10 @@ impl Overflow {
             }
             let spool = Arc::clone(&self.spool);
             let tended = on_disk(move || spool.tend()).await;
+            if let Err(error @ SpoolError::Moved { .. }) = &tended {
+                self.refuse(error);
+                continue;
+            }
             self.settle(|state| &mut state.tending, &tended);
             self.measure();
             let (failed, octets) = {
@@ -58,5 +67,17 @@ impl Overflow {
             self.measure();
             self.changed.notify_waiters();
         }
+    }
+
+    /// The disk would refuse whatever is written: it is asked again, by what is to be written or by `tend_all`.
+    fn refuse(&self, error: &SpoolError) {
+        let mut state = self.lock();
+        if state.retry_at.is_none() {
+            state.retry_at = Some(Instant::now());
+            state.refused_octets = 1;
+        }
+        state.writing.begin(error, &self.metrics);
+        drop(state);
+        self.measure();
     }
 }

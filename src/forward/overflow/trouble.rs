@@ -60,6 +60,7 @@ const fn errno(error: &SpoolError) -> SpoolErrno {
         SpoolError::NoSpace { .. } => SpoolErrno::NoSpace,
         SpoolError::ReadOnly { .. } => SpoolErrno::ReadOnly,
         SpoolError::Gone { .. } => SpoolErrno::Gone,
+        SpoolError::Moved { .. } => SpoolErrno::Moved,
         SpoolError::Unsafe { .. } => SpoolErrno::Unsafe,
         SpoolError::Busy { .. }
         | SpoolError::Format { .. }
