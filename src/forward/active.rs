@@ -12,6 +12,7 @@
 //! Sending, and what happens when the connection is lost (`lane`).
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -245,6 +246,30 @@ impl Active {
     /// Whether it has got all that a connection on probation gets.
     pub(super) fn has_used_up(&self) -> bool {
         self.probation.is_some_and(|octets| self.written >= octets)
+    }
+
+    /// What of `batch` a connection on probation still gets, at least a frame, and the rest.
+    pub(super) fn cut(&self, batch: Vec<Chunk>) -> (Vec<Chunk>, VecDeque<Chunk>) {
+        let Some(octets) = self.probation.filter(|_| !self.is_proved) else {
+            return (batch, VecDeque::new());
+        };
+        let mut left = octets.saturating_sub(self.written);
+        let (mut first, mut rest) = (Vec::new(), VecDeque::new());
+        for mut chunk in batch {
+            let fits = self.encoder.whole_entries(&chunk, left);
+            let count = fits.max(usize::from(first.is_empty()));
+            if !rest.is_empty() || count == 0 {
+                rest.push_back(chunk);
+                continue;
+            }
+            let part = chunk.split_entries(count);
+            left = left.saturating_sub(self.encoder.chunk_octets(&part));
+            first.push(part);
+            if !chunk.is_empty() {
+                rest.push_back(chunk);
+            }
+        }
+        (first, rest)
     }
 
     /// How long until the connection is to be made anew, if each is after `rebind`: a little earlier, by chance, so

@@ -250,6 +250,10 @@ impl Lane {
                 Next::Done
             });
         };
+        let (batch, rest) = active.cut(batch);
+        if !rest.is_empty() {
+            self.shared.source.give_back(rest.into_iter());
+        }
         self.send(batch).await?;
         if self.config.strategy == Strategy::Balance {
             // A peer that takes all there is at once leaves the others their share.
