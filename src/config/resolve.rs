@@ -21,7 +21,6 @@ use super::{
     Config, DedupConfig, ForwardConfig, ListenerConfig, LogConfig, Rotation, SpoolConfig,
     SuppressedConfig, UpstreamConfig,
 };
-use crate::identity::mask::Pattern;
 
 /// Makes a `Config` of `file`. It is worth running if there was no error, here or before. `running` is how many shards
 /// a relay has that runs already.
