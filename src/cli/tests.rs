@@ -252,6 +252,11 @@ fn help_teaches_examples_signals_and_exit_statuses() {
     }
     assert!(!text.contains("completions"));
     assert!(help("tersed check --help").contains("--format <FORMAT>"));
+    for line in ["tersed run --help", "tersed check --help"] {
+        for url in ["relp://ADDRESS:PORT", "relp://HOST:PORT"] {
+            assert!(help(line).contains(url), "{line}: {url}");
+        }
+    }
 }
 
 #[test]
