@@ -437,6 +437,7 @@ impl Held {
     }
 
     /// Counts a copy that is held back.
+    #[inline]
     fn count_one(&mut self, sighting: Sighting<'_>, now: Tick) {
         self.count += 1;
         self.last = now;

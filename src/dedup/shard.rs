@@ -184,6 +184,7 @@ impl Shard {
     }
 
     /// The engine of what had the id `policy` in the list of that generation; `None` if it is gone.
+    #[inline]
     fn index_in(&self, policy: PolicyId, generation: u32) -> Option<usize> {
         if generation == self.generation {
             return Some(self.index_of(policy));
