@@ -20,10 +20,11 @@
 //! Binding (who configures no address has no admin port), TLS and passwords: it is meant for a
 //! loopback or management address.
 
+mod ready;
+
 use std::convert::Infallible;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -43,9 +44,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::logging::Escaped;
 use crate::metrics::{EngineStats, Metrics};
 use crate::thread::Pool;
+
+pub use self::ready::Readiness;
 
 /// Answers on `listener` until `stop` is cancelled; then ends within a second.
 ///
@@ -75,37 +77,6 @@ impl fmt::Debug for AdminState {
         f.debug_struct("AdminState")
             .field("readiness", &self.readiness)
             .finish_non_exhaustive()
-    }
-}
-
-/// Whether the relay takes messages: shared, set by whoever starts and stops it.
-#[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicU8>);
-
-impl Readiness {
-    /// The listeners are open and their tasks run.
-    pub fn set_ready(&self) {
-        self.0.store(READY, Ordering::Release);
-    }
-
-    /// No more messages are taken; what is queued is delivered.
-    pub fn set_stopping(&self) {
-        self.0.store(STOPPING, Ordering::Release);
-    }
-
-    /// Whether messages are taken now.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.0.load(Ordering::Acquire) == READY
-    }
-
-    /// One sentence for people.
-    fn sentence(&self) -> &'static str {
-        match self.0.load(Ordering::Acquire) {
-            READY => "ready: listeners are open",
-            STOPPING => "stopping: no new messages are taken, queued ones are being delivered",
-            _ => "starting: listeners are not open yet",
-        }
     }
 }
 
@@ -251,33 +222,7 @@ async fn metrics(State(pages): State<Pages>) -> Response {
 }
 
 async fn readyz(State(pages): State<Pages>) -> impl IntoResponse {
-    // Upstreams that are away do not make the relay unready: it takes messages and queues them.
-    let status = if pages.state.readiness.is_ready() {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    let mut text = format!("{}\n", pages.state.readiness.sentence());
-    for upstream in pages.state.metrics.upstreams() {
-        let up = if upstream.up.get() == 1 { "up" } else { "down" };
-        let active = if upstream.active.get() == 1 {
-            ", active"
-        } else {
-            ""
-        };
-        let url = Escaped::whole(upstream.url().as_bytes());
-        writeln!(text, "upstream {url}: {up}{active}")
-            .expect("a String takes whatever is written to it");
-    }
-    let queued = pages.state.metrics.balance().queued;
-    if queued > 0 {
-        writeln!(text, "queued: {queued} frames wait for an upstream")
-            .expect("a String takes whatever is written to it");
-    }
-    if pages.state.metrics.spool.failing.get() == 1 {
-        text.push_str("spool: failing\n");
-    }
-    (status, text)
+    ready::page(&pages.state.readiness, &pages.state.metrics)
 }
 
 /// No browser may guess a type or keep a page.
@@ -287,9 +232,6 @@ async fn harden(mut response: Response) -> Result<Response, Infallible> {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
-
-const READY: u8 = 1;
-const STOPPING: u8 = 2;
 
 const INDEX: &str = "\
 tersed
