@@ -402,6 +402,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path: PathBuf = dir.path().join("t.toml");
         let toml = r#"
+            [forward]
+            to = ["stdout:"]
             [[rule]]
             name = "auth"
             facility = ["auth", "authpriv"]

@@ -3,33 +3,28 @@
 //!
 //! # Guarantees
 //!
-//! - A flag beats its variable; an empty variable is an unset one. What a value means is decided by
-//!   [`crate::config`], so that a flag takes exactly what the file takes.
+//! - A flag beats its variable. What a value means is decided by [`crate::config`], so that a flag takes exactly what
+//!   the file takes.
 //! - Nothing here reads the process: arguments and variables are handed in.
-//!
-//! # Left out
-//!
-//! Unknown `TERSED_*` variables are not refused: Kubernetes sets `TERSED_PORT` and more of the kind in
-//! every container beside a service that is called `tersed`.
 
 pub mod check;
+pub mod environment;
 pub mod explain;
 pub mod profiles;
 pub mod replay;
 pub mod run;
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::builder::StyledStr;
-use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 use crate::config::{Argument, Override};
 
+pub use self::environment::Environment;
 pub use crate::config::RunArgs;
 
 /// What to do.
@@ -61,68 +56,6 @@ pub enum CheckFormat {
     Json,
 }
 
-/// The variables that are ours.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Environment(BTreeMap<OsString, OsString>);
-
-impl Environment {
-    /// The `TERSED_*` among `variables`; pass `std::env::vars_os()`.
-    pub fn new<K: Into<OsString>, V: Into<OsString>>(
-        variables: impl IntoIterator<Item = (K, V)>,
-    ) -> Self {
-        let pairs = variables
-            .into_iter()
-            .map(|(name, value)| (name.into(), value.into()));
-        Self(
-            pairs
-                .filter(|(name, _)| name.as_encoded_bytes().starts_with(b"TERSED_"))
-                .collect(),
-        )
-    }
-
-    fn value(&self, name: &str) -> Option<&OsStr> {
-        self.0
-            .get(OsStr::new(name))
-            .map(OsString::as_os_str)
-            .filter(|value| !value.is_empty())
-    }
-
-    /// What a command that only judges takes of the configuration: the file, and the window.
-    fn config(
-        &self,
-        file: Option<PathBuf>,
-        window: Option<String>,
-    ) -> Result<RunArgs, clap::Error> {
-        let window = match window {
-            Some(text) => Some(Argument {
-                name: "--window",
-                text,
-            }),
-            None => self.text("TERSED_WINDOW")?,
-        };
-        let window = window.map(|argument| (Override::Window, argument));
-        Ok(RunArgs {
-            file: file.or_else(|| self.value("TERSED_CONFIG").map(PathBuf::from)),
-            overrides: window.into_iter().collect(),
-            ..RunArgs::default()
-        })
-    }
-
-    fn text(&self, name: &'static str) -> Result<Option<Argument>, clap::Error> {
-        let Some(value) = self.value(name) else {
-            return Ok(None);
-        };
-        let text = value.to_str().ok_or_else(|| {
-            let message = format!("{name}: not UTF-8\n");
-            clap::Error::raw(ErrorKind::InvalidUtf8, message)
-        })?;
-        Ok(Some(Argument {
-            name,
-            text: text.to_owned(),
-        }))
-    }
-}
-
 /// Understands a command line; `arguments` starts with the program's name.
 ///
 /// # Errors
@@ -137,7 +70,14 @@ pub fn parse<A: Into<OsString> + Clone>(
     Ok(match line.command {
         None => Command::Run(line.flags.with(environment)?),
         Some(Task::Run(flags)) => Command::Run(flags.with(environment)?),
-        Some(Task::Check { flags, format }) => Command::Check(flags.with(environment)?, format),
+        Some(Task::Check {
+            mut flags,
+            file,
+            format,
+        }) => {
+            flags.config = flags.config.or(file);
+            Command::Check(flags.with(environment)?, format)
+        }
         Some(Task::Profiles { name }) => Command::Profiles(name),
         Some(Task::Explain(flags)) => Command::Explain(flags.with(environment)?),
         Some(Task::Replay(flags)) => Command::Replay(flags.with(environment)?),
@@ -198,9 +138,14 @@ enum Task {
     Run(Flags),
     /// Judge the configuration, and say what would run or everything that is wrong with it
     ///
-    /// Takes the flags and variables that `run` takes, opens nothing, and exits with 0 if the
-    /// configuration is fit to run, else with 1.
+    /// Takes the flags and variables that `run` takes, reads nothing but the configuration file, and
+    /// exits with 0 if the configuration is fit to run, else with 1. It looks whether the directories
+    /// that run needs are there, and makes none. Without a file it judges the defaults.
     Check {
+        /// The configuration file, as --config
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "config")]
+        file: Option<PathBuf>,
+
         #[command(flatten)]
         flags: Flags,
 
@@ -365,6 +310,7 @@ impl Flags {
                 environment.text("TERSED_FORWARD")?,
             ),
             overrides,
+            remarks: environment.unknown(),
         })
     }
 }
@@ -421,7 +367,7 @@ Examples:
       stand between the senders of a network and their collector
   tersed --listen unix-dgram:///run/app.sock --forward udp://127.0.0.1:514 --window 5m
       stand beside one program, and let each message through once in five minutes
-  tersed check --config /etc/tersed/tersed.toml
+  tersed check /etc/tersed/tersed.toml
       say what this configuration would run, or everything that is wrong with it
   tersed check --format json
       say it to a program: every key of the file, defaults included

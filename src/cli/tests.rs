@@ -192,6 +192,7 @@ fn a_wrong_command_line_is_a_usage_error() {
 
 #[test]
 fn a_variable_that_is_no_text_is_a_usage_error() {
+    use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
 
     let broken = OsStr::from_bytes(b"\xff");

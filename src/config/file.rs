@@ -19,6 +19,7 @@ use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{At, ConfigError, FOUND_CHARS_MAX, Fault, escaped, quoted};
+use super::keys::unknown_key;
 use super::url::{ListenUrl, UpstreamUrl};
 use super::value::{
     Given, Lines, Slot, Written, absolute_path, boolean, choice, count, duration, facility, field,
@@ -47,6 +48,9 @@ pub(super) trait Section: Default {
 
     /// Reads `written` into the slot of `key`, which is one of [`Self::KEYS`].
     fn set(&mut self, key: &str, written: &Written<'_>, errors: &mut Vec<ConfigError>);
+
+    /// Whether no key was written.
+    fn is_empty(&self) -> bool;
 }
 
 /// Defines a section: its keys, what they hold, and the readers that take them.
@@ -68,6 +72,10 @@ macro_rules! section {
                     })*
                     _ => errors.push(unknown_key(key, written.at.clone(), Self::KEYS)),
                 }
+            }
+
+            fn is_empty(&self) -> bool {
+                true $(&& matches!(self.$key, Slot::Absent))*
             }
         }
     };
@@ -226,6 +234,10 @@ impl Section for MaskFile {
                 fault: Fault::Mask(error),
             }),
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.patterns.is_empty()
     }
 }
 
@@ -399,19 +411,6 @@ fn read_octets(path: &Path) -> Result<Vec<u8>, Fault> {
         });
     }
     Ok(octets)
-}
-
-fn unknown_key(key: &str, at: At, fits: &'static [&'static str]) -> ConfigError {
-    let near = fits
-        .iter()
-        .map(|fit| (strsim::damerau_levenshtein(key, fit), *fit))
-        .filter(|(distance, fit)| *distance <= 2 && *distance < fit.len())
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, fit)| fit);
-    ConfigError {
-        at,
-        fault: Fault::UnknownKey { fits, near },
-    }
 }
 
 /// `key` as TOML spells it.
