@@ -10,6 +10,7 @@
 pub mod check;
 pub mod environment;
 pub mod explain;
+mod paths;
 pub mod profiles;
 pub mod replay;
 pub mod run;
@@ -23,6 +24,7 @@ use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 use crate::config::{Argument, Override};
+use crate::logging::printable;
 
 pub use self::environment::Environment;
 pub use crate::config::RunArgs;
@@ -328,6 +330,11 @@ fn name_of(path: &Path) -> String {
     path.display().to_string()
 }
 
+/// The same, to be shown to people.
+fn shown_name_of(path: &Path) -> String {
+    printable(&name_of(path)).to_string()
+}
+
 /// Whoever read standard output has read enough.
 fn is_broken_pipe(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe
@@ -355,6 +362,9 @@ fn several(name: &'static str, flags: Vec<String>, variable: Option<Argument>) -
 fn after_long_help() -> StyledStr {
     StyledStr::from(AFTER_LONG_HELP)
 }
+
+/// Where packages put the configuration file. It is read if it is named, and only then.
+const USUAL_FILE: &str = "/etc/tersed/tersed.toml";
 
 /// What standard input is called.
 const STDIN: &str = "standard input";
