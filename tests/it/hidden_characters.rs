@@ -49,7 +49,7 @@ fn errors_of_every_command_write_them_out_in_names_of_files() {
         &["replay", "--plot", &svg, &binary],
         &["explain", &missing],
         &["explain", &packed],
-        &["check", &missing],
+        &["check", "--config", &missing],
         &["run", "--config", &missing],
         &["explain", "--listener", "x\u{202e}"],
     ] {
@@ -77,7 +77,7 @@ fn check_writes_them_out_in_what_it_found_and_what_would_run() {
         ),
     ] {
         let file = files.write("t.toml", config);
-        let ran = command::tersed(&["check", &file], b"");
+        let ran = command::tersed(&["check", "--config", &file], b"");
         assert_eq!(ran.code, Some(code), "{config}{}", ran.stderr);
         assert_shown(&format!(
             "{}{}",

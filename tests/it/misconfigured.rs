@@ -284,7 +284,7 @@ fn masks_beside_a_profile_are_added_and_shown() {
         assert!(line.ends_with(&format!("; {expected}")), "{line}");
         let files = Logs::new();
         let file = files.write("t.toml", rule(mask));
-        let json = command::tersed(&["check", "--format", "json", &file], b"").json();
+        let json = command::tersed(&["check", "--format", "json", "--config", &file], b"").json();
         let names = json["rule"][0]["mask"].as_array().unwrap();
         let names: Vec<_> = names.iter().map(|name| name.as_str().unwrap()).collect();
         assert_eq!(format!("mask {}", names.join(", ")), expected);
@@ -342,7 +342,7 @@ fn sizes_are_shown_as_they_were_written() {
 fn check(config: &str) -> (Option<i32>, String, String) {
     let files = Logs::new();
     let file = files.write("t.toml", config);
-    let ran = command::tersed(&["check", &file], b"");
+    let ran = command::tersed(&["check", "--config", &file], b"");
     (ran.code, String::from_utf8(ran.stdout).unwrap(), ran.stderr)
 }
 
