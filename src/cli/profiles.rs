@@ -49,6 +49,11 @@ fn write_rule(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
     for line in wrapped(profile.why) {
         writeln!(out, "# {line}")?;
     }
+    writeln!(
+        out,
+        "# In short: profile = {:?} in a rule. mask = [...] beside it adds to these masks, mask = [\"none\", ...] replaces them.",
+        profile.name
+    )?;
     let quoted = |names: Vec<&str>| format!("{names:?}");
     let builtins = profile.builtins.iter().map(|builtin| builtin.name());
     let patterns = profile.patterns.iter().map(|(name, _, _)| *name);

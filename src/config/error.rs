@@ -11,6 +11,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::Cost;
+use super::value::size_text;
 use crate::identity::mask::MaskError;
 use crate::limits::DATAGRAM_SOCKETS_MAX;
 use crate::logging::printable;
@@ -77,7 +78,7 @@ pub enum Fault {
     #[error("cannot be read: {0}")]
     Unreadable(#[source] io::Error),
     /// The file is longer than any configuration; it is probably something else.
-    #[error("more than {max} octets long; fits: a configuration in TOML")]
+    #[error("longer than {}; fits: a configuration in TOML", size_text(*.max))]
     TooLong {
         /// The octets that are read at most.
         max: usize,

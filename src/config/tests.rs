@@ -600,6 +600,7 @@ fn a_value_that_does_not_fit_is_refused_with_what_does() {
         ("[dedup]\nfields = [\"appname\"]", "app_name"),
         ("[dedup]\nidentity = \"compcat\"", "compact"),
         ("[log]\nformat = \"jsno\"", "json"),
+        ("[dedup]\nrefresh = \"True\"", "true"),
     ] {
         let text = load(toml, &RunArgs::default()).unwrap_err();
         assert!(text.ends_with(&format!("(did you mean {hint}?)")), "{text}");
@@ -1110,7 +1111,7 @@ fn a_file_that_cannot_be_read_is_an_error_with_its_path() {
     );
     check(
         "/dev/zero".into(),
-        "more than 1048576 octets long; fits: a configuration in TOML",
+        "longer than 1MiB; fits: a configuration in TOML",
     );
 }
 

@@ -188,7 +188,9 @@ pub(super) fn list<T>(
 
 /// `true` or `false`.
 pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
-    value.as_bool().ok_or_else(|| "true or false".to_owned())
+    value
+        .as_bool()
+        .ok_or_else(|| format!("true or false{}", hint(value, ["true", "false"])))
 }
 
 /// A whole number within `min..=max`.
