@@ -46,6 +46,7 @@ const FLAGS: [(&str, &str); 10] = [
 #[test]
 fn the_definition_of_the_command_line_is_sound() {
     CommandLine::command().debug_assert();
+    assert_eq!(FLAGS.map(|(_, variable)| variable), environment::VARIABLES);
 }
 
 #[test]

@@ -700,7 +700,7 @@ fn an_address_that_does_not_fit_is_refused_with_what_does() {
     check_refused(
         "[forward]\nto = [\"stdout\"]",
         &[
-            "t.toml:2: forward.to[0]: found \"stdout\", fits: tcp://HOST:PORT, relp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH, unix-dgram:///PATH, file:///PATH, stdout:",
+            "t.toml:2: forward.to[0]: found \"stdout\", fits: tcp://HOST:PORT, relp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH, unix-dgram:///PATH, file:///PATH, stdout: (did you mean stdout:?)",
         ],
     );
     check_refused(

@@ -455,12 +455,12 @@ pub(super) fn log_filter(value: &DeValue<'_>) -> Result<String, String> {
             let levels = text
                 .split(',')
                 .map(|directive| directive.rsplit('=').next().unwrap_or_default().trim());
-            let hints = levels
+            let mut hints = levels
                 .filter(|level| !LOG_LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level)))
                 .map(|level| did_you_mean(level, LOG_LEVELS));
             format!(
                 "off, error, warn, info, debug or trace, also by module: \"info,tersed::forward=debug\"{}",
-                hints.last().unwrap_or_default()
+                hints.next().unwrap_or_default()
             )
         })
 }
