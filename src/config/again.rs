@@ -12,7 +12,8 @@
 //!
 //! # Left out
 //!
-//! A file that was cut inside a table, behind a whole line: nothing shows that.
+//! A file that was cut inside a table, behind a whole line: nothing shows that. One that was cut inside a line is most
+//! often no TOML; where it is (`workers = 1` of `workers = 16`), the missing line end is remarked.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub(super) struct Said {
     is_empty: bool,
     /// The file could not be understood: nothing is known about what it has.
     is_unknown: bool,
+    /// Its last line ends as lines do.
+    is_whole: bool,
     has_listeners: bool,
     has_upstreams: bool,
     has_suppressed: bool,
@@ -50,11 +53,12 @@ pub(super) struct Said {
 
 impl Said {
     /// What `file` has, before anything is laid over it.
-    pub(super) fn of(file: &ConfigFile, path: Option<&Path>) -> Self {
+    pub(super) fn of(file: &ConfigFile, path: Option<&Path>, is_whole: bool) -> Self {
         Self {
             file: path.map(|path| escaped(&path.display().to_string()).into()),
             is_empty: file.is_empty(),
             is_unknown: file.listener.is_refused(),
+            is_whole,
             has_listeners: is_written(&file.listener),
             has_upstreams: match &file.forward {
                 Slot::Given(forward) => is_written(&forward.value.to),
@@ -88,6 +92,11 @@ impl Said {
         if let Some(running) = running {
             self.refuse(file, config, running, errors);
             config.remarks.0.extend(self.gone(file, running));
+            if !self.is_whole && config != running {
+                config.remarks.0.push(format!(
+                    "{file}: its last line has no line end; if it was cut there, {COMPLETE}"
+                ));
+            }
         }
         if self.has_upstreams {
             return;
@@ -316,6 +325,17 @@ mod tests {
             "{warnings:?}"
         );
         assert_eq!(again(WHOLE, WHOLE, &[]).1.unwrap().warnings(), [""; 0]);
+    }
+
+    #[test]
+    fn a_line_that_may_have_been_cut_is_remarked_if_something_changes() {
+        let cut = format!("{WHOLE}[runtime]\nworkers = 1");
+        let warnings = again(&format!("{cut}6\n"), &cut, &[]).1.unwrap().warnings();
+        assert!(
+            warnings[0].contains("t.toml: its last line has no line end; if"),
+            "{warnings:?}"
+        );
+        assert_eq!(again(&cut, &cut, &[]).1.unwrap().warnings(), [""; 0]);
     }
 
     #[test]

@@ -296,8 +296,8 @@ impl<S: Section> Slot<S> {
     }
 }
 
-/// Reads the file at `path`.
-pub(super) fn read(path: &Path, errors: &mut Vec<ConfigError>) -> ConfigFile {
+/// Reads the file at `path`, and says whether its last line is whole, as far as a line end tells.
+pub(super) fn read(path: &Path, errors: &mut Vec<ConfigError>) -> (ConfigFile, bool) {
     let file: Arc<str> = escaped(&path.display().to_string()).into();
     let octets = match read_octets(path) {
         Ok(octets) => octets,
@@ -306,10 +306,11 @@ pub(super) fn read(path: &Path, errors: &mut Vec<ConfigError>) -> ConfigFile {
                 at: At::File(file),
                 fault,
             });
-            return ConfigFile::unknown();
+            return (ConfigFile::unknown(), true);
         }
     };
-    parse(&file, &octets, errors)
+    let is_whole = octets.last().is_none_or(|last| *last == b'\n');
+    (parse(&file, &octets, errors), is_whole)
 }
 
 /// Reads `octets` as the contents of `file`.

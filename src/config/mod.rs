@@ -110,11 +110,11 @@ impl Config {
 
     fn read(args: &RunArgs, running: Option<&Self>) -> Result<Self, ConfigErrors> {
         let mut errors = Vec::new();
-        let mut file = match &args.file {
+        let (mut file, is_whole) = match &args.file {
             Some(path) => file::read(path, &mut errors),
-            None => file::ConfigFile::default(),
+            None => (file::ConfigFile::default(), true),
         };
-        let said = again::Said::of(&file, args.file.as_deref()).with(args);
+        let said = again::Said::of(&file, args.file.as_deref(), is_whole).with(args);
         overrides::lay_over(&mut file, args, &mut errors);
         let shards = running.map(|running| running.dedup.shards);
         let mut config = resolve::resolve(file, shards, &mut errors);
