@@ -50,7 +50,14 @@ pub fn run(
             }
             let file = args.file.as_deref();
             match format {
-                CheckFormat::Text => describe(&config, file, out)?,
+                CheckFormat::Text => {
+                    let file = file.map_or_else(
+                        || "none: the defaults, with flags and variables".to_owned(),
+                        |path| path.display().to_string(),
+                    );
+                    writeln!(out, "file     {}", printable(&file))?;
+                    describe(&config, out)?;
+                }
                 CheckFormat::Json => {
                     serde_json::to_writer_pretty(&mut *out, &Checked::of(&config, file))?;
                     writeln!(out)?;
@@ -107,16 +114,9 @@ impl Checked {
     }
 }
 
-/// Says in a few lines what `config` runs, which was read from `file`.
-fn describe(config: &Config, file: Option<&Path>, out: &mut impl Write) -> io::Result<()> {
+/// Says in a few lines what `config` runs.
+fn describe(config: &Config, out: &mut impl Write) -> io::Result<()> {
     let mut line = |key: &str, text: String| writeln!(out, "{key:<8} {}", printable(&text));
-    line(
-        "file",
-        match file {
-            Some(path) => path.display().to_string(),
-            None => "none: the defaults, with flags and variables".to_owned(),
-        },
-    )?;
     for listener in &config.listeners {
         line("listen", listener_text(listener))?;
     }

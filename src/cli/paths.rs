@@ -8,7 +8,8 @@
 //!
 //! # Left out
 //!
-//! Whether an address is free and a name can be resolved: that is found out by doing it.
+//! Whether an address is free and a name can be resolved: that is found out by doing it. The directories of Unix sockets:
+//! `config` sees to them.
 
 use std::error::Error;
 use std::fs;
@@ -79,30 +80,19 @@ impl Findings {
             let Some(path) = listener.url.path() else {
                 continue;
             };
-            let name = printable(&listener.name);
-            match parent_of(path) {
-                Parent::Fit => {
-                    if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket())
-                    {
-                        self.errors.push(format!(
-                            "listener {name}: {} is not a socket; remove it or choose another path",
-                            shown(path)
-                        ));
-                    }
-                }
-                Parent::Unseen(text) => self
-                    .warnings
-                    .push(format!("listener {name}: {text}")),
-                Parent::Unfit(text) => self.errors.push(format!(
-                    "listener {name}: {text}; make it, or choose a path in a directory that is there"
-                )),
+            if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+                self.errors.push(format!(
+                    "listener {}: {} is not a socket; remove it or choose another path",
+                    printable(&listener.name),
+                    shown(path)
+                ));
             }
         }
     }
 
     fn state(&mut self, config: &Config) {
         if let Some(path) = &config.dedup.state
-            && let Some(text) = parent_of(path).remark()
+            && let Some(text) = missing_parent(path)
         {
             self.warnings.push(format!(
                 "dedup.state: {text}; unless it is there at the stop, no windows are saved"
@@ -114,7 +104,7 @@ impl Findings {
         let UpstreamUrl::File(path) = &upstream.url else {
             return;
         };
-        if let Some(text) = parent_of(path).remark() {
+        if let Some(text) = missing_parent(path) {
             self.warnings.push(format!(
                 "{key}: {text}; until it is, nothing can be written to {}, and messages wait",
                 shown(path)
@@ -128,36 +118,20 @@ impl Findings {
     }
 }
 
-/// The directory in which something is to be made.
-enum Parent {
-    Fit,
-    /// This user cannot tell.
-    Unseen(String),
-    Unfit(String),
-}
-
-impl Parent {
-    fn remark(self) -> Option<String> {
-        match self {
-            Self::Fit => None,
-            Self::Unseen(text) | Self::Unfit(text) => Some(text),
-        }
-    }
-}
-
-fn parent_of(path: &Path) -> Parent {
+/// What is wrong with the directory in which `path` is to be made.
+fn missing_parent(path: &Path) -> Option<String> {
     let parent = path.parent().unwrap_or(path);
     let name = shown(parent);
     match fs::metadata(parent) {
-        Ok(found) if found.is_dir() => Parent::Fit,
-        Ok(_) => Parent::Unfit(format!("{name} is not a directory")),
+        Ok(found) if found.is_dir() => None,
+        Ok(_) => Some(format!("{name} is not a directory")),
         Err(error) if is_denied(&error) => {
-            Parent::Unseen(format!("this user cannot see whether {name} is there"))
+            Some(format!("this user cannot see whether {name} is there"))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Parent::Unfit(format!("the directory {name} is not there"))
+            Some(format!("the directory {name} is not there"))
         }
-        Err(error) => Parent::Unfit(format!("{name}: {error}")),
+        Err(error) => Some(format!("{name}: {error}")),
     }
 }
 
