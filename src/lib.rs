@@ -21,7 +21,7 @@
 //!
 //! # Reading order
 //!
-//! The vocabulary ([`tick`], [`limits`]), then the core, which is pure (no clock, socket, file, log
+//! The vocabulary ([`tick`], [`limits`], [`nearest`]), then the core, which is pure (no clock, socket, file, log
 //! or metric), in the order a frame takes: [`frame`], [`parse`], [`identity`], [`rule`], [`dedup`].
 //! Beside them what delivery needs and is pure, too: [`backoff`], [`failover`], [`relp`]. Then the shell,
 //! where tokio lives: [`listen`], [`pipeline`], [`chunk`], [`ledger`], [`custody`], [`forward`], [`spool`], and around
@@ -38,6 +38,7 @@ compile_error!(
 
 // Vocabulary.
 pub mod limits;
+pub mod nearest;
 pub mod tick;
 
 // Core: pure.

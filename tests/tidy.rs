@@ -24,9 +24,10 @@ enum Level {
 }
 
 /// Every module, in the order of the flow.
-const MODULES: [(&str, Level); 32] = [
+const MODULES: [(&str, Level); 33] = [
     ("tick", Level::Vocabulary),
     ("limits", Level::Vocabulary),
+    ("nearest", Level::Vocabulary),
     ("frame", Level::Core),
     ("parse", Level::Core),
     ("identity", Level::Core),

@@ -2,23 +2,29 @@
 //!
 //! # Guarantees
 //!
-//! - Nothing is opened but the configuration file.
+//! - Nothing is read but the configuration file, and nothing is made. Paths are looked at (`paths`).
 //! - What is fit is described on standard output; what is not is told on standard error, one error a
 //!   line, all of them. So is what is odd about a configuration that is fit: a warning does not make it unfit.
+//! - It says which file it judged. Without one it says that it judged the defaults, and names the usual file if that is
+//!   there.
+//! - No text of the configuration drives a terminal.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::CheckFormat;
+use super::paths::Findings;
+use super::{CheckFormat, USUAL_FILE};
 use crate::config::{
     ACK, Compression, Config, Effective, FRAMING, IDENTITY, ListenerConfig, MODE, OUTPUT_FRAMING,
     Rotation, RunArgs, SUMMARY, Strategy, UpstreamConfig, WHEN_FULL, facility_names, field_names,
     mask_names, severity_range, size_text, time_text,
 };
 use crate::identity::Fields;
+use crate::logging::printable;
 use crate::rule::{Action, Facilities, Glob, Mode, Policy, Rule};
 use crate::sizing::Sizing;
 
@@ -35,15 +41,36 @@ pub fn run(
 ) -> io::Result<ExitCode> {
     match Config::load(args) {
         Ok(config) => {
+            let findings = Findings::of(&config);
+            if !findings.errors.is_empty() {
+                for error in findings.errors {
+                    writeln!(err, "{error}")?;
+                }
+                return Ok(ExitCode::FAILURE);
+            }
+            let file = args.file.as_deref();
             match format {
-                CheckFormat::Text => describe(&config, out)?,
+                CheckFormat::Text => {
+                    let file = file.map_or_else(
+                        || "none: the defaults, with flags and variables".to_owned(),
+                        |path| path.display().to_string(),
+                    );
+                    writeln!(out, "file     {}", printable(&file))?;
+                    describe(&config, out)?;
+                }
                 CheckFormat::Json => {
-                    serde_json::to_writer_pretty(&mut *out, &Checked::of(&config))?;
+                    serde_json::to_writer_pretty(&mut *out, &Checked::of(&config, file))?;
                     writeln!(out)?;
                 }
             }
-            for warning in config.warnings() {
-                writeln!(err, "warning: {warning}")?;
+            if file.is_none() && Path::new(USUAL_FILE).exists() {
+                writeln!(
+                    err,
+                    "note: {USUAL_FILE} is there and was not judged; check it with: tersed check {USUAL_FILE}"
+                )?;
+            }
+            for warning in config.warnings().into_iter().chain(findings.warnings) {
+                writeln!(err, "warning: {}", printable(&warning))?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -57,6 +84,8 @@ pub fn run(
 /// For programs: what runs, by the keys of the file, and what no file has.
 #[derive(Serialize)]
 struct Checked {
+    /// The file that was judged; `null` is the defaults.
+    file: Option<String>,
     #[serde(flatten)]
     effective: Effective,
     /// Octets that the process takes at most.
@@ -71,10 +100,11 @@ struct MemoryLimit {
 }
 
 impl Checked {
-    fn of(config: &Config) -> Self {
+    fn of(config: &Config, file: Option<&Path>) -> Self {
         let sizing = Sizing::of(config);
         let parts = sizing.parts().map(|(part, octets)| (part.label(), octets));
         Self {
+            file: file.map(|path| path.display().to_string()),
             effective: Effective::of(config),
             memory_limit: MemoryLimit {
                 total: sizing.total(),
@@ -86,8 +116,9 @@ impl Checked {
 
 /// Says in a few lines what `config` runs.
 fn describe(config: &Config, out: &mut impl Write) -> io::Result<()> {
+    let mut line = |key: &str, text: String| writeln!(out, "{key:<8} {}", printable(&text));
     for listener in &config.listeners {
-        writeln!(out, "listen   {}", listener_text(listener))?;
+        line("listen", listener_text(listener))?;
     }
     for (index, upstream) in config.forward.to.iter().enumerate() {
         let part = match config.forward.strategy {
@@ -95,52 +126,50 @@ fn describe(config: &Config, out: &mut impl Write) -> io::Result<()> {
             Strategy::Balance if config.forward.to.len() > 1 => "; shares the load",
             Strategy::Failover | Strategy::Balance => "",
         };
-        writeln!(out, "forward  {}{part}", upstream_text(upstream))?;
+        line("forward", format!("{}{part}", upstream_text(upstream)))?;
     }
-    let when_full = WHEN_FULL.word(config.forward.when_full);
+    let when_full = format!("when full {}", WHEN_FULL.word(config.forward.when_full));
     let queue = size_text(config.forward.queue);
     match &config.spool.directory {
         Some(directory) => {
             let max_size = size_text(config.spool.max_size);
-            writeln!(out, "queue    {queue}")?;
             let directory = directory.display();
-            writeln!(
-                out,
-                "spool    {directory}, {max_size}, when full {when_full}"
-            )?;
+            line("queue", queue)?;
+            line("spool", format!("{directory}, {max_size}, {when_full}"))?;
         }
-        None => writeln!(out, "queue    {queue}, when full {when_full}")?,
+        None => line("queue", format!("{queue}, {when_full}"))?,
     }
     let suppressed = &config.suppressed;
     if let Some(to) = &suppressed.to {
-        writeln!(
-            out,
-            "aside    {}; queue {}, when full {}",
+        let text = format!(
+            "{}; queue {}, when full {}",
             upstream_text(to),
             size_text(suppressed.queue),
             WHEN_FULL.word(suppressed.when_full)
-        )?;
+        );
+        line("aside", text)?;
     }
     for rule in config.rules.rules() {
-        writeln!(out, "rule     {}", rule_text(rule))?;
+        line("rule", rule_text(rule))?;
     }
-    writeln!(out, "dedup    {}", policy_text(&config.dedup.policy))?;
-    writeln!(
-        out,
-        "memory   {}, identity {}, shards {}, workers {}",
+    line("dedup", policy_text(&config.dedup.policy))?;
+    let text = format!(
+        "{}, identity {}, shards {}, workers {}",
         size_text(config.dedup.memory),
         IDENTITY.word(config.dedup.identity),
         config.dedup.shards,
         config.workers
-    )?;
+    );
+    line("memory", text)?;
     if let Some(path) = &config.dedup.state {
-        writeln!(out, "state    {}", path.display())?;
+        line("state", path.display().to_string())?;
     }
-    match config.admin {
-        Some(address) => writeln!(out, "admin    http://{address}")?,
-        None => writeln!(out, "admin    off")?,
-    }
-    writeln!(out, "at most  {}", Sizing::of(config))
+    let admin = match config.admin {
+        Some(address) => format!("http://{address}"),
+        None => "off".to_owned(),
+    };
+    line("admin", admin)?;
+    line("at most", Sizing::of(config).to_string())
 }
 
 fn listener_text(listener: &ListenerConfig) -> String {
@@ -307,7 +336,8 @@ mod tests {
         assert_eq!(
             text,
             format!(
-                "listen   udp://0.0.0.0:514\n\
+                "file     none: the defaults, with flags and variables\n\
+                 listen   udp://0.0.0.0:514\n\
                  listen   tcp://0.0.0.0:514, framing auto\n\
                  forward  tcp://collector:601, framing lf\n\
                  queue    64MiB, when full wait\n\
@@ -402,6 +432,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path: PathBuf = dir.path().join("t.toml");
         let toml = r#"
+            [forward]
+            to = ["stdout:"]
             [[rule]]
             name = "auth"
             facility = ["auth", "authpriv"]

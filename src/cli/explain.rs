@@ -13,12 +13,14 @@ use std::sync::Arc;
 
 use clap::ValueHint;
 
-use super::{Environment, STDIN, is_broken_pipe, is_stdin, name_of};
+use super::{Environment, STDIN, is_broken_pipe, is_stdin, shown_name_of};
 use crate::config::{Config, RunArgs};
 use crate::explain::{Depth, Explainer};
 use crate::frame::{End, Framer, Framing, Outcome};
 use crate::identity::{Origin, Sender};
 use crate::limits::MESSAGE_OCTETS_MAX;
+use crate::logging::printable;
+use crate::nearest::did_you_mean;
 use crate::replay::{PIECE_OCTETS, Source, SourceError};
 
 /// What to explain, and how.
@@ -163,7 +165,17 @@ pub fn run(
             .iter()
             .any(|listener| listener.name == *name)
     {
-        writeln!(err, "tersed: --listener {name}: no listener has this name")?;
+        let names = config
+            .listeners
+            .iter()
+            .map(|listener| listener.name.as_str());
+        let hint = did_you_mean(name, names);
+        let name = printable(name);
+        writeln!(
+            err,
+            "tersed: --listener {name}: no listener has this name{}",
+            printable(&hint)
+        )?;
         return Ok(ExitCode::FAILURE);
     }
     let origin = Origin {
@@ -197,7 +209,7 @@ pub fn run(
             Ok(faults) if faults.is_empty() => {}
             Ok(faults) => {
                 for fault in faults {
-                    writeln!(err, "tersed: {}: {fault}", name_of(path))?;
+                    writeln!(err, "tersed: {}: {fault}", shown_name_of(path))?;
                 }
                 code = ExitCode::FAILURE;
             }

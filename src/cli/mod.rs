@@ -3,33 +3,30 @@
 //!
 //! # Guarantees
 //!
-//! - A flag beats its variable; an empty variable is an unset one. What a value means is decided by
-//!   [`crate::config`], so that a flag takes exactly what the file takes.
+//! - A flag beats its variable. What a value means is decided by [`crate::config`], so that a flag takes exactly what
+//!   the file takes.
 //! - Nothing here reads the process: arguments and variables are handed in.
-//!
-//! # Left out
-//!
-//! Unknown `TERSED_*` variables are not refused: Kubernetes sets `TERSED_PORT` and more of the kind in
-//! every container beside a service that is called `tersed`.
 
 pub mod check;
+pub mod environment;
 pub mod explain;
+mod paths;
 pub mod profiles;
 pub mod replay;
 pub mod run;
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::builder::StyledStr;
-use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 use crate::config::{Argument, Override};
+use crate::logging::printable;
 
+pub use self::environment::Environment;
 pub use crate::config::RunArgs;
 
 /// What to do.
@@ -61,68 +58,6 @@ pub enum CheckFormat {
     Json,
 }
 
-/// The variables that are ours.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Environment(BTreeMap<OsString, OsString>);
-
-impl Environment {
-    /// The `TERSED_*` among `variables`; pass `std::env::vars_os()`.
-    pub fn new<K: Into<OsString>, V: Into<OsString>>(
-        variables: impl IntoIterator<Item = (K, V)>,
-    ) -> Self {
-        let pairs = variables
-            .into_iter()
-            .map(|(name, value)| (name.into(), value.into()));
-        Self(
-            pairs
-                .filter(|(name, _)| name.as_encoded_bytes().starts_with(b"TERSED_"))
-                .collect(),
-        )
-    }
-
-    fn value(&self, name: &str) -> Option<&OsStr> {
-        self.0
-            .get(OsStr::new(name))
-            .map(OsString::as_os_str)
-            .filter(|value| !value.is_empty())
-    }
-
-    /// What a command that only judges takes of the configuration: the file, and the window.
-    fn config(
-        &self,
-        file: Option<PathBuf>,
-        window: Option<String>,
-    ) -> Result<RunArgs, clap::Error> {
-        let window = match window {
-            Some(text) => Some(Argument {
-                name: "--window",
-                text,
-            }),
-            None => self.text("TERSED_WINDOW")?,
-        };
-        let window = window.map(|argument| (Override::Window, argument));
-        Ok(RunArgs {
-            file: file.or_else(|| self.value("TERSED_CONFIG").map(PathBuf::from)),
-            overrides: window.into_iter().collect(),
-            ..RunArgs::default()
-        })
-    }
-
-    fn text(&self, name: &'static str) -> Result<Option<Argument>, clap::Error> {
-        let Some(value) = self.value(name) else {
-            return Ok(None);
-        };
-        let text = value.to_str().ok_or_else(|| {
-            let message = format!("{name}: not UTF-8\n");
-            clap::Error::raw(ErrorKind::InvalidUtf8, message)
-        })?;
-        Ok(Some(Argument {
-            name,
-            text: text.to_owned(),
-        }))
-    }
-}
-
 /// Understands a command line; `arguments` starts with the program's name.
 ///
 /// # Errors
@@ -137,7 +72,14 @@ pub fn parse<A: Into<OsString> + Clone>(
     Ok(match line.command {
         None => Command::Run(line.flags.with(environment)?),
         Some(Task::Run(flags)) => Command::Run(flags.with(environment)?),
-        Some(Task::Check { flags, format }) => Command::Check(flags.with(environment)?, format),
+        Some(Task::Check {
+            mut flags,
+            file,
+            format,
+        }) => {
+            flags.config = flags.config.or(file);
+            Command::Check(flags.with(environment)?, format)
+        }
         Some(Task::Profiles { name }) => Command::Profiles(name),
         Some(Task::Explain(flags)) => Command::Explain(flags.with(environment)?),
         Some(Task::Replay(flags)) => Command::Replay(flags.with(environment)?),
@@ -170,10 +112,10 @@ pub fn man(out: &mut impl Write) -> io::Result<()> {
 /// A syslog relay that says everything once
 ///
 /// A message is forwarded unless the same message was forwarded within the last window (10 s).
-/// Repeats are held back, counted, and reported.
+/// Repeats are suppressed, counted, and reported.
 ///
 /// Without a configuration, tersed receives on udp://127.0.0.1:5514 and tcp://127.0.0.1:5514 and
-/// writes to standard output what is new.
+/// writes new messages to standard output.
 #[derive(Parser)]
 #[command(
     name = "tersed",
@@ -196,15 +138,21 @@ enum Task {
     /// Relay until told to stop; the same as no command at all
     #[command(after_long_help = after_long_help())]
     Run(Flags),
-    /// Judge the configuration, and say what would run or everything that is wrong with it
+    /// Validate the configuration; print the effective settings, or all errors
     ///
-    /// Takes the flags and variables that `run` takes, opens nothing, and exits with 0 if the
-    /// configuration is fit to run, else with 1.
+    /// Takes the flags and variables that `run` takes, and exits with 0 if `run` would start with
+    /// them, else with 1. It reads the configuration file and nothing else. It looks whether the
+    /// directories are there that the configuration names, and makes none. Without a file it
+    /// validates the defaults.
     Check {
+        /// The configuration file, as --config
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "config")]
+        file: Option<PathBuf>,
+
         #[command(flatten)]
         flags: Flags,
 
-        /// How what would run is said: text or json
+        /// How the settings are printed: text or json
         ///
         /// text (the default) is a few lines for people. json is one object with every key of the
         /// configuration file that has an effect, defaults included, for programs.
@@ -219,6 +167,9 @@ enum Task {
         format: CheckFormat,
     },
     /// Print the ready-made rules, as configuration to paste and change
+    ///
+    /// A rule uses one by its name: profile = "linux-auth". Masks that stand beside it are added to
+    /// those of the profile; mask = ["none", ...] replaces them.
     Profiles {
         /// Only the profile of this name
         name: Option<String>,
@@ -230,7 +181,7 @@ enum Task {
     /// if and only if their `identity` is equal. Nothing is remembered and nothing is forwarded.
     #[command(after_long_help = explain::AFTER_LONG_HELP)]
     Explain(explain::Flags),
-    /// Put recorded logs through the engine, on their own time: what would come out?
+    /// Show what a relay would have forwarded of recorded logs, or how much it would have saved
     ///
     /// Reads logs as syslog daemons write them, with or without PRI, RFC 3164 or RFC 5424, plain or
     /// packed by gzip or zstd, and prints what a relay would have forwarded; or, with --report, what
@@ -252,22 +203,26 @@ enum Task {
 struct Flags {
     /// Read this configuration file, in TOML [env: TERSED_CONFIG]
     ///
-    /// Flags and variables stand above it. SIGHUP reads it again.
+    /// Flags and environment variables override the file. SIGHUP reads it again. No file is read
+    /// unless it is named here.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
 
-    /// Receive here; may be repeated [env: TERSED_LISTEN]
+    /// Receive here: udp, tcp, relp, unix-dgram or unix-stream; may be repeated [env: TERSED_LISTEN]
     ///
-    /// One of udp://ADDRESS:PORT, tcp://ADDRESS:PORT, relp://ADDRESS:PORT, unix-dgram:///PATH,
-    /// unix-stream:///PATH. Replaces all listeners of the file. The variable holds a list with commas.
+    /// One of udp://ADDRESS:PORT, tcp://ADDRESS:PORT, relp://ADDRESS:PORT (its sender waits until a
+    /// message is safe), unix-dgram:///PATH (as /dev/log), unix-stream:///PATH. ADDRESS is numeric:
+    /// 127.0.0.1 is this machine alone, 0.0.0.0 all of IPv4, [::] everything. Replaces all listeners
+    /// of the file. The variable holds a list with commas.
     #[arg(long, value_name = "URL")]
     listen: Vec<String>,
 
-    /// Forward what is new to here; may be repeated [env: TERSED_FORWARD]
+    /// Forward to here: tcp, relp, udp, unix-stream, unix-dgram, file or stdout; may be repeated
+    /// [env: TERSED_FORWARD]
     ///
-    /// One of tcp://HOST:PORT, relp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH,
-    /// unix-dgram:///PATH, file:///PATH, stdout:. The first one that works is used. Replaces all
-    /// upstreams of the file. The variable holds a list with commas.
+    /// One of tcp://HOST:PORT, relp://HOST:PORT (it confirms each message), udp://HOST:PORT,
+    /// unix-stream:///PATH, unix-dgram:///PATH, file:///PATH, stdout: (the default). The first one
+    /// that works is used. Replaces all upstreams of the file. The variable holds a list with commas.
     #[arg(long, value_name = "URL")]
     forward: Vec<String>,
 
@@ -287,13 +242,14 @@ struct Flags {
     /// Remember messages in at most so much memory [env: TERSED_MEMORY]
     ///
     /// A number with its unit, such as 64MiB or 2GiB. The default is 256MiB. When it is used up, the
-    /// oldest message is forgotten, and forwarded when it comes again.
+    /// oldest message is evicted, and forwarded when it comes again.
     #[arg(long, value_name = "SIZE")]
     memory: Option<String>,
 
     /// When the queue is full: wait, drop-newest or drop-oldest [env: TERSED_WHEN_FULL]
     ///
-    /// wait (the default) stops reading streams, so that their senders wait, too.
+    /// The queue holds what no upstream takes. wait (the default) stops reading streams, so that their
+    /// senders wait, too; drop-newest and drop-oldest drop messages and count them.
     #[arg(long, value_name = "WHAT")]
     when_full: Option<String>,
 
@@ -365,6 +321,7 @@ impl Flags {
                 environment.text("TERSED_FORWARD")?,
             ),
             overrides,
+            remarks: environment.unknown(),
         })
     }
 }
@@ -380,6 +337,11 @@ fn name_of(path: &Path) -> String {
         return STDIN.to_owned();
     }
     path.display().to_string()
+}
+
+/// The same, to be shown to people.
+fn shown_name_of(path: &Path) -> String {
+    printable(&name_of(path)).to_string()
 }
 
 /// Whoever read standard output has read enough.
@@ -410,6 +372,9 @@ fn after_long_help() -> StyledStr {
     StyledStr::from(AFTER_LONG_HELP)
 }
 
+/// Where packages put the configuration file. It is read if it is named, and only then.
+const USUAL_FILE: &str = "/etc/tersed/tersed.toml";
+
 /// What standard input is called.
 const STDIN: &str = "standard input";
 
@@ -421,8 +386,10 @@ Examples:
       stand between the senders of a network and their collector
   tersed --listen unix-dgram:///run/app.sock --forward udp://127.0.0.1:514 --window 5m
       stand beside one program, and let each message through once in five minutes
-  tersed check --config /etc/tersed/tersed.toml
-      say what this configuration would run, or everything that is wrong with it
+  tersed --listen relp://0.0.0.0:2514 --forward relp://collector.example:2514
+      the same, and each message is confirmed from end to end
+  tersed check /etc/tersed/tersed.toml
+      print the settings of this file, or everything that is wrong with it
   tersed check --format json
       say it to a program: every key of the file, defaults included
   tersed explain --why < frames.log
@@ -431,12 +398,12 @@ Examples:
       say what would have been saved, and what other windows would have given
 
 Order:
-  A flag beats its variable, a variable beats the file, the file beats the defaults. An empty
-  variable counts as unset.
+  A flag overrides its variable, a variable overrides the file, the file overrides the defaults.
+  An empty variable counts as unset. A TERSED_ variable that is none of these is warned of.
 
 Signals:
   SIGHUP          read the configuration again; if anything is wrong with it, keep the old one
-  SIGTERM SIGINT  stop receiving, send what is queued, report the repeats held back, exit
+  SIGTERM SIGINT  stop receiving, send what is queued, report the suppressed repeats, exit
 
 Exit status:
   0  stopped as told, or the configuration is fit to run

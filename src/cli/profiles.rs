@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::config::{field_names, time_text};
+use crate::nearest::did_you_mean;
 use crate::rule::Profile;
 
 /// Writes the profile called `name`, or all of them.
@@ -21,10 +22,11 @@ pub fn run(name: Option<&str>, out: &mut impl Write, err: &mut impl Write) -> io
         Some(name) => match Profile::named(name) {
             Some(profile) => vec![profile],
             None => {
-                let names: Vec<_> = Profile::ALL.iter().map(|profile| profile.name).collect();
+                let names = Profile::names();
+                let hint = did_you_mean(name, names.iter().copied());
                 writeln!(
                     err,
-                    "no profile is called {name:?}; there are {}",
+                    "no profile is called {name:?}{hint}; there are {}",
                     names.join(", ")
                 )?;
                 return Ok(ExitCode::FAILURE);
@@ -47,6 +49,11 @@ fn write_rule(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
     for line in wrapped(profile.why) {
         writeln!(out, "# {line}")?;
     }
+    writeln!(
+        out,
+        "# In short: profile = {:?} in a rule. mask = [...] beside it adds to these masks, mask = [\"none\", ...] replaces them.",
+        profile.name
+    )?;
     let quoted = |names: Vec<&str>| format!("{names:?}");
     let builtins = profile.builtins.iter().map(|builtin| builtin.name());
     let patterns = profile.patterns.iter().map(|(name, _, _)| *name);

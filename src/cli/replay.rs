@@ -16,7 +16,7 @@ use clap::ValueHint;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::explain::Format;
-use super::{Environment, STDIN, is_broken_pipe, is_stdin, name_of};
+use super::{Environment, STDIN, is_broken_pipe, is_stdin, name_of, shown_name_of};
 use crate::config::{Config, RunArgs};
 use crate::identity::Key;
 use crate::replay::{self, Replay, ReplayError, Source, Wanted};
@@ -172,7 +172,7 @@ pub fn run(
         writeln!(
             err,
             "tersed: {}: cannot be written: {error}",
-            path.display()
+            shown_name_of(path)
         )?;
         return Ok(ExitCode::FAILURE);
     }
@@ -222,7 +222,7 @@ fn replay_all(
                 writeln!(
                     err,
                     "tersed: {}: a NUL at octet {offset}, kept in its line",
-                    name_of(path)
+                    shown_name_of(path)
                 )
             })?,
             Err(ReplayError::Source(error)) => {

@@ -7,8 +7,13 @@
 
 use std::{
     io::{self, Write},
+    path::Path,
     process::ExitCode,
 };
+
+use tracing::info;
+
+use super::{USUAL_FILE, paths::with_reasons};
 
 use crate::{
     config::{Config, RunArgs},
@@ -32,10 +37,16 @@ pub fn run(args: &RunArgs, err: &mut impl Write) -> io::Result<ExitCode> {
         writeln!(err, "{error}")?;
         return Ok(ExitCode::FAILURE);
     }
+    if args.file.is_none() && Path::new(USUAL_FILE).exists() {
+        info!(
+            file = USUAL_FILE,
+            "a configuration file is there and is not read; name it by --config"
+        );
+    }
     match daemon::run(args, config) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
-            writeln!(err, "tersed: {error}")?;
+            writeln!(err, "tersed: {}", with_reasons(&error))?;
             Ok(ExitCode::FAILURE)
         }
     }

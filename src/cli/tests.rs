@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, ListenUrl, UpstreamUrl};
 use crate::explain::Depth;
 
 const EMPTY: [(&str, &str); 0] = [];
@@ -46,6 +46,7 @@ const FLAGS: [(&str, &str); 10] = [
 #[test]
 fn the_definition_of_the_command_line_is_sound() {
     CommandLine::command().debug_assert();
+    assert_eq!(FLAGS.map(|(_, variable)| variable), environment::VARIABLES);
 }
 
 #[test]
@@ -192,6 +193,7 @@ fn a_wrong_command_line_is_a_usage_error() {
 
 #[test]
 fn a_variable_that_is_no_text_is_a_usage_error() {
+    use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
 
     let broken = OsStr::from_bytes(b"\xff");
@@ -252,6 +254,18 @@ fn help_teaches_examples_signals_and_exit_statuses() {
     }
     assert!(!text.contains("completions"));
     assert!(help("tersed check --help").contains("--format <FORMAT>"));
+    for line in [
+        "tersed -h",
+        "tersed run -h",
+        "tersed run --help",
+        "tersed check --help",
+    ] {
+        let kinds = [ListenUrl::FORMS, UpstreamUrl::FORMS].map(|forms| forms.split(", "));
+        for form in kinds.into_iter().flatten() {
+            let kind = form.split(':').next().unwrap();
+            assert!(help(line).contains(kind), "{line}: {kind}");
+        }
+    }
     for line in ["tersed run --help", "tersed check --help"] {
         for url in ["relp://ADDRESS:PORT", "relp://HOST:PORT"] {
             assert!(help(line).contains(url), "{line}: {url}");
@@ -278,7 +292,7 @@ fn the_examples_of_the_help_are_fit_to_run() {
         }
         seen += 1;
     }
-    assert_eq!(seen, 7);
+    assert_eq!(seen, 8);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! # Guarantees
 //!
 //! - Each error is one line of printable text: what was found in a file, a flag or a variable is
-//!   escaped, and cut to [`FOUND_CHARS_MAX`] characters.
+//!   escaped, format characters of Unicode too, and cut to [`FOUND_CHARS_MAX`] characters.
 //! - Each error names its place: file and line and key, or the flag or variable.
 
 use std::fmt;
@@ -11,8 +11,10 @@ use std::io;
 use std::sync::Arc;
 
 use super::Cost;
+use super::value::size_text;
 use crate::identity::mask::MaskError;
 use crate::limits::DATAGRAM_SOCKETS_MAX;
+use crate::logging::printable;
 
 /// Everything that is wrong with a configuration, in the order of its lines; at least one error.
 #[derive(Debug)]
@@ -60,7 +62,7 @@ impl std::error::Error for ConfigErrors {}
 
 /// One thing that is wrong, and where it was written.
 #[derive(Debug, thiserror::Error)]
-#[error("{at}: {fault}")]
+#[error("{at}: {}", printable(&.fault.to_string()))]
 pub struct ConfigError {
     /// Where.
     pub at: At,
@@ -76,7 +78,7 @@ pub enum Fault {
     #[error("cannot be read: {0}")]
     Unreadable(#[source] io::Error),
     /// The file is longer than any configuration; it is probably something else.
-    #[error("more than {max} octets long; fits: a configuration in TOML")]
+    #[error("longer than {}; fits: a configuration in TOML", size_text(*.max))]
     TooLong {
         /// The octets that are read at most.
         max: usize,
@@ -88,12 +90,12 @@ pub enum Fault {
     #[error("not TOML: {0}")]
     Syntax(String),
     /// A key that no section of this name has.
-    #[error("unknown key; fits: {}{}", .fits.join(", "), near_note(*.near))]
+    #[error("unknown key; fits: {}{}", .fits.join(", "), .hint)]
     UnknownKey {
         /// The keys of the section.
         fits: &'static [&'static str],
-        /// The key that was probably meant.
-        near: Option<&'static str>,
+        /// The key that was probably meant, or where this one belongs.
+        hint: String,
     },
     /// A value outside of what its key takes.
     #[error("found {found}, fits: {fits}")]
@@ -117,6 +119,9 @@ pub enum Fault {
         /// Where the key has an effect.
         fits: &'static str,
     },
+    /// What a running relay has, and the file that is to replace its configuration has no more.
+    #[error("{0}")]
+    Gone(String),
     /// A mask that is none.
     #[error("{0}")]
     Mask(#[source] MaskError),
@@ -258,11 +263,6 @@ pub(super) fn escaped(text: &str) -> String {
         }
     }
     line
-}
-
-fn near_note(near: Option<&str>) -> String {
-    near.map(|key| format!(" (did you mean {key}?)"))
-        .unwrap_or_default()
 }
 
 /// How an expression, or those of all rules, can cost less.

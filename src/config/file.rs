@@ -19,6 +19,7 @@ use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{At, ConfigError, FOUND_CHARS_MAX, Fault, escaped, quoted};
+use super::keys::unknown_key;
 use super::url::{ListenUrl, UpstreamUrl};
 use super::value::{
     Given, Lines, Slot, Written, absolute_path, boolean, choice, count, duration, facility, field,
@@ -47,6 +48,9 @@ pub(super) trait Section: Default {
 
     /// Reads `written` into the slot of `key`, which is one of [`Self::KEYS`].
     fn set(&mut self, key: &str, written: &Written<'_>, errors: &mut Vec<ConfigError>);
+
+    /// Whether no key was written.
+    fn is_empty(&self) -> bool;
 }
 
 /// Defines a section: its keys, what they hold, and the readers that take them.
@@ -68,6 +72,10 @@ macro_rules! section {
                     })*
                     _ => errors.push(unknown_key(key, written.at.clone(), Self::KEYS)),
                 }
+            }
+
+            fn is_empty(&self) -> bool {
+                true $(&& matches!(self.$key, Slot::Absent))*
             }
         }
     };
@@ -227,6 +235,10 @@ impl Section for MaskFile {
             }),
         }
     }
+
+    fn is_empty(&self) -> bool {
+        self.patterns.is_empty()
+    }
 }
 
 section! {
@@ -284,8 +296,8 @@ impl<S: Section> Slot<S> {
     }
 }
 
-/// Reads the file at `path`.
-pub(super) fn read(path: &Path, errors: &mut Vec<ConfigError>) -> ConfigFile {
+/// Reads the file at `path`, and says whether its last line is whole, as far as a line end tells.
+pub(super) fn read(path: &Path, errors: &mut Vec<ConfigError>) -> (ConfigFile, bool) {
     let file: Arc<str> = escaped(&path.display().to_string()).into();
     let octets = match read_octets(path) {
         Ok(octets) => octets,
@@ -294,10 +306,11 @@ pub(super) fn read(path: &Path, errors: &mut Vec<ConfigError>) -> ConfigFile {
                 at: At::File(file),
                 fault,
             });
-            return ConfigFile::unknown();
+            return (ConfigFile::unknown(), true);
         }
     };
-    parse(&file, &octets, errors)
+    let is_whole = octets.last().is_none_or(|last| *last == b'\n');
+    (parse(&file, &octets, errors), is_whole)
 }
 
 /// Reads `octets` as the contents of `file`.
@@ -399,19 +412,6 @@ fn read_octets(path: &Path) -> Result<Vec<u8>, Fault> {
         });
     }
     Ok(octets)
-}
-
-fn unknown_key(key: &str, at: At, fits: &'static [&'static str]) -> ConfigError {
-    let near = fits
-        .iter()
-        .map(|fit| (strsim::damerau_levenshtein(key, fit), *fit))
-        .filter(|(distance, fit)| *distance <= 2 && *distance < fit.len())
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, fit)| fit);
-    ConfigError {
-        at,
-        fault: Fault::UnknownKey { fits, near },
-    }
 }
 
 /// `key` as TOML spells it.

@@ -21,12 +21,15 @@
 //!
 //! Whether an address can be bound, a name resolved or a path opened: that is found out by doing it.
 
+mod again;
 mod bounds;
 mod cost;
 mod effective;
 mod error;
 mod file;
 mod fit;
+mod keys;
+mod masks;
 mod overrides;
 mod resolve;
 mod rules;
@@ -49,6 +52,7 @@ use crate::limits::{MESSAGE_OCTETS_DEFAULT, MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_M
 use crate::logging::LogFormat;
 use crate::rule::{Action, Mode, Policy, Rules, SummaryStyle, WindowPolicy};
 
+pub use again::Remarks;
 pub use bounds::*;
 pub use cost::Cost;
 pub(crate) use effective::{Effective, facility_names, field_names, mask_names, severity_range};
@@ -80,6 +84,8 @@ pub struct Config {
     pub log: LogConfig,
     /// Threads that receive, judge and send. 1 to [`WORKERS_MAX`]; one per core by default.
     pub workers: usize,
+    /// What was odd about the file, the flags and the variables.
+    pub remarks: Remarks,
 }
 
 impl Config {
@@ -92,23 +98,28 @@ impl Config {
         Self::read(args, None)
     }
 
-    /// As [`Config::load`], for a relay that runs: without a number of shards in the file, it keeps its own.
+    /// As [`Config::load`], for a relay that runs: without a number of shards in the file, it keeps its own. A file
+    /// that has lost its upstreams or listeners is refused.
     ///
     /// # Errors
     ///
     /// As there.
     pub fn load_again(&self, args: &RunArgs) -> Result<Self, ConfigErrors> {
-        Self::read(args, Some(self.dedup.shards))
+        Self::read(args, Some(self))
     }
 
-    fn read(args: &RunArgs, running: Option<usize>) -> Result<Self, ConfigErrors> {
+    fn read(args: &RunArgs, running: Option<&Self>) -> Result<Self, ConfigErrors> {
         let mut errors = Vec::new();
-        let mut file = match &args.file {
+        let (mut file, is_whole) = match &args.file {
             Some(path) => file::read(path, &mut errors),
-            None => file::ConfigFile::default(),
+            None => (file::ConfigFile::default(), true),
         };
+        let said = again::Said::of(&file, args.file.as_deref(), is_whole).with(args);
         overrides::lay_over(&mut file, args, &mut errors);
-        let config = resolve::resolve(file, running, &mut errors);
+        let shards = running.map(|running| running.dedup.shards);
+        let mut config = resolve::resolve(file, shards, &mut errors);
+        config.remarks.0.extend(args.remarks.iter().cloned());
+        said.judge(&mut config, running, &mut errors);
         ConfigErrors::if_any(errors)?;
         Ok(config)
     }
@@ -129,7 +140,9 @@ impl Config {
     /// What is odd and runs all the same, a sentence each.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        rules::warnings(self)
+        let mut warnings = self.remarks.0.clone();
+        warnings.extend(rules::warnings(self));
+        warnings
     }
 }
 
@@ -150,6 +163,7 @@ impl Default for Config {
             shutdown_grace: Duration::from_secs(5),
             log: LogConfig::default(),
             workers: cores(),
+            remarks: Remarks::default(),
         }
     }
 }

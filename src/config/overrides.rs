@@ -29,6 +29,8 @@ pub struct RunArgs {
     pub forward: Vec<Argument>,
     /// Values of single keys.
     pub overrides: Vec<(Override, Argument)>,
+    /// What is odd about the flags and variables, a sentence each.
+    pub remarks: Vec<String>,
 }
 
 /// A value from outside the file.

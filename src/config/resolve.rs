@@ -13,12 +13,13 @@ use super::file::{
     ShutdownFile, SpoolFile, SuppressedFile, UpstreamFile,
 };
 use super::fit::Fit;
+use super::masks::unused;
 use super::rules::{PolicyFile, policy, rules};
 use super::sockets;
 use super::url::{ListenUrl, UpstreamUrl};
 use super::value::{Given, Slot, size_text, time_text};
 use super::{
-    Config, DedupConfig, ForwardConfig, ListenerConfig, LogConfig, Rotation, SpoolConfig,
+    Config, DedupConfig, ForwardConfig, ListenerConfig, LogConfig, Remarks, Rotation, SpoolConfig,
     SuppressedConfig, UpstreamConfig,
 };
 
@@ -58,6 +59,7 @@ pub(super) fn resolve(
     let mut dedup = dedup(dedup_file, default.dedup, &masks, errors);
     let rules = rules(file.rule, &dedup.policy, &masks, errors);
     fit.settle(&mut dedup, &rules, running, errors);
+    let remarks = Remarks(unused(&masks, &rules));
     Config {
         listeners: listeners
             .into_iter()
@@ -75,6 +77,7 @@ pub(super) fn resolve(
         shutdown_grace: shutdown_file.grace.or(default.shutdown_grace),
         log: log(file.log.or(LogFile::default()), default.log),
         workers,
+        remarks,
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! # Guarantees
 //!
-//! - What a rule does not say it takes from its profile, and what that does not say from `[dedup]`.
+//! - What a rule does not say it takes from its profile, and what that does not say from `[dedup]`. (`masks` says how
+//!   masks are added up.)
 //! - A key that does nothing under the action it stands with is an error.
 //! - A rule that can never be reached, or names a listener that is not there, is told as a warning: it does no harm, and
 //!   a flag or a passed socket may bring the listener.
@@ -14,10 +15,10 @@ use std::time::Duration;
 use super::cost::{OwnMasks, refuse_costly_rules, refuse_costly_text};
 use super::error::{At, ConfigError, Fault, quoted};
 use super::file::RuleFile;
+use super::masks::chosen;
 use super::resolve::unfit;
 use super::value::{Given, Slot, time_text};
 use super::{Config, MAX_QUIET_WINDOWS, WINDOW_MAX};
-use crate::identity::mask::{Builtin, BuiltinSet, MaskError, Masks, Pattern};
 use crate::identity::{Field, Fields, Spec};
 use crate::rule::{
     Action, DEFAULT_NAME, Facilities, Matcher, Mode, Policy, Profile, RULES_MAX, Rule, Rules,
@@ -181,7 +182,10 @@ pub(super) fn policy(
         Slot::Absent | Slot::Refused => spec.fields(),
     };
     let masks = match file.mask {
-        Slot::Given(given) => Arc::new(chosen(given.value, masks, errors)),
+        Slot::Given(given) => {
+            let of_profile = file.profile.map(|_| spec.masks());
+            Arc::new(chosen(given, of_profile, masks, errors))
+        }
         Slot::Absent | Slot::Refused => spec.masks_shared(),
     };
     Policy {
@@ -193,49 +197,6 @@ pub(super) fn policy(
         summary: file.summary.or(default.summary),
         identity: Spec::new(fields, masks),
         mode: file.mode.or(default.mode),
-    }
-}
-
-/// The masks called `names`; of the user's own, those named first come first.
-fn chosen(names: Vec<Given<String>>, own: &OwnMasks, errors: &mut Vec<ConfigError>) -> Masks {
-    let mut builtins = BuiltinSet::EMPTY;
-    let mut patterns: Vec<Pattern> = Vec::new();
-    let mut at = None;
-    for Given {
-        value: name,
-        at: here,
-    } in names
-    {
-        if let Some(pattern) = own.patterns.iter().find(|pattern| pattern.name == name) {
-            if !patterns.contains(pattern) {
-                patterns.push(pattern.clone());
-            }
-        } else if let Some(builtin) = Builtin::named(&name) {
-            builtins = builtins.with(builtin);
-        } else {
-            let nearest = Builtin::nearest(&name);
-            let fault = Fault::Mask(MaskError::Unknown { name, nearest });
-            errors.push(ConfigError {
-                at: here.clone(),
-                fault,
-            });
-        }
-        at = Some(here);
-    }
-    match (Masks::new(builtins, patterns), at) {
-        (Ok(masks), Some(at)) => {
-            own.refuse_costly(&masks, &at, errors);
-            masks
-        }
-        (Ok(masks), None) => masks,
-        (Err(error), Some(at)) => {
-            errors.push(ConfigError {
-                at,
-                fault: Fault::Mask(error),
-            });
-            Masks::default()
-        }
-        (Err(_), None) => Masks::default(),
     }
 }
 

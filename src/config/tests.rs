@@ -536,7 +536,9 @@ fn a_value_that_does_not_fit_is_refused_with_what_does() {
     }
     check_refused(
         "[dedup]\nsummary = \"Prefix\"",
-        &["t.toml:2: dedup.summary: found \"Prefix\", fits: \"prefix\", \"suffix\", \"none\""],
+        &[
+            "t.toml:2: dedup.summary: found \"Prefix\", fits: \"prefix\", \"suffix\", \"none\" (did you mean prefix?)",
+        ],
     );
     check_refused(
         "[dedup]\nrefresh = \"yes\"",
@@ -549,13 +551,59 @@ fn a_value_that_does_not_fit_is_refused_with_what_does() {
     // The log's filter: what tracing would take for the name of a module is a level mistyped.
     let filter =
         "off, error, warn, info, debug or trace, also by module: \"info,tersed::forward=debug\"";
-    for found in ["\"\"", "\"inof\"", "\"info,\"", "\"info,tersed=loud\""] {
+    for (found, hint) in [
+        ("\"\"", ""),
+        ("\"inof\"", " (did you mean info?)"),
+        ("\"info,\"", ""),
+        ("\"info,tersed=loud\"", ""),
+        ("\"info,tersed=debgu\"", " (did you mean debug?)"),
+    ] {
         check_refused(
             format!("[log]\nlevel = {found}"),
             &[&format!(
-                "t.toml:2: log.level: found {found}, fits: {filter}"
+                "t.toml:2: log.level: found {found}, fits: {filter}{hint}"
             )],
         );
+    }
+    // Words of lists.
+    for (toml, hint) in [
+        (
+            "[[listener]]\nurl = \"tcp://[::]:1\"\nframing = \"octet\"",
+            "octet-counting",
+        ),
+        (
+            "[[listener]]\nurl = \"tcp://[::]:1\"\noversize = \"truncated\"",
+            "truncate",
+        ),
+        ("[forward]\nstrategy = \"ballance\"", "balance"),
+        ("[forward]\nwhen_full = \"drop_newest\"", "drop-newest"),
+        ("[forward]\nline_breaks = \"escaped\"", "escape"),
+        ("[forward]\nrebind = \"of\"", "off"),
+        (
+            "[forward]\nto = [{ url = \"file:///x\", rotate_age = \"1h\", compress = \"zst\" }]",
+            "zstd",
+        ),
+        ("[[rule]]\nname = \"a\"\naction = \"dropp\"", "drop"),
+        ("[[rule]]\nname = \"a\"\nmode = \"shaddow\"", "shadow"),
+        (
+            "[[rule]]\nname = \"a\"\nfacility = [\"authprv\"]",
+            "authpriv",
+        ),
+        (
+            "[[rule]]\nname = \"a\"\nseverity = \"error..debg\"",
+            "debug",
+        ),
+        (
+            "[[rule]]\nname = \"a\"\nprofile = \"linux_auth\"",
+            "linux-auth",
+        ),
+        ("[dedup]\nfields = [\"appname\"]", "app_name"),
+        ("[dedup]\nidentity = \"compcat\"", "compact"),
+        ("[log]\nformat = \"jsno\"", "json"),
+        ("[dedup]\nrefresh = \"True\"", "true"),
+    ] {
+        let text = load(toml, &RunArgs::default()).unwrap_err();
+        assert!(text.ends_with(&format!("(did you mean {hint}?)")), "{text}");
     }
     // Sections.
     check_refused(
@@ -590,7 +638,8 @@ fn an_address_that_does_not_fit_is_refused_with_what_does() {
     };
     url(
         "\"udp:/0.0.0.0\"",
-        "udp://ADDRESS:PORT, tcp://ADDRESS:PORT, relp://ADDRESS:PORT, unix-dgram:///PATH, unix-stream:///PATH",
+        "udp://ADDRESS:PORT, tcp://ADDRESS:PORT, relp://ADDRESS:PORT, unix-dgram:///PATH, unix-stream:///PATH \
+         (did you mean udp://?)",
     );
     url(
         "514",
@@ -651,7 +700,7 @@ fn an_address_that_does_not_fit_is_refused_with_what_does() {
     check_refused(
         "[forward]\nto = [\"stdout\"]",
         &[
-            "t.toml:2: forward.to[0]: found \"stdout\", fits: tcp://HOST:PORT, relp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH, unix-dgram:///PATH, file:///PATH, stdout:",
+            "t.toml:2: forward.to[0]: found \"stdout\", fits: tcp://HOST:PORT, relp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH, unix-dgram:///PATH, file:///PATH, stdout: (did you mean stdout:?)",
         ],
     );
     check_refused(
@@ -813,7 +862,7 @@ fn a_rule_takes_what_it_does_not_say_from_its_profile_and_then_from_dedup() {
         window = "1h"
         refresh = true
         fields = ["msg", "app_name"]
-        mask = ["job", "number"]
+        mask = ["none", "job", "number"]
         [[rule]]
         name = "drop"
         severity = "debug"
@@ -870,7 +919,7 @@ fn a_rule_that_does_not_fit_is_refused_with_its_place() {
         &[
             &format!(
                 "t.toml:3: rule[0].severity: found \"warnin\", fits: a severity or a range of them, such as \"error\" or \
-                 \"warning..debug\", of {names}"
+                 \"warning..debug\", of {names} (did you mean warning?)"
             ),
             "t.toml:4: rule[0].msg: found \"a(b\", fits: a regular expression: at octet 1 of `a(b`: unclosed group",
             "t.toml:5: rule[0].app_name[0]: found \"a b\", fits: a name, with * for anything, ? for one character, [a-z] \
@@ -886,7 +935,7 @@ fn a_rule_that_does_not_fit_is_refused_with_its_place() {
             "t.toml:5: dedup.mask[0]: no mask is called `numbr`, perhaps `number` was meant; the built-in ones are \
              number, hex, ipv4, ipv6, mac, uuid, timestamp, quoted, path",
             "t.toml:6: dedup.fields[0]: found \"host\", fits: one of facility, severity, hostname, app_name, procid, msgid, \
-             structured_data, msg, source, listener",
+             structured_data, msg, source, listener (did you mean hostname?)",
         ],
     );
     check_refused(
@@ -1062,7 +1111,7 @@ fn a_file_that_cannot_be_read_is_an_error_with_its_path() {
     );
     check(
         "/dev/zero".into(),
-        "more than 1048576 octets long; fits: a configuration in TOML",
+        "longer than 1MiB; fits: a configuration in TOML",
     );
 }
 

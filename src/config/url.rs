@@ -22,6 +22,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::nearest::nearest;
+
 /// Where a listener receives.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum ListenUrl {
@@ -120,9 +122,11 @@ impl FromStr for ListenUrl {
             Some(("relp", rest)) => socket_addr("relp", rest).map(Self::Relp),
             Some(("unix-dgram", rest)) => unix_path("unix-dgram", rest).map(Self::UnixDgram),
             Some(("unix-stream", rest)) => unix_path("unix-stream", rest).map(Self::UnixStream),
-            _ => Err(UrlError {
-                fits: Self::FORMS.to_owned(),
-            }),
+            _ => Err(unknown_scheme(
+                text,
+                Self::FORMS,
+                &["udp", "tcp", "relp", "unix-dgram", "unix-stream"],
+            )),
         }
     }
 }
@@ -223,9 +227,19 @@ impl FromStr for UpstreamUrl {
             Some(("unix-dgram", rest)) => unix_path("unix-dgram", rest).map(Self::UnixDgram),
             Some(("unix-stream", rest)) => unix_path("unix-stream", rest).map(Self::UnixStream),
             Some(("file", rest)) => absolute_path("file", rest).map(Self::File),
-            _ => Err(UrlError {
-                fits: Self::FORMS.to_owned(),
-            }),
+            _ => Err(unknown_scheme(
+                text,
+                Self::FORMS,
+                &[
+                    "tcp",
+                    "relp",
+                    "udp",
+                    "unix-stream",
+                    "unix-dgram",
+                    "file",
+                    "stdout",
+                ],
+            )),
         }
     }
 }
@@ -254,6 +268,18 @@ impl fmt::Display for UpstreamUrl {
 #[error("{fits}")]
 pub struct UrlError {
     fits: String,
+}
+
+/// The error that `text` begins with none of `schemes`; with the one that was probably meant.
+fn unknown_scheme(text: &str, forms: &str, schemes: &[&'static str]) -> UrlError {
+    let written = text.split(':').next().unwrap_or_default();
+    let slashes = |scheme| if scheme == "stdout" { ":" } else { "://" };
+    let hint = nearest(written, schemes.iter().copied()).map_or_else(String::new, |scheme| {
+        format!(" (did you mean {scheme}{}?)", slashes(scheme))
+    });
+    UrlError {
+        fits: format!("{forms}{hint}"),
+    }
 }
 
 fn socket_addr(scheme: &str, rest: &str) -> Result<SocketAddr, UrlError> {
@@ -558,6 +584,38 @@ mod tests {
         check("relp://127.0.0.1:1", "relp://127.0.0.1:1", true);
         check("unix-dgram:///x", "unix-stream:///x", true);
         check("unix-dgram:///x", "tcp://127.0.0.1:1", false);
+    }
+
+    #[test]
+    fn a_scheme_that_is_nearly_right_is_suggested() {
+        let check = |text: &str, listen: &str, forward: &str| {
+            let listen_error = text.parse::<ListenUrl>().unwrap_err().to_string();
+            let forward_error = text.parse::<UpstreamUrl>().unwrap_err().to_string();
+            for (error, forms, hint) in [
+                (listen_error, ListenUrl::FORMS, listen),
+                (forward_error, UpstreamUrl::FORMS, forward),
+            ] {
+                assert_eq!(error, format!("{forms}{hint}"), "{text}");
+            }
+        };
+        check(
+            "UDP://a:1",
+            " (did you mean udp://?)",
+            " (did you mean udp://?)",
+        );
+        check(
+            "tcp:a:1",
+            " (did you mean tcp://?)",
+            " (did you mean tcp://?)",
+        );
+        check(
+            "unix-dgarm:///x",
+            " (did you mean unix-dgram://?)",
+            " (did you mean unix-dgram://?)",
+        );
+        check("stdout", "", " (did you mean stdout:?)");
+        check("tls://a:1", "", "");
+        check("0.0.0.0:514", "", "");
     }
 
     proptest! {

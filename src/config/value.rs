@@ -20,6 +20,7 @@ use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 
 use crate::identity::Field;
+use crate::nearest::did_you_mean;
 use crate::rule::{FACILITIES, Glob, Profile, SEVERITIES, Severities, Text};
 
 use super::error::{At, ConfigError, FOUND_CHARS_MAX, Fault, quoted};
@@ -187,7 +188,9 @@ pub(super) fn list<T>(
 
 /// `true` or `false`.
 pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
-    value.as_bool().ok_or_else(|| "true or false".to_owned())
+    value
+        .as_bool()
+        .ok_or_else(|| format!("true or false{}", hint(value, ["true", "false"])))
 }
 
 /// A whole number within `min..=max`.
@@ -264,7 +267,7 @@ pub(super) fn choice<T: Copy + PartialEq>(
         value
             .as_str()
             .and_then(|text| words.value(text))
-            .ok_or_else(|| words.list())
+            .ok_or_else(|| words.list() + &hint(value, words.0.iter().map(|(word, _)| *word)))
     }
 }
 
@@ -279,7 +282,7 @@ pub(super) fn unless<T>(
         }
         read(value)
             .map(Some)
-            .map_err(|fits| format!("{word:?}, or {fits}"))
+            .map_err(|fits| format!("{word:?}, or {fits}{}", hint(value, [word])))
     }
 }
 
@@ -366,7 +369,7 @@ pub(super) fn facility(value: &DeValue<'_>) -> Result<u8, String> {
         .as_str()
         .and_then(|word| FACILITIES.iter().position(|name| *name == word))
         .and_then(|number| u8::try_from(number).ok())
-        .ok_or_else(|| format!("one of {}", FACILITIES.join(", ")))
+        .ok_or_else(|| one_of(value, &FACILITIES))
 }
 
 /// A severity, or a range of them with both ends: `"error"`, `"emergency..warning"`.
@@ -391,8 +394,12 @@ pub(super) fn severities(value: &DeValue<'_>) -> Result<Severities, String> {
         Some(range.fold(Severities::NONE, Severities::with))
     };
     value.as_str().and_then(range).ok_or_else(|| {
+        let mut words = value.as_str().unwrap_or_default().split("..");
+        let hint = words
+            .find(|word| number(word.trim()).is_none())
+            .map_or_else(String::new, |word| did_you_mean(word.trim(), SEVERITIES));
         format!(
-            "a severity or a range of them, such as \"error\" or \"warning..debug\", of {}",
+            "a severity or a range of them, such as \"error\" or \"warning..debug\", of {}{hint}",
             SEVERITIES.join(", ")
         )
     })
@@ -413,18 +420,18 @@ pub(super) fn text(value: &DeValue<'_>) -> Result<Text, String> {
 /// A field of a message's identity.
 pub(super) fn field(value: &DeValue<'_>) -> Result<Field, String> {
     let named = |word: &str| Field::ALL.into_iter().find(|field| field.name() == word);
-    value.as_str().and_then(named).ok_or_else(|| {
-        let names: Vec<_> = Field::ALL.iter().map(|field| field.name()).collect();
-        format!("one of {}", names.join(", "))
-    })
+    value
+        .as_str()
+        .and_then(named)
+        .ok_or_else(|| one_of(value, &Field::ALL.map(Field::name)))
 }
 
 /// A profile, by its name.
 pub(super) fn profile(value: &DeValue<'_>) -> Result<&'static Profile, String> {
-    value.as_str().and_then(Profile::named).ok_or_else(|| {
-        let names: Vec<_> = Profile::ALL.iter().map(|profile| profile.name).collect();
-        format!("one of {}", names.join(", "))
-    })
+    value
+        .as_str()
+        .and_then(Profile::named)
+        .ok_or_else(|| one_of(value, &Profile::names()))
 }
 
 /// Directives for our own log, as tracing has them.
@@ -432,10 +439,8 @@ pub(super) fn log_filter(value: &DeValue<'_>) -> Result<String, String> {
     // A single word that is no level would be taken for the name of a target, and switch on
     // everything that this target has to say: nothing.
     let is_directive = |directive: &str| {
-        directive.contains(['=', '['])
-            || ["off", "error", "warn", "info", "debug", "trace"]
-                .iter()
-                .any(|level| level.eq_ignore_ascii_case(directive))
+        let mut levels = LOG_LEVELS.iter();
+        directive.contains(['=', '[']) || levels.any(|level| level.eq_ignore_ascii_case(directive))
     };
     value
         .as_str()
@@ -446,9 +451,34 @@ pub(super) fn log_filter(value: &DeValue<'_>) -> Result<String, String> {
         .filter(|text| EnvFilter::builder().parse(text).is_ok())
         .map(str::to_owned)
         .ok_or_else(|| {
-            "off, error, warn, info, debug or trace, also by module: \"info,tersed::forward=debug\""
-                .to_owned()
+            let text = value.as_str().unwrap_or_default();
+            let levels = text
+                .split(',')
+                .map(|directive| directive.rsplit('=').next().unwrap_or_default().trim());
+            let mut hints = levels
+                .filter(|level| !LOG_LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level)))
+                .map(|level| did_you_mean(level, LOG_LEVELS));
+            format!(
+                "off, error, warn, info, debug or trace, also by module: \"info,tersed::forward=debug\"{}",
+                hints.next().unwrap_or_default()
+            )
         })
+}
+
+/// What fits where one of `words` was expected, and which of them `value` nearly is.
+fn one_of(value: &DeValue<'_>, words: &[&str]) -> String {
+    format!(
+        "one of {}{}",
+        words.join(", "),
+        hint(value, words.iter().copied())
+    )
+}
+
+/// Which of `words` a value nearly is, if it is a text.
+fn hint<'w>(value: &DeValue<'_>, words: impl IntoIterator<Item = &'w str>) -> String {
+    value
+        .as_str()
+        .map_or_else(String::new, |text| did_you_mean(text, words))
 }
 
 /// A time as people write it.
@@ -456,15 +486,25 @@ pub(crate) fn time_text(time: Duration) -> String {
     humantime::format_duration(time).to_string()
 }
 
-/// A number of octets as people write it; exact, in the largest unit that leaves it whole.
+/// A number of octets as people write it; exact, in the unit of which it is the fewest: that is how it was written.
 pub(crate) fn size_text(octets: usize) -> String {
-    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    // Of two that are equally good the first.
+    let units = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+    ];
+    let thousands = [("kB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000)];
     units
-        .iter()
-        .find(|(_, shift)| octets > 0 && octets.trailing_zeros() >= *shift)
+        .into_iter()
+        .chain(thousands)
+        .filter(|(_, unit)| octets > 0 && octets.is_multiple_of(*unit))
+        .map(|(name, unit)| (octets / unit, name))
+        .min_by_key(|(count, _)| *count)
         .map_or_else(
             || format!("{octets}B"),
-            |(unit, shift)| format!("{}{unit}", octets >> shift),
+            |(count, name)| format!("{count}{name}"),
         )
 }
 
@@ -485,6 +525,8 @@ fn found(value: &DeValue<'_>) -> String {
 fn number_text(text: &str) -> String {
     text.chars().take(FOUND_CHARS_MAX).collect()
 }
+
+const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// As syslog(3) has them.
 const SEVERITIES_SHORT: [(&str, u8); 4] = [("emerg", 0), ("crit", 2), ("err", 3), ("warn", 4)];

@@ -24,7 +24,7 @@ use serde::Serialize;
 
 use crate::config::time_text;
 use crate::identity::{Field, Identifier, IdentityKind, Key, Origin, Spec};
-use crate::logging::Escaped;
+use crate::logging::{Escaped, is_hidden};
 use crate::parse::{Format, Message};
 use crate::rule::{Action, FACILITIES, LITERAL, PolicyId, Reach, Rules, Scratch};
 
@@ -189,7 +189,7 @@ impl Explanation<'_> {
                 why.map(|why| &why.structured_data),
             ),
             ("msg", shown(&self.msg), why.map(|why| &why.msg)),
-            ("rule", Some(self.rule.clone()), None),
+            ("rule", Some(escaped(&self.rule)), None),
             ("action", Some(self.action.to_owned()), None),
             ("window", self.window.clone(), None),
             ("identity", Some(self.identity.clone()), None),
@@ -204,7 +204,7 @@ impl Explanation<'_> {
                 (None, None) => {}
             }
             if let Some(why) = why {
-                writeln!(out, "{:<16}   {why}", "")?;
+                writeln!(out, "{:<16}   {}", "", escaped(why))?;
             }
         }
         Ok(())
@@ -301,7 +301,8 @@ fn masked<'f>(message: &Message<'f>, spec: &Spec) -> Cow<'f, str> {
     String::from_utf8_lossy(&text).into_owned().into()
 }
 
-/// Text from outside, so that it can be shown on a terminal: UTF-8 as it is, controls escaped.
+/// Text from outside, so that it can be shown on a terminal: UTF-8 as it is, controls escaped, and what changes how
+/// others are shown.
 pub(crate) fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -309,6 +310,8 @@ pub(crate) fn escaped(text: &str) -> String {
             let mut octets = [0; 4];
             let octets = c.encode_utf8(&mut octets).as_bytes();
             shown.push_str(&Escaped::whole(octets).to_string());
+        } else if is_hidden(c) {
+            shown.extend(c.escape_unicode());
         } else {
             shown.push(c);
         }

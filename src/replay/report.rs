@@ -205,7 +205,7 @@ impl Report {
         ]);
         for rule in &self.rules {
             table.row([
-                rule.rule.clone(),
+                escaped(&rule.rule),
                 rule.action.to_owned(),
                 grouped(rule.lines_in),
                 grouped(rule.lines_out),

@@ -25,6 +25,7 @@ use nix::unistd::{AccessFlags, access};
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
+use crate::logging::printable;
 use crate::tick::WallTime;
 
 /// A recorded log being read.
@@ -230,7 +231,7 @@ impl Packing {
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// It is not there, or not ours to read.
-    #[error("{name}: cannot be read: {source}")]
+    #[error("{}: cannot be read: {source}", printable(name))]
     Unreadable {
         /// The file.
         name: String,
@@ -238,14 +239,15 @@ pub enum SourceError {
         source: io::Error,
     },
     /// It is a directory.
-    #[error("{name}: a directory; fits: the files in it")]
+    #[error("{}: a directory; fits: the files in it", printable(name))]
     Directory {
         /// The directory.
         name: String,
     },
     /// It is packed in a way that is not known here.
     #[error(
-        "{name}: packed by {packer}; fits: text, gzip, zstd, or `{unpack} {name} |` before the command"
+        "{0}: packed by {packer}; fits: text, gzip, zstd, or `{unpack} {0} |` before the command",
+        printable(name)
     )]
     Packed {
         /// The file.
@@ -256,7 +258,7 @@ pub enum SourceError {
         unpack: &'static str,
     },
     /// Reading broke off.
-    #[error("{name}: {} after {offset} octets of text: {source}", broken(*.packing, *.early))]
+    #[error("{}: {} after {offset} octets of text: {source}", printable(name), broken(*.packing, *.early))]
     Broken {
         /// The file.
         name: String,
@@ -271,8 +273,9 @@ pub enum SourceError {
     },
     /// It begins as no text does.
     #[error(
-        "{name}: not text: a NUL at octet {offset}; if it is a log all the same, take them out: \
-         `tr -d '\\0' <{name} |` before the command"
+        "{0}: not text: a NUL at octet {offset}; if it is a log all the same, take them out: \
+         `tr -d '\\0' <{0} |` before the command",
+        printable(name)
     )]
     NotText {
         /// The file.

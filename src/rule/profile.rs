@@ -48,6 +48,12 @@ impl Profile {
         PROFILES.iter().find(|profile| profile.name == name)
     }
 
+    /// The names of all of them.
+    #[must_use]
+    pub fn names() -> Vec<&'static str> {
+        Self::ALL.iter().map(|profile| profile.name).collect()
+    }
+
     /// What it compares.
     ///
     /// # Errors

@@ -346,14 +346,14 @@ const fn identity(stat: &FileStat) -> Identity {
     (stat.st_dev, stat.st_ino)
 }
 
-fn check_directory(path: &Path, directory: &OwnedFd) -> Result<(), SpoolError> {
+pub(super) fn check_directory(path: &Path, directory: &OwnedFd) -> Result<(), SpoolError> {
     let stat = fstat(directory).map_err(|errno| SpoolError::of("look at", path, errno.into()))?;
     check_owner(path, &stat)?;
     check_mode(path, &stat)
 }
 
 /// Nobody else may exchange the directory: where everybody may write, the sticky bit keeps them from it.
-fn check_parent(path: &Path, above: &OwnedFd) -> Result<(), SpoolError> {
+pub(super) fn check_parent(path: &Path, above: &OwnedFd) -> Result<(), SpoolError> {
     let stat = fstat(above).map_err(|errno| SpoolError::of("look at", path, errno.into()))?;
     if stat.st_uid != 0 {
         check_owner(path, &stat)?;

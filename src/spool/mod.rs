@@ -75,6 +75,7 @@
 mod cursor;
 mod disk;
 mod error;
+mod look;
 mod reader;
 mod record;
 mod segment;
@@ -101,6 +102,7 @@ use crate::chunk::Chunk;
 pub use self::{
     cursor::Position,
     error::{SpoolError, Unsafe},
+    look::look,
 };
 
 /// Frames on disk. See the module page.

@@ -374,6 +374,6 @@ fn a_listener_may_decide() {
     assert_eq!(ran.code, Some(1));
     assert_eq!(
         ran.stderr,
-        "tersed: --listener tsl: no listener has this name\n"
+        "tersed: --listener tsl: no listener has this name (did you mean tls?)\n"
     );
 }

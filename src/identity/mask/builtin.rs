@@ -117,18 +117,6 @@ impl Builtin {
         Self::ALL.into_iter().find(|known| known.name() == name)
     }
 
-    /// The one whose name is most like `name`, if any is.
-    #[must_use]
-    pub fn nearest(name: &str) -> Option<Self> {
-        let name = name.to_lowercase();
-        Self::ALL
-            .into_iter()
-            .map(|known| (strsim::damerau_levenshtein(&name, known.name()), known))
-            .filter(|(distance, _)| *distance <= 2)
-            .min_by_key(|(distance, _)| *distance)
-            .map(|(_, known)| known)
-    }
-
     /// All names, as an error or a help text lists them.
     #[must_use]
     pub fn names() -> String {

@@ -47,7 +47,7 @@ pub use self::builtin::{Builtin, BuiltinSet};
 pub(crate) use self::hard::{HardTexts, Kind};
 pub(crate) use self::late::{LATE_MATCHES, LateText};
 use self::pattern::Patterns;
-pub use self::pattern::{MaskError, Pattern};
+pub use self::pattern::{MaskError, NO_MASKS, Pattern};
 pub(crate) use self::pattern::{compile as compile_expressions, is_far, syntax_of};
 
 /// A set of masks, compiled. Equal to another if it was made of the same.
@@ -102,10 +102,7 @@ impl Masks {
             } else if let Some(builtin) = Builtin::named(name) {
                 builtins = builtins.with(builtin);
             } else {
-                return Err(MaskError::Unknown {
-                    name: name.to_owned(),
-                    nearest: Builtin::nearest(name),
-                });
+                return Err(MaskError::unknown(name, patterns));
             }
         }
         let chosen = patterns.iter().zip(wanted).filter(|(_, wanted)| *wanted);

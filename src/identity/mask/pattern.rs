@@ -26,11 +26,12 @@ use crate::limits::{
     MASK_COMPILED_OCTETS_MAX, MASK_MATCH_OCTETS_MAX, MASK_MATCHES_MAX, MASK_PATTERN_OCTETS_MAX,
     MASK_PATTERNS_MAX,
 };
+use crate::nearest::nearest;
 
 /// A mask of the user's own, as written.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Pattern {
-    /// What stands in the place of what it folds: `[a-z][a-z0-9_]*`, not the name of a built-in one.
+    /// What stands in the place of what it folds: `[a-z][a-z0-9_]*`, not the name of a built-in one, and not [`NO_MASKS`].
     pub name: String,
     /// The regular expression.
     pub regex: String,
@@ -40,12 +41,12 @@ pub struct Pattern {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum MaskError {
     /// No built-in mask is called so.
-    #[error("no mask is called `{name}`{}; the built-in ones are {}", hint(*.nearest), Builtin::names())]
+    #[error("no mask is called `{name}`{}; the built-in ones are {}", hint(.nearest.as_deref()), Builtin::names())]
     Unknown {
         /// What was asked for.
         name: String,
         /// What was perhaps meant.
-        nearest: Option<Builtin>,
+        nearest: Option<String>,
     },
     /// A mask of one's own may not be called so.
     #[error("mask `{name}`: {why}")]
@@ -110,6 +111,19 @@ pub enum MaskError {
     },
 }
 
+impl MaskError {
+    /// The error that nothing is called `name`, neither built in nor among `own`.
+    #[must_use]
+    pub fn unknown(name: &str, own: &[Pattern]) -> Self {
+        let own = own.iter().map(|pattern| pattern.name.as_str());
+        Self::Unknown {
+            name: name.to_owned(),
+            nearest: nearest(name, Builtin::ALL.map(Builtin::name).into_iter().chain(own))
+                .map(str::to_owned),
+        }
+    }
+}
+
 /// The compiled form of all patterns of a set.
 #[derive(Clone, Debug)]
 pub(super) struct Patterns {
@@ -167,6 +181,8 @@ fn check_name(name: &str, before: &[Pattern]) -> Result<(), MaskError> {
             "a name is lower-case letters, digits and `_`, a letter first"
         } else if Builtin::named(name).is_some() {
             "a built-in mask is called so"
+        } else if name == NO_MASKS {
+            "`none` at the head of a list stands for no masks at all"
         } else if before.iter().any(|other| other.name == name) {
             "another mask is called so"
         } else {
@@ -238,7 +254,10 @@ fn first_too_large(patterns: &[Pattern], parsed: &[Hir]) -> String {
         .unwrap_or_default()
 }
 
-fn hint(nearest: Option<Builtin>) -> String {
+/// What a list of masks begins with if it is to replace others, and not to be added to them.
+pub const NO_MASKS: &str = "none";
+
+fn hint(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |nearest| {
         format!(", perhaps `{nearest}` was meant")
     })

@@ -1,0 +1,158 @@
+//! The paths of a configuration, looked at before anything runs.
+//!
+//! # Guarantees
+//!
+//! - Nothing is made, opened for reading or writing, or locked.
+//! - What `run` would refuse at its start is an error here. What `run` would try again, or do without, is a warning; so
+//!   is what this user may not see, or what belongs to another user: `run` may be that one.
+//!
+//! # Left out
+//!
+//! Whether an address is free and a name can be resolved: that is found out by doing it. The directories of Unix sockets:
+//! `config` sees to them.
+
+use std::error::Error;
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::Path;
+
+use crate::config::{Config, UpstreamConfig, UpstreamUrl};
+use crate::logging::printable;
+use crate::spool::{self, SpoolError, Unsafe};
+
+/// What is wrong with the paths of a configuration, a sentence each.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// With these `run` would not start.
+    pub(super) errors: Vec<String>,
+    /// With these it would.
+    pub(super) warnings: Vec<String>,
+}
+
+impl Findings {
+    /// Looks at the paths of `config`.
+    pub(super) fn of(config: &Config) -> Self {
+        let mut findings = Self::default();
+        findings.spool(config);
+        findings.sockets(config);
+        findings.state(config);
+        let copies = config.suppressed.to.iter().map(|to| ("suppressed.to", to));
+        let survivors = config.forward.to.iter().map(|to| ("forward.to", to));
+        for (key, upstream) in survivors.chain(copies) {
+            findings.file(key, upstream);
+        }
+        findings
+    }
+
+    fn spool(&mut self, config: &Config) {
+        let Some(directory) = &config.spool.directory else {
+            return;
+        };
+        let Err(error) = spool::look(directory) else {
+            return;
+        };
+        let shown = shown(directory);
+        let text = with_reasons(&error);
+        match &error {
+            SpoolError::Unsafe {
+                why: Unsafe::Owner { .. },
+                ..
+            } => self.warnings.push(format!(
+                "spool.directory: {text}; right only if tersed runs as another user than this one"
+            )),
+            SpoolError::Io { source, .. } if is_denied(source) => self.warnings.push(format!(
+                "spool.directory: {text}; right only if tersed runs as another user than this one"
+            )),
+            SpoolError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                let parent = directory.parent().map(self::shown).unwrap_or_default();
+                self.errors.push(format!(
+                    "spool.directory: {parent}, in which {shown} is to be made, is not there; make it, or name a \
+                     directory in one that is there (under systemd StateDirectory= makes it)"
+                ));
+            }
+            _ => self.errors.push(format!("spool.directory: {text}")),
+        }
+    }
+
+    fn sockets(&mut self, config: &Config) {
+        for listener in &config.listeners {
+            let Some(path) = listener.url.path() else {
+                continue;
+            };
+            if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+                self.errors.push(format!(
+                    "listener {}: {} is not a socket; remove it or choose another path",
+                    printable(&listener.name),
+                    shown(path)
+                ));
+            }
+        }
+    }
+
+    fn state(&mut self, config: &Config) {
+        if let Some(path) = &config.dedup.state
+            && let Some(text) = missing_parent(path)
+        {
+            self.warnings.push(format!(
+                "dedup.state: {text}; unless it is there at the stop, no windows are saved"
+            ));
+        }
+    }
+
+    fn file(&mut self, key: &str, upstream: &UpstreamConfig) {
+        let UpstreamUrl::File(path) = &upstream.url else {
+            return;
+        };
+        if let Some(text) = missing_parent(path) {
+            self.warnings.push(format!(
+                "{key}: {text}; until it is, nothing can be written to {}, and messages wait",
+                shown(path)
+            ));
+        } else if path.is_dir() {
+            self.warnings.push(format!(
+                "{key}: {} is a directory; name a file in it",
+                shown(path)
+            ));
+        }
+    }
+}
+
+/// What is wrong with the directory in which `path` is to be made.
+fn missing_parent(path: &Path) -> Option<String> {
+    let parent = path.parent().unwrap_or(path);
+    let name = shown(parent);
+    match fs::metadata(parent) {
+        Ok(found) if found.is_dir() => None,
+        Ok(_) => Some(format!("{name} is not a directory")),
+        Err(error) if is_denied(&error) => {
+            Some(format!("this user cannot see whether {name} is there"))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Some(format!("the directory {name} is not there"))
+        }
+        Err(error) => Some(format!("{name}: {error}")),
+    }
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}
+
+fn shown(path: &Path) -> String {
+    printable(&path.display().to_string()).to_string()
+}
+
+/// What `error` says, and the reasons behind it that it does not repeat itself.
+pub(super) fn with_reasons(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(reason) = source {
+        let more = reason.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = reason.source();
+    }
+    printable(&text).to_string()
+}

@@ -1,0 +1,369 @@
+//! Which file may replace a running configuration, and what is remarked about one at a start.
+//!
+//! A file that is read while it is being written is valid TOML at many places where it can be cut. So a reload does not
+//! take the absence of what was there for a wish.
+//!
+//! # Guarantees
+//!
+//! - A reload never moves survivors to standard output, or listeners to the default ones, because a file has no
+//!   `forward.to` or `[[listener]]` any more. Who means that writes it, or restarts.
+//! - A reload by a file that says nothing is refused, unless nothing would change.
+//! - Other tables that are gone are remarked: to remove them is ordinary.
+//!
+//! # Left out
+//!
+//! A file that was cut inside a table, behind a whole line: nothing shows that. One that was cut inside a line is most
+//! often no TOML; where it is (`workers = 1` of `workers = 16`), the missing line end is remarked.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::error::{At, ConfigError, Fault, escaped};
+use super::file::{ConfigFile, Section as _};
+use super::value::Slot;
+use super::{Config, DedupConfig, RunArgs, SuppressedConfig};
+
+/// What was odd while a configuration was read, a sentence each.
+#[derive(Clone, Debug, Default)]
+pub struct Remarks(pub(super) Vec<String>);
+
+/// Two configurations are the same if they run the same, whatever was odd about their files.
+impl PartialEq for Remarks {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+/// What a file, with flags and variables laid over it, has and has not.
+pub(super) struct Said {
+    /// The file's path, escaped; `None` without a file.
+    file: Option<Arc<str>>,
+    /// The file has no key.
+    is_empty: bool,
+    /// The file could not be understood: nothing is known about what it has.
+    is_unknown: bool,
+    /// Its last line ends as lines do.
+    is_whole: bool,
+    has_listeners: bool,
+    has_upstreams: bool,
+    has_suppressed: bool,
+    has_dedup: bool,
+    has_rules: bool,
+}
+
+impl Said {
+    /// What `file` has, before anything is laid over it.
+    pub(super) fn of(file: &ConfigFile, path: Option<&Path>, is_whole: bool) -> Self {
+        Self {
+            file: path.map(|path| escaped(&path.display().to_string()).into()),
+            is_empty: file.is_empty(),
+            is_unknown: file.listener.is_refused(),
+            is_whole,
+            has_listeners: is_written(&file.listener),
+            has_upstreams: match &file.forward {
+                Slot::Given(forward) => is_written(&forward.value.to),
+                Slot::Absent => false,
+                Slot::Refused => true,
+            },
+            has_suppressed: is_written(&file.suppressed),
+            has_dedup: is_written(&file.dedup),
+            has_rules: is_written(&file.rule),
+        }
+    }
+
+    /// Adds what flags and variables say.
+    pub(super) fn with(mut self, args: &RunArgs) -> Self {
+        self.has_listeners |= !args.listen.is_empty();
+        self.has_upstreams |= !args.forward.is_empty();
+        self
+    }
+
+    /// Remarks what may not have been meant. With what is `running`, refuses what was hardly meant.
+    pub(super) fn judge(
+        &self,
+        config: &mut Config,
+        running: Option<&Config>,
+        errors: &mut Vec<ConfigError>,
+    ) {
+        let Some(file) = &self.file else { return };
+        if self.is_unknown {
+            return;
+        }
+        if let Some(running) = running {
+            self.refuse(file, config, running, errors);
+            config.remarks.0.extend(self.gone(file, running));
+            if !self.is_whole && config != running {
+                config.remarks.0.push(format!(
+                    "{file}: its last line has no line end; if it was cut there, {COMPLETE}"
+                ));
+            }
+        }
+        if self.has_upstreams {
+            return;
+        }
+        config.remarks.0.push(if self.is_empty {
+            format!(
+                "{file} says nothing: it is empty, or all comments; the defaults are used for what no flag and no \
+                 variable says, and survivors go to standard output"
+            )
+        } else {
+            format!(
+                "{file} has no forward.to, and there is no --forward: survivors go to standard output; if that is meant, \
+                 write to = [\"stdout:\"] in [forward]"
+            )
+        });
+    }
+
+    fn refuse(
+        &self,
+        file: &Arc<str>,
+        config: &Config,
+        running: &Config,
+        errors: &mut Vec<ConfigError>,
+    ) {
+        let mut refuse = |text: String| {
+            errors.push(ConfigError {
+                at: At::File(Arc::clone(file)),
+                fault: Fault::Gone(text),
+            });
+        };
+        if self.is_empty && config != running {
+            refuse(format!(
+                "says nothing: it is empty, or all comments; a reload would put the defaults in the place of what runs; \
+                 {COMPLETE}, or restart to run the defaults"
+            ));
+            return;
+        }
+        if !self.has_upstreams && config.forward.to != running.forward.to {
+            let before = list(running.forward.to.iter().map(|upstream| &upstream.url));
+            refuse(format!(
+                "has no forward.to any more: survivors would go to standard output, and not to {before}; {COMPLETE}; if \
+                 standard output is meant, write to = [\"stdout:\"] in [forward]"
+            ));
+        }
+        if !self.has_listeners && config.listeners != running.listeners {
+            let default = list(config.listeners.iter().map(|listener| &listener.url));
+            let before = list(running.listeners.iter().map(|listener| &listener.url));
+            refuse(format!(
+                "has no [[listener]] any more: the relay would receive on {default}, the default ones, and not on {before}; \
+                 {COMPLETE}; if the default ones are meant, write them"
+            ));
+        }
+    }
+
+    /// A remark on tables that changed what runs and are not there any more.
+    fn gone(&self, file: &str, running: &Config) -> Option<String> {
+        let default = DedupConfig::default();
+        let tables = [
+            (
+                "[suppressed]",
+                self.has_suppressed || running.suppressed == SuppressedConfig::default(),
+            ),
+            (
+                "[dedup]",
+                self.has_dedup
+                    || (running.dedup.policy == default.policy
+                        && running.dedup.memory == default.memory
+                        && running.dedup.state == default.state),
+            ),
+            (
+                "[[rule]]",
+                self.has_rules || running.rules.rules().is_empty(),
+            ),
+        ];
+        let gone: Vec<_> = tables
+            .into_iter()
+            .filter(|(_, is_there)| !is_there)
+            .map(|(table, _)| table)
+            .collect();
+        (!gone.is_empty()).then(|| {
+            format!(
+                "{file} has no {} any more, and what is not written is at its default; if that is not meant, {COMPLETE}",
+                gone.join(", ")
+            )
+        })
+    }
+}
+
+const fn is_written<T>(slot: &Slot<T>) -> bool {
+    !matches!(slot, Slot::Absent)
+}
+
+fn list<T: ToString>(items: impl Iterator<Item = T>) -> String {
+    let items: Vec<_> = items.map(|item| item.to_string()).collect();
+    items.join(", ")
+}
+
+const COMPLETE: &str =
+    "see that the file is complete (write another one and rename it over this one) and send SIGHUP";
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::{Argument, ConfigErrors};
+    use super::*;
+
+    const WHOLE: &str = "[[listener]]\nurl = \"udp://127.0.0.1:514\"\n[forward]\nto = [\"tcp://a:1\"]\n\
+                         [dedup]\nwindow = \"1h\"\n[suppressed]\nto = \"file:///x\"\n[[rule]]\nname = \"a\"\n";
+
+    /// What runs with `before`, loaded again with `after`; `flags` stand above both.
+    fn again(before: &str, after: &str, flags: &[&str]) -> (Config, Result<Config, ConfigErrors>) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.toml");
+        let of = |flag: &'static str| {
+            let is_given = flags.contains(&flag);
+            let text = if flag == "--listen" {
+                "udp://127.0.0.1:9"
+            } else {
+                "udp://b:9"
+            };
+            let text = text.to_owned();
+            is_given
+                .then_some(Argument { name: flag, text })
+                .into_iter()
+                .collect()
+        };
+        let args = RunArgs {
+            file: Some(path.clone()),
+            listen: of("--listen"),
+            forward: of("--forward"),
+            ..RunArgs::default()
+        };
+        fs::write(&path, before).unwrap();
+        let running = Config::load(&args).unwrap();
+        fs::write(&path, after).unwrap();
+        let next = running.load_again(&args);
+        (running, next)
+    }
+
+    fn refused(before: &str, after: &str, flags: &[&str]) -> String {
+        let errors = again(before, after, flags).1.unwrap_err().to_string();
+        let text: Vec<_> = errors
+            .lines()
+            .map(|line| line.split_once("t.toml: ").unwrap().1)
+            .collect();
+        text.join("\n")
+    }
+
+    #[test]
+    fn a_file_cut_at_any_line_replaces_nothing_that_matters() {
+        let lines: Vec<&str> = WHOLE.split_inclusive('\n').collect();
+        for cut in 0..lines.len() {
+            let head = lines[..cut].concat();
+            match again(WHOLE, &head, &[]) {
+                (running, Ok(next)) => {
+                    assert_eq!(next.listeners, running.listeners, "{head}");
+                    assert_eq!(next.forward, running.forward, "{head}");
+                    assert!(
+                        next.warnings()[0].contains("any more") || next.dedup == running.dedup,
+                        "{head} {:?}",
+                        next.warnings()
+                    );
+                }
+                (_, Err(_)) => {}
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_says_nothing_is_refused_unless_nothing_changes() {
+        for empty in ["", "\n \n", "# a comment\n"] {
+            let text = refused(WHOLE, empty, &[]);
+            assert!(
+                text.starts_with("says nothing: it is empty, or all comments; a reload would"),
+                "{text}"
+            );
+            assert_eq!(text.lines().count(), 1);
+            assert!(again("", empty, &["--forward"]).1.is_ok());
+            let text = refused(
+                "[dedup]\nwindow = \"1h\"\n",
+                empty,
+                &["--listen", "--forward"],
+            );
+            assert!(text.contains("or restart to run the defaults"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_upstreams_or_listeners_is_refused_unless_a_flag_says_them() {
+        let no_forward =
+            "[[listener]]\nurl = \"udp://127.0.0.1:514\"\n[forward]\nqueue = \"1MiB\"\n";
+        assert_eq!(
+            refused(WHOLE, no_forward, &[]),
+            "has no forward.to any more: survivors would go to standard output, and not to tcp://a:1; see that the file is \
+             complete (write another one and rename it over this one) and send SIGHUP; if standard output is meant, write \
+             to = [\"stdout:\"] in [forward]"
+        );
+        assert!(again(WHOLE, no_forward, &["--forward"]).1.is_ok());
+        let no_listener = "[forward]\nto = [\"tcp://a:1\"]\n";
+        let text = refused(WHOLE, no_listener, &[]);
+        assert!(
+            text.starts_with(
+                "has no [[listener]] any more: the relay would receive on udp://127.0.0.1:5514, tcp://127.0.0.1:5514, the \
+                 default ones, and not on udp://127.0.0.1:514; see"
+            ),
+            "{text}"
+        );
+        assert!(again(WHOLE, no_listener, &["--listen"]).1.is_ok());
+        // What runs is the default already.
+        assert!(
+            again("[dedup]\nallow = 2\n", "[dedup]\nallow = 3\n", &[])
+                .1
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn other_tables_that_are_gone_are_remarked() {
+        let head = WHOLE.split_once("[dedup]").unwrap().0;
+        let warnings = again(WHOLE, head, &[]).1.unwrap().warnings();
+        assert!(
+            warnings[0].contains(
+                "t.toml has no [suppressed], [dedup], [[rule]] any more, and what is not"
+            ),
+            "{warnings:?}"
+        );
+        assert_eq!(again(WHOLE, WHOLE, &[]).1.unwrap().warnings(), [""; 0]);
+    }
+
+    #[test]
+    fn a_line_that_may_have_been_cut_is_remarked_if_something_changes() {
+        let cut = format!("{WHOLE}[runtime]\nworkers = 1");
+        let warnings = again(&format!("{cut}6\n"), &cut, &[]).1.unwrap().warnings();
+        assert!(
+            warnings[0].contains("t.toml: its last line has no line end; if"),
+            "{warnings:?}"
+        );
+        assert_eq!(again(&cut, &cut, &[]).1.unwrap().warnings(), [""; 0]);
+    }
+
+    #[test]
+    fn a_start_that_leads_to_standard_output_is_remarked() {
+        let (started, _) = again("[dedup]\nallow = 2\n", "", &[]);
+        let warnings = started.warnings();
+        assert!(
+            warnings[0].ends_with(
+                "t.toml has no forward.to, and there is no --forward: survivors go to standard output; if that is meant, write \
+                 to = [\"stdout:\"] in [forward]"
+            ),
+            "{warnings:?}"
+        );
+        let warnings = again("", "", &[]).0.warnings();
+        assert!(
+            warnings[0].contains("t.toml says nothing: it is empty, or all comments;"),
+            "{warnings:?}"
+        );
+        assert_eq!(
+            again("[forward]\nto = [\"stdout:\"]\n", "", &[])
+                .0
+                .warnings(),
+            [""; 0]
+        );
+        assert_eq!(again("", "", &["--forward"]).0.warnings(), [""; 0]);
+        assert_eq!(
+            Config::load(&RunArgs::default()).unwrap().warnings(),
+            [""; 0]
+        );
+    }
+}

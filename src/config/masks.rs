@@ -1,0 +1,225 @@
+//! Which masks a list of names means, and which masks of one's own no list names.
+//!
+//! # Guarantees
+//!
+//! - Beside a profile a list adds to the profile's masks. `"none"` at its head replaces them, and stands for no masks
+//!   where nothing follows. Without a profile a list is all there is, with or without `"none"`.
+//! - Of the masks of one's own those named first come first, and all of them before those of the profile. One that has
+//!   the name of a profile's mask takes its place.
+//! - `[]` beside a profile is refused: it would add nothing, and was probably written to mean none.
+
+use super::cost::OwnMasks;
+use super::error::{At, ConfigError, Fault};
+use super::value::Given;
+use crate::identity::mask::{Builtin, BuiltinSet, MaskError, Masks, NO_MASKS, Pattern};
+use crate::rule::Rules;
+
+/// The masks that `names` means beside those of a profile, if there is one.
+pub(super) fn chosen(
+    names: Given<Vec<Given<String>>>,
+    of_profile: Option<&Masks>,
+    own: &OwnMasks,
+    errors: &mut Vec<ConfigError>,
+) -> Masks {
+    let Given { value: names, at } = names;
+    if names.is_empty() && of_profile.is_some() {
+        let (found, fits) = (
+            "an empty list".to_owned(),
+            format!(
+                "mask = [\"{NO_MASKS}\"] for no masks, or no `mask` for those of the profile: beside a profile a list adds to them"
+            ),
+        );
+        errors.push(ConfigError {
+            at,
+            fault: Fault::Unfit { found, fits },
+        });
+        return Masks::default();
+    }
+    let replaces = names.first().is_some_and(|name| name.value == NO_MASKS);
+    let base = of_profile.filter(|_| !replaces);
+    let mut builtins = base.map_or(BuiltinSet::EMPTY, Masks::builtins);
+    let mut patterns: Vec<Pattern> = Vec::new();
+    let mut last = at;
+    for (index, Given { value: name, at }) in names.into_iter().enumerate() {
+        if let Some(pattern) = own.patterns.iter().find(|pattern| pattern.name == name) {
+            if !patterns.contains(pattern) {
+                patterns.push(pattern.clone());
+            }
+        } else if let Some(builtin) = Builtin::named(&name) {
+            builtins = builtins.with(builtin);
+        } else if name == NO_MASKS && index > 0 {
+            let found = format!("\"{NO_MASKS}\" behind others");
+            let fits =
+                format!("\"{NO_MASKS}\" first, with those that replace the profile's behind it");
+            errors.push(ConfigError {
+                at: at.clone(),
+                fault: Fault::Unfit { found, fits },
+            });
+        } else if name != NO_MASKS {
+            errors.push(ConfigError {
+                at: at.clone(),
+                fault: Fault::Mask(MaskError::unknown(&name, &own.patterns)),
+            });
+        }
+        last = at;
+    }
+    for pattern in base.map(Masks::patterns).unwrap_or_default() {
+        if !patterns.iter().any(|own| own.name == pattern.name) {
+            patterns.push(pattern.clone());
+        }
+    }
+    compile(builtins, patterns, &last, own, errors)
+}
+
+fn compile(
+    builtins: BuiltinSet,
+    patterns: Vec<Pattern>,
+    at: &At,
+    own: &OwnMasks,
+    errors: &mut Vec<ConfigError>,
+) -> Masks {
+    match Masks::new(builtins, patterns) {
+        Ok(masks) => {
+            own.refuse_costly(&masks, at, errors);
+            masks
+        }
+        Err(error) => {
+            errors.push(ConfigError {
+                at: at.clone(),
+                fault: Fault::Mask(error),
+            });
+            Masks::default()
+        }
+    }
+}
+
+/// A warning for each mask of one's own that no policy uses.
+pub(super) fn unused(own: &OwnMasks, rules: &Rules) -> Vec<String> {
+    let is_used = |pattern: &Pattern| {
+        let mut policies = rules.policies();
+        policies.any(|policy| policy.identity.masks().patterns().contains(pattern))
+    };
+    let idle = own.patterns.iter().filter(|pattern| !is_used(pattern));
+    idle.map(|Pattern { name, .. }| {
+        format!(
+            "mask {name:?} is used by no rule and not by [dedup]: it folds nothing until one of them names it, \
+             mask = [{name:?}]"
+        )
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::{Config, ConfigErrors, file, mask_names, resolve};
+    use crate::rule::Profile;
+
+    fn load(rule: &str) -> Result<Config, String> {
+        let toml = format!(
+            "[mask]\njob = 'job-[0-9]+'\nauth_port = 'port [0-9]{{5}}'\n[dedup]\nmask = [\"hex\"]\n\
+             [[rule]]\nname = \"a\"\n{rule}\n"
+        );
+        let mut errors = Vec::new();
+        let file = file::parse(&Arc::from("t.toml"), toml.as_bytes(), &mut errors);
+        let config = resolve::resolve(file, None, &mut errors);
+        ConfigErrors::if_any(errors)
+            .map_err(|errors| errors.to_string())
+            .map(|()| config)
+    }
+
+    fn names(rule: &str) -> Vec<String> {
+        let config = load(rule).unwrap();
+        mask_names(config.rules.rules()[0].policy.identity.masks())
+    }
+
+    #[test]
+    fn a_list_beside_a_profile_adds_and_none_replaces() {
+        let of_profile = names("profile = \"kubernetes\"");
+        assert_eq!(
+            of_profile,
+            [
+                "hex",
+                "uuid",
+                "timestamp",
+                "kube_header",
+                "kube_pod",
+                "kube_wait"
+            ]
+        );
+        assert_eq!(
+            names("profile = \"kubernetes\"\nmask = [\"job\", \"ipv4\"]"),
+            [
+                "hex",
+                "ipv4",
+                "uuid",
+                "timestamp",
+                "job",
+                "kube_header",
+                "kube_pod",
+                "kube_wait"
+            ]
+        );
+        assert_eq!(
+            names("profile = \"kubernetes\"\nmask = [\"none\", \"job\"]"),
+            ["job"]
+        );
+        assert_eq!(
+            names("profile = \"kubernetes\"\nmask = [\"none\"]"),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn without_a_profile_a_list_is_all_there_is() {
+        assert_eq!(names(""), ["hex"]);
+        assert_eq!(names("mask = [\"job\"]"), ["job"]);
+        assert_eq!(names("mask = [\"none\", \"job\"]"), ["job"]);
+        assert_eq!(names("mask = []"), [""; 0]);
+    }
+
+    #[test]
+    fn a_mask_of_ones_own_takes_the_place_of_a_profiles_of_that_name() {
+        let config = load("profile = \"linux-auth\"\nmask = [\"auth_port\"]").unwrap();
+        let masks = config.rules.rules()[0].policy.identity.masks();
+        let own = &masks.patterns()[0];
+        assert_eq!(
+            (own.name.as_str(), own.regex.as_str()),
+            ("auth_port", "port [0-9]{5}")
+        );
+        let of_profile = Profile::named("linux-auth").unwrap().patterns.len();
+        assert_eq!(masks.patterns().len(), of_profile);
+    }
+
+    #[test]
+    fn what_would_not_do_what_it_seems_to_is_refused() {
+        let refused = |rule: &str| load(rule).unwrap_err();
+        assert_eq!(
+            refused("profile = \"kubernetes\"\nmask = []"),
+            "t.toml:9: rule[0].mask: found an empty list, fits: mask = [\"none\"] for no masks, or no `mask` for those of \
+             the profile: beside a profile a list adds to them"
+        );
+        assert_eq!(
+            refused("mask = [\"job\", \"none\"]"),
+            "t.toml:8: rule[0].mask[1]: found \"none\" behind others, fits: \"none\" first, with those that replace the \
+             profile's behind it"
+        );
+        let text = refused("mask = [\"jbo\"]");
+        assert!(
+            text.contains("no mask is called `jbo`, perhaps `job` was meant"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_mask_that_nothing_uses_is_a_warning() {
+        assert_eq!(
+            load("mask = [\"job\"]").unwrap().warnings(),
+            [
+                "mask \"auth_port\" is used by no rule and not by [dedup]: it folds nothing until one of them names it, \
+                 mask = [\"auth_port\"]"
+            ]
+        );
+    }
+}
