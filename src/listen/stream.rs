@@ -21,6 +21,7 @@ use tokio::{select, task::yield_now, time::timeout};
 
 use super::{
     Local,
+    complaints::Long,
     hello::{self, Hello},
     unread::Unread,
 };
@@ -166,6 +167,7 @@ impl<'l> Connection<'l> {
         };
         let judged = batch.finish();
         self.pending.consume(at);
+        self.local.complain_of_compression(&judged.compressed_by);
         self.local.context.pipeline.deliver(judged).await;
         over.map_or(Ok(octets), Err)
     }
@@ -193,7 +195,13 @@ impl<'l> Connection<'l> {
         let metrics = &self.local.context.metrics;
         match step.outcome {
             Outcome::Frame(frame) if frame.oversize => {
-                metrics.frame_errors[FrameErrorReason::Oversize].inc();
+                let long = if self.framer.skips_by_count() {
+                    Long::Counted
+                } else {
+                    Long::Line
+                };
+                let (local, config) = (self.local, &self.config);
+                local.complain_of_length(long, frame.octets, self.sender, config);
                 match self.config.oversize {
                     Oversize::Truncate => batch.judge(frame.octets, self.sender),
                     Oversize::Drop => batch.refuse(frame.octets, DropReason::Oversize),
@@ -211,7 +219,8 @@ impl<'l> Connection<'l> {
                 let octets = input.get(..step.consumed).unwrap_or(input);
                 self.complain(PeerReason::Frame(reason), |before| {
                     tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender,
-                        %fault, octets = %Escaped::head(octets), before, "bad framing");
+                        %fault, octets = %Escaped::head(octets), before,
+                        "bad framing; see whether the sender counts octets as the listener's framing says");
                 });
             }
             Outcome::More | Outcome::Hopeless => {}
@@ -254,6 +263,7 @@ impl<'l> Connection<'l> {
             }
         }
         let judged = batch.finish();
+        self.local.complain_of_compression(&judged.compressed_by);
         self.local.context.pipeline.deliver(judged).await;
     }
 }

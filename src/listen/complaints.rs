@@ -1,0 +1,72 @@
+//! Complaints: what peers do that an operator has to put right at the sender, or by a key of the configuration.
+//!
+//! # Guarantees
+//!
+//! - Each line names the listener, the peer, what was found, and what to do.
+//! - They cost nothing unless there is something to complain of, and a flood of that is one line per ten seconds.
+//!
+//! # Left out
+//!
+//! Connections that are turned away (see `hello` and `accept`), and octets that are no frame (see `stream` and `relp`).
+
+use super::Local;
+use crate::{
+    clock::Clock,
+    config::{ListenerConfig, Oversize},
+    identity::Sender,
+    logging::{Escaped, PeerReason},
+    metrics::FrameErrorReason,
+};
+
+/// What was longer than `max_message_size`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Long {
+    /// A line, whose end has not come yet.
+    Line,
+    /// A frame whose length was told, or a datagram.
+    Counted,
+}
+
+impl Local {
+    /// Says, once for each of `senders`, that they send compressed messages.
+    pub(super) fn complain_of_compression(&self, senders: &[Sender]) {
+        for sender in senders {
+            let (reason, now) = (PeerReason::Compressed, Clock::now());
+            let log = &self.context.peer_log;
+            log.note_once(reason, sender, now, |before| {
+                tracing::warn!(listener = self.metrics.name(), peer = %sender, before,
+                    "compressed messages are passed on as they are, and dropped where the upstream has framing = \"lf\"; \
+                     turn compression off at the sender (rsyslog: ZipLevel, compression.mode)");
+            });
+        }
+    }
+
+    /// Counts a frame that begins with `head` and is longer than `max_message_size`, and says so.
+    pub(super) fn complain_of_length(
+        &self,
+        long: Long,
+        head: &[u8],
+        sender: Sender,
+        config: &ListenerConfig,
+    ) {
+        let reason = FrameErrorReason::Oversize;
+        self.context.metrics.frame_errors[reason].inc();
+        let (log, now) = (&self.context.peer_log, Clock::now());
+        log.note(PeerReason::Frame(reason), now, |before| {
+            let listener = self.metrics.name();
+            let max_message_size = config.max_message_size;
+            let octets = Escaped::head(head);
+            let oversize = match config.oversize {
+                Oversize::Truncate => "truncate",
+                Oversize::Drop => "drop",
+            };
+            match long {
+                Long::Line => tracing::warn!(listener, peer = %sender, max_message_size, oversize, %octets, before,
+                    "a line without an end in max_message_size octets; does the sender count octets, with something in \
+                     front of the first count? if its lines are so long, raise max_message_size"),
+                Long::Counted => tracing::warn!(listener, peer = %sender, max_message_size, oversize, %octets, before,
+                    "a message longer than max_message_size; raise it, or let the sender send shorter ones"),
+            }
+        });
+    }
+}
