@@ -12,7 +12,7 @@
 use super::Local;
 use crate::{
     clock::Clock,
-    config::{ListenerConfig, Oversize},
+    config::{ListenerConfig, OVERSIZE, size_text},
     identity::Sender,
     logging::{Escaped, PeerReason},
     metrics::FrameErrorReason,
@@ -54,12 +54,9 @@ impl Local {
         let (log, now) = (&self.context.peer_log, Clock::now());
         log.note(PeerReason::Frame(reason), now, |before| {
             let listener = self.metrics.name();
-            let max_message_size = config.max_message_size;
+            let max_message_size = size_text(config.max_message_size);
+            let oversize = OVERSIZE.word(config.oversize);
             let octets = Escaped::head(head);
-            let oversize = match config.oversize {
-                Oversize::Truncate => "truncate",
-                Oversize::Drop => "drop",
-            };
             match long {
                 Long::Line => tracing::warn!(listener, peer = %sender, max_message_size, oversize, %octets, before,
                     "a line without an end in max_message_size octets; does the sender count octets, with something in \

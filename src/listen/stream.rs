@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    config::{ListenerConfig, Oversize},
+    config::{FRAMING, ListenerConfig, Oversize, time_text},
     frame::{End, FrameFault, Framer, Outcome, Step},
     identity::Sender,
     logging::{Escaped, PeerReason},
@@ -219,8 +219,9 @@ impl<'l> Connection<'l> {
                 let octets = input.get(..step.consumed).unwrap_or(input);
                 self.complain(PeerReason::Frame(reason), |before| {
                     tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender,
-                        %fault, octets = %Escaped::head(octets), before,
-                        "bad framing; see whether the sender counts octets as the listener's framing says");
+                        %fault, framing = FRAMING.word(self.config.framing), advice = advice(fault),
+                        octets = %Escaped::head(octets), before,
+                        "bad framing");
                 });
             }
             Outcome::More | Outcome::Hopeless => {}
@@ -242,6 +243,8 @@ impl<'l> Connection<'l> {
                     self.local.context.metrics.frame_errors[reason].inc();
                     self.complain(PeerReason::Frame(reason), |before| {
                         tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender,
+                            partial_frame_timeout = time_text(self.config.partial_frame_timeout),
+                            advice = "see whether the sender hangs; if it only pauses, raise partial_frame_timeout",
                             octets = %Escaped::head(self.pending.octets()), before, "unfinished frame");
                     });
                 }
@@ -265,6 +268,21 @@ impl<'l> Connection<'l> {
         let judged = batch.finish();
         self.local.complain_of_compression(&judged.compressed_by);
         self.local.context.pipeline.deliver(judged).await;
+    }
+}
+
+/// What to do about a peer's `fault`.
+const fn advice(fault: FrameFault) -> &'static str {
+    match fault {
+        FrameFault::CountTooLarge => {
+            "see what the sender counts: the number before its message is no length"
+        }
+        FrameFault::Incomplete => {
+            "see whether the sender was stopped, or counts more octets than it sends (characters, or a line end)"
+        }
+        FrameFault::BadFrame => {
+            "let the sender count octets, or set framing = \"auto\" for this listener"
+        }
     }
 }
 

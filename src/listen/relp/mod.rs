@@ -41,7 +41,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    config::{Ack, ListenerConfig, Oversize},
+    config::{Ack, ListenerConfig, Oversize, time_text},
     forward::Delivery,
     identity::Sender,
     limits::RELP_DATA_OCTETS,
@@ -348,6 +348,8 @@ impl Connection<'_> {
                     self.local.context.metrics.frame_errors[reason].inc();
                     self.complain(PeerReason::Frame(reason), |before| {
                         tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender,
+                            partial_frame_timeout = time_text(self.config.partial_frame_timeout),
+                            advice = "see whether the sender hangs; if it only pauses, raise partial_frame_timeout",
                             octets = %Escaped::head(self.unread.octets()), before, "unfinished frame");
                     });
                 }
