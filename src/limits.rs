@@ -29,7 +29,7 @@ pub const MSG_LEN_DIGITS_MAX: usize = 10;
 
 /// What a stream buffer may hold beyond `max_message_size`: a byte order mark, the longest believable MSG-LEN, its
 /// space, and a CR LF, rounded up.
-pub const FRAME_OVERHEAD_OCTETS: usize = 20;
+pub const FRAME_OVERHEAD_OCTETS: usize = 16;
 
 /// Octets of data in a RELP frame that are taken even if `max_message_size` is smaller: offers, and what
 /// librelp sends by default. What of it is beyond `max_message_size` is oversize.

@@ -147,11 +147,16 @@ impl Framer {
     }
 
     /// The most octets that can be unconsumed when [`Outcome::More`] is answered. A buffer of this
-    /// size is enough to go on with any stream.
+    /// size is enough to go on with any stream. (A count of ten digits behind a byte order mark, and what may be a PRI,
+    /// need as much as if two octets of a message were kept.)
     #[must_use]
     pub const fn buffer_octets_max(&self) -> usize {
-        self.message_octets_max
-            .saturating_add(FRAME_OVERHEAD_OCTETS)
+        let kept = if self.message_octets_max < 2 {
+            2
+        } else {
+            self.message_octets_max
+        };
+        kept.saturating_add(FRAME_OVERHEAD_OCTETS)
     }
 
     /// True when the stream stands between two frames: nothing of a frame is buffered and nothing of

@@ -813,6 +813,21 @@ proptest! {
     }
 
     #[test]
+    fn a_byte_order_mark_before_a_count_changes_nothing(
+        max in 1usize..40,
+        stream in any_stream(),
+        reads in vec(0usize..9, 0..60),
+    ) {
+        let marked = [b"\xef\xbb\xbf", &stream[..]].concat();
+        let end = End::Closed;
+        if !matches!(stream.first(), None | Some(b'\n' | 0 | 0xef)) {
+            let framing = Framing::OctetCounting;
+            let seen = run(&mut Framer::new(framing, max), cut(&marked, &reads), Some(end));
+            prop_assert_eq!(seen, seen_whole(framing, max, &stream, end));
+        }
+    }
+
+    #[test]
     fn arbitrary_octets_frame_without_panic(
         framing in any_framing(),
         max in 0usize..600,

@@ -34,9 +34,8 @@ impl Local {
             let (reason, now) = (PeerReason::Compressed, Clock::now());
             let log = &self.context.peer_log;
             log.note_once(reason, sender, now, |before| {
-                tracing::warn!(listener = self.metrics.name(), peer = %sender, before,
-                    "compressed messages are passed on as they are, and dropped where the upstream has framing = \"lf\"; \
-                     turn compression off at the sender (rsyslog: ZipLevel, compression.mode)");
+                tracing::warn!(listener = self.metrics.name(), peer = %sender, advice = COMPRESSION_ADVICE, before,
+                    "compressed messages are passed on as they are, or dropped");
             });
         }
     }
@@ -58,12 +57,17 @@ impl Local {
             let oversize = OVERSIZE.word(config.oversize);
             let octets = Escaped::head(head);
             match long {
-                Long::Line => tracing::warn!(listener, peer = %sender, max_message_size, oversize, %octets, before,
-                    "a line without an end in max_message_size octets; does the sender count octets, with something in \
-                     front of the first count? if its lines are so long, raise max_message_size"),
-                Long::Counted => tracing::warn!(listener, peer = %sender, max_message_size, oversize, %octets, before,
-                    "a message longer than max_message_size; raise it, or let the sender send shorter ones"),
+                Long::Line => tracing::warn!(listener, peer = %sender, max_message_size, oversize, %octets,
+                    advice = LINE_ADVICE, before, "a line without an end in max_message_size octets"),
+                Long::Counted => tracing::warn!(listener, peer = %sender, max_message_size, oversize, %octets,
+                    advice = LENGTH_ADVICE, before, "a message longer than max_message_size"),
             }
         });
     }
 }
+
+const COMPRESSION_ADVICE: &str = "turn compression off at the sender (rsyslog: ZipLevel, compression.mode); what is compressed \
+    is never suppressed, and dropped where the upstream has framing = \"lf\"";
+const LINE_ADVICE: &str = "does the sender count octets, with something in front of the first count? then nothing of it is framed; \
+    else raise max_message_size, or let the sender send shorter lines";
+const LENGTH_ADVICE: &str = "raise max_message_size, or let the sender send shorter messages";

@@ -239,42 +239,51 @@ impl Foreign {
     }
 
     fn warn(self, listener: &str, peer: Sender, before: u64) {
+        let advice = self.advice();
         match self {
             Self::Tls => tracing::warn!(listener, %peer, before,
                 "a TLS client on a listener without TLS; let it send plain text"),
             Self::Relp => tracing::warn!(listener, %peer, before,
                 "a RELP client on a syslog listener; let it send to a relp:// one"),
-            Self::Http => tracing::warn!(listener, %peer, before,
-                "an HTTP client on a syslog listener; if it is a health check, let it only connect (TCP), or ask /healthz \
-                 of the [admin] address"),
-            Self::ProxyProtocol => tracing::warn!(listener, %peer, before,
-                "a PROXY protocol header on a syslog listener; turn off send-proxy or proxy_protocol for this backend \
-                 at the load balancer"),
-            Self::Zlib => tracing::warn!(listener, %peer, before,
-                "a compressed stream on a syslog listener; turn compression off at the sender (rsyslog: \
-                 compression.mode)"),
-            Self::Utf16 => tracing::warn!(listener, %peer, before,
-                "text in UTF-16 on a syslog listener; let the sender send UTF-8"),
+            Self::Http => tracing::warn!(listener, %peer, advice, before,
+                "an HTTP client on a syslog listener; connection closed"),
+            Self::ProxyProtocol => tracing::warn!(listener, %peer, advice, before,
+                "a PROXY protocol header on a syslog listener; connection closed"),
+            Self::Zlib => tracing::warn!(listener, %peer, advice, before,
+                "a compressed stream on a syslog listener; connection closed"),
+            Self::Utf16 => tracing::warn!(listener, %peer, advice, before,
+                "text in UTF-16 on a syslog listener; connection closed"),
             Self::Syslog => {}
         }
     }
 
-    /// What a client on a listener for RELP is, and what to do about it.
-    pub(super) const fn on_relp(self) -> &'static str {
+    /// What to do about a client.
+    pub(super) const fn advice(self) -> &'static str {
         match self {
-            Self::Tls => "a TLS client; let it send without TLS",
-            Self::Relp => "a RELP client",
+            Self::Tls => "let it send without TLS",
+            Self::Relp => "let it send to a relp:// listener",
             Self::Http => {
-                "an HTTP client; if it is a health check, let it only connect (TCP), or ask /healthz of the [admin] address"
+                "if it is a health check, let it only connect (TCP), or ask /healthz of the [admin] address"
             }
             Self::ProxyProtocol => {
-                "a PROXY protocol header; turn off send-proxy or proxy_protocol for this backend at the load balancer"
+                "turn off send-proxy or proxy_protocol for this backend at the load balancer"
             }
-            Self::Zlib => "a compressed stream; turn compression off at the sender",
-            Self::Utf16 => "text in UTF-16; let a RELP client send UTF-8",
-            Self::Syslog => {
-                "a syslog client; let it send to a tcp:// listener, or by RELP (rsyslog: omrelp)"
-            }
+            Self::Zlib => "turn compression off at the sender (rsyslog: compression.mode)",
+            Self::Utf16 => "let the sender send UTF-8",
+            Self::Syslog => "let it send to a tcp:// listener, or by RELP (rsyslog: omrelp)",
+        }
+    }
+
+    /// What a client is.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Tls => "a TLS client",
+            Self::Relp => "a RELP client",
+            Self::Http => "an HTTP client",
+            Self::ProxyProtocol => "a PROXY protocol header",
+            Self::Zlib => "a compressed stream",
+            Self::Utf16 => "text in UTF-16",
+            Self::Syslog => "a syslog client",
         }
     }
 }
@@ -331,8 +340,8 @@ mod tests {
         check(b"\x78\xda\x3c\xcb", 3, Hello::Foreign(Zlib));
         check(b"\xff\xfe<\0", 2, Hello::Foreign(Utf16));
         check(b"\xfe\xff\0<", 2, Hello::Foreign(Utf16));
-        check(b"<\01\03\0>\0a\0", 8, Hello::Foreign(Utf16));
-        check(b"\0<\01\03\0>\0a", 8, Hello::Foreign(Utf16));
+        check(b"<\x001\x003\0>\0a\0", 8, Hello::Foreign(Utf16));
+        check(b"\0<\x001\x003\0>\0a", 8, Hello::Foreign(Utf16));
     }
 
     #[test]

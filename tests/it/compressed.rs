@@ -260,7 +260,12 @@ fn send(listener: &str, to: SocketAddr) {
 fn assert_one_warning(stopped: &Stopped, listener: &str) {
     let warnings = warnings(stopped);
     assert_eq!(warnings.len(), 1, "{warnings:#?}");
-    assert!(warnings[0].message.contains("rsyslog: ZipLevel"));
+    assert!(
+        warnings[0]
+            .field("advice")
+            .unwrap()
+            .contains("rsyslog: ZipLevel")
+    );
     assert_eq!(warnings[0].field("peer").as_deref(), Some("127.0.0.1"));
     assert_eq!(warnings[0].field("listener").as_deref(), Some(listener));
 }

@@ -316,14 +316,16 @@ impl Connection<'_> {
             return;
         }
         let octets = self.unread.octets().get(at..).unwrap_or_default();
-        let found = match self.hello {
-            Hello::Foreign(foreign) => foreign.on_relp(),
-            Hello::Undecided | Hello::Other => "octets of no protocol that is known here",
+        let (found, advice) = match self.hello {
+            Hello::Foreign(foreign) => (foreign.name(), foreign.advice()),
+            Hello::Undecided | Hello::Other => {
+                ("no protocol that is known here", "see what sends there")
+            }
         };
         let reason = FrameErrorReason::Relp;
         self.local.context.metrics.frame_errors[reason].inc();
         self.complain(PeerReason::Frame(reason), |before| {
-            tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender, %fault, found,
+            tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender, %fault, found, advice,
                 octets = %Escaped::head(octets), before, "not RELP; connection closed");
         });
     }
