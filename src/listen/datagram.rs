@@ -229,7 +229,8 @@ impl<A: SockaddrLike + Copy> Reader<A> {
                     .context
                     .peer_log
                     .note(PeerReason::Acl, batch.now(), |before| {
-                        tracing::warn!(listener = local.metrics.name(), peer = %sender, before,
+                        tracing::warn!(listener = local.metrics.name(), peer = %sender,
+                            advice = "add its network to allow of this listener, if it may send", before,
                         "datagram refused: not in allow");
                     });
                 continue;

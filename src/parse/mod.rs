@@ -170,13 +170,14 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// Whether the frame is no text, as far as can be told: it fits no format, or has no PRI, and holds a control octet
+    /// Whether the frame is no text, as far as can be told: it is compressed; or fits no format, or has no PRI, and holds a control octet
     /// other than TAB, CR and LF, before the CR, LF and NUL that it ends with. Frames in a format are not looked at.
     #[must_use]
     #[inline]
     pub fn is_binary(&self) -> bool {
-        (self.format == Format::Unparsed || self.pri.is_none())
-            && holds_controls(trimmed(self.frame))
+        self.compressed
+            || (self.format == Format::Unparsed || self.pri.is_none())
+                && holds_controls(trimmed(self.frame))
     }
 
     /// Where the part of MSG stands that tells what happened: behind Cisco's
