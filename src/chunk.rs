@@ -18,7 +18,7 @@
 //!
 //! Bounds: whoever fills a chunk decides when it is full.
 
-use crate::{custody::Receipt, dedup::Claim};
+use crate::{custody::Receipt, dedup::Claim, frame::zlib};
 
 /// What an entry is, and what is owed if it is lost.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +45,8 @@ pub struct Chunk {
     sent: usize,
     /// Some entry needs rewriting for LF framing.
     rewrites: bool,
+    /// Some entry begins like a compressed message.
+    may_hold_compressed: bool,
     /// The batch that its survivors are of, until they are safe.
     receipt: Option<Receipt>,
 }
@@ -107,6 +109,7 @@ fn end_in(end: usize) -> u32 {
 impl Chunk {
     /// Appends `frame`.
     pub fn push(&mut self, frame: &[u8], entry: Entry) {
+        self.may_hold_compressed |= zlib::may_be_compressed(frame);
         let ends_in_terminator = frame.last().is_some_and(|octet| is_terminator(*octet));
         self.rewrites |= ends_in_terminator || memchr::memchr2(b'\n', 0, frame).is_some();
         self.octets.extend_from_slice(frame);
@@ -191,7 +194,8 @@ impl Chunk {
         self.entries.clear();
         self.octets.shrink_to(KEPT_OCTETS_MAX);
         self.entries.shrink_to(KEPT_ENTRIES_MAX);
-        (self.head, self.counted, self.sent, self.rewrites) = (0, 0, 0, false);
+        (self.head, self.counted, self.sent) = (0, 0, 0);
+        (self.rewrites, self.may_hold_compressed) = (false, false);
         taken
     }
 
@@ -218,6 +222,7 @@ impl Chunk {
         self.entries
             .extend(slots.iter().map(|slot| slot.at(base + slot.end() - start)));
         self.rewrites |= other.rewrites;
+        self.may_hold_compressed |= other.may_hold_compressed;
         self.receipt = match (self.receipt.take(), other.receipt) {
             (Some(one), Some(another)) => Some(one.or_earlier(another)),
             (one, another) => one.or(another),
@@ -330,6 +335,38 @@ impl Chunk {
         self.copy_front(count)
     }
 
+    /// Takes the compressed messages out, which LF framing cannot carry, as a chunk of their own; `None` if there is none.
+    /// No window belongs to them.
+    #[must_use]
+    pub fn split_compressed(&mut self) -> Option<Self> {
+        if !self.may_hold_compressed {
+            return None;
+        }
+        debug_assert_eq!(self.counted(), 0, "what was forwarded stays");
+        let with_receipt = || Self {
+            receipt: self.receipt.clone(),
+            ..Self::default()
+        };
+        let (mut kept, mut compressed) = (with_receipt(), with_receipt());
+        for (frame, entry, is_sent) in self.entries() {
+            if zlib::is_compressed(frame) {
+                let entry = match entry {
+                    Entry::Survivor(_) => Entry::Survivor(Claim::VOID),
+                    other => other,
+                };
+                compressed.push(frame, entry);
+            } else {
+                kept.push(frame, entry);
+                // What was sent before are the first ones.
+                kept.sent += usize::from(is_sent);
+            }
+        }
+        kept.may_hold_compressed = false;
+        kept.shrink_to_fit();
+        *self = kept;
+        (!compressed.is_empty()).then_some(compressed)
+    }
+
     /// Takes the first entry off, as a chunk of its own.
     #[must_use]
     pub fn split_first(&mut self) -> Self {
@@ -423,6 +460,26 @@ mod tests {
             assert!(!chunk(&[frame]).is_plain(), "{}", frame.escape_ascii());
         }
         assert!(chunk(&[b"a\rb", b""]).is_plain());
+    }
+
+    #[test]
+    fn compressed_messages_are_taken_out_and_the_rest_stays_as_it_was() {
+        let compressed: &[u8] = b"zx\x9c\xb3\n";
+        let mut mixed = chunk(&[b"one", compressed, b"zx^2 is text", b"two", compressed]);
+        mixed.count_forwarded(4);
+        mixed.uncount();
+        let taken = mixed.split_compressed().unwrap();
+        assert_eq!(frames(&taken), [compressed, compressed]);
+        assert_eq!(frames(&mixed), [&b"one"[..], b"zx^2 is text", b"two"]);
+        assert_eq!(sent(&mixed), [true, true, true]);
+        assert!(mixed.is_plain());
+        assert!(mixed.split_compressed().is_none());
+
+        let mut absorbed = chunk(&[b"one"]);
+        absorbed.absorb(chunk(&[compressed]), usize::MAX).unwrap();
+        let mut absorbed = absorbed.take();
+        assert!(absorbed.split_compressed().is_some());
+        assert_eq!(frames(&absorbed), [b"one"]);
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub const MSG_LEN_BELIEVABLE: u64 = 16 * 1024 * 1024;
 /// More digits than this are not a MSG-LEN.
 pub const MSG_LEN_DIGITS_MAX: usize = 10;
 
-/// What a stream buffer may hold beyond `max_message_size`: the longest believable MSG-LEN, its
+/// What a stream buffer may hold beyond `max_message_size`: a byte order mark, the longest believable MSG-LEN, its
 /// space, and a CR LF, rounded up.
 pub const FRAME_OVERHEAD_OCTETS: usize = 16;
 

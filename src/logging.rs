@@ -15,7 +15,9 @@
 
 mod printable;
 
+use std::collections::HashSet;
 use std::fmt;
+use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::io::{self, IsTerminal as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -154,6 +156,10 @@ pub const ESCAPED_OCTETS_MAX: usize = 64;
 pub struct PeerLog {
     /// By [`PeerReason::index`].
     slots: Box<[Mutex<Slot>]>,
+    /// Hashes of the peers, with their reasons, that [`PeerLog::note_once`] has told of.
+    told: Mutex<HashSet<u64>>,
+    /// For those hashes: a peer shall not choose one.
+    hasher: RandomState,
 }
 
 impl PeerLog {
@@ -162,6 +168,8 @@ impl PeerLog {
     pub fn new() -> Self {
         Self {
             slots: PeerReason::all().map(|_| Mutex::default()).collect(),
+            told: Mutex::default(),
+            hasher: RandomState::new(),
         }
     }
 
@@ -172,6 +180,32 @@ impl PeerLog {
         let due = self.slot(reason).note(now);
         if let Some(held_back) = due {
             line(held_back);
+        }
+    }
+
+    /// Calls `line` if this is the first time that `peer` gives `reason`. Beyond [`TOLD_PEERS_MAX`] peers, which peers
+    /// can make up, this is [`PeerLog::note`]. Not for a hot path.
+    pub fn note_once(
+        &self,
+        reason: PeerReason,
+        peer: impl Hash,
+        now: Tick,
+        line: impl FnOnce(u64),
+    ) {
+        let hash = self.hasher.hash_one((reason, peer));
+        // The guard must be gone when the line is written.
+        let is_new = {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            let has_room = told.len() < TOLD_PEERS_MAX;
+            if told.contains(&hash) {
+                return;
+            }
+            has_room && told.insert(hash)
+        };
+        if is_new {
+            line(0);
+        } else {
+            self.note(reason, now, line);
         }
     }
 
@@ -219,6 +253,8 @@ pub enum PeerReason {
     Reject(RejectReason),
     /// A datagram came from a source that is not allowed.
     Acl,
+    /// It sends compressed messages.
+    Compressed,
     /// Its connection broke: reset, timed out.
     Connection,
 }
@@ -230,7 +266,9 @@ impl PeerReason {
             .iter()
             .map(|&reason| Self::Frame(reason));
         let reject = RejectReason::ALL.iter().map(|&reason| Self::Reject(reason));
-        frame.chain(reject).chain([Self::Acl, Self::Connection])
+        frame
+            .chain(reject)
+            .chain([Self::Acl, Self::Compressed, Self::Connection])
     }
 
     /// The word for it, as it appears in a log line.
@@ -240,6 +278,7 @@ impl PeerReason {
             Self::Frame(reason) => reason.label(),
             Self::Reject(reason) => reason.label(),
             Self::Acl => "acl",
+            Self::Compressed => "compressed",
             Self::Connection => "connection",
         }
     }
@@ -250,13 +289,17 @@ impl PeerReason {
             Self::Frame(reason) => reason.index(),
             Self::Reject(reason) => frames + reason.index(),
             Self::Acl => frames + rejects,
-            Self::Connection => frames + rejects + 1,
+            Self::Compressed => frames + rejects + 1,
+            Self::Connection => frames + rejects + 2,
         }
     }
 }
 
 /// For how long after a line about peers no other comes out for the same reason.
 pub const PEER_LOG_PERIOD: Duration = Duration::from_secs(10);
+
+/// Peers that are told of one by one, each once, whatever others do.
+pub const TOLD_PEERS_MAX: usize = 1024;
 
 /// One reason's state.
 #[derive(Debug, Default)]
@@ -459,6 +502,26 @@ mod tests {
             assert_eq!(reason.index(), index);
             assert_eq!(noted(&log, reason, 0), Some(0), "{}", reason.label());
         }
+    }
+
+    #[test]
+    fn each_peer_is_told_of_once_and_a_flood_of_them_is_limited() {
+        let log = PeerLog::new();
+        let told = |peer: usize, secs| {
+            let mut line = None;
+            log.note_once(PeerReason::Compressed, peer, at(secs), |held_back| {
+                line = Some(held_back);
+            });
+            line
+        };
+        for peer in 0..TOLD_PEERS_MAX {
+            assert_eq!(told(peer, 0), Some(0));
+            assert_eq!(told(peer, 100), None);
+        }
+        assert_eq!(told(TOLD_PEERS_MAX, 100), Some(0));
+        assert_eq!(told(TOLD_PEERS_MAX + 1, 100), None);
+        assert_eq!(told(TOLD_PEERS_MAX + 2, 110), Some(1));
+        assert_eq!(told(0, 200), None);
     }
 
     #[test]

@@ -174,6 +174,8 @@ pub struct Judged {
     survivors: Chunk,
     copies: Chunk,
     aside: Option<Arc<AsideDoor>>,
+    /// Who sent compressed messages.
+    pub compressed_by: Vec<Sender>,
 }
 
 impl Judged {
@@ -191,6 +193,7 @@ struct Last<'f> {
     sender: Sender,
     policy: PolicyId,
     way: Way,
+    is_binary: bool,
 }
 
 /// What is done with a frame when its rule is known.
@@ -210,6 +213,7 @@ struct Tally {
     received: u64,
     octets: u64,
     unparsed: u64,
+    binary: u64,
     queued: u64,
     /// What no rule takes.
     default: RuleTally,
@@ -217,6 +221,8 @@ struct Tally {
     rules: Vec<RuleTally>,
     /// By reason; empty on almost every batch.
     refused: Vec<(DropReason, u64)>,
+    /// Who sent compressed messages, each once; empty on almost every batch.
+    compressed_by: Vec<Sender>,
 }
 
 /// Counts of one batch under one rule.
@@ -254,6 +260,12 @@ impl Tally {
         {
             Some((_, count)) => *count += 1,
             None => self.refused.push((reason, 1)),
+        }
+    }
+
+    fn compressed(&mut self, sender: Sender) {
+        if !self.compressed_by.contains(&sender) {
+            self.compressed_by.push(sender);
         }
     }
 
@@ -299,7 +311,7 @@ impl<'f> Batch<'_, 'f> {
             && last.sender == sender
             && let Some(message) = last.message.repeated(frame)
         {
-            let (policy, way) = (last.policy, last.way);
+            let (policy, way, is_binary) = (last.policy, last.way, last.is_binary);
             let sighting = Sighting {
                 frame,
                 timestamp: message.timestamp(),
@@ -307,18 +319,26 @@ impl<'f> Batch<'_, 'f> {
             };
             if way != Way::Judged || self.group.push_again(sighting) {
                 self.tally.unparsed += u64::from(message.format == Format::Unparsed);
+                self.tally.binary += u64::from(is_binary);
                 self.tally.of(policy).matched += 1;
                 self.take_way(policy, way, frame);
                 return;
             }
         }
         let message = Message::parse(frame);
+        let is_binary = message.is_binary();
         self.tally.unparsed += u64::from(message.format == Format::Unparsed);
+        self.tally.binary += u64::from(is_binary);
+        if message.compressed {
+            self.tally.compressed(sender);
+        }
         let rules = &self.in_force.rules;
         let policy = rules.decide(&message, sender, self.reach, &mut self.scratch);
         self.tally.of(policy).matched += 1;
         let fall = rules.fall(policy);
         let way = match (fall.action, fall.policy.mode) {
+            // Not even as the copies of a loop.
+            (Action::Dedup, _) if message.compressed => Way::Passed,
             (Action::Dedup, _) => Way::Judged,
             (Action::Drop, Mode::Enforce) => Way::Dropped,
             (Action::Pass | Action::Drop, _) => Way::Passed,
@@ -342,6 +362,7 @@ impl<'f> Batch<'_, 'f> {
             sender,
             policy,
             way,
+            is_binary,
         });
         self.take_way(policy, way, frame);
     }
@@ -446,6 +467,9 @@ impl<'f> Batch<'_, 'f> {
             self.pipeline.metrics.copies.take(self.copies.len() as u64);
         }
         frames.unparsed.add(self.tally.unparsed);
+        if self.tally.binary > 0 {
+            frames.binary.add(self.tally.binary);
+        }
         for (reason, count) in self.tally.refused {
             frames.dropped[reason].add(count);
         }
@@ -462,6 +486,7 @@ impl<'f> Batch<'_, 'f> {
             survivors,
             copies,
             aside: self.aside,
+            compressed_by: self.tally.compressed_by,
         }
     }
 }

@@ -36,7 +36,7 @@ impl Why {
     pub(super) fn of(message: &Message<'_>, spec: &Spec, origin: Origin<'_>) -> Self {
         if message.never_suppress {
             return Self::all(
-                "counts: a signature or a count of repeats is never a repeat, so every octet of the frame \
+                "counts: a signature, a count of repeats or a compressed message is never a repeat, so every octet of the frame \
                  counts, the timestamp too",
             );
         }

@@ -6,6 +6,8 @@
 //! - LF framing (RFC 6587 3.4.2) drops trailing terminators and replaces an LF or NUL inside, which would
 //!   cut the frame in two; each such frame is counted as rewritten.
 //! - A chunk that is its own wire form is not copied.
+//! - A compressed message, of which every octet counts, is never rewritten: where LF framing would have to, it is taken out
+//!   before ([`Encoder::take_out`]).
 //!
 //! # Left out
 //!
@@ -49,6 +51,18 @@ impl Encoder {
             }
         }
         (Cow::Owned(wire), rewritten)
+    }
+
+    /// Takes out of `batch` what this framing cannot carry.
+    #[must_use]
+    pub fn take_out(&self, batch: &mut [Chunk]) -> Vec<Chunk> {
+        match self.framing {
+            OutputFraming::OctetCounting => Vec::new(),
+            OutputFraming::Lf => batch
+                .iter_mut()
+                .filter_map(Chunk::split_compressed)
+                .collect(),
+        }
     }
 
     /// The wire forms of all of `batch`, and how many frames had to be rewritten.

@@ -43,6 +43,7 @@ use crate::{
     clock::Clock,
     config::{ForwardConfig, Strategy},
     failover::Failover,
+    metrics::DropReason,
     tick::Tick,
 };
 
@@ -291,12 +292,25 @@ impl Lane {
     }
 
     /// Sends `batch` to the upstream in charge and counts what became of it.
-    async fn send(&mut self, batch: Vec<Chunk>) -> Result<(), ForwardEnded> {
+    async fn send(&mut self, mut batch: Vec<Chunk>) -> Result<(), ForwardEnded> {
         let Some(active) = &mut self.active else {
             self.shared.source.give_back(batch.into_iter());
             return Ok(());
         };
         let encoder = active.encoder;
+        if matches!(
+            active.connection,
+            Connection::Stream(_) | Connection::Blocking(_)
+        ) {
+            for lost in encoder.take_out(&mut batch) {
+                // They have no windows, so no summaries come of it.
+                drop(self.shared.ledger.dropped(&lost, DropReason::Compressed));
+            }
+            batch.retain(|chunk| !chunk.is_empty());
+            if batch.is_empty() {
+                return Ok(());
+            }
+        }
         let sent = match &mut active.connection {
             Connection::Stream(stream) => {
                 let (wire, rewritten) = encoder.encode_all(&batch);

@@ -2,13 +2,14 @@
 //!
 //! The [`Framer`] is told the octets that have arrived and have not been consumed yet, and answers
 //! with one [`Step`]: a frame, a fault, or that it needs more. It owns no buffer and copies nothing;
-//! it remembers how far it has looked, so that nothing but a header (16 octets) is looked at twice.
+//! it remembers how far it has looked, so that nothing but a header (30 octets) is looked at twice.
 //!
 //! ```text
 //!            LF, NUL: skipped
 //!            ┌─────┐
 //!            ▼     │   1..9   digits, SP, look-ahead: a count
 //!           START ─┴──────▶ CLASSIFY ──────────────────────▶ BODY ──▶ frame ──▶ START
+//!             │  └─ byte order mark: what follows it decides; a count drops it, a line keeps it
 //!             │                │ no count                      └ oversize: head, skip by count
 //!             └──── other ─────┴───▶ LINE ──▶ frame ──▶ START
 //!                                      └ oversize: head, skip to the trailer
@@ -32,6 +33,7 @@
 
 mod non_transparent;
 mod octet_counting;
+pub mod zlib;
 
 use std::mem;
 
@@ -61,11 +63,13 @@ pub struct Framer {
 enum State {
     /// A frame may begin.
     Start,
-    /// Digits that are a MSG-LEN or the beginning of a line.
-    Classify { scanned: usize },
-    /// A MSG-LEN, because nothing else is allowed.
-    Header,
-    /// A header of `header_octets` that announces `msg_len` octets.
+    /// An octet that a UTF-8 byte order mark begins with.
+    Mark,
+    /// Digits, behind a byte order mark of `mark` octets, that are a MSG-LEN or the beginning of a line.
+    Classify { mark: usize, scanned: usize },
+    /// A MSG-LEN, behind a byte order mark of `mark` octets, because nothing else is allowed.
+    Header { mark: usize },
+    /// A header of `header_octets`, byte order mark included, that announces `msg_len` octets.
     Body {
         header_octets: usize,
         msg_len: usize,
@@ -122,13 +126,17 @@ impl Framer {
         let state = mem::replace(&mut self.state, State::Start);
         let outcome = match state {
             _ if pending.is_empty() => Outcome::More,
-            State::Classify { .. } => match octet_counting::exactly_counted(pending) {
-                Some(octets) => Outcome::Frame(Frame {
-                    octets,
-                    oversize: false,
-                }),
-                None => self.last_line(pending, end),
-            },
+            State::Classify { mark, .. } => {
+                let unmarked = pending.get(mark..).unwrap_or_default();
+                match octet_counting::exactly_counted(unmarked) {
+                    Some(octets) => Outcome::Frame(Frame {
+                        octets,
+                        oversize: false,
+                    }),
+                    None => self.last_line(pending, end),
+                }
+            }
+            State::Mark if self.framing == Framing::Auto => self.last_line(pending, end),
             State::Line { .. } => self.last_line(pending, end),
             _ => Outcome::Fault(FrameFault::Incomplete),
         };
@@ -139,11 +147,16 @@ impl Framer {
     }
 
     /// The most octets that can be unconsumed when [`Outcome::More`] is answered. A buffer of this
-    /// size is enough to go on with any stream.
+    /// size is enough to go on with any stream. (A count of ten digits behind a byte order mark, and what may be a PRI,
+    /// need as much as if two octets of a message were kept.)
     #[must_use]
     pub const fn buffer_octets_max(&self) -> usize {
-        self.message_octets_max
-            .saturating_add(FRAME_OVERHEAD_OCTETS)
+        let kept = if self.message_octets_max < 2 {
+            2
+        } else {
+            self.message_octets_max
+        };
+        kept.saturating_add(FRAME_OVERHEAD_OCTETS)
     }
 
     /// True when the stream stands between two frames: nothing of a frame is buffered and nothing of
@@ -151,6 +164,13 @@ impl Framer {
     #[must_use]
     pub const fn between_frames(&self) -> bool {
         matches!(self.state, State::Start | State::Hopeless | State::GivenUp)
+    }
+
+    /// True while the rest of an oversize counted frame is being skipped. (Asked after an oversize frame: else it was a
+    /// line.)
+    #[must_use]
+    pub const fn skips_by_count(&self) -> bool {
+        matches!(self.state, State::SkipOctets { .. })
     }
 
     /// Leaves behind what belongs to no frame; how many octets of `input` that is.
@@ -197,9 +217,19 @@ impl Framer {
             self.state = match self.state {
                 State::Start => match (self.framing, input.first()) {
                     (_, None) => return Step::MORE,
-                    (Framing::Auto, Some(b'1'..=b'9')) => State::Classify { scanned: 0 },
-                    (Framing::OctetCounting, _) => State::Header,
+                    (Framing::Auto, Some(b'1'..=b'9')) => State::Classify {
+                        mark: 0,
+                        scanned: 0,
+                    },
+                    (Framing::Auto | Framing::OctetCounting, Some(&BYTE_ORDER_MARK_BEGIN)) => {
+                        State::Mark
+                    }
+                    (Framing::OctetCounting, _) => State::Header { mark: 0 },
                     _ => State::Line { scanned: 0 },
+                },
+                State::Mark => match self.behind_mark(input) {
+                    Some(state) => state,
+                    None => return Step::MORE,
                 },
                 State::Line { scanned } => return self.line(input, scanned),
                 State::Body {
@@ -208,43 +238,54 @@ impl Framer {
                 } => {
                     return self.body(input, header_octets, msg_len);
                 }
-                State::Classify { scanned } => {
+                State::Classify { mark, scanned } => {
                     let max = self.message_octets_max;
-                    match octet_counting::classify(input, scanned, self.locked, max) {
+                    let unmarked = input.get(mark..).unwrap_or_default();
+                    let scanned = scanned.saturating_sub(mark);
+                    match octet_counting::classify(unmarked, scanned, self.locked, max) {
                         Class::Counted {
                             header_octets,
                             msg_len,
                         } => {
                             self.locked = true;
                             State::Body {
-                                header_octets,
+                                header_octets: mark + header_octets,
                                 msg_len,
                             }
                         }
-                        Class::Line { scanned } => State::Line { scanned },
+                        Class::Line { scanned } => State::Line {
+                            scanned: mark + scanned,
+                        },
                         Class::CountTooLarge { scanned } => {
-                            self.state = State::Line { scanned };
+                            self.state = State::Line {
+                                scanned: mark + scanned,
+                            };
                             return Step::fault(0, FrameFault::CountTooLarge);
                         }
                         Class::Undecided { scanned } => {
-                            self.state = State::Classify { scanned };
+                            self.state = State::Classify {
+                                mark,
+                                scanned: mark + scanned,
+                            };
                             return Step::MORE;
                         }
                     }
                 }
-                State::Header => match octet_counting::header(input) {
-                    Header::MsgLen {
-                        header_octets,
-                        msg_len,
-                    } => State::Body {
-                        header_octets,
-                        msg_len,
-                    },
-                    Header::TooLarge { digits } | Header::Absent { digits } => {
-                        return self.bad_frame(digits);
+                State::Header { mark } => {
+                    match octet_counting::header(input.get(mark..).unwrap_or_default()) {
+                        Header::MsgLen {
+                            header_octets,
+                            msg_len,
+                        } => State::Body {
+                            header_octets: mark + header_octets,
+                            msg_len,
+                        },
+                        Header::TooLarge { digits } | Header::Absent { digits } => {
+                            return self.bad_frame(mark + digits);
+                        }
+                        Header::Undecided => return Step::MORE,
                     }
-                    Header::Undecided => return Step::MORE,
-                },
+                }
                 State::Hopeless => {
                     self.state = State::GivenUp;
                     return Step {
@@ -256,6 +297,26 @@ impl Framer {
                 State::SkipOctets { .. } | State::SkipLine | State::GivenUp => return Step::MORE,
             };
         }
+    }
+
+    /// What stands at the front of `input`, which begins like a byte order mark; `None` while that takes more octets.
+    fn behind_mark(&self, input: &[u8]) -> Option<State> {
+        let mark = BYTE_ORDER_MARK.len();
+        let is_marked = match input.get(..mark) {
+            Some(head) => head == BYTE_ORDER_MARK,
+            None if BYTE_ORDER_MARK.starts_with(input) => return None,
+            None => false,
+        };
+        Some(match (self.framing, is_marked) {
+            (Framing::OctetCounting, _) => State::Header {
+                mark: if is_marked { mark } else { 0 },
+            },
+            (_, true) if matches!(input.get(mark)?, b'1'..=b'9') => State::Classify {
+                mark,
+                scanned: mark,
+            },
+            _ => State::Line { scanned: 0 },
+        })
     }
 
     #[inline]
@@ -441,6 +502,10 @@ pub enum End {
     /// The end may be a truncation (RFC 5425 4.4): what is left of a line is a fragment.
     Truncated,
 }
+
+/// U+FEFF in UTF-8. Some senders put it before the first count.
+const BYTE_ORDER_MARK: [u8; 3] = [BYTE_ORDER_MARK_BEGIN, 0xbb, 0xbf];
+const BYTE_ORDER_MARK_BEGIN: u8 = 0xef;
 
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@
 
 use memchr::memchr2;
 
+use super::zlib::message_follows;
 use crate::limits::{MSG_LEN_BELIEVABLE, MSG_LEN_DIGITS_MAX};
 
 /// What stands at the front of the input where a header may.
@@ -75,8 +76,8 @@ pub(super) fn header(input: &[u8]) -> Header {
 /// Decides whether `input`, which begins with a digit 1 to 9, is a counted frame or a line.
 ///
 /// RFC 6587 3.4.3 says that a digit means octet counting; a line such as `2026 Mar 11 13:42:44 ...`
-/// would then swallow its neighbours. So a count must be confirmed: by a PRI behind it, by an earlier
-/// counted frame (`locked`), or by what stands where its frame would end.
+/// would then swallow its neighbours. So a count must be confirmed: by a PRI or a compressed message behind it, by
+/// an earlier counted frame (`locked`), or by what stands where its frame would end.
 ///
 /// The look-ahead over `msg_len + 1` octets is bounded by `message_octets_max`: a longer frame without
 /// PRI on a connection that has not counted yet is a line **at once**. To wait for its end is not
@@ -112,7 +113,11 @@ pub(super) fn classify(
         return counted;
     }
     let body = input.get(header_octets..).unwrap_or_default();
-    match pri_follows(body, msg_len) {
+    let follows = match pri_follows(body, msg_len) {
+        Some(false) => message_follows(body, msg_len.min(message_octets_max)),
+        pri => pri,
+    };
+    match follows {
         Some(true) => return counted,
         Some(false) => {}
         None => {

@@ -616,7 +616,13 @@ fn floods_are_one_oversize_line_each() {
 fn waiting_does_not_scan_again() {
     for (input, scanned) in [
         (&b"<13>abcdef"[..], State::Line { scanned: 10 }),
-        (b"99 abcdef", State::Classify { scanned: 9 }),
+        (
+            b"99 abcdef",
+            State::Classify {
+                mark: 0,
+                scanned: 9,
+            },
+        ),
         (
             b"99 <13>abc",
             State::Body {
@@ -643,6 +649,106 @@ fn a_count_costs_the_same_whatever_it_counts() {
     assert_eq!(framer.state, State::SkipOctets { left: 10_000 - 480 });
 }
 
+/// Some senders put a byte order mark before the first count, and some before each.
+#[test]
+fn a_byte_order_mark_before_a_count_is_dropped() {
+    auto("\u{feff}6 <13>ab6 <13>cd", &["<13>ab", "<13>cd"]);
+    auto(
+        "\u{feff}6 <13>ab\n\u{feff}6 <13>cd<13>e\n\u{feff}5 <13>f",
+        &["<13>ab", "<13>cd", "<13>e", "<13>f"],
+    );
+    auto("\u{feff}5 hello\n\u{feff}5 world", &["hello", "world"]);
+    auto("\u{feff}5 hello", &["hello"]);
+    check(
+        Framing::OctetCounting,
+        480,
+        "\u{feff}6 <13>ab\n\u{feff}1 c\u{feff}1 d",
+        &frames(&["<13>ab", "c", "d"]),
+    );
+    // What it counts begins behind the count.
+    auto(
+        "\u{feff}8 \u{feff}<13>a6 <13>bc",
+        &["\u{feff}<13>a", "<13>bc"],
+    );
+    auto("6 <13>ab8 \u{feff}<13>c", &["<13>ab", "\u{feff}<13>c"]);
+    check(
+        Framing::Auto,
+        8,
+        "\u{feff}9 <13>abcde\u{feff}5 <13>f",
+        &[head("<13>abcd"), whole("<13>f")],
+    );
+}
+
+#[test]
+fn a_byte_order_mark_before_a_line_is_the_lines() {
+    auto("\u{feff}<13>a\n<13>b\n", &["\u{feff}<13>a", "<13>b"]);
+    auto(
+        "\u{feff}12 monkeys\n\u{feff}\n\u{feff}",
+        &["\u{feff}12 monkeys", "\u{feff}", "\u{feff}"],
+    );
+    check(
+        Framing::Auto,
+        480,
+        b"\xef\xbb<13>a\n\xef\n\xef\xbb\xbe5 b\n\xef",
+        &[
+            whole(b"\xef\xbb<13>a"),
+            whole(b"\xef"),
+            whole(b"\xef\xbb\xbe5 b"),
+            whole(b"\xef"),
+        ],
+    );
+    check(
+        Framing::Auto,
+        480,
+        "\u{feff}16777217 <13>a\n",
+        &[TOO_LARGE, whole("\u{feff}16777217 <13>a")],
+    );
+    for framing in [Framing::Lf, Framing::Nul] {
+        check(framing, 480, "\u{feff}5 hello", &[whole("\u{feff}5 hello")]);
+    }
+    check(
+        Framing::OctetCounting,
+        480,
+        "\u{feff}<13>a\n\u{feff}5 hello",
+        &[BAD, whole("hello")],
+    );
+    check(
+        Framing::OctetCounting,
+        480,
+        b"\xef\xbb1 a\n1 b",
+        &[BAD, whole("b")],
+    );
+}
+
+/// Compressed messages are counted, whatever the framing of others, and hold line ends.
+#[test]
+fn a_compressed_message_confirms_its_count() {
+    for message in [
+        &b"zx\x9c\xb3\n\0\n"[..],
+        b"zx\x01\x00\n\n\n",
+        b"zx\xda\xb3\x31\xff\n\n",
+        b"zx^\xb3\x31\n\n",
+    ] {
+        let stream = [
+            b"<13>a\n",
+            format!("{} ", message.len()).as_bytes(),
+            message,
+            b"5 <13>b<13>c\n",
+        ]
+        .concat();
+        let expected = [
+            whole("<13>a"),
+            whole(message),
+            whole("<13>b"),
+            whole("<13>c"),
+        ];
+        check(Framing::Auto, 480, stream, &expected);
+    }
+    auto("15 zx^2 + zy^2\n<13>a\n", &["15 zx^2 + zy^2", "<13>a"]);
+    auto("99 zx^\n<13>a\n", &["99 zx^", "<13>a"]);
+    auto("3 zx\n<13>a\n", &["zx\n", "<13>a"]);
+}
+
 fn any_framing() -> impl Strategy<Value = Framing> {
     prop_oneof![
         Just(Framing::Auto),
@@ -663,6 +769,10 @@ fn any_stream() -> impl Strategy<Value = Vec<u8>> {
         1 => Just(b"\r".to_vec()),
         1 => Just(b"\0".to_vec()),
         1 => Just(b"<1".to_vec()),
+        1 => Just(b"\xef\xbb\xbf".to_vec()),
+        1 => Just(b"\xef".to_vec()),
+        1 => Just(b"zx\x9c".to_vec()),
+        1 => Just(b"zx^".to_vec()),
         1 => Just(b"16777217 ".to_vec()),
         1 => Just(b"99999999999".to_vec()),
         1 => vec(any::<u8>(), 0..8),
@@ -700,6 +810,21 @@ proptest! {
         prop_assert_eq!(parts, whole.clone());
         let octets = run(&mut Framer::new(framing, max), stream.chunks(1), Some(end));
         prop_assert_eq!(octets, whole);
+    }
+
+    #[test]
+    fn a_byte_order_mark_before_a_count_changes_nothing(
+        max in 1usize..40,
+        stream in any_stream(),
+        reads in vec(0usize..9, 0..60),
+    ) {
+        let marked = [b"\xef\xbb\xbf", &stream[..]].concat();
+        let end = End::Closed;
+        if !matches!(stream.first(), None | Some(b'\n' | 0 | 0xef)) {
+            let framing = Framing::OctetCounting;
+            let seen = run(&mut Framer::new(framing, max), cut(&marked, &reads), Some(end));
+            prop_assert_eq!(seen, seen_whole(framing, max, &stream, end));
+        }
     }
 
     #[test]

@@ -42,7 +42,7 @@ use nix::{
 };
 use tokio::{runtime::Handle, select, time::sleep};
 
-use super::Local;
+use super::{Local, complaints::Long};
 use crate::{
     chunk::Chunk,
     clock::Clock,
@@ -50,8 +50,8 @@ use crate::{
     identity::Sender,
     limits::DATAGRAM_OCTETS_MAX,
     logging::PeerReason,
-    metrics::{DropReason, FrameErrorReason, ListenerMetrics, Metrics},
-    pipeline::{Batch, Judged},
+    metrics::{DropReason, FrameErrorReason, ListenerMetrics},
+    pipeline::Judged,
     sys::socket_drops,
     tick::Tick,
 };
@@ -229,7 +229,8 @@ impl<A: SockaddrLike + Copy> Reader<A> {
                     .context
                     .peer_log
                     .note(PeerReason::Acl, batch.now(), |before| {
-                        tracing::warn!(listener = local.metrics.name(), peer = %sender, before,
+                        tracing::warn!(listener = local.metrics.name(), peer = %sender,
+                            advice = "add its network to allow of this listener, if it may send", before,
                         "datagram refused: not in allow");
                     });
                 continue;
@@ -238,10 +239,22 @@ impl<A: SockaddrLike + Copy> Reader<A> {
             if cut {
                 metrics.frame_errors[FrameErrorReason::Truncated].inc();
             }
-            judge(&mut batch, octets, cut, sender, config, metrics);
+            let head = octets.get(..config.max_message_size).unwrap_or(octets);
+            let is_long = head.len() < octets.len();
+            if is_long {
+                local.complain_of_length(Long::Counted, head, sender, config);
+            }
+            // There was more of what was cut, beyond a slot and so beyond `max_message_size` as well.
+            if config.oversize == Oversize::Drop && (cut || is_long) {
+                batch.refuse(head, DropReason::Oversize);
+            } else {
+                batch.judge(head, sender);
+            }
         }
+        let judged = batch.finish();
+        local.complain_of_compression(&judged.compressed_by);
         Ok(Read {
-            judged: batch.finish(),
+            judged,
             datagrams,
             at,
         })
@@ -323,27 +336,6 @@ impl Drops {
             self.metrics.kernel_dropped.add(u64::from(more));
             self.seen = drops;
         }
-    }
-}
-
-/// Judges one datagram. If it was `cut`, there was more of it, beyond a slot and so beyond
-/// `max_message_size` as well.
-fn judge<'f>(
-    batch: &mut Batch<'_, 'f>,
-    octets: &'f [u8],
-    cut: bool,
-    sender: Sender,
-    config: &ListenerConfig,
-    metrics: &Metrics,
-) {
-    let head = octets.get(..config.max_message_size).unwrap_or(octets);
-    if head.len() < octets.len() {
-        metrics.frame_errors[FrameErrorReason::Oversize].inc();
-    }
-    if config.oversize == Oversize::Drop && (cut || head.len() < octets.len()) {
-        batch.refuse(head, DropReason::Oversize);
-    } else {
-        batch.judge(head, sender);
     }
 }
 

@@ -1,15 +1,19 @@
-//! The first octets of a connection: whether somebody came to the wrong door.
+//! The first octets of a connection: whether a client of another protocol came to the wrong door.
 //!
 //! # Guarantees
 //!
-//! - What is taken for another protocol can be no syslog frame that anybody sends.
+//! - What is taken for another protocol can be no syslog frame that a sender means.
+//! - What is decided is a function of the octets, however they are cut into reads; [`HELLO_OCTETS_MAX`] of them decide in
+//!   any case. A connection that ends, or says nothing more, before that has sent a message like any other.
 //!
 //! # Left out
 //!
 //! What else is no syslog: it is text, and forwarded as it is.
 
 use super::Local;
-use crate::{clock::Clock, identity::Sender, logging::PeerReason, metrics::RejectReason};
+use crate::{
+    clock::Clock, frame::zlib, identity::Sender, logging::PeerReason, metrics::RejectReason,
+};
 
 /// What the first octets say.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -30,20 +34,55 @@ pub(super) enum Foreign {
     /// `1 open`, and an offer. Taken for text it would be forwarded, and its client wait for an answer that never
     /// comes.
     Relp,
+    /// A request line of HTTP/1 (RFC 9112 3): of a health check, or of a browser.
+    Http,
+    /// The header that a load balancer puts before a connection, version 1 or 2.
+    ProxyProtocol,
+    /// The whole stream is compressed by zlib.
+    Zlib,
+    /// Text of two octets a character.
+    Utf16,
+    /// Syslog frames, on a listener for RELP.
+    Syslog,
 }
 
 /// What the first octets of a stream of syslog frames say.
 pub(super) fn of(octets: &[u8]) -> Hello {
-    match (tls(octets), relp(octets)) {
-        (Some(true), _) => Hello::Foreign(Foreign::Tls),
-        (_, Some(true)) => Hello::Foreign(Foreign::Relp),
-        (Some(false), Some(false)) => Hello::Other,
-        _ => Hello::Undecided,
+    verdict(&[
+        (tls(octets), Foreign::Tls),
+        (relp(octets), Foreign::Relp),
+        (http(octets), Foreign::Http),
+        (proxy_protocol(octets), Foreign::ProxyProtocol),
+        (zlib::begins_stream(octets), Foreign::Zlib),
+        (utf16(octets), Foreign::Utf16),
+    ])
+}
+
+/// What the first octets of a RELP connection say.
+pub(super) fn on_relp(octets: &[u8]) -> Hello {
+    verdict(&[
+        (tls(octets), Foreign::Tls),
+        (http(octets), Foreign::Http),
+        (proxy_protocol(octets), Foreign::ProxyProtocol),
+        (zlib::begins_stream(octets), Foreign::Zlib),
+        (utf16(octets), Foreign::Utf16),
+        (syslog(octets), Foreign::Syslog),
+    ])
+}
+
+fn verdict(tried: &[(Option<bool>, Foreign)]) -> Hello {
+    if let Some((_, foreign)) = tried.iter().find(|(is_it, _)| *is_it == Some(true)) {
+        return Hello::Foreign(*foreign);
+    }
+    if tried.iter().any(|(is_it, _)| is_it.is_none()) {
+        Hello::Undecided
+    } else {
+        Hello::Other
     }
 }
 
 /// Whether a TLS client begins like that; `None` while it takes more octets.
-pub(super) fn tls(octets: &[u8]) -> Option<bool> {
+fn tls(octets: &[u8]) -> Option<bool> {
     match octets {
         [] | [0x16] | [0x16, 0x03] => None,
         [0x16, 0x03, 0..=4, ..] => Some(true),
@@ -65,11 +104,110 @@ fn relp(octets: &[u8]) -> Option<bool> {
     }
     let offers = behind.get(digits..).unwrap_or_default();
     // librelp's drafts begin the offers with an LF.
-    match (begins(b" relp_", offers), begins(b" \nrelp_", offers)) {
-        (Some(true), _) | (_, Some(true)) => Some(true),
-        (Some(false), Some(false)) => Some(false),
-        _ => None,
+    any(&[begins(b" relp_", offers), begins(b" \nrelp_", offers)])
+}
+
+/// Whether an HTTP client begins like that: a method, and a line that ends with the version. A message may begin with
+/// `GET `, and quote a request before other words.
+fn http(octets: &[u8]) -> Option<bool> {
+    let methods: [&[u8]; 6] = [
+        b"GET ",
+        b"POST ",
+        b"HEAD ",
+        b"PUT ",
+        b"OPTIONS ",
+        b"CONNECT ",
+    ];
+    match any(&methods.map(|method| begins(method, octets))) {
+        Some(true) => {}
+        other => return other,
     }
+    let head = octets.get(..HELLO_OCTETS_MAX);
+    let Some(line) = memchr::memchr2(b'\n', 0, head.unwrap_or(octets)) else {
+        return head.map(|_| false);
+    };
+    let line = octets.get(..line).unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let is_request = matches!(
+        line,
+        [
+            ..,
+            b' ',
+            b'H',
+            b'T',
+            b'T',
+            b'P',
+            b'/',
+            b'1',
+            b'.',
+            b'0'..=b'9'
+        ]
+    );
+    Some(is_request)
+}
+
+/// Whether a load balancer's header begins like that (haproxy's proxy-protocol.txt, 2.1 and 2.2).
+fn proxy_protocol(octets: &[u8]) -> Option<bool> {
+    any(&[
+        begins(b"\r\n\r\n\0\r\nQUIT\n", octets),
+        begins(b"PROXY TCP4 ", octets),
+        begins(b"PROXY TCP6 ", octets),
+        begins(b"PROXY UNKNOWN\r", octets),
+        begins(b"PROXY UNKNOWN ", octets),
+    ])
+}
+
+/// Whether text in UTF-16 begins like that: with a byte order mark, or with [`PAIRS`] characters of ASCII, a NUL before
+/// or behind each. One or two letters that end with a NUL are messages.
+fn utf16(octets: &[u8]) -> Option<bool> {
+    let head = octets.get(..2 * PAIRS).unwrap_or(octets);
+    let is_so = |is_text_at: usize| {
+        head.iter().enumerate().all(|(at, octet)| {
+            let is_text = matches!(octet, b'\t' | b'\n' | b'\r' | b' '..=b'~');
+            if at % 2 == is_text_at {
+                is_text
+            } else {
+                *octet == 0
+            }
+        })
+    };
+    let is_ascii = match is_so(0) || is_so(1) {
+        true if head.len() < 2 * PAIRS => None,
+        is_it => Some(is_it),
+    };
+    any(&[
+        begins(b"\xff\xfe", octets),
+        begins(b"\xfe\xff", octets),
+        is_ascii,
+    ])
+}
+
+/// Whether a stream of syslog frames begins like that: `<` and a digit, perhaps behind a count.
+fn syslog(octets: &[u8]) -> Option<bool> {
+    let digits = octets
+        .iter()
+        .take_while(|octet| octet.is_ascii_digit())
+        .count();
+    let frame = match octets.get(digits..).unwrap_or_default() {
+        _ if digits > 10 => return Some(false),
+        [] => return None,
+        [b' ', frame @ ..] if digits > 0 => frame,
+        _ if digits > 0 => return Some(false),
+        frame => frame,
+    };
+    match frame {
+        [] | [b'<'] => None,
+        [b'<', b'0'..=b'9', ..] => Some(true),
+        _ => Some(false),
+    }
+}
+
+/// Whether one of them holds; `None` while one still may.
+fn any(tried: &[Option<bool>]) -> Option<bool> {
+    if tried.contains(&Some(true)) {
+        return Some(true);
+    }
+    (!tried.contains(&None)).then_some(false)
 }
 
 /// Whether `octets` begin with `text`; `None` while that takes more octets.
@@ -81,27 +219,80 @@ fn begins(text: &[u8], octets: &[u8]) -> Option<bool> {
 }
 
 impl Foreign {
-    /// Counts the client and says so.
+    /// Counts the client on a listener for syslog, and says so.
     pub(super) fn turn_away(self, local: &Local, sender: Sender) {
-        let (reason, what) = match self {
-            Self::Tls => (
-                RejectReason::TlsOnPlaintext,
-                "a TLS client on a listener without TLS; let it send plain text",
-            ),
-            Self::Relp => (
-                RejectReason::RelpOnSyslog,
-                "a RELP client on a syslog listener; let it send to a relp:// one",
-            ),
+        let reason = match self {
+            Self::Tls => RejectReason::TlsOnPlaintext,
+            Self::Relp => RejectReason::RelpOnSyslog,
+            Self::Http => RejectReason::Http,
+            Self::ProxyProtocol => RejectReason::ProxyProtocol,
+            Self::Zlib => RejectReason::Zlib,
+            Self::Utf16 => RejectReason::Utf16,
+            // Not on a listener for syslog.
+            Self::Syslog => return,
         };
         local.context.metrics.connections_rejected[reason].inc();
-        local
-            .context
-            .peer_log
-            .note(PeerReason::Reject(reason), Clock::now(), |before| {
-                tracing::warn!(listener = local.metrics.name(), peer = %sender, before, "{what}");
-            });
+        let (log, reason) = (&local.context.peer_log, PeerReason::Reject(reason));
+        log.note(reason, Clock::now(), |before| {
+            self.warn(local.metrics.name(), sender, before);
+        });
+    }
+
+    fn warn(self, listener: &str, peer: Sender, before: u64) {
+        let advice = self.advice();
+        match self {
+            Self::Tls => tracing::warn!(listener, %peer, before,
+                "a TLS client on a listener without TLS; let it send plain text"),
+            Self::Relp => tracing::warn!(listener, %peer, before,
+                "a RELP client on a syslog listener; let it send to a relp:// one"),
+            Self::Http => tracing::warn!(listener, %peer, advice, before,
+                "an HTTP client on a syslog listener; connection closed"),
+            Self::ProxyProtocol => tracing::warn!(listener, %peer, advice, before,
+                "a PROXY protocol header on a syslog listener; connection closed"),
+            Self::Zlib => tracing::warn!(listener, %peer, advice, before,
+                "a compressed stream on a syslog listener; connection closed"),
+            Self::Utf16 => tracing::warn!(listener, %peer, advice, before,
+                "text in UTF-16 on a syslog listener; connection closed"),
+            Self::Syslog => {}
+        }
+    }
+
+    /// What to do about a client.
+    pub(super) const fn advice(self) -> &'static str {
+        match self {
+            Self::Tls => "let it send without TLS",
+            Self::Relp => "let it send to a relp:// listener",
+            Self::Http => {
+                "if it is a health check, let it only connect (TCP), or ask /healthz of the [admin] address"
+            }
+            Self::ProxyProtocol => {
+                "turn off send-proxy or proxy_protocol for this backend at the load balancer"
+            }
+            Self::Zlib => "turn compression off at the sender (rsyslog: compression.mode)",
+            Self::Utf16 => "let the sender send UTF-8",
+            Self::Syslog => "let it send to a tcp:// listener, or by RELP (rsyslog: omrelp)",
+        }
+    }
+
+    /// What a client is.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Tls => "a TLS client",
+            Self::Relp => "a RELP client",
+            Self::Http => "an HTTP client",
+            Self::ProxyProtocol => "a PROXY protocol header",
+            Self::Zlib => "a compressed stream",
+            Self::Utf16 => "text in UTF-16",
+            Self::Syslog => "a syslog client",
+        }
     }
 }
+
+/// Octets of the longest request line that is waited for. A longer one is text.
+const HELLO_OCTETS_MAX: usize = 2048;
+
+/// Characters that tell that text is in UTF-16.
+const PAIRS: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -117,6 +308,79 @@ mod tests {
             };
             let head = &octets[..len];
             assert_eq!(of(head), expected, "{}", head.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn other_protocols_that_hold_text_are_known_by_it() {
+        use Foreign::{Http, ProxyProtocol, Utf16, Zlib};
+        for method in ["GET", "POST", "HEAD", "PUT", "OPTIONS", "CONNECT"] {
+            for end in ["\n", "\r\n"] {
+                let request = format!("{method} /x?y HTTP/1.1{end}");
+                check(
+                    format!("{request}Host: x").as_bytes(),
+                    request.len(),
+                    Hello::Foreign(Http),
+                );
+            }
+        }
+        check(b"PROXY TCP4 192.0.2.1 ", 11, Hello::Foreign(ProxyProtocol));
+        check(b"PROXY TCP6 ::1 ", 11, Hello::Foreign(ProxyProtocol));
+        check(b"PROXY UNKNOWN\r\n", 14, Hello::Foreign(ProxyProtocol));
+        check(b"PROXY UNKNOWN ::1", 14, Hello::Foreign(ProxyProtocol));
+        check(
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11",
+            12,
+            Hello::Foreign(ProxyProtocol),
+        );
+        check(b"\x78\x9c\xb3\x31", 3, Hello::Foreign(Zlib));
+        check(b"\x78\x01\x00\x31", 3, Hello::Foreign(Zlib));
+        check(b"\x78\x5e\xb2\x31", 3, Hello::Foreign(Zlib));
+        check(b"\x78\x5e\x32\x31\xb2", 5, Hello::Foreign(Zlib));
+        check(b"\x78\xda\x3c\xcb", 3, Hello::Foreign(Zlib));
+        check(b"\xff\xfe<\0", 2, Hello::Foreign(Utf16));
+        check(b"\xfe\xff\0<", 2, Hello::Foreign(Utf16));
+        check(b"<\x001\x003\0>\0a\0", 8, Hello::Foreign(Utf16));
+        check(b"\0<\x001\x003\0>\0a", 8, Hello::Foreign(Utf16));
+    }
+
+    #[test]
+    fn text_that_begins_like_another_protocol_is_text() {
+        check(b"GET the kettle\n<13>b", 15, Hello::Other);
+        check(b"GET / HTTP/1.1 200 512\n", 23, Hello::Other);
+        check(b"GET / HTTP/2\n", 13, Hello::Other);
+        check(b"GET / HTTP/1.1\0", 15, Hello::Foreign(Foreign::Http));
+        check(b"GETTING", 4, Hello::Other);
+        let long = [b"GET ", &[b'x'; HELLO_OCTETS_MAX][..], b" HTTP/1.1\n"].concat();
+        check(&long, HELLO_OCTETS_MAX, Hello::Other);
+        check(b"PROXY down", 7, Hello::Other);
+        check(b"PROXY TCP7 ", 10, Hello::Other);
+        check(b"PROXY UNKNOWNS", 14, Hello::Other);
+        check(b"\r\n\r\n<13>", 5, Hello::Other);
+        check(b"x = 1", 2, Hello::Other);
+        check(b"x^2\n", 4, Hello::Other);
+        check(b"x^2 + y^2 = z^2 + 1", 18, Hello::Other);
+        check(b"a\0b\0<13>c\0", 6, Hello::Other);
+        check(b"\0<13>c\0", 3, Hello::Other);
+        check(b"\0\0<13>c\0", 2, Hello::Other);
+        check(b"\xff\xff", 2, Hello::Other);
+    }
+
+    #[test]
+    fn on_a_relp_listener_syslog_is_foreign_and_relp_is_not() {
+        for (octets, expected) in [
+            (&b"1 open 85 relp_version=0"[..], Hello::Other),
+            (b"1 ", Hello::Undecided),
+            (b"<", Hello::Undecided),
+            (b"<1", Hello::Foreign(Foreign::Syslog)),
+            (b"57 <", Hello::Undecided),
+            (b"57 <1", Hello::Foreign(Foreign::Syslog)),
+            (b"12345678901", Hello::Other),
+            (b"x", Hello::Undecided),
+            (b"xy", Hello::Other),
+            (b"GET / HTTP/1.0\r\n", Hello::Foreign(Foreign::Http)),
+        ] {
+            assert_eq!(on_relp(octets), expected, "{}", octets.escape_ascii());
         }
     }
 
@@ -137,7 +401,8 @@ mod tests {
 
     #[test]
     fn syslog_is_decided_as_soon_as_it_differs() {
-        check(b"<13>a", 1, Hello::Other);
+        // `<` and a NUL may be UTF-16.
+        check(b"<13>a", 2, Hello::Other);
         check(b"12 <13>a", 2, Hello::Other);
         check(b"1 open 85 files", 11, Hello::Other);
         check(b"1 opened", 7, Hello::Other);

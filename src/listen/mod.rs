@@ -22,6 +22,7 @@
 
 mod accept;
 mod bind;
+mod complaints;
 mod datagram;
 mod held;
 mod hello;

@@ -21,12 +21,13 @@ use tokio::{select, task::yield_now, time::timeout};
 
 use super::{
     Local,
+    complaints::Long,
     hello::{self, Hello},
     unread::Unread,
 };
 use crate::{
     clock::Clock,
-    config::{ListenerConfig, Oversize},
+    config::{FRAMING, ListenerConfig, Oversize, time_text},
     frame::{End, FrameFault, Framer, Outcome, Step},
     identity::Sender,
     logging::{Escaped, PeerReason},
@@ -166,6 +167,7 @@ impl<'l> Connection<'l> {
         };
         let judged = batch.finish();
         self.pending.consume(at);
+        self.local.complain_of_compression(&judged.compressed_by);
         self.local.context.pipeline.deliver(judged).await;
         over.map_or(Ok(octets), Err)
     }
@@ -193,7 +195,13 @@ impl<'l> Connection<'l> {
         let metrics = &self.local.context.metrics;
         match step.outcome {
             Outcome::Frame(frame) if frame.oversize => {
-                metrics.frame_errors[FrameErrorReason::Oversize].inc();
+                let long = if self.framer.skips_by_count() {
+                    Long::Counted
+                } else {
+                    Long::Line
+                };
+                let (local, config) = (self.local, &self.config);
+                local.complain_of_length(long, frame.octets, self.sender, config);
                 match self.config.oversize {
                     Oversize::Truncate => batch.judge(frame.octets, self.sender),
                     Oversize::Drop => batch.refuse(frame.octets, DropReason::Oversize),
@@ -211,7 +219,9 @@ impl<'l> Connection<'l> {
                 let octets = input.get(..step.consumed).unwrap_or(input);
                 self.complain(PeerReason::Frame(reason), |before| {
                     tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender,
-                        %fault, octets = %Escaped::head(octets), before, "bad framing");
+                        %fault, framing = FRAMING.word(self.config.framing), advice = advice(fault),
+                        octets = %Escaped::head(octets), before,
+                        "bad framing");
                 });
             }
             Outcome::More | Outcome::Hopeless => {}
@@ -233,6 +243,8 @@ impl<'l> Connection<'l> {
                     self.local.context.metrics.frame_errors[reason].inc();
                     self.complain(PeerReason::Frame(reason), |before| {
                         tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender,
+                            partial_frame_timeout = time_text(self.config.partial_frame_timeout),
+                            advice = "see whether the sender hangs; if it only pauses, raise partial_frame_timeout",
                             octets = %Escaped::head(self.pending.octets()), before, "unfinished frame");
                     });
                 }
@@ -254,7 +266,23 @@ impl<'l> Connection<'l> {
             }
         }
         let judged = batch.finish();
+        self.local.complain_of_compression(&judged.compressed_by);
         self.local.context.pipeline.deliver(judged).await;
+    }
+}
+
+/// What to do about a peer's `fault`.
+const fn advice(fault: FrameFault) -> &'static str {
+    match fault {
+        FrameFault::CountTooLarge => {
+            "see what the sender counts: the number before its message is no length"
+        }
+        FrameFault::Incomplete => {
+            "see whether the sender was stopped, or counts more octets than it sends (characters, or a line end)"
+        }
+        FrameFault::BadFrame => {
+            "let the sender count octets, or set framing = \"auto\" for this listener"
+        }
     }
 }
 

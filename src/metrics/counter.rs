@@ -280,6 +280,7 @@ mod tests {
             ("too_large", 1),
             ("spool_damaged", 0),
             ("refused", 0),
+            ("compressed", 0),
             ("rule", 0),
         ];
         assert_eq!(counts, expected);

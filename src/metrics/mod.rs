@@ -232,6 +232,8 @@ pub struct FrameCounters {
     pub recovered: Counter,
     /// Frames that fit no format. They were judged and forwarded like any other.
     pub unparsed: StripedCounter,
+    /// Frames that fit no format, or have no PRI, and hold control octets: no text.
+    pub binary: Counter,
     /// Frames that left with an octet changed because the upstream's framing has no room for it.
     pub rewritten: Counter,
     /// Frames sent again on a new connection because they may have been lost with the old one.

@@ -60,6 +60,8 @@ reasons! {
         SpoolDamaged => "spool_damaged",
         /// The upstream answered that it will not have it.
         Refused => "refused",
+        /// A compressed message, and the upstream's framing cannot carry it.
+        Compressed => "compressed",
         /// A rule says so: the only one that is on purpose.
         Rule => "rule",
     }
@@ -94,6 +96,14 @@ reasons! {
         TlsOnPlaintext => "tls_on_plaintext",
         /// A RELP client on a listener for syslog frames.
         RelpOnSyslog => "relp_on_syslog",
+        /// An HTTP client.
+        Http => "http",
+        /// A load balancer's header before what its client sends.
+        ProxyProtocol => "proxy_protocol",
+        /// A stream that is compressed as a whole.
+        Zlib => "zlib",
+        /// Text in UTF-16.
+        Utf16 => "utf16",
     }
 
     /// What made a summary go out.

@@ -129,6 +129,11 @@ static FAMILIES: &[Family] = &[
         },
     ),
     counter(
+        "tersed_frames_binary",
+        "Frames with control octets that fit no format or have no PRI.",
+        |scrape, out| out.count(&[], scrape.metrics.frames.binary.get()),
+    ),
+    counter(
         "tersed_frames_rewritten",
         "Frames that left with an octet changed for the upstream's framing.",
         |scrape, out| out.count(&[], scrape.metrics.frames.rewritten.get()),

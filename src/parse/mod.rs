@@ -34,6 +34,8 @@ pub(crate) mod timestamp;
 
 use std::ops::Range;
 
+use crate::frame::zlib;
+
 use self::pri::Prefix;
 pub use self::pri::Pri;
 use self::structured_data::Elements;
@@ -62,9 +64,11 @@ pub struct Message<'a> {
     pub format: Format,
     /// PRI, if there is a valid one.
     pub pri: Option<Pri>,
-    /// A message that must never be suppressed: RFC 5848 `ssign`/`ssign-cert`, or a
-    /// sender's own count of repeats (`last message repeated N times`, `message repeated N times: [`).
+    /// A message that must never be suppressed: RFC 5848 `ssign`/`ssign-cert`, a
+    /// sender's own count of repeats (`last message repeated N times`, `message repeated N times: [`), or a compressed one.
     pub never_suppress: bool,
+    /// A message in rsyslog's compressed form: nothing of it can be read.
+    pub compressed: bool,
     spans: Spans,
 }
 
@@ -96,7 +100,9 @@ impl<'a> Message<'a> {
         let text = trimmed(frame.get(..FRAME_OCTETS_MAX).unwrap_or(frame));
         let at = behind_blanks(text, behind_bom(text, 0));
         let mut signature = false;
+        let compressed = zlib::is_compressed(text);
         let (pri, format, spans) = match pri::prefix(text.get(at..).unwrap_or_default()) {
+            Prefix::Absent if compressed => (None, Format::Unparsed, Spans::of_msg(text, 0)),
             Prefix::Invalid => (None, Format::Unparsed, Spans::of_msg(text, 0)),
             Prefix::Absent => {
                 let (format, spans) = rfc3164::parse(text, 0);
@@ -117,12 +123,14 @@ impl<'a> Message<'a> {
                 (Some(pri), format, spans)
             }
         };
-        let never_suppress = signature || is_repeat_count(content(format, spans.msg.of(text)));
+        let never_suppress =
+            signature || compressed || is_repeat_count(content(format, spans.msg.of(text)));
         Self {
             frame,
             format,
             pri,
             never_suppress,
+            compressed,
             spans,
         }
     }
@@ -157,8 +165,19 @@ impl<'a> Message<'a> {
             format: self.format,
             pri: self.pri,
             never_suppress: self.never_suppress,
+            compressed: self.compressed,
             spans: self.spans,
         })
+    }
+
+    /// Whether the frame is no text, as far as can be told: it is compressed; or fits no format, or has no PRI, and holds a control octet
+    /// other than TAB, CR and LF, before the CR, LF and NUL that it ends with. Frames in a format are not looked at.
+    #[must_use]
+    #[inline]
+    pub fn is_binary(&self) -> bool {
+        self.compressed
+            || (self.format == Format::Unparsed || self.pri.is_none())
+                && holds_controls(trimmed(self.frame))
     }
 
     /// Where the part of MSG stands that tells what happened: behind Cisco's
@@ -301,6 +320,19 @@ impl Span {
     const fn is_empty(self) -> bool {
         self.start == self.end
     }
+}
+
+/// Whether one of `octets` is a control octet of ASCII other than TAB, CR and LF. A portion at a time, without a branch
+/// for each octet.
+fn holds_controls(octets: &[u8]) -> bool {
+    let is_control = |octet: u8| {
+        (octet < b' ') & (octet != b'\t') & (octet != b'\n') & (octet != b'\r') | (octet == 0x7f)
+    };
+    octets.chunks(64).any(|portion| {
+        portion
+            .iter()
+            .fold(false, |found, octet| found | is_control(*octet))
+    })
 }
 
 /// `frame` without trailing LF, CR and NUL, which some senders put into the frame, too.

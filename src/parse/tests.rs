@@ -373,6 +373,37 @@ fn repeat_counts_of_senders_are_never_suppressed() {
 
 /// F55.
 #[test]
+fn a_compressed_message_is_in_no_format_and_never_suppressed() {
+    let message = Message::parse(b"zx\x9c\xb3\x31\x34\n\0");
+    assert!(message.compressed && message.never_suppress && message.is_binary());
+    assert_eq!(message.format, Format::Unparsed);
+    let text = Message::parse(b"zx^2 + y^2: a text");
+    assert!(!text.compressed && !text.never_suppress && !text.is_binary());
+}
+
+#[test]
+fn only_what_is_in_no_format_is_looked_at_for_control_octets() {
+    for (frame, is_binary) in [
+        (&b"<13>app: \x01"[..], false),
+        (b"app: \x01", true),
+        (b"<13>1 \x01", true),
+        (b"<192>a\x7f", true),
+        (b"a\tb\r\nc\r\n\0\0", false),
+        (b"a\0b", true),
+        (b"\x80\xff", false),
+        (b"", false),
+    ] {
+        let message = Message::parse(frame);
+        assert_eq!(message.is_binary(), is_binary, "{}", frame.escape_ascii());
+    }
+    for at in 0..200 {
+        let mut frame = vec![b'x'; 200];
+        frame[at] = 0x1b;
+        assert!(Message::parse(&frame).is_binary(), "{at}");
+    }
+}
+
+#[test]
 fn signatures_are_never_suppressed() {
     for (frame, expected) in [
         (

@@ -52,6 +52,38 @@ fn every_cut_of_a_counted_stream_gives_the_same_frames() {
 }
 
 #[test]
+fn every_cut_of_a_byte_order_mark_before_a_count_gives_the_same_frames() {
+    let mark = "\u{feff}";
+    let counted = format!("{mark}8 <13>####");
+    let last = format!("\n{mark}12 <13>#### two");
+    check(
+        "octet-counting",
+        &[
+            (counted.as_bytes(), &[b"<13>####"]),
+            (b"12 <13>#### one", &[b"<13>#### one"]),
+            (last.as_bytes(), &[b"<13>#### two"]),
+        ],
+    );
+    let (line, marked) = (
+        format!("{mark}<13>#### a line\n"),
+        format!("{mark}<13>#### a line"),
+    );
+    check(
+        "auto",
+        &[
+            (counted.as_bytes(), &[b"<13>####"]),
+            (b"12 <13>#### one", &[b"<13>#### one"]),
+            (last.as_bytes(), &[b"<13>#### two"]),
+            (line.as_bytes(), &[marked.as_bytes()]),
+            (
+                b"\xef\xbb<13>#### half a mark\n",
+                &[b"\xef\xbb<13>#### half a mark"],
+            ),
+        ],
+    );
+}
+
+#[test]
 fn every_cut_of_lines_and_of_nul_ended_records_gives_the_same_frames() {
     check(
         "lf",

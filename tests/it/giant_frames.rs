@@ -38,6 +38,47 @@ fn a_line_that_begins_with_an_absurd_count_is_a_line() {
     check(&[b"999999999 <13>", &body, b"\n<13>next\n"], 1, &head);
 }
 
+/// One line of log asks what may be the matter.
+#[test]
+fn a_line_without_end_is_complained_of_by_name() {
+    for (stream, message, advice) in [
+        (
+            [b"x8 <13>next".as_slice(), &[b'x'; 480]].concat(),
+            "a line without an end in max_message_size octets",
+            "does the sender count octets, with something in front of the first count?",
+        ),
+        (
+            [b"504 <13>".as_slice(), &[b'x'; 500]].concat(),
+            "a message longer than max_message_size",
+            "raise max_message_size",
+        ),
+    ] {
+        let sink = Sink::tcp_framed(Wire::OctetCounting);
+        let tersed = start("max_message_size = \"480B\"", &sink);
+        let mut originator = Originator::tcp(tersed.address(TCP));
+        originator.send_octets(&stream);
+        originator.half_close();
+        originator.wait_closed();
+        sink.wait_messages(1);
+        let (_, stopped) = tersed.finish();
+        let warnings: Vec<_> = stopped
+            .log
+            .iter()
+            .filter(|line| line.level == "WARN")
+            .collect();
+        assert_eq!(warnings.len(), 1, "{warnings:#?}");
+        assert_eq!(warnings[0].message, message);
+        let field = |name| warnings[0].field(name);
+        assert!(
+            field("advice").unwrap().starts_with(advice),
+            "{warnings:#?}"
+        );
+        assert_eq!(field("peer").as_deref(), Some("127.0.0.1"));
+        assert_eq!(field("listener").as_deref(), Some(TCP));
+        assert_eq!(field("max_message_size").as_deref(), Some("480B"));
+    }
+}
+
 #[test]
 fn frames_inside_the_rest_of_a_giant_frame_are_never_seen() {
     let forged: &[u8] = b"<13>forged\n10 <13>forged10 <13>forged\r\n\0<13>forged\0 10 <13>forged\n";

@@ -16,7 +16,7 @@ use super::support::wait::{LIMIT, wait_until};
 const EVIL: &[&[u8]] = &[
     b"\x1b]0;title\x07\x1b[2J\x1b[31mred %s%n%x {} {0} ${jndi:x}\n",
     b"forged\r2026-11-22T12:00:00Z ERROR tersed: forged\n",
-    b"\xff\xfe\x80\x9b31m \xe2\x80\xae \xc2\x85 not UTF-8\n",
+    b"\xff\xfd\x80\x9b31m \xe2\x80\xae \xc2\x85 not UTF-8\n",
     b"\"} {\"level\":\"ERROR\",\"fields\":{\"message\":\"forged\"}}\n",
 ];
 

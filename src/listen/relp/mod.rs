@@ -34,13 +34,14 @@ pub(super) use self::answers::OCTETS_MAX as ANSWERS_OCTETS_MAX;
 use self::answers::{Answers, Due};
 use super::{
     Local,
-    hello::{self, Foreign},
+    complaints::Long,
+    hello::{self, Foreign, Hello},
     stream::{is_transient, within},
     unread::{Unread, turn_for_a_window},
 };
 use crate::{
     clock::Clock,
-    config::{Ack, ListenerConfig, Oversize},
+    config::{Ack, ListenerConfig, Oversize, time_text},
     forward::Delivery,
     identity::Sender,
     limits::RELP_DATA_OCTETS,
@@ -72,6 +73,7 @@ pub(super) async fn serve(
         session: Server::new(),
         unread: Unread::default(),
         is_held: false,
+        hello: Hello::Undecided,
         is_closed: false,
     };
     connection.serve().await;
@@ -87,6 +89,8 @@ struct Connection<'l> {
     unread: Unread,
     /// `unread` may hold whole frames: the window was full.
     is_held: bool,
+    /// What the first octets said.
+    hello: Hello,
     /// The peer closed its end while the window was full: nobody waits for answers, so it is read to its end.
     is_closed: bool,
     answers: Answers,
@@ -187,10 +191,22 @@ impl Connection<'_> {
         let turn = turn_for_a_window(self.local.connections()).min(self.local.turn());
         match self.unread.read(&self.socket, turn) {
             Ok(0) => Err(Over::Ended),
+            Ok(_) if self.is_undecided() => {
+                self.unread.consume(0);
+                Ok(())
+            }
             Ok(_) => self.take().await,
             Err(error) if is_transient(&error) => Ok(()),
             Err(error) => Err(self.broken(&error)),
         }
+    }
+
+    /// Whether it takes more octets to know which protocol this is.
+    fn is_undecided(&mut self) -> bool {
+        if self.hello == Hello::Undecided {
+            self.hello = hello::on_relp(self.unread.octets());
+        }
+        self.hello == Hello::Undecided
     }
 
     /// Judges the whole frames that are unread, as far as the window has room for them, and hands on the survivors.
@@ -224,7 +240,8 @@ impl Connection<'_> {
                     } else if let Some(head) = data.get(..self.config.max_message_size)
                         && head.len() < data.len()
                     {
-                        local.context.metrics.frame_errors[FrameErrorReason::Oversize].inc();
+                        let config = &self.config;
+                        local.complain_of_length(Long::Counted, head, self.sender, config);
                         match self.config.oversize {
                             Oversize::Truncate => batch.judge(head, self.sender),
                             Oversize::Drop => batch.refuse(head, DropReason::Oversize),
@@ -245,6 +262,7 @@ impl Connection<'_> {
             at += octets;
         };
         let judged = batch.finish();
+        local.complain_of_compression(&judged.compressed_by);
         pipeline.custody.seal(&mut promise);
         if opened {
             self.answers.push(1, Due::Opened);
@@ -293,18 +311,21 @@ impl Connection<'_> {
 
     /// The client broke the protocol `at` octets into what is unread.
     fn complain_of(&self, fault: RelpFault, at: usize) {
-        let octets = self.unread.octets().get(at..).unwrap_or_default();
-        if fault == RelpFault::BadTxnr
-            && !self.session.is_open()
-            && hello::tls(octets) == Some(true)
-        {
+        if self.hello == Hello::Foreign(Foreign::Tls) {
             Foreign::Tls.turn_away(self.local, self.sender);
             return;
         }
+        let octets = self.unread.octets().get(at..).unwrap_or_default();
+        let (found, advice) = match self.hello {
+            Hello::Foreign(foreign) => (foreign.name(), foreign.advice()),
+            Hello::Undecided | Hello::Other => {
+                ("no protocol that is known here", "see what sends there")
+            }
+        };
         let reason = FrameErrorReason::Relp;
         self.local.context.metrics.frame_errors[reason].inc();
         self.complain(PeerReason::Frame(reason), |before| {
-            tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender, %fault,
+            tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender, %fault, found, advice,
                 octets = %Escaped::head(octets), before, "not RELP; connection closed");
         });
     }
@@ -315,6 +336,13 @@ impl Connection<'_> {
 
     async fn end(mut self, over: Over) {
         match over {
+            // What was undecided is no RELP that was begun.
+            Over::Ended if self.hello == Hello::Undecided => {
+                let first = Frame::first(self.unread.octets(), RELP_DATA_OCTETS);
+                if let Err(fault) = first {
+                    self.complain_of(fault, 0);
+                }
+            }
             Over::Ended => {}
             Over::TimedOut => {
                 if !self.unread.is_empty() && !self.is_held {
@@ -322,6 +350,8 @@ impl Connection<'_> {
                     self.local.context.metrics.frame_errors[reason].inc();
                     self.complain(PeerReason::Frame(reason), |before| {
                         tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender,
+                            partial_frame_timeout = time_text(self.config.partial_frame_timeout),
+                            advice = "see whether the sender hangs; if it only pauses, raise partial_frame_timeout",
                             octets = %Escaped::head(self.unread.octets()), before, "unfinished frame");
                     });
                 }

@@ -33,6 +33,11 @@ impl Rsyslogd {
     /// One that takes messages from the Unix socket [`Self::socket`], as a system's does from
     /// `/dev/log`, and sends all of them to this address.
     pub(crate) fn sender(to: SocketAddr, transport: Transport) -> Self {
+        Self::sender_with(to, transport, "")
+    }
+
+    /// The same, with other parameters of its action.
+    pub(crate) fn sender_with(to: SocketAddr, transport: Transport, parameters: &str) -> Self {
         let protocol = match transport {
             Transport::Udp => r#"protocol="udp""#,
             Transport::TcpTraditional => r#"protocol="tcp" TCP_Framing="traditional""#,
@@ -55,7 +60,7 @@ impl Rsyslogd {
                 module(load="imuxsock" SysSock.Use="off")
                 input(type="imuxsock" Socket="{dir}/log.sock" RateLimit.Interval="0"
                       UseSysTimeStamp="off" ParseTrusted="off")
-                action(type="{action}" target="{host}" port="{port}" {protocol}
+                action(type="{action}" target="{host}" port="{port}" {protocol} {parameters}
                        template="RSYSLOG_TraditionalForwardFormat"
                        action.resumeRetryCount="-1" action.resumeInterval="1")
                 "#
