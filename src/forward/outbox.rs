@@ -32,7 +32,7 @@ use tokio::{
     sync::{Notify, Semaphore, watch},
 };
 
-use crate::{chunk::Chunk, config::WhenFull, metrics::Metrics};
+use crate::{chunk::Chunk, clock::Clock, config::WhenFull, metrics::Metrics, tick::Tick};
 
 /// The memory queue. Lanes pop; everybody pushes.
 #[derive(Debug)]
@@ -52,8 +52,9 @@ pub struct Outbox {
     waiting: AtomicUsize,
     /// The disk makes room.
     relief: watch::Sender<bool>,
-    /// Says whether reading is paused. Touched when the first begins to wait and when the last has ended.
     metrics: Arc<Metrics>,
+    /// The metrics say what waits here: this is the queue of survivors.
+    is_told: bool,
 }
 
 /// Somebody waits, until dropped.
@@ -81,7 +82,8 @@ impl Drop for Waiting<'_> {
 
 #[derive(Debug)]
 struct State {
-    chunks: VecDeque<(Chunk, u32)>,
+    /// Each with the room that it takes and when it came; of chunks that were put together, the first.
+    chunks: VecDeque<(Chunk, u32, Tick)>,
     /// Octets that the queue may hold.
     bound: u32,
     /// Permits in use beyond `bound`, because it became smaller: taken away as they come back.
@@ -99,7 +101,7 @@ struct State {
 impl State {
     /// Puts `chunk`, for which `charged` octets of room were taken, behind the others; gives how many of those it keeps.
     fn put(&mut self, mut chunk: Chunk, charged: u32) -> u32 {
-        if let Some((last, sum)) = self.chunks.back_mut() {
+        if let Some((last, sum, _)) = self.chunks.back_mut() {
             let before = last.used();
             if chunk.used() <= SMALL_OCTETS_MAX {
                 match last.absorb(chunk, MERGED_OCTETS_MAX) {
@@ -117,13 +119,13 @@ impl State {
                 last.shrink_to_fit();
             }
         }
-        self.chunks.push_back((chunk, charged));
+        self.chunks.push_back((chunk, charged, Clock::now()));
         charged
     }
 }
 
 impl Outbox {
-    /// An empty queue that holds up to `bound` octets (at most 4 GiB less one). Says in `metrics` whether a reader waits.
+    /// An empty queue of survivors that holds up to `bound` octets (at most 4 GiB less one). `metrics` say what waits in it.
     #[must_use]
     pub fn new(bound: usize, metrics: Arc<Metrics>) -> Self {
         let bound = u32::try_from(bound).unwrap_or(u32::MAX);
@@ -145,6 +147,16 @@ impl Outbox {
             waiting: AtomicUsize::new(0),
             relief: watch::Sender::new(false),
             metrics,
+            is_told: true,
+        }
+    }
+
+    /// An empty queue of copies. `metrics` say whether a reader waits for room in it.
+    #[must_use]
+    pub fn of_copies(bound: usize, metrics: Arc<Metrics>) -> Self {
+        Self {
+            is_told: false,
+            ..Self::new(bound, metrics)
         }
     }
 
@@ -367,6 +379,7 @@ impl Outbox {
         let kept = state.put(chunk, charged);
         state.held += u64::from(kept);
         self.release(&mut state, charged - kept);
+        self.tell(&state);
         let is_above = state.held > state.alarm_above;
         drop(state);
         self.filled.notify_one();
@@ -379,7 +392,7 @@ impl Outbox {
     /// `None` if the queue is empty.
     fn drop_oldest(&self, need: u32) -> Option<Chunk> {
         let mut state = self.lock();
-        let (mut chunk, charged) = state.chunks.pop_front()?;
+        let (mut chunk, charged, since) = state.chunks.pop_front()?;
         let missing = (need as usize).saturating_sub(self.room.available_permits());
         let oldest = chunk.split_front(missing + DROP_AHEAD_OCTETS);
         let (oldest, freed) = if oldest.is_empty() || chunk.is_empty() {
@@ -390,11 +403,12 @@ impl Outbox {
             let kept = u32::try_from(rest.footprint())
                 .unwrap_or(u32::MAX)
                 .min(charged);
-            state.chunks.push_front((rest, kept));
+            state.chunks.push_front((rest, kept, since));
             (oldest, charged - kept)
         };
         state.held -= u64::from(freed);
         self.release(&mut state, freed);
+        self.tell(&state);
         Some(oldest)
     }
 
@@ -402,12 +416,12 @@ impl Outbox {
         let mut taken = Vec::new();
         let mut sum = 0;
         let mut freed = 0_u32;
-        while let Some((chunk, _)) = state.chunks.front() {
+        while let Some((chunk, ..)) = state.chunks.front() {
             sum += chunk.footprint();
             if !taken.is_empty() && sum > octets {
                 break;
             }
-            let Some((chunk, charged)) = state.chunks.pop_front() else {
+            let Some((chunk, charged, _)) = state.chunks.pop_front() else {
                 break;
             };
             freed = freed.saturating_add(charged);
@@ -415,11 +429,20 @@ impl Outbox {
         }
         state.held -= u64::from(freed);
         self.release(state, freed);
+        self.tell(state);
         if state.closed && state.chunks.is_empty() {
             self.ended.notify_waiters();
             self.filled.notify_waiters();
         }
         taken
+    }
+
+    /// Lets the metrics say how much waits, and since when.
+    fn tell(&self, state: &State) {
+        if self.is_told {
+            let oldest = state.chunks.front().map(|(.., since)| *since);
+            self.metrics.tell_queue(state.held, oldest);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
