@@ -89,6 +89,12 @@ impl Reckoning {
     pub fn wall_of(&self, tick: Tick) -> WallTime {
         self.wall.before(self.now.since(tick))
     }
+
+    /// The wall time of a tick, be it past or yet to come.
+    #[must_use]
+    pub fn wall_at(&self, tick: Tick) -> WallTime {
+        self.wall_of(tick).after(tick.since(self.now))
+    }
 }
 
 /// How long before the machine's boot ticks begin, so that windows that were open before it have ticks, too: no age
@@ -131,6 +137,16 @@ mod tests {
         let expected = Clock::wall().before(uptime);
         assert!(expected.before(tolerance) < booted, "{booted} {expected}");
         assert!(booted.before(tolerance) < expected, "{booted} {expected}");
+    }
+
+    #[test]
+    fn a_moment_to_come_is_that_much_later() {
+        let reckoning = Clock::reckon();
+        let span = Duration::from_secs(3600);
+        let future = reckoning.wall_at(Clock::now().after(span));
+        assert!(future.before(span) >= reckoning.wall_of(Clock::now()));
+        let past = reckoning.now;
+        assert_eq!(reckoning.wall_at(past), reckoning.wall_of(past));
     }
 
     #[test]

@@ -78,6 +78,12 @@ impl Failover {
             .min()
     }
 
+    /// When upstream `index` may be tried again. Meaningless while it is up.
+    #[must_use]
+    pub fn retry_at(&self, index: usize) -> Tick {
+        self.upstreams[index].retry_at
+    }
+
     /// Upstream `index` accepted a connection.
     pub fn connected(&mut self, index: usize) {
         self.upstreams[index].up = true;

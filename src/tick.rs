@@ -75,6 +75,15 @@ impl WallTime {
         )
     }
 
+    /// The point `span` later; the last representable one if that is too far.
+    #[must_use]
+    pub fn after(self, span: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(i64::try_from(span.as_micros()).unwrap_or(i64::MAX)),
+        )
+    }
+
     /// Appends `2026-11-22T10:00:00.123456Z`: RFC 3339 in UTC, six fraction digits (the most that
     /// RFC 5424 6.2.3 takes), always 27 octets.
     ///

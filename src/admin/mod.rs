@@ -253,6 +253,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+    use crate::metrics::UpstreamState;
 
     /// A server on a port of its own; stopped, and waited for, by `end`.
     struct Admin {
@@ -393,18 +394,17 @@ mod tests {
         check(&admin.ask(READYZ).await, "503", "\r\n\r\nstarting: ");
 
         let first = admin.state.metrics.upstream("tcp://a:601");
-        first.up.set(1);
-        first.active.set(1);
+        first.tell(UpstreamState::Active, true, None, 0, None);
         let _second = admin.state.metrics.upstream("tcp://b:601\x1b[31m\n");
         admin.state.readiness.set_ready();
         assert!(admin.state.readiness.is_ready());
         let answer = admin.ask(READYZ).await;
         check(&answer, "200 OK", "\r\n\r\nready: ");
-        check(&answer, "200 OK", "\nupstream tcp://a:601: up, active\n");
+        check(&answer, "200 OK", "\nupstream tcp://a:601: up, active for ");
         check(
             &answer,
             "200 OK",
-            "\nupstream tcp://b:601\\x1b[31m\\n: down\n",
+            "\nupstream tcp://b:601\\x1b[31m\\n: standby\n",
         );
 
         admin.state.readiness.set_stopping();

@@ -2,27 +2,29 @@
 //!
 //! ```text
 //! ready: listeners are open          whether messages are taken: the status code says the same
-//! upstream tcp://a:601: up, active   then one line for each thing that an operator should know
-//! queued: 12 frames wait for an upstream
+//! upstream tcp://a:601: up, active for 2h 5m      then one line for each thing that an operator should know
+//! queued: 12 frames wait for an upstream; ...
+//! spool: 0 frames, 64 octets of 1 GiB (spool.max_size)
 //! ```
 //!
 //! # Guarantees
 //!
 //! - The status is 200 exactly while messages are taken. Nothing that the other lines say changes it: a relay whose
 //!   upstreams are away takes messages and queues them.
-//! - The page is made from counters alone: it takes no lock that relaying takes.
+//! - The page is made from counters and states alone: it takes no lock that a batch takes.
 //!
 //! # Left out
 //!
 //! Numbers over time (`/metrics`).
+
+mod delivery;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use axum::http::StatusCode;
 
-use crate::logging::Escaped;
-use crate::metrics::{Metrics, UpstreamMetrics};
+use crate::metrics::Metrics;
 
 /// Whether the relay takes messages: shared, set by whoever starts and stops it.
 #[derive(Clone, Debug, Default)]
@@ -63,39 +65,12 @@ pub(super) fn page(readiness: &Readiness, metrics: &Metrics) -> (StatusCode, Str
         StatusCode::SERVICE_UNAVAILABLE
     };
     let mut lines = vec![String::from(readiness.sentence())];
-    lines.extend(upstreams(metrics));
-    lines.extend(queue(metrics));
-    lines.extend(spool(metrics));
+    lines.extend(delivery::upstreams(metrics));
+    lines.extend(delivery::queue(metrics));
+    lines.extend(delivery::spool(metrics));
     let mut text = lines.join("\n");
     text.push('\n');
     (status, text)
-}
-
-/// A line for each upstream.
-fn upstreams(metrics: &Metrics) -> Vec<String> {
-    let line = |upstream: &UpstreamMetrics| {
-        let up = if upstream.up.get() == 1 { "up" } else { "down" };
-        let active = if upstream.active.get() == 1 {
-            ", active"
-        } else {
-            ""
-        };
-        let url = Escaped::whole(upstream.url().as_bytes());
-        format!("upstream {url}: {up}{active}")
-    };
-    let upstreams = metrics.upstreams();
-    upstreams.iter().map(|upstream| line(upstream)).collect()
-}
-
-/// What waits, if something does.
-fn queue(metrics: &Metrics) -> Option<String> {
-    let queued = metrics.balance().queued;
-    (queued > 0).then(|| format!("queued: {queued} frames wait for an upstream"))
-}
-
-/// How the spool is, if it is not well.
-fn spool(metrics: &Metrics) -> Option<String> {
-    (metrics.spool.failing.get() == 1).then(|| String::from("spool: failing"))
 }
 
 const READY: u8 = 1;

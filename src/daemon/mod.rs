@@ -225,7 +225,7 @@ impl Daemon {
             Arc::clone(&shards),
             rules,
         ));
-        let outbox = Arc::new(Outbox::new(config.forward.queue));
+        let outbox = Arc::new(Outbox::new(config.forward.queue, Arc::clone(&metrics)));
         let (forward, changes) = watch::channel(Arc::new(config.forward.clone()));
         let pipeline = Arc::new(Pipeline {
             shards,
@@ -387,16 +387,11 @@ impl Daemon {
         if let Ok(address) = listener.local_addr() {
             info!(%address, "admin listening");
         }
-        let metrics = Arc::clone(&self.context.metrics);
-        let (outbox, shards) = (
-            Arc::clone(&self.outbox),
-            Arc::clone(&self.context.pipeline.shards),
-        );
+        let shards = Arc::clone(&self.context.pipeline.shards);
         let state = AdminState {
-            metrics: Arc::clone(&metrics),
+            metrics: Arc::clone(&self.context.metrics),
             readiness: self.readiness.clone(),
             engine_stats: Arc::new(move || {
-                metrics.queue_octets.set(outbox.octets());
                 let stats = shards.stats();
                 EngineStats {
                     live: stats.live_messages as u64,

@@ -51,6 +51,8 @@ pub(super) struct Active {
     trusted: Option<Counted>,
     /// It is not, and took something.
     in_doubt: Option<Counted>,
+    /// Octets that the peer's kernel had not acknowledged when it was asked last.
+    unacknowledged: usize,
     _in_charge: InCharge,
 }
 
@@ -127,6 +129,7 @@ impl Active {
             trusted: (!standing.is_outage())
                 .then(|| Counted::new(shared, |shared| &shared.source.lanes_trusted)),
             in_doubt: None,
+            unacknowledged: 0,
             _in_charge: InCharge::new(shared),
         }
     }
@@ -138,6 +141,7 @@ impl Active {
             self.in_doubt = Some(in_doubt);
         }
         self.first_write.get_or_insert(taken.now);
+        self.unacknowledged = taken.unacknowledged;
         if self.probation.is_some() {
             let octets = self.encoder.chunk_octets(&chunk);
             self.written = self.written.saturating_add(octets);
@@ -183,11 +187,22 @@ impl Active {
         }
     }
 
+    /// Octets that were written, or given to a RELP session, and are not acknowledged, as far as was seen last.
+    pub(super) fn unacknowledged(&self) -> u64 {
+        let octets = match &self.connection {
+            Connection::Relp(relp) => relp.held_octets(),
+            _ => self.unacknowledged,
+        };
+        octets as u64
+    }
+
     /// Lets go of what has arrived or is old. Returns when to look again, which is soon where somebody waits to
     /// hear what has arrived.
     pub(super) fn tend(&mut self, now: Tick, is_awaited: bool) -> Duration {
         if self.ring.is_uncertain() || self.ring.ages_at().is_some_and(|at| at <= now) {
-            self.ring.acknowledged(self.taken(now));
+            let taken = self.taken(now);
+            self.unacknowledged = taken.unacknowledged;
+            self.ring.acknowledged(taken);
         }
         if self.ring.is_uncertain() {
             return if is_awaited {

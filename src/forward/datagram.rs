@@ -30,10 +30,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ForwardEnded,
-    dial::{connect_udp, resolve},
+    dial::{Patience, connect_udp, resolve},
+    error::UpstreamError,
     lane::Lane,
     ring::Taken,
-    upstream::{Connection, UpstreamError},
+    upstream::Connection,
 };
 use crate::{
     chunk::Chunk,
@@ -98,8 +99,9 @@ impl Datagram {
         port: u16,
         attempt: u32,
         stall: Duration,
+        patience: Patience,
     ) -> Result<Self, UpstreamError> {
-        let socket = connect_udp(host, port, attempt).await?;
+        let socket = connect_udp(host, port, attempt, patience).await?;
         let name = Name {
             host: host.to_owned(),
             port,
@@ -121,7 +123,7 @@ impl Datagram {
     pub(super) fn unix(path: &Path, stall: Duration) -> Result<Self, UpstreamError> {
         let socket = UnixDatagram::unbound()
             .and_then(|socket| socket.connect(path).map(|()| socket))
-            .map_err(UpstreamError::Open)?;
+            .map_err(|source| UpstreamError::at(path, source))?;
         Ok(Self {
             socket: DatagramSocket::Unix(socket),
             stall,

@@ -7,23 +7,103 @@
 //! - A connection to ourselves, which a kernel makes when the port it picks is the one dialed, counts
 //!   as refused.
 //!
-//! # Left out
-//!
-//! How long it may take: the caller gives up.
+//! - What takes too long is named: the look-up, the address, the session ([`Step`]).
 
 use std::{
-    io,
+    fmt, io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
 use socket2::SockRef;
 use tokio::{
     net::{TcpStream, UdpSocket},
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 
 use super::{UpstreamError, names};
+
+/// What an attempt to connect does at a time.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// Asks the resolver for this name.
+    LookUp(String),
+    /// Connects to this address.
+    Connect(SocketAddr),
+    /// Connects to the socket at this path.
+    ConnectTo(PathBuf),
+    /// Opens a RELP session with this host and port.
+    Session(String),
+    /// Opens this file, or standard output.
+    Open(String),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LookUp(host) => write!(f, "looking up {host}"),
+            Self::Connect(address) => write!(f, "connecting to {address}"),
+            Self::ConnectTo(path) => write!(f, "connecting to {}", path.display()),
+            Self::Session(peer) => write!(f, "opening a RELP session with {peer}"),
+            Self::Open(file) => write!(f, "opening {file}"),
+        }
+    }
+}
+
+/// How long an attempt to connect may take: `forward.connect_timeout`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    until: Instant,
+    limit: Duration,
+}
+
+impl Patience {
+    /// So long from now on.
+    pub(super) fn new(limit: Duration) -> Self {
+        // As good as for ever, and the clock can still tell it.
+        let until = Instant::now() + limit.min(LIMIT_MAX);
+        Self { until, limit }
+    }
+
+    /// Takes a step, as long as the attempt may take.
+    ///
+    /// # Errors
+    ///
+    /// [`UpstreamError::TooSlow`], or what the step says.
+    pub(super) async fn take<T>(
+        self,
+        step: Step,
+        taken: impl Future<Output = Result<T, UpstreamError>>,
+    ) -> Result<T, UpstreamError> {
+        self.take_share(1, step, taken).await
+    }
+
+    /// Takes a step that may take one of `shares` of the time.
+    async fn take_share<T>(
+        self,
+        shares: u32,
+        step: Step,
+        taken: impl Future<Output = Result<T, UpstreamError>>,
+    ) -> Result<T, UpstreamError> {
+        let (now, share) = (Instant::now(), self.limit / shares);
+        let until = self.until.min(now + share.min(LIMIT_MAX));
+        let taken = timeout_at(until, taken).await;
+        // Steps before this one may have taken their part.
+        let left =
+            Duration::from_millis(u64::try_from((until - now).as_millis()).unwrap_or(u64::MAX));
+        let after = if share.saturating_sub(left) > SHARE_SLACK {
+            left
+        } else {
+            share
+        };
+        taken.unwrap_or(Err(UpstreamError::TooSlow {
+            step,
+            after,
+            limit: self.limit,
+        }))
+    }
+}
 
 /// The addresses of `host`, at least one.
 pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, UpstreamError> {
@@ -43,22 +123,30 @@ pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Up
     Ok(addresses)
 }
 
+/// A connection to the first address of `host` that takes one.
 pub(super) async fn connect_tcp(
     host: &str,
     port: u16,
     user_timeout: Duration,
-    connect_timeout: Duration,
+    patience: Patience,
 ) -> Result<TcpStream, UpstreamError> {
     let mut last = None;
-    let addresses = resolve(host, port).await?;
-    let share = connect_timeout / u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    let addresses = look_up(host, port, patience).await?;
+    let shares = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
     for address in addresses {
-        let connected = timeout(share, TcpStream::connect(address));
-        match connected.await.unwrap_or_else(|late| Err(late.into())) {
-            Ok(stream) if stream.local_addr().ok() == Some(address) => {
+        let connect = async {
+            let stream = TcpStream::connect(address)
+                .await
+                .map_err(|error| cannot_connect(address, error))?;
+            if stream.local_addr().ok() == Some(address) {
                 // The kernel picked the port that we connect to: we are talking to ourselves.
-                last = Some(io::ErrorKind::ConnectionRefused.into());
+                let refused = io::ErrorKind::ConnectionRefused;
+                return Err(cannot_connect(address, refused.into()));
             }
+            Ok(stream)
+        };
+        let step = Step::Connect(address);
+        match patience.take_share(shares, step, connect).await {
             Ok(stream) => {
                 let socket = SockRef::from(&stream);
                 // Batches are written whole; waiting to fill a segment would only delay the last one.
@@ -71,9 +159,7 @@ pub(super) async fn connect_tcp(
             Err(error) => last = Some(error),
         }
     }
-    Err(UpstreamError::Open(
-        last.unwrap_or_else(|| io::ErrorKind::NotFound.into()),
-    ))
+    Err(last.unwrap_or_else(|| UpstreamError::Open(io::ErrorKind::NotFound.into())))
 }
 
 /// A socket to the `attempt`-th of the name's addresses, or the next that can be had: it opens whether the other end
@@ -82,9 +168,10 @@ pub(super) async fn connect_udp(
     host: &str,
     port: u16,
     attempt: u32,
+    patience: Patience,
 ) -> Result<UdpSocket, UpstreamError> {
     let mut last = None;
-    let mut addresses = resolve(host, port).await?;
+    let mut addresses = look_up(host, port, patience).await?;
     let first = attempt as usize % addresses.len();
     addresses.rotate_left(first);
     for address in addresses {
@@ -96,16 +183,37 @@ pub(super) async fn connect_udp(
         let socket = match UdpSocket::bind(any).await {
             Ok(socket) => socket,
             Err(error) => {
-                last = Some(error);
+                last = Some(cannot_connect(address, error));
                 continue;
             }
         };
         match socket.connect(address).await {
             Ok(()) => return Ok(socket),
-            Err(error) => last = Some(error),
+            Err(error) => last = Some(cannot_connect(address, error)),
         }
     }
-    Err(UpstreamError::Open(
-        last.unwrap_or_else(|| io::ErrorKind::NotFound.into()),
-    ))
+    Err(last.unwrap_or_else(|| UpstreamError::Open(io::ErrorKind::NotFound.into())))
 }
+
+/// [`resolve`], as long as the attempt may take.
+async fn look_up(
+    host: &str,
+    port: u16,
+    patience: Patience,
+) -> Result<Vec<SocketAddr>, UpstreamError> {
+    let step = Step::LookUp(host.to_owned());
+    patience.take(step, resolve(host, port)).await
+}
+
+fn cannot_connect(to: SocketAddr, source: io::Error) -> UpstreamError {
+    UpstreamError::Connect {
+        to: to.to_string(),
+        source,
+    }
+}
+
+/// Less than this taken by earlier steps is not worth saying.
+const SHARE_SLACK: Duration = Duration::from_millis(100);
+
+/// A year: a longer time is none.
+const LIMIT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -35,8 +35,9 @@ use super::{
     ForwardEnded, Shared,
     active::{Active, WAIT_MIN},
     encode::Encoder,
+    error::UpstreamError,
     standing::Upstream,
-    upstream::{BrokenOff, Connection, Heard, UpstreamError},
+    upstream::{BrokenOff, Connection, Heard},
 };
 use crate::{
     chunk::Chunk,
@@ -88,6 +89,7 @@ impl Lane {
             hurries: false,
         };
         lane.set_upstreams();
+        lane.tell();
         lane
     }
 
@@ -172,7 +174,9 @@ impl Lane {
         let attempts = upstream.standing.attempts();
         let (upstream, metrics) = (upstream.config.clone(), Arc::clone(&upstream.metrics));
         let config = Arc::clone(&self.config);
+        let trying = metrics.trying();
         Box::pin(async move {
+            let _trying = trying;
             let opened = Connection::open(&upstream, &config, &metrics, attempts).await;
             (index, opened)
         })
@@ -272,21 +276,23 @@ impl Lane {
         let is_awaited = self.shared.custody.is_awaited();
         let mut wait = active.tend(now, is_awaited);
         let upstream = &mut self.upstreams[active.index];
+        let was_outage = upstream.standing.is_outage();
         if active.has_proved(now) {
-            if upstream.standing.is_outage() {
-                upstream.metrics.up.set(1);
-            }
             active.trust(&self.shared);
             upstream.standing.proved();
             upstream.found(now);
             self.failover.proved(active.index);
-        } else if upstream.standing.is_outage() && active.is_idle_long(now) {
+        } else if was_outage && active.is_idle_long(now) {
             // Nothing was there to send, so this is as much as can be known.
             active.trust(&self.shared);
             upstream.found(now);
         }
         if !active.is_proved || upstream.standing.is_outage() {
             wait = wait.min(active.proof_due(now).max(WAIT_MIN));
+        }
+        upstream.metrics.unacknowledged.set(active.unacknowledged());
+        if was_outage && !upstream.standing.is_outage() {
+            self.tell();
         }
         wait
     }
@@ -448,16 +454,17 @@ impl Lane {
 
     /// Upstream `index` could not be reached, or was lost.
     fn failed(&mut self, index: usize, error: UpstreamError) -> Result<(), ForwardEnded> {
-        let only = self.upstreams.len() == 1;
-        let upstream = &mut self.upstreams[index];
-        upstream.metrics.up.set(0);
-        upstream.metrics.active.set(0);
         if matches!(error, UpstreamError::CutOff) {
+            self.tell();
             return Ok(());
         }
         let now = Clock::now();
-        upstream.failed(&error, now);
         self.failover.failed(index, now);
+        let retry_in = self.failover.retry_at(index).since(now);
+        let waiting = self.shared.source.octets();
+        self.upstreams[index].failed(&error, now, retry_in, waiting);
+        self.tell();
+        let only = self.upstreams.len() == 1;
         if only && matches!(error, UpstreamError::OutputClosed) {
             return Err(ForwardEnded::NoUpstream(error));
         }
@@ -467,12 +474,6 @@ impl Lane {
     fn take_charge(&mut self, index: usize, connection: Connection) {
         let upstream = &mut self.upstreams[index];
         upstream.connected();
-        // A socket opens whether anybody is there or not; after a refusal that has to show first.
-        upstream
-            .metrics
-            .up
-            .set(u64::from(!upstream.standing.is_refused()));
-        upstream.metrics.active.set(1);
         let encoder = Encoder {
             framing: upstream.config.framing,
             line_breaks: self.config.line_breaks,
@@ -487,6 +488,7 @@ impl Lane {
             &self.shared,
             Clock::now(),
         ));
+        self.tell();
     }
 
     /// An upstream before the one in charge answered: charge returns to it.
@@ -495,7 +497,11 @@ impl Lane {
         index: usize,
         connection: Connection,
     ) -> Result<(), ForwardEnded> {
+        let left = self.active.as_ref().map(|active| active.index);
         self.leave(false).await?;
+        if let Some(left) = left {
+            self.upstreams[left].standing.left();
+        }
         self.take_charge(index, connection);
         Ok(())
     }
@@ -535,9 +541,8 @@ impl Lane {
     /// Upstream `index` is not connected any more, and nothing is wrong with it.
     fn let_go(&mut self, index: usize) {
         self.failover.left(index, Clock::now());
-        let metrics = &self.upstreams[index].metrics;
-        metrics.up.set(0);
-        metrics.active.set(0);
+        self.upstreams[index].standing.ended_in_order();
+        self.tell();
     }
 
     /// A change of configuration, or that no further one can come.

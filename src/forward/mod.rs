@@ -36,6 +36,7 @@ mod delivery;
 mod dial;
 mod encode;
 mod end;
+mod error;
 mod file;
 mod held;
 mod lane;
@@ -48,6 +49,7 @@ mod ring;
 mod source;
 mod standing;
 mod stopping;
+mod told;
 #[cfg(test)]
 mod truth;
 mod upstream;
@@ -60,11 +62,12 @@ use tracing::error;
 pub use self::{
     aside::{Aside, AsideDoor},
     delivery::Delivery,
+    dial::Step,
     encode::Encoder,
+    error::UpstreamError,
     held::{Held, held, held_by_spool},
     outbox::Outbox,
     stopping::Stopping,
-    upstream::UpstreamError,
 };
 use self::{lane::Lane, overflow::Overflow, source::Source};
 use crate::{

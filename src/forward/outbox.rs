@@ -22,7 +22,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -32,7 +32,7 @@ use tokio::{
     sync::{Notify, Semaphore, watch},
 };
 
-use crate::{chunk::Chunk, config::WhenFull};
+use crate::{chunk::Chunk, clock::Clock, config::WhenFull, metrics::Metrics, tick::Tick};
 
 /// The memory queue. Lanes pop; everybody pushes.
 #[derive(Debug)]
@@ -52,6 +52,9 @@ pub struct Outbox {
     waiting: AtomicUsize,
     /// The disk makes room.
     relief: watch::Sender<bool>,
+    metrics: Arc<Metrics>,
+    /// The metrics say what waits here: this is the queue of survivors.
+    is_told: bool,
 }
 
 /// Somebody waits, until dropped.
@@ -59,7 +62,11 @@ struct Waiting<'o>(&'o Outbox);
 
 impl<'o> Waiting<'o> {
     fn begin(outbox: &'o Outbox) -> Self {
-        outbox.waiting.fetch_add(1, Ordering::Relaxed);
+        if outbox.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
+            // Added, not set: another queue, or one that just ends waiting here, does the same at any time.
+            outbox.metrics.reading_paused.add(1);
+            outbox.metrics.reading_pauses.inc();
+        }
         outbox.alarm.notify_one();
         Self(outbox)
     }
@@ -67,13 +74,16 @@ impl<'o> Waiting<'o> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        if self.0.waiting.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.metrics.reading_paused.sub(1);
+        }
     }
 }
 
 #[derive(Debug)]
 struct State {
-    chunks: VecDeque<(Chunk, u32)>,
+    /// Each with the room that it takes and when it came; of chunks that were put together, the first.
+    chunks: VecDeque<(Chunk, u32, Tick)>,
     /// Octets that the queue may hold.
     bound: u32,
     /// Permits in use beyond `bound`, because it became smaller: taken away as they come back.
@@ -91,7 +101,7 @@ struct State {
 impl State {
     /// Puts `chunk`, for which `charged` octets of room were taken, behind the others; gives how many of those it keeps.
     fn put(&mut self, mut chunk: Chunk, charged: u32) -> u32 {
-        if let Some((last, sum)) = self.chunks.back_mut() {
+        if let Some((last, sum, _)) = self.chunks.back_mut() {
             let before = last.used();
             if chunk.used() <= SMALL_OCTETS_MAX {
                 match last.absorb(chunk, MERGED_OCTETS_MAX) {
@@ -109,15 +119,15 @@ impl State {
                 last.shrink_to_fit();
             }
         }
-        self.chunks.push_back((chunk, charged));
+        self.chunks.push_back((chunk, charged, Clock::now()));
         charged
     }
 }
 
 impl Outbox {
-    /// An empty queue that holds up to `bound` octets (at most 4 GiB less one).
+    /// An empty queue of survivors that holds up to `bound` octets (at most 4 GiB less one). `metrics` say what waits in it.
     #[must_use]
-    pub fn new(bound: usize) -> Self {
+    pub fn new(bound: usize, metrics: Arc<Metrics>) -> Self {
         let bound = u32::try_from(bound).unwrap_or(u32::MAX);
         Self {
             state: Mutex::new(State {
@@ -136,6 +146,17 @@ impl Outbox {
             alarm: Notify::new(),
             waiting: AtomicUsize::new(0),
             relief: watch::Sender::new(false),
+            metrics,
+            is_told: true,
+        }
+    }
+
+    /// An empty queue of copies. `metrics` say whether a reader waits for room in it.
+    #[must_use]
+    pub fn of_copies(bound: usize, metrics: Arc<Metrics>) -> Self {
+        Self {
+            is_told: false,
+            ..Self::new(bound, metrics)
         }
     }
 
@@ -358,6 +379,7 @@ impl Outbox {
         let kept = state.put(chunk, charged);
         state.held += u64::from(kept);
         self.release(&mut state, charged - kept);
+        self.tell(&state);
         let is_above = state.held > state.alarm_above;
         drop(state);
         self.filled.notify_one();
@@ -370,7 +392,7 @@ impl Outbox {
     /// `None` if the queue is empty.
     fn drop_oldest(&self, need: u32) -> Option<Chunk> {
         let mut state = self.lock();
-        let (mut chunk, charged) = state.chunks.pop_front()?;
+        let (mut chunk, charged, since) = state.chunks.pop_front()?;
         let missing = (need as usize).saturating_sub(self.room.available_permits());
         let oldest = chunk.split_front(missing + DROP_AHEAD_OCTETS);
         let (oldest, freed) = if oldest.is_empty() || chunk.is_empty() {
@@ -381,11 +403,12 @@ impl Outbox {
             let kept = u32::try_from(rest.footprint())
                 .unwrap_or(u32::MAX)
                 .min(charged);
-            state.chunks.push_front((rest, kept));
+            state.chunks.push_front((rest, kept, since));
             (oldest, charged - kept)
         };
         state.held -= u64::from(freed);
         self.release(&mut state, freed);
+        self.tell(&state);
         Some(oldest)
     }
 
@@ -393,12 +416,12 @@ impl Outbox {
         let mut taken = Vec::new();
         let mut sum = 0;
         let mut freed = 0_u32;
-        while let Some((chunk, _)) = state.chunks.front() {
+        while let Some((chunk, ..)) = state.chunks.front() {
             sum += chunk.footprint();
             if !taken.is_empty() && sum > octets {
                 break;
             }
-            let Some((chunk, charged)) = state.chunks.pop_front() else {
+            let Some((chunk, charged, _)) = state.chunks.pop_front() else {
                 break;
             };
             freed = freed.saturating_add(charged);
@@ -406,11 +429,20 @@ impl Outbox {
         }
         state.held -= u64::from(freed);
         self.release(state, freed);
+        self.tell(state);
         if state.closed && state.chunks.is_empty() {
             self.ended.notify_waiters();
             self.filled.notify_waiters();
         }
         taken
+    }
+
+    /// Lets the metrics say how much waits, and since when.
+    fn tell(&self, state: &State) {
+        if self.is_told {
+            let oldest = state.chunks.front().map(|(.., since)| *since);
+            self.metrics.tell_queue(state.held, oldest);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -458,7 +490,7 @@ mod tests {
 
     #[tokio::test]
     async fn drop_newest_keeps_what_was_there_and_fills_the_last_room() {
-        let outbox = Outbox::new(5 * ONE);
+        let outbox = Outbox::new(5 * ONE, Metrics::new());
         assert!(
             outbox
                 .push(chunk(0..3), WhenFull::DropNewest)
@@ -474,7 +506,7 @@ mod tests {
 
     #[tokio::test]
     async fn drop_oldest_keeps_the_newest_in_order() {
-        let outbox = Outbox::new(1000 * ONE);
+        let outbox = Outbox::new(1000 * ONE, Metrics::new());
         let mut dropped = Vec::new();
         for start in (0..5000).step_by(100) {
             dropped.extend(
@@ -493,7 +525,7 @@ mod tests {
     #[tokio::test]
     async fn small_chunks_take_no_more_than_their_entries() {
         let count = 2000;
-        let outbox = Outbox::new(count * ONE);
+        let outbox = Outbox::new(count * ONE, Metrics::new());
         for number in 0..2000 {
             // As it comes from a worker's memory, with room for more.
             let mut one = Chunk::default();
@@ -517,7 +549,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_waits_is_admitted_when_room_comes_back() {
-        let outbox = Outbox::new(4 * ONE);
+        let outbox = Outbox::new(4 * ONE, Metrics::new());
         outbox.push(chunk(0..4), WhenFull::Wait).await;
         let (dropped, popped) = tokio::join!(outbox.push(chunk(4..6), WhenFull::Wait), async {
             tokio::task::yield_now().await;
@@ -530,7 +562,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_queue_gives_back_what_waits_and_ends_when_empty() {
-        let outbox = Outbox::new(2 * ONE);
+        let outbox = Outbox::new(2 * ONE, Metrics::new());
         outbox.push(chunk(0..2), WhenFull::Wait).await;
         let (dropped, ()) = tokio::join!(outbox.push(chunk(2..3), WhenFull::Wait), async {
             tokio::task::yield_now().await;
@@ -543,7 +575,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_chunk_larger_than_the_queue_goes_in_alone() {
-        let outbox = Outbox::new(ONE);
+        let outbox = Outbox::new(ONE, Metrics::new());
         assert!(outbox.push(chunk(0..10), WhenFull::Wait).await.is_empty());
         assert_eq!(numbers(&outbox.try_pop(0)).len(), 10);
         assert!(outbox.push(chunk(0..1), WhenFull::Wait).await.is_empty());
@@ -551,7 +583,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_smaller_bound_takes_effect_as_the_queue_drains() {
-        let outbox = Outbox::new(10 * ONE);
+        let outbox = Outbox::new(10 * ONE, Metrics::new());
         outbox.push(chunk(0..2), WhenFull::Wait).await;
         outbox.resize(4 * ONE);
         let dropped = outbox.push(chunk(2..9), WhenFull::DropNewest).await;
@@ -569,7 +601,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_waits_for_more_than_a_smaller_queue_has_goes_in_alone() {
-        let outbox = Outbox::new(8 * ONE);
+        let outbox = Outbox::new(8 * ONE, Metrics::new());
         outbox.push(chunk(0..4), WhenFull::Wait).await;
         let (dropped, ()) = tokio::join!(outbox.push(chunk(4..12), WhenFull::Wait), async {
             tokio::task::yield_now().await;

@@ -33,6 +33,7 @@ mod calls;
 mod finish;
 mod room;
 mod tend;
+mod told;
 mod trouble;
 
 use std::{
@@ -50,7 +51,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 pub(super) use self::calls::keep_threads;
-use self::{calls::on_disk, room::append_summaries, trouble::Trouble};
+use self::{calls::on_disk, room::append_summaries, told::Fill, trouble::Trouble};
 use super::Outbox;
 use crate::{
     chunk::Chunk,
@@ -123,6 +124,8 @@ struct State {
     is_told: bool,
     /// When it was logged last.
     told_at: Option<Instant>,
+    /// Whether it was logged that the disk fills up.
+    fill: Fill,
 }
 
 impl State {
@@ -186,6 +189,11 @@ impl Overflow {
             changed: Notify::new(),
         };
         overflow.outbox.set_relief(true);
+        overflow
+            .metrics
+            .spool
+            .limit
+            .set(overflow.spool.max_octets());
         overflow.measure();
         overflow
     }
@@ -221,6 +229,11 @@ impl Overflow {
         drop(state);
         self.changed.notify_waiters();
         Turn::Direct
+    }
+
+    /// Octets on the disk.
+    pub(super) fn octets(&self) -> u64 {
+        self.spool.octets()
     }
 
     /// Waits for a change.
@@ -260,7 +273,7 @@ impl Overflow {
     pub(super) fn take_back(&self, chunks: Vec<Chunk>) {
         let mut state = self.lock();
         if state.may_tell() {
-            info!("forwarding over the spool");
+            self.tell_spooled(&state);
         }
         state.spooled = true;
         state.refused.extend(chunks);
@@ -315,7 +328,7 @@ impl Overflow {
         let batch = {
             let mut state = self.lock();
             if !state.spooled && !state.writing.is_on() && state.may_tell() {
-                info!("forwarding over the spool");
+                self.tell_spooled(&state);
             }
             state.spooled = true;
             let mut batch = take(&mut state.refused, self.append_octets);
@@ -518,15 +531,6 @@ impl Overflow {
 
     fn complain(&self, of: impl FnOnce(&mut State) -> &mut Trouble, error: &SpoolError) {
         of(&mut self.lock()).begin(error, &self.metrics);
-    }
-
-    fn measure(&self) {
-        let spool = &self.metrics.spool;
-        spool.octets.set(self.spool.octets());
-        spool.frames.set(self.spool.records());
-        let state = self.lock();
-        let is_failing = state.writing.is_on() || state.giving.is_on();
-        spool.failing.set(u64::from(is_failing));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

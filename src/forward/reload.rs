@@ -56,6 +56,7 @@ impl Lane {
             }
             _ => self.active = None,
         }
+        self.tell();
     }
 
     pub(super) fn set_upstreams(&mut self) {
@@ -65,19 +66,18 @@ impl Lane {
             upstreams,
             ..
         } = self;
-        let known: Vec<(UpstreamConfig, Standing)> = upstreams
-            .drain(..)
-            .map(|upstream| (upstream.config, upstream.standing))
-            .collect();
+        let known = std::mem::take(upstreams);
         let standing_of = |config: &UpstreamConfig| {
-            let known = known.iter().find(|(known, _)| known == config);
-            known.map_or_else(Standing::default, |(_, standing)| standing.clone())
+            let known = known.iter().find(|known| known.config == *config);
+            known.map_or_else(Standing::default, |known| known.standing.clone())
         };
         upstreams.extend(config.to.iter().map(|upstream| Upstream {
             config: upstream.clone(),
             metrics: shared.metrics.upstream(&upstream.url.to_string()),
             standing: standing_of(upstream),
         }));
+        // What was not taken over is gone from the metrics now.
+        drop(known);
         let seed = Clock::now().nanos() ^ u64::from(std::process::id()).rotate_left(32);
         let backoffs = (0..config.to.len() as u64)
             .map(|index| Backoff::new(config.retry_min, config.retry_max, seed ^ index))

@@ -34,14 +34,14 @@ use tracing::error;
 
 use super::{
     ForwardEnded,
-    dial::connect_tcp,
+    dial::{Patience, Step, connect_tcp},
+    error::UpstreamError,
     lane::Lane,
-    upstream::{Connection, UpstreamError},
+    upstream::Connection,
 };
 use crate::{
     chunk::Chunk,
     clock::Clock,
-    config::ForwardConfig,
     metrics::DropReason,
     relp::{Answer, Client, Frame, Heard},
     socket::Socket,
@@ -92,17 +92,17 @@ impl Relp {
     pub(super) async fn open(
         host: &str,
         port: u16,
-        forward: &ForwardConfig,
+        stall: Duration,
+        patience: Patience,
     ) -> Result<Self, UpstreamError> {
-        let (send_timeout, connect_timeout) = (forward.send_timeout, forward.connect_timeout);
-        let stream = connect_tcp(host, port, send_timeout, connect_timeout).await?;
+        let stream = connect_tcp(host, port, stall, patience).await?;
         let socket = Socket::Tcp(stream);
         socket.set_keepalive().map_err(UpstreamError::Open)?;
         let mut session = Self {
             socket,
             client: Client::new(),
             is_open: false,
-            stall: forward.send_timeout,
+            stall,
             unread: Vec::new(),
             wire: Vec::new(),
             written: 0,
@@ -117,14 +117,21 @@ impl Relp {
             uncounted: (0, 0),
         };
         session.client.open(&mut session.wire);
-        while !session.is_open {
-            session.hear()?;
-            session.write()?;
-            if !session.is_open {
-                session.wait().await?;
+        let step = Step::Session(format!("{host}:{port}"));
+        patience.take(step, session.wait_open()).await?;
+        Ok(session)
+    }
+
+    /// Waits until the server has agreed to the session.
+    async fn wait_open(&mut self) -> Result<(), UpstreamError> {
+        while !self.is_open {
+            self.hear()?;
+            self.write()?;
+            if !self.is_open {
+                self.wait().await?;
             }
         }
-        Ok(session)
+        Ok(())
     }
 
     /// Whether more chunks may be given to it: all that it has are numbered, and the window has room.
@@ -134,6 +141,11 @@ impl Relp {
             && self.client.unanswered() < WINDOW
             && self.held_octets < HELD_OCTETS
             && self.wire.len() - self.written < WIRE_OCTETS
+    }
+
+    /// Memory of what is not answered.
+    pub(super) const fn held_octets(&self) -> usize {
+        self.held_octets
     }
 
     /// Takes chunks to send; [`Relp::progress`] sends them.
@@ -427,7 +439,7 @@ impl Lane {
                 biased;
                 () = self.shared.stop.over() => Err(UpstreamError::CutOff),
                 progress = relp.progress() => progress,
-                () = sleep(patience) => Err(UpstreamError::Unanswered(patience)),
+                () = sleep(patience) => Err(UpstreamError::NotEnded(patience)),
             };
             match progress {
                 Ok(()) => self.settle(),

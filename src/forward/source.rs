@@ -209,6 +209,13 @@ impl Source {
         }
     }
 
+    /// Octets that wait, in memory and on the disk.
+    pub(super) fn octets(&self) -> u64 {
+        let returned: usize = self.lock().iter().map(Chunk::footprint).sum();
+        let spooled = self.overflow.as_ref().map_or(0, Overflow::octets);
+        self.outbox.octets() + returned as u64 + spooled
+    }
+
     /// Whether no chunk comes any more.
     pub(super) fn is_closed(&self) -> bool {
         self.outbox.is_closed()

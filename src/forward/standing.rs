@@ -4,12 +4,13 @@
 //!            lost, or not reached            proved
 //!   trusted ─────────────────────▶ outage ───────────▶ trusted
 //!      │                            │  ▲
-//!      │ told once: WARN            └──┘ each further attempt is counted, not told
+//!      │ told: WARN                 └──┘ each further attempt is counted; told again after ten minutes
 //! ```
 //!
 //! # Guarantees
 //!
-//! - An outage is told when it begins and when it ends, with the number of attempts; nothing in between.
+//! - An outage is told when it begins, every [`REMIND_PERIOD`] while it lasts, and when it ends, with the number of attempts.
+//! - An upstream that had a connection, and cannot be reached, is lost; one that did not cannot be connected to.
 //! - A connection ends an outage when it lived for [`PROOF_MIN`] and took something, if there was something. A load
 //!   balancer without a backend accepts, takes octets, and closes.
 //! - A connection that follows on several that broke before they proved anything is on probation: it gets ever fewer
@@ -23,7 +24,7 @@ use std::{sync::Arc, time::Duration};
 
 use tracing::{debug, info, warn};
 
-use super::{error_chain, upstream::UpstreamError};
+use super::error::UpstreamError;
 use crate::{config::UpstreamConfig, metrics::UpstreamMetrics, tick::Tick};
 
 /// One upstream of a lane's list.
@@ -39,6 +40,8 @@ pub(super) struct Upstream {
 pub(super) struct Standing {
     /// Since it was lost, until it is trusted again.
     outage: Option<Outage>,
+    /// It had a connection, and was not left for another upstream since.
+    was_connected: bool,
     /// It was told once that it is connected.
     is_known: bool,
     /// Connections in a row that broke before they proved anything, and took frames along.
@@ -51,6 +54,10 @@ struct Outage {
     attempts: u32,
     /// The last attempt ended with a refusal of datagrams.
     is_refused: bool,
+    /// When it was logged last.
+    told_at: Tick,
+    /// The last attempt ended in order: what is wrong is that it has not proved yet that it works.
+    is_reached: bool,
 }
 
 impl Standing {
@@ -62,6 +69,23 @@ impl Standing {
     /// Whether it refused datagrams the last time it was sent some.
     pub(super) fn is_refused(&self) -> bool {
         self.outage.is_some_and(|outage| outage.is_refused)
+    }
+
+    /// Whether it failed when it was tried last.
+    pub(super) fn is_down(&self) -> bool {
+        self.outage.is_some_and(|outage| !outage.is_reached)
+    }
+
+    /// Its connection ended in order.
+    pub(super) const fn ended_in_order(&mut self) {
+        if let Some(outage) = &mut self.outage {
+            outage.is_reached = !outage.is_refused;
+        }
+    }
+
+    /// Since when it is lost.
+    pub(super) fn outage_since(&self) -> Option<Tick> {
+        self.outage.map(|outage| outage.since)
     }
 
     /// How often in this outage it was tried without success.
@@ -81,6 +105,11 @@ impl Standing {
         Some(octets.max(PROBATION_OCTETS_MIN))
     }
 
+    /// It was left for another upstream: it stands by.
+    pub(super) const fn left(&mut self) {
+        self.was_connected = false;
+    }
+
     /// A connection has proved itself.
     pub(super) const fn proved(&mut self) {
         self.broken_early = 0;
@@ -93,28 +122,50 @@ impl Standing {
 }
 
 impl Upstream {
-    /// It could not be reached, or was lost.
-    pub(super) fn failed(&mut self, error: &UpstreamError, now: Tick) {
-        self.metrics.errors.inc();
-        let cause = error_chain(error);
+    /// It could not be reached, or was lost; it is tried again after `retry_in`, and so many octets wait meanwhile.
+    pub(super) fn failed(
+        &mut self,
+        error: &UpstreamError,
+        now: Tick,
+        retry_in: Duration,
+        waiting_octets: u64,
+    ) {
+        let upstream = &self.config.url;
+        let cause = error.story();
         let is_refused = matches!(error, UpstreamError::Refused(_));
+        self.metrics.failed(&cause, now);
+        let retry_in = rounded(retry_in);
         if let Some(outage) = &mut self.standing.outage {
             outage.attempts = outage.attempts.saturating_add(1);
             outage.is_refused = is_refused;
-            debug!(upstream = %self.config.url, %cause, attempts = outage.attempts, "upstream still away");
+            outage.is_reached = false;
+            let (attempts, away) = (outage.attempts, rounded(now.since(outage.since)));
+            if now.since(outage.told_at) >= REMIND_PERIOD {
+                outage.told_at = now;
+                warn!(%upstream, %cause, ?away, attempts, ?retry_in, waiting_octets, "upstream still away");
+            } else {
+                debug!(%upstream, %cause, ?away, attempts, ?retry_in, "upstream still away");
+            }
             return;
         }
         self.standing.outage = Some(Outage {
             since: now,
             attempts: 1,
             is_refused,
+            told_at: now,
+            is_reached: false,
         });
-        warn!(upstream = %self.config.url, %cause, "upstream lost");
+        if std::mem::take(&mut self.standing.was_connected) {
+            warn!(%upstream, %cause, ?retry_in, "upstream lost");
+        } else {
+            warn!(%upstream, %cause, ?retry_in, "cannot connect to upstream");
+        }
     }
 
     /// It is connected. Whether it is to be trusted shows later, if it was lost.
     pub(super) fn connected(&mut self) {
         self.metrics.connects.inc();
+        self.standing.was_connected = true;
         if self.standing.is_outage() {
             debug!(upstream = %self.config.url, "upstream took a connection");
         } else if std::mem::replace(&mut self.standing.is_known, true) {
@@ -130,12 +181,22 @@ impl Upstream {
             since, attempts, ..
         }) = self.standing.outage.take()
         {
-            let away = now.since(since);
+            let away = rounded(now.since(since));
             info!(upstream = %self.config.url, ?away, attempts, "upstream connected");
         }
         self.standing.is_known = true;
     }
 }
+
+/// As exact as people read it.
+fn rounded(span: Duration) -> Duration {
+    let millis = span.as_millis();
+    let unit = if millis >= 10_000 { 1000 } else { 1 };
+    Duration::from_millis(u64::try_from(millis / unit * unit).unwrap_or(u64::MAX))
+}
+
+/// How often an upstream that stays away is logged.
+pub(super) const REMIND_PERIOD: Duration = Duration::from_secs(600);
 
 /// How long a connection has to live to prove something.
 pub(super) const PROOF_MIN: Duration = Duration::from_secs(5);
@@ -146,6 +207,7 @@ pub(super) const PROBATION_OCTETS_MIN: usize = 64 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{config::UpstreamUrl, metrics::Metrics};
 
     #[test]
     fn what_connections_take_along_in_vain_is_bounded() {
@@ -161,5 +223,29 @@ mod tests {
             [None, None, Some(replay / 4), Some(replay / 16)]
         );
         assert_eq!(octets[29], Some(PROBATION_OCTETS_MIN));
+    }
+
+    #[test]
+    fn an_upstream_that_stays_away_is_told_of_every_ten_minutes() {
+        let mut upstream = Upstream {
+            config: UpstreamConfig::new(UpstreamUrl::Stdout),
+            metrics: Metrics::new().upstream("stdout:"),
+            standing: Standing::default(),
+        };
+        let begun = Tick::from_nanos(1);
+        let mut told = Vec::new();
+        // An attempt each half minute, for an hour.
+        for number in 0..=120 {
+            let span = Duration::from_secs(30 * number);
+            let now = begun.after(span);
+            let error = UpstreamError::Closed;
+            upstream.failed(&error, now, span, 0);
+            let outage = upstream.standing.outage.unwrap();
+            if outage.told_at == now {
+                told.push(span.as_secs() / 60);
+            }
+        }
+        assert_eq!(told, [0, 10, 20, 30, 40, 50, 60]);
+        assert_eq!(upstream.standing.attempts(), 121);
     }
 }

@@ -27,71 +27,21 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{datagram::Datagram, dial::connect_tcp, file::Blocking, relp::Relp};
+use super::{
+    datagram::Datagram,
+    dial::{Patience, Step, connect_tcp},
+    error::UpstreamError,
+    file::Blocking,
+    relp::Relp,
+};
 use crate::{
     clock::Clock,
     config::{ForwardConfig, UpstreamConfig, UpstreamUrl},
     metrics::UpstreamMetrics,
-    relp::RelpFault,
     socket::Socket,
     sys,
     tick::Tick,
 };
-
-/// Why an upstream was lost, or could not be reached.
-#[derive(Debug, thiserror::Error)]
-pub enum UpstreamError {
-    /// The name did not resolve.
-    #[error("cannot resolve {host}")]
-    Resolve {
-        /// The name asked for.
-        host: String,
-        /// What the resolver said.
-        source: io::Error,
-    },
-    /// No address of the name took a connection, or the file or socket did not open.
-    #[error("cannot open")]
-    Open(#[source] io::Error),
-    /// Nothing answered for that long.
-    #[error("no connection within {0:?}")]
-    ConnectTimeout(Duration),
-    /// The peer closed the connection in order.
-    #[error("closed by the peer")]
-    Closed,
-    /// The peer took nothing for that long.
-    #[error("took nothing for {0:?}")]
-    Stalled(Duration),
-    /// The peer answered nothing for that long.
-    #[error("answered nothing for {0:?}")]
-    Unanswered(Duration),
-    /// The peer said that it is about to close.
-    #[error("about to close, as it says")]
-    Leaving,
-    /// The peer does not speak RELP, or broke it.
-    #[error("not RELP as it should be")]
-    Relp(#[from] RelpFault),
-    /// The connection broke.
-    #[error("broken")]
-    Broken(#[source] io::Error),
-    /// An answer of the network (ICMP) says that datagrams do not arrive.
-    #[error("datagrams are refused")]
-    Refused(#[source] io::Error),
-    /// The deadline of the shutdown passed.
-    #[error("cut off by the shutdown")]
-    CutOff,
-    /// The reader of standard output went away; it cannot be opened again.
-    #[error("standard output is closed")]
-    OutputClosed,
-}
-
-impl UpstreamError {
-    /// True if the peer ended its direction in order. Whether it has read everything is another question: see
-    /// `Stream::unread_octets`.
-    #[must_use]
-    pub const fn is_orderly(&self) -> bool {
-        matches!(self, Self::Closed)
-    }
-}
 
 /// Sending broke off.
 #[derive(Debug)]
@@ -130,31 +80,19 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`UpstreamError::Resolve`], [`UpstreamError::Open`] or [`UpstreamError::ConnectTimeout`].
+    /// [`UpstreamError::Resolve`], [`UpstreamError::Connect`], [`UpstreamError::Open`] or [`UpstreamError::TooSlow`], which
+    /// names the step.
     pub(super) async fn open(
         upstream: &UpstreamConfig,
         forward: &ForwardConfig,
         metrics: &Arc<UpstreamMetrics>,
         attempt: u32,
     ) -> Result<Self, UpstreamError> {
-        timeout(
-            forward.connect_timeout,
-            Self::open_now(upstream, forward, metrics, attempt),
-        )
-        .await
-        .unwrap_or(Err(UpstreamError::ConnectTimeout(forward.connect_timeout)))
-    }
-
-    async fn open_now(
-        upstream: &UpstreamConfig,
-        forward: &ForwardConfig,
-        metrics: &Arc<UpstreamMetrics>,
-        attempt: u32,
-    ) -> Result<Self, UpstreamError> {
+        let patience = Patience::new(forward.connect_timeout);
+        let stall = forward.send_timeout;
         Ok(match &upstream.url {
             UpstreamUrl::Tcp { host, port } => {
-                let socket =
-                    connect_tcp(host, *port, forward.send_timeout, forward.connect_timeout).await?;
+                let socket = connect_tcp(host, *port, stall, patience).await?;
                 let socket = Socket::Tcp(socket);
                 socket.set_keepalive().map_err(UpstreamError::Open)?;
                 Self::Stream(Stream {
@@ -162,30 +100,32 @@ impl Connection {
                         .unwrap_or(usize::MAX)
                         .max(UNREAD_OCTETS_MIN),
                     socket,
-                    stall: forward.send_timeout,
+                    stall,
                 })
             }
             UpstreamUrl::Relp { host, port } => {
-                Self::Relp(Box::new(Relp::open(host, *port, forward).await?))
+                Self::Relp(Box::new(Relp::open(host, *port, stall, patience).await?))
             }
             UpstreamUrl::UnixStream(path) => {
-                let stream = UnixStream::connect(path)
-                    .await
-                    .map_err(UpstreamError::Open)?;
+                let connected = async {
+                    let connected = UnixStream::connect(path).await;
+                    connected.map_err(|source| UpstreamError::at(path, source))
+                };
+                let stream = patience.take(Step::ConnectTo(path.clone()), connected);
                 Self::Stream(Stream {
-                    socket: Socket::Unix(stream),
-                    stall: forward.send_timeout,
+                    socket: Socket::Unix(stream.await?),
+                    stall,
                     unread_octets_max: UNIX_BUFFER_OCTETS,
                 })
             }
             UpstreamUrl::Udp { host, port } => {
-                Self::Datagram(Datagram::udp(host, *port, attempt, forward.send_timeout).await?)
+                Self::Datagram(Datagram::udp(host, *port, attempt, stall, patience).await?)
             }
-            UpstreamUrl::UnixDgram(path) => {
-                Self::Datagram(Datagram::unix(path, forward.send_timeout)?)
-            }
+            UpstreamUrl::UnixDgram(path) => Self::Datagram(Datagram::unix(path, stall)?),
             UpstreamUrl::File(_) | UpstreamUrl::Stdout => {
-                Self::Blocking(Blocking::open(upstream, forward, metrics).await?)
+                let step = Step::Open(upstream.url.to_string());
+                let opened = patience.take(step, Blocking::open(upstream, forward, metrics));
+                Self::Blocking(opened.await?)
             }
         })
     }
@@ -346,7 +286,7 @@ impl Stream {
         match timeout(patience, self.lost()).await {
             Ok(UpstreamError::Closed) => return Ok(()),
             Ok(error) => return Err(error),
-            Err(_) if doubt => return Err(UpstreamError::Stalled(limit)),
+            Err(_) if doubt => return Err(UpstreamError::NotEnded(limit)),
             Err(_) => {}
         }
         let acknowledged = async {
@@ -364,7 +304,7 @@ impl Stream {
         };
         timeout(limit, acknowledged)
             .await
-            .unwrap_or(Err(UpstreamError::Stalled(limit)))
+            .unwrap_or(Err(UpstreamError::NotEnded(limit)))
     }
 
     async fn lost(&mut self) -> UpstreamError {

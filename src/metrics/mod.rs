@@ -6,7 +6,8 @@
 //! # Guarantees
 //!
 //! - Counting never waits: no lock, no allocation, and no cache line that two counters share.
-//! - A counter never vanishes and never falls: a listener or upstream that is gone keeps its counts.
+//! - A counter never falls. A listener or rule that is gone keeps its counts; an upstream that is gone takes its own along:
+//!   the law needs none of them, and a state that no lane can change any more would alarm for ever.
 //! - The law `received + recovered = forwarded + suppressed + dropped{reason} + queued` can be read from one
 //!   scrape. At a quiet moment it holds exactly. Under load the right side is never more than the
 //!   left: what is missing is in the relay's hands, see [`Metrics::balance`].
@@ -21,17 +22,19 @@ mod process;
 mod reason;
 mod samples;
 mod table;
+mod upstream;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use crate::clock::Clock;
-use crate::tick::WallTime;
+use crate::tick::{Tick, WallTime};
 
 pub use counter::{ByReason, Counter, Gauge, Returnable, StripedCounter};
 pub use reason::{
     AnswerResult, DropReason, FrameErrorReason, MemoryPart, Reason, RejectReason, ReloadResult,
     SpoolErrno, SummaryReason,
 };
+pub use upstream::{Trying, UpstreamCondition, UpstreamMetrics, UpstreamState};
 
 /// Every counter and gauge of one relay.
 #[derive(Debug)]
@@ -42,6 +45,12 @@ pub struct Metrics {
     pub copies: CopyCounters,
     /// Octets that wait for an upstream in memory, framing and summaries included.
     pub queue_octets: Gauge,
+    /// When the oldest chunk of the queue came, as a tick; zero without a chunk.
+    queue_oldest: Gauge,
+    /// 1 while a reader waits for room in the queue; else 0.
+    pub reading_paused: Gauge,
+    /// How often reading was paused so far.
+    pub reading_pauses: Counter,
     /// What waits on disk.
     pub spool: SpoolCounters,
     /// Faults of framing, by what was wrong. Not part of the law: a fault may or may not cost a frame.
@@ -56,8 +65,8 @@ pub struct Metrics {
     pub config_reloads: ByReason<ReloadResult>,
     /// One for each name ever registered. Bounded by what the operator configured in this run.
     listeners: RwLock<Vec<Arc<ListenerMetrics>>>,
-    /// One for each URL ever registered. Bounded likewise.
-    upstreams: RwLock<Vec<Arc<UpstreamMetrics>>>,
+    /// One for each URL that is forwarded to now: those who forward own them.
+    upstreams: RwLock<Vec<Weak<UpstreamMetrics>>>,
     /// One for each name ever registered. Bounded likewise.
     rules: RwLock<Vec<Arc<RuleMetrics>>>,
     started: WallTime,
@@ -71,6 +80,9 @@ impl Metrics {
             frames: FrameCounters::default(),
             copies: CopyCounters::default(),
             queue_octets: Gauge::default(),
+            queue_oldest: Gauge::default(),
+            reading_paused: Gauge::default(),
+            reading_pauses: Counter::default(),
             spool: SpoolCounters::default(),
             frame_errors: ByReason::default(),
             connections_rejected: ByReason::default(),
@@ -106,19 +118,23 @@ impl Metrics {
         listener
     }
 
-    /// The counters of the upstream of that URL: the same ones each time.
+    /// The counters of the upstream of that URL: the same ones as long as a caller has them. When the last caller has let
+    /// go of them, the upstream is gone from the page.
     #[must_use]
     pub fn upstream(&self, url: &str) -> Arc<UpstreamMetrics> {
         let mut upstreams = self
             .upstreams
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        let known = upstreams.iter().find(|upstream| upstream.url == url);
-        known.cloned().unwrap_or_else(|| {
-            let upstream = Arc::new(UpstreamMetrics::new(url));
-            upstreams.push(Arc::clone(&upstream));
-            upstream
-        })
+        upstreams.retain(|upstream| upstream.strong_count() > 0);
+        let mut known = upstreams.iter().filter_map(Weak::upgrade);
+        known
+            .find(|upstream| upstream.url() == url)
+            .unwrap_or_else(|| {
+                let upstream = Arc::new(UpstreamMetrics::new(url));
+                upstreams.push(Arc::downgrade(&upstream));
+                upstream
+            })
     }
 
     /// The counters of the rule of that name: the same ones each time.
@@ -151,13 +167,27 @@ impl Metrics {
             .clone()
     }
 
-    /// Every upstream registered so far, in order of registration.
+    /// Every upstream that is forwarded to, in order of registration.
     #[must_use]
     pub fn upstreams(&self) -> Vec<Arc<UpstreamMetrics>> {
-        self.upstreams
+        let upstreams = self
+            .upstreams
             .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+            .unwrap_or_else(PoisonError::into_inner);
+        upstreams.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Notes how much is in the queue of survivors, and since when the oldest of it waits.
+    pub fn tell_queue(&self, octets: u64, oldest: Option<Tick>) {
+        self.queue_octets.set(octets);
+        self.queue_oldest.set(oldest.map_or(0, Tick::nanos));
+    }
+
+    /// Since when the oldest message of the queue waits; `None` if the queue is empty.
+    #[must_use]
+    pub fn queue_oldest(&self) -> Option<Tick> {
+        let nanos = self.queue_oldest.get().cast_unsigned();
+        (nanos > 0).then(|| Tick::from_nanos(nanos))
     }
 
     /// The two sides of the counting law.
@@ -247,10 +277,44 @@ pub struct SpoolCounters {
     pub octets: Gauge,
     /// Frames that were not delivered, summaries included.
     pub frames: Gauge,
+    /// Octets that it may take there; zero without a spool.
+    pub limit: Gauge,
+    /// When the oldest frame was written, at the earliest: microseconds since the Unix epoch, zero without a frame.
+    pub oldest: Gauge,
     /// 1 while the disk refuses; else 0.
     pub failing: Gauge,
+    /// Since when, why, and until when the disk is left alone.
+    trouble: Mutex<Option<SpoolTrouble>>,
     /// Refusals, by what the disk said.
     pub errors: ByReason<SpoolErrno>,
+}
+
+impl SpoolCounters {
+    /// What the disk refuses now.
+    #[must_use]
+    pub fn trouble(&self) -> Option<SpoolTrouble> {
+        self.trouble
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Notes what the disk refuses; `None` if it refuses nothing.
+    pub fn set_trouble(&self, trouble: Option<SpoolTrouble>) {
+        self.failing.set(u64::from(trouble.is_some()));
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+}
+
+/// What the spool's disk refuses.
+#[derive(Clone, Debug)]
+pub struct SpoolTrouble {
+    /// Since when it refuses.
+    pub since: Tick,
+    /// What it said last.
+    pub error: String,
+    /// When it is asked again.
+    pub retry_at: Tick,
 }
 
 impl FrameCounters {
@@ -400,6 +464,10 @@ impl ListenerMetrics {
             .address = None;
     }
 
+    fn is_open(&self) -> bool {
+        self.place().address.is_some()
+    }
+
     fn place(&self) -> ListenerPlace {
         self.place
             .read()
@@ -413,53 +481,6 @@ struct ListenerPlace {
     url: String,
     /// `None` while it is not bound.
     address: Option<String>,
-}
-
-/// What one upstream counts.
-#[derive(Debug)]
-pub struct UpstreamMetrics {
-    url: String,
-    /// 1 while it can be written to, as far as we know; else 0.
-    pub up: Gauge,
-    /// 1 while it is in charge; else 0.
-    pub active: Gauge,
-    /// Connections established, or files and sockets opened.
-    pub connects: Counter,
-    /// Failed attempts to connect, and connections lost.
-    pub errors: Counter,
-    /// Frames written, summaries and replays included.
-    pub frames: Counter,
-    /// Octets written, framing included.
-    pub octets: Counter,
-    /// A file given its rotated name, and a new one begun.
-    pub rotations: Counter,
-    /// Attempts to rotate, to compress or to delete that failed.
-    pub rotation_errors: Counter,
-    /// Rotated files deleted, as more than may be kept.
-    pub rotated_deleted: Counter,
-}
-
-impl UpstreamMetrics {
-    fn new(url: &str) -> Self {
-        Self {
-            url: url.to_owned(),
-            up: Gauge::default(),
-            active: Gauge::default(),
-            connects: Counter::default(),
-            errors: Counter::default(),
-            frames: Counter::default(),
-            octets: Counter::default(),
-            rotations: Counter::default(),
-            rotation_errors: Counter::default(),
-            rotated_deleted: Counter::default(),
-        }
-    }
-
-    /// Its URL, which is the label of all its metrics.
-    #[must_use]
-    pub fn url(&self) -> &str {
-        &self.url
-    }
 }
 
 /// What one rule counts; that of the name `default` what no rule takes.
@@ -580,20 +601,27 @@ mod tests {
     }
 
     #[test]
-    fn an_upstream_keeps_its_counts_by_its_url() {
+    fn an_upstream_keeps_its_counts_by_its_url_while_it_is_forwarded_to() {
         let metrics = Metrics::new();
-        metrics.upstream("tcp://a:514").frames.add(1);
-        metrics.upstream("tcp://b:514").frames.add(2);
+        let frames = || -> Vec<_> {
+            let upstreams = metrics.upstreams();
+            let counts = upstreams.iter();
+            counts
+                .map(|up| (up.url().to_owned(), up.frames.get()))
+                .collect()
+        };
+        let [a, b] = ["tcp://a:514", "tcp://b:514"].map(|url| metrics.upstream(url));
+        a.frames.add(1);
+        b.frames.add(2);
         metrics.upstream("tcp://a:514").frames.add(4);
-        let frames: Vec<_> = metrics
-            .upstreams()
-            .iter()
-            .map(|up| (up.url().to_owned(), up.frames.get()))
-            .collect();
         assert_eq!(
-            frames,
+            frames(),
             [("tcp://a:514".to_owned(), 5), ("tcp://b:514".to_owned(), 2)]
         );
+        drop(a);
+        assert_eq!(frames(), [("tcp://b:514".to_owned(), 2)]);
+        let _again = metrics.upstream("tcp://a:514");
+        assert_eq!(frames()[1], ("tcp://a:514".to_owned(), 0));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use prometheus_client::metrics::MetricType;
 use super::counter::ByReason;
 use super::reason::Reason;
 use super::{EngineStats, ListenerMetrics, Metrics, RuleMetrics, UpstreamMetrics};
+use crate::tick::WallTime;
 
 /// What one page is made from.
 #[derive(Debug)]
@@ -67,6 +68,12 @@ impl<'a> Samples<'a> {
             MetricType::Counter => encoder.encode_counter::<NoLabelSet, f64, u64>(&value, None),
             _ => encoder.encode_gauge(&value),
         });
+    }
+
+    /// A moment, as seconds since the Unix epoch.
+    pub(super) fn moment(&mut self, labels: Labels<'_>, at: WallTime) {
+        let seconds = at.micros() as f64 / 1e6;
+        self.write(labels, |_, encoder| encoder.encode_gauge(&seconds));
     }
 
     pub(super) fn info(&mut self, labels: Labels<'_>) {

@@ -2,10 +2,12 @@
 //!
 //! # Guarantees
 //!
-//! - A metric that is not in [`FAMILIES`] is not exported, and each one that is stands in
+//! - A metric that is neither in [`FAMILIES`] nor in [`delivery`] is not exported, and each one that is stands in
 //!   `docs/metrics.md` (a test holds the two together).
 //! - Rows are read from top to bottom, against the flow of the frames: see [`Metrics::balance`].
 //! - How the text looks (suffixes, units, escaping, the end mark) is prometheus-client's.
+
+mod delivery;
 
 use std::fmt;
 use std::sync::Arc;
@@ -39,6 +41,11 @@ struct Family {
     help: &'static str,
     /// Reads the values.
     samples: fn(&Scrape, &mut Samples<'_>),
+}
+
+/// All rows, in the order of the page.
+fn families() -> impl Iterator<Item = &'static Family> {
+    FAMILIES.iter().chain(delivery::FAMILIES)
 }
 
 static FAMILIES: &[Family] = &[
@@ -155,39 +162,6 @@ static FAMILIES: &[Family] = &[
             out.by("reason", &scrape.metrics.frame_errors);
         },
     ),
-    gauge(
-        "tersed_queue_octets",
-        "Octets that wait for an upstream in memory.",
-        |scrape, out| {
-            out.level(&[], scrape.metrics.queue_octets.get());
-        },
-    ),
-    in_bytes(
-        "tersed_spool",
-        "Octets that the spool takes on disk.",
-        |scrape, out| {
-            out.level(&[], scrape.metrics.spool.octets.get());
-        },
-    ),
-    gauge(
-        "tersed_spool_frames",
-        "Frames that wait in the spool, summaries included.",
-        |scrape, out| {
-            out.level(&[], scrape.metrics.spool.frames.get());
-        },
-    ),
-    gauge(
-        "tersed_spool_failing",
-        "1 while the spool's disk refuses, or does not give back for now.",
-        |scrape, out| {
-            out.level(&[], scrape.metrics.spool.failing.get());
-        },
-    ),
-    counter(
-        "tersed_spool_errors",
-        "Refusals of the spool's disk, by what it said.",
-        |scrape, out| out.by("errno", &scrape.metrics.spool.errors),
-    ),
     // Summaries and the engine.
     counter(
         "tersed_summaries",
@@ -303,7 +277,9 @@ static FAMILIES: &[Family] = &[
         "Kernel receive buffer granted.",
         |scrape, out| {
             out.listeners(scrape, |out, labels, listener| {
-                out.level(labels, listener.receive_buffer.get());
+                if listener.is_open() {
+                    out.level(labels, listener.receive_buffer.get());
+                }
             });
         },
     ),
@@ -363,88 +339,6 @@ static FAMILIES: &[Family] = &[
             });
         },
     ),
-    // Upstreams.
-    gauge(
-        "tersed_upstream_up",
-        "1 while the upstream can be written to.",
-        |scrape, out| {
-            out.upstreams(scrape, |out, labels, upstream| {
-                out.level(labels, upstream.up.get())
-            });
-        },
-    ),
-    gauge(
-        "tersed_upstream_active",
-        "1 while the upstream is in charge.",
-        |scrape, out| {
-            out.upstreams(scrape, |out, labels, upstream| {
-                out.level(labels, upstream.active.get())
-            });
-        },
-    ),
-    counter(
-        "tersed_upstream_connects",
-        "Connections established.",
-        |scrape, out| {
-            out.upstreams(scrape, |out, labels, upstream| {
-                out.count(labels, upstream.connects.get())
-            });
-        },
-    ),
-    counter(
-        "tersed_upstream_errors",
-        "Failed attempts to connect, and connections lost.",
-        |scrape, out| {
-            out.upstreams(scrape, |out, labels, upstream| {
-                out.count(labels, upstream.errors.get())
-            });
-        },
-    ),
-    counter(
-        "tersed_upstream_frames",
-        "Frames written, summaries and replays included.",
-        |scrape, out| {
-            out.upstreams(scrape, |out, labels, upstream| {
-                out.count(labels, upstream.frames.get())
-            });
-        },
-    ),
-    counter(
-        "tersed_upstream_octets",
-        "Octets written, framing included.",
-        |scrape, out| {
-            out.upstreams(scrape, |out, labels, upstream| {
-                out.count(labels, upstream.octets.get())
-            });
-        },
-    ),
-    counter(
-        "tersed_upstream_rotations",
-        "Times that the file was rotated.",
-        |scrape, out| {
-            out.upstreams(scrape, |out, labels, upstream| {
-                out.count(labels, upstream.rotations.get())
-            });
-        },
-    ),
-    counter(
-        "tersed_upstream_rotation_errors",
-        "Failed attempts to rotate the file, or to compress or delete what was rotated.",
-        |scrape, out| {
-            out.upstreams(scrape, |out, labels, upstream| {
-                out.count(labels, upstream.rotation_errors.get())
-            });
-        },
-    ),
-    counter(
-        "tersed_upstream_rotated_deleted",
-        "Rotated files deleted, as more than may be kept.",
-        |scrape, out| {
-            out.upstreams(scrape, |out, labels, upstream| {
-                out.count(labels, upstream.rotated_deleted.get())
-            });
-        },
-    ),
     // The process.
     counter(
         "tersed_config_reloads",
@@ -499,7 +393,7 @@ static FAMILIES: &[Family] = &[
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        for family in FAMILIES {
+        for family in families() {
             let encoder = encoder.encode_descriptor(
                 family.name,
                 family.help,
@@ -593,8 +487,10 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
+    use crate::clock::Clock;
     use crate::metrics::{
-        DropReason, FrameErrorReason, MemoryPart, Reason, RejectReason, ReloadResult, SummaryReason,
+        DropReason, FrameErrorReason, MemoryPart, Reason, RejectReason, ReloadResult, SpoolTrouble,
+        SummaryReason, UpstreamState,
     };
 
     /// A page on which every family has a sample.
@@ -603,7 +499,17 @@ mod tests {
         metrics
             .listener("lan", "udp://127.0.0.1:0")
             .set_address("127.0.0.1:5514");
-        metrics.upstream("tcp://127.0.0.1:601").up.set(1);
+        let _up = metrics.upstream("tcp://127.0.0.1:601");
+        let down = metrics.upstream("tcp://127.0.0.1:602");
+        let (now, state) = (Some(Clock::now()), UpstreamState::Down);
+        down.tell(state, false, now, 3, now);
+        metrics.queue_oldest.set(Clock::now().nanos());
+        metrics.spool.oldest.set(1);
+        metrics.spool.set_trouble(Some(SpoolTrouble {
+            since: Clock::now(),
+            error: "full".to_owned(),
+            retry_at: Clock::now(),
+        }));
         metrics.rule("default").matched.add(1);
         encode(
             &metrics,
@@ -657,6 +563,9 @@ mod tests {
     #[test]
     fn the_documentation_lists_exactly_the_reasons_there_are() {
         fn check<R: Reason>(set: &str) {
+            check_labels(set, R::ALL.iter().map(|reason| reason.label()).collect());
+        }
+        fn check_labels(set: &str, labels: BTreeSet<&str>) {
             let row = format!("| {set} | ");
             let docs = include_str!("../../docs/metrics.md");
             let documented: BTreeSet<_> = docs
@@ -668,7 +577,6 @@ mod tests {
                         .next()
                 })
                 .collect();
-            let labels: BTreeSet<_> = R::ALL.iter().map(|reason| reason.label()).collect();
             assert_eq!(documented, labels, "{set}");
         }
         check::<DropReason>("dropped");
@@ -677,6 +585,8 @@ mod tests {
         check::<SummaryReason>("summary");
         check::<ReloadResult>("reload");
         check::<MemoryPart>("memory");
+        let states = UpstreamState::ALL.iter();
+        check_labels("upstream", states.map(|state| state.label()).collect());
     }
 
     #[test]
@@ -693,6 +603,11 @@ mod tests {
             "tersed_frames_received_total{listener=\"lan\"} 0",
             "tersed_frames_dropped_total{reason=\"queue_full\"} 0",
             "tersed_upstream_up{upstream=\"tcp://127.0.0.1:601\"} 1",
+            "tersed_upstream_up{upstream=\"tcp://127.0.0.1:602\"} 0",
+            "tersed_upstream_state{upstream=\"tcp://127.0.0.1:601\",state=\"standby\"} 1",
+            "tersed_upstream_state{upstream=\"tcp://127.0.0.1:601\",state=\"down\"} 0",
+            "tersed_upstream_state{upstream=\"tcp://127.0.0.1:602\",state=\"down\"} 1",
+            "# UNIT tersed_upstream_down_since_timestamp_seconds seconds",
             "# UNIT process_cpu_seconds seconds",
             "# TYPE tersed_build info",
         ] {
@@ -706,7 +621,7 @@ mod tests {
     #[test]
     fn no_family_stands_twice_and_each_help_is_one_sentence() {
         let mut names = BTreeSet::new();
-        for family in FAMILIES {
+        for family in families() {
             assert!(names.insert(family.name), "{} twice", family.name);
             // The library writes help as it is.
             assert!(!family.help.contains(['\n', '\\']), "{}", family.name);

@@ -9,7 +9,9 @@ use std::{
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
     /// It would grow beyond its limit.
-    #[error("the spool holds {octets} octets, and {more} more would exceed its limit of {max}")]
+    #[error(
+        "the spool holds {octets} octets, and {more} more would exceed its limit of {max} (spool.max_size)"
+    )]
     Full {
         /// Octets that it takes on the disk.
         octets: u64,
@@ -19,13 +21,15 @@ pub enum SpoolError {
         max: u64,
     },
     /// The disk or the quota is full.
-    #[error("no space left on the disk of {}", path.display())]
+    #[error("no space left on the disk of {}: {why}; make room there", path.display())]
     NoSpace {
         /// What was being written.
         path: PathBuf,
+        /// What the system said: of the disk, or of a quota.
+        why: io::Error,
     },
     /// The disk can only be read.
-    #[error("{} is on a disk that is mounted read-only", path.display())]
+    #[error("{} is on a disk that is mounted read-only (EROFS); look for its error in the kernel's log, and remount it", path.display())]
     ReadOnly {
         /// What was to be written.
         path: PathBuf,
@@ -159,7 +163,7 @@ impl SpoolError {
     pub(super) fn of(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT) => Self::NoSpace { path },
+            Some(libc::ENOSPC | libc::EDQUOT) => Self::NoSpace { path, why: source },
             Some(libc::EROFS) => Self::ReadOnly { path },
             Some(libc::ELOOP) => Self::Unsafe {
                 path,

@@ -72,6 +72,7 @@
 //! - Compression, and encryption: whoever may read the directory may read the messages.
 //! - A digest against an attacker who writes to the disk: CRCs find accidents.
 
+mod age;
 mod cursor;
 mod disk;
 mod error;
@@ -91,13 +92,14 @@ use std::{
 use nix::fcntl::OFlag;
 
 use self::{
+    age::Ages,
     cursor::{Cursor, Marks},
     disk::{Disk, RealDisk},
     reader::Reader,
     segment::Segment,
     writer::Writer,
 };
-use crate::chunk::Chunk;
+use crate::{chunk::Chunk, tick::WallTime};
 
 pub use self::{
     cursor::Position,
@@ -157,6 +159,7 @@ pub struct Batch {
 struct Shared {
     marks: Marks,
     segments: VecDeque<Segment>,
+    ages: Ages,
 }
 
 impl Shared {
@@ -221,7 +224,17 @@ impl Spool {
         marks.acknowledged = marks.acknowledged.min(marks.written);
         // Left behind by a process that ended while it asked the disk for room.
         let _removed = disk.remove(writer::TRIAL);
-        let shared = Shared { marks, segments };
+        let mut ages = Ages::default();
+        for segment in &segments {
+            if let Some(begun) = segment.begun(&*disk) {
+                ages.wrote(segment.header.before, begun);
+            }
+        }
+        let shared = Shared {
+            marks,
+            segments,
+            ages,
+        };
         found.recovered = shared.left().survivors;
         let spool = Self {
             disk,
@@ -290,6 +303,15 @@ impl Spool {
     #[must_use]
     pub fn survivors(&self) -> u64 {
         lock(&self.shared).left().survivors
+    }
+
+    /// When the oldest of them was written, as far as is known: it is not older. `None` if there are none.
+    #[must_use]
+    pub fn oldest(&self) -> Option<WallTime> {
+        let mut shared = lock(&self.shared);
+        let acknowledged = shared.marks.acknowledged;
+        let oldest = shared.ages.oldest(acknowledged);
+        oldest.filter(|_| !shared.is_drained())
     }
 
     /// Files that hold them.

@@ -11,7 +11,7 @@
 //! - One sector of the file may be lost, or any bits of one header, and the records are still found.
 //! - What cannot be read, or is not there although it should be, reads as zeros, which are no record.
 
-use std::{collections::VecDeque, fs::File, sync::Arc};
+use std::{collections::VecDeque, fs::File, sync::Arc, time::UNIX_EPOCH};
 
 use super::{
     Found, READ_TRIES,
@@ -20,6 +20,7 @@ use super::{
     error::SpoolError,
     record::{Place, Salt, Scan, Step},
 };
+use crate::tick::WallTime;
 
 /// What a segment says of itself.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -45,6 +46,18 @@ pub(super) struct Segment {
     /// The descriptor that wrote it, if this process did and has not let go of it: what was written by it can be read
     /// by it, whatever becomes of the file's names and mode.
     pub(super) file: Option<Arc<File>>,
+}
+
+impl Segment {
+    /// When its file was made, or written last where the file system does not tell.
+    pub(super) fn begun(&self, disk: &dyn Disk) -> Option<WallTime> {
+        let (file, _) = disk.peek(&name(self.header.number)).ok()?;
+        let metadata = file.metadata().ok()?;
+        let begun = metadata.created().or_else(|_| metadata.modified()).ok()?;
+        let since_epoch = begun.duration_since(UNIX_EPOCH).ok()?;
+        let micros = i64::try_from(since_epoch.as_micros()).ok()?;
+        Some(WallTime::from_micros(micros))
+    }
 }
 
 impl Header {

@@ -23,7 +23,7 @@ use super::{
     record::{self, Place},
     segment::{self, DATA_AT, Header, Segment},
 };
-use crate::chunk::Chunk;
+use crate::{chunk::Chunk, clock::Clock};
 
 /// The writing end.
 #[derive(Debug)]
@@ -150,6 +150,8 @@ impl Spool {
         let mut cursor = lock(&self.cursor);
         let (marks, ends) = {
             let mut shared = lock(&self.shared);
+            let start = shared.marks.written;
+            shared.ages.wrote(start, Clock::wall());
             shared.marks.written = segment.end;
             shared.put(segment);
             (shared.marks, cursor::ends(&shared.segments))

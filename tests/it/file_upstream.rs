@@ -138,7 +138,7 @@ fn a_symlink_in_place_of_the_file_is_refused_and_its_target_untouched() {
         .start();
     Originator::tcp(tersed.address(TCP)).send_all(ordered_all(3, OCTETS));
     tersed.wait_received(3);
-    let lost = tersed.wait_log("upstream lost");
+    let lost = tersed.wait_log("cannot connect to upstream");
     assert!(lost.mentions("survivors.log"), "{lost:?}");
     assert!(lost.mentions("symbolic link"), "{lost:?}");
     wait_errors(&tersed, 3);

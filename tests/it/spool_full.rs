@@ -176,7 +176,7 @@ fn the_room_of_a_small_disk_is_there_again_for_the_next_outage() {
     assert!(used < 1 << 20, "{used} octets of the disk are in use");
 
     sink.stop();
-    tersed.wait_log("upstream lost");
+    tersed.wait_metric("tersed_upstream_up", &[], 0);
     originator.send_all((MANY..MANY + SOME).map(|place| ordered(0, place, OCTETS)));
     tersed.wait_received((MANY + SOME) as u64);
     let (_, stopped) = tersed.finish();

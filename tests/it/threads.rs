@@ -191,8 +191,47 @@ fn a_name_that_is_new_is_looked_up_when_there_is_a_thread() {
 /// stop does not.
 #[test]
 fn a_name_server_that_never_answers_holds_up_one_name_alone() {
+    let sink = Sink::tcp();
+    let port = sink.url().rsplit_once(':').unwrap().1.to_owned();
+    let (setup, _silent) = with_a_silent_name_server(1);
+    let tersed = setup
+        .forward("tcp://stuck.example:514")
+        .forward(&format!("tcp://known.example:{port}"))
+        .start();
+    Originator::tcp(tersed.address(TCP)).send("<13>first");
+    assert_eq!(sink.wait_messages(1), [b"<13>first"]);
+    wait_attempts(&tersed, &["tcp://stuck.example:514".to_owned()], 20);
+    let told = tersed.wait_log("cannot connect to upstream");
+    let step =
+        "looking up stuck.example took longer than 50ms (forward.connect_timeout); check the name";
+    assert!(told.mentions(step), "{told:?}");
+    // After four look-ups that do not return, no further one is made.
+    wait_until("the page to say so", LIMIT, || {
+        let page = tersed.get("/readyz").1;
+        page.contains("4 look-ups of this name have not returned yet")
+    });
+    assert_threads_and_stop(tersed, 20);
+}
+
+/// Several upstreams, each with a name of its own, tried again and again: the bound is that of all names together.
+#[test]
+fn many_names_that_are_never_answered_pile_up_no_threads() {
+    let (setup, _silent) = with_a_silent_name_server(2);
+    let urls: Vec<_> = (0..12)
+        .map(|number| format!("tcp://stuck{number}.example:514"))
+        .collect();
+    let setup = setup.append("strategy = \"balance\"");
+    let setup = urls.iter().fold(setup, |setup, url| setup.forward(url));
+    let tersed = setup.start();
+    wait_attempts(&tersed, &urls, 20);
+    // 12 names might have 48.
+    assert_threads_and_stop(tersed, 32 + 16);
+}
+
+/// A relay that asks a name server which takes questions and never answers, but for known.example; and that server.
+fn with_a_silent_name_server(number: u8) -> (Setup, UdpSocket) {
     let id = std::process::id();
-    let address = [127, 77, (id >> 8 & 0xff) as u8, (id & 0xff) as u8];
+    let address = [127, 77 + number, (id >> 8 & 0xff) as u8, (id & 0xff) as u8];
     let silent = UdpSocket::bind(SocketAddr::from((address, 53))).expect("a name server's port");
     let setup = Setup::new();
     let server = silent.local_addr().unwrap().ip();
@@ -200,9 +239,7 @@ fn a_name_server_that_never_answers_holds_up_one_name_alone() {
     fs::write(setup.path("resolv.conf"), resolv).unwrap();
     fs::write(setup.path("hosts"), "127.0.0.1 known.example\n").unwrap();
     fs::write(setup.path("nsswitch.conf"), "hosts: files dns\n").unwrap();
-    let sink = Sink::tcp();
-    let port = sink.url().rsplit_once(':').unwrap().1.to_owned();
-    let tersed = setup
+    let setup = setup
         .with_mounts(
             "mount --bind resolv.conf /etc/resolv.conf; mount --bind hosts /etc/hosts; \
              mount --bind nsswitch.conf /etc/nsswitch.conf",
@@ -211,24 +248,27 @@ fn a_name_server_that_never_answers_holds_up_one_name_alone() {
         .append(
             "[forward]\nconnect_timeout = \"50ms\"\nretry_min = \"10ms\"\nretry_max = \"20ms\"\n",
         )
-        .listen(TCP)
-        .forward("tcp://stuck.example:514")
-        .forward(&format!("tcp://known.example:{port}"))
-        .start();
-    Originator::tcp(tersed.address(TCP)).send("<13>first");
-    assert_eq!(sink.wait_messages(1), [b"<13>first"]);
-    let stuck = [("upstream", "tcp://stuck.example:514")];
+        .listen(TCP);
+    (setup, silent)
+}
+
+/// Waits until each upstream of `urls` was tried more than `count` times.
+#[track_caller]
+fn wait_attempts(tersed: &Tersed, urls: &[String], count: u64) {
     wait_until("many attempts", LIMIT, || {
-        tersed
-            .metrics()
-            .total_where("tersed_upstream_errors_total", &stuck)
-            > 20
+        let metrics = tersed.metrics();
+        urls.iter().all(|url| {
+            let label = [("upstream", url.as_str())];
+            metrics.total_where("tersed_upstream_errors_total", &label) > count
+        })
     });
+}
+
+/// Most of the threads that there are wait for the name server; a stop does not wait for them.
+#[track_caller]
+fn assert_threads_and_stop(tersed: Tersed, most: usize) {
     let threads = proc_fs::threads(tersed.id());
-    assert!(
-        threads < 20,
-        "{threads} threads, most of which wait for the name server"
-    );
+    assert!(threads < most, "{threads} threads wait for the name server");
     let begun = now();
     tersed.finish();
     assert!(

@@ -24,7 +24,7 @@ fn a_name_that_moves_is_followed_at_the_next_connection() {
         .forward(&format!("tcp://collector.example:{port}"))
         .start();
     let mut originator = Originator::tcp(tersed.address(TCP));
-    let lost = tersed.wait_log("upstream lost");
+    let lost = tersed.wait_log("cannot connect to upstream");
     assert!(
         lost.mentions("cannot resolve collector.example"),
         "{lost:?}"

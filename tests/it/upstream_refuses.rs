@@ -52,7 +52,7 @@ fn a_refusing_upstream_is_asked_ever_more_rarely_and_then_gets_everything_in_ord
         u128::from(attempts) <= attempts_max,
         "{attempts} attempts in {span:?}"
     );
-    assert_eq!(tersed.log_count("upstream lost"), 1);
+    assert_eq!(tersed.log_count("cannot connect to upstream"), 1);
 
     let sink = port.open();
     let messages = sink.wait_messages(total);

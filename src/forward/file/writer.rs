@@ -51,10 +51,7 @@ use super::{
 };
 use crate::{
     config::{ForwardConfig, OutputFraming, Strategy, UpstreamConfig, UpstreamUrl},
-    forward::{
-        stopping::Stopping,
-        upstream::{BrokenOff, UpstreamError},
-    },
+    forward::{error::UpstreamError, stopping::Stopping, upstream::BrokenOff},
     metrics::UpstreamMetrics,
     thread::Waiting,
 };

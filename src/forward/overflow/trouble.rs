@@ -1,18 +1,34 @@
-//! Trouble: what the spool's disk refuses, counted each time and logged once for each reason.
+//! Trouble: what the spool's disk refuses, counted each time, and logged once for each reason and every ten minutes while it
+//! goes on.
+
+use std::time::Duration;
 
 use tracing::error;
 
+use super::RETRY_PERIOD;
 use crate::{
-    forward::error_chain,
-    metrics::{Metrics, SpoolErrno},
+    clock::Clock,
+    forward::{error_chain, standing::REMIND_PERIOD},
+    metrics::{Metrics, SpoolErrno, SpoolTrouble},
     spool::SpoolError,
+    tick::Tick,
 };
 
 /// What the disk refuses of one kind of call.
 #[derive(Debug, Default)]
 pub(super) struct Trouble {
-    /// What was logged, as long as it goes on.
-    told: Option<String>,
+    /// What is going on, if something is.
+    now: Option<Now>,
+}
+
+/// What is going on.
+#[derive(Debug)]
+struct Now {
+    /// What was logged last, without what differs each time.
+    reason: String,
+    /// When.
+    told_at: Tick,
+    told: SpoolTrouble,
 }
 
 impl Trouble {
@@ -20,20 +36,47 @@ impl Trouble {
     pub(super) fn begin(&mut self, error: &SpoolError, metrics: &Metrics) {
         count(error, metrics);
         let reason = reason(error);
-        if self.told.as_ref() != Some(&reason) {
-            error!(error = error_chain(error), "the spool fails");
-            self.told = Some(reason);
-        }
+        let now = Clock::now();
+        let cause = error_chain(error);
+        let since = self.now.as_ref().map_or(now, |now| now.told.since);
+        let told_at = match &self.now {
+            Some(known) if known.reason == reason => {
+                let is_due = now.since(known.told_at) >= REMIND_PERIOD;
+                if is_due {
+                    let failing_for = Duration::from_secs(now.since(since).as_secs());
+                    error!(error = cause, ?failing_for, "the spool still fails");
+                }
+                if is_due { now } else { known.told_at }
+            }
+            _ => {
+                error!(error = cause, "the spool fails");
+                now
+            }
+        };
+        self.now = Some(Now {
+            reason,
+            told_at,
+            told: SpoolTrouble {
+                since,
+                error: cause,
+                retry_at: now.after(RETRY_PERIOD),
+            },
+        });
     }
 
     /// The call did not fail; gives whether it had before.
     pub(super) fn end(&mut self) -> bool {
-        self.told.take().is_some()
+        self.now.take().is_some()
     }
 
     /// Whether the call failed the last time.
     pub(super) const fn is_on(&self) -> bool {
-        self.told.is_some()
+        self.now.is_some()
+    }
+
+    /// What is refused, for those who ask.
+    pub(super) fn told(&self) -> Option<SpoolTrouble> {
+        self.now.as_ref().map(|now| now.told.clone())
     }
 }
 

@@ -114,6 +114,22 @@ impl Metrics {
         format!("{sum:.0}").parse().unwrap()
     }
 
+    /// The moment that the only sample of `name` tells, in seconds since the Unix epoch, if there is one.
+    ///
+    /// # Panics
+    ///
+    /// When the relay has no such metric.
+    #[track_caller]
+    pub(crate) fn moment(&self, name: &str) -> Option<f64> {
+        assert!(
+            self.families.contains(name),
+            "the relay has no metric {name}"
+        );
+        let samples = self.matching(name, &[]);
+        assert!(samples.len() < 2, "{samples:?}");
+        samples.first().map(|sample| sample.value)
+    }
+
     /// The `label` of the sample of `name` that carries all of `labels`.
     pub(crate) fn label(&self, name: &str, labels: &[(&str, &str)], label: &str) -> Option<&str> {
         let samples = self.matching(name, labels);

@@ -4,10 +4,20 @@
 //! how long that may take at worst on a loaded machine; it goes on as soon as it is true.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long a thing may take that usually takes milliseconds, on a machine that is busy compiling.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// Seconds since the Unix epoch: what metrics tell moments in.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test reads the clock that the relay reads"
+)]
+pub(crate) fn seconds_now() -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap().as_secs_f64()
+}
 
 /// Waits until `condition` holds.
 ///

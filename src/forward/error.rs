@@ -1,0 +1,197 @@
+//! What can go wrong with an upstream: what was tried, what the system said, and what to do about it.
+//!
+//! # Guarantees
+//!
+//! - [`UpstreamError::story`] names the step or the address, the system's answer with its number, the key that sets a
+//!   limit, and what an operator can do, if there is something.
+
+use std::{io, path::Path, time::Duration};
+
+use super::{dial::Step, error_chain};
+use crate::relp::RelpFault;
+
+/// Why an upstream was lost, or could not be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// The name did not resolve.
+    #[error("cannot resolve {host}")]
+    Resolve {
+        /// The name asked for.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// The last address of the name, or the socket, took no connection.
+    #[error("cannot connect to {to}")]
+    Connect {
+        /// The address or the path.
+        to: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file did not open, or the socket could not be set up.
+    #[error("cannot open")]
+    Open(#[source] io::Error),
+    /// A step of an attempt to connect took too long.
+    #[error(
+        "{step} took longer than {after:?} ({}forward.connect_timeout{})",
+        if after < limit { "its share of " } else { "" },
+        if after < limit { format!(" = {limit:?}") } else { String::new() }
+    )]
+    TooSlow {
+        /// What was being done.
+        step: Step,
+        /// What it may take.
+        after: Duration,
+        /// What all steps may take together.
+        limit: Duration,
+    },
+    /// The peer closed the connection in order.
+    #[error("closed by the peer")]
+    Closed,
+    /// The peer took nothing for that long.
+    #[error("the upstream took nothing for {0:?} (forward.send_timeout)")]
+    Stalled(Duration),
+    /// The peer answered nothing for that long.
+    #[error("the upstream answered nothing for {0:?} (forward.send_timeout)")]
+    Unanswered(Duration),
+    /// The peer did not answer the end of the connection for that long.
+    #[error("the upstream did not answer the end of the connection for {0:?}")]
+    NotEnded(Duration),
+    /// The peer said that it is about to close.
+    #[error("about to close, as it says")]
+    Leaving,
+    /// The peer does not speak RELP, or broke it.
+    #[error("not RELP as it should be")]
+    Relp(#[from] RelpFault),
+    /// The connection broke.
+    #[error("broken")]
+    Broken(#[source] io::Error),
+    /// An answer of the network (ICMP) says that datagrams do not arrive.
+    #[error("datagrams are refused")]
+    Refused(#[source] io::Error),
+    /// The deadline of the shutdown passed.
+    #[error("cut off by the shutdown")]
+    CutOff,
+    /// The reader of standard output went away; it cannot be opened again.
+    #[error("standard output is closed")]
+    OutputClosed,
+}
+
+impl UpstreamError {
+    /// The socket at `path` took no connection.
+    pub(super) fn at(path: &Path, source: io::Error) -> Self {
+        Self::Connect {
+            to: path.display().to_string(),
+            source,
+        }
+    }
+
+    /// True if the peer ended its direction in order. Whether it has read everything is another question: see
+    /// `Stream::unread_octets`.
+    #[must_use]
+    pub const fn is_orderly(&self) -> bool {
+        matches!(self, Self::Closed)
+    }
+
+    /// The error, its causes and what to do, on one line.
+    #[must_use]
+    pub(super) fn story(&self) -> String {
+        let mut story = error_chain(self);
+        if let Some(advice) = self.advice() {
+            story.push_str("; ");
+            story.push_str(advice);
+        }
+        story
+    }
+
+    /// What an operator can do.
+    fn advice(&self) -> Option<&'static str> {
+        use io::ErrorKind as Kind;
+        Some(match self {
+            Self::Resolve { .. }
+            | Self::TooSlow {
+                step: Step::LookUp(_),
+                ..
+            } => "check the name, /etc/resolv.conf and the name server",
+            Self::TooSlow {
+                step: Step::Connect(_),
+                ..
+            } => "the host is down, or a firewall drops the connection",
+            Self::TooSlow {
+                step: Step::Session(_),
+                ..
+            } => "check that a RELP server listens there",
+            Self::Connect { source, .. } | Self::Refused(source) => match source.kind() {
+                Kind::ConnectionRefused => {
+                    "nothing listens there: start the collector, or correct the address"
+                }
+                Kind::HostUnreachable | Kind::NetworkUnreachable => {
+                    "check the route and the firewall"
+                }
+                Kind::NotFound => {
+                    "there is no such socket: start the collector, or correct the path"
+                }
+                Kind::PermissionDenied => "let the user that tersed runs as connect to it",
+                _ => return None,
+            },
+            Self::Open(source) => match (source.kind(), source.raw_os_error()) {
+                (Kind::NotFound, _) => "make the directory, or correct the path",
+                (Kind::PermissionDenied, _) => "let the user that tersed runs as write to it",
+                (_, Some(libc::ELOOP)) => "a symlink is not followed: name the file itself",
+                _ => return None,
+            },
+            Self::Broken(source) => match source.kind() {
+                Kind::StorageFull | Kind::QuotaExceeded => "make room on the disk",
+                _ => return None,
+            },
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_step_the_key_and_what_to_do() {
+        let seconds = Duration::from_secs;
+        let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
+        let cases = [
+            (
+                UpstreamError::TooSlow {
+                    step: Step::LookUp("collector".to_owned()),
+                    after: seconds(10),
+                    limit: seconds(10),
+                },
+                "looking up collector took longer than 10s (forward.connect_timeout); check the name, \
+                 /etc/resolv.conf and the name server",
+            ),
+            (
+                UpstreamError::TooSlow {
+                    step: Step::Connect(([192, 0, 2, 1], 601).into()),
+                    after: seconds(5),
+                    limit: seconds(10),
+                },
+                "connecting to 192.0.2.1:601 took longer than 5s (its share of forward.connect_timeout = 10s); \
+                 the host is down, or a firewall drops the connection",
+            ),
+            (
+                UpstreamError::Connect {
+                    to: "127.0.0.1:601".to_owned(),
+                    source: refused,
+                },
+                "cannot connect to 127.0.0.1:601: Connection refused (os error 111); nothing listens there: start \
+                 the collector, or correct the address",
+            ),
+            (
+                UpstreamError::Stalled(seconds(30)),
+                "the upstream took nothing for 30s (forward.send_timeout)",
+            ),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(error.story(), expected);
+        }
+    }
+}

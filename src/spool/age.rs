@@ -1,0 +1,129 @@
+//! Ages: about when what waits in the spool was written.
+//!
+//! # Guarantees
+//!
+//! - A record is not older than told. It is younger by one step at most: [`STEP_MIN`], doubled each time that
+//!   [`STEPS_MAX`] steps do not reach back to the oldest record.
+//!
+//! # Left out
+//!
+//! The disk. What an earlier process wrote has the age of its segment's file.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::cursor::Position;
+use crate::tick::WallTime;
+
+/// When records were written, oldest first.
+#[derive(Debug)]
+pub(super) struct Ages {
+    /// What is written within this time counts as written at once.
+    step: Duration,
+    /// From this place on, records were written at this time or later.
+    steps: VecDeque<(Position, WallTime)>,
+}
+
+impl Default for Ages {
+    fn default() -> Self {
+        Self {
+            step: STEP_MIN,
+            steps: VecDeque::new(),
+        }
+    }
+}
+
+impl Ages {
+    /// What is written from `start` on is written at `now`.
+    pub(super) fn wrote(&mut self, start: Position, now: WallTime) {
+        let from = now.before(self.step);
+        let is_same = |(_, at): &(Position, WallTime)| *at > from && *at <= now;
+        if self.steps.back().is_some_and(is_same) {
+            return;
+        }
+        if self.steps.len() >= STEPS_MAX {
+            self.step *= 2;
+            let mut number = 0;
+            self.steps.retain(|_| {
+                number += 1;
+                number % 2 == 1
+            });
+        }
+        self.steps.push_back((start, now));
+    }
+
+    /// When the first record behind `acknowledged` was written; `None` if nothing was.
+    pub(super) fn oldest(&mut self, acknowledged: Position) -> Option<WallTime> {
+        while let Some((next, _)) = self.steps.get(1)
+            && *next <= acknowledged
+        {
+            self.steps.pop_front();
+        }
+        if self.steps.len() <= 1 {
+            self.step = STEP_MIN;
+        }
+        self.steps.front().map(|(_, at)| *at)
+    }
+}
+
+/// The shortest step.
+const STEP_MIN: Duration = Duration::from_secs(1);
+
+/// Steps that are remembered: each takes 24 octets.
+const STEPS_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(records: u64) -> Position {
+        Position {
+            records,
+            survivors: records,
+        }
+    }
+
+    fn second(second: i64) -> WallTime {
+        WallTime::from_micros(second * 1_000_000)
+    }
+
+    #[test]
+    fn the_oldest_is_the_first_that_is_not_acknowledged() {
+        let mut ages = Ages::default();
+        assert_eq!(ages.oldest(place(0)), None);
+        for number in 0..10 {
+            ages.wrote(place(10 * number), second(number.cast_signed() * 5));
+            ages.wrote(place(10 * number + 5), second(number.cast_signed() * 5));
+        }
+        for (acknowledged, expected) in [(0, 0), (9, 0), (10, 5), (35, 15), (99, 45)] {
+            assert_eq!(ages.oldest(place(acknowledged)), Some(second(expected)));
+        }
+    }
+
+    #[test]
+    fn a_long_outage_takes_no_more_memory_and_forgets_no_age() {
+        let mut ages = Ages::default();
+        let many = 100_000;
+        for number in 0..many {
+            ages.wrote(place(number), second(number.cast_signed()));
+        }
+        assert!(ages.steps.len() <= STEPS_MAX);
+        assert_eq!(ages.oldest(place(0)), Some(second(0)));
+        for acknowledged in [many / 2, many - 10] {
+            let told = ages.oldest(place(acknowledged)).unwrap();
+            let written = second(acknowledged.cast_signed());
+            // The steps are as long as 4,096 of them have to be.
+            let earliest = written.before(Duration::from_secs(32));
+            assert!(told <= written && told >= earliest, "{told} {written}");
+        }
+        assert!(ages.oldest(place(many)).is_some());
+        assert_eq!(ages.step, STEP_MIN);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_begins_a_new_step() {
+        let mut ages = Ages::default();
+        ages.wrote(place(0), second(100));
+        ages.wrote(place(1), second(50));
+        assert_eq!(ages.oldest(place(1)), Some(second(50)));
+    }
+}
