@@ -13,6 +13,8 @@
 //! Sending our own log by syslog: it would come back through our own listeners. Rotating files:
 //! whoever owns standard error does that.
 
+mod printable;
+
 use std::fmt;
 use std::io::{self, IsTerminal as _};
 use std::sync::{Mutex, PoisonError};
@@ -28,6 +30,8 @@ use tracing_subscriber::fmt::time::FormatTime;
 use crate::clock::Clock;
 use crate::metrics::{FrameErrorReason, Reason as _, RejectReason};
 use crate::tick::Tick;
+
+pub use self::printable::{Printable, is_hidden, printable};
 
 /// Sends everything that is logged from now on to standard error. Called once, before any task runs.
 ///

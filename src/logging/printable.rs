@@ -1,0 +1,167 @@
+//! Printable: text from outside, in a form that drives no terminal and hides nothing.
+//!
+//! # Guarantees
+//!
+//! - A control character and a character that changes how others are shown never gets out as it is: U+001B, line
+//!   ends, U+202E (which turns the order of writing round), U+2028, characters without width. They are written as
+//!   `\n`, `\r`, `\t` or `\u{202e}`.
+//! - Every other character stays as it is: names and texts in any script can be read.
+//!
+//! # Left out
+//!
+//! Octets that are no text (`Escaped`), and telling a backslash of the text from one written here.
+
+use std::fmt::{self, Write};
+
+/// `text`, with each [character that is not to be shown](is_hidden) escaped.
+#[must_use]
+pub const fn printable(text: &str) -> Printable<'_> {
+    Printable(text)
+}
+
+/// What [`printable`] returns: to be displayed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Printable<'a>(&'a str);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Escaping(f, Style::Text).write_str(self.0)
+    }
+}
+
+/// A writer that hands on what it is given, with each [character that is not to be shown](is_hidden) escaped.
+#[derive(Debug)]
+pub(super) struct Escaping<'a, W: Write>(pub(super) &'a mut W, pub(super) Style);
+
+impl<W: Write> Write for Escaping<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut plain = text;
+        while let Some((at, hidden)) = plain.char_indices().find(|&(_, c)| is_hidden(c)) {
+            let (before, rest) = plain.split_at(at);
+            self.0.write_str(before)?;
+            self.1.write(hidden, self.0)?;
+            let mut rest = rest.chars();
+            rest.next();
+            plain = rest.as_str();
+        }
+        self.0.write_str(plain)
+    }
+}
+
+/// How an escape looks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Style {
+    /// `\n`, `\u{202e}`.
+    Text,
+    /// As within a string of JSON (RFC 8259 7): `\u202e`, two of them for a character beyond U+FFFF.
+    Json,
+}
+
+impl Style {
+    fn write(self, hidden: char, to: &mut impl Write) -> fmt::Result {
+        match self {
+            Self::Text => write!(to, "{}", hidden.escape_default()),
+            Self::Json => {
+                let mut units = [0; 2];
+                let units = hidden.encode_utf16(&mut units);
+                units
+                    .iter()
+                    .try_for_each(|unit| write!(to, "\\u{unit:04x}"))
+            }
+        }
+    }
+}
+
+/// Whether `c` is a control character, or of Unicode's general category Cf (format), or a separator of lines or
+/// paragraphs.
+#[must_use]
+pub fn is_hidden(c: char) -> bool {
+    if c.is_ascii() {
+        return c.is_ascii_control();
+    }
+    c.is_control()
+        || FORMAT
+            .iter()
+            .any(|&(first, last)| (first..=last).contains(&c))
+}
+
+/// General category Cf of Unicode 16, and U+2028 and U+2029.
+const FORMAT: [(char, char); 21] = [
+    ('\u{ad}', '\u{ad}'),
+    ('\u{600}', '\u{605}'),
+    ('\u{61c}', '\u{61c}'),
+    ('\u{6dd}', '\u{6dd}'),
+    ('\u{70f}', '\u{70f}'),
+    ('\u{890}', '\u{891}'),
+    ('\u{8e2}', '\u{8e2}'),
+    ('\u{180e}', '\u{180e}'),
+    ('\u{200b}', '\u{200f}'),
+    ('\u{2028}', '\u{202e}'),
+    ('\u{2060}', '\u{2064}'),
+    ('\u{2066}', '\u{206f}'),
+    ('\u{feff}', '\u{feff}'),
+    ('\u{fff9}', '\u{fffb}'),
+    ('\u{110bd}', '\u{110bd}'),
+    ('\u{110cd}', '\u{110cd}'),
+    ('\u{13430}', '\u{1343f}'),
+    ('\u{1bca0}', '\u{1bca3}'),
+    ('\u{1d173}', '\u{1d17a}'),
+    ('\u{e0001}', '\u{e0001}'),
+    ('\u{e0020}', '\u{e007f}'),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_seen_is_written_out_and_the_rest_stays() {
+        for (text, expected) in [
+            ("", ""),
+            (
+                "plain text, 100%n \"quoted\" back\\slash",
+                "plain text, 100%n \"quoted\" back\\slash",
+            ),
+            (
+                "caf\u{e9} \u{65e5}\u{672c} \u{1f4a5}",
+                "caf\u{e9} \u{65e5}\u{672c} \u{1f4a5}",
+            ),
+            ("two\r\nlines\t\0", r"two\r\nlines\t\u{0}"),
+            ("\x1b]0;title\x07", r"\u{1b}]0;title\u{7}"),
+            ("\x7f\u{85}\u{9b}31m", r"\u{7f}\u{85}\u{9b}31m"),
+            ("cod\u{202e}txt.exe", r"cod\u{202e}txt.exe"),
+            ("a\u{2028}b\u{2029}c", r"a\u{2028}b\u{2029}c"),
+            (
+                "zero\u{200b}\u{200d}\u{feff}width",
+                r"zero\u{200b}\u{200d}\u{feff}width",
+            ),
+            (
+                "\u{2066}\u{2069}\u{61c}\u{ad}",
+                r"\u{2066}\u{2069}\u{61c}\u{ad}",
+            ),
+            ("\u{e0041}", r"\u{e0041}"),
+        ] {
+            assert_eq!(printable(text).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn every_control_and_format_character_is_hidden_and_no_letter_is() {
+        let hidden = (char::MIN..=char::MAX).filter(|&c| is_hidden(c)).count();
+        // Unicode 16: 65 of Cc, 170 of Cf, and the two separators.
+        assert_eq!(hidden, 65 + 170 + 2);
+        let letter = (char::MIN..=char::MAX).find(|&c| c.is_alphanumeric() && is_hidden(c));
+        assert_eq!(letter, None);
+        assert!(FORMAT.is_sorted() && FORMAT.iter().all(|(first, last)| first <= last));
+    }
+
+    #[test]
+    fn in_json_an_escape_is_one_of_json() {
+        let mut json = String::new();
+        let text = "\"\u{7f}\u{202e}\u{e0041} caf\u{e9}\"";
+        Escaping(&mut json, Style::Json).write_str(text).unwrap();
+        assert_eq!(json, "\"\\u007f\\u202e\\udb40\\udc41 caf\u{e9}\"");
+        let read: String = serde_json::from_str(&json).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{:?}", text.trim_matches('"')));
+    }
+}
