@@ -50,7 +50,7 @@ impl AsideForwarder {
         tasks: &TaskTracker,
         stopping: &Stopping,
     ) -> io::Result<Self> {
-        let outbox = Arc::new(Outbox::new(config.queue));
+        let outbox = Arc::new(Outbox::new(config.queue, Arc::clone(&pipeline.metrics)));
         let (config, changes) = watch::channel(Arc::new(config));
         let ledger = pipeline.delivery.ledger();
         let stopping = stopping.child();

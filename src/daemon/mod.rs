@@ -225,7 +225,7 @@ impl Daemon {
             Arc::clone(&shards),
             rules,
         ));
-        let outbox = Arc::new(Outbox::new(config.forward.queue));
+        let outbox = Arc::new(Outbox::new(config.forward.queue, Arc::clone(&metrics)));
         let (forward, changes) = watch::channel(Arc::new(config.forward.clone()));
         let pipeline = Arc::new(Pipeline {
             shards,

@@ -22,7 +22,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -32,7 +32,7 @@ use tokio::{
     sync::{Notify, Semaphore, watch},
 };
 
-use crate::{chunk::Chunk, config::WhenFull};
+use crate::{chunk::Chunk, config::WhenFull, metrics::Metrics};
 
 /// The memory queue. Lanes pop; everybody pushes.
 #[derive(Debug)]
@@ -52,6 +52,8 @@ pub struct Outbox {
     waiting: AtomicUsize,
     /// The disk makes room.
     relief: watch::Sender<bool>,
+    /// Says whether reading is paused. Touched when the first begins to wait and when the last has ended.
+    metrics: Arc<Metrics>,
 }
 
 /// Somebody waits, until dropped.
@@ -59,7 +61,11 @@ struct Waiting<'o>(&'o Outbox);
 
 impl<'o> Waiting<'o> {
     fn begin(outbox: &'o Outbox) -> Self {
-        outbox.waiting.fetch_add(1, Ordering::Relaxed);
+        if outbox.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
+            // Added, not set: another queue, or one that just ends waiting here, does the same at any time.
+            outbox.metrics.reading_paused.add(1);
+            outbox.metrics.reading_pauses.inc();
+        }
         outbox.alarm.notify_one();
         Self(outbox)
     }
@@ -67,7 +73,9 @@ impl<'o> Waiting<'o> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        if self.0.waiting.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.metrics.reading_paused.sub(1);
+        }
     }
 }
 
@@ -115,9 +123,9 @@ impl State {
 }
 
 impl Outbox {
-    /// An empty queue that holds up to `bound` octets (at most 4 GiB less one).
+    /// An empty queue that holds up to `bound` octets (at most 4 GiB less one). Says in `metrics` whether a reader waits.
     #[must_use]
-    pub fn new(bound: usize) -> Self {
+    pub fn new(bound: usize, metrics: Arc<Metrics>) -> Self {
         let bound = u32::try_from(bound).unwrap_or(u32::MAX);
         Self {
             state: Mutex::new(State {
@@ -136,6 +144,7 @@ impl Outbox {
             alarm: Notify::new(),
             waiting: AtomicUsize::new(0),
             relief: watch::Sender::new(false),
+            metrics,
         }
     }
 
@@ -458,7 +467,7 @@ mod tests {
 
     #[tokio::test]
     async fn drop_newest_keeps_what_was_there_and_fills_the_last_room() {
-        let outbox = Outbox::new(5 * ONE);
+        let outbox = Outbox::new(5 * ONE, Metrics::new());
         assert!(
             outbox
                 .push(chunk(0..3), WhenFull::DropNewest)
@@ -474,7 +483,7 @@ mod tests {
 
     #[tokio::test]
     async fn drop_oldest_keeps_the_newest_in_order() {
-        let outbox = Outbox::new(1000 * ONE);
+        let outbox = Outbox::new(1000 * ONE, Metrics::new());
         let mut dropped = Vec::new();
         for start in (0..5000).step_by(100) {
             dropped.extend(
@@ -493,7 +502,7 @@ mod tests {
     #[tokio::test]
     async fn small_chunks_take_no_more_than_their_entries() {
         let count = 2000;
-        let outbox = Outbox::new(count * ONE);
+        let outbox = Outbox::new(count * ONE, Metrics::new());
         for number in 0..2000 {
             // As it comes from a worker's memory, with room for more.
             let mut one = Chunk::default();
@@ -517,7 +526,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_waits_is_admitted_when_room_comes_back() {
-        let outbox = Outbox::new(4 * ONE);
+        let outbox = Outbox::new(4 * ONE, Metrics::new());
         outbox.push(chunk(0..4), WhenFull::Wait).await;
         let (dropped, popped) = tokio::join!(outbox.push(chunk(4..6), WhenFull::Wait), async {
             tokio::task::yield_now().await;
@@ -530,7 +539,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_queue_gives_back_what_waits_and_ends_when_empty() {
-        let outbox = Outbox::new(2 * ONE);
+        let outbox = Outbox::new(2 * ONE, Metrics::new());
         outbox.push(chunk(0..2), WhenFull::Wait).await;
         let (dropped, ()) = tokio::join!(outbox.push(chunk(2..3), WhenFull::Wait), async {
             tokio::task::yield_now().await;
@@ -543,7 +552,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_chunk_larger_than_the_queue_goes_in_alone() {
-        let outbox = Outbox::new(ONE);
+        let outbox = Outbox::new(ONE, Metrics::new());
         assert!(outbox.push(chunk(0..10), WhenFull::Wait).await.is_empty());
         assert_eq!(numbers(&outbox.try_pop(0)).len(), 10);
         assert!(outbox.push(chunk(0..1), WhenFull::Wait).await.is_empty());
@@ -551,7 +560,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_smaller_bound_takes_effect_as_the_queue_drains() {
-        let outbox = Outbox::new(10 * ONE);
+        let outbox = Outbox::new(10 * ONE, Metrics::new());
         outbox.push(chunk(0..2), WhenFull::Wait).await;
         outbox.resize(4 * ONE);
         let dropped = outbox.push(chunk(2..9), WhenFull::DropNewest).await;
@@ -569,7 +578,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_waits_for_more_than_a_smaller_queue_has_goes_in_alone() {
-        let outbox = Outbox::new(8 * ONE);
+        let outbox = Outbox::new(8 * ONE, Metrics::new());
         outbox.push(chunk(0..4), WhenFull::Wait).await;
         let (dropped, ()) = tokio::join!(outbox.push(chunk(4..12), WhenFull::Wait), async {
             tokio::task::yield_now().await;

@@ -42,6 +42,10 @@ pub struct Metrics {
     pub copies: CopyCounters,
     /// Octets that wait for an upstream in memory, framing and summaries included.
     pub queue_octets: Gauge,
+    /// 1 while a reader waits for room in the queue; else 0.
+    pub reading_paused: Gauge,
+    /// How often reading was paused so far.
+    pub reading_pauses: Counter,
     /// What waits on disk.
     pub spool: SpoolCounters,
     /// Faults of framing, by what was wrong. Not part of the law: a fault may or may not cost a frame.
@@ -71,6 +75,8 @@ impl Metrics {
             frames: FrameCounters::default(),
             copies: CopyCounters::default(),
             queue_octets: Gauge::default(),
+            reading_paused: Gauge::default(),
+            reading_pauses: Counter::default(),
             spool: SpoolCounters::default(),
             frame_errors: ByReason::default(),
             connections_rejected: ByReason::default(),

@@ -157,6 +157,18 @@ static FAMILIES: &[Family] = &[
             out.level(&[], scrape.metrics.queue_octets.get());
         },
     ),
+    gauge(
+        "tersed_reading_paused",
+        "1 while a reader waits for room in the queue.",
+        |scrape, out| {
+            out.level(&[], scrape.metrics.reading_paused.get().min(1));
+        },
+    ),
+    counter(
+        "tersed_reading_pauses",
+        "Times that reading was paused because the queue was full.",
+        |scrape, out| out.count(&[], scrape.metrics.reading_pauses.get()),
+    ),
     in_bytes(
         "tersed_spool",
         "Octets that the spool takes on disk.",

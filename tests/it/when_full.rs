@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::thread;
 
 use super::support::originator::Originator;
-use super::support::sink::{Manner, Sink};
+use super::support::sink::{Manner, RefusingPort, Sink};
 use super::support::tersed::Setup;
 use super::support::wait::{LIMIT, wait_until};
 
@@ -34,6 +34,30 @@ fn drop_oldest_keeps_what_came_last() {
         let tail = (DISTINCT - 10..DISTINCT).all(|number| arrived.contains(&number));
         assert!(tail, "the last ten had the room of older ones");
     });
+}
+
+#[test]
+fn a_reader_that_waits_for_room_shows_in_the_metrics_until_there_is_room() {
+    let port = RefusingPort::new();
+    let tersed = Setup::new()
+        .config("[dedup]\nwindow = \"1h\"\n[forward]\nqueue = \"64KiB\"\nretry_max = \"200ms\"\n")
+        .listen(TCP)
+        .forward(&port.url())
+        .start();
+    let paused = || {
+        let metrics = tersed.metrics();
+        ["tersed_reading_paused", "tersed_reading_pauses_total"].map(|name| metrics.total(name))
+    };
+    assert_eq!(paused(), [0, 0]);
+    let mut originator = Originator::tcp(tersed.address(TCP));
+    originator.send_all((0..DISTINCT / 100).map(message));
+    wait_until("reading to be paused", LIMIT, || paused() == [1, 1]);
+
+    let sink = port.open();
+    sink.wait_messages(usize::try_from(DISTINCT / 100).unwrap());
+    wait_until("reading to go on", LIMIT, || paused()[0] == 0);
+    assert!(paused()[1] >= 1);
+    tersed.finish();
 }
 
 /// Floods a relay whose upstream does not read, with each message twice, lets the upstream read, and
