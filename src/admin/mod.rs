@@ -70,6 +70,9 @@ pub struct AdminState {
     pub engine_stats: Arc<dyn Fn() -> EngineStats + Send + Sync>,
     /// Where pages of metrics are made.
     pub pool: Arc<Pool>,
+    /// What `/readyz` says beside what stands in the numbers, a line each. Called where messages are relayed: it
+    /// waits for nothing.
+    pub remarks: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
 }
 
 impl fmt::Debug for AdminState {
@@ -222,7 +225,7 @@ async fn metrics(State(pages): State<Pages>) -> Response {
 }
 
 async fn readyz(State(pages): State<Pages>) -> impl IntoResponse {
-    ready::page(&pages.state.readiness, &pages.state.metrics)
+    ready::page(&pages.state)
 }
 
 /// No browser may guess a type or keep a page.
@@ -282,6 +285,7 @@ mod tests {
                 readiness: Readiness::default(),
                 engine_stats,
                 pool: Arc::new(Pool::new("tersed-test", 1)),
+                remarks: Arc::new(|| vec!["losing: nothing".to_owned()]),
             };
             let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
             tasks.spawn(serve_within(limits, listener, state.clone(), stop.clone()));
@@ -406,6 +410,7 @@ mod tests {
             "200 OK",
             "\nupstream tcp://b:601\\x1b[31m\\n: down\n",
         );
+        check(&answer, "200 OK", "\nlosing: nothing\n");
 
         admin.state.readiness.set_stopping();
         check(&admin.ask(READYZ).await, "503", "\r\n\r\nstopping: ");

@@ -10,7 +10,7 @@
 //!
 //! - The status is 200 exactly while messages are taken. Nothing that the other lines say changes it: a relay whose
 //!   upstreams are away takes messages and queues them.
-//! - The page is made from counters alone: it takes no lock that relaying takes.
+//! - The page is made from counters and what is remembered of them: it takes no lock that relaying takes.
 //!
 //! # Left out
 //!
@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use axum::http::StatusCode;
 
+use super::AdminState;
 use crate::logging::Escaped;
 use crate::metrics::{Metrics, UpstreamMetrics};
 
@@ -56,7 +57,8 @@ impl Readiness {
 }
 
 /// The page and its status.
-pub(super) fn page(readiness: &Readiness, metrics: &Metrics) -> (StatusCode, String) {
+pub(super) fn page(state: &AdminState) -> (StatusCode, String) {
+    let (readiness, metrics) = (&state.readiness, &state.metrics);
     let status = if readiness.is_ready() {
         StatusCode::OK
     } else {
@@ -66,6 +68,7 @@ pub(super) fn page(readiness: &Readiness, metrics: &Metrics) -> (StatusCode, Str
     lines.extend(upstreams(metrics));
     lines.extend(queue(metrics));
     lines.extend(spool(metrics));
+    lines.extend((state.remarks)());
     let mut text = lines.join("\n");
     text.push('\n');
     (status, text)

@@ -21,8 +21,10 @@
 //! Exit codes (`main`), what the settings mean (`config`).
 
 mod aside;
+mod losses;
 mod reload;
 mod stop;
+mod storm;
 mod threads;
 mod windows;
 
@@ -37,7 +39,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error, info, warn};
 
-use self::{aside::AsideForwarder, threads::Patience};
+use self::{aside::AsideForwarder, losses::Losses, storm::Storm, threads::Patience};
 use crate::{
     admin::{self, AdminState, Readiness},
     clock::Clock,
@@ -142,6 +144,7 @@ struct Daemon {
     stopping: Stopping,
     /// Cancelled when a listener ended by itself.
     fatal: CancellationToken,
+    losses: Arc<Losses>,
 }
 
 /// A listener being served.
@@ -236,6 +239,7 @@ impl Daemon {
             custody: Custody::new(),
             aside: Aside::default(),
         });
+        let losses = Losses::new(Arc::clone(&metrics), changes.clone());
         let stopping = Stopping::default();
         let forwarder = Forwarder::new(
             Arc::clone(&outbox),
@@ -273,6 +277,7 @@ impl Daemon {
             chores: Arc::new(chores),
             stopping,
             fatal: CancellationToken::new(),
+            losses,
         };
         if let Some((aside, thread)) = aside {
             let aside = daemon.set_aside(aside, thread);
@@ -408,6 +413,10 @@ impl Daemon {
                 }
             }),
             pool: Arc::clone(&self.chores),
+            remarks: {
+                let losses = Arc::clone(&self.losses);
+                Arc::new(move || losses.lines(Clock::now()))
+            },
         };
         self.housekeeping.spawn(admin::serve(
             listener,
@@ -417,16 +426,19 @@ impl Daemon {
     }
 
     fn spawn_timers(&self) {
+        self.housekeeping.spawn(Arc::clone(&self.losses).watch(
+            Arc::clone(&self.context.pipeline.shards),
+            Arc::clone(&self.context.peer_log),
+            self.stop_housekeeping.clone(),
+        ));
         let stop = self.stop_housekeeping.clone();
         let pipeline = Arc::clone(&self.context.pipeline);
-        let peer_log = Arc::clone(&self.context.peer_log);
         let outbox = Arc::clone(&self.outbox);
         let chores = Arc::clone(&self.chores);
         self.housekeeping.spawn(async move {
             let mut due = interval(RETIRE_PERIOD);
             due.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut storm = Storm::default();
-            let mut overfull = windows::Overfull::default();
             let mut has_more = false;
             loop {
                 select! {
@@ -435,12 +447,10 @@ impl Daemon {
                     () = ready(()), if has_more => {}
                     _ = due.tick() => {}
                 }
-                peer_log.flush(Clock::now(), tell_of_more);
                 // With a full queue this waits like everybody else, until the queue is closed.
                 has_more = pipeline.advance().await;
-                let stats = pipeline.shards.stats();
-                overfull.look(&stats, Clock::now());
-                if storm.abates(stats.octets as u64 + outbox.octets()) {
+                let held = pipeline.shards.stats().octets as u64;
+                if storm.abates(held + outbox.octets()) {
                     let released = chores.call(sys::release_free_memory);
                     if let Err(error) = released.await {
                         error!(%error, "free memory was not given back");
@@ -518,28 +528,6 @@ fn open_spool(
     Ok(Arc::new(spool))
 }
 
-/// When memory that was needed for a storm is to be given back.
-#[derive(Debug, Default)]
-struct Storm {
-    /// The most octets in use since then.
-    peak_octets: u64,
-}
-
-impl Storm {
-    /// Whether so much less is in use now than there was that giving it back is worth the while. Said in steps:
-    /// the allocator makes others wait while it gives back.
-    fn abates(&mut self, octets: u64) -> bool {
-        self.peak_octets = self.peak_octets.max(octets);
-        let freed = self.peak_octets - octets;
-        let abates = freed >= STORM_OCTETS_STEP
-            || (self.peak_octets >= STORM_OCTETS_MIN && freed >= self.peak_octets / 2);
-        if abates {
-            self.peak_octets = octets;
-        }
-        abates
-    }
-}
-
 /// Logs how many lines about peers were held back.
 fn tell_of_more(reason: PeerReason, count: u64) {
     warn!(
@@ -588,12 +576,6 @@ const CHORES_MAX: usize = 3;
 
 /// Descriptors that connections do not get.
 const DESCRIPTOR_RESERVE: usize = 16;
-
-/// Octets in use that make a storm: less is not worth giving back.
-const STORM_OCTETS_MIN: u64 = 8 << 20;
-
-/// Octets given back at once: takes the allocator a few milliseconds.
-const STORM_OCTETS_STEP: u64 = 32 << 20;
 
 /// How long threads that are blocked are waited for at the end.
 const RUNTIME_END_MAX: Duration = Duration::from_millis(100);

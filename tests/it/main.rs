@@ -42,6 +42,7 @@ mod least_memory;
 mod local_upstreams;
 mod logger;
 mod loops;
+mod losses;
 mod memory;
 mod never_suppressed;
 mod output_framing;
