@@ -24,18 +24,18 @@ pub fn run(args: &RunArgs, err: &mut impl Write) -> io::Result<ExitCode> {
     let config = match Config::load(args) {
         Ok(config) => config,
         Err(errors) => {
-            writeln!(err, "{errors}")?;
+            logging::tell_end(err, errors)?;
             return Ok(ExitCode::FAILURE);
         }
     };
     if let Err(error) = logging::init(&config.log.level, config.log.format) {
-        writeln!(err, "{error}")?;
+        logging::tell_end(err, error)?;
         return Ok(ExitCode::FAILURE);
     }
     match daemon::run(args, config) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
-            writeln!(err, "tersed: {error}")?;
+            logging::tell_end(err, format_args!("tersed: {error}"))?;
             Ok(ExitCode::FAILURE)
         }
     }

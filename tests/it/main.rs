@@ -40,6 +40,7 @@ mod kernel_drops;
 mod large_frames;
 mod least_memory;
 mod local_upstreams;
+mod log_lines;
 mod logger;
 mod loops;
 mod losses;
