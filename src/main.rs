@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Run(args) => cli::run::run(&args, &mut err),
         Command::Check(args, format) => cli::check::run(&args, format, &mut out, &mut err),
+        Command::CheckRunning(args, format) => cli::running::run(&args, format, &mut out, &mut err),
         Command::Profiles(name) => cli::profiles::run(name.as_deref(), &mut out, &mut err),
         Command::Explain(args) => {
             let format = args.format_on(out.is_terminal());

@@ -4,8 +4,9 @@
 //! |---|---|
 //! | `/` | what there is |
 //! | `/metrics` | every metric, as OpenMetrics text (`docs/metrics.md`) |
+//! | `/api/v1/config` | what runs, as `tersed check --format json` prints it, and where it came from |
 //! | `/healthz` | 200 while the runtime turns |
-//! | `/readyz` | 200 while the relay takes messages, else 503; and how the upstreams and the spool are |
+//! | `/readyz` | 200 while the relay takes messages, else 503; and what is wrong, in words |
 //!
 //! # Guarantees
 //!
@@ -20,6 +21,7 @@
 //! Binding (who configures no address has no admin port), TLS and passwords: it is meant for a
 //! loopback or management address.
 
+mod in_force;
 mod ready;
 
 use std::convert::Infallible;
@@ -47,6 +49,8 @@ use tracing::{debug, warn};
 use crate::metrics::{EngineStats, Metrics};
 use crate::thread::Pool;
 
+pub(crate) use self::in_force::{Checked, OverFile, SOURCE, Source};
+pub use self::in_force::{FileState, InForce};
 pub use self::ready::Readiness;
 
 /// Answers on `listener` until `stop` is cancelled; then ends within a second.
@@ -73,6 +77,8 @@ pub struct AdminState {
     /// What `/readyz` says beside what stands in the numbers, a line each. Called where messages are relayed: it
     /// waits for nothing.
     pub remarks: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// What runs.
+    pub in_force: InForce,
 }
 
 impl fmt::Debug for AdminState {
@@ -185,11 +191,12 @@ async fn converse(limits: Limits, stream: TcpStream, pages: Router, stop: Cancel
 fn pages(state: AdminState) -> Router {
     let pages = Pages {
         state,
-        scraping: Arc::default(),
+        making: Arc::default(),
     };
     Router::new()
         .route("/", get(INDEX))
         .route("/metrics", get(metrics))
+        .route("/api/v1/config", get(config))
         .route("/healthz", get("ok\n"))
         .route("/readyz", get(readyz))
         .fallback(|| async { (StatusCode::NOT_FOUND, "not found\n") })
@@ -201,25 +208,42 @@ fn pages(state: AdminState) -> Router {
 #[derive(Clone)]
 struct Pages {
     state: AdminState,
-    /// Held while a page of metrics is made: clients queue here instead of on threads.
-    scraping: Arc<Mutex<()>>,
+    /// Held while a page that takes time is made: clients queue here instead of on threads.
+    making: Arc<Mutex<()>>,
 }
 
 async fn metrics(State(pages): State<Pages>) -> Response {
-    let turn = Arc::clone(&pages.scraping).lock_owned().await;
-    // Asking the engines takes their locks and /proc takes as long as it takes, so neither is done on
-    // a thread that relays. The turn moves along: a client that went away does not let the next
-    // page start before this one is made.
-    let pool = Arc::clone(&pages.state.pool);
-    let page = pool.call(move || {
-        let _turn = turn;
-        pages.state.metrics.encode((pages.state.engine_stats)())
-    });
-    match page.await {
-        Ok(page) => ([(CONTENT_TYPE, OPEN_METRICS)], page).into_response(),
-        Err(err) => {
-            warn!(%err, "page of metrics not made");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+    let state = pages.state.clone();
+    let page = move || state.metrics.encode((state.engine_stats)());
+    pages.make(OPEN_METRICS, page).await
+}
+
+async fn config(State(pages): State<Pages>) -> Response {
+    let in_force = pages.state.in_force.clone();
+    pages.make(JSON, move || in_force.page()).await
+}
+
+impl Pages {
+    /// Makes a page when it is its turn.
+    async fn make(
+        self,
+        content_type: &'static str,
+        page: impl FnOnce() -> String + Send + 'static,
+    ) -> Response {
+        let turn = self.making.lock_owned().await;
+        // Asking the engines takes their locks and /proc takes as long as it takes, so neither is done on
+        // a thread that relays. The turn moves along: a client that went away does not let the next
+        // page start before this one is made.
+        let page = self.state.pool.call(move || {
+            let _turn = turn;
+            page()
+        });
+        match page.await {
+            Ok(page) => ([(CONTENT_TYPE, content_type)], page).into_response(),
+            Err(err) => {
+                warn!(%err, "page not made; the next request tries again");
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            }
         }
     }
 }
@@ -240,8 +264,11 @@ const INDEX: &str = "\
 tersed
 /metrics  every counter and gauge, as OpenMetrics text
 /healthz  200 while the process runs
-/readyz   200 while messages are taken, 503 while starting or stopping
+/readyz   200 while messages are taken, 503 while starting or stopping; and what is wrong
+/api/v1/config  the configuration in force, as JSON
 ";
+
+const JSON: &str = "application/json";
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -256,6 +283,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+    use crate::config::{Config, RunArgs};
 
     /// A server on a port of its own; stopped, and waited for, by `end`.
     struct Admin {
@@ -280,8 +308,13 @@ mod tests {
         ) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
+            let metrics = Metrics::new();
+            let args = RunArgs::default();
+            let in_force = InForce::new(Arc::clone(&metrics), &args, FileState::of(None));
+            in_force.load(&Config::default(), Vec::new(), None);
             let state = AdminState {
-                metrics: Metrics::new(),
+                metrics,
+                in_force,
                 readiness: Readiness::default(),
                 engine_stats,
                 pool: Arc::new(Pool::new("tersed-test", 1)),
@@ -368,6 +401,13 @@ mod tests {
             ("GET /%2e%2e/%2e%2e/etc/passwd HTTP/1.1", "404", "not found"),
             ("GET //metrics HTTP/1.1", "404", "not found"),
             ("GET /metrics/ HTTP/1.1", "404", "not found"),
+            (
+                "GET /api/v1/config HTTP/1.1",
+                "200 OK",
+                "\"window\": \"10s\"",
+            ),
+            ("GET /api/v1/config HTTP/1.1", "200 OK", JSON),
+            ("POST /api/v1/config HTTP/1.1", "405", "allow: GET,HEAD"),
             ("POST /metrics HTTP/1.1", "405", "allow: GET,HEAD"),
             ("DELETE /readyz HTTP/1.1", "405", "allow: GET,HEAD"),
             ("POST /nowhere HTTP/1.1", "404", "not found"),

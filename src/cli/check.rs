@@ -6,17 +6,15 @@
 //! - What is fit is described on standard output; what is not is told on standard error, one error a
 //!   line, all of them. So is what is odd about a configuration that is fit: a warning does not make it unfit.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use serde::Serialize;
-
 use super::CheckFormat;
+use crate::admin::Checked;
 use crate::config::{
-    ACK, Compression, Config, Effective, FRAMING, IDENTITY, ListenerConfig, MODE, OUTPUT_FRAMING,
-    Rotation, RunArgs, SUMMARY, Strategy, UpstreamConfig, WHEN_FULL, facility_names, field_names,
-    mask_names, severity_range, size_text, time_text,
+    ACK, Compression, Config, FRAMING, IDENTITY, ListenerConfig, MODE, OUTPUT_FRAMING, Rotation,
+    RunArgs, SUMMARY, Strategy, UpstreamConfig, WHEN_FULL, facility_names, field_names, mask_names,
+    severity_range, size_text, time_text,
 };
 use crate::identity::Fields;
 use crate::rule::{Action, Facilities, Glob, Mode, Policy, Rule};
@@ -38,7 +36,10 @@ pub fn run(
             match format {
                 CheckFormat::Text => describe(&config, out)?,
                 CheckFormat::Json => {
-                    serde_json::to_writer_pretty(&mut *out, &Checked::of(&config))?;
+                    serde_json::to_writer_pretty(
+                        &mut *out,
+                        &Checked::of(&config, args.file.as_deref()),
+                    )?;
                     writeln!(out)?;
                 }
             }
@@ -54,38 +55,8 @@ pub fn run(
     }
 }
 
-/// For programs: what runs, by the keys of the file, and what no file has.
-#[derive(Serialize)]
-struct Checked {
-    #[serde(flatten)]
-    effective: Effective,
-    /// Octets that the process takes at most.
-    memory_limit: MemoryLimit,
-}
-
-#[derive(Serialize)]
-struct MemoryLimit {
-    total: u64,
-    /// By the label that the metric has.
-    parts: BTreeMap<&'static str, u64>,
-}
-
-impl Checked {
-    fn of(config: &Config) -> Self {
-        let sizing = Sizing::of(config);
-        let parts = sizing.parts().map(|(part, octets)| (part.label(), octets));
-        Self {
-            effective: Effective::of(config),
-            memory_limit: MemoryLimit {
-                total: sizing.total(),
-                parts: parts.collect(),
-            },
-        }
-    }
-}
-
 /// Says in a few lines what `config` runs.
-fn describe(config: &Config, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn describe(config: &Config, out: &mut impl Write) -> io::Result<()> {
     for listener in &config.listeners {
         writeln!(out, "listen   {}", listener_text(listener))?;
     }

@@ -17,6 +17,7 @@ pub mod explain;
 pub mod profiles;
 pub mod replay;
 pub mod run;
+pub mod running;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -39,6 +40,8 @@ pub enum Command {
     Run(RunArgs),
     /// Judge the configuration and say what would run.
     Check(RunArgs, CheckFormat),
+    /// Ask the relay that runs what is in force there.
+    CheckRunning(RunArgs, CheckFormat),
     /// Print the profile of that name, or all of them.
     Profiles(Option<String>),
     /// Say how frames are understood.
@@ -137,7 +140,18 @@ pub fn parse<A: Into<OsString> + Clone>(
     Ok(match line.command {
         None => Command::Run(line.flags.with(environment)?),
         Some(Task::Run(flags)) => Command::Run(flags.with(environment)?),
-        Some(Task::Check { flags, format }) => Command::Check(flags.with(environment)?, format),
+        Some(Task::Check {
+            flags,
+            format,
+            running,
+        }) => {
+            let args = flags.with(environment)?;
+            if running {
+                Command::CheckRunning(args, format)
+            } else {
+                Command::Check(args, format)
+            }
+        }
         Some(Task::Profiles { name }) => Command::Profiles(name),
         Some(Task::Explain(flags)) => Command::Explain(flags.with(environment)?),
         Some(Task::Replay(flags)) => Command::Replay(flags.with(environment)?),
@@ -217,6 +231,13 @@ enum Task {
             hide_possible_values = true
         )]
         format: CheckFormat,
+
+        /// Say what the relay that runs has in force, and whether its file still says the same
+        ///
+        /// Asks at --admin, or at the admin.address of the configuration. Exits with 1 if the file says something
+        /// else, or if the relay does not answer.
+        #[arg(long)]
+        running: bool,
     },
     /// Print the ready-made rules, as configuration to paste and change
     Profiles {

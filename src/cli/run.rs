@@ -11,6 +11,7 @@ use std::{
 };
 
 use crate::{
+    admin::FileState,
     config::{Config, RunArgs},
     daemon, logging,
 };
@@ -21,6 +22,7 @@ use crate::{
 ///
 /// Those of `err`.
 pub fn run(args: &RunArgs, err: &mut impl Write) -> io::Result<ExitCode> {
+    let read = FileState::of(args.file.as_deref());
     let config = match Config::load(args) {
         Ok(config) => config,
         Err(errors) => {
@@ -32,7 +34,7 @@ pub fn run(args: &RunArgs, err: &mut impl Write) -> io::Result<ExitCode> {
         logging::tell_end(err, error)?;
         return Ok(ExitCode::FAILURE);
     }
-    match daemon::run(args, config) {
+    match daemon::run(args, config, read) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             logging::tell_end(err, format_args!("tersed: {error}"))?;

@@ -21,6 +21,7 @@
 //! Exit codes (`main`), what the settings mean (`config`).
 
 mod aside;
+mod configuration;
 mod losses;
 mod reload;
 mod stop;
@@ -41,8 +42,7 @@ use tracing::{debug, error, info, warn};
 
 use self::{aside::AsideForwarder, losses::Losses, storm::Storm, threads::Patience};
 use crate::{
-    admin::{self, AdminState, Readiness},
-    clock::Clock,
+    admin::{self, AdminState, FileState, InForce, Readiness},
     config::{Config, ForwardConfig, ListenerConfig, RunArgs, SpoolConfig},
     custody::Custody,
     dedup::Shards,
@@ -91,18 +91,19 @@ pub enum DaemonError {
     Task(&'static str),
 }
 
-/// Runs the relay as `config` says until a signal ends it. `args` is read again on SIGHUP.
+/// Runs the relay as `config` says until a signal ends it. `args` is read again on SIGHUP; `read` is its file as it was
+/// before `config` was read from it.
 ///
 /// # Errors
 ///
 /// What kept it from starting, or what ended it.
-pub fn run(args: &RunArgs, config: Config) -> Result<(), DaemonError> {
+pub fn run(args: &RunArgs, config: Config, read: FileState) -> Result<(), DaemonError> {
     raise_descriptor_limit();
     let mut patience = Patience::new();
     let runtime = threads::runtime(config.workers, &mut patience).map_err(DaemonError::Runtime)?;
     let runtime = Bounded(Some(runtime));
     let daemon = async {
-        let daemon = Daemon::start(config, patience).await?;
+        let daemon = Daemon::start(args, config, read, patience).await?;
         daemon.serve(args).await
     };
     runtime
@@ -145,6 +146,7 @@ struct Daemon {
     /// Cancelled when a listener ended by itself.
     fatal: CancellationToken,
     losses: Arc<Losses>,
+    in_force: InForce,
 }
 
 /// A listener being served.
@@ -157,7 +159,12 @@ struct Serving {
 }
 
 impl Daemon {
-    async fn start(config: Config, mut patience: Patience) -> Result<Self, DaemonError> {
+    async fn start(
+        args: &RunArgs,
+        config: Config,
+        read: FileState,
+        mut patience: Patience,
+    ) -> Result<Self, DaemonError> {
         let signals = Signals::new().map_err(DaemonError::Runtime)?;
         let mut passed = PassedSockets::from_environment().map_err(DaemonError::Passed)?;
         let metrics = Metrics::new();
@@ -239,6 +246,7 @@ impl Daemon {
             custody: Custody::new(),
             aside: Aside::default(),
         });
+        let in_force = InForce::new(Arc::clone(&metrics), args, read);
         let losses = Losses::new(Arc::clone(&metrics), changes.clone());
         let stopping = Stopping::default();
         let forwarder = Forwarder::new(
@@ -278,6 +286,7 @@ impl Daemon {
             stopping,
             fatal: CancellationToken::new(),
             losses,
+            in_force,
         };
         if let Some((aside, thread)) = aside {
             let aside = daemon.set_aside(aside, thread);
@@ -291,8 +300,14 @@ impl Daemon {
         }
         daemon.tell_memory_limit();
         daemon.spawn_timers();
+        daemon.tell_in_force(&daemon.whole_config(), None);
+        daemon.watch_file();
         daemon.readiness.set_ready();
-        info!("ready");
+        let (configuration, over_it) = (
+            daemon.in_force.file_text(),
+            daemon.in_force.over_file_text(),
+        );
+        info!(configuration, over_it, "ready");
         notify(&[sd_notify::NotifyState::Ready]);
         Ok(daemon)
     }
@@ -377,10 +392,7 @@ impl Daemon {
 
     /// Lets the metrics say how much memory the configuration in force allows.
     fn tell_memory_limit(&self) {
-        let mut config = self.config.clone();
-        let passed_in = self.listeners.iter().filter(|running| running.is_extra);
-        let passed_in = passed_in.map(|running| ListenerConfig::clone(&running.config.borrow()));
-        config.listeners.extend(passed_in);
+        let config = self.whole_config();
         for (part, octets) in Sizing::of(&config).parts() {
             if let Some(limit) = self.context.metrics.memory_limit.get(part as usize) {
                 limit.set(octets);
@@ -413,10 +425,8 @@ impl Daemon {
                 }
             }),
             pool: Arc::clone(&self.chores),
-            remarks: {
-                let losses = Arc::clone(&self.losses);
-                Arc::new(move || losses.lines(Clock::now()))
-            },
+            remarks: self.remarks(),
+            in_force: self.in_force.clone(),
         };
         self.housekeeping.spawn(admin::serve(
             listener,

@@ -16,7 +16,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::samples::{Samples, Scrape};
-use super::{EngineStats, MemoryPart, Metrics, process};
+use super::{EngineStats, MemoryPart, Metrics, config, process};
 
 /// The whole page, `# EOF` included.
 pub(super) fn encode(metrics: &Arc<Metrics>, engine: EngineStats) -> String {
@@ -31,7 +31,7 @@ pub(super) fn encode(metrics: &Arc<Metrics>, engine: EngineStats) -> String {
 }
 
 /// One metric: a row of the table.
-struct Family {
+pub(super) struct Family {
     /// Without what the type and the unit add: `_total`, `_info`, `_bytes`, `_seconds`.
     name: &'static str,
     unit: Option<Unit>,
@@ -506,7 +506,7 @@ static FAMILIES: &[Family] = &[
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        for family in FAMILIES {
+        for family in FAMILIES.iter().chain(config::FAMILIES) {
             let encoder = encoder.encode_descriptor(
                 family.name,
                 family.help,
@@ -535,7 +535,7 @@ const fn counter(
     }
 }
 
-const fn gauge(
+pub(super) const fn gauge(
     name: &'static str,
     help: &'static str,
     samples: fn(&Scrape, &mut Samples<'_>),
@@ -563,7 +563,7 @@ const fn in_bytes(
     }
 }
 
-const fn in_seconds(
+pub(super) const fn in_seconds(
     name: &'static str,
     kind: MetricType,
     help: &'static str,
@@ -578,7 +578,7 @@ const fn in_seconds(
     }
 }
 
-const fn info(
+pub(super) const fn info(
     name: &'static str,
     help: &'static str,
     samples: fn(&Scrape, &mut Samples<'_>),
@@ -612,6 +612,7 @@ mod tests {
             .set_address("127.0.0.1:5514");
         metrics.upstream("tcp://127.0.0.1:601").up.set(1);
         metrics.rule("default").matched.add(1);
+        metrics.config.load("/etc/t.toml", metrics.started);
         encode(
             &metrics,
             EngineStats {

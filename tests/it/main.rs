@@ -35,6 +35,7 @@ mod harness;
 mod hash_flood;
 mod hostile_octets;
 mod idle_connections;
+mod in_force;
 mod ipv6;
 mod kernel_drops;
 mod large_frames;
