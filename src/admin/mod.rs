@@ -635,7 +635,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_thousand_scrapes_hold_up_no_probe() {
-        let (begin, wait) = mpsc::channel::<()>();
+        let (begin, wait) = mpsc::sync_channel::<()>(0);
         let wait = std::sync::Mutex::new(wait);
         let blocked = move || {
             wait.lock().unwrap().recv().ok();

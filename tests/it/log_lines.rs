@@ -46,8 +46,8 @@ fn lines_to_the_journal_begin_with_their_priority() {
                 ("<7>", "DEBUG"),
             ];
             let level = levels.iter().find(|(prefix, _)| line.starts_with(prefix));
-            let (_, level) = level.unwrap_or_else(|| panic!("without a priority: {line}"));
-            let rest = &line[3..];
+            let (prefix, level) = level.unwrap_or_else(|| panic!("without a priority: {line}"));
+            let rest = line.strip_prefix(prefix).unwrap();
             if format == "json" {
                 let json: serde_json::Value = serde_json::from_str(rest).unwrap();
                 assert_eq!(json["level"], *level, "{line}");
