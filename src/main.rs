@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use tersed::cli::{self, Command, Environment};
+use tersed::logging::tell_end;
 
 fn main() -> ExitCode {
     let environment = Environment::new(std::env::vars_os());
@@ -11,7 +12,11 @@ fn main() -> ExitCode {
         Ok(command) => command,
         Err(err) => {
             // Nobody is left to tell if even that cannot be printed.
-            err.print().ok();
+            if err.use_stderr() && !io::stderr().is_terminal() {
+                tell_end(&mut io::stderr(), &err).ok();
+            } else {
+                err.print().ok();
+            }
             return ExitCode::from(u8::try_from(err.exit_code()).unwrap_or(2));
         }
     };

@@ -144,6 +144,9 @@ impl Losses {
         let forward = self.forward.borrow();
         let queue = size_text(forward.queue);
         match kind {
+            Kind::Paused if self.copies_wait() => format!(
+                "forward.queue = {queue} or suppressed.queue is full: see the upstreams and suppressed.to, or raise it"
+            ),
             Kind::Paused => format!(
                 "forward.queue = {queue} is full: see the upstreams, raise it, or use [spool]"
             ),
@@ -227,6 +230,10 @@ impl Losses {
         let memory = size_text(stats.budget_octets);
         let queue = size_text(self.forward.borrow().queue);
         match kind {
+            Kind::Paused if self.copies_wait() => warn!(
+                queue,
+                "reading is paused: the queue to the upstreams or that to suppressed.to is full; see both, or raise forward.queue or suppressed.queue"
+            ),
             Kind::Paused => warn!(
                 queue,
                 "reading is paused: the queue to the upstreams is full; see the upstreams, raise forward.queue, or use a spool"
@@ -286,6 +293,11 @@ impl Losses {
                 "connections are refused: their address has as many as it may; raise connections_per_source_max"
             ),
         }
+    }
+
+    /// Whether copies wait to be set aside: they can pause reading as well.
+    fn copies_wait(&self) -> bool {
+        self.metrics.copies.queued.get() > 0
     }
 
     fn receive_buffer(&self, listener: &str) -> usize {

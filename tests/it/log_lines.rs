@@ -80,6 +80,12 @@ fn what_keeps_it_from_starting_is_an_error_to_the_journal() {
     for (line, flag) in log.lines().zip(["--window", "--memory"]) {
         assert!(line.starts_with("<3>") && line.contains(flag), "{log}");
     }
+    let log = Service::start(&["--no-such-flag"]).wait_exit();
+    assert!(
+        log.starts_with("<3>error: unexpected argument '--no-such-flag'"),
+        "{log}"
+    );
+    assert!(log.lines().all(|line| line.starts_with("<3>")), "{log}");
 }
 
 /// The variable is inherited by everything that a service starts.

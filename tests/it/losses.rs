@@ -131,6 +131,35 @@ fn reading_that_is_paused_is_told_of_and_nothing_else_falls_silent() {
 }
 
 #[test]
+fn copies_that_pause_reading_are_named() {
+    let (sink, port) = (Sink::tcp(), RefusingPort::new());
+    let tersed = Setup::new()
+        .listener(TCP, "")
+        .append(&format!(
+            "[dedup]\nwindow = \"1h\"\n[suppressed]\nto = \"{}\"\nqueue = \"64KiB\"\n\
+             [forward]\nto = [\"{}\"]\nretry_max = \"200ms\"",
+            port.url(),
+            sink.url()
+        ))
+        .start();
+    let padding = "x".repeat(200);
+    let mut originator = Originator::tcp(tersed.address(TCP));
+    originator.send_all((0..1_000).map(|_| format!("<13>host app: {padding}")));
+    let line = wait_remark(&tersed, "reading is paused");
+    assert!(line.contains(" or suppressed.queue is full: "), "{line}");
+    let _aside = port.open();
+    tersed.wait_received(1_000);
+    wait_until("all copies to be set aside", LIMIT, || {
+        tersed.metrics().total("tersed_suppressed_copies_queued") == 0
+    });
+    let (_, stopped) = tersed.finish();
+    told_once(
+        &stopped,
+        "reading is paused: the queue to the upstreams or that to suppressed.to",
+    );
+}
+
+#[test]
 fn what_allow_and_the_limits_refuse_is_told_of() {
     let sink = Sink::tcp();
     let tersed = Setup::new()
