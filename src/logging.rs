@@ -5,6 +5,9 @@
 //! - Everything goes to standard error. Standard output belongs to the survivors.
 //! - Octets taken from input appear [`Escaped`]: no peer can start a line, forge a field or drive a
 //!   terminal.
+//! - A line is one event: what hides, turns round or ends text is escaped in every value, also in what the operator
+//!   named or the system said.
+//! - Lines that go to the journal begin with their priority.
 //! - Lines about peers are limited per reason by a [`PeerLog`]: first, then one summary per
 //!   [`PEER_LOG_PERIOD`] with a count, which comes out even if nothing happens any more.
 //!
@@ -13,6 +16,7 @@
 //! Sending our own log by syslog: it would come back through our own listeners. Rotating files:
 //! whoever owns standard error does that.
 
+mod line;
 mod printable;
 
 use std::collections::HashSet;
@@ -22,29 +26,33 @@ use std::io::{self, IsTerminal as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::sys::stat::fstat;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::ParseError;
-use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::format::{JsonFields, Writer, debug_fn, format};
 use tracing_subscriber::fmt::time::FormatTime;
 
 use crate::clock::Clock;
 use crate::metrics::{FrameErrorReason, Reason as _, RejectReason};
 use crate::tick::Tick;
 
+use self::line::{Line, stderr_is_journal, text_field};
+use self::printable::Style;
+
+pub use self::line::tell_end;
 pub use self::printable::{Printable, is_hidden, printable};
 
 /// Sends everything that is logged from now on to standard error. Called once, before any task runs.
 ///
 /// `filter` is a level (`info`) or a list of levels for modules (`info,tersed::forward=debug`); what it
-/// leaves open is `info`. Colours appear on a terminal only; text lines have no time stamp if they go to
-/// the journal, which has its own.
+/// leaves open is `info`. Colours appear on a terminal only. Lines that go to the journal begin with their priority;
+/// those of text have no time stamp there, because the journal has its own.
 ///
 /// # Errors
 ///
 /// If `filter` is neither, or if logging was set up before.
-pub fn init(filter: &str, format: LogFormat) -> Result<(), LogError> {
+pub fn init(filter: &str, kind: LogFormat) -> Result<(), LogError> {
     let levels = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .parse(filter)
@@ -56,13 +64,36 @@ pub fn init(filter: &str, format: LogFormat) -> Result<(), LogError> {
         .with_env_filter(levels)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
-        .with_timer(WallTimer)
         // It would complain on standard error, and panic if that is what is broken.
         .log_internal_errors(false);
-    let done = match format {
-        LogFormat::Json => log.json().try_init(),
-        LogFormat::Text if stderr_is_journal() => log.without_time().try_init(),
-        LogFormat::Text => log.try_init(),
+    let to_journal = stderr_is_journal();
+    let text = debug_fn(text_field).delimited(" ");
+    let line = format().with_timer(WallTimer);
+    let done = match kind {
+        LogFormat::Json => log
+            .fmt_fields(JsonFields::new())
+            .event_format(Line {
+                inner: line.json(),
+                style: Style::Json,
+                to_journal,
+            })
+            .try_init(),
+        LogFormat::Text if to_journal => log
+            .fmt_fields(text)
+            .event_format(Line {
+                inner: line.without_time(),
+                style: Style::Text,
+                to_journal,
+            })
+            .try_init(),
+        LogFormat::Text => log
+            .fmt_fields(text)
+            .event_format(Line {
+                inner: line,
+                style: Style::Text,
+                to_journal,
+            })
+            .try_init(),
     };
     done.map_err(|_| LogError::SetUpTwice)
 }
@@ -348,21 +379,6 @@ impl FormatTime for WallTimer {
     }
 }
 
-fn stderr_is_journal() -> bool {
-    let Ok(journal) = std::env::var("JOURNAL_STREAM") else {
-        return false;
-    };
-    fstat(io::stderr()).is_ok_and(|stderr| is_journal(&journal, stderr.st_dev, stderr.st_ino))
-}
-
-/// Whether the stream of that device and inode is the journal's. systemd.exec(5): the variable is
-/// inherited by everything a service starts, so its value must be compared with the stream itself.
-fn is_journal(journal_stream: &str, device: u64, inode: u64) -> bool {
-    journal_stream
-        .split_once(':')
-        .is_some_and(|(dev, ino)| dev.parse() == Ok(device) && ino.parse() == Ok(inode))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -535,25 +551,6 @@ mod tests {
             log.note(BAD, at(10), |_| panic!("not due"));
         });
         assert_eq!(lines, 1);
-    }
-
-    #[test]
-    fn only_the_stream_that_the_journal_gave_us_is_the_journal() {
-        for (journal_stream, expected) in [
-            ("8:4711", true),
-            ("8:4712", false),
-            ("9:4711", false),
-            ("8", false),
-            ("", false),
-            ("8:4711:1", false),
-            ("x:y", false),
-        ] {
-            assert_eq!(
-                is_journal(journal_stream, 8, 4711),
-                expected,
-                "{journal_stream}"
-            );
-        }
     }
 
     #[test]

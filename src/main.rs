@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use tersed::cli::{self, Command, Environment};
+use tersed::logging::tell_end;
 
 fn main() -> ExitCode {
     let environment = Environment::new(std::env::vars_os());
@@ -11,7 +12,11 @@ fn main() -> ExitCode {
         Ok(command) => command,
         Err(err) => {
             // Nobody is left to tell if even that cannot be printed.
-            err.print().ok();
+            if err.use_stderr() && !io::stderr().is_terminal() {
+                tell_end(&mut io::stderr(), &err).ok();
+            } else {
+                err.print().ok();
+            }
             return ExitCode::from(u8::try_from(err.exit_code()).unwrap_or(2));
         }
     };
@@ -19,6 +24,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Run(args) => cli::run::run(&args, &mut err),
         Command::Check(args, format) => cli::check::run(&args, format, &mut out, &mut err),
+        Command::CheckRunning(args, format) => cli::running::run(&args, format, &mut out, &mut err),
         Command::Profiles(name) => cli::profiles::run(name.as_deref(), &mut out, &mut err),
         Command::Explain(args) => {
             let format = args.format_on(out.is_terminal());

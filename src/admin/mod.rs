@@ -4,13 +4,15 @@
 //! |---|---|
 //! | `/` | what there is |
 //! | `/metrics` | every metric, as OpenMetrics text (`docs/metrics.md`) |
+//! | `/api/v1/config` | what runs, as `tersed check --format json` prints it, and where it came from |
 //! | `/healthz` | 200 while the runtime turns |
-//! | `/readyz` | 200 while the relay takes messages, else 503; and how the upstreams and the spool are |
+//! | `/readyz` | 200 while the relay takes messages, else 503; and what is wrong, in words |
 //!
 //! # Guarantees
 //!
 //! - It never slows the relay down: connections, their life, their requests and the work for them are
 //!   bounded (`Limits`), and a page is made on a thread of its own, one at a time.
+//! - However slow other clients are, and however many, a new one is answered: `guests`.
 //! - It only reads: GET and HEAD, nothing that a client sends changes anything, and no path names a
 //!   file. Bodies are not read.
 //! - One request a connection; then it is closed.
@@ -20,6 +22,8 @@
 //! Binding (who configures no address has no admin port), TLS and passwords: it is meant for a
 //! loopback or management address.
 
+mod guests;
+mod in_force;
 mod ready;
 
 use std::convert::Infallible;
@@ -29,7 +33,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
@@ -47,6 +51,10 @@ use tracing::{debug, warn};
 use crate::metrics::{EngineStats, Metrics};
 use crate::thread::Pool;
 
+use self::guests::{Guest, Guests, PagesFor};
+pub(crate) use self::in_force::{Checked, OverFile, SOURCE, Source};
+
+pub use self::in_force::{FileState, InForce};
 pub use self::ready::Readiness;
 
 /// Answers on `listener` until `stop` is cancelled; then ends within a second.
@@ -70,6 +78,11 @@ pub struct AdminState {
     pub engine_stats: Arc<dyn Fn() -> EngineStats + Send + Sync>,
     /// Where pages of metrics are made.
     pub pool: Arc<Pool>,
+    /// What `/readyz` says beside what stands in the numbers, a line each. Called where messages are relayed: it
+    /// waits for nothing.
+    pub remarks: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// What runs.
+    pub in_force: InForce,
 }
 
 impl fmt::Debug for AdminState {
@@ -83,7 +96,7 @@ impl fmt::Debug for AdminState {
 /// What an HTTP client can take up.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
-    /// Connections at once. One more is closed as soon as it is accepted.
+    /// Connections at once. For one more an old one is closed.
     connections: usize,
     /// From the first moment to the end of the request's head.
     head_read: Duration,
@@ -91,6 +104,8 @@ struct Limits {
     connection_life: Duration,
     /// Octets of request line and headers; what is longer gets 431.
     head_octets: usize,
+    /// Requests at once for pages that take time. One more is told to come again.
+    making: usize,
     /// After `stop`, for answers that are under way.
     stop_grace: Duration,
 }
@@ -103,6 +118,7 @@ impl Default for Limits {
             head_read: Duration::from_secs(5),
             connection_life: Duration::from_secs(60),
             head_octets: 16 * 1024,
+            making: 8,
             stop_grace: Duration::from_millis(500),
         }
     }
@@ -114,8 +130,8 @@ async fn serve_within(
     state: AdminState,
     stop: CancellationToken,
 ) {
-    let pages = pages(state);
-    let slots = Arc::new(Semaphore::new(limits.connections));
+    let pages = pages(state, limits.making);
+    let mut guests = Guests::new(limits.connections);
     let connections = TaskTracker::new();
     let mut accepting = true;
     loop {
@@ -126,13 +142,16 @@ async fn serve_within(
         match accepted {
             Ok((stream, peer)) => {
                 accepting = true;
-                let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-                    debug!(%peer, "admin connection over the limit, closed");
-                    continue;
+                let (guest, slot) = tokio::select! {
+                    () = stop.cancelled() => break,
+                    entered = guests.enter() => entered,
                 };
                 let (pages, stop) = (pages.clone(), stop.clone());
                 connections.spawn(async move {
-                    converse(limits, stream, pages, stop).await;
+                    tokio::select! {
+                        () = guest.go.cancelled() => debug!(%peer, "admin connection closed to make room"),
+                        () = converse(limits, stream, pages, &guest, stop) => {}
+                    }
                     drop(slot);
                 });
             }
@@ -153,14 +172,24 @@ async fn serve_within(
 }
 
 /// One connection, from its acceptance to its end.
-async fn converse(limits: Limits, stream: TcpStream, pages: Router, stop: CancellationToken) {
+async fn converse(
+    limits: Limits,
+    stream: TcpStream,
+    pages: Router,
+    guest: &Arc<Guest>,
+    stop: CancellationToken,
+) {
+    let pages = PagesFor {
+        guest: Arc::clone(guest),
+        pages: TowerToHyperService::new(pages),
+    };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_read)
         .max_header_size(limits.head_octets)
         .max_buf_size(limits.head_octets)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(pages));
+        .serve_connection(TokioIo::new(stream), pages);
     tokio::pin!(connection);
     let ended = timeout(limits.connection_life, async {
         tokio::select! {
@@ -179,14 +208,16 @@ async fn converse(limits: Limits, stream: TcpStream, pages: Router, stop: Cancel
     }
 }
 
-fn pages(state: AdminState) -> Router {
+fn pages(state: AdminState, making_max: usize) -> Router {
     let pages = Pages {
         state,
-        scraping: Arc::default(),
+        places: Arc::new(Semaphore::new(making_max)),
+        making: Arc::default(),
     };
     Router::new()
         .route("/", get(INDEX))
         .route("/metrics", get(metrics))
+        .route("/api/v1/config", get(config))
         .route("/healthz", get("ok\n"))
         .route("/readyz", get(readyz))
         .fallback(|| async { (StatusCode::NOT_FOUND, "not found\n") })
@@ -198,31 +229,55 @@ fn pages(state: AdminState) -> Router {
 #[derive(Clone)]
 struct Pages {
     state: AdminState,
-    /// Held while a page of metrics is made: clients queue here instead of on threads.
-    scraping: Arc<Mutex<()>>,
+    /// Held from the request to the page: without one, a client is sent away, so that it does not take a connection
+    /// from others.
+    places: Arc<Semaphore>,
+    /// Held while a page that takes time is made: clients queue here instead of on threads.
+    making: Arc<Mutex<()>>,
 }
 
 async fn metrics(State(pages): State<Pages>) -> Response {
-    let turn = Arc::clone(&pages.scraping).lock_owned().await;
-    // Asking the engines takes their locks and /proc takes as long as it takes, so neither is done on
-    // a thread that relays. The turn moves along: a client that went away does not let the next
-    // page start before this one is made.
-    let pool = Arc::clone(&pages.state.pool);
-    let page = pool.call(move || {
-        let _turn = turn;
-        pages.state.metrics.encode((pages.state.engine_stats)())
-    });
-    match page.await {
-        Ok(page) => ([(CONTENT_TYPE, OPEN_METRICS)], page).into_response(),
-        Err(err) => {
-            warn!(%err, "page of metrics not made");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+    let state = pages.state.clone();
+    let page = move || state.metrics.encode((state.engine_stats)());
+    pages.make(OPEN_METRICS, page).await
+}
+
+async fn config(State(pages): State<Pages>) -> Response {
+    let in_force = pages.state.in_force.clone();
+    pages.make(JSON, move || in_force.page()).await
+}
+
+impl Pages {
+    /// Makes a page when it is its turn.
+    async fn make(
+        self,
+        content_type: &'static str,
+        page: impl FnOnce() -> String + Send + 'static,
+    ) -> Response {
+        let Ok(_place) = self.places.try_acquire() else {
+            let later = [(RETRY_AFTER, "1")];
+            return (StatusCode::SERVICE_UNAVAILABLE, later, "busy\n").into_response();
+        };
+        let turn = Arc::clone(&self.making).lock_owned().await;
+        // Asking the engines takes their locks and /proc takes as long as it takes, so neither is done on
+        // a thread that relays. The turn moves along: a client that went away does not let the next
+        // page start before this one is made.
+        let page = self.state.pool.call(move || {
+            let _turn = turn;
+            page()
+        });
+        match page.await {
+            Ok(page) => ([(CONTENT_TYPE, content_type)], page).into_response(),
+            Err(err) => {
+                warn!(%err, "page not made; the next request tries again");
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            }
         }
     }
 }
 
 async fn readyz(State(pages): State<Pages>) -> impl IntoResponse {
-    ready::page(&pages.state.readiness, &pages.state.metrics)
+    ready::page(&pages.state)
 }
 
 /// No browser may guess a type or keep a page.
@@ -237,8 +292,11 @@ const INDEX: &str = "\
 tersed
 /metrics  every counter and gauge, as OpenMetrics text
 /healthz  200 while the process runs
-/readyz   200 while messages are taken, 503 while starting or stopping
+/readyz   200 while messages are taken, 503 while starting or stopping; and what is wrong
+/api/v1/config  the configuration in force, as JSON
 ";
+
+const JSON: &str = "application/json";
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -251,8 +309,10 @@ mod tests {
     use std::sync::mpsc;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::Instant;
 
     use super::*;
+    use crate::config::{Config, RunArgs};
     use crate::metrics::UpstreamState;
 
     /// A server on a port of its own; stopped, and waited for, by `end`.
@@ -278,11 +338,17 @@ mod tests {
         ) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
+            let metrics = Metrics::new();
+            let args = RunArgs::default();
+            let in_force = InForce::new(Arc::clone(&metrics), &args, FileState::of(None));
+            in_force.load(&Config::default(), Vec::new(), None);
             let state = AdminState {
-                metrics: Metrics::new(),
+                metrics,
+                in_force,
                 readiness: Readiness::default(),
                 engine_stats,
                 pool: Arc::new(Pool::new("tersed-test", 1)),
+                remarks: Arc::new(|| vec!["losing: nothing".to_owned()]),
             };
             let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
             tasks.spawn(serve_within(limits, listener, state.clone(), stop.clone()));
@@ -365,6 +431,13 @@ mod tests {
             ("GET /%2e%2e/%2e%2e/etc/passwd HTTP/1.1", "404", "not found"),
             ("GET //metrics HTTP/1.1", "404", "not found"),
             ("GET /metrics/ HTTP/1.1", "404", "not found"),
+            (
+                "GET /api/v1/config HTTP/1.1",
+                "200 OK",
+                "\"window\": \"10s\"",
+            ),
+            ("GET /api/v1/config HTTP/1.1", "200 OK", JSON),
+            ("POST /api/v1/config HTTP/1.1", "405", "allow: GET,HEAD"),
             ("POST /metrics HTTP/1.1", "405", "allow: GET,HEAD"),
             ("DELETE /readyz HTTP/1.1", "405", "allow: GET,HEAD"),
             ("POST /nowhere HTTP/1.1", "404", "not found"),
@@ -406,6 +479,7 @@ mod tests {
             "200 OK",
             "\nupstream tcp://b:601\\x1b[31m\\n: standby\n",
         );
+        check(&answer, "200 OK", "\nlosing: nothing\n");
 
         admin.state.readiness.set_stopping();
         check(&admin.ask(READYZ).await, "503", "\r\n\r\nstopping: ");
@@ -530,56 +604,73 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_thousand_connections_are_capped_and_a_later_one_is_answered() {
-        // Whoever is closed is closed for the cap, not for being slow.
+    async fn slow_clients_are_capped_and_make_room_for_one_that_asks() {
+        // What is closed is closed for the cap, not for being slow.
         let limits = Limits {
             head_read: Duration::from_secs(60),
             ..Limits::default()
         };
         let admin = Admin::start(limits).await;
-        // Accepted in the order of connecting: these take all the slots, and stay.
-        let mut holders = Vec::new();
-        for _ in 0..limits.connections {
-            let mut holder = admin.connect().await;
-            holder.write_all(b"GET /").await.unwrap();
-            holders.push(holder);
-        }
-        for _ in holders.len()..1_000 {
-            assert_eq!(to_the_end(admin.connect().await).await, "");
-        }
-        let mut unread = [0];
-        for holder in &holders {
-            let err = holder.try_read(&mut unread).unwrap_err();
-            assert_eq!(
-                err.kind(),
-                std::io::ErrorKind::WouldBlock,
-                "a holder was closed"
-            );
-        }
-
-        drop(holders);
-        let answered = async {
-            loop {
-                let mut stream = admin.connect().await;
-                // Until the server has seen that they are gone, it closes at once.
-                if stream
-                    .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
-                    .await
-                    .is_ok()
-                {
-                    let answer = to_the_end(stream).await;
-                    if !answer.is_empty() {
-                        return answer;
-                    }
-                }
+        for slow in [limits.connections, 1_000] {
+            let mut holders = Vec::new();
+            for _ in 0..slow {
+                let mut holder = admin.connect().await;
+                holder.write_all(b"GET /").await.unwrap();
+                holders.push(holder);
             }
+            let asked = Instant::now();
+            let answer = admin.ask("GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+            check(&answer, "200 OK", "ok");
+            let took = asked.elapsed();
+            assert!(took < Duration::from_secs(1), "{slow} slow ones: {took:?}");
+            let mut unread = [0];
+            let open = holders.iter().filter(|holder| {
+                let read = holder.try_read(&mut unread);
+                read.is_err_and(|err| err.kind() == std::io::ErrorKind::WouldBlock)
+            });
+            assert!(open.count() <= limits.connections);
+        }
+        admin.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_thousand_scrapes_hold_up_no_probe() {
+        let (begin, wait) = mpsc::sync_channel::<()>(0);
+        let wait = std::sync::Mutex::new(wait);
+        let blocked = move || {
+            wait.lock().unwrap().recv().ok();
+            EngineStats::default()
         };
-        let answer = timeout(Duration::from_secs(4), answered).await;
-        check(
-            &answer.expect("a slot is free before the holders' time is over"),
-            "200 OK",
-            "ok",
+        let admin = Admin::start_with(Limits::default(), Arc::new(blocked)).await;
+        let mut scrapes = Vec::new();
+        for _ in 0..1_000 {
+            let mut scrape = admin.connect().await;
+            scrape
+                .write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+                .await
+                .unwrap();
+            scrapes.push(scrape);
+        }
+        let asked = Instant::now();
+        let answer = admin.ask("GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        check(&answer, "200 OK", "ok");
+        let took = asked.elapsed();
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        drop(begin);
+        // One was the first, whose page is made; those without a place are told to come again.
+        let mut answers = Vec::new();
+        for scrape in scrapes {
+            answers.push(to_the_end(scrape).await);
+        }
+        assert!(
+            answers
+                .iter()
+                .any(|answer| answer.starts_with("HTTP/1.1 200 OK"))
         );
+        let busy = answers
+            .iter()
+            .find(|answer| answer.starts_with("HTTP/1.1 503"));
+        check(busy.unwrap(), "503", "retry-after: 1\r\n");
         admin.end().await;
     }
 

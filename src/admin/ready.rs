@@ -11,7 +11,7 @@
 //!
 //! - The status is 200 exactly while messages are taken. Nothing that the other lines say changes it: a relay whose
 //!   upstreams are away takes messages and queues them.
-//! - The page is made from counters and states alone: it takes no lock that a batch takes.
+//! - The page is made from counters and states, and what is remembered of them: it takes no lock that a batch takes.
 //!
 //! # Left out
 //!
@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use axum::http::StatusCode;
 
-use crate::metrics::Metrics;
+use super::AdminState;
 
 /// Whether the relay takes messages: shared, set by whoever starts and stops it.
 #[derive(Clone, Debug, Default)]
@@ -58,7 +58,8 @@ impl Readiness {
 }
 
 /// The page and its status.
-pub(super) fn page(readiness: &Readiness, metrics: &Metrics) -> (StatusCode, String) {
+pub(super) fn page(state: &AdminState) -> (StatusCode, String) {
+    let (readiness, metrics) = (&state.readiness, &state.metrics);
     let status = if readiness.is_ready() {
         StatusCode::OK
     } else {
@@ -68,6 +69,7 @@ pub(super) fn page(readiness: &Readiness, metrics: &Metrics) -> (StatusCode, Str
     lines.extend(delivery::upstreams(metrics));
     lines.extend(delivery::queue(metrics));
     lines.extend(delivery::spool(metrics));
+    lines.extend((state.remarks)());
     let mut text = lines.join("\n");
     text.push('\n');
     (status, text)

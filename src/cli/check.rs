@@ -9,19 +9,17 @@
 //!   there.
 //! - No text of the configuration drives a terminal.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use serde::Serialize;
-
 use super::paths::Findings;
 use super::{CheckFormat, USUAL_FILE};
+use crate::admin::Checked;
 use crate::config::{
-    ACK, Compression, Config, Effective, FRAMING, IDENTITY, ListenerConfig, MODE, OUTPUT_FRAMING,
-    Rotation, RunArgs, SUMMARY, Strategy, UpstreamConfig, WHEN_FULL, facility_names, field_names,
-    mask_names, severity_range, size_text, time_text,
+    ACK, Compression, Config, FRAMING, IDENTITY, ListenerConfig, MODE, OUTPUT_FRAMING, Rotation,
+    RunArgs, SUMMARY, Strategy, UpstreamConfig, WHEN_FULL, facility_names, field_names, mask_names,
+    severity_range, size_text, time_text,
 };
 use crate::identity::Fields;
 use crate::logging::printable;
@@ -81,41 +79,8 @@ pub fn run(
     }
 }
 
-/// For programs: what runs, by the keys of the file, and what no file has.
-#[derive(Serialize)]
-struct Checked {
-    /// The file that was judged; `null` is the defaults.
-    file: Option<String>,
-    #[serde(flatten)]
-    effective: Effective,
-    /// Octets that the process takes at most.
-    memory_limit: MemoryLimit,
-}
-
-#[derive(Serialize)]
-struct MemoryLimit {
-    total: u64,
-    /// By the label that the metric has.
-    parts: BTreeMap<&'static str, u64>,
-}
-
-impl Checked {
-    fn of(config: &Config, file: Option<&Path>) -> Self {
-        let sizing = Sizing::of(config);
-        let parts = sizing.parts().map(|(part, octets)| (part.label(), octets));
-        Self {
-            file: file.map(|path| path.display().to_string()),
-            effective: Effective::of(config),
-            memory_limit: MemoryLimit {
-                total: sizing.total(),
-                parts: parts.collect(),
-            },
-        }
-    }
-}
-
 /// Says in a few lines what `config` runs.
-fn describe(config: &Config, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn describe(config: &Config, out: &mut impl Write) -> io::Result<()> {
     let mut line = |key: &str, text: String| writeln!(out, "{key:<8} {}", printable(&text));
     for listener in &config.listeners {
         line("listen", listener_text(listener))?;

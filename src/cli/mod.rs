@@ -14,6 +14,7 @@ mod paths;
 pub mod profiles;
 pub mod replay;
 pub mod run;
+pub mod running;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -36,6 +37,8 @@ pub enum Command {
     Run(RunArgs),
     /// Judge the configuration and say what would run.
     Check(RunArgs, CheckFormat),
+    /// Ask the relay that runs what is in force there.
+    CheckRunning(RunArgs, CheckFormat),
     /// Print the profile of that name, or all of them.
     Profiles(Option<String>),
     /// Say how frames are understood.
@@ -76,9 +79,15 @@ pub fn parse<A: Into<OsString> + Clone>(
             mut flags,
             file,
             format,
+            running,
         }) => {
             flags.config = flags.config.or(file);
-            Command::Check(flags.with(environment)?, format)
+            let args = flags.with(environment)?;
+            if running {
+                Command::CheckRunning(args, format)
+            } else {
+                Command::Check(args, format)
+            }
         }
         Some(Task::Profiles { name }) => Command::Profiles(name),
         Some(Task::Explain(flags)) => Command::Explain(flags.with(environment)?),
@@ -165,6 +174,13 @@ enum Task {
             hide_possible_values = true
         )]
         format: CheckFormat,
+
+        /// Say what the relay that runs has in force, and whether its file still says the same
+        ///
+        /// Asks at --admin, or at the admin.address of the configuration. Exits with 1 if the file says something
+        /// else, or if the relay does not answer.
+        #[arg(long)]
+        running: bool,
     },
     /// Print the ready-made rules, as configuration to paste and change
     ///

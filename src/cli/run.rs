@@ -16,6 +16,7 @@ use tracing::info;
 use super::{USUAL_FILE, paths::with_reasons};
 
 use crate::{
+    admin::FileState,
     config::{Config, RunArgs},
     daemon, logging,
 };
@@ -26,15 +27,16 @@ use crate::{
 ///
 /// Those of `err`.
 pub fn run(args: &RunArgs, err: &mut impl Write) -> io::Result<ExitCode> {
+    let read = FileState::of(args.file.as_deref());
     let config = match Config::load(args) {
         Ok(config) => config,
         Err(errors) => {
-            writeln!(err, "{errors}")?;
+            logging::tell_end(err, errors)?;
             return Ok(ExitCode::FAILURE);
         }
     };
     if let Err(error) = logging::init(&config.log.level, config.log.format) {
-        writeln!(err, "{error}")?;
+        logging::tell_end(err, error)?;
         return Ok(ExitCode::FAILURE);
     }
     if args.file.is_none() && Path::new(USUAL_FILE).exists() {
@@ -43,10 +45,10 @@ pub fn run(args: &RunArgs, err: &mut impl Write) -> io::Result<ExitCode> {
             "a configuration file is there and is not read; name it by --config"
         );
     }
-    match daemon::run(args, config) {
+    match daemon::run(args, config, read) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
-            writeln!(err, "tersed: {}", with_reasons(&error))?;
+            logging::tell_end(err, format_args!("tersed: {}", with_reasons(&error)))?;
             Ok(ExitCode::FAILURE)
         }
     }

@@ -108,6 +108,19 @@ impl Config {
         Self::read(args, Some(self))
     }
 
+    /// Reads `text` as the contents of a file of that `name`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Config::load`].
+    pub(crate) fn of_text(name: &str, text: &str) -> Result<Self, ConfigErrors> {
+        let mut errors = Vec::new();
+        let file = file::parse(&name.into(), text.as_bytes(), &mut errors);
+        let config = resolve::resolve(file, None, &mut errors);
+        ConfigErrors::if_any(errors)?;
+        Ok(config)
+    }
+
     fn read(args: &RunArgs, running: Option<&Self>) -> Result<Self, ConfigErrors> {
         let mut errors = Vec::new();
         let (mut file, is_whole) = match &args.file {

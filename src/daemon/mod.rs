@@ -21,8 +21,11 @@
 //! Exit codes (`main`), what the settings mean (`config`).
 
 mod aside;
+mod configuration;
+mod losses;
 mod reload;
 mod stop;
+mod storm;
 mod threads;
 mod windows;
 
@@ -37,10 +40,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error, info, warn};
 
-use self::{aside::AsideForwarder, threads::Patience};
+use self::{aside::AsideForwarder, losses::Losses, storm::Storm, threads::Patience};
 use crate::{
-    admin::{self, AdminState, Readiness},
-    clock::Clock,
+    admin::{self, AdminState, FileState, InForce, Readiness},
     config::{Config, ForwardConfig, ListenerConfig, RunArgs, SpoolConfig},
     custody::Custody,
     dedup::Shards,
@@ -89,18 +91,19 @@ pub enum DaemonError {
     Task(&'static str),
 }
 
-/// Runs the relay as `config` says until a signal ends it. `args` is read again on SIGHUP.
+/// Runs the relay as `config` says until a signal ends it. `args` is read again on SIGHUP; `read` is its file as it was
+/// before `config` was read from it.
 ///
 /// # Errors
 ///
 /// What kept it from starting, or what ended it.
-pub fn run(args: &RunArgs, config: Config) -> Result<(), DaemonError> {
+pub fn run(args: &RunArgs, config: Config, read: FileState) -> Result<(), DaemonError> {
     raise_descriptor_limit();
     let mut patience = Patience::new();
     let runtime = threads::runtime(config.workers, &mut patience).map_err(DaemonError::Runtime)?;
     let runtime = Bounded(Some(runtime));
     let daemon = async {
-        let daemon = Daemon::start(config, patience).await?;
+        let daemon = Daemon::start(args, config, read, patience).await?;
         daemon.serve(args).await
     };
     runtime
@@ -142,6 +145,8 @@ struct Daemon {
     stopping: Stopping,
     /// Cancelled when a listener ended by itself.
     fatal: CancellationToken,
+    losses: Arc<Losses>,
+    in_force: InForce,
 }
 
 /// A listener being served.
@@ -154,7 +159,12 @@ struct Serving {
 }
 
 impl Daemon {
-    async fn start(config: Config, mut patience: Patience) -> Result<Self, DaemonError> {
+    async fn start(
+        args: &RunArgs,
+        config: Config,
+        read: FileState,
+        mut patience: Patience,
+    ) -> Result<Self, DaemonError> {
         let signals = Signals::new().map_err(DaemonError::Runtime)?;
         let mut passed = PassedSockets::from_environment().map_err(DaemonError::Passed)?;
         let metrics = Metrics::new();
@@ -236,6 +246,8 @@ impl Daemon {
             custody: Custody::new(),
             aside: Aside::default(),
         });
+        let in_force = InForce::new(Arc::clone(&metrics), args, read);
+        let losses = Losses::new(Arc::clone(&metrics), changes.clone());
         let stopping = Stopping::default();
         let forwarder = Forwarder::new(
             Arc::clone(&outbox),
@@ -273,6 +285,8 @@ impl Daemon {
             chores: Arc::new(chores),
             stopping,
             fatal: CancellationToken::new(),
+            losses,
+            in_force,
         };
         if let Some((aside, thread)) = aside {
             let aside = daemon.set_aside(aside, thread);
@@ -286,8 +300,14 @@ impl Daemon {
         }
         daemon.tell_memory_limit();
         daemon.spawn_timers();
+        daemon.tell_in_force(&daemon.whole_config(), None);
+        daemon.watch_file();
         daemon.readiness.set_ready();
-        info!("ready");
+        let (configuration, over_it) = (
+            daemon.in_force.file_text(),
+            daemon.in_force.over_file_text(),
+        );
+        info!(configuration, over_it, "ready");
         notify(&[sd_notify::NotifyState::Ready]);
         Ok(daemon)
     }
@@ -372,10 +392,7 @@ impl Daemon {
 
     /// Lets the metrics say how much memory the configuration in force allows.
     fn tell_memory_limit(&self) {
-        let mut config = self.config.clone();
-        let passed_in = self.listeners.iter().filter(|running| running.is_extra);
-        let passed_in = passed_in.map(|running| ListenerConfig::clone(&running.config.borrow()));
-        config.listeners.extend(passed_in);
+        let config = self.whole_config();
         for (part, octets) in Sizing::of(&config).parts() {
             if let Some(limit) = self.context.metrics.memory_limit.get(part as usize) {
                 limit.set(octets);
@@ -403,6 +420,8 @@ impl Daemon {
                 }
             }),
             pool: Arc::clone(&self.chores),
+            remarks: self.remarks(),
+            in_force: self.in_force.clone(),
         };
         self.housekeeping.spawn(admin::serve(
             listener,
@@ -412,16 +431,19 @@ impl Daemon {
     }
 
     fn spawn_timers(&self) {
+        self.housekeeping.spawn(Arc::clone(&self.losses).watch(
+            Arc::clone(&self.context.pipeline.shards),
+            Arc::clone(&self.context.peer_log),
+            self.stop_housekeeping.clone(),
+        ));
         let stop = self.stop_housekeeping.clone();
         let pipeline = Arc::clone(&self.context.pipeline);
-        let peer_log = Arc::clone(&self.context.peer_log);
         let outbox = Arc::clone(&self.outbox);
         let chores = Arc::clone(&self.chores);
         self.housekeeping.spawn(async move {
             let mut due = interval(RETIRE_PERIOD);
             due.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut storm = Storm::default();
-            let mut overfull = windows::Overfull::default();
             let mut has_more = false;
             loop {
                 select! {
@@ -430,12 +452,10 @@ impl Daemon {
                     () = ready(()), if has_more => {}
                     _ = due.tick() => {}
                 }
-                peer_log.flush(Clock::now(), tell_of_more);
                 // With a full queue this waits like everybody else, until the queue is closed.
                 has_more = pipeline.advance().await;
-                let stats = pipeline.shards.stats();
-                overfull.look(&stats, Clock::now());
-                if storm.abates(stats.octets as u64 + outbox.octets()) {
+                let held = pipeline.shards.stats().octets as u64;
+                if storm.abates(held + outbox.octets()) {
                     let released = chores.call(sys::release_free_memory);
                     if let Err(error) = released.await {
                         error!(%error, "free memory was not given back");
@@ -513,28 +533,6 @@ fn open_spool(
     Ok(Arc::new(spool))
 }
 
-/// When memory that was needed for a storm is to be given back.
-#[derive(Debug, Default)]
-struct Storm {
-    /// The most octets in use since then.
-    peak_octets: u64,
-}
-
-impl Storm {
-    /// Whether so much less is in use now than there was that giving it back is worth the while. Said in steps:
-    /// the allocator makes others wait while it gives back.
-    fn abates(&mut self, octets: u64) -> bool {
-        self.peak_octets = self.peak_octets.max(octets);
-        let freed = self.peak_octets - octets;
-        let abates = freed >= STORM_OCTETS_STEP
-            || (self.peak_octets >= STORM_OCTETS_MIN && freed >= self.peak_octets / 2);
-        if abates {
-            self.peak_octets = octets;
-        }
-        abates
-    }
-}
-
 /// Logs how many lines about peers were held back.
 fn tell_of_more(reason: PeerReason, count: u64) {
     warn!(
@@ -583,12 +581,6 @@ const CHORES_MAX: usize = 3;
 
 /// Descriptors that connections do not get.
 const DESCRIPTOR_RESERVE: usize = 16;
-
-/// Octets in use that make a storm: less is not worth giving back.
-const STORM_OCTETS_MIN: u64 = 8 << 20;
-
-/// Octets given back at once: takes the allocator a few milliseconds.
-const STORM_OCTETS_STEP: u64 = 32 << 20;
 
 /// How long threads that are blocked are waited for at the end.
 const RUNTIME_END_MAX: Duration = Duration::from_millis(100);

@@ -12,7 +12,7 @@
 
 use std::{io, sync::Arc};
 
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     Daemon,
@@ -20,9 +20,9 @@ use super::{
     notify,
 };
 use crate::{
+    admin::FileState,
     config::{Config, ConfigErrors, ListenUrl, RunArgs},
     listen::{BindError, Bound, PassedSockets},
-    metrics::ReloadResult,
     thread::Waiting,
 };
 
@@ -53,21 +53,12 @@ impl Daemon {
     /// Reads the configuration again and puts it in force, or says why not.
     pub(super) async fn reload(&mut self, args: &RunArgs) {
         notify_reloading();
+        let read = FileState::of(args.file.as_deref());
         let result = match self.config.load_again(args) {
             Ok(config) => self.put_in_force(config).await,
             Err(errors) => Err(errors.into()),
         };
-        let reloads = &self.context.metrics.config_reloads;
-        match result {
-            Ok(()) => {
-                reloads[ReloadResult::Ok].inc();
-                info!("reloaded");
-            }
-            Err(error) => {
-                reloads[ReloadResult::Refused].inc();
-                error!(%error, "reload refused");
-            }
-        }
+        self.tell_reload(&result, read);
         notify(&[sd_notify::NotifyState::Ready]);
     }
 

@@ -93,7 +93,11 @@ impl Daemon {
             debug!("housekeeping did not end in time");
         }
         self.context.peer_log.finish(tell_of_more);
-        let balance = self.context.metrics.balance();
+        let metrics = &self.context.metrics;
+        let listeners = metrics.listeners();
+        let kernel_dropped: u64 = listeners.iter().map(|one| one.kernel_dropped.get()).sum();
+        let stats = self.context.pipeline.shards.stats();
+        let balance = metrics.balance();
         info!(
             received = balance.received,
             recovered = balance.recovered,
@@ -101,6 +105,10 @@ impl Daemon {
             suppressed = balance.suppressed,
             dropped = balance.dropped,
             queued = balance.queued,
+            kernel_dropped,
+            evicted = stats.evicted_total,
+            unremembered = stats.unremembered_total,
+            reading_pauses = metrics.reading_pauses.get(),
             "stopped"
         );
     }

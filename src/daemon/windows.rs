@@ -1,9 +1,7 @@
-//! Windows, as far as the daemon has a part in them: when they are read back after a restart, when saved, and when
-//! the log must say that memory does not hold them.
+//! Windows, as far as the daemon has a part in them: when they are read back after a restart, and when saved.
 //!
 //! # Guarantees
 //!
-//! - Copies that cannot be remembered are told of once, not for each of them.
 //! - They are read back after everything was bound: a start that fails leaves them where they are.
 //! - They are saved when no task is left that could judge or drop, in what is left of the time to stop.
 //!
@@ -13,45 +11,11 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use tracing::warn;
-
 use super::Daemon;
 use crate::{
-    clock::Clock,
-    config::DedupConfig,
-    dedup::{Shards, Stats},
-    identity::Key,
-    rule::Rules,
-    saved::SavedWindows,
-    tick::Tick,
+    clock::Clock, config::DedupConfig, dedup::Shards, identity::Key, rule::Rules,
+    saved::SavedWindows, tick::Tick,
 };
-
-/// Tells when windows do not fit into memory.
-#[derive(Debug, Default)]
-pub(super) struct Overfull {
-    /// Copies that were not remembered so far, and when there last were some.
-    unremembered: u64,
-    last: Option<Tick>,
-}
-
-impl Overfull {
-    /// Looks at what the engines have counted by now. Says so if some copies could not be remembered, and again only
-    /// if there were none for a while.
-    pub(super) fn look(&mut self, stats: &Stats, now: Tick) {
-        let more = stats.unremembered_total - self.unremembered;
-        if more == 0 {
-            return;
-        }
-        if self.last.is_none_or(|last| now.since(last) >= QUIET) {
-            warn!(
-                frames = more,
-                memory = stats.budget_octets,
-                "no room to remember messages; their repeats are forwarded; raise dedup.memory"
-            );
-        }
-        (self.unremembered, self.last) = (stats.unremembered_total, Some(now));
-    }
-}
 
 /// Opens the windows again that were open at the last stop. Gives the key of this run.
 pub(super) fn restore(config: &DedupConfig, shards: &Arc<Shards>, rules: &Arc<Rules>) -> Key {
@@ -89,9 +53,6 @@ fn windows(
         kind: config.identity,
     }
 }
-
-/// After so long without a message that could not be remembered, the next one is news.
-const QUIET: Duration = Duration::from_secs(3600);
 
 /// How long saving may take where draining has used up the time.
 const SAVE_MIN: Duration = Duration::from_secs(2);

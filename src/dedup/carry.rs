@@ -26,6 +26,7 @@ use std::collections::BinaryHeap;
 
 use super::engine::{Engine, HELD_OCTETS, Refusal};
 use super::shard::Shard;
+use super::table::Probe;
 use super::{EndReason, Ended, Held, Kept, Shards, Stamp, lock};
 use crate::identity::Identity;
 use crate::rule::{PolicyId, WindowPolicy};
@@ -140,7 +141,8 @@ impl Shards {
     }
 
     /// Opens the window of `identity` under `policy` again, and says whether it is open now. Windows of one policy come
-    /// in the order of their starts, no identity twice, before any copy is judged under it.
+    /// in the order of their starts, before any copy is judged under it. Of an identity that comes twice, the first window is
+    /// opened.
     ///
     /// A window that is over at `now` stays closed. What makes room for it, and held copies back, is added to
     /// `ended`.
@@ -345,12 +347,20 @@ impl Engine {
         if !is_sorted || window.start > now || window.is_over(&self.policy(), now) {
             return Ok(false);
         }
+        // An identity that is there already, which no export gives: each more of it would lengthen the search for the
+        // next one.
+        let Probe::Absent(vacant) = self.table.probe(identity.hash, self.live(), |age| {
+            let age = age as usize;
+            !self.timeline.mark(age).is_dead() && self.timeline.remembers(age, identity.octets)
+        }) else {
+            return Ok(false);
+        };
         let held_octets = if window.is_plain() { 0 } else { HELD_OCTETS };
         let mut left = room
             .checked_sub(held_octets)
             .ok_or(Refusal::Short(held_octets))?;
         let delivery = self
-            .remember(identity, window.start, &mut left, None)
+            .remember(identity, window.start, &mut left, vacant)
             .map_err(|refusal| match refusal {
                 Refusal::Short(wanted) => Refusal::Short(wanted + held_octets),
                 Refusal::Full => Refusal::Full,

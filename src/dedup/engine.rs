@@ -52,7 +52,7 @@ pub(super) struct Engine {
     /// Tells this engine's claims from those of engines that are gone. The same in all shards, never zero.
     epoch: u32,
     pub(super) timeline: Timeline,
-    table: Table,
+    pub(super) table: Table,
     /// Octets of all [`Held`] and their frames.
     pub(super) held_octets: usize,
     /// Marks moved to a younger one by `refresh`.
@@ -544,7 +544,7 @@ impl Engine {
         });
     }
 
-    const fn live(&self) -> Live {
+    pub(super) const fn live(&self) -> Live {
         Live::new(self.timeline.base(), self.timeline.len())
     }
 

@@ -17,6 +17,7 @@
 //! How the page gets to whoever asks (`admin`). Rates, histograms and history, which are the
 //! collector's job.
 
+mod config;
 mod counter;
 mod process;
 mod reason;
@@ -29,6 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use crate::clock::Clock;
 use crate::tick::{Tick, WallTime};
 
+pub use config::ConfigMetrics;
 pub use counter::{ByReason, Counter, Gauge, Returnable, StripedCounter};
 pub use reason::{
     AnswerResult, DropReason, FrameErrorReason, MemoryPart, Reason, RejectReason, ReloadResult,
@@ -63,6 +65,8 @@ pub struct Metrics {
     pub memory_limit: [Gauge; MemoryPart::ALL.len()],
     /// Requests to reload the configuration.
     pub config_reloads: ByReason<ReloadResult>,
+    /// The configuration in force.
+    pub config: ConfigMetrics,
     /// One for each name ever registered. Bounded by what the operator configured in this run.
     listeners: RwLock<Vec<Arc<ListenerMetrics>>>,
     /// One for each URL that is forwarded to now: those who forward own them.
@@ -89,6 +93,7 @@ impl Metrics {
             summaries: SummaryCounters::default(),
             memory_limit: Default::default(),
             config_reloads: ByReason::default(),
+            config: ConfigMetrics::default(),
             listeners: RwLock::default(),
             upstreams: RwLock::default(),
             rules: RwLock::default(),

@@ -18,7 +18,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::samples::{Samples, Scrape};
-use super::{EngineStats, MemoryPart, Metrics, process};
+use super::{EngineStats, MemoryPart, Metrics, config, process};
 
 /// The whole page, `# EOF` included.
 pub(super) fn encode(metrics: &Arc<Metrics>, engine: EngineStats) -> String {
@@ -33,7 +33,7 @@ pub(super) fn encode(metrics: &Arc<Metrics>, engine: EngineStats) -> String {
 }
 
 /// One metric: a row of the table.
-struct Family {
+pub(super) struct Family {
     /// Without what the type and the unit add: `_total`, `_info`, `_bytes`, `_seconds`.
     name: &'static str,
     unit: Option<Unit>,
@@ -45,7 +45,10 @@ struct Family {
 
 /// All rows, in the order of the page.
 fn families() -> impl Iterator<Item = &'static Family> {
-    FAMILIES.iter().chain(delivery::FAMILIES)
+    FAMILIES
+        .iter()
+        .chain(delivery::FAMILIES)
+        .chain(config::FAMILIES)
 }
 
 static FAMILIES: &[Family] = &[
@@ -422,7 +425,7 @@ const fn counter(
     }
 }
 
-const fn gauge(
+pub(super) const fn gauge(
     name: &'static str,
     help: &'static str,
     samples: fn(&Scrape, &mut Samples<'_>),
@@ -450,7 +453,7 @@ const fn in_bytes(
     }
 }
 
-const fn in_seconds(
+pub(super) const fn in_seconds(
     name: &'static str,
     kind: MetricType,
     help: &'static str,
@@ -465,7 +468,7 @@ const fn in_seconds(
     }
 }
 
-const fn info(
+pub(super) const fn info(
     name: &'static str,
     help: &'static str,
     samples: fn(&Scrape, &mut Samples<'_>),
@@ -511,6 +514,7 @@ mod tests {
             retry_at: Clock::now(),
         }));
         metrics.rule("default").matched.add(1);
+        metrics.config.load("/etc/t.toml", metrics.started);
         encode(
             &metrics,
             EngineStats {

@@ -5,11 +5,12 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
+use std::time::Duration;
 
 use super::support::originator::Originator;
 use super::support::sink::Sink;
 use super::support::tersed::{Setup, Tersed};
-use super::support::wait::{LIMIT, wait_until};
+use super::support::wait::{LIMIT, now, wait_until};
 
 /// More connections than the admin address serves, each with half a request, while messages flow.
 #[test]
@@ -35,6 +36,45 @@ fn a_thousand_slow_clients_neither_stop_the_relay_nor_keep_descriptors() {
     wait_until("the admin address to serve again", LIMIT, || {
         status(&answer(admin, b"GET /healthz HTTP/1.0\r\n\r\n")) == Some(200)
     });
+    check_goes_on(sink, tersed, originator);
+}
+
+/// The first 64 slow clients had the admin address for five seconds, and the next 64 for the next five.
+#[test]
+fn a_probe_is_answered_within_a_second_beside_slow_clients() {
+    let (sink, tersed, originator) = start();
+    let admin = tersed.admin();
+    for count in [64, 1_000] {
+        let slow: Vec<_> = (0..count)
+            .map(|_| {
+                let mut client = TcpStream::connect(admin).unwrap();
+                client.write_all(b"GET /healthz HTTP/1.1\r\nHost: te").ok();
+                client
+            })
+            .collect();
+        // The machine may be slow once.
+        let in_time = (0..5).filter(|_| {
+            let asked = now();
+            let code = status(&answer(admin, b"GET /healthz HTTP/1.0\r\n\r\n"));
+            code == Some(200) && asked.elapsed() < Duration::from_secs(1)
+        });
+        assert!(in_time.count() >= 4, "beside {count}");
+        drop(slow);
+    }
+    // One that asks for all metrics again and again takes nothing from others either.
+    let mut scrapes = Vec::new();
+    for _ in 0..1_000 {
+        let mut scrape = TcpStream::connect(admin).unwrap();
+        scrape.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").ok();
+        scrapes.push(scrape);
+    }
+    let in_time = (0..5).filter(|_| {
+        let asked = now();
+        let code = status(&answer(admin, b"GET /readyz HTTP/1.0\r\n\r\n"));
+        code == Some(200) && asked.elapsed() < Duration::from_secs(1)
+    });
+    assert!(in_time.count() >= 4, "beside scrapes");
+    drop(scrapes);
     check_goes_on(sink, tersed, originator);
 }
 

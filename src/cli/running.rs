@@ -1,0 +1,464 @@
+//! `tersed check --running`: what is in force in the relay that runs, and does its file say the same?
+//!
+//! ```text
+//! relay ──/api/v1/config──▶ what runs ──▶ described as by `tersed check`
+//!                               │
+//!            file of the relay, under its own flags ──▶ keys that differ
+//! ```
+//!
+//! # Guarantees
+//!
+//! - The relay is asked one question and is not changed. An answer that is late or endless is given up.
+//! - The exit code is 0 if the file says what runs, 1 if it does not, or if that could not be found out.
+//!
+//! # Left out
+//!
+//! Relays on other machines, as far as their file is concerned: it is read here.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, Read as _, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::CheckFormat;
+use super::check::describe;
+use crate::admin::{Checked, OverFile, SOURCE, Source};
+use crate::config::{Config, Override, RunArgs};
+use crate::logging::printable;
+
+/// Asks the relay whose admin address `args` names, and says in `format` what runs there.
+///
+/// # Errors
+///
+/// Those of `out` and `err`.
+pub fn run(
+    args: &RunArgs,
+    format: CheckFormat,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> io::Result<ExitCode> {
+    let answer = admin_address(args).and_then(|address| {
+        ask(address)
+            .map_err(|error| format!("http://{address}{PATH}: {error}; does the relay run, and is that its admin.address?"))
+    });
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(error) => return fail(err, &error),
+    };
+    if format == CheckFormat::Json {
+        out.write_all(answer.as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let running = match Running::of(&answer) {
+        Ok(running) => running,
+        Err(error) => {
+            let error = format!("{error}; is the relay of the same version as this command?");
+            return fail(err, &error);
+        }
+    };
+    running.tell(args, out, err)
+}
+
+fn fail(err: &mut impl Write, error: &str) -> io::Result<ExitCode> {
+    for line in error.lines() {
+        writeln!(err, "{}", printable(line))?;
+    }
+    Ok(ExitCode::FAILURE)
+}
+
+/// What a relay says that it runs.
+struct Running {
+    file: Option<PathBuf>,
+    source: Source,
+    /// By the keys of the file.
+    keys: Map<String, Value>,
+    /// The same, without the listeners that no file has.
+    config: Config,
+}
+
+impl Running {
+    fn of(answer: &str) -> Result<Self, String> {
+        let mut keys: Map<String, Value> =
+            serde_json::from_str(answer).map_err(|error| error.to_string())?;
+        let source = keys.remove(SOURCE).unwrap_or_default();
+        let source: Source = serde_json::from_value(source).map_err(|error| error.to_string())?;
+        let file = keys.remove(FILE).unwrap_or_default();
+        keys.remove(MEMORY_LIMIT);
+        if let Some(Value::Array(listeners)) = keys.get_mut("listener") {
+            let is_passed_in = |listener: &Value| {
+                let name = listener["name"].as_str().unwrap_or_default();
+                source.passed_in.iter().any(|passed_in| passed_in == name)
+            };
+            // The only ones: then the file has none either, and that is the same.
+            if !listeners.iter().all(is_passed_in) {
+                listeners.retain(|listener| !is_passed_in(listener));
+            }
+        }
+        let config =
+            Config::of_text("what runs", &toml(&keys)).map_err(|errors| errors.to_string())?;
+        Ok(Self {
+            file: file.as_str().map(PathBuf::from),
+            source,
+            keys,
+            config,
+        })
+    }
+
+    fn tell(
+        &self,
+        args: &RunArgs,
+        out: &mut impl Write,
+        err: &mut impl Write,
+    ) -> io::Result<ExitCode> {
+        let mut text = Vec::new();
+        describe(&self.config, &mut text)?;
+        for line in String::from_utf8_lossy(&text).lines() {
+            writeln!(out, "{}", printable(line))?;
+        }
+        for name in &self.source.passed_in {
+            writeln!(out, "passed   {}, by the service manager", printable(name))?;
+        }
+        for over in &self.source.over_file {
+            let OverFile { key, by, value } = over;
+            writeln!(out, "above    {key} by {by}: {}", printable(value))?;
+        }
+        let from = match &self.file {
+            Some(file) => file.display().to_string(),
+            None => "defaults (no file)".to_owned(),
+        };
+        writeln!(
+            out,
+            "loaded   {}, at {}",
+            printable(&from),
+            self.source.loaded_at
+        )?;
+        if let Some(refused) = &self.source.refused {
+            writeln!(err, "the last reload, at {}, was refused:", refused.at)?;
+            fail(err, &refused.error)?;
+        }
+        let file = args.file.clone().or_else(|| self.file.clone());
+        let Some(path) = file.clone() else {
+            return Ok(ExitCode::SUCCESS);
+        };
+        let path = path.display().to_string();
+        let written = OverFile::lay_over(file, &self.source.over_file);
+        let written = match self.config.load_again(&written) {
+            Ok(written) => written,
+            Err(errors) => {
+                writeln!(err, "{} cannot be put in force:", printable(&path))?;
+                return fail(err, &errors.to_string());
+            }
+        };
+        // A configuration is text and numbers.
+        let written = serde_json::to_value(Checked::of(&written, None)).unwrap_or_default();
+        let mut written = written.as_object().cloned().unwrap_or_default();
+        written.remove(FILE);
+        written.remove(MEMORY_LIMIT);
+        let mut differences = Vec::new();
+        compare(
+            "",
+            &Value::Object(self.keys.clone()),
+            &Value::Object(written),
+            &mut differences,
+        );
+        if differences.is_empty() {
+            writeln!(out, "same     as {} says", printable(&path))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        writeln!(
+            err,
+            "{} says something else than what runs:",
+            printable(&path)
+        )?;
+        for difference in differences {
+            writeln!(err, "  {}", printable(&difference))?;
+        }
+        Ok(ExitCode::FAILURE)
+    }
+}
+
+/// Where the relay is asked: `--admin`, or what the file says.
+fn admin_address(args: &RunArgs) -> Result<SocketAddr, String> {
+    let given = args
+        .overrides
+        .iter()
+        .find(|(key, _)| *key == Override::Admin);
+    if let Some((_, argument)) = given {
+        let address = argument.text.parse();
+        return address.map_err(|_| {
+            format!(
+                "{}: found \"{}\", fits: an address and a port (\"127.0.0.1:8514\")",
+                argument.name, argument.text
+            )
+        });
+    }
+    let config = Config::load(args).map_err(|errors| {
+        format!(
+            "{errors}\nthis configuration names no relay to ask: mend it, or use --admin ADDRESS"
+        )
+    })?;
+    let named = config.admin.ok_or(
+        "admin.address is off: no relay can be asked; use --admin ADDRESS, or --config FILE",
+    );
+    named.map_err(str::to_owned)
+}
+
+/// The relay's answer.
+fn ask(address: SocketAddr) -> Result<String, String> {
+    let answer = || -> io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        write!(stream, "GET {PATH} HTTP/1.0\r\nhost: {address}\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.take(ANSWER_OCTETS_MAX).read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = answer().map_err(|error| error.to_string())?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or("no HTTP")?;
+    let status = head.lines().next().unwrap_or_default();
+    if status.split(' ').nth(1) != Some("200") {
+        return Err(format!("answered \"{status}\""));
+    }
+    Ok(body.to_owned())
+}
+
+/// Adds to `differences` a line for each key at or below `key` whose value is not the same.
+fn compare(key: &str, running: &Value, written: &Value, differences: &mut Vec<String>) {
+    let below = |name: &str| match key {
+        "" => name.to_owned(),
+        key => format!("{key}.{name}"),
+    };
+    match (running, written) {
+        (Value::Object(running), Value::Object(written)) => {
+            let names: BTreeMap<&String, ()> = running
+                .keys()
+                .chain(written.keys())
+                .map(|name| (name, ()))
+                .collect();
+            for name in names.into_keys() {
+                let of =
+                    |object: &Map<String, Value>| object.get(name).cloned().unwrap_or_default();
+                compare(&below(name), &of(running), &of(written), differences);
+            }
+        }
+        (Value::Array(running), Value::Array(written))
+            if running.iter().chain(written).all(Value::is_object) =>
+        {
+            for (name, running, written) in pairs(running, written) {
+                compare(&format!("{key}[{name}]"), running, written, differences);
+            }
+            let order = |array: &[Value]| array.iter().map(name_of).collect::<Vec<_>>();
+            let (mut one, mut other) = (order(running), order(written));
+            if one != other {
+                one.sort_unstable();
+                other.sort_unstable();
+                if one == other {
+                    differences.push(format!("{key}: another order"));
+                }
+            }
+        }
+        (running, written) if running == written => {}
+        (running, Value::Null) => {
+            differences.push(format!("{key}: runs {}, not in the file", short(running)))
+        }
+        (Value::Null, written) => differences.push(format!(
+            "{key}: does not run, the file says {}",
+            short(written)
+        )),
+        (running, written) => differences.push(format!(
+            "{key}: runs {}, the file says {}",
+            short(running),
+            short(written)
+        )),
+    }
+}
+
+/// The elements of both lists, those of the same name together.
+fn pairs<'a>(running: &'a [Value], written: &'a [Value]) -> Vec<(String, &'a Value, &'a Value)> {
+    const NONE: &Value = &Value::Null;
+    let find = |list: &'a [Value], name: &str| list.iter().find(|element| name_of(element) == name);
+    let both = running.iter().map(|element| {
+        let name = name_of(element);
+        let other = find(written, &name).unwrap_or(NONE);
+        (name, element, other)
+    });
+    let new = written
+        .iter()
+        .map(|element| (name_of(element), NONE, element));
+    let new = new.filter(|(name, _, _)| find(running, name).is_none());
+    both.chain(new).collect()
+}
+
+/// What tells an element of a list from the others.
+fn name_of(element: &Value) -> String {
+    let name = element["name"].as_str().or_else(|| element["url"].as_str());
+    name.unwrap_or_default().to_owned()
+}
+
+/// A value in a line. Of a whole element its URL or name is enough.
+fn short(value: &Value) -> String {
+    match value {
+        Value::Object(_) => format!("\"{}\"", name_of(value)),
+        value => value.to_string(),
+    }
+}
+
+/// `keys` as a file has them.
+fn toml(keys: &Map<String, Value>) -> String {
+    let mut text = String::new();
+    for (key, value) in keys {
+        text.push_str(&string(key));
+        text.push_str(" = ");
+        inline(value, &mut text);
+        text.push('\n');
+    }
+    text
+}
+
+fn inline(value: &Value, text: &mut String) {
+    match value {
+        Value::Null => text.push_str("\"\""),
+        Value::Bool(flag) => text.push_str(if *flag { "true" } else { "false" }),
+        Value::Number(number) => text.push_str(&number.to_string()),
+        Value::String(words) => text.push_str(&string(words)),
+        Value::Array(elements) => {
+            text.push('[');
+            for element in elements {
+                inline(element, text);
+                text.push_str(", ");
+            }
+            text.push(']');
+        }
+        Value::Object(keys) => {
+            text.push_str("{ ");
+            for (index, (key, value)) in keys.iter().enumerate() {
+                if index > 0 {
+                    text.push_str(", ");
+                }
+                text.push_str(&string(key));
+                text.push_str(" = ");
+                inline(value, text);
+            }
+            text.push_str(" }");
+        }
+    }
+}
+
+/// A basic string of TOML.
+fn string(words: &str) -> String {
+    let mut text = String::from("\"");
+    for c in words.chars() {
+        match c {
+            '"' | '\\' => text.extend(['\\', c]),
+            c if c.is_control() => {
+                write!(text, "\\u{:04X}", u32::from(c))
+                    .expect("a String takes whatever is written to it");
+            }
+            c => text.push(c),
+        }
+    }
+    text.push('"');
+    text
+}
+
+const PATH: &str = "/api/v1/config";
+const FILE: &str = "file";
+const MEMORY_LIMIT: &str = "memory_limit";
+
+/// For each step of the question.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// More than any configuration has.
+const ANSWER_OCTETS_MAX: u64 = 256 << 20;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn keys_that_differ_are_named_with_both_values() {
+        let running = json!({
+            "dedup": { "window": "10s", "allow": 1, "state": "off" },
+            "listener": [{ "name": "a", "url": "udp://a:1" }, { "name": "b", "url": "udp://b:1" }],
+            "rule": [{ "name": "x", "mask": ["hex"] }, { "name": "y" }],
+        });
+        let written = json!({
+            "dedup": { "window": "5m", "allow": 1, "max_quiet": "1m" },
+            "listener": [{ "name": "b", "url": "udp://b:2" }, { "name": "c", "url": "udp://c:1" }],
+            "rule": [{ "name": "y" }, { "name": "x", "mask": ["hex"] }],
+        });
+        let mut differences = Vec::new();
+        compare("", &running, &written, &mut differences);
+        assert_eq!(
+            differences,
+            [
+                "dedup.max_quiet: does not run, the file says \"1m\"",
+                "dedup.state: runs \"off\", not in the file",
+                "dedup.window: runs \"10s\", the file says \"5m\"",
+                "listener[a]: runs \"a\", not in the file",
+                "listener[b].url: runs \"udp://b:1\", the file says \"udp://b:2\"",
+                "listener[c]: does not run, the file says \"c\"",
+                "rule: another order",
+            ]
+        );
+        let mut differences = Vec::new();
+        compare("", &running, &running, &mut differences);
+        assert_eq!(differences, [""; 0]);
+    }
+
+    /// Every key, and what is hard to spell.
+    #[test]
+    fn what_runs_can_be_read_back_from_the_page() {
+        let text = r#"
+            [[listener]]
+            url = "udp://127.0.0.1:514"
+            name = "qu\"ote \\ back\u202E"
+            allow = ["192.0.2.0/24"]
+            [[listener]]
+            url = "unix-stream:///run/t.sock"
+            [[listener]]
+            url = "relp://[::1]:2514"
+            [forward]
+            to = [{ url = "tcp://a:601", framing = "octet-counting" }, { url = "file:///b", rotate_age = "1h" }]
+            rebind = "1h"
+            replay_max = "off"
+            [suppressed]
+            to = "file:///c"
+            [spool]
+            directory = "/var/spool/t"
+            [mask]
+            session = 'sid=([0-9a-f]+)\b'
+            [dedup]
+            refresh = true
+            mask = ["session", "number"]
+            [[rule]]
+            name = "drop these"
+            severity = "debug"
+            msg = 'a "b" \d+'
+            action = "drop"
+            mode = "tag"
+            [[rule]]
+            name = "cron"
+            app_name = ["cron*"]
+            fields = ["app_name", "msg"]
+            window = "1h 30m"
+        "#;
+        let config = Config::of_text("t.toml", text).unwrap();
+        for config in [config, Config::default()] {
+            let page = serde_json::to_value(Checked::of(&config, None)).unwrap();
+            let mut keys = page.as_object().unwrap().clone();
+            keys.remove(FILE);
+            keys.remove(MEMORY_LIMIT);
+            let again = Config::of_text("page", &toml(&keys)).unwrap();
+            assert_eq!(again, config);
+        }
+    }
+}

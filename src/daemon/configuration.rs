@@ -1,0 +1,100 @@
+//! Configuration: the daemon says which one is in force, and looks after its file.
+//!
+//! # Guarantees
+//!
+//! - The log names the file, and the flags and variables above it, when the relay is ready and after each reload.
+//! - A reload that is refused is told with each of its errors, a line each.
+//!
+//! # Left out
+//!
+//! What is said of it on the pages (`admin`).
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::select;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{error, info};
+
+use super::Daemon;
+use crate::admin::FileState;
+use crate::clock::Clock;
+use crate::config::{Config, ListenerConfig};
+use crate::metrics::ReloadResult;
+
+impl Daemon {
+    /// Says everywhere that `config`, and what was passed in beside it, runs.
+    pub(super) fn tell_in_force(&self, config: &Config, read: Option<FileState>) {
+        let passed_in = self.listeners.iter().filter(|running| running.is_extra);
+        let names = passed_in.map(|running| running.metrics.name().to_owned());
+        self.in_force.load(config, names.collect(), read);
+    }
+
+    /// Logs how a reload went.
+    pub(super) fn tell_reload<E: Display>(&self, result: &Result<(), E>, read: FileState) {
+        let reloads = &self.context.metrics.config_reloads;
+        match result {
+            Ok(()) => {
+                reloads[ReloadResult::Ok].inc();
+                self.tell_in_force(&self.whole_config(), Some(read));
+                let configuration = self.in_force.file_text();
+                info!(configuration, "reloaded");
+            }
+            Err(errors) => {
+                reloads[ReloadResult::Refused].inc();
+                let errors = errors.to_string();
+                for error in errors.lines() {
+                    error!(%error, "reload refused");
+                }
+                self.in_force.refuse(errors);
+            }
+        }
+    }
+
+    /// The configuration in force, with the listeners that were passed in beside it.
+    pub(super) fn whole_config(&self) -> Config {
+        let mut config = self.config.clone();
+        let passed_in = self.listeners.iter().filter(|running| running.is_extra);
+        let passed_in = passed_in.map(|running| ListenerConfig::clone(&running.config.borrow()));
+        config.listeners.extend(passed_in);
+        config
+    }
+
+    /// Looks after the file until everything else has ended.
+    pub(super) fn watch_file(&self) {
+        let (stop, in_force) = (self.stop_housekeeping.clone(), self.in_force.clone());
+        let chores = Arc::clone(&self.chores);
+        self.housekeeping.spawn(async move {
+            let mut due = interval(LOOK_PERIOD);
+            due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                select! {
+                    () = stop.cancelled() => return,
+                    _ = due.tick() => {}
+                }
+                let looked = in_force.clone();
+                let looking = chores.call(move || looked.look());
+                select! {
+                    // A disk that does not answer holds up no stop.
+                    () = stop.cancelled() => return,
+                    _ = looking => {}
+                }
+            }
+        });
+    }
+
+    /// What `/readyz` says beside the numbers.
+    pub(super) fn remarks(&self) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
+        let (losses, in_force) = (Arc::clone(&self.losses), self.in_force.clone());
+        Arc::new(move || {
+            let now = Clock::now();
+            let mut lines = losses.lines(now);
+            lines.push(in_force.line(now));
+            lines
+        })
+    }
+}
+
+/// How often it is looked whether the file has changed.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);

@@ -1,0 +1,255 @@
+//! Which configuration runs, from which file, since when, and whether the file still says the same: in the log, in the
+//! metrics, on `/readyz` and `/api/v1/config`, and by `tersed check --running`.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::support::originator::Originator;
+use super::support::sink::Sink;
+use super::support::tersed::{BINARY, Setup, Tersed};
+use super::support::wait::{LIMIT, wait_until};
+
+#[test]
+fn the_file_and_what_stands_above_it_are_named_everywhere() {
+    let sink = Sink::tcp();
+    let tersed = Setup::new()
+        .config("[dedup]\nwindow = \"7s\"\n")
+        .listen(UDP)
+        .forward(&sink.url())
+        .environment("TERSED_MEMORY", "64MiB")
+        .start();
+    let file = tersed.config_file().display().to_string();
+    let ready = tersed.wait_log("ready");
+    assert_eq!(ready.field("configuration"), Some(file.clone()));
+    let above = ready.field("over_it").unwrap();
+    for part in [format!("--listen={UDP}"), "TERSED_MEMORY=64MiB".to_owned()] {
+        assert!(above.contains(&part), "{above}");
+    }
+    let metrics = tersed.metrics();
+    let label = |name| {
+        metrics
+            .label("tersed_config_info", &[], name)
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(label("file"), file);
+    let loaded_at = label("loaded_at");
+    assert!(
+        loaded_at.starts_with("20") && loaded_at.ends_with('Z'),
+        "{loaded_at}"
+    );
+    let expected = format!("configuration: {file}, loaded at {loaded_at}");
+    assert_eq!(configuration(&tersed), expected);
+    assert_eq!(metrics.total("tersed_config_changed"), 0);
+    assert_eq!(metrics.total("tersed_config_last_reload_successful"), 1);
+    assert!(metrics.total("tersed_config_last_reload_success_timestamp_seconds") > 1_700_000_000);
+
+    let page = page(&tersed);
+    assert_eq!(page["file"], file);
+    assert_eq!(page["dedup"]["window"], "7s");
+    assert_eq!(page["dedup"]["memory"], "64MiB");
+    assert_eq!(page["listener"][0]["url"], UDP);
+    assert_eq!(page["source"]["loaded_at"], loaded_at);
+    tersed.finish();
+}
+
+#[test]
+fn without_a_file_it_says_that_the_defaults_run() {
+    let tersed = Setup::new().listen(UDP).start();
+    let ready = tersed.wait_log("ready");
+    assert_eq!(
+        ready.field("configuration").as_deref(),
+        Some("defaults (no file)")
+    );
+    let metrics = tersed.metrics();
+    assert_eq!(metrics.label("tersed_config_info", &[], "file"), Some(""));
+    assert!(configuration(&tersed).starts_with("configuration: defaults (no file), loaded at 2"));
+    assert_eq!(page(&tersed)["file"], Value::Null);
+    let (fit, text) = check_running(&tersed, None);
+    assert!(
+        fit && text.contains("loaded   defaults (no file), at "),
+        "{text}"
+    );
+    tersed.finish();
+}
+
+#[test]
+fn a_file_that_changed_or_was_refused_is_told_of_until_it_is_in_force() {
+    let sink = Sink::tcp();
+    let tersed = Setup::new()
+        .config(&config("10s"))
+        .forward(&sink.url())
+        .start();
+    let (fit, text) = check_running(&tersed, None);
+    assert!(fit, "{text}");
+    for line in ["dedup    each message once in 10s; ", "same     as "] {
+        assert!(text.lines().any(|found| found.starts_with(line)), "{text}");
+    }
+
+    // Somebody writes another window and forgets the reload.
+    fs::write(tersed.config_file(), config("5m")).unwrap();
+    wait_changed(&tersed, 1);
+    let line = configuration(&tersed);
+    let advice = format!(
+        "; the file has changed since it was loaded; kill -HUP {} to load it",
+        tersed.id()
+    );
+    assert!(line.ends_with(&advice), "{line}");
+    let (fit, text) = check_running(&tersed, None);
+    assert!(
+        !fit && text.contains("dedup.window: runs \"10s\", the file says \"5m\""),
+        "{text}"
+    );
+    assert!(
+        text.contains("once in 10s"),
+        "what runs is described: {text}"
+    );
+
+    // And then a fault in it.
+    fs::write(
+        tersed.config_file(),
+        "[dedup]\nwindw = \"5m\"\nallow = \"x\"\n",
+    )
+    .unwrap();
+    tersed.signal(Signal::SIGHUP);
+    tersed.wait_log("reload refused");
+    wait_until("both errors", LIMIT, || {
+        tersed.log_count("reload refused") == 2
+    });
+    let metrics = tersed.metrics();
+    assert_eq!(metrics.total("tersed_config_last_reload_successful"), 0);
+    let line = configuration(&tersed);
+    assert!(
+        line.contains("s ago: ") && line.contains("dedup.windw: unknown key"),
+        "{line}"
+    );
+    assert!(
+        line.contains(" (and 1 more in the log); mend the file and kill -HUP "),
+        "{line}"
+    );
+    let refused = page(&tersed)["source"]["refused"]["error"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(refused.contains("dedup.windw"), "{refused}");
+    let (fit, text) = check_running(&tersed, None);
+    assert!(
+        !fit && text.contains("was refused:") && text.contains("cannot be put in force:"),
+        "{text}"
+    );
+
+    fs::write(tersed.config_file(), config("5m")).unwrap();
+    tersed.signal(Signal::SIGHUP);
+    let reloaded = tersed.wait_log("reloaded");
+    let file = tersed.config_file().display().to_string();
+    assert_eq!(reloaded.field("configuration"), Some(file));
+    wait_changed(&tersed, 0);
+    assert!(configuration(&tersed).ends_with('Z'));
+    assert_eq!(page(&tersed)["dedup"]["window"], "5m");
+    let (fit, text) = check_running(&tersed, None);
+    assert!(fit && text.contains("once in 5m"), "{text}");
+    // By a copy of the file elsewhere, which says something else.
+    let copy = tersed.path("copy.toml");
+    fs::write(&copy, config("1h")).unwrap();
+    let (fit, text) = check_running(&tersed, Some(&copy));
+    assert!(
+        !fit && text.contains("copy.toml says something else than what runs:"),
+        "{text}"
+    );
+    Originator::udp(tersed.address(UDP)).send("<13>one");
+    tersed.wait_received(1);
+    tersed.finish();
+}
+
+#[test]
+fn what_the_page_shows_is_what_check_prints() {
+    let sink = Sink::tcp();
+    let text = format!(
+        "{}[[rule]]\nname = \"cron\"\napp_name = [\"cron*\"]\nwindow = \"1m\"\n\
+         [forward]\nto = [\"{}\"]\n[admin]\naddress = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n",
+        config("10s"),
+        sink.url()
+    );
+    let tersed = Setup::new().config(&text).start();
+    let output = Command::new(BINARY)
+        .args(["check", "--format", "json", "--config"])
+        .arg(tersed.config_file())
+        .output()
+        .unwrap();
+    let checked: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut page = page(&tersed);
+    assert!(page.as_object_mut().unwrap().remove("source").is_some());
+    assert_eq!(page, checked);
+    tersed.finish();
+}
+
+#[test]
+fn a_relay_that_cannot_be_asked_is_named_with_what_to_do() {
+    let check = |args: &[&str]| {
+        let output = Command::new(BINARY)
+            .args(["check", "--running"])
+            .args(args)
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (code, text) = check(&[]);
+    assert_eq!(code, Some(1));
+    assert!(
+        text.contains("admin.address is off") && text.contains("--admin ADDRESS"),
+        "{text}"
+    );
+    let (code, text) = check(&["--admin", "127.0.0.76:9"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        text.contains("http://127.0.0.76:9/api/v1/config: ") && text.contains("does the relay run"),
+        "{text}"
+    );
+}
+
+fn config(window: &str) -> String {
+    format!("[[listener]]\nurl = \"{UDP}\"\n[dedup]\nwindow = \"{window}\"\n")
+}
+
+/// The line of `/readyz`.
+#[track_caller]
+fn configuration(tersed: &Tersed) -> String {
+    let (_, page) = tersed.get("/readyz");
+    let line = page
+        .lines()
+        .find(|line| line.starts_with("configuration: "));
+    line.unwrap_or_else(|| panic!("not in {page}")).to_owned()
+}
+
+#[track_caller]
+fn page(tersed: &Tersed) -> Value {
+    let (status, page) = tersed.get("/api/v1/config");
+    assert_eq!(status, 200, "{page}");
+    serde_json::from_str(&page).unwrap()
+}
+
+#[track_caller]
+fn wait_changed(tersed: &Tersed, changed: u64) {
+    tersed.wait_metric("tersed_config_changed", &[], changed);
+}
+
+/// Whether the file says what runs, and all that is said.
+fn check_running(tersed: &Tersed, file: Option<&Path>) -> (bool, String) {
+    let mut command = Command::new(BINARY);
+    command.args(["check", "--running", "--admin", &tersed.admin().to_string()]);
+    if let Some(file) = file {
+        command.arg("--config").arg(file);
+    }
+    let output = command.output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+const UDP: &str = "udp://127.0.0.1:0";
