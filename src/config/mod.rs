@@ -54,6 +54,7 @@ pub use cost::Cost;
 pub(crate) use effective::{Effective, facility_names, field_names, mask_names, severity_range};
 pub use error::{At, ConfigError, ConfigErrors, FOUND_CHARS_MAX, Fault};
 pub use overrides::{Argument, Override, RunArgs};
+pub use sockets::takes_only_v6;
 pub use url::{ListenUrl, UNIX_PATH_OCTETS_MAX, UpstreamUrl, UrlError};
 pub(crate) use value::{Words, size_text, time_text};
 
@@ -129,7 +130,9 @@ impl Config {
     /// What is odd and runs all the same, a sentence each.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        rules::warnings(self)
+        let mut warnings = rules::warnings(self);
+        warnings.extend(sockets::warnings(&self.listeners));
+        warnings
     }
 }
 
