@@ -101,9 +101,7 @@ impl ListenUrl {
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
         match (self.inet(), other.inet()) {
-            (Some((kind, one)), Some((other_kind, two))) => {
-                kind == other_kind && overlap(one, two)
-            }
+            (Some((kind, one)), Some((other_kind, two))) => kind == other_kind && overlap(one, two),
             _ => self.path().is_some() && self.path() == other.path(),
         }
     }
