@@ -39,6 +39,7 @@ mod ipv6;
 mod kernel_drops;
 mod large_frames;
 mod least_memory;
+mod listener_moves;
 mod local_upstreams;
 mod logger;
 mod loops;
