@@ -21,9 +21,9 @@
 //!
 //! What else a reload changes: see `reload`.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -164,7 +164,9 @@ impl Plan<Prepared> {
     /// Prepares everything that listeners of `config` need and `daemon` does not have.
     pub(super) fn of(config: &Config, daemon: &mut Daemon) -> Result<Self, PlanError> {
         let origins = Origin::all(&config.listeners, &daemon.listeners);
-        daemon.closing.retain(|closing| closing.sockets.is_open());
+        daemon
+            .closing
+            .retain(|closing| !closing.ended.is_cancelled());
         let mut steps = Vec::with_capacity(origins.len());
         for (listener, &origin) in config.listeners.iter().zip(&origins) {
             let only_v6 = takes_only_v6(&listener.url, &config.listeners);
@@ -395,6 +397,20 @@ impl Daemon {
         }
     }
 
+    /// Waits for listeners whose last socket is being closed at this moment: it can neither be found nor be bound beside.
+    pub(super) async fn let_sockets_close(&self) {
+        for closing in &self.closing {
+            if !closing.sockets.is_open()
+                && timeout(CLOSE_MAX, closing.ended.cancelled()).await.is_err()
+            {
+                warn!(
+                    listener = closing.name,
+                    "the listener's sockets do not close; this is a fault of tersed"
+                );
+            }
+        }
+    }
+
     /// Does what was planned. Nothing fails.
     pub(super) fn carry_out(&mut self, plan: Plan<Finished>) {
         let mut old: Vec<Option<Serving>> = self.listeners.drain(..).map(Some).collect();
@@ -578,3 +594,6 @@ impl Serving {
         }
     }
 }
+
+/// How long it may take to close a socket that nothing reads any more; it takes microseconds.
+const CLOSE_MAX: Duration = Duration::from_secs(1);

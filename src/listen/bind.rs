@@ -259,9 +259,14 @@ impl Prepared {
     /// Puts the socket aside that stands at the path and is ours.
     fn put_aside(&self) -> Result<Option<Aside>, BindError> {
         let rivals = self.circumstances.rivals.iter();
-        let owned = rivals.filter_map(|rival| rival.sockets.path()).next();
-        let aside = owned.map_or(Ok(None), |owned| Aside::put(&owned));
-        aside.map_err(|source| self.error(source))
+        // Those that earlier reloads have put aside have no path any more.
+        let mut asides = rivals
+            .filter_map(|rival| rival.sockets.path())
+            .filter_map(|owned| Aside::put(&owned).transpose());
+        asides
+            .next()
+            .transpose()
+            .map_err(|source| self.error(source))
     }
 
     fn bind(&self) -> Result<Bound, BindError> {

@@ -163,16 +163,24 @@ pub(super) fn clear(name: &str, path: &Path, kind: Type) -> Result<(), BindError
     if !file_type.is_socket() {
         return occupied("a file");
     }
-    let dead = Socket::new(Domain::UNIX, kind, None)
-        .and_then(|socket| socket.connect(&SockAddr::unix(path)?))
-        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-    if !dead {
-        return Err(BindError::InUse {
-            name: name.to_owned(),
-            path: path.to_owned(),
-        });
+    let connected = Socket::new(Domain::UNIX, kind, None)
+        .and_then(|socket| socket.connect(&SockAddr::unix(path)?));
+    match connected.map_err(|error| error.kind()) {
+        Err(io::ErrorKind::ConnectionRefused) => {}
+        // Its process has just removed it.
+        Err(io::ErrorKind::NotFound) => return Ok(()),
+        _ => {
+            return Err(BindError::InUse {
+                name: name.to_owned(),
+                path: path.to_owned(),
+            });
+        }
     }
-    fs::remove_file(path).map_err(|source| BindError::Bind {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+    .map_err(|source| BindError::Bind {
         name: name.to_owned(),
         url: path.display().to_string(),
         source,
