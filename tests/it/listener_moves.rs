@@ -191,7 +191,10 @@ fn what_a_reload_closed_the_next_one_opens_again() {
         for number in 0..50 {
             let long = format!("{} {}", message("stuck", number), "x".repeat(8000));
             datagrams.send(&long);
-            local.send(long);
+            // The kernel holds ten at most.
+            if number < 5 {
+                local.send(long);
+            }
         }
         for _ in 0..5 {
             reload(&tersed, &format!("{other}{queue}"));
