@@ -8,8 +8,7 @@
 //!
 //! - A socket that is prepared receives nothing that another one would have received, and a stream socket refuses
 //!   nothing that it then would not accept: if a reload fails after all, it was as if nothing had been bound.
-//! - An address that another listener of this relay is about to leave can be bound, and what the system says of it
-//!   names that listener.
+//! - An address that another listener of this relay is about to leave can be bound.
 //! - No bound socket is ever inherited by a child.
 //!
 //! # Left out
@@ -58,23 +57,6 @@ pub enum BindError {
         source: io::Error,
         /// What would help.
         hint: String,
-    },
-    /// Another listener of this relay has the address, and it cannot be had while the relay runs.
-    #[error(
-        "listener \"{name}\": cannot bind {url}: {source}; listener \"{holder}\" of this relay ({holder_url}) has this \
-         address; changing from one to the other takes a restart"
-    )]
-    Ours {
-        /// The listener.
-        name: String,
-        /// What it was to be bound to.
-        url: String,
-        /// What the system said.
-        source: io::Error,
-        /// The listener that has it.
-        holder: String,
-        /// Where that one listens.
-        holder_url: ListenUrl,
     },
     /// The service manager has the address, in another way than it is asked for.
     #[error(
@@ -326,17 +308,6 @@ impl Prepared {
         use io::ErrorKind::{AddrInUse, AddrNotAvailable, NotFound, PermissionDenied};
         let (name, url) = (self.config.name.clone(), self.config.url.to_string());
         let kind = source.kind();
-        if kind == AddrInUse
-            && let Some(rival) = self.circumstances.rivals.first()
-        {
-            return BindError::Ours {
-                name,
-                url,
-                source,
-                holder: rival.name.clone(),
-                holder_url: rival.url.clone(),
-            };
-        }
         if let (AddrInUse | PermissionDenied, Some(holder)) = (kind, &self.holder) {
             return BindError::Passed {
                 name,
@@ -354,7 +325,7 @@ impl Prepared {
                 "; ports below 1024 need CAP_NET_BIND_SERVICE or a socket passed in by systemd"
             }
             AddrInUse => {
-                "; another process has this address: `ss -lnp` names it; stop it, or listen on another port"
+                "; another process has this address, or a part of it: `ss -lnp` names it; stop it, or listen elsewhere"
             }
             AddrNotAvailable => {
                 "; no interface of this machine has this address: `ip address` lists those there are"
@@ -364,6 +335,14 @@ impl Prepared {
             }
             _ => "",
         };
+        // Those share theirs: it must be another process all the same.
+        let of_rival = match (kind, self.circumstances.rivals.first()) {
+            (AddrInUse, Some(rival)) => format!(
+                " (listener \"{}\" of this relay, {}, would give up its own)",
+                rival.name, rival.url
+            ),
+            _ => String::new(),
+        };
         let of_passed = match kind {
             AddrInUse | PermissionDenied => self.hint.as_str(),
             _ => "",
@@ -372,7 +351,7 @@ impl Prepared {
             name,
             url,
             source,
-            hint: format!("{hint}{of_passed}"),
+            hint: format!("{hint}{of_rival}{of_passed}"),
         }
     }
 }

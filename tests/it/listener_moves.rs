@@ -183,8 +183,13 @@ fn what_a_reload_closed_the_next_one_opens_again() {
                     .map(|number| format!("{} {}\n", message("flood", number), "x".repeat(900))),
             );
         });
+        // The queue is full, and for a while nothing more comes in.
+        let (mut received, mut looks) = (0, 0);
         wait_until("reading to pause", LIMIT, || {
-            tersed.metrics().total("tersed_queue_octets") > 32 << 10
+            let now = tersed.metrics().balance().received;
+            looks = if now == received { looks + 1 } else { 0 };
+            received = now;
+            looks >= 20 && tersed.metrics().total("tersed_queue_octets") > 0
         });
         let mut datagrams = Originator::udp(TO);
         let mut local = Originator::unix_dgram(&path);
@@ -402,8 +407,22 @@ fn a_refused_reload_moves_nothing_and_names_the_file_and_the_reason() {
         connection.send(message("connected", 0));
         Originator::tcp(TO).send(message("connects", 0));
         sink.wait_messages(2);
-        tersed.wait_metric("tersed_config_reloads_total", &[("result", "refused")], 1);
-        drop(theirs);
+        // A part of what it wants is theirs, the rest its own: the log tells both apart.
+        let moved = config(PORT + 1).replace("tcp://127.0.0.73", "tcp://0.0.0.0");
+        let part = std::net::TcpListener::bind(("127.0.0.1", PORT)).unwrap();
+        fs::write(tersed.config_file(), moved).unwrap();
+        tersed.signal(Signal::SIGHUP);
+        tersed.wait_metric("tersed_config_reloads_total", &[("result", "refused")], 2);
+        let log = tersed.log();
+        let refused = log.iter().rfind(|line| line.message == "reload refused");
+        let refused = refused.unwrap();
+        let own = "listener \"moving\" of this relay, tcp://127.0.0.73:514, would give up its own";
+        for text in ["another process has this address, or a part of it", own] {
+            assert!(refused.mentions(text), "{refused:?} does not name {text}");
+        }
+        connection.send(message("connected", 1));
+        sink.wait_messages(3);
+        drop((theirs, part));
         tersed.finish();
     });
 }
