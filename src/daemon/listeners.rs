@@ -164,6 +164,18 @@ impl Plan<Prepared> {
     /// Prepares everything that listeners of `config` need and `daemon` does not have.
     pub(super) fn of(config: &Config, daemon: &mut Daemon) -> Result<Self, PlanError> {
         let origins = Origin::all(&config.listeners, &daemon.listeners);
+        let mut unnamed = daemon.listeners.iter().enumerate();
+        let unnamed = unnamed.find(|(place, running)| {
+            let is_named = origins.iter().any(|origin| origin.place() == Some(*place));
+            running.is_extra && !is_named && running.url().address().is_some()
+        });
+        // A start would be refused, too.
+        if let (Some((_, unnamed)), Some(listener)) = (unnamed, choosy(config)) {
+            return Err(PlanError::Bind(BindError::Unnamed {
+                url: unnamed.url(),
+                listener,
+            }));
+        }
         daemon
             .closing
             .retain(|closing| !closing.ended.is_cancelled());
@@ -277,6 +289,13 @@ impl Plan<Prepared> {
     }
 }
 
+/// A listener that does not let everybody in.
+fn choosy(config: &Config) -> Option<String> {
+    let mut listeners = config.listeners.iter();
+    let choosy = listeners.find(|listener| !listener.allow.is_empty());
+    choosy.map(|listener| listener.name.clone())
+}
+
 fn readers(prepared: &Prepared, listener: &ListenerConfig) -> Result<Vec<Waiting>, PlanError> {
     let readers = prepared.readers();
     readers.map_err(|source| PlanError::Threads {
@@ -296,15 +315,11 @@ impl Daemon {
         if config.listeners == Config::default().listeners {
             return Ok(rest);
         }
-        let mut listeners = config.listeners.iter();
-        let choosy = listeners.find(|listener| !listener.allow.is_empty());
         for (listener, _) in &rest {
             let url = &listener.url;
-            if let (Some(choosy), Some(_)) = (choosy, url.address()) {
-                return Err(BindError::Unnamed {
-                    url: url.clone(),
-                    listener: choosy.name.clone(),
-                });
+            if let (Some(listener), Some(_)) = (choosy(config), url.address()) {
+                let url = url.clone();
+                return Err(BindError::Unnamed { url, listener });
             }
             warn!(%url, "no listener names this socket, which the service manager handed over; it is served with the \
                 defaults, and no allow applies; add [[listener]] with this url");

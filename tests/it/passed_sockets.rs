@@ -104,6 +104,26 @@ fn a_socket_that_no_listener_names_is_a_warning_until_a_reload_names_it() {
     });
 }
 
+/// A start would be refused, and so is a reload.
+#[test]
+fn a_reload_sets_no_allow_beside_a_socket_that_no_listener_names() {
+    Network::inside(|_| {
+        let sink = Sink::tcp();
+        let other = "[[listener]]\nurl = \"udp://127.0.0.1:515\"\n";
+        let setup = activated(&["0.0.0.0:514"]).config(other);
+        let tersed = start(setup.forward(&sink.url()));
+        let choosy = format!("{other}allow = [\"127.0.0.0/8\"]\n");
+        std::fs::write(tersed.config_file(), choosy).unwrap();
+        tersed.signal(nix::sys::signal::Signal::SIGHUP);
+        let refused = tersed.wait_log("reload refused");
+        let text = "handed over tcp://0.0.0.0:514, which no listener names";
+        assert!(refused.mentions(text), "{refused:?}");
+        Originator::tcp(TO).send("<13>as before");
+        sink.wait_messages(1);
+        tersed.finish();
+    });
+}
+
 #[test]
 fn without_any_listener_configured_what_was_handed_over_is_served_without_a_warning() {
     Network::inside(|_| {
