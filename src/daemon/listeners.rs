@@ -1,38 +1,32 @@
 //! Listeners that run: opened, taken over, closed.
 //!
-//! ```text
-//! wanted by a configuration        has it                            becomes of it
-//! same name and URL                a listener that runs              kept; new settings
-//! same socket (tcp, relp; a name)  one that runs or is just closing  its socket, and connections if it runs
-//! same port (address, family)      one that runs                     a new socket; the connections, if they may stay
-//! anything else                                                      a new socket
-//! ```
-//!
 //! # Guarantees
 //!
-//! - Everything that can fail comes before the first change: [`Plan::of`], [`Plan::finish`], and then
-//!   [`Daemon::carry_out`].
 //! - What the kernel has received for a socket that closes is read, and what comes after that the new one gets: no TCP
 //!   message and no datagram is lost on the way. (A datagram that came in the moment between is read from the old.)
 //! - A sender's messages stay in order: the new socket's datagrams are read when all of the old one's are judged.
-//! - No listener of this relay is called another process.
 //!
 //! # Left out
 //!
-//! What else a reload changes: see `reload`.
+//! Which of this a reload does: see `plan`. What else it changes: see `reload`.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
-use super::Daemon;
+use super::{
+    Daemon,
+    plan::{Finished, Fresh, Plan, PlanError, choosy},
+};
 use crate::{
-    config::{Config, ListenUrl, ListenerConfig, takes_only_v6},
+    config::{Config, ListenUrl, ListenerConfig},
     listen::{
-        self, BindError, Bound, Circumstances, Connections, Faint, Open, Opening, PassedSockets,
-        PathAside, PathState, Prepared, Rival, Stay,
+        self, BindError, Bound, Connections, Faint, Open, Opening, PassedSockets, PathState, Stay,
     },
     metrics::ListenerMetrics,
     thread::Waiting,
@@ -44,264 +38,20 @@ pub(super) struct Serving {
     pub(super) metrics: Arc<ListenerMetrics>,
     /// Passed in by the service manager without a listener in the configuration: no reload removes it.
     pub(super) is_extra: bool,
-    open: Open,
-    connections: Connections,
-    sockets: Faint,
+    pub(super) open: Open,
+    pub(super) connections: Connections,
+    pub(super) sockets: Faint,
     /// Its `[::]` takes IPv6 alone.
-    only_v6: bool,
+    pub(super) only_v6: bool,
 }
 
 /// A listener that closes: something may still read what its sockets have received.
 #[derive(Clone)]
 pub(super) struct Closing {
-    name: String,
-    url: ListenUrl,
-    sockets: Faint,
-    ended: CancellationToken,
-}
-
-/// Why listeners cannot be opened at a reload.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum PlanError {
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    #[error("listener \"{name}\": {source}")]
-    Threads { name: String, source: io::Error },
-    #[error("listener \"{name}\": {key}: changed; that takes a restart")]
-    Restart { name: String, key: &'static str },
-    #[error("listener \"{0}\" has ended by itself")]
-    Ended(String),
-}
-
-/// What a reload will do with listeners, whose new sockets are `S`.
-pub(super) struct Plan<S> {
-    steps: Vec<Step<S>>,
-}
-
-/// Sockets that receive, and what stood in their place.
-type Finished = (Bound, Option<PathAside>);
-
-/// What becomes of one wanted listener.
-struct Step<S> {
-    config: ListenerConfig,
-    only_v6: bool,
-    /// The running listener whose place it takes, or which it is.
-    from: Option<usize>,
-    /// `None` if that one is kept as it is.
-    fresh: Option<Fresh<S>>,
-}
-
-struct Fresh<S> {
-    socket: S,
-    readers: Vec<Waiting>,
-    /// What ends when those have ended whose datagrams come first.
-    after: Vec<CancellationToken>,
-    is_taken_over: bool,
-}
-
-/// Where a wanted listener comes from, by the place of a running one.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Origin {
-    /// It is that one.
-    Kept(usize),
-    /// It goes on with that one's socket.
-    Shared(usize),
-    /// It takes that one's address, with a socket of its own.
-    Moved(usize),
-    /// Nowhere.
-    New,
-}
-
-impl Origin {
-    const fn place(self) -> Option<usize> {
-        match self {
-            Self::Kept(place) | Self::Shared(place) | Self::Moved(place) => Some(place),
-            Self::New => None,
-        }
-    }
-
-    /// Where each of `wanted` comes from. No running listener is the origin of two.
-    fn all(wanted: &[ListenerConfig], running: &[Serving]) -> Vec<Self> {
-        type Rule = (
-            fn(usize) -> Origin,
-            fn(&Serving, &ListenerConfig, bool) -> bool,
-        );
-        let rules: [Rule; 3] = [
-            (Self::Kept, |running, wanted, only_v6| {
-                running.serves(wanted) && running.only_v6 == only_v6
-            }),
-            (Self::Shared, |running, wanted, only_v6| {
-                wanted.url.has_socket_of(&running.url()) && running.only_v6 == only_v6
-            }),
-            (Self::Moved, |running, wanted, _| {
-                wanted.url.overlaps(&running.url()) && !running.is_extra
-            }),
-        ];
-        let mut origins = vec![Self::New; wanted.len()];
-        for (origin, fits) in rules {
-            for (place, listener) in wanted.iter().enumerate() {
-                if origins[place] != Self::New {
-                    continue;
-                }
-                let only_v6 = takes_only_v6(&listener.url, wanted);
-                let found = running.iter().enumerate().find(|(index, running)| {
-                    let is_free = origins.iter().all(|other| other.place() != Some(*index));
-                    is_free && fits(running, listener, only_v6)
-                });
-                if let Some((index, running)) = found {
-                    origins[place] = match origin(index) {
-                        Self::Kept(_) if running.has_lost_its_path() => Self::Moved(index),
-                        origin => origin,
-                    };
-                }
-            }
-        }
-        origins
-    }
-}
-
-impl Plan<Prepared> {
-    /// Prepares everything that listeners of `config` need and `daemon` does not have.
-    pub(super) fn of(config: &Config, daemon: &mut Daemon) -> Result<Self, PlanError> {
-        let origins = Origin::all(&config.listeners, &daemon.listeners);
-        let mut unnamed = daemon.listeners.iter().enumerate();
-        let unnamed = unnamed.find(|(place, running)| {
-            let is_named = origins.iter().any(|origin| origin.place() == Some(*place));
-            running.is_extra && !is_named && running.url().address().is_some()
-        });
-        // A start would be refused, too.
-        if let (Some((_, unnamed)), Some(listener)) = (unnamed, choosy(config)) {
-            return Err(PlanError::Bind(BindError::Unnamed {
-                url: unnamed.url(),
-                listener,
-            }));
-        }
-        daemon
-            .closing
-            .retain(|closing| !closing.ended.is_cancelled());
-        let mut steps = Vec::with_capacity(origins.len());
-        for (listener, &origin) in config.listeners.iter().zip(&origins) {
-            let only_v6 = takes_only_v6(&listener.url, &config.listeners);
-            let fresh = match origin {
-                Origin::Kept(place) => {
-                    daemon.listeners[place].refuse_what_takes_a_restart(listener)?;
-                    None
-                }
-                Origin::Shared(place) => {
-                    let old = &daemon.listeners[place];
-                    old.refuse_what_takes_a_restart(listener)?;
-                    Some(Self::share(old, listener)?)
-                }
-                Origin::Moved(_) | Origin::New => {
-                    Some(Self::bind(listener, only_v6, &origins, daemon)?)
-                }
-            };
-            steps.push(Step {
-                config: listener.clone(),
-                only_v6,
-                from: origin.place(),
-                fresh,
-            });
-        }
-        Ok(Self { steps })
-    }
-
-    /// Goes on with the sockets of `old`.
-    fn share(old: &Serving, listener: &ListenerConfig) -> Result<Fresh<Prepared>, PlanError> {
-        let bound = old.sockets.upgrade();
-        // It is fatal when a listener ends by itself, and the relay is about to stop.
-        let bound = bound.ok_or_else(|| PlanError::Ended(old.metrics.name().to_owned()))?;
-        let prepared = Prepared::taking_over(listener, bound);
-        Ok(Fresh {
-            readers: readers(&prepared, listener)?,
-            socket: prepared,
-            after: vec![old.open.ended.clone()],
-            is_taken_over: true,
-        })
-    }
-
-    /// Makes sockets, beside those that have the address now and will leave it.
-    fn bind(
-        listener: &ListenerConfig,
-        only_v6: bool,
-        origins: &[Origin],
-        daemon: &mut Daemon,
-    ) -> Result<Fresh<Prepared>, PlanError> {
-        let stays = |place| {
-            origins.contains(&Origin::Kept(place)) || origins.contains(&Origin::Shared(place))
-        };
-        let mut after = Vec::new();
-        let mut rivals = Vec::new();
-        let leaving = daemon.listeners.iter().enumerate();
-        let leaving = leaving
-            .filter(|&(place, running)| !running.is_extra && !stays(place))
-            .map(|(_, running)| running.closing());
-        for other in leaving.chain(daemon.closing.iter().cloned()) {
-            if !other.url.overlaps(&listener.url) {
-                continue;
-            }
-            after.push(other.ended);
-            // What was passed in stays open, whatever becomes of the listener.
-            if !daemon.passed.has(&other.url) {
-                rivals.push(Rival {
-                    name: other.name,
-                    url: other.url,
-                    sockets: other.sockets,
-                });
-            }
-        }
-        let is_taken_over = daemon.passed.has(&listener.url);
-        let circumstances = Circumstances {
-            workers: daemon.config.workers,
-            only_v6,
-            rivals,
-        };
-        let prepared = Prepared::new(listener, &mut daemon.passed, circumstances)?;
-        Ok(Fresh {
-            readers: readers(&prepared, listener)?,
-            socket: prepared,
-            after,
-            is_taken_over,
-        })
-    }
-
-    /// Lets everything new receive. Nothing but this may fail now.
-    pub(super) fn finish(self) -> Result<Plan<Finished>, BindError> {
-        let mut steps = Vec::with_capacity(self.steps.len());
-        for step in self.steps {
-            let fresh = match step.fresh {
-                Some(fresh) => Some(Fresh {
-                    socket: fresh.socket.finish()?,
-                    readers: fresh.readers,
-                    after: fresh.after,
-                    is_taken_over: fresh.is_taken_over,
-                }),
-                None => None,
-            };
-            steps.push(Step {
-                config: step.config,
-                only_v6: step.only_v6,
-                from: step.from,
-                fresh,
-            });
-        }
-        Ok(Plan { steps })
-    }
-}
-
-/// A listener that does not let everybody in.
-fn choosy(config: &Config) -> Option<String> {
-    let mut listeners = config.listeners.iter();
-    let choosy = listeners.find(|listener| !listener.allow.is_empty());
-    choosy.map(|listener| listener.name.clone())
-}
-
-fn readers(prepared: &Prepared, listener: &ListenerConfig) -> Result<Vec<Waiting>, PlanError> {
-    let readers = prepared.readers();
-    readers.map_err(|source| PlanError::Threads {
-        name: listener.name.clone(),
-        source,
-    })
+    pub(super) name: String,
+    pub(super) url: ListenUrl,
+    pub(super) sockets: Faint,
+    pub(super) ended: CancellationToken,
 }
 
 impl Daemon {
@@ -488,8 +238,8 @@ impl Daemon {
             let url = running.url();
             let has_moved =
                 bound.iter().any(|bound| bound.overlaps(&url)) && !self.passed.has(&url);
-            running.end(has_moved);
             self.closing.push(running.closing());
+            running.end(has_moved, &self.context.tasks);
         }
         // What an earlier reload has left to close may have an address that is wanted again.
         for closing in &self.closing {
@@ -502,11 +252,11 @@ impl Daemon {
 }
 
 impl Serving {
-    fn url(&self) -> ListenUrl {
+    pub(super) fn url(&self) -> ListenUrl {
         self.config.borrow().url.clone()
     }
 
-    fn serves(&self, listener: &ListenerConfig) -> bool {
+    pub(super) fn serves(&self, listener: &ListenerConfig) -> bool {
         let config = self.config.borrow();
         config.url == listener.url && config.name == listener.name
     }
@@ -518,15 +268,26 @@ impl Serving {
     }
 
     /// Ends it, and not its connections. Another socket may have its address.
-    fn end(&self, has_moved: bool) {
-        if has_moved {
-            self.open.is_moving.cancel();
-            self.sockets.leave_address();
+    fn end(self, has_moved: bool, tasks: &TaskTracker) {
+        if !has_moved {
+            self.open.stop.cancel();
+            return;
         }
-        self.open.stop.cancel();
+        self.open.is_moving.cancel();
+        self.sockets.leave_address();
+        if self.url().is_stream() {
+            self.open.stop.cancel();
+            return;
+        }
+        // A datagram that the kernel had found this socket for may still be on its way into it.
+        let stop = self.open.stop;
+        tasks.spawn(async move {
+            sleep(SETTLE).await;
+            stop.cancel();
+        });
     }
 
-    fn closing(&self) -> Closing {
+    pub(super) fn closing(&self) -> Closing {
         Closing {
             name: self.metrics.name().to_owned(),
             url: self.url(),
@@ -536,7 +297,7 @@ impl Serving {
     }
 
     /// Its Unix socket's path is gone, and is to be made again.
-    fn has_lost_its_path(&self) -> bool {
+    pub(super) fn has_lost_its_path(&self) -> bool {
         let Some(path) = self.sockets.path() else {
             return false;
         };
@@ -560,7 +321,10 @@ impl Serving {
         }
     }
 
-    fn refuse_what_takes_a_restart(&self, listener: &ListenerConfig) -> Result<(), PlanError> {
+    pub(super) fn refuse_what_takes_a_restart(
+        &self,
+        listener: &ListenerConfig,
+    ) -> Result<(), PlanError> {
         let old = self.config.borrow();
         for (changed, key) in [
             (old.unix_mode != listener.unix_mode, "listener.unix_mode"),
@@ -612,3 +376,7 @@ impl Serving {
 
 /// How long it may take to close a socket that nothing reads any more; it takes microseconds.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
+
+/// How long the old socket of datagrams is read after another one got its address: longer than the kernel takes from
+/// finding a socket to queueing a datagram there, also where its processor has others to serve.
+const SETTLE: Duration = Duration::from_millis(20);

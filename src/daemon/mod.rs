@@ -22,6 +22,7 @@
 
 mod aside;
 mod listeners;
+mod plan;
 mod reload;
 mod stop;
 mod threads;

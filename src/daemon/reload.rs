@@ -17,8 +17,8 @@ use tracing::{debug, error, info, warn};
 use super::{
     Daemon,
     aside::{self, AsideForwarder},
-    listeners::{Plan, PlanError},
     notify,
+    plan::{Plan, PlanError},
 };
 use crate::{
     config::{Config, ConfigErrors, RunArgs},
