@@ -58,6 +58,7 @@ pub use cost::Cost;
 pub(crate) use effective::{Effective, facility_names, field_names, mask_names, severity_range};
 pub use error::{At, ConfigError, ConfigErrors, FOUND_CHARS_MAX, Fault};
 pub use overrides::{Argument, Override, RunArgs};
+pub use sockets::takes_only_v6;
 pub use url::{ListenUrl, UNIX_PATH_OCTETS_MAX, UpstreamUrl, UrlError};
 pub(crate) use value::{Words, size_text, time_text};
 
@@ -155,6 +156,7 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.remarks.0.clone();
         warnings.extend(rules::warnings(self));
+        warnings.extend(sockets::warnings(&self.listeners));
         warnings
     }
 }

@@ -41,6 +41,7 @@ pub(super) fn resolve(
     refuse_admin_on_listener(&admin_file, &listeners, errors);
     let workers_at = runtime_file.workers.at().cloned();
     let workers = runtime_file.workers.or(None).unwrap_or(default.workers);
+    sockets::refuse_one_path(&listeners, errors);
     sockets::refuse_too_many(&listeners, workers, workers_at.as_ref(), errors);
     let (forward, upstreams) = forward(forward_file, default.forward, &listeners, errors);
     refuse_loops(&upstreams, &listeners, errors);
@@ -217,7 +218,7 @@ fn refuse_taken(new: &mut Placed, others: &[Placed], errors: &mut Vec<ConfigErro
         let fault = Fault::Taken {
             found: quoted(&new.config.url.to_string()),
             other: other.url_at.clone(),
-            fits: "an address or path that no other listener has",
+            fits: sockets::fits_beside(&new.config.url, &other.config.url),
         };
         errors.push(ConfigError {
             at: new.url_at.clone(),
@@ -263,7 +264,7 @@ fn refuse_admin_on_listener(
     let as_listener = ListenUrl::Tcp(*address);
     if let Some(other) = listeners
         .iter()
-        .find(|other| other.config.url.collides_with(&as_listener))
+        .find(|other| other.config.url.overlaps(&as_listener))
     {
         let fault = Fault::Taken {
             found: quoted(&address.to_string()),

@@ -1,17 +1,97 @@
-//! Datagram sockets: how many a configuration takes, and whether so many are believable.
+//! Sockets of a configuration: which fit together, and how many there are.
 //!
 //! # Guarantees
 //!
+//! - Two listeners whose sockets the system does not allow together are refused, under whatever spelling.
+//! - `0.0.0.0` and `[::]` fit together on one port: [`takes_only_v6`] says that `[::]` takes IPv6 alone then.
 //! - A configuration that would take more than [`DATAGRAM_SOCKETS_MAX`] is refused with the numbers.
 //!
 //! # Left out
 //!
-//! How many threads the system allows: that is found out by making them.
+//! How many threads the system allows: that is found out by making them. Whether another process has an address.
+//! A directory that does not exist yet is a warning: service managers make `/run/tersed` at the start.
 
-use super::error::{At, ConfigError, Fault};
+use std::path::{Path, PathBuf};
+
+use super::ListenerConfig;
+use super::error::{At, ConfigError, Fault, escaped, quoted};
 use super::resolve::Placed;
 use super::url::ListenUrl;
 use crate::limits::DATAGRAM_SOCKETS_MAX;
+
+/// Whether `url` is `[::]` beside a listener of `listeners` that takes IPv4 on the same port: it takes IPv6 alone then.
+#[must_use]
+pub fn takes_only_v6(url: &ListenUrl, listeners: &[ListenerConfig]) -> bool {
+    let is_any = |url: &ListenUrl, is_v6: bool| {
+        url.address()
+            .is_some_and(|address| address.ip().is_unspecified() && address.is_ipv6() == is_v6)
+    };
+    is_any(url, true)
+        && listeners
+            .iter()
+            .any(|other| is_any(&other.url, false) && other.url.overlaps(url))
+}
+
+/// What would have been right in place of `new` beside `other`, with which it collides.
+pub(super) fn fits_beside(new: &ListenUrl, other: &ListenUrl) -> &'static str {
+    if new.address() == other.address() {
+        "an address or path that no other listener has"
+    } else {
+        "an address that no other listener takes (0.0.0.0 takes each IPv4 address of its port, and [::] each address)"
+    }
+}
+
+/// Refuses Unix sockets at one place that has two spellings (`..`, symbolic links).
+pub(super) fn refuse_one_path(listeners: &[Placed], errors: &mut Vec<ConfigError>) {
+    let mut places: Vec<(PathBuf, &Placed)> = Vec::new();
+    for listener in listeners {
+        let Some(path) = listener.config.url.path() else {
+            continue;
+        };
+        let Some(place) = place(path) else { continue };
+        if let Some((_, other)) = places.iter().find(|(other, _)| *other == place)
+            // The same spelling is refused already.
+            && other.config.url.path() != Some(path)
+        {
+            let found = quoted(&listener.config.url.to_string());
+            errors.push(ConfigError {
+                at: listener.url_at.clone(),
+                fault: Fault::Taken {
+                    found,
+                    other: other.url_at.clone(),
+                    fits: "a path that no other listener has; both lead to the same place",
+                },
+            });
+        }
+        places.push((place, listener));
+    }
+}
+
+/// Where a socket at `path` really is, if its directory is there.
+fn place(path: &Path) -> Option<PathBuf> {
+    let directory = path.parent()?.canonicalize().ok()?;
+    Some(directory.join(path.file_name()?))
+}
+
+/// What is odd about the sockets of `listeners`.
+pub(super) fn warnings(listeners: &[ListenerConfig]) -> Vec<String> {
+    let lost = listeners.iter().filter_map(|listener| {
+        let directory = listener.url.path()?.parent()?;
+        let name = escaped(&listener.name);
+        let what = match directory.metadata() {
+            Ok(metadata) if metadata.is_dir() => return None,
+            Ok(_) => "is not a directory",
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => "does not exist",
+            Err(_) => return None,
+        };
+        let directory = escaped(&directory.to_string_lossy());
+        Some(format!(
+            "listener \"{name}\": the directory {directory} {what}; a start that finds it so is refused: make it \
+             (RuntimeDirectory= of a unit makes one below /run)"
+        ))
+    });
+    lost.collect()
+}
 
 /// Sockets that receive datagrams at `url`, each of which has a thread: one per worker for UDP.
 const fn datagram_sockets(url: &ListenUrl, workers: usize) -> usize {
@@ -96,6 +176,52 @@ mod tests {
              thread of its own (a udp listener takes one per worker); fits: at most 4096 sockets, by fewer workers or \
              fewer listeners"
         );
+    }
+
+    fn of_two(one: &str, two: &str) -> String {
+        let toml = format!("[[listener]]\nurl = \"{one}\"\n[[listener]]\nurl = \"{two}\"\n");
+        let mut errors = Vec::new();
+        let file = file::parse(&Arc::from("t.toml"), toml.as_bytes(), &mut errors);
+        resolve::resolve(file, None, &mut errors);
+        ConfigErrors::if_any(errors).map_or_else(|errors| errors.to_string(), |()| String::new())
+    }
+
+    #[test]
+    fn a_listener_that_takes_each_address_of_a_port_leaves_none_to_others() {
+        assert_eq!(
+            of_two("udp://0.0.0.0:514", "udp://127.0.0.1:514"),
+            "t.toml:4: listener[1].url: \"udp://127.0.0.1:514\" is taken already (t.toml:2: listener[0].url); fits: an \
+             address that no other listener takes (0.0.0.0 takes each IPv4 address of its port, and [::] each address)"
+        );
+        for (one, two) in [
+            ("tcp://127.0.0.1:514", "relp://0.0.0.0:514"),
+            ("tcp://[::]:514", "tcp://127.0.0.1:514"),
+            ("udp://[::1]:514", "udp://[::]:514"),
+        ] {
+            assert!(of_two(one, two).contains("is taken already"), "{one} {two}");
+        }
+        for (one, two) in [
+            ("tcp://127.0.0.1:514", "tcp://127.0.0.2:514"),
+            ("tcp://0.0.0.0:514", "udp://127.0.0.1:514"),
+            ("tcp://[::]:514", "tcp://0.0.0.0:514"),
+            ("udp://[::1]:514", "udp://0.0.0.0:514"),
+        ] {
+            assert_eq!(of_two(one, two), "", "{one} {two}");
+        }
+    }
+
+    #[test]
+    fn one_path_under_two_spellings_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().join("real");
+        std::fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink(&real, dir.path().join("link")).unwrap();
+        let url = |path: &str| format!("unix-dgram://{}/{path}", dir.path().display());
+        for other in ["link/s", "real/../real/s"] {
+            let text = of_two(&url("real/s"), &url(other));
+            assert!(text.contains("both lead to the same place"), "{text}");
+        }
+        assert_eq!(of_two(&url("real/s"), &url("link/t")), "");
     }
 
     /// The workers are not written: the listener that is one too many is.

@@ -83,16 +83,55 @@ impl ListenUrl {
         }
     }
 
-    /// Whether both want the same address. Port 0 is a new one each time.
+    /// Whether one configuration cannot have both: they want the same address, or one of them takes every address
+    /// of the port. Port 0 is a new one each time. `0.0.0.0` and `[::]` fit together: `[::]` then takes IPv6 alone.
     #[must_use]
     pub fn collides_with(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Udp(one), Self::Udp(two))
-            | (Self::Tcp(one) | Self::Relp(one), Self::Tcp(two) | Self::Relp(two)) => {
-                one.port() != 0 && one == two
+        match (self.inet(), other.inet()) {
+            (Some((kind, one)), Some((other_kind, two))) => {
+                let fit_together = one.ip().is_unspecified()
+                    && two.ip().is_unspecified()
+                    && one.is_ipv4() != two.is_ipv4();
+                kind == other_kind && overlap(one, two) && !fit_together
             }
             _ => self.path().is_some() && self.path() == other.path(),
         }
+    }
+
+    /// Whether the system counts the sockets of both as two on one address: unless `[::]` takes IPv6 alone it
+    /// overlaps with `0.0.0.0`, too.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self.inet(), other.inet()) {
+            (Some((kind, one)), Some((other_kind, two))) => kind == other_kind && overlap(one, two),
+            _ => self.path().is_some() && self.path() == other.path(),
+        }
+    }
+
+    /// Whether a socket of `other` is one for this URL as it is: only the protocol that is spoken on it may differ.
+    #[must_use]
+    pub fn has_socket_of(&self, other: &Self) -> bool {
+        match (self.inet(), other.inet()) {
+            (Some((kind, one)), Some((other_kind, two))) => {
+                kind == other_kind && one.port() != 0 && one == two
+            }
+            _ => self.path().is_some() && self == other,
+        }
+    }
+
+    /// The kind of socket and its address, over IP.
+    const fn inet(&self) -> Option<(InetKind, SocketAddr)> {
+        match self {
+            Self::Udp(address) => Some((InetKind::Datagram, *address)),
+            Self::Tcp(address) | Self::Relp(address) => Some((InetKind::Stream, *address)),
+            Self::UnixDgram(_) | Self::UnixStream(_) => None,
+        }
+    }
+
+    /// Its address, over IP.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.inet().map(|(_, address)| address)
     }
 
     /// Whether what is sent to `upstream` visibly arrives at this listener. Names other than
@@ -110,6 +149,22 @@ impl ListenUrl {
             _ => false,
         }
     }
+}
+
+/// What kind of socket receives over IP.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum InetKind {
+    Datagram,
+    Stream,
+}
+
+/// Whether some address of the same port is in both; `[::]` takes IPv4 as well.
+fn overlap(one: SocketAddr, two: SocketAddr) -> bool {
+    let takes = |one: SocketAddr, two: SocketAddr| {
+        one.ip() == two.ip()
+            || one.ip().is_unspecified() && (one.is_ipv6() || one.is_ipv4() == two.is_ipv4())
+    };
+    one.port() != 0 && one.port() == two.port() && (takes(one, two) || takes(two, one))
 }
 
 impl FromStr for ListenUrl {
@@ -283,7 +338,16 @@ fn unknown_scheme(text: &str, forms: &str, schemes: &[&'static str]) -> UrlError
 }
 
 fn socket_addr(scheme: &str, rest: &str) -> Result<SocketAddr, UrlError> {
-    rest.parse().map_err(|_| UrlError {
+    let address: Option<SocketAddr> = rest.parse().ok();
+    // The system binds no IPv4 address to a socket that takes IPv6 alone.
+    if let Some(SocketAddr::V6(v6)) = address
+        && let Some(v4) = v6.ip().to_ipv4_mapped()
+    {
+        return Err(UrlError {
+            fits: format!("{scheme}://{v4}:{}, the same address as IPv4", v6.port()),
+        });
+    }
+    address.ok_or_else(|| UrlError {
         fits: format!(
             "{scheme}://ADDRESS:PORT with a numeric ADDRESS, such as 127.0.0.1 (this machine alone), \
              0.0.0.0 (all of IPv4) or [::] (everything)"
@@ -581,6 +645,15 @@ mod tests {
         check("tcp://127.0.0.1:1", "tcp://127.0.0.1:1", true);
         check("tcp://127.0.0.1:1", "udp://127.0.0.1:1", false);
         check("tcp://127.0.0.1:1", "relp://127.0.0.1:1", true);
+        check("tcp://127.0.0.1:1", "relp://127.0.0.2:1", false);
+        check("tcp://0.0.0.0:1", "relp://127.0.0.1:1", true);
+        check("udp://127.0.0.1:1", "udp://0.0.0.0:1", true);
+        check("udp://127.0.0.1:1", "udp://0.0.0.0:2", false);
+        check("udp://0.0.0.0:0", "udp://127.0.0.1:0", false);
+        check("udp://[::]:1", "udp://127.0.0.1:1", true);
+        check("udp://[::]:1", "udp://[::1]:1", true);
+        check("udp://0.0.0.0:1", "udp://[::1]:1", false);
+        check("udp://0.0.0.0:1", "udp://[::]:1", false);
         check("relp://127.0.0.1:1", "relp://127.0.0.1:1", true);
         check("unix-dgram:///x", "unix-stream:///x", true);
         check("unix-dgram:///x", "tcp://127.0.0.1:1", false);

@@ -34,18 +34,18 @@ impl Daemon {
     /// Logs how a reload went.
     pub(super) fn tell_reload<E: Display>(&self, result: &Result<(), E>, read: FileState) {
         let reloads = &self.context.metrics.config_reloads;
+        let configuration = self.in_force.file_text();
         match result {
             Ok(()) => {
                 reloads[ReloadResult::Ok].inc();
                 self.tell_in_force(&self.whole_config(), Some(read));
-                let configuration = self.in_force.file_text();
                 info!(configuration, "reloaded");
             }
             Err(errors) => {
                 reloads[ReloadResult::Refused].inc();
                 let errors = errors.to_string();
                 for error in errors.lines() {
-                    error!(%error, "reload refused");
+                    error!(configuration, %error, "reload refused");
                 }
                 self.in_force.refuse(errors);
             }

@@ -22,7 +22,9 @@
 
 mod aside;
 mod configuration;
+mod listeners;
 mod losses;
+mod plan;
 mod reload;
 mod stop;
 mod storm;
@@ -40,17 +42,23 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error, info, warn};
 
-use self::{aside::AsideForwarder, losses::Losses, storm::Storm, threads::Patience};
+use self::{
+    aside::AsideForwarder,
+    listeners::{Closing, Serving},
+    losses::Losses,
+    storm::Storm,
+    threads::Patience,
+};
 use crate::{
     admin::{self, AdminState, FileState, InForce, Readiness},
-    config::{Config, ForwardConfig, ListenerConfig, RunArgs, SpoolConfig},
+    config::{Config, ForwardConfig, RunArgs, SpoolConfig, takes_only_v6},
     custody::Custody,
     dedup::Shards,
     forward::{self, Aside, Delivery, ForwardEnded, Forwarder, Outbox, Stopping},
     ledger::Ledger,
-    listen::{self, BindError, Bound, Context, PassedSockets},
+    listen::{BindError, Bound, Context, PassedSockets},
     logging::{PeerLog, PeerReason},
-    metrics::{EngineStats, ListenerMetrics, Metrics},
+    metrics::{EngineStats, Metrics},
     pipeline::Pipeline,
     rule::WindowPolicy,
     signal::{Event, Signals},
@@ -129,6 +137,10 @@ struct Daemon {
     config: Config,
     context: Context,
     listeners: Vec<Serving>,
+    /// Listeners that a reload closed, as long as something is read from them.
+    closing: Vec<Closing>,
+    /// What the service manager passed in, which it has open, too.
+    passed: PassedSockets,
     forward: watch::Sender<Arc<ForwardConfig>>,
     outbox: Arc<Outbox>,
     forwarder: Running<Result<(), ForwardEnded>>,
@@ -149,15 +161,6 @@ struct Daemon {
     in_force: InForce,
 }
 
-/// A listener being served.
-struct Serving {
-    config: watch::Sender<Arc<ListenerConfig>>,
-    metrics: Arc<ListenerMetrics>,
-    stop: CancellationToken,
-    /// Passed in by the service manager without a listener in the configuration: no reload removes it.
-    is_extra: bool,
-}
-
 impl Daemon {
     async fn start(
         args: &RunArgs,
@@ -170,17 +173,12 @@ impl Daemon {
         let metrics = Metrics::new();
         let mut bound = Vec::new();
         for listener in &config.listeners {
-            bound.push((
-                listener.clone(),
-                Bound::bind(listener, &mut passed, config.workers)?,
-                false,
-            ));
+            let only_v6 = takes_only_v6(&listener.url, &config.listeners);
+            let socket = Bound::bind(listener, &mut passed, config.workers, only_v6)?;
+            bound.push((listener.clone(), socket, only_v6, false));
         }
-        bound.extend(
-            passed
-                .rest()
-                .map(|(listener, socket)| (listener, socket, true)),
-        );
+        let unnamed = Self::unnamed(&config, &mut passed)?.into_iter();
+        bound.extend(unnamed.map(|(listener, socket)| (listener, socket, false, true)));
         let admin = match config.admin {
             Some(address) => Some(
                 TcpListener::bind(address)
@@ -192,10 +190,10 @@ impl Daemon {
 
         // All threads that there will be, before anything is taken in hand.
         let mut listeners = Vec::with_capacity(bound.len());
-        for (listener, socket, is_extra) in bound {
+        for (listener, socket, only_v6, is_extra) in bound {
             let readers = patience.insist(|| socket.readers());
             let readers = readers.map_err(DaemonError::Runtime)?;
-            listeners.push((listener, socket, readers, is_extra));
+            listeners.push((listener, socket, readers, only_v6, is_extra));
         }
         let mut waiting = |name| {
             let made = patience.insist(|| Waiting::new(name));
@@ -274,6 +272,8 @@ impl Daemon {
             config,
             context,
             listeners: Vec::new(),
+            closing: Vec::new(),
+            passed,
             forward,
             outbox,
             forwarder,
@@ -292,8 +292,8 @@ impl Daemon {
             let aside = daemon.set_aside(aside, thread);
             daemon.aside = Some(aside.map_err(DaemonError::Runtime)?);
         }
-        for (listener, socket, readers, is_extra) in listeners {
-            daemon.open(listener, socket, readers, is_extra);
+        for (listener, socket, readers, only_v6, is_extra) in listeners {
+            daemon.open(listener, socket, readers, only_v6, is_extra);
         }
         if let Some(admin) = admin {
             daemon.open_admin(admin);
@@ -343,51 +343,6 @@ impl Daemon {
         let pipeline = &self.context.pipeline;
         let tasks = &self.housekeeping;
         AsideForwarder::start(config, thread, pipeline, tasks, &self.stopping)
-    }
-
-    /// Starts serving a bound listener.
-    fn open(
-        &mut self,
-        config: ListenerConfig,
-        bound: Bound,
-        readers: Vec<Waiting>,
-        is_extra: bool,
-    ) {
-        let metrics = self
-            .context
-            .metrics
-            .listener(&config.name, &config.url.to_string());
-        let address = bound.address();
-        let receive_buffer = bound.receive_buffer();
-        metrics.set_address(&address);
-        metrics.receive_buffer.set(receive_buffer as u64);
-        info!(listener = config.name, address, receive_buffer, "listening");
-        // The kernel counts its own bookkeeping in, and reports twice what was asked for.
-        if receive_buffer > 0 && receive_buffer / 2 < config.receive_buffer {
-            warn!(
-                listener = config.name,
-                asked = config.receive_buffer,
-                given = receive_buffer / 2,
-                "receive buffer is smaller than configured; raise net.core.rmem_max"
-            );
-        }
-        let (sender, settings) = watch::channel(Arc::new(config));
-        let stop = CancellationToken::new();
-        listen::serve(
-            bound,
-            readers,
-            self.context.clone(),
-            settings,
-            Arc::clone(&metrics),
-            stop.clone(),
-            self.fatal.clone(),
-        );
-        self.listeners.push(Serving {
-            config: sender,
-            metrics,
-            stop,
-            is_extra,
-        });
     }
 
     /// Lets the metrics say how much memory the configuration in force allows.
@@ -475,19 +430,6 @@ impl Daemon {
                 }
             });
         }
-    }
-
-    fn find(&self, listener: &ListenerConfig) -> Option<&Serving> {
-        self.listeners
-            .iter()
-            .find(|running| running.serves(listener))
-    }
-}
-
-impl Serving {
-    fn serves(&self, listener: &ListenerConfig) -> bool {
-        let config = self.config.borrow();
-        config.url == listener.url && config.name == listener.name
     }
 }
 

@@ -12,17 +12,18 @@
 
 use std::{io, sync::Arc};
 
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::{
     Daemon,
     aside::{self, AsideForwarder},
     notify,
+    plan::{Plan, PlanError},
 };
 use crate::{
     admin::FileState,
-    config::{Config, ConfigErrors, ListenUrl, RunArgs},
-    listen::{BindError, Bound, PassedSockets},
+    config::{Config, ConfigErrors, RunArgs},
+    listen::BindError,
     thread::Waiting,
 };
 
@@ -33,20 +34,12 @@ enum ReloadError {
     Config(#[from] ConfigErrors),
     #[error(transparent)]
     Bind(#[from] BindError),
-    #[error("listener \"{name}\": {source}")]
-    Threads { name: String, source: io::Error },
+    #[error(transparent)]
+    Listeners(#[from] PlanError),
     #[error("suppressed.to: {0}")]
     Aside(#[source] io::Error),
     #[error("{key}: changed; that takes a restart")]
     Restart { key: &'static str },
-    #[error(
-        "listener \"{name}\": {url} is open under the name \"{old}\"; a new name takes a restart"
-    )]
-    Renamed {
-        name: String,
-        url: ListenUrl,
-        old: String,
-    },
 }
 
 impl Daemon {
@@ -65,43 +58,18 @@ impl Daemon {
     async fn put_in_force(&mut self, config: Config) -> Result<(), ReloadError> {
         self.refuse_what_takes_a_restart(&config)?;
         // Everything that can fail comes first.
-        let mut fresh = Vec::new();
-        for listener in &config.listeners {
-            if self.find(listener).is_none() {
-                let bound =
-                    Bound::bind(listener, &mut PassedSockets::default(), self.config.workers)?;
-                let readers = bound.readers().map_err(|source| ReloadError::Threads {
-                    name: listener.name.clone(),
-                    source,
-                })?;
-                fresh.push((listener.clone(), bound, readers));
-            }
-        }
-        let aside = match config.aside() {
-            Some(aside) if self.aside.is_none() => {
-                let thread = Waiting::new(aside::THREAD).map_err(ReloadError::Aside)?;
-                Some(self.set_aside(aside, thread).map_err(ReloadError::Aside)?)
-            }
-            _ => None,
-        };
+        self.let_sockets_close().await;
+        let plan = Plan::of(&config, self)?;
+        let starts_aside = config.aside().filter(|_| self.aside.is_none());
+        let aside =
+            starts_aside.map(|aside| Waiting::new(aside::THREAD).map(|thread| (aside, thread)));
+        let aside = aside.transpose().map_err(ReloadError::Aside)?;
+        // From here on new sockets receive, and if the last step failed would have to close again.
+        let plan = plan.finish()?;
+        let aside = aside.map(|(aside, thread)| self.set_aside(aside, thread));
+        let aside = aside.transpose().map_err(ReloadError::Aside)?;
         // From here on nothing fails.
-        self.listeners.retain(|running| {
-            let wanted = config
-                .listeners
-                .iter()
-                .find(|listener| running.serves(listener));
-            if let Some(listener) = wanted {
-                running.config.send_replace(Arc::new(listener.clone()));
-            } else if !running.is_extra {
-                info!(listener = running.metrics.name(), "closing");
-                running.metrics.clear_address();
-                running.stop.cancel();
-            }
-            wanted.is_some() || running.is_extra
-        });
-        for (listener, bound, readers) in fresh {
-            self.open(listener, bound, readers, false);
-        }
+        self.carry_out(plan);
         for warning in config.warnings() {
             warn!(%warning, "configuration");
         }
@@ -152,36 +120,6 @@ impl Daemon {
         ] {
             if changed {
                 return Err(ReloadError::Restart { key });
-            }
-        }
-        for listener in &config.listeners {
-            let renamed = self.listeners.iter().find(|running| {
-                let theirs = running.config.borrow();
-                theirs.url == listener.url
-                    && !running.serves(listener)
-                    // Port 0 is another port each time.
-                    && listener.url.collides_with(&theirs.url)
-            });
-            if let Some(running) = renamed {
-                return Err(ReloadError::Renamed {
-                    name: listener.name.clone(),
-                    url: listener.url.clone(),
-                    old: running.metrics.name().to_owned(),
-                });
-            }
-            if let Some(running) = self.find(listener) {
-                let theirs = running.config.borrow();
-                for (changed, key) in [
-                    (theirs.unix_mode != listener.unix_mode, "listener.unix_mode"),
-                    (
-                        theirs.receive_buffer != listener.receive_buffer,
-                        "listener.receive_buffer",
-                    ),
-                ] {
-                    if changed {
-                        return Err(ReloadError::Restart { key });
-                    }
-                }
             }
         }
         Ok(())

@@ -37,7 +37,7 @@ impl Daemon {
         notify(&[sd_notify::NotifyState::Stopping]);
         info!(grace = ?self.config.shutdown_grace, "stopping");
         for running in &self.listeners {
-            running.stop.cancel();
+            running.stop();
         }
         self.context.tasks.close();
         // Before anything waits: readers may wait for room in the queue, and that for an upstream.

@@ -1,34 +1,43 @@
 //! Binding: an address in, sockets ready to be read out.
 //!
+//! ```text
+//! Prepared::new ──▶ what can fail and disturbs nothing ──▶ finish ──▶ Bound: receives from now on
+//! ```
+//!
 //! # Guarantees
 //!
-//! - Nothing that exists is destroyed, except a Unix socket that nobody listens on.
-//! - A symlink, a regular file, or somebody else's live socket at a Unix path is refused.
+//! - A socket that is prepared receives nothing that another one would have received, and a stream socket refuses
+//!   nothing that it then would not accept: if a reload fails after all, it was as if nothing had been bound.
+//! - An address that another listener of this relay is about to leave can be bound.
 //! - No bound socket is ever inherited by a child.
 //!
 //! # Left out
 //!
-//! Reading.
+//! Reading. Which listeners leave: see `daemon`.
 
 use std::{
     fs, io,
     net::{SocketAddr, UdpSocket},
     os::{
-        fd::{AsFd as _, OwnedFd},
-        linux::fs::MetadataExt as _,
+        fd::OwnedFd,
         unix::{
-            fs::{FileTypeExt as _, PermissionsExt as _},
+            fs::PermissionsExt as _,
             net::{UnixDatagram, UnixListener as StdUnixListener},
         },
     },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use listenfd::ListenFd;
 use nix::sys::stat::{Mode, fchmod};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
+use super::{
+    bound::{Bound, Faint},
+    passed::PassedSockets,
+    path::{self, Aside, OwnedPath},
+};
 use crate::{
     config::{ListenUrl, ListenerConfig},
     thread::Waiting,
@@ -47,7 +56,34 @@ pub enum BindError {
         /// What the system said.
         source: io::Error,
         /// What would help.
-        hint: &'static str,
+        hint: String,
+    },
+    /// The service manager has the address, in another way than it is asked for.
+    #[error(
+        "listener \"{name}\": cannot bind {url}: {source}; the service manager handed over {holder}, which has this address; \
+         write that URL, or change ListenStream=, ListenDatagram= of the .socket unit and restart it"
+    )]
+    Passed {
+        /// The listener.
+        name: String,
+        /// What it was to be bound to.
+        url: String,
+        /// What the system said.
+        source: io::Error,
+        /// The URL of the socket that was handed over.
+        holder: ListenUrl,
+    },
+    /// A socket was handed over that no listener names, beside listeners that do not let everybody in.
+    #[error(
+        "the service manager handed over {url}, which no listener names: it would be open to everybody, because no allow \
+         applies, and listener \"{listener}\" has one; add [[listener]] url = \"{url}\" with the allow that it needs, \
+         or remove the socket from the .socket unit"
+    )]
+    Unnamed {
+        /// The socket.
+        url: ListenUrl,
+        /// A listener with `allow`.
+        listener: String,
     },
     /// Something that is not a socket is where the socket should be.
     #[error("listener \"{name}\": {} is {found}, not a socket; remove it or choose another path", path.display())]
@@ -60,7 +96,10 @@ pub enum BindError {
         found: &'static str,
     },
     /// A live process listens on the path.
-    #[error("listener \"{name}\": another process is listening on {}", path.display())]
+    #[error(
+        "listener \"{name}\": another process is listening on {path}; `ss -xlp src {path}` names it; stop it or choose \
+         another path", path = path.display()
+    )]
     InUse {
         /// The listener.
         name: String,
@@ -69,17 +108,278 @@ pub enum BindError {
     },
 }
 
-/// Sockets of one listener, bound.
+/// A listener of this relay that has an address which another one wants, and will leave it.
+#[derive(Clone, Debug)]
+pub struct Rival {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub url: ListenUrl,
+    /// Its sockets.
+    pub sockets: Faint,
+}
+
+/// What a listener is bound with, besides its settings.
+#[derive(Debug, Default)]
+pub struct Circumstances {
+    /// UDP sockets to make.
+    pub workers: usize,
+    /// `[::]` takes IPv6 alone.
+    pub only_v6: bool,
+    /// Those that have the address and will leave it.
+    pub rivals: Vec<Rival>,
+}
+
+/// A listener that is as good as bound.
 #[derive(Debug)]
-pub enum Bound {
-    /// One socket per worker, or the one that was passed in.
-    Udp(Vec<UdpSocket>),
-    /// A listening socket.
-    Tcp(TcpListener),
-    /// A socket and its path.
-    UnixDgram(UnixDatagram, OwnedPath),
-    /// A listening socket and its path.
-    UnixStream(UnixListener, OwnedPath),
+pub struct Prepared {
+    config: ListenerConfig,
+    circumstances: Circumstances,
+    /// What was handed over, if anything was.
+    hint: String,
+    /// A socket that was handed over and has the address in another way.
+    holder: Option<ListenUrl>,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    Bound(Bound),
+    /// Bound, and does not listen.
+    Stream(Socket),
+    /// Not bound: it would receive what others still have to receive.
+    Later,
+}
+
+impl Prepared {
+    /// Prepares what `config` asks for, or takes the socket with that address out of `passed`.
+    ///
+    /// # Errors
+    ///
+    /// The address is taken, not ours, or not permitted; the path is unfit.
+    pub fn new(
+        config: &ListenerConfig,
+        passed: &mut PassedSockets,
+        circumstances: Circumstances,
+    ) -> Result<Self, BindError> {
+        let mut prepared = Self {
+            config: config.clone(),
+            circumstances,
+            hint: String::new(),
+            holder: None,
+            way: Way::Later,
+        };
+        if let Some(bound) = passed.take(config) {
+            prepared.way = Way::Bound(bound);
+            return Ok(prepared);
+        }
+        prepared.holder = passed.overlapping(&config.url).cloned();
+        if !passed.is_empty() {
+            prepared.hint = format!(
+                "; the service manager handed over {passed}: the listener whose url is written like that takes the socket"
+            );
+        }
+        let has_rivals = !prepared.circumstances.rivals.is_empty();
+        prepared.way = match &config.url {
+            _ if has_rivals => Way::Later,
+            ListenUrl::Tcp(address) | ListenUrl::Relp(address) => {
+                let socket = bind_tcp(*address, prepared.circumstances.only_v6, false);
+                Way::Stream(socket.map_err(|source| prepared.error(source))?)
+            }
+            _ => Way::Bound(prepared.bind()?),
+        };
+        Ok(prepared)
+    }
+
+    /// A listener that takes over sockets which are bound.
+    #[must_use]
+    pub fn taking_over(config: &ListenerConfig, bound: Bound) -> Self {
+        Self {
+            config: config.clone(),
+            circumstances: Circumstances::default(),
+            hint: String::new(),
+            holder: None,
+            way: Way::Bound(bound),
+        }
+    }
+
+    /// Threads to read its datagram sockets, one each. Streams need none.
+    ///
+    /// # Errors
+    ///
+    /// The system makes fewer.
+    pub fn readers(&self) -> io::Result<Vec<Waiting>> {
+        let sockets = match (&self.way, &self.config.url) {
+            (Way::Bound(Bound::Udp(sockets)), _) => sockets.len(),
+            (_, ListenUrl::Udp(_)) => self.circumstances.workers.max(1),
+            (_, ListenUrl::UnixDgram(_)) => 1,
+            (_, ListenUrl::Tcp(_) | ListenUrl::Relp(_) | ListenUrl::UnixStream(_)) => 0,
+        };
+        Waiting::several("tersed-datagram", sockets)
+    }
+
+    /// Lets it receive. Along with it comes what has to come back if it is not to be after all.
+    ///
+    /// # Errors
+    ///
+    /// The address is taken, not ours, or not permitted; the path is unfit.
+    pub fn finish(mut self) -> Result<(Bound, Option<Aside>), BindError> {
+        match std::mem::replace(&mut self.way, Way::Later) {
+            Way::Bound(bound) => Ok((bound, None)),
+            Way::Stream(socket) => {
+                let listening = listen(socket).map_err(|source| self.error(source))?;
+                Ok((Bound::Tcp(Arc::new(listening)), None))
+            }
+            Way::Later => {
+                let aside = self.put_aside()?;
+                let _shared = self.share();
+                Ok((self.bind()?, aside))
+            }
+        }
+    }
+
+    /// Puts the socket aside that stands at the path and is ours.
+    fn put_aside(&self) -> Result<Option<Aside>, BindError> {
+        let rivals = self.circumstances.rivals.iter();
+        // Those that earlier reloads have put aside have no path any more.
+        let mut asides = rivals
+            .filter_map(|rival| rival.sockets.path())
+            .filter_map(|owned| Aside::put(&owned).transpose());
+        asides
+            .next()
+            .transpose()
+            .map_err(|source| self.error(source))
+    }
+
+    fn bind(&self) -> Result<Bound, BindError> {
+        let Self {
+            config,
+            circumstances,
+            ..
+        } = self;
+        let &Circumstances {
+            workers, only_v6, ..
+        } = circumstances;
+        let error = |source| self.error(source);
+        let has_rivals = !circumstances.rivals.is_empty();
+        let bound = match &config.url {
+            ListenUrl::Udp(address) => {
+                let sockets = bind_udp(*address, workers, only_v6, has_rivals).map_err(error)?;
+                Bound::Udp(sockets.into_iter().map(Arc::new).collect())
+            }
+            ListenUrl::Tcp(address) | ListenUrl::Relp(address) => {
+                let socket = bind_tcp(*address, only_v6, has_rivals).map_err(error)?;
+                let bound = listen(socket).map_err(error)?;
+                // Another process of this user could share it otherwise.
+                if let Err(error) = SockRef::from(&bound).set_reuse_port(false) {
+                    tracing::debug!(%error, "the port can be shared");
+                }
+                Bound::Tcp(Arc::new(bound))
+            }
+            ListenUrl::UnixDgram(path) => {
+                path::clear(&config.name, path, Type::DGRAM)?;
+                let socket = bind_unix(path, Type::DGRAM, config.unix_mode).map_err(error)?;
+                let owned = Arc::new(OwnedPath::new(path).map_err(error)?);
+                let socket = UnixDatagram::from(OwnedFd::from(socket));
+                Bound::UnixDgram(Arc::new(socket), owned)
+            }
+            ListenUrl::UnixStream(path) => {
+                path::clear(&config.name, path, Type::STREAM)?;
+                let socket = bind_unix(path, Type::STREAM, config.unix_mode).map_err(error)?;
+                socket.listen(BACKLOG).map_err(error)?;
+                let listener = StdUnixListener::from(OwnedFd::from(socket));
+                let owned = Arc::new(OwnedPath::new(path).map_err(error)?);
+                let listener = UnixListener::from_std(listener).map_err(error)?;
+                Bound::UnixStream(Arc::new(listener), owned)
+            }
+        };
+        bound.set_receive_buffer(config.receive_buffer);
+        Ok(bound)
+    }
+
+    /// Lets the address be shared with the rivals, until this is dropped.
+    fn share(&self) -> Shared<'_> {
+        let shared = Shared(&self.circumstances.rivals);
+        shared.set(true);
+        shared
+    }
+
+    fn error(&self, source: io::Error) -> BindError {
+        use io::ErrorKind::{AddrInUse, AddrNotAvailable, NotFound, PermissionDenied};
+        let (name, url) = (self.config.name.clone(), self.config.url.to_string());
+        let kind = source.kind();
+        if let (AddrInUse | PermissionDenied, Some(holder)) = (kind, &self.holder) {
+            return BindError::Passed {
+                name,
+                url,
+                source,
+                holder: holder.clone(),
+            };
+        }
+        let is_unix = self.config.url.path().is_some();
+        let hint = match kind {
+            PermissionDenied if is_unix => {
+                "; let this user write the directory, or choose another path"
+            }
+            PermissionDenied => {
+                "; ports below 1024 need CAP_NET_BIND_SERVICE or a socket passed in by systemd"
+            }
+            AddrInUse => {
+                "; another process has this address, or a part of it: `ss -lnp` names it; stop it, or listen elsewhere"
+            }
+            AddrNotAvailable => {
+                "; no interface of this machine has this address: `ip address` lists those there are"
+            }
+            NotFound if is_unix => {
+                "; make the directory (RuntimeDirectory= of a unit makes one below /run)"
+            }
+            _ => "",
+        };
+        // Those share theirs: it must be another process all the same.
+        let of_rival = match (kind, self.circumstances.rivals.first()) {
+            (AddrInUse, Some(rival)) => format!(
+                " (listener \"{}\" of this relay, {}, would give up its own)",
+                rival.name, rival.url
+            ),
+            _ => String::new(),
+        };
+        let of_passed = match kind {
+            AddrInUse | PermissionDenied => self.hint.as_str(),
+            _ => "",
+        };
+        BindError::Bind {
+            name,
+            url,
+            source,
+            hint: format!("{hint}{of_rival}{of_passed}"),
+        }
+    }
+}
+
+/// Rivals that share their address while this exists.
+struct Shared<'r>(&'r [Rival]);
+
+impl Shared<'_> {
+    fn set(&self, is_shared: bool) {
+        for rival in self.0 {
+            let set = match rival.sockets.upgrade() {
+                // UDP sockets always share theirs, with each other.
+                Some(Bound::Tcp(listener)) => {
+                    SockRef::from(listener.as_ref()).set_reuse_port(is_shared)
+                }
+                _ => Ok(()),
+            };
+            if let Err(error) = set {
+                tracing::debug!(%error, "the address is not shared");
+            }
+        }
+    }
+}
+
+impl Drop for Shared<'_> {
+    fn drop(&mut self) {
+        self.set(false);
+    }
 }
 
 impl Bound {
@@ -93,274 +393,25 @@ impl Bound {
         config: &ListenerConfig,
         passed: &mut PassedSockets,
         workers: usize,
+        only_v6: bool,
     ) -> Result<Self, BindError> {
-        if let Some(bound) = passed.take(&config.url) {
-            bound.set_receive_buffer(config.receive_buffer);
-            return Ok(bound);
-        }
-        let bind_error = |source: io::Error| {
-            let hint = match source.kind() {
-                io::ErrorKind::PermissionDenied => {
-                    "; ports below 1024 need CAP_NET_BIND_SERVICE or a socket passed in by systemd"
-                }
-                io::ErrorKind::AddrInUse => "; another process has this address",
-                io::ErrorKind::AddrNotAvailable => {
-                    "; no interface of this machine has this address"
-                }
-                _ => "",
-            };
-            BindError::Bind {
-                name: config.name.clone(),
-                url: config.url.to_string(),
-                source,
-                hint,
-            }
+        let circumstances = Circumstances {
+            workers,
+            only_v6,
+            rivals: Vec::new(),
         };
-        let bound = match &config.url {
-            ListenUrl::Udp(address) => Self::Udp(bind_udp(*address, workers).map_err(bind_error)?),
-            ListenUrl::Tcp(address) | ListenUrl::Relp(address) => {
-                Self::Tcp(bind_tcp(*address).map_err(bind_error)?)
-            }
-            ListenUrl::UnixDgram(path) => {
-                clear_path(&config.name, path, Type::DGRAM)?;
-                let socket = bind_unix(path, Type::DGRAM, config.unix_mode).map_err(bind_error)?;
-                let owned = OwnedPath::new(path).map_err(bind_error)?;
-                Self::UnixDgram(UnixDatagram::from(OwnedFd::from(socket)), owned)
-            }
-            ListenUrl::UnixStream(path) => {
-                clear_path(&config.name, path, Type::STREAM)?;
-                let socket = bind_unix(path, Type::STREAM, config.unix_mode).map_err(bind_error)?;
-                socket.listen(BACKLOG).map_err(bind_error)?;
-                let listener = StdUnixListener::from(OwnedFd::from(socket));
-                let owned = OwnedPath::new(path).map_err(bind_error)?;
-                Self::UnixStream(UnixListener::from_std(listener).map_err(bind_error)?, owned)
-            }
-        };
-        bound.set_receive_buffer(config.receive_buffer);
+        let (bound, _) = Prepared::new(config, passed, circumstances)?.finish()?;
         Ok(bound)
     }
-
-    /// Threads to read its datagram sockets, one each. Streams need none.
-    ///
-    /// # Errors
-    ///
-    /// The system makes fewer.
-    pub fn readers(&self) -> io::Result<Vec<Waiting>> {
-        let sockets = match self {
-            Self::Udp(sockets) => sockets.len(),
-            Self::UnixDgram(..) => 1,
-            Self::Tcp(_) | Self::UnixStream(..) => 0,
-        };
-        Waiting::several("tersed-datagram", sockets)
-    }
-
-    /// The address that it is bound to, with the port that the system chose.
-    #[must_use]
-    pub fn address(&self) -> String {
-        let inet = |address: io::Result<SocketAddr>| {
-            address.map_or_else(|_| String::from("unknown"), |address| address.to_string())
-        };
-        match self {
-            Self::Udp(sockets) => sockets
-                .first()
-                .map_or_else(String::new, |socket| inet(socket.local_addr())),
-            Self::Tcp(listener) => inet(listener.local_addr()),
-            Self::UnixDgram(_, path) | Self::UnixStream(_, path) => path.path.display().to_string(),
-        }
-    }
-
-    /// The receive buffer that the kernel really gives each socket, in octets; zero for streams.
-    #[must_use]
-    pub fn receive_buffer(&self) -> usize {
-        let size = |socket: socket2::SockRef<'_>| socket.recv_buffer_size().unwrap_or(0);
-        match self {
-            Self::Udp(sockets) => sockets.first().map_or(0, |socket| size(socket.into())),
-            Self::UnixDgram(socket, _) => size(socket.into()),
-            Self::Tcp(_) | Self::UnixStream(..) => 0,
-        }
-    }
-
-    /// Asks for a receive buffer; beyond `net.core.rmem_max` only with `CAP_NET_ADMIN`. What was given
-    /// is read back and reported, so that a refusal is no error.
-    fn set_receive_buffer(&self, octets: usize) {
-        let set = |socket: socket2::SockRef<'_>| {
-            let forced = nix::sys::socket::setsockopt(
-                &socket.as_fd(),
-                nix::sys::socket::sockopt::RcvBufForce,
-                &octets,
-            );
-            forced.is_ok() || socket.set_recv_buffer_size(octets).is_ok()
-        };
-        let granted = match self {
-            Self::Udp(sockets) => sockets.iter().all(|socket| set(socket.into())),
-            Self::UnixDgram(socket, _) => set(socket.into()),
-            Self::Tcp(_) | Self::UnixStream(..) => true,
-        };
-        if !granted {
-            tracing::warn!(
-                octets,
-                "the kernel refused the receive buffer; its default stays"
-            );
-        }
-    }
-}
-
-/// A Unix socket's path, removed when dropped if it is still the one that was bound.
-#[derive(Debug)]
-pub struct OwnedPath {
-    path: PathBuf,
-    /// Device and inode of what we bound; `None` if it is the service manager's.
-    identity: Option<(u64, u64)>,
-}
-
-impl OwnedPath {
-    fn new(path: &Path) -> io::Result<Self> {
-        let metadata = fs::symlink_metadata(path)?;
-        let identity = Some((metadata.st_dev(), metadata.st_ino()));
-        Ok(Self {
-            path: path.to_owned(),
-            identity,
-        })
-    }
-
-    fn passed(path: &Path) -> Self {
-        Self {
-            path: path.to_owned(),
-            identity: None,
-        }
-    }
-}
-
-impl Drop for OwnedPath {
-    fn drop(&mut self) {
-        let Some(identity) = self.identity else {
-            return;
-        };
-        let Ok(metadata) = fs::symlink_metadata(&self.path) else {
-            return;
-        };
-        if (metadata.st_dev(), metadata.st_ino()) == identity
-            && let Err(error) = fs::remove_file(&self.path)
-        {
-            tracing::debug!(path = %self.path.display(), %error, "socket left behind");
-        }
-    }
-}
-
-/// Sockets passed in by the service manager (sd_listen_fds(3)).
-#[derive(Debug, Default)]
-pub struct PassedSockets {
-    sockets: Vec<(String, ListenUrl, Bound)>,
-}
-
-impl PassedSockets {
-    /// Takes over the sockets that the environment names. Called once, in the runtime, before
-    /// anything else opens descriptors.
-    ///
-    /// # Errors
-    ///
-    /// A socket that is none of the four kinds.
-    pub fn from_environment() -> io::Result<Self> {
-        let mut fds = ListenFd::from_env();
-        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
-        let mut names = names.split(':');
-        let mut sockets = Vec::with_capacity(fds.len());
-        for index in 0..fds.len() {
-            let name = names
-                .next()
-                .filter(|name| !name.is_empty())
-                .unwrap_or("passed");
-            let (url, bound) = take_passed(&mut fds, index)?;
-            sockets.push((name.to_owned(), url, bound));
-        }
-        Ok(Self { sockets })
-    }
-
-    /// The socket with the address of `url`, if one was passed. What is spoken on it, only the URL says.
-    fn take(&mut self, url: &ListenUrl) -> Option<Bound> {
-        let as_tcp;
-        let url = match url {
-            ListenUrl::Relp(address) => {
-                as_tcp = ListenUrl::Tcp(*address);
-                &as_tcp
-            }
-            url => url,
-        };
-        let index = self
-            .sockets
-            .iter()
-            .position(|(_, passed, _)| passed == url)?;
-        Some(self.sockets.swap_remove(index).2)
-    }
-
-    /// Those that no listener asked for, as listeners with default settings.
-    pub fn rest(&mut self) -> impl Iterator<Item = (ListenerConfig, Bound)> {
-        self.sockets.drain(..).map(|(name, url, bound)| {
-            let mut config = ListenerConfig::new(url);
-            if name != "passed" {
-                config.name = format!("{name} {}", config.url);
-            }
-            bound.set_receive_buffer(config.receive_buffer);
-            (config, bound)
-        })
-    }
-
-    /// How many sockets are left.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.sockets.len()
-    }
-
-    /// True if none is left.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.sockets.is_empty()
-    }
-}
-
-fn take_passed(fds: &mut ListenFd, index: usize) -> io::Result<(ListenUrl, Bound)> {
-    let unfit = || {
-        io::Error::other(format!(
-            "passed-in descriptor {index} is no UDP, TCP listening or Unix socket; \
-             check the .socket unit (ListenStream=, ListenDatagram=)"
-        ))
-    };
-    if let Ok(Some(socket)) = fds.take_udp_socket(index) {
-        socket.set_nonblocking(true)?;
-        let url = ListenUrl::Udp(socket.local_addr()?);
-        return Ok((url, Bound::Udp(vec![socket])));
-    }
-    if let Ok(Some(listener)) = fds.take_tcp_listener(index) {
-        listener.set_nonblocking(true)?;
-        let url = ListenUrl::Tcp(listener.local_addr()?);
-        return Ok((url, Bound::Tcp(TcpListener::from_std(listener)?)));
-    }
-    if let Ok(Some(socket)) = fds.take_unix_datagram(index) {
-        socket.set_nonblocking(true)?;
-        let path = socket
-            .local_addr()?
-            .as_pathname()
-            .ok_or_else(unfit)?
-            .to_owned();
-        let owned = OwnedPath::passed(&path);
-        return Ok((ListenUrl::UnixDgram(path), Bound::UnixDgram(socket, owned)));
-    }
-    if let Ok(Some(listener)) = fds.take_unix_listener(index) {
-        listener.set_nonblocking(true)?;
-        let path = listener
-            .local_addr()?
-            .as_pathname()
-            .ok_or_else(unfit)?
-            .to_owned();
-        let owned = OwnedPath::passed(&path);
-        let bound = Bound::UnixStream(UnixListener::from_std(listener)?, owned);
-        return Ok((ListenUrl::UnixStream(path), bound));
-    }
-    Err(unfit())
 }
 
 /// One socket per worker on one address. With port 0 the first socket's port is everybody's.
-fn bind_udp(mut address: SocketAddr, workers: usize) -> io::Result<Vec<UdpSocket>> {
+fn bind_udp(
+    mut address: SocketAddr,
+    workers: usize,
+    only_v6: bool,
+    has_rivals: bool,
+) -> io::Result<Vec<UdpSocket>> {
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers.max(1) {
         let socket = Socket::new(
@@ -368,11 +419,11 @@ fn bind_udp(mut address: SocketAddr, workers: usize) -> io::Result<Vec<UdpSocket
             Type::DGRAM,
             Some(Protocol::UDP),
         )?;
-        only_its_family(&socket, address)?;
-        if sockets.is_empty() && address.port() != 0 {
+        only_its_family(&socket, address, only_v6)?;
+        if sockets.is_empty() && address.port() != 0 && !has_rivals {
             // SO_REUSEPORT alone would let a second relay of the same user share the address
             // unnoticed and take half of the messages.
-            refuse_shared(address)?;
+            refuse_shared(address, only_v6)?;
         }
         socket.set_reuse_port(true)?;
         socket.set_nonblocking(true)?;
@@ -384,36 +435,43 @@ fn bind_udp(mut address: SocketAddr, workers: usize) -> io::Result<Vec<UdpSocket
     Ok(sockets)
 }
 
-fn refuse_shared(address: SocketAddr) -> io::Result<()> {
+fn refuse_shared(address: SocketAddr, only_v6: bool) -> io::Result<()> {
     let alone = Socket::new(
         Domain::for_address(address),
         Type::DGRAM,
         Some(Protocol::UDP),
     )?;
-    only_its_family(&alone, address)?;
+    only_its_family(&alone, address, only_v6)?;
     alone.bind(&address.into())
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+/// A socket that does not listen yet.
+fn bind_tcp(address: SocketAddr, only_v6: bool, has_rivals: bool) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
-    only_its_family(&socket, address)?;
+    only_its_family(&socket, address, only_v6)?;
     // Connections of an earlier run in TIME-WAIT do not keep us from starting.
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(has_rivals)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Made known to the runtime only then: it takes a socket that does not listen for one that has ended.
+fn listen(socket: Socket) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
 
-/// `[::]` takes IPv4 as well, whatever `net.ipv6.bindv6only` says; any other address only its own
-/// family.
-fn only_its_family(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+/// `[::]` takes IPv4 as well, whatever `net.ipv6.bindv6only` says, unless it is to take `only_v6`; any other address
+/// only its own family.
+fn only_its_family(socket: &Socket, address: SocketAddr, only_v6: bool) -> io::Result<()> {
     match address {
-        SocketAddr::V6(v6) => socket.set_only_v6(!v6.ip().is_unspecified()),
+        SocketAddr::V6(v6) => socket.set_only_v6(only_v6 || !v6.ip().is_unspecified()),
         SocketAddr::V4(_) => Ok(()),
     }
 }
@@ -427,46 +485,6 @@ fn bind_unix(path: &Path, kind: Type, mode: u32) -> io::Result<Socket> {
     // And now exactly as asked. A stream socket does not listen yet.
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     Ok(socket)
-}
-
-/// Makes way at `path`: removes a socket that nobody listens on, refuses anything else.
-fn clear_path(name: &str, path: &Path, kind: Type) -> Result<(), BindError> {
-    let occupied = |found| {
-        Err(BindError::Occupied {
-            name: name.to_owned(),
-            path: path.to_owned(),
-            found,
-        })
-    };
-    let file_type = match fs::symlink_metadata(path) {
-        Ok(metadata) => metadata.file_type(),
-        // What else is wrong with the path, binding will tell.
-        Err(_) => return Ok(()),
-    };
-    if file_type.is_symlink() {
-        return occupied("a symbolic link");
-    }
-    if file_type.is_dir() {
-        return occupied("a directory");
-    }
-    if !file_type.is_socket() {
-        return occupied("a file");
-    }
-    let dead = Socket::new(Domain::UNIX, kind, None)
-        .and_then(|socket| socket.connect(&SockAddr::unix(path)?))
-        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-    if !dead {
-        return Err(BindError::InUse {
-            name: name.to_owned(),
-            path: path.to_owned(),
-        });
-    }
-    fs::remove_file(path).map_err(|source| BindError::Bind {
-        name: name.to_owned(),
-        url: path.display().to_string(),
-        source,
-        hint: "; a dead process left its socket there, and it cannot be removed",
-    })
 }
 
 /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.

@@ -59,17 +59,24 @@ use crate::{
 /// A datagram socket that is read.
 #[derive(Debug)]
 pub(super) enum Socket {
-    Udp(UdpSocket),
-    Unix(UnixDatagram),
+    Udp(Arc<UdpSocket>),
+    Unix(Arc<UnixDatagram>),
 }
 
 /// Reads `socket` until told to stop, of which the end of `stopped` wakes it, and then what the kernel has received by
-/// then. Blocks its thread, which belongs to a runtime.
-pub(super) fn serve(socket: &Socket, local: Local, stopped: Option<&UnixStream>) {
+/// then. Blocks its thread, which belongs to a runtime. What the kernel dropped before counts if the socket was not
+/// `taken_over` from a listener that has counted it.
+pub(super) fn serve(socket: &Socket, local: Local, stopped: Option<&UnixStream>, taken_over: bool) {
+    let seen = |socket: BorrowedFd<'_>| match socket_drops(socket) {
+        Ok(drops) if taken_over => drops,
+        _ => 0,
+    };
     match socket {
-        Socket::Udp(udp) => Reader::new(local, sender_at).serve(udp, stopped),
+        Socket::Udp(udp) => {
+            Reader::new(local, sender_at, seen(udp.as_fd())).serve(udp, stopped);
+        }
         Socket::Unix(unix) => {
-            Reader::new(local, |()| Sender::Local).serve(unix, stopped);
+            Reader::new(local, |()| Sender::Local, seen(unix.as_fd())).serve(unix, stopped);
         }
     }
 }
@@ -100,7 +107,7 @@ struct Read {
 }
 
 impl<A: SockaddrLike + Copy> Reader<A> {
-    fn new(mut local: Local, sender: fn(A) -> Sender) -> Self {
+    fn new(mut local: Local, sender: fn(A) -> Sender, seen: u32) -> Self {
         let config = Arc::clone(&local.config.borrow_and_update());
         let slot_octets = slot_octets(&config);
         // A power of two would put all slots' first octets in the same few places of the caches.
@@ -108,7 +115,7 @@ impl<A: SockaddrLike + Copy> Reader<A> {
         Self {
             drops: Drops {
                 metrics: Arc::clone(&local.metrics),
-                seen: 0,
+                seen,
                 due: Clock::now(),
             },
             local,

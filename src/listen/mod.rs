@@ -11,6 +11,8 @@
 //!   sender on one of them, so its messages stay in order.
 //! - A passed-in socket (`LISTEN_FDS`) is used for the listener whose address it has; one that no
 //!   listener asks for becomes a listener of its own, under its `FileDescriptorName`.
+//! - A listener can take over another one's sockets, or its address: what the kernel holds for them is read, by the
+//!   one or the other, and in order.
 //! - Accept errors never end a listener. Running out of descriptors pauses accepting.
 //! - On stop, what the kernel has received already is still read.
 //! - A Unix socket's path is only taken from a socket that nobody listens on any more; its mode is set
@@ -22,10 +24,14 @@
 
 mod accept;
 mod bind;
+mod bound;
 mod complaints;
+mod connections;
 mod datagram;
 mod held;
 mod hello;
+mod passed;
+mod path;
 mod relp;
 mod stream;
 mod unread;
@@ -39,8 +45,12 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
-    bind::{BindError, Bound, OwnedPath, PassedSockets},
+    bind::{BindError, Circumstances, Prepared, Rival},
+    bound::{Bound, Faint},
+    connections::{Connections, Stay},
     held::{Held, held, sockets},
+    passed::PassedSockets,
+    path::{Aside as PathAside, OwnedPath, PathState},
 };
 use crate::{
     config::ListenerConfig,
@@ -72,13 +82,17 @@ struct Local {
     /// Settings in force; a reload changes them for new connections.
     config: watch::Receiver<Arc<ListenerConfig>>,
     metrics: Arc<ListenerMetrics>,
+    /// Of the listener, or in a connection's copy of the connection alone.
     stop: CancellationToken,
+    /// Another socket takes the address of this one, which therefore stops.
+    is_moving: CancellationToken,
+    connections: Connections,
 }
 
 impl Local {
     /// Connections that are open.
     fn connections(&self) -> u64 {
-        u64::try_from(self.metrics.connections.get()).unwrap_or(0)
+        self.connections.count() as u64
     }
 
     /// Octets to read from a connection now.
@@ -105,35 +119,71 @@ impl Drop for DeadListener {
     }
 }
 
-/// Reads `bound` until `stop` is cancelled: its datagram sockets on `readers`, which are [`Bound::readers`], all else on
-/// tasks of `context`. A task or thread that ends before that cancels `fatal`.
-pub fn serve(
-    bound: Bound,
-    readers: Vec<Waiting>,
-    context: Context,
-    config: watch::Receiver<Arc<ListenerConfig>>,
-    metrics: Arc<ListenerMetrics>,
-    stop: CancellationToken,
-    fatal: CancellationToken,
-) {
+/// A listener to be served.
+#[derive(Debug)]
+pub struct Opening {
+    /// Its sockets.
+    pub bound: Bound,
+    /// [`Bound::readers`] of them.
+    pub readers: Vec<Waiting>,
+    /// Its settings; a reload changes them.
+    pub config: watch::Receiver<Arc<ListenerConfig>>,
+    /// Its counters.
+    pub metrics: Arc<ListenerMetrics>,
+    /// Who is connected already.
+    pub connections: Connections,
+    /// What ends when those listeners have ended whose datagrams come first.
+    pub after: Vec<CancellationToken>,
+    /// Its sockets were read before, and what the kernel dropped on them was counted.
+    pub is_taken_over: bool,
+}
+
+/// A listener that is served.
+#[derive(Clone, Debug, Default)]
+pub struct Open {
+    /// Cancel it to end the listener. Its connections go on.
+    pub stop: CancellationToken,
+    /// Cancel it before, if another socket takes its address: connections that are being opened are waited for.
+    pub is_moving: CancellationToken,
+    /// Cancelled when nothing reads its sockets any more.
+    pub ended: CancellationToken,
+}
+
+/// Reads `bound` until `stop` is cancelled: its datagram sockets on `readers`, all else on tasks of `context`. A task or
+/// thread that ends before that cancels `fatal`.
+pub fn serve(opening: Opening, context: Context, fatal: CancellationToken) -> Open {
+    let open = Open::default();
     let tasks = context.tasks.clone();
+    let Opening {
+        bound,
+        readers,
+        config,
+        metrics,
+        connections,
+        after,
+        is_taken_over,
+    } = opening;
     let local = Local {
         context,
         config,
         metrics,
-        stop,
+        stop: open.stop.clone(),
+        is_moving: open.is_moving.clone(),
+        connections,
     };
+    let ended = Arc::new(open.ended.clone().drop_guard());
     let watched = |serving: Pin<Box<dyn Future<Output = ()> + Send>>| {
         let dead = DeadListener {
             stop: local.stop.clone(),
             fatal: fatal.clone(),
         };
+        let ended = Arc::clone(&ended);
         tasks.spawn(async move {
             serving.await;
-            drop(dead);
+            drop((dead, ended));
         });
     };
-    let on_threads = |sockets: Vec<datagram::Socket>, path: Option<OwnedPath>| {
+    let on_threads = |sockets: Vec<datagram::Socket>, path: Option<Arc<OwnedPath>>| {
         assert_eq!(sockets.len(), readers.len(), "each socket has a thread");
         // Threads hear of the stop by the end of a stream; without descriptors left, when they look up next.
         let (bell, stopped) = UnixStream::pair().ok().unzip();
@@ -142,18 +192,22 @@ pub fn serve(
             stop.cancelled().await;
             drop(bell);
         });
-        let path = path.map(Arc::new);
         for (socket, reader) in sockets.into_iter().zip(readers) {
             let dead = DeadListener {
                 stop: local.stop.clone(),
                 fatal: fatal.clone(),
             };
             let (local, stopped, path) = (local.clone(), stopped.clone(), path.clone());
+            let (after, ended) = (after.clone(), Arc::clone(&ended));
             let (runtime, tracked) = (Handle::current(), tasks.token());
             reader.run(move || {
                 let entered = runtime.enter();
-                datagram::serve(&socket, local, stopped.as_deref());
-                drop((socket, path, dead, entered, tracked));
+                // What others have read already goes first: a sender's messages stay in order.
+                for before in after {
+                    runtime.block_on(before.cancelled());
+                }
+                datagram::serve(&socket, local, stopped.as_deref(), is_taken_over);
+                drop((socket, path, ended, dead, entered, tracked));
             });
         }
     };
@@ -166,17 +220,17 @@ pub fn serve(
             on_threads(vec![datagram::Socket::Unix(socket)], Some(path));
         }
         Bound::Tcp(listener) => {
-            watched(Box::pin(accept::serve(
-                accept::Listener::Tcp(listener),
-                local.clone(),
-            )));
+            let listener = accept::Listener::Tcp(listener);
+            watched(Box::pin(accept::serve(listener, local.clone())));
         }
         Bound::UnixStream(listener, path) => {
+            let listener = accept::Listener::Unix(listener);
             let local = local.clone();
             watched(Box::pin(async move {
-                accept::serve(accept::Listener::Unix(listener), local).await;
+                accept::serve(listener, local).await;
                 drop(path);
             }));
         }
     }
+    open
 }

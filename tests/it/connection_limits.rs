@@ -47,6 +47,10 @@ fn a_flood_of_connections_leaves_the_existing_ones_alone() {
     sink.wait_messages(sent + 1);
     let rejections = tersed.log_count("connection rejected");
     assert!(rejections <= 3, "{rejections} log lines for one flood");
+    let rejected = tersed.wait_log("connection rejected");
+    let limit = rejected.field("limit");
+    assert_eq!(limit.as_deref(), Some("connections_max = 50"));
+    assert!(rejected.mentions("raise connections_max"), "{rejected:?}");
     let (metrics, _) = tersed.finish();
     assert_eq!(metrics.balance().forwarded, sent as u64 + 1);
 }
@@ -75,10 +79,18 @@ fn one_source_cannot_take_all_connections() {
     held[2].send("<13>the same source, in the place that it gave up");
     sink.wait_messages(3);
 
-    let (metrics, _) = tersed.finish();
+    let (metrics, stopped) = tersed.finish();
     let rejected =
         |reason| metrics.total_where("tersed_connections_rejected_total", &[("reason", reason)]);
     assert_eq!((rejected("source_limit"), rejected("limit")), (1, 0));
+    let lines = stopped.log.iter();
+    let mut lines = lines.filter(|line| line.message == "connection rejected");
+    let line = lines.next().unwrap();
+    assert_eq!(
+        line.field("limit").as_deref(),
+        Some("connections_per_source_max = 3")
+    );
+    assert_eq!(line.field("listener").as_deref(), Some(TCP));
 }
 
 #[test]

@@ -26,6 +26,11 @@ fn without_free_descriptors_connections_wait_and_upstreams_come_back() {
     let served = wait_steady(&sink);
     assert!((1..60).contains(&served), "{served} of 100 were served");
     assert_idle(&tersed);
+    let waiting = tersed.log();
+    let mut waiting = waiting.iter();
+    let waiting = waiting.find(|line| line.message.starts_with("no connection is accepted: "));
+    let waiting = waiting.expect("a word about the limit");
+    assert_eq!(waiting.field("open_files_max").as_deref(), Some("64"));
 
     // What is kept in reserve is enough to reach the upstream again.
     sink.stop();
@@ -59,7 +64,10 @@ fn an_accept_that_fails_for_want_of_descriptors_is_tried_again_without_haste() {
     limit_open_files(&tersed, 3);
     let mut originator = Originator::tcp(address);
     originator.send("<13>in need of a descriptor");
-    tersed.wait_log("cannot accept a connection");
+    let refused = tersed.wait_log("cannot accept a connection");
+    for text in ["os error 24", "LimitNOFILE=", "may open 3 files"] {
+        assert!(refused.mentions(text), "{refused:?} does not name {text}");
+    }
     assert_idle(&tersed);
     assert_eq!(sink.count(), 1);
 

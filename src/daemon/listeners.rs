@@ -1,0 +1,382 @@
+//! Listeners that run: opened, taken over, closed.
+//!
+//! # Guarantees
+//!
+//! - What the kernel has received for a socket that closes is read, and what comes after that the new one gets: no TCP
+//!   message and no datagram is lost on the way. (A datagram that came in the moment between is read from the old.)
+//! - A sender's messages stay in order: the new socket's datagrams are read when all of the old one's are judged.
+//!
+//! # Left out
+//!
+//! Which of this a reload does: see `plan`. What else it changes: see `reload`.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+
+use super::{
+    Daemon,
+    plan::{Finished, Fresh, Plan, PlanError, choosy},
+};
+use crate::{
+    config::{Config, ListenUrl, ListenerConfig},
+    listen::{
+        self, BindError, Bound, Connections, Faint, Open, Opening, PassedSockets, PathState, Stay,
+    },
+    metrics::ListenerMetrics,
+    thread::Waiting,
+};
+
+/// A listener being served.
+pub(super) struct Serving {
+    pub(super) config: watch::Sender<Arc<ListenerConfig>>,
+    pub(super) metrics: Arc<ListenerMetrics>,
+    /// Passed in by the service manager without a listener in the configuration: no reload removes it.
+    pub(super) is_extra: bool,
+    pub(super) open: Open,
+    pub(super) connections: Connections,
+    pub(super) sockets: Faint,
+    /// Its `[::]` takes IPv6 alone.
+    pub(super) only_v6: bool,
+}
+
+/// A listener that closes: something may still read what its sockets have received.
+#[derive(Clone)]
+pub(super) struct Closing {
+    pub(super) name: String,
+    pub(super) url: ListenUrl,
+    pub(super) sockets: Faint,
+    pub(super) ended: CancellationToken,
+}
+
+impl Daemon {
+    /// The listeners that the service manager passed in and none of `config` takes. They are served where no listener
+    /// is configured, and else with a warning, unless other listeners do not let everybody in.
+    pub(super) fn unnamed(
+        config: &Config,
+        passed: &mut PassedSockets,
+    ) -> Result<Vec<(ListenerConfig, Bound)>, BindError> {
+        let rest = passed.rest();
+        if config.listeners == Config::default().listeners {
+            return Ok(rest);
+        }
+        for (listener, _) in &rest {
+            let url = &listener.url;
+            if let (Some(listener), Some(_)) = (choosy(config), url.address()) {
+                let url = url.clone();
+                return Err(BindError::Unnamed { url, listener });
+            }
+            warn!(%url, "no listener names this socket, which the service manager handed over; it is served with the \
+                defaults, and no allow applies; add [[listener]] with this url");
+        }
+        Ok(rest)
+    }
+
+    /// Starts serving a bound listener.
+    pub(super) fn open(
+        &mut self,
+        config: ListenerConfig,
+        bound: Bound,
+        readers: Vec<Waiting>,
+        only_v6: bool,
+        is_extra: bool,
+    ) {
+        let fresh = Fresh {
+            socket: (bound, None),
+            readers,
+            after: Vec::new(),
+            is_taken_over: false,
+        };
+        let serving = self.serve_listener(config, only_v6, fresh, None);
+        self.listeners.push(Serving {
+            is_extra,
+            ..serving
+        });
+    }
+
+    /// Serves `fresh`; connections and settings are those of `old`, if it takes its place.
+    fn serve_listener(
+        &self,
+        config: ListenerConfig,
+        only_v6: bool,
+        fresh: Fresh<Finished>,
+        old: Option<&Serving>,
+    ) -> Serving {
+        let Fresh {
+            socket: (bound, aside),
+            readers,
+            after,
+            is_taken_over,
+        } = fresh;
+        if let Some(aside) = aside {
+            aside.discard();
+        }
+        let metrics = &self.context.metrics;
+        let metrics = metrics.listener(&config.name, &config.url.to_string());
+        let address = bound.address();
+        let receive_buffer = bound.receive_buffer();
+        metrics.set_address(&address);
+        metrics.receive_buffer.set(receive_buffer as u64);
+        info!(listener = config.name, address, receive_buffer, "listening");
+        // The kernel counts its own bookkeeping in, and reports twice what was asked for.
+        if receive_buffer > 0 && receive_buffer / 2 < config.receive_buffer {
+            warn!(
+                listener = config.name,
+                asked = config.receive_buffer,
+                given = receive_buffer / 2,
+                "receive buffer is smaller than configured; raise net.core.rmem_max"
+            );
+        }
+        let sockets = bound.faint();
+        let config = Arc::new(config);
+        let (sender, connections) = match old {
+            Some(old) => {
+                old.config.send_replace(Arc::clone(&config));
+                (old.config.clone(), old.connections.clone())
+            }
+            None => (watch::Sender::new(config), Connections::default()),
+        };
+        let opening = Opening {
+            bound,
+            readers,
+            config: sender.subscribe(),
+            metrics: Arc::clone(&metrics),
+            connections: connections.clone(),
+            after,
+            is_taken_over,
+        };
+        let open = listen::serve(opening, self.context.clone(), self.fatal.clone());
+        Serving {
+            config: sender,
+            metrics,
+            is_extra: false,
+            open,
+            connections,
+            sockets,
+            only_v6,
+        }
+    }
+
+    /// Waits for listeners whose last socket is being closed at this moment: it can neither be found nor be bound beside.
+    pub(super) async fn let_sockets_close(&self) {
+        for closing in &self.closing {
+            if !closing.sockets.is_open()
+                && timeout(CLOSE_MAX, closing.ended.cancelled()).await.is_err()
+            {
+                warn!(
+                    listener = closing.name,
+                    "the listener's sockets do not close; this is a fault of tersed"
+                );
+            }
+        }
+    }
+
+    /// Does what was planned. Nothing fails.
+    pub(super) fn carry_out(&mut self, plan: Plan<Finished>) {
+        let mut old: Vec<Option<Serving>> = self.listeners.drain(..).map(Some).collect();
+        let fate = |place| {
+            let step = plan.steps.iter().find(|step| step.from == Some(place));
+            step.map(|step| step.fresh.is_none())
+        };
+        // What is opened below may have the names of those that end.
+        let mut ending = Vec::new();
+        for (place, running) in old.iter_mut().enumerate() {
+            let is_extra = running.as_ref().is_some_and(|running| running.is_extra);
+            match fate(place) {
+                Some(true) => {}
+                None if is_extra => self.listeners.extend(running.take()),
+                is_succeeded => {
+                    if let Some(running) = running {
+                        running.metrics.clear_address();
+                    }
+                    ending.push((place, is_succeeded.is_some()));
+                }
+            }
+        }
+        // New sockets, and so addresses that others leave.
+        let bound = plan.steps.iter().filter(|step| {
+            let fresh = step.fresh.as_ref();
+            fresh.is_some_and(|fresh| !fresh.is_taken_over)
+        });
+        let bound: Vec<ListenUrl> = bound.map(|step| step.config.url.clone()).collect();
+        for step in plan.steps {
+            let serving = match (step.fresh, step.from) {
+                (Some(fresh), from) => {
+                    let from = from.and_then(|place| old[place].as_ref());
+                    if let Some(from) = from {
+                        info!(
+                            listener = step.config.name, url = %step.config.url,
+                            from = from.metrics.name(), from_url = %from.url(),
+                            "taking over"
+                        );
+                    }
+                    self.serve_listener(step.config, step.only_v6, fresh, from)
+                }
+                (None, from) => {
+                    let kept = from.and_then(|place| old[place].take());
+                    let kept = kept.expect("a step without a socket has a listener that runs");
+                    kept.config.send_replace(Arc::new(step.config));
+                    kept
+                }
+            };
+            serving.tell_who_goes();
+            self.listeners.push(serving);
+        }
+        for (place, is_succeeded) in ending {
+            let Some(running) = old[place].take() else {
+                continue;
+            };
+            if !is_succeeded {
+                info!(listener = running.metrics.name(), "closing");
+                running.connections.stop();
+            }
+            let url = running.url();
+            let has_moved =
+                bound.iter().any(|bound| bound.overlaps(&url)) && !self.passed.has(&url);
+            self.closing.push(running.closing());
+            running.end(has_moved, &self.context.tasks);
+        }
+        // What an earlier reload has left to close may have an address that is wanted again.
+        for closing in &self.closing {
+            let is_wanted = bound.iter().any(|bound| bound.overlaps(&closing.url));
+            if is_wanted && !self.passed.has(&closing.url) {
+                closing.sockets.leave_address();
+            }
+        }
+    }
+}
+
+impl Serving {
+    pub(super) fn url(&self) -> ListenUrl {
+        self.config.borrow().url.clone()
+    }
+
+    pub(super) fn serves(&self, listener: &ListenerConfig) -> bool {
+        let config = self.config.borrow();
+        config.url == listener.url && config.name == listener.name
+    }
+
+    /// Ends it with the relay.
+    pub(super) fn stop(&self) {
+        self.open.stop.cancel();
+        self.connections.stop();
+    }
+
+    /// Ends it, and not its connections. Another socket may have its address.
+    fn end(self, has_moved: bool, tasks: &TaskTracker) {
+        if !has_moved {
+            self.open.stop.cancel();
+            return;
+        }
+        self.open.is_moving.cancel();
+        self.sockets.leave_address();
+        if self.url().is_stream() {
+            self.open.stop.cancel();
+            return;
+        }
+        // A datagram that the kernel had found this socket for may still be on its way into it.
+        let stop = self.open.stop;
+        tasks.spawn(async move {
+            sleep(SETTLE).await;
+            stop.cancel();
+        });
+    }
+
+    pub(super) fn closing(&self) -> Closing {
+        Closing {
+            name: self.metrics.name().to_owned(),
+            url: self.url(),
+            sockets: self.sockets.clone(),
+            ended: self.open.ended.clone(),
+        }
+    }
+
+    /// Its Unix socket's path is gone, and is to be made again.
+    pub(super) fn has_lost_its_path(&self) -> bool {
+        let Some(path) = self.sockets.path() else {
+            return false;
+        };
+        let listener = self.metrics.name();
+        match path.state() {
+            PathState::Ours => false,
+            PathState::Gone if path.is_passed() => {
+                warn!(listener, path = %path.path().display(), "the path of the socket is gone; the service manager made \
+                    it: restart the .socket unit");
+                false
+            }
+            PathState::Gone => {
+                info!(listener, path = %path.path().display(), "the path of the socket is gone; making it again");
+                true
+            }
+            PathState::Foreign => {
+                warn!(listener, path = %path.path().display(), "something else is at the path of the socket; remove it, \
+                    and send SIGHUP to make the socket again");
+                false
+            }
+        }
+    }
+
+    pub(super) fn refuse_what_takes_a_restart(
+        &self,
+        listener: &ListenerConfig,
+    ) -> Result<(), PlanError> {
+        let old = self.config.borrow();
+        for (changed, key) in [
+            (old.unix_mode != listener.unix_mode, "listener.unix_mode"),
+            (
+                old.receive_buffer != listener.receive_buffer,
+                "listener.receive_buffer",
+            ),
+        ] {
+            if changed {
+                let name = listener.name.clone();
+                return Err(PlanError::Restart { name, key });
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes connections that may not stay by the settings in force, and tells how many.
+    fn tell_who_goes(&self) {
+        let config = Arc::clone(&self.config.borrow());
+        let Stay {
+            not_allowed,
+            elsewhere,
+            other_protocol,
+        } = self.connections.stop_unfit(&config);
+        let listener = self.metrics.name();
+        if not_allowed > 0 {
+            info!(
+                listener,
+                connections = not_allowed,
+                "closing connections: allow does not name their peers any more"
+            );
+        }
+        if elsewhere > 0 {
+            info!(
+                listener,
+                connections = elsewhere,
+                "closing connections: the listener left the address that they came to"
+            );
+        }
+        if other_protocol > 0 {
+            info!(
+                listener,
+                connections = other_protocol,
+                "connections keep the protocol that they began with until they end"
+            );
+        }
+    }
+}
+
+/// How long it may take to close a socket that nothing reads any more; it takes microseconds.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+
+/// How long the old socket of datagrams is read after another one got its address: longer than the kernel takes from
+/// finding a socket to queueing a datagram there, also where its processor has others to serve.
+const SETTLE: Duration = Duration::from_millis(20);

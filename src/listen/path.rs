@@ -1,0 +1,191 @@
+//! The path of a Unix socket: made, put aside for another one, and removed.
+//!
+//! # Guarantees
+//!
+//! - Nothing that exists is destroyed, except a Unix socket that no process listens on, and our own.
+//! - A symlink, a regular file, or another process's live socket at a path is refused.
+//!
+//! # Left out
+//!
+//! What is sent there.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    os::{linux::fs::MetadataExt as _, unix::fs::FileTypeExt as _},
+    path::{Path, PathBuf},
+};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::bind::BindError;
+
+/// A Unix socket's path, removed when dropped if it is still the one that was bound.
+#[derive(Debug)]
+pub struct OwnedPath {
+    path: PathBuf,
+    /// Device and inode of what we bound; `None` if it is the service manager's.
+    identity: Option<(u64, u64)>,
+}
+
+impl OwnedPath {
+    pub(super) fn new(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            identity: Some(identity(path)?),
+        })
+    }
+
+    pub(super) fn passed(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            identity: None,
+        }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What stands at the path now.
+    #[must_use]
+    pub fn state(&self) -> PathState {
+        match (identity(&self.path), self.identity) {
+            (Err(error), _) if error.kind() == io::ErrorKind::NotFound => PathState::Gone,
+            (Ok(found), Some(own)) if found != own => PathState::Foreign,
+            // What cannot be looked at is left alone.
+            _ => PathState::Ours,
+        }
+    }
+
+    /// The service manager made the socket.
+    #[must_use]
+    pub fn is_passed(&self) -> bool {
+        self.identity.is_none()
+    }
+}
+
+/// What stands at a path that a socket was bound to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PathState {
+    /// The socket.
+    Ours,
+    /// Nothing.
+    Gone,
+    /// Something else.
+    Foreign,
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.st_dev(), metadata.st_ino()))
+}
+
+impl Drop for OwnedPath {
+    fn drop(&mut self) {
+        if self.identity.is_some()
+            && self.state() == PathState::Ours
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::debug!(path = %self.path.display(), %error, "socket left behind");
+        }
+    }
+}
+
+/// One of our sockets, out of the way of another one on the same path. Comes back when dropped.
+#[derive(Debug)]
+pub struct Aside {
+    path: PathBuf,
+    /// `None` once it is not to come back.
+    aside: Option<PathBuf>,
+}
+
+impl Aside {
+    /// Puts the socket at `path` aside, which is `owned`; `None` if it is not there any more.
+    pub(super) fn put(owned: &OwnedPath) -> io::Result<Option<Self>> {
+        if owned.state() != PathState::Ours {
+            return Ok(None);
+        }
+        let path = owned.path().to_owned();
+        let mut aside = OsString::from(&path);
+        aside.push(format!(".replaced-{}", std::process::id()));
+        let aside = PathBuf::from(aside);
+        fs::rename(&path, &aside)?;
+        Ok(Some(Self {
+            path,
+            aside: Some(aside),
+        }))
+    }
+
+    /// The other socket is in force: this one has no path any more.
+    pub fn discard(mut self) {
+        if let Some(aside) = self.aside.take()
+            && let Err(error) = fs::remove_file(&aside)
+        {
+            tracing::debug!(path = %aside.display(), %error, "socket left behind");
+        }
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if let Some(aside) = &self.aside
+            && let Err(error) = fs::rename(aside, &self.path)
+        {
+            tracing::error!(path = %self.path.display(), %error,
+                "the socket's path is lost; send SIGHUP to make it again");
+        }
+    }
+}
+
+/// Makes way at `path`: removes a socket that no process listens on, refuses anything else.
+pub(super) fn clear(name: &str, path: &Path, kind: Type) -> Result<(), BindError> {
+    let occupied = |found| {
+        Err(BindError::Occupied {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            found,
+        })
+    };
+    let file_type = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata.file_type(),
+        // What else is wrong with the path, binding will tell.
+        Err(_) => return Ok(()),
+    };
+    if file_type.is_symlink() {
+        return occupied("a symbolic link");
+    }
+    if file_type.is_dir() {
+        return occupied("a directory");
+    }
+    if !file_type.is_socket() {
+        return occupied("a file");
+    }
+    let connected = Socket::new(Domain::UNIX, kind, None)
+        .and_then(|socket| socket.connect(&SockAddr::unix(path)?));
+    match connected.map_err(|error| error.kind()) {
+        Err(io::ErrorKind::ConnectionRefused) => {}
+        // Its process has just removed it.
+        Err(io::ErrorKind::NotFound) => return Ok(()),
+        _ => {
+            return Err(BindError::InUse {
+                name: name.to_owned(),
+                path: path.to_owned(),
+            });
+        }
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+    .map_err(|source| BindError::Bind {
+        name: name.to_owned(),
+        url: path.display().to_string(),
+        source,
+        hint: "; a dead process left its socket there, and it cannot be removed: remove it, or let this user write its \
+               directory"
+            .to_owned(),
+    })
+}
