@@ -125,11 +125,8 @@ fn collect(tokens: TokenStream, file: &Path, found: &mut BTreeMap<String, Line>)
             TokenTree::Group(group) if group.delimiter() == Delimiter::Bracket => {
                 is_test |= group.stream().to_string().replace(' ', "") == "cfg(test)";
             }
-            TokenTree::Group(group) => {
-                if !std::mem::take(&mut is_test) {
-                    collect(group.stream(), file, found);
-                }
-            }
+            TokenTree::Group(_) if std::mem::take(&mut is_test) => {}
+            TokenTree::Group(group) => collect(group.stream(), file, found),
             // `mod tests;`, `use ...;`: what the attribute spoke of is over.
             TokenTree::Punct(punct) if punct.as_char() == ';' => is_test = false,
             _ => {}
@@ -157,7 +154,7 @@ fn message(arguments: TokenStream) -> Option<String> {
     None
 }
 
-/// The messages in the first column of the table; what stands in parentheses is a field's value.
+/// The messages in the first column of the table.
 fn documented() -> BTreeSet<String> {
     let page = fs::read_to_string(root().join("docs/operations.md")).unwrap();
     let (_, section) = page.split_once("\n## What the log asks for\n").unwrap();
@@ -168,9 +165,8 @@ fn documented() -> BTreeSet<String> {
     let mut messages = BTreeSet::new();
     for row in rows {
         let (cell, _) = row.split_once(" | ").unwrap();
-        let cell = format!("`{cell}");
-        let cell = cell.split(" (").next().unwrap();
-        messages.extend(cell.split('`').skip(1).step_by(2).map(str::to_owned));
+        // Every other piece is between backticks.
+        messages.extend(cell.split('`').step_by(2).map(str::to_owned));
     }
     assert!(messages.len() > 20, "only {} rows found", messages.len());
     messages

@@ -190,7 +190,9 @@ impl Forwarder {
                 None => break,
                 Some(Ok(Ok(()))) => {}
                 // The others go on.
-                Some(Ok(Err(error))) if !running.is_empty() => error!(%error, "upstream gone"),
+                Some(Ok(Err(error))) if !running.is_empty() => {
+                    error!(cause = %error_chain(&error), "an upstream is given up; the others go on");
+                }
                 Some(Ok(Err(error))) => result = Err(error),
                 Some(Err(broken)) => {
                     if let Ok(panicked) = broken.try_into_panic() {

@@ -42,7 +42,7 @@ impl Lane {
         if kept.is_none()
             && let Err(error) = self.leave(false).await
         {
-            error!(%error, "upstream left");
+            error!(cause = %super::error_chain(&error), "an upstream that the reload removed broke down");
         }
         self.set_upstreams();
         match (kept, &mut self.active) {
