@@ -243,12 +243,17 @@ impl InForce {
         }
     }
 
-    /// The flags and variables that stand above it, in words.
+    /// The flags and variables that stand above it, in words. URLs have lines of their own.
     #[must_use]
     pub fn over_file_text(&self) -> String {
         let over = OverFile::all(&self.0.args);
-        let words = over.iter().map(|one| format!("{}={}", one.by, one.value));
-        words.collect::<Vec<_>>().join(" ")
+        let word = |one: &OverFile| match one.key.as_str() {
+            LISTENER | FORWARD_TO => one.by.clone(),
+            _ => format!("{}={}", one.by, one.value),
+        };
+        let mut words: Vec<String> = over.iter().map(word).collect();
+        words.dedup();
+        words.join(" ")
     }
 
     /// The line for `/readyz`.
