@@ -17,7 +17,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     Daemon,
@@ -162,17 +162,21 @@ impl Daemon {
         }
     }
 
-    /// Waits for listeners whose last socket is being closed at this moment: it can neither be found nor be bound beside.
-    pub(super) async fn let_sockets_close(&self) {
-        for closing in &self.closing {
-            if !closing.sockets.is_open()
-                && timeout(CLOSE_MAX, closing.ended.cancelled()).await.is_err()
-            {
-                warn!(
-                    listener = closing.name,
-                    "the listener's sockets do not close; this is a fault of tersed"
-                );
+    /// Waits for a moment for listeners that close and have an address in common with one of `config`: beside a new
+    /// socket of the same address theirs would change which socket a sender's datagrams go to, and so their order.
+    /// One that waits for room in the queue is not waited for longer.
+    pub(super) async fn let_sockets_close(&self, config: &Config) {
+        let is_wanted = |closing: &&Closing| {
+            let mut listeners = config.listeners.iter();
+            listeners.any(|listener| listener.url.overlaps(&closing.url))
+        };
+        let ends = async {
+            for closing in self.closing.iter().filter(is_wanted) {
+                closing.ended.cancelled().await;
             }
+        };
+        if timeout(CLOSE_MAX, ends).await.is_err() {
+            debug!("what an earlier reload closed is still being read");
         }
     }
 
@@ -374,8 +378,8 @@ impl Serving {
     }
 }
 
-/// How long it may take to close a socket that nothing reads any more; it takes microseconds.
-const CLOSE_MAX: Duration = Duration::from_secs(1);
+/// How long a reload waits for what an earlier one has closed.
+const CLOSE_MAX: Duration = Duration::from_millis(500);
 
 /// How long the old socket of datagrams is read after another one got its address: longer than the kernel takes from
 /// finding a socket to queueing a datagram there, also where its processor has others to serve.

@@ -58,7 +58,7 @@ impl Daemon {
     async fn put_in_force(&mut self, config: Config) -> Result<(), ReloadError> {
         self.refuse_what_takes_a_restart(&config)?;
         // Everything that can fail comes first.
-        self.let_sockets_close().await;
+        self.let_sockets_close(&config).await;
         let plan = Plan::of(&config, self)?;
         let starts_aside = config.aside().filter(|_| self.aside.is_none());
         let aside =
