@@ -243,9 +243,9 @@ impl InForce {
         }
     }
 
-    /// The flags and variables that stand above it, in words. URLs have lines of their own.
+    /// The flags and variables that override it, in words, if there are some. URLs have lines of their own.
     #[must_use]
-    pub fn over_file_text(&self) -> String {
+    pub fn over_file_text(&self) -> Option<String> {
         let over = OverFile::all(&self.0.args);
         let word = |one: &OverFile| match one.key.as_str() {
             LISTENER | FORWARD_TO => one.by.clone(),
@@ -253,7 +253,7 @@ impl InForce {
         };
         let mut words: Vec<String> = over.iter().map(word).collect();
         words.dedup();
-        words.join(" ")
+        (!words.is_empty()).then(|| words.join(" "))
     }
 
     /// The line for `/readyz`.
@@ -262,6 +262,9 @@ impl InForce {
         let state = self.state();
         let (file, at) = (self.file_text(), state.loaded_at);
         let mut line = format!("configuration: {file}, loaded at {at}");
+        if let Some(over) = self.over_file_text() {
+            line = format!("{line}, overridden by {}", printable(&over));
+        }
         if let Some((_, since, error)) = &state.refused {
             let ago = time_text(Duration::from_secs(now.since(*since).as_secs()));
             let mut errors = error.lines();

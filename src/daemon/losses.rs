@@ -56,6 +56,25 @@ pub(super) struct Losses {
 struct Seen {
     episodes: BTreeMap<Kind, Episode>,
     pause: Pause,
+    memory: Memory,
+}
+
+/// How full the memory of messages is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Memory {
+    /// `dedup.memory`, in octets.
+    budget: usize,
+    /// Messages that are remembered.
+    messages: usize,
+}
+
+impl Memory {
+    fn of(stats: &Stats) -> Self {
+        Self {
+            budget: stats.budget_octets,
+            messages: stats.live_messages,
+        }
+    }
 }
 
 /// What can be lost. In the order in which they are shown: causes first.
@@ -77,6 +96,8 @@ enum Kind {
     Oversize,
     /// Frames longer than the upstream's datagrams.
     TooLarge,
+    /// Compressed messages that LF framing cannot carry.
+    Compressed,
     /// Datagrams from addresses that are not allowed.
     RefusedDatagrams,
     /// Connections from addresses that are not allowed.
@@ -128,19 +149,19 @@ impl Losses {
             .episodes
             .iter()
             .filter(|(_, episode)| episode.goes_on());
-        let line = |(kind, episode): (&Kind, &Episode)| self.line(kind, episode, now);
+        let line = |(kind, episode): (&Kind, &Episode)| self.line(kind, episode, seen.memory, now);
         goes_on.map(line).collect()
     }
 
-    fn line(&self, kind: &Kind, episode: &Episode, now: Tick) -> String {
+    fn line(&self, kind: &Kind, episode: &Episode, memory: Memory, now: Tick) -> String {
         let ago = time_text(Duration::from_secs(now.since(episode.last).as_secs()));
         let count = Amount(kind, episode.count);
-        let advice = self.advice(kind);
+        let advice = self.advice(kind, memory);
         format!("{count}, the last {ago} ago; {advice}")
     }
 
     /// What to do, with the values in force.
-    fn advice(&self, kind: &Kind) -> String {
+    fn advice(&self, kind: &Kind, memory: Memory) -> String {
         let forward = self.forward.borrow();
         let queue = size_text(forward.queue);
         match kind {
@@ -158,9 +179,18 @@ impl Losses {
                 "reading is paused".to_owned()
             }
             Kind::Kernel(_) => "raise net.core.rmem_max and receive_buffer".to_owned(),
-            Kind::Evicted | Kind::Unremembered => "raise dedup.memory".to_owned(),
+            Kind::Evicted | Kind::Unremembered => {
+                let (memory, messages) =
+                    (size_text(memory.budget), Grouped(memory.messages as u64));
+                format!(
+                    "dedup.memory = {memory} is full with {messages} messages: raise it, or see why so many differ"
+                )
+            }
             Kind::Oversize => "raise max_message_size, or set oversize = \"truncate\"".to_owned(),
             Kind::TooLarge => "use a tcp:// or relp:// upstream".to_owned(),
+            Kind::Compressed => {
+                "turn ZipLevel off at the senders, or use framing = \"octet-counting\"".to_owned()
+            }
             Kind::RefusedDatagrams | Kind::RefusedConnections => {
                 "add the senders to allow, or stop them".to_owned()
             }
@@ -174,6 +204,7 @@ impl Losses {
         let mut news = Vec::new();
         {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.memory = Memory::of(stats);
             let totals = self.totals(stats, &mut seen.pause);
             for (kind, total) in totals {
                 if total == 0 {
@@ -189,7 +220,8 @@ impl Losses {
             match told {
                 News::Began(count) => self.tell_beginning(&kind, count, stats),
                 News::More(count) => {
-                    let (what, advice) = (Amount(&kind, count), self.advice(&kind));
+                    let (what, advice) =
+                        (Amount(&kind, count), self.advice(&kind, Memory::of(stats)));
                     warn!(%what, advice, "more was lost in the last 10 minutes");
                 }
             }
@@ -213,6 +245,7 @@ impl Losses {
             (Kind::Unremembered, stats.unremembered_total),
             (Kind::Oversize, dropped(DropReason::Oversize)),
             (Kind::TooLarge, dropped(DropReason::TooLarge)),
+            (Kind::Compressed, dropped(DropReason::Compressed)),
             (Kind::RefusedDatagrams, dropped(DropReason::Acl)),
             (Kind::RefusedConnections, rejected(RejectReason::Acl)),
             (Kind::Connections, rejected(RejectReason::Limit)),
@@ -276,6 +309,10 @@ impl Losses {
                 frames = count,
                 "messages are dropped: the upstream takes no datagram of their size; use a tcp or relp upstream"
             ),
+            Kind::Compressed => warn!(
+                frames = count,
+                "messages are dropped: they are compressed, and the upstream's framing is lf; turn ZipLevel off at the senders, or use framing = \"octet-counting\""
+            ),
             Kind::RefusedDatagrams => warn!(
                 datagrams = count,
                 "datagrams are refused: their senders are not in allow; add them, or stop them"
@@ -334,6 +371,7 @@ impl fmt::Display for Amount<'_> {
             Kind::Unremembered => write!(f, "not remembered: {count} messages"),
             Kind::Oversize => write!(f, "dropped: {count} frames longer than max_message_size"),
             Kind::TooLarge => write!(f, "dropped: {count} frames too long for the upstream"),
+            Kind::Compressed => write!(f, "dropped: {count} compressed messages"),
             Kind::RefusedDatagrams => write!(f, "refused: {count} datagrams not in allow"),
             Kind::RefusedConnections => write!(f, "refused: {count} connections not in allow"),
             Kind::Connections => write!(f, "refused: {count} connections over connections_max"),

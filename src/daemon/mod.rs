@@ -303,11 +303,11 @@ impl Daemon {
         daemon.tell_in_force(&daemon.whole_config(), None);
         daemon.watch_file();
         daemon.readiness.set_ready();
-        let (configuration, over_it) = (
+        let (configuration, overridden_by) = (
             daemon.in_force.file_text(),
             daemon.in_force.over_file_text(),
         );
-        info!(configuration, over_it, "ready");
+        info!(configuration, overridden_by, "ready");
         notify(&[sd_notify::NotifyState::Ready]);
         Ok(daemon)
     }

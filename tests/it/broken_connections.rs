@@ -148,7 +148,9 @@ fn an_upstream_that_accepts_and_closes_is_tried_ever_more_rarely_and_logged_once
     // 100 ms doubled up to 3 s, each halved at most by chance.
     let connections = flapping.connections();
     assert!(connections <= 14, "{connections} connections in {span:?}");
-    assert_eq!(tersed.log_count("upstream lost"), 1);
+    // Once, by the name of what happened first: it may close before the connection is set up.
+    let told = ["upstream lost", "cannot connect to upstream"].map(|line| tersed.log_count(line));
+    assert_eq!(told.iter().sum::<usize>(), 1, "{told:?}");
     // The very first time perhaps, if that connection lasted long enough to be set up.
     let told = tersed.log_count("upstream connected");
     assert!(told <= 1, "{told} times connected");

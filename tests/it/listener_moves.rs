@@ -401,7 +401,7 @@ fn a_refused_reload_moves_nothing_and_names_the_file_and_the_reason() {
         ] {
             assert!(refused.mentions(text), "{refused:?} does not name {text}");
         }
-        let file = refused.field("file").unwrap();
+        let file = refused.field("configuration").unwrap();
         assert_eq!(file, tersed.config_file().to_str().unwrap());
         assert_eq!(tersed.log_count("listening"), 2);
         connection.send(message("connected", 0));

@@ -31,7 +31,9 @@ fn lines_to_the_journal_begin_with_their_priority() {
             "tcp://127.0.0.75:9",
         ]);
         service.wait_for("ready");
-        service.wait_for("upstream lost");
+        service.wait_for("cannot connect to upstream");
+        // The next attempt, which is told at DEBUG.
+        service.wait_for("upstream still away");
         fs::write(service.config(), "[dedup]\nwindw = 1\nallow = \"x\"\n").unwrap();
         service.signal(Signal::SIGHUP);
         service.wait_for("reload refused");
@@ -122,7 +124,7 @@ fn names_and_errors_hide_nothing_and_turn_nothing_round() {
             process.stderr().contains("ready")
         });
         wait_until("the upstream to be missed", LIMIT, || {
-            process.stderr().contains("upstream lost")
+            process.stderr().contains("cannot connect to upstream")
         });
         fs::write(&config, format!("\"key{CONTROLS}{INVISIBLE}\" = 1\n")).unwrap();
         process.signal(Signal::SIGHUP);

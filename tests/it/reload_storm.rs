@@ -26,7 +26,10 @@ fn a_storm_of_reloads_loses_no_connection_and_no_message() {
     // In turn: two sound ones that differ, and two that are broken, on the third line.
     let configs = [
         config("1MiB", "prefix"),
-        "[dedup]\nwindow = \"1h\"\nsummary = \"loud\"\n".to_owned(),
+        format!(
+            "[dedup]\nwindow = \"1h\"\nsummary = \"loud\"\n[forward]\nto = [\"{}\"]\n",
+            sink.url()
+        ),
         config("2MiB", "none"),
         "[forward]\n\nto = tcp\n".to_owned(),
     ];
