@@ -168,6 +168,7 @@ struct State {
     checked: Option<Arc<Checked>>,
     passed_in: Vec<String>,
     loaded_at: WallTime,
+    window: Duration,
     refused: Option<(WallTime, Tick, String)>,
     /// What was loaded.
     loaded: Contents,
@@ -183,6 +184,7 @@ impl InForce {
             checked: None,
             passed_in: Vec::new(),
             loaded_at: Clock::wall(),
+            window: Duration::ZERO,
             refused: None,
             loaded: read.contents,
             looked: read.place,
@@ -204,6 +206,7 @@ impl InForce {
         state.passed_in = passed_in;
         state.refused = None;
         state.loaded_at = Clock::wall();
+        state.window = config.dedup.policy.window.window;
         if let Some(read) = read {
             (state.loaded, state.looked) = (read.contents, read.place);
         }
@@ -256,34 +259,42 @@ impl InForce {
         (!words.is_empty()).then(|| words.join(" "))
     }
 
-    /// The line for `/readyz`.
-    #[must_use]
-    pub fn line(&self, now: Tick) -> String {
-        let state = self.state();
-        let (file, at) = (self.file_text(), state.loaded_at);
+    /// The window that runs where no rule says another one.
+    pub(super) fn window_text(&self) -> String {
+        time_text(self.state().window)
+    }
+
+    /// The line for `/readyz` about what runs.
+    pub(super) fn line(&self) -> String {
+        let (file, at) = (self.file_text(), self.state().loaded_at);
         let mut line = format!("configuration: {file}, loaded at {at}");
         if let Some(over) = self.over_file_text() {
             line = format!("{line}, overridden by {}", printable(&over));
         }
-        if let Some((_, since, error)) = &state.refused {
-            let ago = time_text(Duration::from_secs(now.since(*since).as_secs()));
-            let mut errors = error.lines();
-            let first = errors.next().unwrap_or_default();
-            let error = match errors.count() {
-                0 => printable(first).to_string(),
-                more => format!("{} (and {more} more in the log)", printable(first)),
-            };
-            let id = std::process::id();
-            line = format!(
-                "{line}; the last reload was refused {ago} ago: {error}; mend the file and kill -HUP {id}"
-            );
-        } else if self.0.metrics.config.changed.get() > 0 {
+        if self.0.metrics.config.changed.get() > 0 {
             let id = std::process::id();
             line = format!(
                 "{line}; the file has changed since it was loaded; kill -HUP {id} to load it"
             );
         }
         line
+    }
+
+    /// The line for `/readyz` about a reload that was refused, if the last one was.
+    pub(super) fn refused_line(&self, now: Tick) -> Option<String> {
+        let state = self.state();
+        let (_, since, error) = state.refused.as_ref()?;
+        let ago = time_text(Duration::from_secs(now.since(*since).as_secs()));
+        let mut errors = error.lines();
+        let first = errors.next().unwrap_or_default();
+        let error = match errors.count() {
+            0 => printable(first).to_string(),
+            more => format!("{} (and {more} more in the log)", printable(first)),
+        };
+        let (at, id) = (state.loaded_at, std::process::id());
+        Some(format!(
+            "reload refused {ago} ago: {error}; what was loaded at {at} stays in force; mend the file and kill -HUP {id}"
+        ))
     }
 
     /// The page of `/api/v1/config`.
@@ -468,25 +479,30 @@ mod tests {
         let in_force = InForce::new(Arc::clone(&metrics), &args, FileState::of(None));
         in_force.load(&Config::default(), Vec::new(), None);
         let now = || Clock::now();
-        let line = in_force.line(now());
+        let line = in_force.line();
         assert!(
             line.starts_with("configuration: defaults (no file), loaded at 2"),
             "{line}"
         );
         assert!(line.ends_with('Z'), "{line}");
         in_force.refuse("t.toml:1: a\u{202e}\nt.toml:2: b\nt.toml:3: c".to_owned());
-        let line = in_force.line(now().after(Duration::from_secs(180)));
-        let refused = "; the last reload was refused 3m ago: t.toml:1: a\\u{202e} (and 2 more in the log); mend the file and kill -HUP ";
-        assert!(line.contains(refused), "{line}");
+        let later = now().after(Duration::from_secs(180));
+        let line = in_force.refused_line(later).unwrap();
+        let refused = "reload refused 3m ago: t.toml:1: a\\u{202e} (and 2 more in the log); what was loaded at 2";
+        assert!(line.starts_with(refused), "{line}");
+        assert!(
+            line.contains(" stays in force; mend the file and kill -HUP "),
+            "{line}"
+        );
         in_force.load(&Config::default(), Vec::new(), None);
-        assert!(in_force.line(now()).ends_with('Z'));
+        assert_eq!(in_force.refused_line(later), None);
         metrics.config.changed.set(1);
         assert!(
             in_force
-                .line(now())
+                .line()
                 .contains("; the file has changed since it was loaded; kill -HUP ")
         );
         in_force.load(&Config::default(), Vec::new(), None);
-        assert!(in_force.line(now()).ends_with('Z'));
+        assert!(in_force.line().ends_with('Z'));
     }
 }

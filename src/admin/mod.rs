@@ -78,9 +78,8 @@ pub struct AdminState {
     pub engine_stats: Arc<dyn Fn() -> EngineStats + Send + Sync>,
     /// Where pages of metrics are made.
     pub pool: Arc<Pool>,
-    /// What `/readyz` says beside what stands in the numbers, a line each. Called where messages are relayed: it
-    /// waits for nothing.
-    pub remarks: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// What is being lost, a line each. Called where messages are relayed: it waits for nothing.
+    pub losses: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// What runs.
     pub in_force: InForce,
 }
@@ -348,7 +347,7 @@ mod tests {
                 readiness: Readiness::default(),
                 engine_stats,
                 pool: Arc::new(Pool::new("tersed-test", 1)),
-                remarks: Arc::new(|| vec!["losing: nothing".to_owned()]),
+                losses: Arc::new(|| vec!["losing: nothing".to_owned()]),
             };
             let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
             tasks.spawn(serve_within(limits, listener, state.clone(), stop.clone()));

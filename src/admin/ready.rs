@@ -25,6 +25,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use axum::http::StatusCode;
 
 use super::AdminState;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
 
 /// Whether the relay takes messages: shared, set by whoever starts and stops it.
 #[derive(Clone, Debug, Default)]
@@ -66,13 +68,29 @@ pub(super) fn page(state: &AdminState) -> (StatusCode, String) {
         StatusCode::SERVICE_UNAVAILABLE
     };
     let mut lines = vec![String::from(readiness.sentence())];
+    // What hurts comes first.
+    lines.extend(state.in_force.refused_line(Clock::now()));
+    lines.extend((state.losses)());
     lines.extend(delivery::upstreams(metrics));
     lines.extend(delivery::queue(metrics));
     lines.extend(delivery::spool(metrics));
-    lines.extend((state.remarks)());
+    lines.push(frames(metrics, &state.in_force.window_text()));
+    lines.push(state.in_force.line());
     let mut text = lines.join("\n");
     text.push('\n');
     (status, text)
+}
+
+/// What became of what came, in short.
+fn frames(metrics: &Metrics, window: &str) -> String {
+    let balance = metrics.balance();
+    let (received, suppressed) = (balance.received, balance.suppressed);
+    let tenths = u128::from(suppressed) * 1000 / u128::from(received.max(1));
+    let (percent, tenth) = (tenths / 10, tenths % 10);
+    let dropped = balance.dropped;
+    format!(
+        "frames: {received} received, {suppressed} suppressed ({percent}.{tenth} %), {dropped} dropped; dedup.window = {window}"
+    )
 }
 
 const READY: u8 = 1;

@@ -123,9 +123,18 @@ impl Running {
         for name in &self.source.passed_in {
             writeln!(out, "passed   {}, by the service manager", printable(name))?;
         }
+        let file = args.file.clone().or_else(|| self.file.clone());
+        let alone = OverFile::lay_over(file.clone(), &[]);
+        let alone = values(Config::load(&alone).ok().as_ref());
         for over in &self.source.over_file {
             let OverFile { key, by, value } = over;
-            writeln!(out, "above    {key} by {by}: {}", printable(value))?;
+            let mut line = format!("override {key} = {value}, by {by}");
+            let said = key.split('.').try_fold(&alone, |table, key| table.get(key));
+            if let Some(Value::String(said)) = said.filter(|said| *said != value) {
+                write!(line, "; the file alone has {said}")
+                    .expect("a String takes what is written");
+            }
+            writeln!(out, "{}", printable(&line))?;
         }
         let from = match &self.file {
             Some(file) => file.display().to_string(),
@@ -141,7 +150,6 @@ impl Running {
             writeln!(err, "the last reload, at {}, was refused:", refused.at)?;
             fail(err, &refused.error)?;
         }
-        let file = args.file.clone().or_else(|| self.file.clone());
         let Some(path) = file.clone() else {
             return Ok(ExitCode::SUCCESS);
         };
@@ -154,20 +162,19 @@ impl Running {
                 return fail(err, &errors.to_string());
             }
         };
-        // A configuration is text and numbers.
-        let written = serde_json::to_value(Checked::of(&written, None)).unwrap_or_default();
-        let mut written = written.as_object().cloned().unwrap_or_default();
-        written.remove(FILE);
-        written.remove(MEMORY_LIMIT);
         let mut differences = Vec::new();
         compare(
             "",
             &Value::Object(self.keys.clone()),
-            &Value::Object(written),
+            &values(Some(&written)),
             &mut differences,
         );
         if differences.is_empty() {
-            writeln!(out, "same     as {} says", printable(&path))?;
+            let under = match self.source.over_file.is_empty() {
+                true => "",
+                false => ", but for what overrides it",
+            };
+            writeln!(out, "same     as {} says{under}", printable(&path))?;
             return Ok(ExitCode::SUCCESS);
         }
         writeln!(
@@ -180,6 +187,20 @@ impl Running {
         }
         Ok(ExitCode::FAILURE)
     }
+}
+
+/// The keys of `config` with their values, as a file has them; nothing without one.
+fn values(config: Option<&Config>) -> Value {
+    let Some(config) = config else {
+        return Value::Null;
+    };
+    let checked = serde_json::to_value(Checked::of(config, None));
+    let mut values = checked.expect("a configuration is text and numbers");
+    if let Value::Object(keys) = &mut values {
+        keys.remove(FILE);
+        keys.remove(MEMORY_LIMIT);
+    }
+    values
 }
 
 /// Where the relay is asked: `--admin`, or what the file says.
@@ -197,15 +218,17 @@ fn admin_address(args: &RunArgs) -> Result<SocketAddr, String> {
             )
         });
     }
-    let config = Config::load(args).map_err(|errors| {
-        format!(
-            "{errors}\nthis configuration names no relay to ask: mend it, or use --admin ADDRESS"
-        )
-    })?;
-    let named = config.admin.ok_or(
-        "admin.address is off: no relay can be asked; use --admin ADDRESS, or --config FILE",
-    );
-    named.map_err(str::to_owned)
+    // The rest of the file may be wrong: what runs is asked for all the more.
+    if let Some(address) = Config::admin_address(args) {
+        return Ok(address);
+    }
+    let errors = match Config::load(args) {
+        Ok(_) => String::new(),
+        Err(errors) => format!("{errors}\n"),
+    };
+    Err(format!(
+        "{errors}admin.address is off: no relay can be asked; use --admin ADDRESS, or --config FILE"
+    ))
 }
 
 /// The relay's answer.

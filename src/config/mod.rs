@@ -138,6 +138,18 @@ impl Config {
         Ok(config)
     }
 
+    /// The admin address that `args` and the file ask for, whatever else is wrong with them.
+    #[must_use]
+    pub(crate) fn admin_address(args: &RunArgs) -> Option<SocketAddr> {
+        let mut unused = Vec::new();
+        let mut file = match &args.file {
+            Some(path) => file::read(path, &mut unused).0,
+            None => file::ConfigFile::default(),
+        };
+        overrides::lay_over(&mut file, args, &mut unused);
+        file.admin.open().address.clone().or(None)
+    }
+
     /// How copies that are held back are forwarded, if they are. What [`SuppressedConfig`] does not say is as for
     /// survivors.
     #[must_use]

@@ -19,7 +19,6 @@ use tracing::{error, info};
 
 use super::Daemon;
 use crate::admin::FileState;
-use crate::clock::Clock;
 use crate::config::{Config, ListenerConfig};
 use crate::metrics::ReloadResult;
 
@@ -82,17 +81,6 @@ impl Daemon {
                 }
             }
         });
-    }
-
-    /// What `/readyz` says beside the numbers.
-    pub(super) fn remarks(&self) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
-        let (losses, in_force) = (Arc::clone(&self.losses), self.in_force.clone());
-        Arc::new(move || {
-            let now = Clock::now();
-            let mut lines = losses.lines(now);
-            lines.push(in_force.line(now));
-            lines
-        })
     }
 }
 

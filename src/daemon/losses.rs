@@ -38,7 +38,7 @@ use crate::{
     config::{ForwardConfig, size_text, time_text},
     dedup::{Shards, Stats},
     logging::{PeerLog, printable},
-    metrics::{DropReason, Metrics, RejectReason},
+    metrics::{DropReason, Metrics, RejectReason, SummaryReason},
     tick::Tick,
 };
 
@@ -154,10 +154,15 @@ impl Losses {
     }
 
     fn line(&self, kind: &Kind, episode: &Episode, memory: Memory, now: Tick) -> String {
-        let ago = time_text(Duration::from_secs(now.since(episode.last).as_secs()));
         let count = Amount(kind, episode.count);
         let advice = self.advice(kind, memory);
-        format!("{count}, the last {ago} ago; {advice}")
+        match now.since(episode.last).as_secs() {
+            0 => format!("{count}, now; {advice}"),
+            seconds => {
+                let ago = time_text(Duration::from_secs(seconds));
+                format!("{count}, the last {ago} ago; {advice}")
+            }
+        }
     }
 
     /// What to do, with the values in force.
@@ -168,8 +173,14 @@ impl Losses {
             Kind::Paused if self.copies_wait() => format!(
                 "forward.queue = {queue} or suppressed.queue is full: see the upstreams and suppressed.to, or raise it"
             ),
+            Kind::Paused if self.has_spool() => format!(
+                "forward.queue = {queue} is full, and the spool takes nothing: see the upstreams and the spool"
+            ),
             Kind::Paused => format!(
                 "forward.queue = {queue} is full: see the upstreams, raise it, or use [spool]"
+            ),
+            Kind::QueueFull if self.has_spool() => format!(
+                "forward.queue = {queue} and the spool were full: see the upstreams and the spool"
             ),
             Kind::QueueFull => format!(
                 "forward.queue = {queue} was full: see the upstreams, raise it, use [spool], or when_full = \"wait\""
@@ -182,8 +193,10 @@ impl Losses {
             Kind::Evicted | Kind::Unremembered => {
                 let (memory, messages) =
                     (size_text(memory.budget), Grouped(memory.messages as u64));
+                let repeated = Grouped(self.metrics.summaries.made[SummaryReason::Evicted].get());
                 format!(
-                    "dedup.memory = {memory} is full with {messages} messages: raise it, or see why so many differ"
+                    "dedup.memory = {memory} is full with {messages} messages, and {repeated} of all forgotten had repeats: \
+                     raise it, or see why so many differ"
                 )
             }
             Kind::Oversize => "raise max_message_size, or set oversize = \"truncate\"".to_owned(),
@@ -267,9 +280,18 @@ impl Losses {
                 queue,
                 "reading is paused: the queue to the upstreams or that to suppressed.to is full; see both, or raise forward.queue or suppressed.queue"
             ),
+            Kind::Paused if self.has_spool() => warn!(
+                queue,
+                "reading is paused: the queue to the upstreams is full, and the spool takes nothing; see the upstreams and the spool"
+            ),
             Kind::Paused => warn!(
                 queue,
                 "reading is paused: the queue to the upstreams is full; see the upstreams, raise forward.queue, or use a spool"
+            ),
+            Kind::QueueFull if self.has_spool() => warn!(
+                frames = count,
+                queue,
+                "messages are dropped: the queue to the upstreams is full, and the spool takes nothing; see the upstreams and the spool"
             ),
             Kind::QueueFull => warn!(
                 frames = count,
@@ -330,6 +352,11 @@ impl Losses {
                 "connections are refused: their address has as many as it may; raise connections_per_source_max"
             ),
         }
+    }
+
+    /// Whether there is a disk behind the queue.
+    fn has_spool(&self) -> bool {
+        self.metrics.spool.limit.get() > 0
     }
 
     /// Whether copies wait to be set aside: they can pause reading as well.

@@ -51,6 +51,7 @@ use self::{
 };
 use crate::{
     admin::{self, AdminState, FileState, InForce, Readiness},
+    clock::Clock,
     config::{Config, ForwardConfig, RunArgs, SpoolConfig, takes_only_v6},
     custody::Custody,
     dedup::Shards,
@@ -360,6 +361,7 @@ impl Daemon {
             info!(%address, "admin listening");
         }
         let shards = Arc::clone(&self.context.pipeline.shards);
+        let losses = Arc::clone(&self.losses);
         let state = AdminState {
             metrics: Arc::clone(&self.context.metrics),
             readiness: self.readiness.clone(),
@@ -375,7 +377,7 @@ impl Daemon {
                 }
             }),
             pool: Arc::clone(&self.chores),
-            remarks: self.remarks(),
+            losses: Arc::new(move || losses.lines(Clock::now())),
             in_force: self.in_force.clone(),
         };
         self.housekeeping.spawn(admin::serve(

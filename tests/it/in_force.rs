@@ -57,6 +57,29 @@ fn the_file_and_what_stands_above_it_are_named_everywhere() {
     tersed.finish();
 }
 
+/// A variable that was forgotten in a unit file: the file said another window than the one that ran.
+#[test]
+fn what_overrides_the_file_is_named_beside_what_the_file_says() {
+    let sink = Sink::tcp();
+    let tersed = Setup::new()
+        .config(&config("7s"))
+        .forward(&sink.url())
+        .environment("TERSED_WINDOW", "10ms")
+        .start();
+    let frames = line_of(&tersed, "frames: ").unwrap();
+    assert!(frames.ends_with("; dedup.window = 10ms"), "{frames}");
+    let line = configuration(&tersed);
+    assert!(line.contains("TERSED_WINDOW=10ms"), "{line}");
+    let (fit, text) = check_running(&tersed, None);
+    let override_line = "override dedup.window = 10ms, by TERSED_WINDOW; the file alone has 7s";
+    assert!(
+        fit && text.lines().any(|found| found == override_line),
+        "{text}"
+    );
+    assert!(text.contains("says, but for what overrides it"), "{text}");
+    tersed.finish();
+}
+
 #[test]
 fn without_a_file_it_says_that_the_defaults_run() {
     let tersed = Setup::new().listen(UDP).start();
@@ -122,13 +145,14 @@ fn a_file_that_changed_or_was_refused_is_told_of_until_it_is_in_force() {
     });
     let metrics = tersed.metrics();
     assert_eq!(metrics.total("tersed_config_last_reload_successful"), 0);
-    let line = configuration(&tersed);
+    let line = line_of(&tersed, "reload refused ").unwrap();
     assert!(
         line.contains("s ago: ") && line.contains("dedup.windw: unknown key"),
         "{line}"
     );
     assert!(
-        line.contains(" (and 1 more in the log); mend the file and kill -HUP "),
+        line.contains(" (and 1 more in the log); what was loaded at 2")
+            && line.contains(" stays in force; mend the file and kill -HUP "),
         "{line}"
     );
     let refused = page(&tersed)["source"]["refused"]["error"]
@@ -136,6 +160,18 @@ fn a_file_that_changed_or_was_refused_is_told_of_until_it_is_in_force() {
         .unwrap()
         .to_owned();
     assert!(refused.contains("dedup.windw"), "{refused}");
+    // The file says where to ask, although something else in it is wrong.
+    let mut asking = Command::new(BINARY);
+    asking.args(["check", "--running", "--config"]);
+    let admin = format!(
+        "[admin]\naddress = \"{}\"\n[dedup]\nwindow = 20\n",
+        tersed.admin()
+    );
+    let elsewhere = tersed.path("elsewhere.toml");
+    fs::write(&elsewhere, admin).unwrap();
+    let asked = asking.arg(&elsewhere).output().unwrap();
+    let text = String::from_utf8_lossy(&asked.stdout);
+    assert!(text.contains("dedup    each message once in 10s"), "{text}");
     let (fit, text) = check_running(&tersed, None);
     assert!(
         !fit && text.contains("was refused:") && text.contains("cannot be put in force:"),
@@ -148,6 +184,7 @@ fn a_file_that_changed_or_was_refused_is_told_of_until_it_is_in_force() {
     let file = tersed.config_file().display().to_string();
     assert_eq!(reloaded.field("configuration"), Some(file));
     wait_changed(&tersed, 0);
+    assert_eq!(line_of(&tersed, "reload refused "), None);
     // Nothing is said behind what overrides it.
     let line = configuration(&tersed);
     let (_, end) = line.split_once(", overridden by ").unwrap();
@@ -221,14 +258,17 @@ fn config(window: &str) -> String {
     format!("[[listener]]\nurl = \"{UDP}\"\n[dedup]\nwindow = \"{window}\"\n")
 }
 
-/// The line of `/readyz`.
+/// The line of `/readyz` about what runs.
 #[track_caller]
 fn configuration(tersed: &Tersed) -> String {
+    line_of(tersed, "configuration: ").expect("a line on /readyz")
+}
+
+/// The line of `/readyz` that starts like that.
+fn line_of(tersed: &Tersed, start: &str) -> Option<String> {
     let (_, page) = tersed.get("/readyz");
-    let line = page
-        .lines()
-        .find(|line| line.starts_with("configuration: "));
-    line.unwrap_or_else(|| panic!("not in {page}")).to_owned()
+    let line = page.lines().find(|line| line.starts_with(start));
+    line.map(str::to_owned)
 }
 
 #[track_caller]

@@ -38,7 +38,7 @@ fn datagrams_that_the_kernel_drops_are_told_of() {
         remark(&tersed, "kernel drops").is_some_and(|line| line.contains(&all))
     });
     let line = remark(&tersed, "kernel drops").unwrap();
-    let advice = "ago; raise net.core.rmem_max and receive_buffer";
+    let advice = "; raise net.core.rmem_max and receive_buffer";
     assert!(line.ends_with(advice), "{line}");
     let (_, stopped) = tersed.finish();
     let told = told_once(&stopped, "the kernel drops datagrams; ");
@@ -70,7 +70,7 @@ fn windows_that_memory_is_too_small_for_are_told_of() {
     tersed.wait_received(20_000);
     let line = wait_remark(&tersed, "forgotten too early");
     assert!(
-        line.contains("ago; dedup.memory = 1MiB is full with "),
+        line.contains("; dedup.memory = 1MiB is full with "),
         "{line}"
     );
     let (metrics, stopped) = tersed.finish();
@@ -131,6 +131,36 @@ fn reading_that_is_paused_is_told_of_and_nothing_else_falls_silent() {
         "the kernel drops datagrams while reading is paused",
     );
     assert!(last_words(&stopped, "reading_pauses") > 0);
+}
+
+/// With a spool it was no advice to use one.
+#[test]
+fn a_full_spool_behind_a_full_queue_is_named() {
+    let port = RefusingPort::new();
+    let dir = tempfile::tempdir().unwrap();
+    let tersed = Setup::new()
+        .listener(TCP, "")
+        .append(&format!(
+            "[forward]\nto = [\"{}\"]\nqueue = \"64KiB\"\nretry_max = \"200ms\"\n[spool]\ndirectory = \"{}\"\n\
+             max_size = \"1MiB\"",
+            port.url(),
+            dir.path().join("spool").display()
+        ))
+        .start();
+    let mut tcp = Originator::tcp(tersed.address(TCP));
+    let padding = "x".repeat(1_000);
+    // More than both hold, and less than both and the sockets.
+    tcp.send_all((0..1_300).map(|number| format!("<13>host app: {padding} {number}")));
+    let line = wait_remark(&tersed, "reading is paused");
+    let advice = "is full, and the spool takes nothing: see the upstreams and the spool";
+    assert!(line.ends_with(advice), "{line}");
+    let sink = port.open();
+    sink.wait_messages(1_300);
+    let (_, stopped) = tersed.finish();
+    told_once(
+        &stopped,
+        "reading is paused: the queue to the upstreams is full, and the spool takes nothing",
+    );
 }
 
 #[test]
@@ -225,10 +255,7 @@ fn frames_that_a_full_queue_drops_are_told_of() {
     originator.send_all((0..1_000).map(|number| format!("<13>host app: {padding} {number}")));
     tersed.wait_received(1_000);
     let line = wait_remark(&tersed, "dropped:");
-    assert!(
-        line.contains("frames, the queue was full, the last"),
-        "{line}"
-    );
+    assert!(line.contains("frames, the queue was full, "), "{line}");
     assert!(line.contains("forward.queue = 64KiB was full"), "{line}");
     let _sink = port.open();
     wait_until("the queue to be empty", LIMIT, || {
