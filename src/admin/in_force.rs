@@ -266,12 +266,16 @@ impl InForce {
 
     /// The line for `/readyz` about what runs.
     pub(super) fn line(&self) -> String {
-        let (file, at) = (self.file_text(), self.state().loaded_at);
+        let (file, at, is_refused) = {
+            let state = self.state();
+            (self.file_text(), state.loaded_at, state.refused.is_some())
+        };
         let mut line = format!("configuration: {file}, loaded at {at}");
         if let Some(over) = self.over_file_text() {
             line = format!("{line}, overridden by {}", printable(&over));
         }
-        if self.0.metrics.config.changed.get() > 0 {
+        // A file that was refused has a line that says more.
+        if self.0.metrics.config.changed.get() > 0 && !is_refused {
             let id = std::process::id();
             line = format!(
                 "{line}; the file has changed since it was loaded; kill -HUP {id} to load it"
