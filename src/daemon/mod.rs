@@ -52,7 +52,7 @@ use self::{
 use crate::{
     admin::{self, AdminState, FileState, InForce, Readiness},
     clock::Clock,
-    config::{Config, ForwardConfig, RunArgs, SpoolConfig, takes_only_v6},
+    config::{Config, ForwardConfig, RunArgs, SpoolConfig, size_text, takes_only_v6},
     custody::Custody,
     dedup::Shards,
     forward::{self, Aside, Delivery, ForwardEnded, Forwarder, Outbox, Stopping},
@@ -449,10 +449,19 @@ fn open_spool(
         unreadable_segments,
         cursor_damaged,
         cursor_foreign,
+        lacking_octets,
         ref not_safe,
     } = spool.found();
     metrics.frames.recover(recovered);
     info!(directory = %directory.display(), recovered, torn_octets, "spool open");
+    if lacking_octets > 0 {
+        warn!(
+            directory = %directory.display(),
+            max_size = size_text(config.max_size),
+            lacking_octets,
+            "the disk has less room than spool.max_size; it will be full first: make room there, or lower spool.max_size"
+        );
+    }
     if unreadable_segments > 0 || cursor_damaged {
         warn!(
             unreadable_segments,

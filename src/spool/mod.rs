@@ -138,6 +138,8 @@ pub struct Found {
     pub cursor_damaged: bool,
     /// The cursor does not belong to the segments: it was not believed, and all that is in them comes.
     pub cursor_foreign: bool,
+    /// Octets that the disk lacks for the spool to become as large as it may.
+    pub lacking_octets: u64,
     /// What is wrong with files that are not safe to open, and what mends it. The records of such a segment, and all
     /// behind them, wait until then.
     pub not_safe: Vec<String>,
@@ -235,6 +237,8 @@ impl Spool {
             segments,
             ages,
         };
+        let room = disk.room().unwrap_or(u64::MAX);
+        found.lacking_octets = max_octets.saturating_sub(shared.octets().saturating_add(room));
         found.recovered = shared.left().survivors;
         let spool = Self {
             disk,

@@ -22,6 +22,7 @@ fn a_spool_that_was_full_and_drained_does_not_fail_any_more() {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
     let port = RefusingPort::new();
     let tersed = setup(dir.path(), &port.url(), "max_size = \"2MiB\"").start();
+    assert_eq!(tersed.log_count("the disk has less room than"), 0);
     check_recovers(tersed, port, "max_size");
 }
 
@@ -31,6 +32,16 @@ fn a_disk_that_was_full_and_drained_does_not_fail_any_more() {
     let disk = Mounted::tmpfs(dir.path(), "4m");
     let port = RefusingPort::new();
     let tersed = setup(&disk.0, &port.url(), "").start();
+    let told = tersed.wait_log(
+        "the disk has less room than spool.max_size; it will be full first: make room there, or lower spool.max_size",
+    );
+    assert_eq!(told.field("max_size").as_deref(), Some("1GiB"));
+    let lacking = told
+        .field("lacking_octets")
+        .unwrap()
+        .parse::<u64>()
+        .unwrap();
+    assert!((1020 << 20..1024 << 20).contains(&lacking), "{lacking}");
     check_recovers(tersed, port, "ENOSPC");
 }
 
