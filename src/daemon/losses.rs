@@ -38,7 +38,7 @@ use crate::{
     config::{ForwardConfig, size_text, time_text},
     dedup::{Shards, Stats},
     logging::{PeerLog, printable},
-    metrics::{DropReason, Metrics, RejectReason, SummaryReason},
+    metrics::{DropReason, Metrics, PauseCounters, RejectReason, SummaryReason},
     tick::Tick,
 };
 
@@ -56,32 +56,16 @@ pub(super) struct Losses {
 struct Seen {
     episodes: BTreeMap<Kind, Episode>,
     pause: Pause,
-    memory: Memory,
-}
-
-/// How full the memory of messages is.
-#[derive(Clone, Copy, Debug, Default)]
-struct Memory {
-    /// `dedup.memory`, in octets.
-    budget: usize,
-    /// Messages that are remembered.
-    messages: usize,
-}
-
-impl Memory {
-    fn of(stats: &Stats) -> Self {
-        Self {
-            budget: stats.budget_octets,
-            messages: stats.live_messages,
-        }
-    }
+    copies_pause: Pause,
 }
 
 /// What can be lost. In the order in which they are shown: causes first.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Kind {
-    /// Milliseconds for which reading was paused.
+    /// Milliseconds for which reading was paused because the queue of survivors was full.
     Paused,
+    /// The same, because the queue of copies was.
+    PausedByCopies,
     /// Frames dropped because the queue was full.
     QueueFull,
     /// Copies that were to be set aside and were dropped, for any reason.
@@ -149,53 +133,40 @@ impl Losses {
             .episodes
             .iter()
             .filter(|(_, episode)| episode.goes_on());
-        let line = |(kind, episode): (&Kind, &Episode)| self.line(kind, episode, seen.memory, now);
+        let line = |(kind, episode): (&Kind, &Episode)| line(kind, episode, now);
         goes_on.map(line).collect()
     }
 
-    fn line(&self, kind: &Kind, episode: &Episode, memory: Memory, now: Tick) -> String {
-        let count = Amount(kind, episode.count);
-        let advice = self.advice(kind, memory);
-        match now.since(episode.last).as_secs() {
-            0 => format!("{count}, now; {advice}"),
-            seconds => {
-                let ago = time_text(Duration::from_secs(seconds));
-                format!("{count}, the last {ago} ago; {advice}")
-            }
-        }
-    }
-
     /// What to do, with the values in force.
-    fn advice(&self, kind: &Kind, memory: Memory) -> String {
+    fn advice(&self, kind: &Kind, stats: &Stats) -> String {
         let forward = self.forward.borrow();
         let queue = size_text(forward.queue);
         match kind {
-            Kind::Paused if self.copies_wait() => format!(
-                "forward.queue = {queue} or suppressed.queue is full: see the upstreams and suppressed.to, or raise it"
+            Kind::PausedByCopies => format!(
+                "suppressed.queue = {} was full: see suppressed.to, raise it, or set suppressed.when_full = \"drop-oldest\"",
+                self.copies_queue()
             ),
             Kind::Paused if self.has_spool() => format!(
-                "forward.queue = {queue} is full, and the spool takes nothing: see the upstreams and the spool"
+                "forward.queue = {queue} was full, and more came than the upstreams and the spool took: see both"
             ),
             Kind::Paused => format!(
-                "forward.queue = {queue} is full: see the upstreams, raise it, or use [spool]"
+                "forward.queue = {queue} was full: see the upstreams, raise it, or use [spool]"
             ),
             Kind::QueueFull if self.has_spool() => format!(
-                "forward.queue = {queue} and the spool were full: see the upstreams and the spool"
+                "forward.queue = {queue} was full, and more came than the upstreams and the spool took: see both"
             ),
             Kind::QueueFull => format!(
                 "forward.queue = {queue} was full: see the upstreams, raise it, use [spool], or when_full = \"wait\""
             ),
             Kind::Copies => "see suppressed.to, or raise suppressed.queue".to_owned(),
-            Kind::Kernel(_) if self.metrics.reading_paused.get() > 0 => {
-                "reading is paused".to_owned()
-            }
+            Kind::Kernel(_) if self.is_paused() => "reading was paused meanwhile".to_owned(),
             Kind::Kernel(_) => "raise net.core.rmem_max and receive_buffer".to_owned(),
             Kind::Evicted | Kind::Unremembered => {
-                let (memory, messages) =
-                    (size_text(memory.budget), Grouped(memory.messages as u64));
+                let memory = size_text(stats.budget_octets);
+                let messages = Grouped(stats.live_messages as u64);
                 let repeated = Grouped(self.metrics.summaries.made[SummaryReason::Evicted].get());
                 format!(
-                    "dedup.memory = {memory} is full with {messages} messages, and {repeated} of all forgotten had repeats: \
+                    "dedup.memory = {memory} was full with {messages} messages, and {repeated} of all forgotten had repeats: \
                      raise it, or see why so many differ"
                 )
             }
@@ -217,24 +188,28 @@ impl Losses {
         let mut news = Vec::new();
         {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.memory = Memory::of(stats);
-            let totals = self.totals(stats, &mut seen.pause);
+            let totals = self.totals(stats, &mut seen);
             for (kind, total) in totals {
                 if total == 0 {
                     continue;
                 }
                 let episode = seen.episodes.entry(kind.clone()).or_default();
-                if let Some(told) = look(episode, total) {
-                    news.push((kind, told));
+                let before = episode.total;
+                let told = look(episode, total);
+                if episode.total > before {
+                    // What was full, or paused, when this was lost may be well again when it is asked about.
+                    episode.advice = self.advice(&kind, stats);
+                }
+                if let Some(told) = told {
+                    news.push((kind, told, episode.advice.clone()));
                 }
             }
         }
-        for (kind, told) in news {
+        for (kind, told, advice) in news {
             match told {
                 News::Began(count) => self.tell_beginning(&kind, count, stats),
                 News::More(count) => {
-                    let (what, advice) =
-                        (Amount(&kind, count), self.advice(&kind, Memory::of(stats)));
+                    let what = Amount(&kind, count);
                     warn!(%what, advice, "more was lost in the last 10 minutes");
                 }
             }
@@ -242,16 +217,20 @@ impl Losses {
     }
 
     /// How much of each kind was lost so far.
-    fn totals(&self, stats: &Stats, pause: &mut Pause) -> Vec<(Kind, u64)> {
+    fn totals(&self, stats: &Stats, seen: &mut Seen) -> Vec<(Kind, u64)> {
         let metrics = &self.metrics;
         let dropped = |reason| metrics.frames.dropped[reason].get();
         let rejected = |reason| metrics.connections_rejected[reason].get();
-        let (paused, pauses) = (
-            metrics.reading_paused.get() > 0,
-            metrics.reading_pauses.get(),
-        );
+        let now = Clock::now();
+        let paused = |pause: &mut Pause, counters: &PauseCounters| {
+            pause.look(counters.now.get() > 0, counters.total.get(), now)
+        };
         let mut totals = vec![
-            (Kind::Paused, pause.look(paused, pauses, Clock::now())),
+            (Kind::Paused, paused(&mut seen.pause, &metrics.pauses)),
+            (
+                Kind::PausedByCopies,
+                paused(&mut seen.copies_pause, &metrics.copies.pauses),
+            ),
             (Kind::QueueFull, dropped(DropReason::QueueFull)),
             (Kind::Copies, metrics.copies.dropped.total()),
             (Kind::Evicted, stats.evicted_total),
@@ -276,13 +255,13 @@ impl Losses {
         let memory = size_text(stats.budget_octets);
         let queue = size_text(self.forward.borrow().queue);
         match kind {
-            Kind::Paused if self.copies_wait() => warn!(
-                queue,
-                "reading is paused: the queue to the upstreams or that to suppressed.to is full; see both, or raise forward.queue or suppressed.queue"
+            Kind::PausedByCopies => warn!(
+                queue = self.copies_queue(),
+                "reading is paused: suppressed.queue is full; see suppressed.to, raise it, or set suppressed.when_full"
             ),
             Kind::Paused if self.has_spool() => warn!(
                 queue,
-                "reading is paused: the queue to the upstreams is full, and the spool takes nothing; see the upstreams and the spool"
+                "reading is paused: more comes than the upstreams and the spool take; see both, or raise forward.queue"
             ),
             Kind::Paused => warn!(
                 queue,
@@ -291,7 +270,7 @@ impl Losses {
             Kind::QueueFull if self.has_spool() => warn!(
                 frames = count,
                 queue,
-                "messages are dropped: the queue to the upstreams is full, and the spool takes nothing; see the upstreams and the spool"
+                "messages are dropped: more comes than the upstreams and the spool take; see both, or raise forward.queue"
             ),
             Kind::QueueFull => warn!(
                 frames = count,
@@ -302,7 +281,7 @@ impl Losses {
                 frames = count,
                 "copies that were to be set aside are dropped; see suppressed.to, or raise suppressed.queue"
             ),
-            Kind::Kernel(listener) if self.metrics.reading_paused.get() > 0 => warn!(
+            Kind::Kernel(listener) if self.is_paused() => warn!(
                 listener,
                 datagrams = count,
                 "the kernel drops datagrams while reading is paused; see the upstreams"
@@ -359,9 +338,16 @@ impl Losses {
         self.metrics.spool.limit.get() > 0
     }
 
-    /// Whether copies wait to be set aside: they can pause reading as well.
-    fn copies_wait(&self) -> bool {
-        self.metrics.copies.queued.get() > 0
+    /// Whether a reader waits for room.
+    fn is_paused(&self) -> bool {
+        let mut pauses = self.metrics.all_pauses().into_iter();
+        pauses.any(|pauses| pauses.now.get() > 0)
+    }
+
+    /// `suppressed.queue`, as it was written.
+    fn copies_queue(&self) -> String {
+        let octets = self.metrics.copies.queue_limit.get();
+        size_text(usize::try_from(octets).unwrap_or(0))
     }
 
     fn receive_buffer(&self, listener: &str) -> usize {
@@ -374,6 +360,18 @@ impl Losses {
     }
 }
 
+/// The line for `/readyz`.
+fn line(kind: &Kind, episode: &Episode, now: Tick) -> String {
+    let (count, advice) = (Amount(kind, episode.count), &episode.advice);
+    match now.since(episode.last).as_secs() {
+        0 => format!("{count}, now; {advice}"),
+        seconds => {
+            let ago = time_text(Duration::from_secs(seconds));
+            format!("{count}, the last {ago} ago; {advice}")
+        }
+    }
+}
+
 /// How much of a kind, in words.
 struct Amount<'a>(&'a Kind, u64);
 
@@ -381,9 +379,9 @@ impl fmt::Display for Amount<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = Grouped(self.1);
         match self.0 {
-            Kind::Paused => {
+            Kind::Paused | Kind::PausedByCopies => {
                 let time = time_text(Duration::from_secs(self.1.div_ceil(1000)));
-                write!(f, "reading is paused: for {time}")
+                write!(f, "reading was paused: for {time}")
             }
             Kind::QueueFull => write!(f, "dropped: {count} frames, the queue was full"),
             Kind::Copies => write!(f, "dropped: {count} copies that were to be set aside"),
@@ -441,6 +439,8 @@ struct Episode {
     told: Option<Tick>,
     /// When the last of it was seen.
     last: Tick,
+    /// What to do about the last of it.
+    advice: String,
 }
 
 /// What the log must tell of.
@@ -630,10 +630,25 @@ mod tests {
                 "refused: 2 datagrams not in allow, the last 3s ago; add the senders to allow, or stop them",
             ]
         );
-        metrics.reading_paused.set(1);
-        assert!(losses.lines(at(4))[1].ends_with("the last 3s ago; reading is paused"));
-        losses.tell(&stats, |episode, total| episode.look(total, at(601)));
-        assert_eq!(losses.lines(at(601)), [""; 0]);
+        // The advice is that of the time when it was lost.
+        metrics.pauses.now.set(1);
+        evil.kernel_dropped.add(1);
+        losses.tell(&stats, |episode, total| episode.look(total, at(4)));
+        metrics.pauses.now.set(0);
+        losses.tell(&stats, |episode, total| episode.look(total, at(5)));
+        let lines = losses.lines(at(7));
+        assert!(
+            lines[0].ends_with("; raise net.core.rmem_max and receive_buffer"),
+            "{lines:?}"
+        );
+        assert!(
+            lines[1].ends_with("the last 3s ago; reading was paused meanwhile"),
+            "{lines:?}"
+        );
+        // The last of it is told of, and then it is over.
+        losses.tell(&stats, |episode, total| episode.look(total, at(604)));
+        losses.tell(&stats, |episode, total| episode.look(total, at(605)));
+        assert_eq!(losses.lines(at(605)), [""; 0]);
     }
 
     #[test]

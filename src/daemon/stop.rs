@@ -108,7 +108,11 @@ impl Daemon {
             kernel_dropped,
             evicted = stats.evicted_total,
             unremembered = stats.unremembered_total,
-            reading_pauses = metrics.reading_pauses.get(),
+            reading_pauses = metrics
+                .all_pauses()
+                .map(|pauses| pauses.total.get())
+                .iter()
+                .sum::<u64>(),
             "stopped"
         );
     }

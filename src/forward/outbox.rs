@@ -32,7 +32,13 @@ use tokio::{
     sync::{Notify, Semaphore, watch},
 };
 
-use crate::{chunk::Chunk, clock::Clock, config::WhenFull, metrics::Metrics, tick::Tick};
+use crate::{
+    chunk::Chunk,
+    clock::Clock,
+    config::WhenFull,
+    metrics::{Metrics, PauseCounters},
+    tick::Tick,
+};
 
 /// The memory queue. Lanes pop; everybody pushes.
 #[derive(Debug)]
@@ -53,8 +59,8 @@ pub struct Outbox {
     /// The disk makes room.
     relief: watch::Sender<bool>,
     metrics: Arc<Metrics>,
-    /// The metrics say what waits here: this is the queue of survivors.
-    is_told: bool,
+    /// What the metrics say of it is about survivors, not about copies.
+    of_survivors: bool,
 }
 
 /// Somebody waits, until dropped.
@@ -63,9 +69,9 @@ struct Waiting<'o>(&'o Outbox);
 impl<'o> Waiting<'o> {
     fn begin(outbox: &'o Outbox) -> Self {
         if outbox.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
-            // Added, not set: another queue, or one that just ends waiting here, does the same at any time.
-            outbox.metrics.reading_paused.add(1);
-            outbox.metrics.reading_pauses.inc();
+            // Added, not set: one that just ends waiting does the same at any time.
+            outbox.pauses().now.add(1);
+            outbox.pauses().total.inc();
         }
         outbox.alarm.notify_one();
         Self(outbox)
@@ -75,7 +81,7 @@ impl<'o> Waiting<'o> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if self.0.waiting.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.metrics.reading_paused.sub(1);
+            self.0.pauses().now.sub(1);
         }
     }
 }
@@ -147,17 +153,19 @@ impl Outbox {
             waiting: AtomicUsize::new(0),
             relief: watch::Sender::new(false),
             metrics,
-            is_told: true,
+            of_survivors: true,
         }
     }
 
     /// An empty queue of copies. `metrics` say whether a reader waits for room in it.
     #[must_use]
     pub fn of_copies(bound: usize, metrics: Arc<Metrics>) -> Self {
-        Self {
-            is_told: false,
+        let outbox = Self {
+            of_survivors: false,
             ..Self::new(bound, metrics)
-        }
+        };
+        outbox.tell_limit(bound);
+        outbox
     }
 
     /// Admits `chunk` according to `when_full` and gives back what had to be dropped for it. While the disk makes
@@ -320,6 +328,7 @@ impl Outbox {
         }
         state.bound = bound;
         drop(state);
+        self.tell_limit(bound as usize);
         self.resized.notify_waiters();
     }
 
@@ -437,9 +446,22 @@ impl Outbox {
         taken
     }
 
+    fn pauses(&self) -> &PauseCounters {
+        match self.of_survivors {
+            true => &self.metrics.pauses,
+            false => &self.metrics.copies.pauses,
+        }
+    }
+
+    fn tell_limit(&self, bound: usize) {
+        if !self.of_survivors {
+            self.metrics.copies.queue_limit.set(bound as u64);
+        }
+    }
+
     /// Lets the metrics say how much waits, and since when.
     fn tell(&self, state: &State) {
-        if self.is_told {
+        if self.of_survivors {
             let oldest = state.chunks.front().map(|(.., since)| *since);
             self.metrics.tell_queue(state.held, oldest);
         }

@@ -49,10 +49,8 @@ pub struct Metrics {
     pub queue_octets: Gauge,
     /// When the oldest chunk of the queue came, as a tick; zero without a chunk.
     queue_oldest: Gauge,
-    /// 1 while a reader waits for room in the queue; else 0.
-    pub reading_paused: Gauge,
-    /// How often reading was paused so far.
-    pub reading_pauses: Counter,
+    /// Readers that wait for room in the queue of survivors.
+    pub pauses: PauseCounters,
     /// What waits on disk.
     pub spool: SpoolCounters,
     /// Faults of framing, by what was wrong. Not part of the law: a fault may or may not cost a frame.
@@ -85,8 +83,7 @@ impl Metrics {
             copies: CopyCounters::default(),
             queue_octets: Gauge::default(),
             queue_oldest: Gauge::default(),
-            reading_paused: Gauge::default(),
-            reading_pauses: Counter::default(),
+            pauses: PauseCounters::default(),
             spool: SpoolCounters::default(),
             frame_errors: ByReason::default(),
             connections_rejected: ByReason::default(),
@@ -99,6 +96,12 @@ impl Metrics {
             rules: RwLock::default(),
             started: Clock::wall(),
         })
+    }
+
+    /// Those of survivors and those of copies.
+    #[must_use]
+    pub const fn all_pauses(&self) -> [&PauseCounters; 2] {
+        [&self.pauses, &self.copies.pauses]
     }
 
     /// The counters of the listener of that name: the same ones each time, also after it was closed
@@ -275,6 +278,15 @@ pub struct FrameCounters {
     pub replayed: Counter,
 }
 
+/// Reading that is paused because a queue is full.
+#[derive(Debug, Default)]
+pub struct PauseCounters {
+    /// 1 while a reader waits for room in the queue; else 0.
+    pub now: Gauge,
+    /// How often reading was paused so far.
+    pub total: Counter,
+}
+
 /// What waits on disk.
 #[derive(Debug, Default)]
 pub struct SpoolCounters {
@@ -361,6 +373,10 @@ pub struct CopyCounters {
     pub dropped: ByReason<DropReason>,
     /// Neither written nor dropped yet.
     pub queued: Gauge,
+    /// Readers that wait for room in the queue of copies.
+    pub pauses: PauseCounters,
+    /// Octets that this queue may hold.
+    pub queue_limit: Gauge,
 }
 
 impl CopyCounters {

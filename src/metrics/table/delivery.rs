@@ -28,13 +28,17 @@ pub(super) static FAMILIES: &[Family] = &[
         "tersed_reading_paused",
         "1 while a reader waits for room in the queue.",
         |scrape, out| {
-            out.level(&[], scrape.metrics.reading_paused.get().min(1));
+            let [one, other] = scrape.metrics.all_pauses();
+            out.level(&[], one.now.get().max(other.now.get()).min(1));
         },
     ),
     counter(
         "tersed_reading_pauses",
         "Times that reading was paused because the queue was full.",
-        |scrape, out| out.count(&[], scrape.metrics.reading_pauses.get()),
+        |scrape, out| {
+            let [one, other] = scrape.metrics.all_pauses();
+            out.count(&[], one.total.get() + other.total.get());
+        },
     ),
     in_bytes(
         "tersed_spool",
