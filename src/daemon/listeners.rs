@@ -22,9 +22,10 @@ use tracing::{debug, info, warn};
 use super::{
     Daemon,
     plan::{Finished, Fresh, Plan, PlanError, choosy},
+    reload::TakesRestart,
 };
 use crate::{
-    config::{Config, ListenUrl, ListenerConfig},
+    config::{Config, ListenUrl, ListenerConfig, size_text},
     listen::{
         self, BindError, Bound, Connections, Faint, Open, Opening, PassedSockets, PathState, Stay,
     },
@@ -330,19 +331,16 @@ impl Serving {
         listener: &ListenerConfig,
     ) -> Result<(), PlanError> {
         let old = self.config.borrow();
-        for (changed, key) in [
-            (old.unix_mode != listener.unix_mode, "listener.unix_mode"),
-            (
-                old.receive_buffer != listener.receive_buffer,
-                "listener.receive_buffer",
-            ),
-        ] {
-            if changed {
-                let name = listener.name.clone();
-                return Err(PlanError::Restart { name, key });
-            }
-        }
-        Ok(())
+        let mode = |listener: &ListenerConfig| format!("\"{:04o}\"", listener.unix_mode);
+        let buffer = |listener: &ListenerConfig| size_text(listener.receive_buffer);
+        let changed = TakesRestart::refuse([
+            ("unix_mode", mode(&old), mode(listener)),
+            ("receive_buffer", buffer(&old), buffer(listener)),
+        ]);
+        changed.map_err(|source| PlanError::Restart {
+            name: listener.name.clone(),
+            source,
+        })
     }
 
     /// Closes connections that may not stay by the settings in force, and tells how many.

@@ -22,7 +22,7 @@ use std::io;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Daemon, listeners::Serving};
+use super::{Daemon, listeners::Serving, reload::TakesRestart};
 use crate::{
     config::{Config, ListenerConfig, takes_only_v6},
     listen::{BindError, Bound, Circumstances, PathAside, Prepared, Rival},
@@ -36,8 +36,8 @@ pub(super) enum PlanError {
     Bind(#[from] BindError),
     #[error("listener \"{name}\": {source}")]
     Threads { name: String, source: io::Error },
-    #[error("listener \"{name}\": {key}: changed; that takes a restart")]
-    Restart { name: String, key: &'static str },
+    #[error("listener \"{name}\": {source}")]
+    Restart { name: String, source: TakesRestart },
     #[error("listener \"{0}\" has ended by itself")]
     Ended(String),
 }

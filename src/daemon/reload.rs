@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     admin::FileState,
-    config::{Config, ConfigErrors, RunArgs},
+    config::{Config, ConfigErrors, IDENTITY, LOG_FORMAT, RunArgs, size_text},
     listen::BindError,
     thread::Waiting,
 };
@@ -38,8 +38,31 @@ enum ReloadError {
     Listeners(#[from] PlanError),
     #[error("suppressed.to: {0}")]
     Aside(#[source] io::Error),
-    #[error("{key}: changed; that takes a restart")]
-    Restart { key: &'static str },
+    #[error(transparent)]
+    Restart(#[from] TakesRestart),
+}
+
+/// A key that cannot change in a process that runs.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{key}: runs {runs}, the file says {wanted}; that takes a restart: write {runs} until then"
+)]
+pub(super) struct TakesRestart {
+    key: &'static str,
+    runs: String,
+    wanted: String,
+}
+
+impl TakesRestart {
+    /// Refuses the first of `keys` whose value in force is not the one that is wanted.
+    pub(super) fn refuse<const N: usize>(
+        keys: [(&'static str, String, String); N],
+    ) -> Result<(), Self> {
+        let changed = keys.into_iter().find(|(_, runs, wanted)| runs != wanted);
+        changed.map_or(Ok(()), |(key, runs, wanted)| {
+            Err(Self { key, runs, wanted })
+        })
+    }
 }
 
 impl Daemon {
@@ -107,22 +130,39 @@ impl Daemon {
 
     fn refuse_what_takes_a_restart(&self, config: &Config) -> Result<(), ReloadError> {
         let old = &self.config;
-        for (changed, key) in [
-            (old.workers != config.workers, "runtime.workers"),
-            (old.dedup.shards != config.dedup.shards, "dedup.shards"),
-            (
-                old.dedup.identity != config.dedup.identity,
-                "dedup.identity",
-            ),
-            (old.spool != config.spool, "spool"),
-            (old.admin != config.admin, "admin.address"),
-            (old.log != config.log, "log"),
-        ] {
-            if changed {
-                return Err(ReloadError::Restart { key });
-            }
-        }
-        Ok(())
+        let number = |one: usize, other: usize| (one.to_string(), other.to_string());
+        let spool = |config: &Config| {
+            let directory = config.spool.directory.as_ref();
+            directory.map_or_else(
+                || "off".to_owned(),
+                |path| format!("\"{}\"", path.display()),
+            )
+        };
+        let admin = |config: &Config| {
+            let address = config.admin;
+            address.map_or_else(|| "off".to_owned(), |address| format!("\"{address}\""))
+        };
+        let (workers, shards) = (
+            number(old.workers, config.workers),
+            number(old.dedup.shards, config.dedup.shards),
+        );
+        let both = |text: &dyn Fn(&Config) -> String| (text(old), text(config));
+        let identity = both(&|config| IDENTITY.word(config.dedup.identity).to_owned());
+        let directory = both(&spool);
+        let max_size = both(&|config| size_text(config.spool.max_size));
+        let admin = both(&admin);
+        let level = both(&|config| format!("\"{}\"", config.log.level));
+        let format = both(&|config| LOG_FORMAT.word(config.log.format).to_owned());
+        Ok(TakesRestart::refuse([
+            ("runtime.workers", workers.0, workers.1),
+            ("dedup.shards", shards.0, shards.1),
+            ("dedup.identity", identity.0, identity.1),
+            ("spool.directory", directory.0, directory.1),
+            ("spool.max_size", max_size.0, max_size.1),
+            ("admin.address", admin.0, admin.1),
+            ("log.level", level.0, level.1),
+            ("log.format", format.0, format.1),
+        ])?)
     }
 }
 

@@ -260,10 +260,13 @@ fn what_takes_a_restart_is_refused_by_name_and_nothing_moves() {
     let good = format!("[[listener]]\nname = \"a\"\nurl = \"{socket}\"\n");
     let tersed = setup.config(&good).forward(&sink.url()).start();
     let cases = [
-        (format!("{good}unix_mode = \"0600\"\n"), "unix_mode"),
+        (
+            format!("{good}unix_mode = \"0600\"\n"),
+            "unix_mode: runs \"0660\", the file says \"0600\"; that takes a restart: write \"0660\" until then",
+        ),
         (
             format!("{good}receive_buffer = \"1MiB\"\n"),
-            "receive_buffer",
+            "receive_buffer: runs 8MiB, the file says 1MiB; that takes a restart",
         ),
         (format!("{good}[dedup]\nshards = 512\n"), "dedup.shards"),
         (
@@ -272,9 +275,16 @@ fn what_takes_a_restart_is_refused_by_name_and_nothing_moves() {
         ),
         (
             format!("{good}[runtime]\nworkers = 17\n"),
-            "runtime.workers",
+            "the file says 17; that takes a restart",
         ),
-        (format!("{good}[log]\nlevel = \"debug\"\n"), "log"),
+        (
+            format!("{good}[log]\nlevel = \"debug\"\n"),
+            "log.level: runs \"",
+        ),
+        (
+            format!("{good}[spool]\ndirectory = \"/no/such/spool\"\n"),
+            "spool.directory: runs off, the file says \"/no/such/spool\"; that takes a restart",
+        ),
         // What else is in a refused file is not taken over either.
         (
             format!("{good}[dedup]\nallow = 7\nidentity = \"compact\"\n"),
