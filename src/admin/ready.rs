@@ -74,6 +74,7 @@ pub(super) fn page(state: &AdminState) -> (StatusCode, String) {
     lines.extend(delivery::upstreams(metrics));
     lines.extend(delivery::queue(metrics));
     lines.extend(delivery::spool(metrics));
+    lines.extend(delivery::copies(metrics));
     lines.push(frames(metrics, &state.in_force.window_text()));
     lines.push(state.in_force.line());
     let mut text = lines.join("\n");

@@ -37,6 +37,7 @@ use crate::{
     clock::Clock,
     config::{ForwardConfig, size_text, time_text},
     dedup::{Shards, Stats},
+    listen,
     logging::{PeerLog, printable},
     metrics::{DropReason, Metrics, PauseCounters, RejectReason, SummaryReason},
     tick::Tick,
@@ -57,6 +58,7 @@ struct Seen {
     episodes: BTreeMap<Kind, Episode>,
     pause: Pause,
     copies_pause: Pause,
+    accept_pause: Pause,
 }
 
 /// What can be lost. In the order in which they are shown: causes first.
@@ -66,6 +68,8 @@ enum Kind {
     Paused,
     /// The same, because the queue of copies was.
     PausedByCopies,
+    /// Milliseconds for which no connection was accepted, for want of descriptors.
+    Unaccepted,
     /// Frames dropped because the queue was full.
     QueueFull,
     /// Copies that were to be set aside and were dropped, for any reason.
@@ -152,6 +156,10 @@ impl Losses {
             Kind::Paused => format!(
                 "forward.queue = {queue} was full: see the upstreams, raise it, or use [spool]"
             ),
+            Kind::Unaccepted => format!(
+                "{} files may be open: raise LimitNOFILE= (ulimit -n), or lower connections_max",
+                listen::open_files_max()
+            ),
             Kind::QueueFull if self.has_spool() => format!(
                 "forward.queue = {queue} was full, and more came than the upstreams and the spool took: see both"
             ),
@@ -231,6 +239,10 @@ impl Losses {
                 Kind::PausedByCopies,
                 paused(&mut seen.copies_pause, &metrics.copies.pauses),
             ),
+            (
+                Kind::Unaccepted,
+                paused(&mut seen.accept_pause, &metrics.accept_pauses),
+            ),
             (Kind::QueueFull, dropped(DropReason::QueueFull)),
             (Kind::Copies, metrics.copies.dropped.total()),
             (Kind::Evicted, stats.evicted_total),
@@ -266,6 +278,10 @@ impl Losses {
             Kind::Paused => warn!(
                 queue,
                 "reading is paused: the queue to the upstreams is full; see the upstreams, raise forward.queue, or use a spool"
+            ),
+            Kind::Unaccepted => warn!(
+                open_files_max = listen::open_files_max(),
+                "no connection is accepted: the limit of open files is reached; raise LimitNOFILE= (ulimit -n), or lower connections_max"
             ),
             Kind::QueueFull if self.has_spool() => warn!(
                 frames = count,
@@ -380,8 +396,10 @@ impl fmt::Display for Amount<'_> {
         let count = Grouped(self.1);
         match self.0 {
             Kind::Paused | Kind::PausedByCopies => {
-                let time = time_text(Duration::from_secs(self.1.div_ceil(1000)));
-                write!(f, "reading was paused: for {time}")
+                write!(f, "reading was paused: for {}", seconds(self.1))
+            }
+            Kind::Unaccepted => {
+                write!(f, "no connection was accepted: for {}", seconds(self.1))
             }
             Kind::QueueFull => write!(f, "dropped: {count} frames, the queue was full"),
             Kind::Copies => write!(f, "dropped: {count} copies that were to be set aside"),
@@ -408,6 +426,11 @@ impl fmt::Display for Amount<'_> {
             }
         }
     }
+}
+
+/// So many milliseconds, in whole seconds.
+fn seconds(millis: u64) -> String {
+    time_text(Duration::from_secs(millis.div_ceil(1000)))
 }
 
 /// `19,803`

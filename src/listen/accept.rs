@@ -135,22 +135,15 @@ pub(super) async fn serve(listener: Listener, local: Local) {
 async fn accept_all(listener: &Listener, local: &Local) {
     loop {
         // At the limit of descriptors nothing is accepted: the kernel keeps those who knock.
-        if local.context.descriptors.available_permits() == 0 {
-            complain(local, |before| {
-                tracing::warn!(
-                    listener = local.metrics.name(),
-                    open_files_max = open_files_max(),
-                    before,
-                    "no connection is accepted: the limit of open files is reached; raise LimitNOFILE= (ulimit -n), or \
-                     lower connections_max"
-                );
-            });
-        }
+        let descriptors = &local.context.descriptors;
+        let is_full = descriptors.available_permits() == 0;
+        let pausing = is_full.then(|| local.context.metrics.accept_pauses.begin());
         let descriptor = select! {
             biased;
             () = local.stop.cancelled() => return,
-            permit = Arc::clone(&local.context.descriptors).acquire_owned() => permit,
+            permit = Arc::clone(descriptors).acquire_owned() => permit,
         };
+        drop(pausing);
         let Ok(descriptor) = descriptor else { return };
         let accepted = select! {
             biased;
@@ -210,7 +203,8 @@ fn remedy(error: &io::Error) -> String {
     }
 }
 
-fn open_files_max() -> u64 {
+/// How many files the process may open.
+pub fn open_files_max() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
 }
 

@@ -45,6 +45,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
+    accept::open_files_max,
     bind::{BindError, Circumstances, Prepared, Rival},
     bound::{Bound, Faint},
     connections::{Connections, Stay},

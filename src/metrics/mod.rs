@@ -19,6 +19,7 @@
 
 mod config;
 mod counter;
+mod pause;
 mod process;
 mod reason;
 mod samples;
@@ -32,6 +33,7 @@ use crate::tick::{Tick, WallTime};
 
 pub use config::ConfigMetrics;
 pub use counter::{ByReason, Counter, Gauge, Returnable, StripedCounter};
+pub use pause::{PauseCounters, Pausing};
 pub use reason::{
     AnswerResult, DropReason, FrameErrorReason, MemoryPart, Reason, RejectReason, ReloadResult,
     SpoolErrno, SummaryReason,
@@ -51,6 +53,8 @@ pub struct Metrics {
     queue_oldest: Gauge,
     /// Readers that wait for room in the queue of survivors.
     pub pauses: PauseCounters,
+    /// Listeners that accept nothing, because the process may open no more files.
+    pub accept_pauses: PauseCounters,
     /// What waits on disk.
     pub spool: SpoolCounters,
     /// Faults of framing, by what was wrong. Not part of the law: a fault may or may not cost a frame.
@@ -84,6 +88,7 @@ impl Metrics {
             queue_octets: Gauge::default(),
             queue_oldest: Gauge::default(),
             pauses: PauseCounters::default(),
+            accept_pauses: PauseCounters::default(),
             spool: SpoolCounters::default(),
             frame_errors: ByReason::default(),
             connections_rejected: ByReason::default(),
@@ -276,15 +281,6 @@ pub struct FrameCounters {
     pub rewritten: Counter,
     /// Frames sent again on a new connection because they may have been lost with the old one.
     pub replayed: Counter,
-}
-
-/// Reading that is paused because a queue is full.
-#[derive(Debug, Default)]
-pub struct PauseCounters {
-    /// 1 while a reader waits for room in the queue; else 0.
-    pub now: Gauge,
-    /// How often reading was paused so far.
-    pub total: Counter,
 }
 
 /// What waits on disk.

@@ -26,11 +26,16 @@ fn without_free_descriptors_connections_wait_and_upstreams_come_back() {
     let served = wait_steady(&sink);
     assert!((1..60).contains(&served), "{served} of 100 were served");
     assert_idle(&tersed);
-    let waiting = tersed.log();
-    let mut waiting = waiting.iter();
-    let waiting = waiting.find(|line| line.message.starts_with("no connection is accepted: "));
-    let waiting = waiting.expect("a word about the limit");
+    let waiting = tersed.wait_log(
+        "no connection is accepted: the limit of open files is reached; raise LimitNOFILE= (ulimit -n), or lower connections_max",
+    );
     assert_eq!(waiting.field("open_files_max").as_deref(), Some("64"));
+    wait_until("a line on /readyz", LIMIT, || {
+        let (_, page) = tersed.get("/readyz");
+        page.contains("\nno connection was accepted: for ")
+            && page.contains("; 64 files may be open: raise LimitNOFILE=")
+    });
+    assert_eq!(tersed.metrics().total("tersed_accepting_paused"), 1);
 
     // What is kept in reserve is enough to reach the upstream again.
     sink.stop();

@@ -181,6 +181,9 @@ fn copies_that_pause_reading_are_named() {
     let line = wait_remark(&tersed, "reading was paused");
     let advice = "; suppressed.queue = 64KiB was full: see suppressed.to, ";
     assert!(line.contains(advice), "{line}");
+    let line = remark(&tersed, "suppressed: ").unwrap();
+    let end = " copies wait for suppressed.to; suppressed.queue holds 64 KiB";
+    assert!(line.ends_with(end), "{line}");
     let _aside = port.open();
     tersed.wait_received(1_000);
     wait_until("all copies to be set aside", LIMIT, || {

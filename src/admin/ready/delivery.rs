@@ -82,6 +82,17 @@ pub(super) fn queue(metrics: &Metrics) -> Option<String> {
     Some(line)
 }
 
+/// Which copies wait, if some do.
+pub(super) fn copies(metrics: &Metrics) -> Option<String> {
+    let queued = metrics.copies.queued.get();
+    let limit = octets(metrics.copies.queue_limit.get());
+    (queued > 0).then(|| {
+        format!(
+            "suppressed: {queued} copies wait for suppressed.to; suppressed.queue holds {limit}"
+        )
+    })
+}
+
 /// How the spool is, if there is one.
 pub(super) fn spool(metrics: &Metrics) -> Option<String> {
     let spool = &metrics.spool;

@@ -32,6 +32,13 @@ pub(super) static FAMILIES: &[Family] = &[
             out.level(&[], one.now.get().max(other.now.get()).min(1));
         },
     ),
+    gauge(
+        "tersed_accepting_paused",
+        "1 while no connection is accepted because the limit of open files is reached.",
+        |scrape, out| {
+            out.level(&[], scrape.metrics.accept_pauses.now.get().min(1));
+        },
+    ),
     counter(
         "tersed_reading_pauses",
         "Times that reading was paused because the queue was full.",
