@@ -91,6 +91,10 @@ fn a_spool_that_fills_up_says_so_before_it_is_full_and_what_happens_then() {
     wait_until("the spool to fail no more", LIMIT, || {
         tersed.metrics().moment(FAILING).is_none() && !line(&tersed).contains("failing")
     });
+    wait_until("each way over the spool to have its end", LIMIT, || {
+        let begun = tersed.log_count("forwarding over the spool");
+        begun > 0 && begun == tersed.log_count("forwarding from memory")
+    });
     tersed.finish();
 }
 
