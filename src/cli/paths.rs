@@ -58,6 +58,10 @@ impl Findings {
             SpoolError::Unsafe {
                 why: Unsafe::Owner { .. },
                 ..
+            }
+            | SpoolError::NotOwn {
+                why: Unsafe::Owner { .. },
+                ..
             } => self.warnings.push(format!(
                 "spool.directory: {text}; right only if tersed runs as another user than this one"
             )),

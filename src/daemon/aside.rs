@@ -17,7 +17,7 @@ use tokio::{runtime, sync::watch, time::timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
-use super::stop::CUT_OFF_MAX;
+use super::{cut_off::CutOff, stop::CUT_OFF_MAX};
 use crate::{
     config::ForwardConfig,
     forward::{Delivery, ForwardEnded, Forwarder, Outbox, Stopping},
@@ -35,6 +35,7 @@ pub(super) struct AsideForwarder {
     config: watch::Sender<Arc<ForwardConfig>>,
     pub(super) forwarder: Running<Result<(), ForwardEnded>>,
     stopping: Stopping,
+    cut_off: Arc<CutOff>,
 }
 
 impl AsideForwarder {
@@ -49,6 +50,7 @@ impl AsideForwarder {
         pipeline: &Pipeline,
         tasks: &TaskTracker,
         stopping: &Stopping,
+        cut_off: Arc<CutOff>,
     ) -> io::Result<Self> {
         let outbox = Arc::new(Outbox::of_copies(
             config.queue,
@@ -75,6 +77,7 @@ impl AsideForwarder {
             config,
             forwarder,
             stopping,
+            cut_off,
         })
     }
 
@@ -97,6 +100,7 @@ impl AsideForwarder {
         if timeout(CUT_OFF_MAX, &mut self.forwarder).await.is_err() {
             error!("the forwarder of suppressed copies did not end; this is a fault of tersed");
         }
+        self.cut_off.tell_copies();
     }
 }
 

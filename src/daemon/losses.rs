@@ -35,7 +35,7 @@ use tracing::warn;
 
 use crate::{
     clock::Clock,
-    config::{ForwardConfig, size_text, time_text},
+    config::{ForwardConfig, UDP_PAYLOAD_MAX, size_text, time_text},
     dedup::{Shards, Stats},
     listen,
     logging::{PeerLog, printable},
@@ -84,6 +84,8 @@ enum Kind {
     Oversize,
     /// Frames longer than the upstream's datagrams.
     TooLarge,
+    /// Frames that left without their end.
+    Cut,
     /// Compressed messages that LF framing cannot carry.
     Compressed,
     /// Datagrams from addresses that are not allowed.
@@ -180,6 +182,11 @@ impl Losses {
             }
             Kind::Oversize => "raise max_message_size, or set oversize = \"truncate\"".to_owned(),
             Kind::TooLarge => "use a tcp:// or relp:// upstream".to_owned(),
+            Kind::Cut => format!(
+                "forward.udp_max = {}: raise it ({} at most), or use a tcp:// or relp:// upstream",
+                size_text(forward.udp_max),
+                size_text(UDP_PAYLOAD_MAX)
+            ),
             Kind::Compressed => {
                 "turn ZipLevel off at the senders, or use framing = \"octet-counting\"".to_owned()
             }
@@ -249,6 +256,7 @@ impl Losses {
             (Kind::Unremembered, stats.unremembered_total),
             (Kind::Oversize, dropped(DropReason::Oversize)),
             (Kind::TooLarge, dropped(DropReason::TooLarge)),
+            (Kind::Cut, metrics.frames.cut.get()),
             (Kind::Compressed, dropped(DropReason::Compressed)),
             (Kind::RefusedDatagrams, dropped(DropReason::Acl)),
             (Kind::RefusedConnections, rejected(RejectReason::Acl)),
@@ -325,6 +333,11 @@ impl Losses {
             Kind::TooLarge => warn!(
                 frames = count,
                 "messages are dropped: the upstream takes no datagram of their size; use a tcp or relp upstream"
+            ),
+            Kind::Cut => warn!(
+                frames = count,
+                udp_max = size_text(self.forward.borrow().udp_max),
+                "messages are cut: they are longer than forward.udp_max; raise it, or use a tcp or relp upstream"
             ),
             Kind::Compressed => warn!(
                 frames = count,
@@ -414,6 +427,7 @@ impl fmt::Display for Amount<'_> {
             Kind::Unremembered => write!(f, "not remembered: {count} messages"),
             Kind::Oversize => write!(f, "dropped: {count} frames longer than max_message_size"),
             Kind::TooLarge => write!(f, "dropped: {count} frames too long for the upstream"),
+            Kind::Cut => write!(f, "cut: {count} frames longer than forward.udp_max"),
             Kind::Compressed => write!(f, "dropped: {count} compressed messages"),
             Kind::RefusedDatagrams => write!(f, "refused: {count} datagrams not in allow"),
             Kind::RefusedConnections => write!(f, "refused: {count} connections not in allow"),

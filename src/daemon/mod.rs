@@ -22,6 +22,7 @@
 
 mod aside;
 mod configuration;
+mod cut_off;
 mod listeners;
 mod losses;
 mod plan;
@@ -44,6 +45,7 @@ use tracing::{debug, error, info, warn};
 
 use self::{
     aside::AsideForwarder,
+    cut_off::CutOff,
     listeners::{Closing, Serving},
     losses::Losses,
     storm::Storm,
@@ -156,6 +158,7 @@ struct Daemon {
     chores: Arc<Pool>,
     /// How far the stop has come, for the forwarders.
     stopping: Stopping,
+    cut_off: Arc<CutOff>,
     /// Cancelled when a listener ended by itself.
     fatal: CancellationToken,
     losses: Arc<Losses>,
@@ -248,6 +251,7 @@ impl Daemon {
         let in_force = InForce::new(Arc::clone(&metrics), args, read);
         let losses = Losses::new(Arc::clone(&metrics), changes.clone());
         let stopping = Stopping::default();
+        let cut_off = Arc::new(CutOff::new(Arc::clone(&metrics)));
         let forwarder = Forwarder::new(
             Arc::clone(&outbox),
             ledger,
@@ -285,6 +289,7 @@ impl Daemon {
             stop_housekeeping: CancellationToken::new(),
             chores: Arc::new(chores),
             stopping,
+            cut_off,
             fatal: CancellationToken::new(),
             losses,
             in_force,
@@ -343,7 +348,8 @@ impl Daemon {
     fn set_aside(&self, config: ForwardConfig, thread: Waiting) -> io::Result<AsideForwarder> {
         let pipeline = &self.context.pipeline;
         let tasks = &self.housekeeping;
-        AsideForwarder::start(config, thread, pipeline, tasks, &self.stopping)
+        let cut_off = Arc::clone(&self.cut_off);
+        AsideForwarder::start(config, thread, pipeline, tasks, &self.stopping, cut_off)
     }
 
     /// Lets the metrics say how much memory the configuration in force allows.

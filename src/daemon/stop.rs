@@ -4,7 +4,7 @@
 //!
 //! - Each stage ends because its input closed: readers, windows, queue, forwarder.
 //! - All upstreams that are away are tried at once, and again and again until the deadline.
-//! - What the deadline cuts off is counted as dropped, or left in the spool.
+//! - What the deadline cuts off is counted as dropped and told in one line, or left in the spool.
 //! - Windows are saved only if everything before went well.
 //!
 //! # Left out
@@ -93,6 +93,7 @@ impl Daemon {
             debug!("housekeeping did not end in time");
         }
         self.context.peer_log.finish(tell_of_more);
+        self.cut_off.tell();
         let metrics = &self.context.metrics;
         let listeners = metrics.listeners();
         let kernel_dropped: u64 = listeners.iter().map(|one| one.kernel_dropped.get()).sum();

@@ -308,6 +308,7 @@ impl Lane {
                 .send(&chunk, self.config.udp_max, &shared.stop.cut_off)
                 .await;
             shared.metrics.frame_errors[FrameErrorReason::Truncated].add(sent.cut);
+            shared.metrics.frames.cut.add(sent.cut);
             if let Some(Broke::Lost(error)) = sent.end {
                 let taken = active.encoder.first_octets(&chunk, sent.frames);
                 left.push_front(chunk);

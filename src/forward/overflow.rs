@@ -132,9 +132,10 @@ impl State {
     /// Whether it may be logged that the way leads over the disk: with an upstream that is a little slower than what
     /// comes, it changes many times a second.
     fn may_tell(&mut self) -> bool {
-        let is_due = self
-            .told_at
-            .is_none_or(|told_at| told_at.elapsed() >= TELL_PERIOD);
+        let is_due = !self.is_told
+            && self
+                .told_at
+                .is_none_or(|told_at| told_at.elapsed() >= TELL_PERIOD);
         if is_due {
             self.is_told = true;
             self.told_at = Some(Instant::now());
@@ -223,9 +224,7 @@ impl Overflow {
             return Turn::Take(batch);
         }
         state.spooled = false;
-        if !state.writing.is_on() && std::mem::take(&mut state.is_told) {
-            info!("forwarding from memory");
-        }
+        state.tell_direct();
         drop(state);
         self.changed.notify_waiters();
         Turn::Direct
@@ -523,7 +522,9 @@ impl Overflow {
         let trouble = of(&mut state);
         match result {
             Ok(()) => {
-                trouble.end();
+                if trouble.end() {
+                    info!("the spool is in order again");
+                }
             }
             Err(error) => trouble.begin(error, &self.metrics),
         }

@@ -279,6 +279,8 @@ pub struct FrameCounters {
     pub binary: Counter,
     /// Frames that left with an octet changed because the upstream's framing has no room for it.
     pub rewritten: Counter,
+    /// Frames that left as datagrams without their end, as longer than `udp_max`. They are frame errors as well.
+    pub cut: Counter,
     /// Frames sent again on a new connection because they may have been lost with the old one.
     pub replayed: Counter,
 }

@@ -4,7 +4,7 @@
 //!
 //! - The condition changes with events (an attempt, a loss, a change of charge), never with a batch: so a lock guards it.
 //! - An upstream that is not needed is [`UpstreamState::Standby`]. It is [`UpstreamState::Down`] only if the last attempt
-//!   to reach it failed, or its connection was lost, and it has not been reached since.
+//!   to reach it failed, or its connection was lost, and it has not proved since then that it works.
 //!
 //! # Left out
 //!
@@ -42,14 +42,14 @@ pub struct UpstreamMetrics {
 /// How an upstream is.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum UpstreamState {
-    /// Connected and in charge.
+    /// In charge, and not lost since it proved that it works.
     Active,
     /// Not needed: an earlier upstream of the list is in charge, or will be tried first.
     #[default]
     Standby,
     /// Being connected, and not known to be down.
     Connecting,
-    /// Could not be reached when it was tried last, or was lost since.
+    /// Could not be reached when it was tried last, or was lost since, and has not proved since then that it works.
     Down,
 }
 
@@ -74,8 +74,8 @@ impl UpstreamState {
 pub struct UpstreamCondition {
     /// How it is.
     pub state: UpstreamState,
-    /// It is in charge. A UDP upstream may be down and in charge: it refused, and is sent little to find out.
-    pub is_active: bool,
+    /// It is in charge. One that is down and in charge is sent messages to find out whether it takes them.
+    pub is_in_charge: bool,
     /// Since when it is in this state.
     pub since: Tick,
     /// Failed attempts since it was lost.
@@ -144,7 +144,7 @@ impl UpstreamMetrics {
     pub fn tell(
         &self,
         state: UpstreamState,
-        is_active: bool,
+        is_in_charge: bool,
         since: Option<Tick>,
         attempts: u32,
         retry_at: Option<Tick>,
@@ -156,11 +156,11 @@ impl UpstreamMetrics {
             condition.since = Clock::now();
         }
         condition.state = state;
-        condition.is_active = is_active;
+        condition.is_in_charge = is_in_charge;
         condition.attempts = attempts;
         condition.retry_at = retry_at;
         drop(condition);
-        if !is_active {
+        if !is_in_charge {
             self.unacknowledged.set(0);
         }
     }

@@ -348,8 +348,29 @@ const fn identity(stat: &FileStat) -> Identity {
 
 pub(super) fn check_directory(path: &Path, directory: &OwnedFd) -> Result<(), SpoolError> {
     let stat = fstat(directory).map_err(|errno| SpoolError::of("look at", path, errno.into()))?;
-    check_owner(path, &stat)?;
-    check_mode(path, &stat)
+    let checked = check_owner(path, &stat).and_then(|()| check_mode(path, &stat));
+    checked.map_err(|error| match error {
+        SpoolError::Unsafe { path, why } if is_common(&path, &stat) => {
+            SpoolError::NotOwn { path, why }
+        }
+        error => error,
+    })
+}
+
+/// Whether others use the directory as well: everybody may make files in it, or it holds what no spool makes.
+fn is_common(path: &Path, stat: &FileStat) -> bool {
+    let is_foreign = |name: &OsStr| {
+        let name = name.as_encoded_bytes();
+        let is_segment = name.windows(8).any(|part| part == b".segment");
+        !is_segment && !OWN_NAMES.iter().any(|own| name.starts_with(own.as_bytes()))
+    };
+    let holds_foreign = || {
+        let entries = std::fs::read_dir(path).into_iter().flatten();
+        entries
+            .flatten()
+            .any(|entry| is_foreign(&entry.file_name()))
+    };
+    stat.st_mode & Mode::S_ISVTX.bits() != 0 || holds_foreign()
 }
 
 /// Nobody else may exchange the directory: where everybody may write, the sticky bit keeps them from it.
@@ -477,6 +498,9 @@ pub(super) fn is_removed(file: &File) -> bool {
 
 /// The file that is locked.
 const LOCK: &str = "lock";
+
+/// What the names of files other than segments begin with in a directory that is the spool's own.
+const OWN_NAMES: [&str; 3] = [LOCK, "cursor", "trial"];
 
 /// A process id takes less.
 const PID_OCTETS_MAX: u64 = 32;

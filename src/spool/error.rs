@@ -10,7 +10,8 @@ use std::{
 pub enum SpoolError {
     /// It would grow beyond its limit.
     #[error(
-        "the spool holds {octets} octets, and {more} more would exceed its limit of {max} (spool.max_size)"
+        "the spool holds {octets} octets, and {more} more would exceed its limit of {max} (spool.max_size); \
+         bring the collector back, or raise spool.max_size if the disk has room"
     )]
     Full {
         /// Octets that it takes on the disk.
@@ -73,6 +74,18 @@ pub enum SpoolError {
     #[error("{} is not safe: {why}{}", path.display(), why.mend(path))]
     Unsafe {
         /// What was looked at.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: Unsafe,
+    },
+    /// The same of a directory that others use as well: to close it to them would do harm.
+    #[error(
+        "{} is not safe: {why}, and it is not the spool's own; set spool.directory to a directory of its own below it, or to \
+         another, such as /var/lib/tersed/spool",
+        path.display()
+    )]
+    NotOwn {
+        /// The directory.
         path: PathBuf,
         /// What is wrong with it.
         why: Unsafe,

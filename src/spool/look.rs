@@ -100,5 +100,15 @@ mod tests {
         check(&at("open/spool"), Err("lets group or others write"));
         fs::set_permissions(at("open"), Permissions::from_mode(0o1777)).unwrap();
         check(&at("open/spool"), Ok(()));
+        // To close these to others is no advice.
+        let own = "it is not the spool's own; set spool.directory to a directory of its own";
+        check(&at("open"), Err(own));
+        fs::create_dir(at("common")).unwrap();
+        fs::write(at("common/mail"), "").unwrap();
+        fs::set_permissions(at("common"), Permissions::from_mode(0o775)).unwrap();
+        check(&at("common"), Err(own));
+        fs::remove_file(at("common/mail")).unwrap();
+        let chmod = format!("; chmod go-w {}", at("common").display());
+        check(&at("common"), Err(&chmod));
     }
 }

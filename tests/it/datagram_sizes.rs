@@ -43,6 +43,34 @@ fn the_longest_udp_datagram_leaves_as_a_datagram() {
     tersed.finish();
 }
 
+/// What the upstream's datagrams have no room for is told, with the key and what to do.
+#[test]
+fn messages_cut_to_udp_max_are_told_once_and_on_the_page() {
+    let sink = Sink::udp();
+    let listener = "tcp://127.0.0.1:0";
+    let tersed = Setup::new()
+        .config("[forward]\nudp_max = \"512B\"\n")
+        .listen(listener)
+        .forward(&sink.url())
+        .start();
+    let mut originator = Originator::tcp(tersed.address(listener));
+    originator.send_all(["<13>short".to_owned(), format!("<13>{}", "x".repeat(600))]);
+    assert_eq!(sink.wait_messages(2)[1].len(), 512);
+    let told = tersed.wait_log(
+        "messages are cut: they are longer than forward.udp_max; raise it, or use a tcp or relp upstream",
+    );
+    assert_eq!(told.level, "WARN");
+    assert_eq!(told.field("udp_max").as_deref(), Some("512B"), "{told:?}");
+    assert_eq!(told.field("frames").as_deref(), Some("1"), "{told:?}");
+    let page = tersed.get("/readyz").1;
+    let line = "\ncut: 1 frames longer than forward.udp_max, ";
+    assert!(page.contains(line), "{page}");
+    let (metrics, stopped) = tersed.finish();
+    assert_eq!(stopped.log_count(&told.message), 1);
+    let errors = metrics.total_where("tersed_frame_errors_total", &[("reason", "truncated")]);
+    assert_eq!(errors, 1);
+}
+
 #[test]
 fn a_unix_datagram_longer_than_any_buffer_is_cut_and_counted() {
     for oversize in ["truncate", "drop"] {

@@ -161,7 +161,45 @@ fn check_cut_off(mut tersed: Tersed, signals: u32) {
         .log
         .iter()
         .find(|line| line.message == "dropped what could not be forwarded before the deadline");
-    assert_eq!(cut_off.expect("somebody must know").level, "ERROR");
+    let cut_off = cut_off.expect("somebody must know");
+    assert_eq!(cut_off.level, "ERROR");
+    let frames = cut_off.field("frames").unwrap();
+    assert_eq!(frames, balance.dropped.to_string(), "{cut_off:?}");
+}
+
+/// The queue is full, and what readers hold in front of it is dropped as well: one line tells of all of it.
+#[test]
+fn what_waiting_readers_held_is_in_the_line_that_tells_what_was_cut_off() {
+    let port = RefusingPort::new();
+    let mut tersed = Setup::new()
+        .config("[shutdown]\ngrace = \"300ms\"\n[forward]\nqueue = \"64KiB\"\n")
+        .listen(TCP)
+        .forward(&port.url())
+        .start();
+    let address = tersed.address(TCP);
+    let floods: Vec<_> = (0..CONNECTIONS)
+        .map(|connection| {
+            thread::spawn(move || {
+                Flood::new(address).send_until_closed((0..).map(|n| message(connection, n)));
+            })
+        })
+        .collect();
+    wait_until("reading to be paused", LIMIT, || {
+        tersed.metrics().total("tersed_reading_paused") > 0
+    });
+    tersed.balance_at_exit();
+    let stopped = tersed.terminate();
+    for flood in floods {
+        flood.join().unwrap();
+    }
+    let balance = stopped.balance();
+    assert!(balance.holds(), "{balance:?}");
+    assert_eq!((balance.forwarded, balance.queued), (0, 0), "{balance:?}");
+    let text = "dropped what could not be forwarded before the deadline";
+    assert_eq!(stopped.log_count(text), 1);
+    let line = stopped.log.iter().find(|line| line.message == text);
+    let frames = line.unwrap().field("frames").unwrap();
+    assert_eq!(frames, balance.dropped.to_string(), "{line:?}");
 }
 
 fn message(connection: u32, number: u64) -> String {

@@ -77,7 +77,8 @@ fn a_spool_that_fills_up_says_so_before_it_is_full_and_what_happens_then() {
     });
     let known = line(&tersed);
     for part in [
-        "would exceed its limit of 4194304 (spool.max_size); next try in ",
+        "would exceed its limit of 4194304 (spool.max_size); bring the collector back, or raise spool.max_size if",
+        "; next try in ",
         " of 4 MiB (spool.max_size), oldest ",
     ] {
         assert!(known.contains(part), "no {part:?} in {known}");
@@ -90,6 +91,10 @@ fn a_spool_that_fills_up_says_so_before_it_is_full_and_what_happens_then() {
     drop(sender.join().unwrap());
     wait_until("the spool to fail no more", LIMIT, || {
         tersed.metrics().moment(FAILING).is_none() && !line(&tersed).contains("failing")
+    });
+    wait_until("each way over the spool to have its end", LIMIT, || {
+        let begun = tersed.log_count("forwarding over the spool");
+        begun > 0 && begun == tersed.log_count("forwarding from memory")
     });
     tersed.finish();
 }

@@ -107,6 +107,19 @@ fn a_directory_that_is_opened_to_a_group_loses_nothing() {
         spool.display()
     );
     assert_eq!(line.field("error").unwrap(), told);
+    tersed.wait_metric("tersed_spool_failing", &[], 1);
+    let page = tersed.get("/readyz").1;
+    assert!(
+        page.contains("spool: failing for ") && page.contains(&told),
+        "{page}"
+    );
+    chmod(&spool, 0o700);
+    tersed.wait_metric("tersed_spool_failing", &[], 0);
+    assert!(!tersed.get("/readyz").1.contains("spool: failing"));
+    assert_eq!(tersed.log_count("the spool is in order again"), 1);
+    assert_eq!(tersed.log_count("the spool fails"), 1);
+    chmod(&spool, 0o770);
+    tersed.wait_metric("tersed_spool_failing", &[], 1);
     originator.send_all((MANY..2 * MANY).map(|place| ordered(0, place, OCTETS)));
     tersed.wait_received(2 * MANY as u64);
     let (metrics, _) = tersed.finish();

@@ -35,6 +35,7 @@ fn a_refusing_upstream_is_down_and_gets_what_it_refused_when_it_is_there() {
     wait_until("some more attempts", LIMIT, || {
         let metrics = tersed.metrics();
         assert_eq!(metrics.total("tersed_upstream_up"), 0, "it refuses");
+        assert_eq!(metrics.total("tersed_upstream_active"), 0, "it refuses");
         errors() >= so_far + 3
     });
     tersed.wait_metric("tersed_frames_forwarded_total", &[], 0);

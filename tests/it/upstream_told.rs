@@ -1,11 +1,15 @@
 //! What `/readyz`, the metrics and the log say of upstreams: which one is in charge, which stands by, which is down, since
 //! when, why, and when it is tried again.
 
+use std::thread;
+
 use socket2::{Domain, Socket, Type};
 
 use super::reload::reload;
+use super::support::ordered::ordered_all;
 use super::support::originator::Originator;
-use super::support::sink::{RefusingPort, Sink};
+use super::support::relp::{Answers, RelpServer};
+use super::support::sink::{Manner, RefusingPort, Sink};
 use super::support::tersed::{Setup, Tersed};
 use super::support::wait::{LIMIT, seconds_now, wait_for, wait_until};
 
@@ -201,6 +205,50 @@ fn all_upstreams_of_a_balance_are_active_but_for_one_that_is_down() {
     tersed.finish();
 }
 
+/// It accepts and takes nothing, or answers nothing: each connection lasts for as long as `send_timeout`.
+#[test]
+fn an_upstream_that_takes_connections_and_nothing_else_is_down() {
+    let sink = Sink::tcp_with_little_room().mannered(Manner::NeverRead);
+    check_hangs(&sink.url(), || sink.behave(Manner::Read));
+    let server = RelpServer::new(Answers::None);
+    check_hangs(&server.url(), || server.answer(Answers::All));
+}
+
+#[track_caller]
+fn check_hangs(url: &str, mend: impl FnOnce()) {
+    let tersed = Setup::new()
+        .config(&format!(
+            "{QUICK}send_timeout = \"500ms\"\nqueue = \"1MiB\"\n"
+        ))
+        .listen(TCP)
+        .forward(url)
+        .start();
+    let mut originator = Originator::tcp(tersed.address(TCP));
+    let sender = thread::spawn(move || {
+        originator.send_all(ordered_all(5000, 1000));
+        originator
+    });
+    tersed.wait_log("upstream lost");
+    let label = [("upstream", url)];
+    let connects = || {
+        let metrics = tersed.metrics();
+        metrics.total_where("tersed_upstream_connects_total", &label)
+    };
+    let (begun, mut has_tried) = (connects(), false);
+    wait_until("some more connections", LIMIT, || {
+        check_state(&tersed, url, "down");
+        let known = line(&tersed, url);
+        assert!(known.starts_with("down for "), "{known}");
+        has_tried |= known.contains(", trying a connection, ");
+        has_tried && connects() >= begun + 3
+    });
+    mend();
+    wait_line(&tersed, url, "up, active for ");
+    check_state(&tersed, url, "active");
+    drop(sender.join().unwrap());
+    tersed.finish();
+}
+
 /// Its queue of connections is full, so its kernel answers no more of them.
 #[test]
 fn a_connection_that_is_not_answered_is_named_as_the_step_that_hung() {
@@ -263,6 +311,8 @@ fn check_state(tersed: &Tersed, url: &str, expected: &str) {
             "{url} {state}, not {expected}"
         );
     }
+    let active = metrics.total_where("tersed_upstream_active", &[("upstream", url)]);
+    assert_eq!(active, u64::from(expected == "active"), "{url} {expected}");
     let up = metrics.total_where("tersed_upstream_up", &[("upstream", url)]);
     assert_eq!(up, u64::from(expected != "down"), "{url} {expected}");
 }

@@ -34,8 +34,10 @@ fn upstream_line(upstream: &UpstreamMetrics, now: Tick) -> String {
             format!("upstream {url}: connecting for {}", span(now.since(since)))
         }
         UpstreamState::Down => {
+            let is_udp = upstream.url().starts_with("udp:");
             let next = match (condition.trying_since, condition.retry_at) {
-                _ if condition.is_active => "sending little to find out".to_owned(),
+                _ if condition.is_in_charge && is_udp => "sending to find out".to_owned(),
+                _ if condition.is_in_charge => "trying a connection".to_owned(),
                 (Some(since), _) => format!("trying for {}", span(now.since(since))),
                 (None, Some(at)) => format!("next try in {}", span(at.since(now))),
                 (None, None) => "not tried while an earlier upstream is in charge".to_owned(),
@@ -207,6 +209,11 @@ mod tests {
             line(),
             "upstream tcp://a:601\\n: down for 2m 10s, not tried while an earlier upstream is in charge, 1 attempt, \
              last error: refused\\x1b"
+        );
+        upstream.tell(UpstreamState::Down, true, Some(ago(25)), 5, None);
+        assert_eq!(
+            line(),
+            "upstream tcp://a:601\\n: down for 25s, trying a connection, 5 attempts, last error: refused\\x1b"
         );
         upstream.tell(UpstreamState::Active, true, Some(ago(60)), 0, None);
         upstream.unacknowledged.set(2048);

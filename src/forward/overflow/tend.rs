@@ -4,6 +4,7 @@
 //!
 //! - Files that were removed are let go of, and a directory that was is made anew, with nothing to be written or read.
 //! - A disk that refused is asked again, with nothing left to write: it fails no longer than it has no room.
+//! - A disk that did not take what was delivered is asked again as well.
 //! - A directory that is not at its path any more counts as a disk that refused, with nothing to be written.
 //!
 //! # Left out
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{Overflow, RETRY_PERIOD, on_disk};
-use crate::spool::SpoolError;
+use crate::spool::{Position, SpoolError};
 
 impl Overflow {
     /// Does it until `closing` is cancelled.
@@ -37,6 +38,12 @@ impl Overflow {
                 continue;
             }
             self.settle(|state| &mut state.tending, &tended);
+            if self.lock().keeping.is_on() {
+                // All that was delivered is known to the spool; only the disk is to take it.
+                let spool = Arc::clone(&self.spool);
+                let told = on_disk(move || spool.acknowledge(Position::default())).await;
+                self.settle(|state| &mut state.keeping, &told);
+            }
             self.measure();
             let (failed, octets) = {
                 let state = self.lock();
@@ -58,6 +65,7 @@ impl Overflow {
                         if state.writing.end() {
                             info!("the spool takes frames again");
                         }
+                        state.tell_direct();
                         self.outbox.set_relief(true);
                     }
                     Err(error) => state.writing.begin(error, &self.metrics),

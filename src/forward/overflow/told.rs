@@ -4,11 +4,12 @@
 //!
 //! - The metrics say how full the spool is, how old its oldest frame, and what its disk refuses, after each call that
 //!   changes it.
+//! - Each line that the way leads over the disk is followed by one that it does no more, before the next of them.
 //! - A spool that is filled beyond [`FULL_PERCENT`] is logged at once and every [`REMIND_PERIOD`] while it stays so.
 
 use tracing::{info, warn};
 
-use super::{Overflow, State};
+use super::{Overflow, State, trouble::Trouble};
 use crate::{clock::Clock, config::WhenFull, forward::standing::REMIND_PERIOD, tick::Tick};
 
 /// Whether it was logged that the spool fills up.
@@ -33,6 +34,16 @@ impl Fill {
     }
 }
 
+impl State {
+    /// Logs that the way does not lead over the disk any more, if it was logged that it does. While the disk refuses that
+    /// is not known: what comes next may have to wait for it.
+    pub(super) fn tell_direct(&mut self) {
+        if !self.spooled && !self.writing.is_on() && std::mem::take(&mut self.is_told) {
+            info!("forwarding from memory");
+        }
+    }
+}
+
 impl Overflow {
     /// Lets the metrics say how the spool is, and the log if it fills up.
     pub(super) fn measure(&self) {
@@ -44,7 +55,13 @@ impl Overflow {
         let micros = oldest.map_or(0, |at| u64::try_from(at.micros()).unwrap_or(0));
         spool.oldest.set(micros);
         let mut state = self.lock();
-        let trouble = state.writing.told().or_else(|| state.giving.told());
+        let troubles = [
+            &state.writing,
+            &state.giving,
+            &state.tending,
+            &state.keeping,
+        ];
+        let trouble = troubles.into_iter().find_map(Trouble::told);
         spool.set_trouble(trouble);
         let is_due = state.fill.is_due(octets, limit, Clock::now());
         drop(state);

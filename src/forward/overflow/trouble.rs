@@ -104,7 +104,7 @@ const fn errno(error: &SpoolError) -> SpoolErrno {
         SpoolError::ReadOnly { .. } => SpoolErrno::ReadOnly,
         SpoolError::Gone { .. } => SpoolErrno::Gone,
         SpoolError::Moved { .. } => SpoolErrno::Moved,
-        SpoolError::Unsafe { .. } => SpoolErrno::Unsafe,
+        SpoolError::Unsafe { .. } | SpoolError::NotOwn { .. } => SpoolErrno::Unsafe,
         SpoolError::Busy { .. }
         | SpoolError::Format { .. }
         | SpoolError::Foreign { .. }

@@ -114,10 +114,11 @@ pub(super) static FAMILIES: &[Family] = &[
     ),
     gauge(
         "tersed_upstream_active",
-        "1 while the upstream is in charge.",
+        "1 while the upstream is in charge and not known to be down.",
         |scrape, out| {
             out.upstreams(scrape, |out, labels, upstream| {
-                out.level(labels, i64::from(upstream.condition().is_active));
+                let is_active = upstream.condition().state == UpstreamState::Active;
+                out.level(labels, i64::from(is_active));
             });
         },
     ),
