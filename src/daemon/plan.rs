@@ -4,9 +4,11 @@
 //! wanted by a configuration        has it                            becomes of it
 //! same name and URL                a listener that runs              kept; new settings
 //! same socket (tcp, relp; a name)  one that runs or is just closing  its socket, and connections if it runs
-//! same port (address, family)      one that runs                     a new socket; the connections, if they may stay
+//! same port (address, family)      one that runs                     a new socket
 //! anything else                                                      a new socket
 //! ```
+//!
+//! That decides about sockets. Each connection goes to the listener that has its address then, whichever that is.
 //!
 //! # Guarantees
 //!
@@ -97,12 +99,15 @@ impl Origin {
             fn(usize) -> Origin,
             fn(&Serving, &ListenerConfig, bool) -> bool,
         );
-        let rules: [Rule; 3] = [
+        let rules: [Rule; 4] = [
             (Self::Kept, |running, wanted, only_v6| {
                 running.serves(wanted) && running.only_v6 == only_v6
             }),
             (Self::Shared, |running, wanted, only_v6| {
                 wanted.url.has_socket_of(&running.url()) && running.only_v6 == only_v6
+            }),
+            (Self::Moved, |running, wanted, _| {
+                wanted.url.has_socket_of(&running.url()) && !running.is_extra
             }),
             (Self::Moved, |running, wanted, _| {
                 wanted.url.overlaps(&running.url()) && !running.is_extra
