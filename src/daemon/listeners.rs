@@ -250,6 +250,13 @@ impl Daemon {
             self.closing.push(running.closing());
             running.end(has_moved, &self.context.tasks);
         }
+        for url in self.passed.urls() {
+            let is_read = |serving: &Serving| serving.url().has_socket_of(url);
+            if !self.listeners.iter().any(is_read) {
+                warn!(%url, "no listener names this socket any more, which the service manager handed over; it stays open, \
+                    and nothing reads it; add [[listener]] with this url, or remove the socket from the .socket unit");
+            }
+        }
         // What an earlier reload has left to close may have an address that is wanted again.
         for closing in &self.closing {
             let is_wanted = bound.iter().any(|bound| bound.overlaps(&closing.url));
