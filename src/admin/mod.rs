@@ -156,7 +156,7 @@ async fn serve_within(
             }
             Err(err) => {
                 if std::mem::replace(&mut accepting, false) {
-                    warn!(%err, "admin port cannot accept, trying on");
+                    warn!(%err, "admin port cannot accept, trying on; if too many files are open, raise LimitNOFILE= (ulimit -n) and restart");
                 }
                 tokio::select! {
                     () = stop.cancelled() => break,

@@ -6,6 +6,8 @@
 //! - A key that was refused already is never the reason for a second error.
 //! - Every error names a key that was written; a default alone is never blamed.
 
+use std::net::SocketAddr;
+
 use super::cost::{OwnMasks, refuse_costly_patterns};
 use super::error::{At, ConfigError, Fault, quoted};
 use super::file::{
@@ -44,13 +46,14 @@ pub(super) fn resolve(
     sockets::refuse_one_path(&listeners, errors);
     sockets::refuse_too_many(&listeners, workers, workers_at.as_ref(), errors);
     let (forward, upstreams) = forward(forward_file, default.forward, &listeners, errors);
-    refuse_loops(&upstreams, &listeners, errors);
+    sockets::refuse_loops(&upstreams, &listeners, &admin_file.address, errors);
     let suppressed_file = file.suppressed.or(SuppressedFile::default());
     let suppressed = suppressed(
         suppressed_file,
         default.suppressed,
         &upstreams,
         &listeners,
+        &admin_file.address,
         errors,
     );
     let masks = file.mask.or(MaskFile::default()).patterns;
@@ -479,6 +482,7 @@ fn suppressed(
     default: SuppressedConfig,
     upstreams: &[Given<UpstreamConfig>],
     listeners: &[Placed],
+    admin: &Slot<Option<SocketAddr>>,
     errors: &mut Vec<ConfigError>,
 ) -> SuppressedConfig {
     refuse_short_queue(&file.queue, listeners, errors);
@@ -494,7 +498,7 @@ fn suppressed(
         }
     };
     if let Some(to) = &to {
-        refuse_loops(std::slice::from_ref(to), listeners, errors);
+        sockets::refuse_loops(std::slice::from_ref(to), listeners, admin, errors);
         // Two would write to one file, and an upstream would get what it is to be spared.
         let other = upstreams
             .iter()
@@ -515,33 +519,6 @@ fn suppressed(
         to: to.map(|given| given.value),
         queue: file.queue.or(default.queue),
         when_full: file.when_full.or(default.when_full),
-    }
-}
-
-fn refuse_loops(
-    upstreams: &[Given<UpstreamConfig>],
-    listeners: &[Placed],
-    errors: &mut Vec<ConfigError>,
-) {
-    for Given {
-        value: UpstreamConfig { url, .. },
-        at,
-    } in upstreams
-    {
-        if let Some(listener) = listeners
-            .iter()
-            .find(|listener| listener.config.url.receives_from(url))
-        {
-            let found = quoted(&UpstreamUrl::to_string(url));
-            let fault = Fault::Loop {
-                found,
-                listener: listener.url_at.clone(),
-            };
-            errors.push(ConfigError {
-                at: at.clone(),
-                fault,
-            });
-        }
     }
 }
 

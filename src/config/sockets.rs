@@ -4,6 +4,8 @@
 //!
 //! - Two listeners whose sockets the system does not allow together are refused, under whatever spelling.
 //! - `0.0.0.0` and `[::]` fit together on one port: [`takes_only_v6`] says that `[::]` takes IPv6 alone then.
+//! - An upstream that leads to the relay itself is refused, as far as the configuration shows it: to a listener, to the
+//!   admin address, or as a file to the path of a listener's socket.
 //! - A configuration that would take more than [`DATAGRAM_SOCKETS_MAX`] is refused with the numbers.
 //!
 //! # Left out
@@ -11,12 +13,14 @@
 //! How many threads the system allows: that is found out by making them. Whether another process has an address.
 //! A directory that does not exist yet is a warning: service managers make `/run/tersed` at the start.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::ListenerConfig;
 use super::error::{At, ConfigError, Fault, escaped, quoted};
 use super::resolve::Placed;
-use super::url::ListenUrl;
+use super::url::{ListenUrl, UpstreamUrl};
+use super::value::{Given, Slot};
+use super::{ListenerConfig, UpstreamConfig};
 use crate::limits::DATAGRAM_SOCKETS_MAX;
 
 /// Whether `url` is `[::]` beside a listener of `listeners` that takes IPv4 on the same port: it takes IPv6 alone then.
@@ -71,6 +75,66 @@ pub(super) fn refuse_one_path(listeners: &[Placed], errors: &mut Vec<ConfigError
 fn place(path: &Path) -> Option<PathBuf> {
     let directory = path.parent()?.canonicalize().ok()?;
     Some(directory.join(path.file_name()?))
+}
+
+/// Refuses upstreams that are one of the `listeners` or the `admin` address.
+pub(super) fn refuse_loops(
+    upstreams: &[Given<UpstreamConfig>],
+    listeners: &[Placed],
+    admin: &Slot<Option<SocketAddr>>,
+    errors: &mut Vec<ConfigError>,
+) {
+    for Given {
+        value: UpstreamConfig { url, .. },
+        at,
+    } in upstreams
+    {
+        let of_listeners = listeners
+            .iter()
+            .find_map(|listener| leads_to(url, listener));
+        if let Some(fault) = of_listeners.or_else(|| leads_to_admin(url, admin)) {
+            errors.push(ConfigError {
+                at: at.clone(),
+                fault,
+            });
+        }
+    }
+}
+
+fn leads_to(upstream: &UpstreamUrl, listener: &Placed) -> Option<Fault> {
+    let found = quoted(&upstream.to_string());
+    let url = &listener.config.url;
+    let has_path = upstream.path().zip(url.path()).is_some_and(|(one, two)| {
+        one == two || place(one).is_some_and(|one| Some(one) == place(two))
+    });
+    if url.receives_from(upstream) || has_path && url.transport() == upstream.transport() {
+        return Some(Fault::Loop {
+            found,
+            listener: listener.url_at.clone(),
+        });
+    }
+    has_path.then(|| Fault::Taken {
+        found,
+        other: listener.url_at.clone(),
+        fits: "a path that no listener of this relay has",
+    })
+}
+
+fn leads_to_admin(upstream: &UpstreamUrl, admin: &Slot<Option<SocketAddr>>) -> Option<Fault> {
+    let Slot::Given(Given {
+        value: Some(address),
+        at,
+    }) = admin
+    else {
+        return None;
+    };
+    let as_listeners = [ListenUrl::Tcp(*address), ListenUrl::Relp(*address)];
+    let leads_there = as_listeners.iter().any(|url| url.receives_from(upstream));
+    leads_there.then(|| Fault::Taken {
+        found: quoted(&upstream.to_string()),
+        other: at.clone(),
+        fits: "an upstream elsewhere: the admin address of this relay takes no messages",
+    })
 }
 
 /// What is odd about the sockets of `listeners`.

@@ -252,6 +252,15 @@ impl UpstreamUrl {
         }
     }
 
+    /// The path of its file or Unix socket, if it has one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::UnixDgram(path) | Self::UnixStream(path) | Self::File(path) => Some(path),
+            Self::Tcp { .. } | Self::Relp { .. } | Self::Udp { .. } | Self::Stdout => None,
+        }
+    }
+
     /// Whether messages leave in a stream whose framing is not settled by its protocol.
     #[must_use]
     pub const fn has_framing(&self) -> bool {
@@ -347,11 +356,36 @@ fn socket_addr(scheme: &str, rest: &str) -> Result<SocketAddr, UrlError> {
             fits: format!("{scheme}://{v4}:{}, the same address as IPv4", v6.port()),
         });
     }
+    if let Some(fits) = address.and_then(|address| bindable(&format!("{scheme}://"), address)) {
+        return Err(UrlError { fits });
+    }
     address.ok_or_else(|| UrlError {
         fits: format!(
             "{scheme}://ADDRESS:PORT with a numeric ADDRESS, such as 127.0.0.1 (this machine alone), \
              0.0.0.0 (all of IPv4) or [::] (everything)"
         ),
+    })
+}
+
+/// What could be bound instead of `address`, if no system binds that. `scheme` stands before it, and `udp://` is for UDP.
+pub(super) fn bindable(scheme: &str, address: SocketAddr) -> Option<String> {
+    if scheme != "udp://" && address.ip().is_multicast() {
+        return Some(format!(
+            "{scheme}ADDRESS:PORT with an address of this machine (a multicast address receives udp alone)"
+        ));
+    }
+    let SocketAddr::V6(v6) = address else {
+        return None;
+    };
+    // Of multicast addresses, those of one link (RFC 4291 2.7).
+    let is_of_link = v6.ip().is_unicast_link_local() || v6.ip().segments()[0] & 0xff0f == 0xff02;
+    (is_of_link && v6.scope_id() == 0).then(|| {
+        format!(
+            "{scheme}[{}%ZONE]:{}, where ZONE is the number of the interface (`ip link` lists them: it is 2 on \
+             `2: eth0`), because each interface has this link-local address",
+            v6.ip(),
+            v6.port()
+        )
     })
 }
 
@@ -468,6 +502,28 @@ mod tests {
 
     fn check_upstream(text: &str, expected: Option<UpstreamUrl>) {
         assert_eq!(text.parse::<UpstreamUrl>().ok(), expected, "{text}");
+    }
+
+    #[test]
+    fn an_address_that_no_system_binds_is_refused_with_one_that_fits() {
+        for (refused, fits) in [
+            ("tcp://[fe80::1]:514", "tcp://[fe80::1%ZONE]:514"),
+            ("udp://[fe80::1]:514", "udp://[fe80::1%ZONE]:514"),
+            ("udp://[ff02::1]:514", "udp://[ff02::1%ZONE]:514"),
+            ("tcp://224.0.0.1:514", "an address of this machine"),
+            ("relp://[ff05::1]:514", "an address of this machine"),
+        ] {
+            let error = refused.parse::<ListenUrl>().unwrap_err().to_string();
+            assert!(error.contains(fits), "{refused}: {error}");
+        }
+        for taken in [
+            "tcp://[fe80::1%2]:514",
+            "udp://224.0.0.1:514",
+            "udp://[ff05::1]:514",
+        ] {
+            let url: ListenUrl = taken.parse().unwrap();
+            assert_eq!(url.to_string(), taken);
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::nearest::did_you_mean;
 use crate::rule::{FACILITIES, Glob, Profile, SEVERITIES, Severities, Text};
 
 use super::error::{At, ConfigError, FOUND_CHARS_MAX, Fault, quoted};
+use super::url::bindable;
 
 /// A value where it was written.
 pub(super) struct Written<'a> {
@@ -298,13 +299,14 @@ pub(super) fn url<T: FromStr<Err: Display>>(
 
 /// `ADDRESS:PORT` to bind.
 pub(super) fn socket_addr(value: &DeValue<'_>) -> Result<SocketAddr, String> {
-    value
-        .as_str()
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| {
-            "ADDRESS:PORT with a numeric ADDRESS, such as \"127.0.0.1:9514\" or \"[::1]:9514\""
-                .to_owned()
-        })
+    let address = value.as_str().and_then(|text| text.parse().ok());
+    if let Some(fits) = address.and_then(|address| bindable("", address)) {
+        return Err(fits);
+    }
+    address.ok_or_else(|| {
+        "ADDRESS:PORT with a numeric ADDRESS, such as \"127.0.0.1:9514\" or \"[::1]:9514\""
+            .to_owned()
+    })
 }
 
 /// A network, or one address. Bits behind the prefix must be zero: who sets them means either the

@@ -27,7 +27,8 @@ use super::{
 use crate::{
     config::{Config, ListenUrl, ListenerConfig, size_text},
     listen::{
-        self, BindError, Bound, Connections, Faint, Open, Opening, PassedSockets, PathState, Stay,
+        self, BindError, Bound, Connections, Faint, Heir, Open, Opening, PassedSockets, PathState,
+        Stay,
     },
     metrics::ListenerMetrics,
     thread::Waiting,
@@ -229,8 +230,11 @@ impl Daemon {
                     kept
                 }
             };
-            serving.tell_who_goes();
             self.listeners.push(serving);
+        }
+        for running in &self.listeners {
+            let config = Arc::clone(&running.config.borrow());
+            self.settle_connections(running, Some(&config));
         }
         for (place, is_succeeded) in ending {
             let Some(running) = old[place].take() else {
@@ -238,7 +242,7 @@ impl Daemon {
             };
             if !is_succeeded {
                 info!(listener = running.metrics.name(), "closing");
-                running.connections.stop();
+                self.settle_connections(&running, None);
             }
             let url = running.url();
             let has_moved =
@@ -246,11 +250,67 @@ impl Daemon {
             self.closing.push(running.closing());
             running.end(has_moved, &self.context.tasks);
         }
+        for url in self.passed.urls() {
+            let is_read = |serving: &Serving| serving.url().has_socket_of(url);
+            if !self.listeners.iter().any(is_read) {
+                warn!(%url, "no listener names this socket any more, which the service manager handed over; it stays open, \
+                    and nothing reads it; add [[listener]] with this url, or remove the socket from the .socket unit");
+            }
+        }
         // What an earlier reload has left to close may have an address that is wanted again.
         for closing in &self.closing {
             let is_wanted = bound.iter().any(|bound| bound.overlaps(&closing.url));
             if is_wanted && !self.passed.has(&closing.url) {
                 closing.sockets.leave_address();
+            }
+        }
+    }
+
+    /// Lets the connections of `running`, whose settings in force are `own`, go on with the listeners that have their
+    /// addresses now. Closes those that may not stay, and tells how many.
+    fn settle_connections(&self, running: &Serving, own: Option<&ListenerConfig>) {
+        let port = |url: ListenUrl| url.address().map(|address| address.port());
+        // Behind port 0 each has a port of its own.
+        let own_port = port(running.url()).filter(|port| *port != 0);
+        let heirs = self.listeners.iter().filter(|other| {
+            let url = other.url();
+            url.is_stream() && own_port.is_some() && port(url) == own_port
+        });
+        let heirs = heirs.filter(|other| !other.connections.is(&running.connections));
+        let heirs = heirs.map(|other| Heir {
+            connections: other.connections.clone(),
+            config: other.config.subscribe(),
+            only_v6: other.only_v6,
+        });
+        let Stay {
+            not_allowed,
+            elsewhere,
+            handed_over,
+            other_protocol,
+        } = running
+            .connections
+            .settle(own, running.only_v6, heirs.collect());
+        let listener = running.metrics.name();
+        for (connections, text) in [
+            (
+                handed_over,
+                "connections go on with the listener that has the address they came to",
+            ),
+            (
+                not_allowed,
+                "closing connections: allow does not name their peers any more",
+            ),
+            (
+                elsewhere,
+                "closing connections: the listener left the address that they came to",
+            ),
+            (
+                other_protocol,
+                "connections keep the protocol that they began with until they end",
+            ),
+        ] {
+            if connections > 0 {
+                info!(listener, connections, "{text}");
             }
         }
     }
@@ -341,38 +401,6 @@ impl Serving {
             name: listener.name.clone(),
             source,
         })
-    }
-
-    /// Closes connections that may not stay by the settings in force, and tells how many.
-    fn tell_who_goes(&self) {
-        let config = Arc::clone(&self.config.borrow());
-        let Stay {
-            not_allowed,
-            elsewhere,
-            other_protocol,
-        } = self.connections.stop_unfit(&config);
-        let listener = self.metrics.name();
-        if not_allowed > 0 {
-            info!(
-                listener,
-                connections = not_allowed,
-                "closing connections: allow does not name their peers any more"
-            );
-        }
-        if elsewhere > 0 {
-            info!(
-                listener,
-                connections = elsewhere,
-                "closing connections: the listener left the address that they came to"
-            );
-        }
-        if other_protocol > 0 {
-            info!(
-                listener,
-                connections = other_protocol,
-                "connections keep the protocol that they began with until they end"
-            );
-        }
     }
 }
 

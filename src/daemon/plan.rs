@@ -4,14 +4,17 @@
 //! wanted by a configuration        has it                            becomes of it
 //! same name and URL                a listener that runs              kept; new settings
 //! same socket (tcp, relp; a name)  one that runs or is just closing  its socket, and connections if it runs
-//! same port (address, family)      one that runs                     a new socket; the connections, if they may stay
+//! same port (address, family)      one that runs                     a new socket
 //! anything else                                                      a new socket
 //! ```
+//!
+//! That decides about sockets. Each connection goes to the listener that has its address then, whichever that is.
 //!
 //! # Guarantees
 //!
 //! - Everything that can fail comes before the first change: [`Plan::of`] binds what disturbs nothing, [`Plan::finish`]
 //!   lets new sockets receive, and then nothing fails.
+//! - Closed listeners whose readers wait at a full queue do not pile up with each reload.
 //! - No listener of this relay is called another process.
 //!
 //! # Left out
@@ -38,6 +41,12 @@ pub(super) enum PlanError {
     Threads { name: String, source: io::Error },
     #[error("listener \"{name}\": {source}")]
     Restart { name: String, source: TakesRestart },
+    #[error(
+        "{closed} listeners that earlier reloads closed are still being read, because the queue to the upstream is full, and \
+         each holds sockets and threads; fits: at most {max} before another listener is opened or moved. Make the upstream \
+         take messages, or name one that does by a reload that leaves the listeners as they are; then send SIGHUP again"
+    )]
+    StillRead { closed: usize, max: usize },
     #[error("listener \"{0}\" has ended by itself")]
     Ended(String),
 }
@@ -97,12 +106,15 @@ impl Origin {
             fn(usize) -> Origin,
             fn(&Serving, &ListenerConfig, bool) -> bool,
         );
-        let rules: [Rule; 3] = [
+        let rules: [Rule; 4] = [
             (Self::Kept, |running, wanted, only_v6| {
                 running.serves(wanted) && running.only_v6 == only_v6
             }),
             (Self::Shared, |running, wanted, only_v6| {
                 wanted.url.has_socket_of(&running.url()) && running.only_v6 == only_v6
+            }),
+            (Self::Moved, |running, wanted, _| {
+                wanted.url.has_socket_of(&running.url()) && !running.is_extra
             }),
             (Self::Moved, |running, wanted, _| {
                 wanted.url.overlaps(&running.url()) && !running.is_extra
@@ -150,6 +162,7 @@ impl Plan<Prepared> {
         daemon
             .closing
             .retain(|closing| !closing.ended.is_cancelled());
+        daemon.refuse_to_pile_up(&origins)?;
         let mut steps = Vec::with_capacity(origins.len());
         for (listener, &origin) in config.listeners.iter().zip(&origins) {
             let only_v6 = takes_only_v6(&listener.url, &config.listeners);
@@ -260,6 +273,23 @@ impl Plan<Prepared> {
     }
 }
 
+impl Daemon {
+    /// Refuses to close yet another listener of datagrams while many wait at a full queue: none of them would go.
+    fn refuse_to_pile_up(&self, origins: &[Origin]) -> Result<(), PlanError> {
+        let closes = self.listeners.iter().enumerate().any(|(place, running)| {
+            let is_kept = running.is_extra || origins.contains(&Origin::Kept(place));
+            !is_kept && !running.url().is_stream()
+        });
+        let closing = self.closing.iter();
+        let closed = closing.filter(|closing| !closing.url.is_stream()).count();
+        let max = STILL_READ_MAX.max(self.listeners.len());
+        if closes && closed >= max {
+            return Err(PlanError::StillRead { closed, max });
+        }
+        Ok(())
+    }
+}
+
 /// A listener that does not let everybody in.
 pub(super) fn choosy(config: &Config) -> Option<String> {
     let mut listeners = config.listeners.iter();
@@ -274,3 +304,7 @@ fn readers(prepared: &Prepared, listener: &ListenerConfig) -> Result<Vec<Waiting
         source,
     })
 }
+
+/// Closed listeners of datagrams that are still being read, beyond which a reload closes no more: as many as run, and
+/// at least this.
+const STILL_READ_MAX: usize = 16;

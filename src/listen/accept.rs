@@ -230,6 +230,7 @@ fn admit(socket: Socket, peer: Peer, descriptor: OwnedSemaphorePermit, local: &L
     // What it is told to do is stopping, by whatever stops it: its listener, or a reload.
     let local = Local {
         stop: place.stop.clone(),
+        home: Some(Arc::clone(&place.home)),
         ..local.clone()
     };
     let tasks = local.context.tasks.clone();

@@ -174,6 +174,10 @@ impl Prepared {
             return Ok(prepared);
         }
         prepared.holder = passed.overlapping(&config.url).cloned();
+        // It stands at the path itself, as a socket of the other kind.
+        if config.url.path().is_some() && prepared.holder.is_some() {
+            return Err(prepared.error(io::ErrorKind::AddrInUse.into()));
+        }
         if !passed.is_empty() {
             prepared.hint = format!(
                 "; the service manager handed over {passed}: the listener whose url is written like that takes the socket"
@@ -329,6 +333,12 @@ impl Prepared {
             }
             AddrNotAvailable => {
                 "; no interface of this machine has this address: `ip address` lists those there are"
+            }
+            _ if source.raw_os_error() == Some(libc::EMFILE) => {
+                "; raise LimitNOFILE= (ulimit -n) and restart, or have fewer listeners and workers"
+            }
+            _ if source.raw_os_error() == Some(libc::ENFILE) => {
+                "; the machine has too many open files: raise fs.file-max"
             }
             NotFound if is_unix => {
                 "; make the directory (RuntimeDirectory= of a unit makes one below /run)"

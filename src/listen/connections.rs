@@ -5,8 +5,9 @@
 //! - Connections are capped, all together and per source address.
 //! - A connection is let in by the settings in force at that moment, or it is there when a reload looks who may stay:
 //!   none slips through in between.
-//! - A connection lives by the settings that it was accepted with. At a reload it is stopped if its peer is not in
-//!   `allow` any more, or if it came to an address on which the listener does not listen any more.
+//! - A connection lives by the settings that it was accepted with. At a reload it goes to the listener that listens on
+//!   the address that it came to ([`Connections::settle`]), whatever the order of listeners; it is stopped if there is
+//!   none, or if its peer is not in the `allow` of that one. A connection that a closing listener still accepts, too.
 //!
 //! # Left out
 //!
@@ -26,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::datagram::allowed;
 use crate::{
-    config::ListenerConfig,
+    config::{ListenUrl, ListenerConfig},
     identity::Sender,
     metrics::{ListenerMetrics, RejectReason},
 };
@@ -40,8 +41,6 @@ struct Inner {
     open: Mutex<Open>,
     /// The number of those in `open`, for readers that take no lock.
     count: AtomicUsize,
-    /// Stops all of them, and those that come later.
-    stop: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -50,6 +49,14 @@ struct Open {
     connections: HashMap<u64, Connection>,
     /// Bounded by `connections`: an address without a connection is not in it.
     by_source: HashMap<IpAddr, usize>,
+    /// Those that come are stopped, unless an heir takes them.
+    is_stopped: bool,
+    /// Its `[::]` takes IPv6 alone.
+    only_v6: bool,
+    /// Where it listened at the last [`Connections::settle`].
+    settled: Option<ListenUrl>,
+    /// Other listeners of the same port, since the last reload.
+    heirs: Vec<Heir>,
 }
 
 #[derive(Debug)]
@@ -57,6 +64,22 @@ struct Connection {
     peer: Peer,
     is_relp: bool,
     stop: CancellationToken,
+    home: Arc<Home>,
+}
+
+/// Where a connection is counted now.
+#[derive(Debug)]
+pub(super) struct Home(Mutex<(Connections, u64)>);
+
+/// A listener that connections of another one of the same port may go to.
+#[derive(Clone, Debug)]
+pub struct Heir {
+    /// Who is connected to it.
+    pub connections: Connections,
+    /// Its settings.
+    pub config: watch::Receiver<Arc<ListenerConfig>>,
+    /// Its `[::]` takes IPv6 alone.
+    pub only_v6: bool,
 }
 
 /// The two ends of a connection.
@@ -70,9 +93,7 @@ pub(super) struct Peer {
 /// One connection's place; given up when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
-    connections: Connections,
-    number: u64,
-    sender: Sender,
+    pub(super) home: Arc<Home>,
     metrics: Arc<ListenerMetrics>,
     /// Stops this connection.
     pub(super) stop: CancellationToken,
@@ -85,6 +106,8 @@ pub struct Stay {
     pub not_allowed: usize,
     /// Stopped, because they came to another address.
     pub elsewhere: usize,
+    /// They go on with another listener, which has the address that they came to.
+    pub handed_over: usize,
     /// They stay, and speak another protocol than new connections do.
     pub other_protocol: usize,
 }
@@ -93,6 +116,12 @@ impl Connections {
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.0.count.load(Ordering::Relaxed)
+    }
+
+    /// Whether these are the same.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// A place for `peer`, and the settings that it lives by; or why it gets none by those settings.
@@ -104,9 +133,19 @@ impl Connections {
     ) -> (Result<Place, RejectReason>, Arc<ListenerConfig>) {
         let mut open = self.lock();
         // Behind the lock: a reload changes the settings first and looks who may stay then.
-        let config = Arc::clone(&config.borrow());
-        let place = self.enter_as(&mut open, peer, &config, metrics);
-        (place, config)
+        let own = Arc::clone(&config.borrow());
+        if open.is_stopped || !listens_at(&own, open.only_v6, peer.to) {
+            let mut heirs = open.heirs.iter();
+            if let Some(heir) = heirs.find(|heir| heir.listens_at(peer.to)).cloned() {
+                drop(open);
+                let mut open = heir.connections.lock();
+                let config = Arc::clone(&heir.config.borrow());
+                let place = heir.connections.enter_as(&mut open, peer, &config, metrics);
+                return (place, config);
+            }
+        }
+        let place = self.enter_as(&mut open, peer, &own, metrics);
+        (place, own)
     }
 
     fn enter_as(
@@ -123,79 +162,56 @@ impl Connections {
             return Err(RejectReason::Limit);
         }
         if let Sender::Address(source) = peer.sender {
-            let count = open.by_source.entry(source).or_default();
-            if *count >= config.connections_per_source_max {
+            let count = open.by_source.get(&source).copied().unwrap_or(0);
+            if count >= config.connections_per_source_max {
                 return Err(RejectReason::SourceLimit);
             }
-            *count += 1;
         }
-        open.last += 1;
-        let stop = self.0.stop.child_token();
-        if !listens_at(config, peer.to) {
+        let stop = CancellationToken::new();
+        // If the URL has just changed, the reload settles where the connection goes.
+        let is_settled = open.settled.as_ref() == Some(&config.url);
+        if is_settled && !listens_at(config, open.only_v6, peer.to) {
             stop.cancel();
         }
+        let home = Arc::new(Home(Mutex::new((self.clone(), 0))));
         let connection = Connection {
             peer,
             is_relp: config.url.is_relp(),
             stop: stop.clone(),
+            home: Arc::clone(&home),
         };
-        open.connections.insert(open.last, connection);
-        self.0
-            .count
-            .store(open.connections.len(), Ordering::Relaxed);
+        // No one else has seen it yet.
+        home.lock().1 = self.insert(open, connection);
         metrics.connections.add(1);
         Ok(Place {
-            connections: self.clone(),
-            number: open.last,
-            sender: peer.sender,
+            home,
             metrics: Arc::clone(metrics),
             stop,
         })
     }
 
-    /// Stops those that may not stay under `config`, which is in force already.
-    pub fn stop_unfit(&self, config: &ListenerConfig) -> Stay {
-        let mut stay = Stay::default();
-        for connection in self.lock().connections.values() {
-            let Connection {
-                peer,
-                is_relp,
-                stop,
-            } = connection;
-            if stop.is_cancelled() {
-                continue;
-            }
-            if !allowed(config, peer.sender) {
-                stay.not_allowed += 1;
-                stop.cancel();
-            } else if !listens_at(config, peer.to) {
-                stay.elsewhere += 1;
-                stop.cancel();
-            } else if *is_relp != config.url.is_relp() {
-                stay.other_protocol += 1;
-            }
+    fn insert(&self, open: &mut Open, connection: Connection) -> u64 {
+        if open.is_stopped {
+            connection.stop.cancel();
         }
-        stay
+        if let Sender::Address(source) = connection.peer.sender {
+            *open.by_source.entry(source).or_default() += 1;
+        }
+        open.last += 1;
+        open.connections.insert(open.last, connection);
+        self.0
+            .count
+            .store(open.connections.len(), Ordering::Relaxed);
+        open.last
     }
 
-    /// Stops all.
-    pub fn stop(&self) {
-        self.0.stop.cancel();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Open> {
-        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.metrics.connections.sub(1);
-        let mut open = self.connections.lock();
-        open.connections.remove(&self.number);
-        let count = &self.connections.0.count;
-        count.store(open.connections.len(), Ordering::Relaxed);
-        if let Sender::Address(source) = self.sender
+    fn remove(&self, number: u64) -> Option<Connection> {
+        let mut open = self.lock();
+        let connection = open.connections.remove(&number)?;
+        self.0
+            .count
+            .store(open.connections.len(), Ordering::Relaxed);
+        if let Sender::Address(source) = connection.peer.sender
             && let Some(count) = open.by_source.get_mut(&source)
         {
             *count -= 1;
@@ -203,17 +219,119 @@ impl Drop for Place {
                 open.by_source.remove(&source);
             }
         }
+        Some(connection)
+    }
+
+    /// Finds for each connection the listener that has the address it came to: its own, whose settings in force are
+    /// `own`, or one of `heirs`. Stops those for whom there is none, and those that may not stay under its settings.
+    pub fn settle(&self, own: Option<&ListenerConfig>, only_v6: bool, heirs: Vec<Heir>) -> Stay {
+        let mut stay = Stay::default();
+        let mut leaving = Vec::new();
+        let mut open = self.lock();
+        open.is_stopped = own.is_none();
+        open.only_v6 = only_v6;
+        open.settled = own.map(|own| own.url.clone());
+        open.heirs.clone_from(&heirs);
+        for connection in open.connections.values() {
+            if connection.stop.is_cancelled() {
+                continue;
+            }
+            match own.filter(|own| listens_at(own, only_v6, connection.peer.to)) {
+                Some(own) => stay.judge(connection, own),
+                None => leaving.push(Arc::clone(&connection.home)),
+            }
+        }
+        drop(open);
+        for home in leaving {
+            home.leave_for(&heirs, &mut stay);
+        }
+        stay
+    }
+
+    /// Stops all, and those that come later.
+    pub fn stop(&self) {
+        let mut open = self.lock();
+        open.is_stopped = true;
+        open.heirs.clear();
+        for connection in open.connections.values() {
+            connection.stop.cancel();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether `to` is an address that the listener of `config` listens on.
-fn listens_at(config: &ListenerConfig, to: Option<IpAddr>) -> bool {
+impl Stay {
+    /// Whether `connection` may stay under `config`, whose listener has its address.
+    fn judge(&mut self, connection: &Connection, config: &ListenerConfig) {
+        if !allowed(config, connection.peer.sender) {
+            self.not_allowed += 1;
+            connection.stop.cancel();
+        } else if connection.is_relp != config.url.is_relp() {
+            self.other_protocol += 1;
+        }
+    }
+}
+
+impl Heir {
+    fn listens_at(&self, to: Option<IpAddr>) -> bool {
+        to.is_some() && listens_at(&self.config.borrow(), self.only_v6, to)
+    }
+}
+
+impl Home {
+    /// How many connections there are where this one is counted.
+    pub(super) fn count(&self) -> usize {
+        self.lock().0.count()
+    }
+
+    /// Hands the connection over to the one of `heirs` that has its address, or stops it.
+    fn leave_for(&self, heirs: &[Heir], stay: &mut Stay) {
+        // Locked from here on: it does not end in between.
+        let mut home = self.lock();
+        let (connections, number) = &*home;
+        let Some(connection) = connections.remove(*number) else {
+            return;
+        };
+        let to = connection.peer.to;
+        let heir = heirs.iter().find(|heir| heir.listens_at(to));
+        let new = if let Some(heir) = heir {
+            stay.handed_over += 1;
+            stay.judge(&connection, &heir.config.borrow());
+            &heir.connections
+        } else {
+            stay.elsewhere += 1;
+            connection.stop.cancel();
+            connections
+        };
+        let number = new.insert(&mut new.lock(), connection);
+        *home = (new.clone(), number);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Connections, u64)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.metrics.connections.sub(1);
+        let home = self.home.lock();
+        home.0.remove(home.1);
+    }
+}
+
+/// Whether `to` is an address that the listener of `config` listens on; its `[::]` may take IPv6 alone.
+fn listens_at(config: &ListenerConfig, only_v6: bool, to: Option<IpAddr>) -> bool {
     let (Some(address), Some(to)) = (config.url.address(), to) else {
         return true;
     };
     let (own, to) = (address.ip(), to.to_canonical());
     match own {
         IpAddr::V4(own) => own.is_unspecified() && to.is_ipv4() || own == to,
-        IpAddr::V6(own) => own.is_unspecified() || own == to,
+        IpAddr::V6(own) if own.is_unspecified() => to.is_ipv6() || !only_v6,
+        IpAddr::V6(own) => own == to,
     }
 }

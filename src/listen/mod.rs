@@ -44,11 +44,12 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::connections::Home;
 pub use self::{
     accept::open_files_max,
     bind::{BindError, Circumstances, Prepared, Rival},
     bound::{Bound, Faint},
-    connections::{Connections, Stay},
+    connections::{Connections, Heir, Stay},
     held::{Held, held, sockets},
     passed::PassedSockets,
     path::{Aside as PathAside, OwnedPath, PathState},
@@ -88,12 +89,15 @@ struct Local {
     /// Another socket takes the address of this one, which therefore stops.
     is_moving: CancellationToken,
     connections: Connections,
+    /// In a connection's copy: where it is counted.
+    home: Option<Arc<Home>>,
 }
 
 impl Local {
     /// Connections that are open.
     fn connections(&self) -> u64 {
-        self.connections.count() as u64
+        let count = self.home.as_ref().map(|home| home.count());
+        count.unwrap_or_else(|| self.connections.count()) as u64
     }
 
     /// Octets to read from a connection now.
@@ -171,6 +175,7 @@ pub fn serve(opening: Opening, context: Context, fatal: CancellationToken) -> Op
         stop: open.stop.clone(),
         is_moving: open.is_moving.clone(),
         connections,
+        home: None,
     };
     let ended = Arc::new(open.ended.clone().drop_guard());
     let watched = |serving: Pin<Box<dyn Future<Output = ()> + Send>>| {

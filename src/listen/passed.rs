@@ -103,6 +103,11 @@ impl PassedSockets {
             .any(|passed| url.has_socket_of(&passed.url))
     }
 
+    /// Their URLs.
+    pub fn urls(&self) -> impl Iterator<Item = &ListenUrl> {
+        self.sockets.iter().map(|passed| &passed.url)
+    }
+
     /// True if none was passed in.
     #[must_use]
     pub fn is_empty(&self) -> bool {

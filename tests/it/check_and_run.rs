@@ -111,3 +111,32 @@ fn a_unix_socket_without_its_directory_is_a_warning_of_check_and_refused_by_run(
     assert!(!run.status.success(), "{said}");
     assert!(said.contains("make the directory"), "{said}");
 }
+
+/// What no system binds, whatever interfaces there are.
+#[test]
+fn addresses_that_cannot_be_bound_are_refused_by_check_and_run_alike() {
+    for (flag, given, fits) in [
+        (
+            "--listen",
+            "tcp://[fe80::1]:514",
+            "tcp://[fe80::1%ZONE]:514",
+        ),
+        (
+            "--listen",
+            "udp://[fe80::1]:514",
+            "udp://[fe80::1%ZONE]:514",
+        ),
+        ("--listen", "relp://224.0.0.1:514", "receives udp alone"),
+        ("--admin", "[fe80::1]:9514", "[fe80::1%ZONE]:9514"),
+    ] {
+        for command in ["check", "run"] {
+            let said = tersed(&[command, flag, given], b"");
+            assert_ne!(said.code, Some(0), "{command} takes {given}");
+            assert!(
+                said.stderr.contains(fits),
+                "{command} {given}: {}",
+                said.stderr
+            );
+        }
+    }
+}

@@ -86,6 +86,31 @@ fn an_accept_that_fails_for_want_of_descriptors_is_tried_again_without_haste() {
     assert_eq!(lines.count(), 1, "one line for one cause");
 }
 
+/// Neither the listener that cannot be bound nor the admin port leaves open what to raise.
+#[test]
+fn what_lacks_a_descriptor_says_what_to_raise() {
+    let mut setup = Setup::new().open_files_max(40);
+    for _ in 0..60 {
+        setup = setup.listen(TCP);
+    }
+    let (_, said) = setup.start_refused();
+    let cause = "Too many open files (os error 24); raise LimitNOFILE= (ulimit -n) and restart";
+    assert!(
+        said.contains("cannot bind tcp://") && said.contains(cause),
+        "{said}"
+    );
+
+    let tersed = Setup::new().listen(TCP).start();
+    limit_open_files(&tersed, 3);
+    let _knocks = std::net::TcpStream::connect(tersed.admin()).unwrap();
+    let line = tersed.wait_log(
+        "admin port cannot accept, trying on; if too many files are open, raise LimitNOFILE= (ulimit -n) and restart",
+    );
+    assert!(line.mentions("os error 24"), "{line:?}");
+    limit_open_files(&tersed, 1024);
+    tersed.finish();
+}
+
 /// Waits until no more messages come to `sink`, and says how many there are.
 fn wait_steady(sink: &Sink) -> usize {
     let mut last = 0;

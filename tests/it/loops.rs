@@ -46,6 +46,67 @@ fn an_upstream_that_is_an_own_listener_is_refused_with_its_line() {
     }
 }
 
+/// What is no loop, and no upstream either: a file that is a listener's socket, and the relay's own admin address.
+#[test]
+fn an_upstream_that_is_the_relay_itself_in_another_way_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("tersed.toml");
+    fs::create_dir(dir.path().join("real")).unwrap();
+    std::os::unix::fs::symlink("real", dir.path().join("link")).unwrap();
+    let at = |scheme, path: &str| url(scheme, &dir.path().join(path));
+    for (listener, upstream, other) in [
+        (
+            "tcp://127.0.0.1:5514".to_owned(),
+            "tcp://127.0.0.1:9100".to_owned(),
+            ":6: admin.address",
+        ),
+        (
+            "tcp://127.0.0.1:5514".to_owned(),
+            "relp://localhost:9100".to_owned(),
+            ":6: admin.address",
+        ),
+        (
+            at("unix-dgram", "real/s"),
+            at("file", "real/s"),
+            ":2: listener[0].url",
+        ),
+        (
+            at("unix-stream", "real/s"),
+            at("file", "link/s"),
+            ":2: listener[0].url",
+        ),
+        (
+            at("unix-stream", "real/s"),
+            at("unix-dgram", "real/s"),
+            ":2: listener[0].url",
+        ),
+        (
+            at("unix-stream", "real/s"),
+            at("unix-stream", "link/s"),
+            ":2: listener[0].url",
+        ),
+    ] {
+        let text = format!(
+            "[[listener]]\nurl = \"{listener}\"\n[forward]\nto = [\"{upstream}\"]\n[admin]\naddress = \"127.0.0.1:9100\"\n"
+        );
+        fs::write(&file, text).unwrap();
+        for command in ["run", "check"] {
+            let output = Command::new("timeout")
+                .args(["5", BINARY, command, "--config"])
+                .arg(&file)
+                .env_clear()
+                .env("PATH", "/usr/bin:/bin")
+                .output()
+                .unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{upstream}: {said}");
+            for part in ["tersed.toml:4: forward.to", &upstream, other] {
+                assert!(said.contains(part), "{said:?} does not name {part}");
+            }
+        }
+    }
+}
+
 /// F50, round a corner that no configuration shows: two relays that forward to each other.
 #[test]
 fn a_loop_through_another_relay_dies_out_summaries_included() {

@@ -45,6 +45,7 @@ mod kernel_drops;
 mod large_frames;
 mod least_memory;
 mod listener_moves;
+mod listener_splits;
 mod local_upstreams;
 mod log_lines;
 mod logger;

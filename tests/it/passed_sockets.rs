@@ -9,7 +9,7 @@ use super::reload::reload;
 use super::support::network::Network;
 use super::support::originator::Originator;
 use super::support::sink::Sink;
-use super::support::tersed::{Setup, Tersed};
+use super::support::tersed::{Setup, Tersed, url};
 use super::support::wait::{LIMIT, wait_until};
 
 #[test]
@@ -136,6 +136,62 @@ fn without_any_listener_configured_what_was_handed_over_is_served_without_a_warn
         assert!(warnings.is_empty(), "{warnings:?}");
         tersed.finish();
     });
+}
+
+/// The holder of the path is the socket that was handed over, and not another process.
+#[test]
+fn a_unix_socket_that_was_handed_over_as_the_other_kind_is_named() {
+    for (kind, given, wanted) in [
+        ("SOCK_STREAM", "unix-stream", "unix-dgram"),
+        ("SOCK_DGRAM", "unix-dgram", "unix-stream"),
+    ] {
+        let handed_over = |listener: &str| {
+            let setup = Setup::new();
+            let path = setup.path("in.sock");
+            let hand_over = format!(
+                "import os, socket, sys
+unix = socket.socket(socket.AF_UNIX, socket.{kind})
+unix.bind('{path}')
+if unix.type == socket.SOCK_STREAM: unix.listen()
+os.dup2(unix.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[1], sys.argv[1:])",
+                path = path.display()
+            );
+            let setup = setup.launcher(["python3", "-c", &hand_over]);
+            let url = |scheme| format!("[[listener]]\nurl = \"{}\"\n", url(scheme, &path));
+            (setup.config(&url(listener)), url(wanted), url(given))
+        };
+        let named = |said: &str| {
+            assert!(
+                said.contains(&format!("the service manager handed over {given}://")),
+                "{said}"
+            );
+            assert!(said.contains("write that URL"), "{said}");
+            assert!(!said.contains("another process"), "{said}");
+        };
+        let (setup, ..) = handed_over(wanted);
+        named(&setup.start_refused().1);
+
+        let (setup, wanted, given) = handed_over(given);
+        let tersed = setup.start();
+        std::fs::write(tersed.config_file(), wanted).unwrap();
+        tersed.signal(nix::sys::signal::Signal::SIGHUP);
+        named(&format!("{:?}", tersed.wait_log("reload refused")));
+        // A start would read it with a warning; a reload does not read it, and warns, too.
+        let other = "[[listener]]\nurl = \"tcp://127.0.0.1:0\"\n";
+        std::fs::write(tersed.config_file(), other).unwrap();
+        tersed.signal(nix::sys::signal::Signal::SIGHUP);
+        let line = tersed.wait_log(
+            "no listener names this socket any more, which the service manager handed over; it stays open, and nothing \
+             reads it; add [[listener]] with this url, or remove the socket from the .socket unit",
+        );
+        assert_eq!(line.level, "WARN");
+        let named = format!("url = \"{}\"", line.field("url").unwrap());
+        assert!(given.contains(&named), "{line:?}");
+        tersed.finish();
+    }
 }
 
 /// `ReceiveBuffer=` of a unit. The launcher hands the socket over as systemd does, which can do this and its tool not.
