@@ -10,6 +10,8 @@
 //!
 //! What else is no syslog: it is text, and forwarded as it is.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use super::Local;
 use crate::{
     clock::Clock, frame::zlib, identity::Sender, logging::PeerReason, metrics::RejectReason,
@@ -146,15 +148,62 @@ fn http(octets: &[u8]) -> Option<bool> {
     Some(is_request)
 }
 
-/// Whether a load balancer's header begins like that (haproxy's proxy-protocol.txt, 2.1 and 2.2).
+/// Whether a load balancer's header begins like that (haproxy's proxy-protocol.txt, 2.1 and 2.2). A message may begin with
+/// `PROXY TCP4`, and go on in words.
 fn proxy_protocol(octets: &[u8]) -> Option<bool> {
-    any(&[
-        begins(b"\r\n\r\n\0\r\nQUIT\n", octets),
-        begins(b"PROXY TCP4 ", octets),
-        begins(b"PROXY TCP6 ", octets),
-        begins(b"PROXY UNKNOWN\r", octets),
-        begins(b"PROXY UNKNOWN ", octets),
-    ])
+    any(&[begins(b"\r\n\r\n\0\r\nQUIT\n", octets), proxy_line(octets)])
+}
+
+/// Whether the whole line of version 1 stands there: a family, two addresses of it, and two ports; or `UNKNOWN`, and
+/// anything behind it.
+fn proxy_line(octets: &[u8]) -> Option<bool> {
+    let families: [&[u8]; 4] = [
+        b"PROXY TCP4 ",
+        b"PROXY TCP6 ",
+        b"PROXY UNKNOWN\r",
+        b"PROXY UNKNOWN ",
+    ];
+    match any(&families.map(|family| begins(family, octets))) {
+        Some(true) => {}
+        other => return other,
+    }
+    let head = octets.get(..PROXY_LINE_OCTETS_MAX);
+    let Some(end) = memchr::memchr2(b'\n', 0, head.unwrap_or(octets)) else {
+        return head.map(|_| false);
+    };
+    let line = octets.get(..=end).unwrap_or_default();
+    let Some(line) = line.strip_suffix(b"\r\n") else {
+        return Some(false);
+    };
+    if let Some(behind) = line.strip_prefix(b"PROXY UNKNOWN") {
+        return Some(matches!(behind, [] | [b' ', ..]));
+    }
+    let mut fields = line.split(|octet| *octet == b' ').skip(1);
+    let family = fields.next();
+    let fields = [(); 4].map(|()| fields.next().and_then(|field| str::from_utf8(field).ok()));
+    let is_over = line.iter().filter(|octet| **octet == b' ').count() == 5;
+    let [
+        Some(source),
+        Some(destination),
+        Some(source_port),
+        Some(destination_port),
+    ] = fields
+    else {
+        return Some(false);
+    };
+    let is_address = |text: &str| match family {
+        Some(b"TCP4") => text.parse::<Ipv4Addr>().is_ok(),
+        _ => text.parse::<Ipv6Addr>().is_ok(),
+    };
+    let is_port = |text: &str| {
+        text.bytes().all(|octet| octet.is_ascii_digit()) && text.parse::<u16>().is_ok()
+    };
+    let is_header = is_over
+        && is_address(source)
+        && is_address(destination)
+        && is_port(source_port)
+        && is_port(destination_port);
+    Some(is_header)
 }
 
 /// Whether text in UTF-16 begins like that: with a byte order mark, or with [`PAIRS`] characters of ASCII, a NUL before
@@ -291,6 +340,9 @@ impl Foreign {
 /// Octets of the longest request line that is waited for. A longer one is text.
 const HELLO_OCTETS_MAX: usize = 2048;
 
+/// Octets of the longest header line of a load balancer, its CR LF included (haproxy's proxy-protocol.txt, 2.1).
+const PROXY_LINE_OCTETS_MAX: usize = 107;
+
 /// Characters that tell that text is in UTF-16.
 const PAIRS: usize = 4;
 
@@ -324,10 +376,18 @@ mod tests {
                 );
             }
         }
-        check(b"PROXY TCP4 192.0.2.1 ", 11, Hello::Foreign(ProxyProtocol));
-        check(b"PROXY TCP6 ::1 ", 11, Hello::Foreign(ProxyProtocol));
-        check(b"PROXY UNKNOWN\r\n", 14, Hello::Foreign(ProxyProtocol));
-        check(b"PROXY UNKNOWN ::1", 14, Hello::Foreign(ProxyProtocol));
+        for header in [
+            "PROXY TCP4 192.0.2.1 192.0.2.2 56324 514\r\n",
+            "PROXY TCP6 ::1 2001:db8::2 0 65535\r\n",
+            "PROXY UNKNOWN\r\n",
+            "PROXY UNKNOWN ::1 what it knows\r\n",
+        ] {
+            check(
+                format!("{header}<13>b").as_bytes(),
+                header.len(),
+                Hello::Foreign(ProxyProtocol),
+            );
+        }
         check(
             b"\r\n\r\n\0\r\nQUIT\n\x21\x11",
             12,
@@ -356,6 +416,29 @@ mod tests {
         check(b"PROXY down", 7, Hello::Other);
         check(b"PROXY TCP7 ", 10, Hello::Other);
         check(b"PROXY UNKNOWNS", 14, Hello::Other);
+        for line in [
+            "PROXY TCP4 listeners are down\n",
+            "PROXY TCP4 listeners are down\0",
+            "PROXY UNKNOWN to the balancer\n",
+            "PROXY TCP4 192.0.2.1 192.0.2.2 1 514\n",
+            "PROXY TCP4 192.0.2.1 192.0.2.2 1 65536\r\n",
+            "PROXY TCP4 192.0.2.1 192.0.2.2 1 +514\r\n",
+            "PROXY TCP4 192.0.2.1 192.0.2.2 1\r\n",
+            "PROXY TCP4 192.0.2.1 192.0.2.2 1 514 down\r\n",
+            "PROXY TCP4 ::1 ::1 1 514\r\n",
+            "PROXY TCP6 192.0.2.1 192.0.2.2 1 514\r\n",
+        ] {
+            check(format!("{line}<13>b").as_bytes(), line.len(), Hello::Other);
+        }
+        let unknown = format!("PROXY UNKNOWN {}\r\n", "x".repeat(91));
+        assert_eq!(unknown.len(), PROXY_LINE_OCTETS_MAX);
+        check(
+            unknown.as_bytes(),
+            107,
+            Hello::Foreign(Foreign::ProxyProtocol),
+        );
+        let long = unknown.replacen('x', "xx", 1);
+        check(long.as_bytes(), 107, Hello::Other);
         check(b"\r\n\r\n<13>", 5, Hello::Other);
         check(b"x = 1", 2, Hello::Other);
         check(b"x^2\n", 4, Hello::Other);

@@ -26,19 +26,19 @@ const STREAMS: [(&[u8], usize, &str, &str); 17] = [
     (b"CONNECT a:1 HTTP/1.1\r\n\r\n", 22, "http", "/healthz"),
     (
         b"PROXY TCP4 192.0.2.1 192.0.2.2 1 514\r\n<13>forged\n",
-        11,
+        38,
         "proxy_protocol",
         "send-proxy",
     ),
     (
         b"PROXY TCP6 ::1 ::1 1 514\r\n<13>forged\n",
-        11,
+        26,
         "proxy_protocol",
         "proxy_protocol",
     ),
     (
         b"PROXY UNKNOWN\r\n<13>forged\n",
-        14,
+        15,
         "proxy_protocol",
         "load balancer",
     ),
@@ -134,12 +134,14 @@ fn a_foreign_stream_is_turned_away_by_name_however_it_is_cut() {
 
 #[test]
 fn text_that_begins_like_another_protocol_is_a_message() {
-    let messages: [&[u8]; 12] = [
+    let messages: [&[u8]; 14] = [
         b"GET the kettle",
         b"GET / HTTP/1.1 200 512",
         b"POSTED",
         b"PROXY down",
         b"PROXY TCP4",
+        b"PROXY TCP4 listeners are down",
+        b"PROXY UNKNOWN to the balancer",
         b"x^2 + y^2 = z^2 is what a line of text may be",
         b"x^2",
         b"x",
