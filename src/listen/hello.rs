@@ -36,7 +36,7 @@ pub(super) enum Foreign {
     /// `1 open`, and an offer. Taken for text it would be forwarded, and its client wait for an answer that never
     /// comes.
     Relp,
-    /// A request line of HTTP/1 (RFC 9112 3): of a health check, or of a browser.
+    /// A request line of HTTP/1 (RFC 9112 3), or the preface of HTTP/2: of a health check, or of a browser.
     Http,
     /// The header that a load balancer puts before a connection, version 1 or 2.
     ProxyProtocol,
@@ -112,14 +112,25 @@ fn relp(octets: &[u8]) -> Option<bool> {
 /// Whether an HTTP client begins like that: a method, and a line that ends with the version. A message may begin with
 /// `GET `, and quote a request before other words.
 fn http(octets: &[u8]) -> Option<bool> {
-    let methods: [&[u8]; 6] = [
+    let methods: [&[u8]; 9] = [
         b"GET ",
         b"POST ",
         b"HEAD ",
         b"PUT ",
         b"OPTIONS ",
         b"CONNECT ",
+        b"DELETE ",
+        b"PATCH ",
+        b"TRACE ",
     ];
+    // HTTP/2 without TLS: gRPC's health checks (RFC 9113 3.4).
+    let preface = any(&[
+        begins(b"PRI * HTTP/2.0\r\n", octets),
+        begins(b"PRI * HTTP/2.0\n", octets),
+    ]);
+    if preface != Some(false) {
+        return preface;
+    }
     match any(&methods.map(|method| begins(method, octets))) {
         Some(true) => {}
         other => return other,
@@ -206,8 +217,8 @@ fn proxy_line(octets: &[u8]) -> Option<bool> {
     Some(is_header)
 }
 
-/// Whether text in UTF-16 begins like that: with a byte order mark, or with [`PAIRS`] characters of ASCII, a NUL before
-/// or behind each. One or two letters that end with a NUL are messages.
+/// Whether text in UTF-16 begins like that: with a byte order mark, with `<` and a digit, or with [`PAIRS`] characters
+/// of ASCII, a NUL before or behind each. A few letters that each end with a NUL are messages.
 fn utf16(octets: &[u8]) -> Option<bool> {
     let head = octets.get(..2 * PAIRS).unwrap_or(octets);
     let is_so = |is_text_at: usize| {
@@ -221,6 +232,13 @@ fn utf16(octets: &[u8]) -> Option<bool> {
         })
     };
     let is_ascii = match is_so(0) || is_so(1) {
+        true if matches!(
+            head,
+            [b'<', 0, b'0'..=b'9', 0, ..] | [0, b'<', 0, b'0'..=b'9', ..]
+        ) =>
+        {
+            Some(true)
+        }
         true if head.len() < 2 * PAIRS => None,
         is_it => Some(is_it),
     };
@@ -287,6 +305,18 @@ impl Foreign {
         });
     }
 
+    /// The same on a listener for RELP, whose clients speak RELP over TLS.
+    pub(super) fn turn_away_tls_from_relp(local: &Local, peer: Sender) {
+        let reason = RejectReason::TlsOnPlaintext;
+        local.context.metrics.connections_rejected[reason].inc();
+        let listener = local.metrics.name();
+        let log = &local.context.peer_log;
+        log.note(PeerReason::Reject(reason), Clock::now(), |before| {
+            tracing::warn!(listener, %peer, before,
+                "a TLS client on a RELP listener without TLS; let it speak RELP without TLS");
+        });
+    }
+
     fn warn(self, listener: &str, peer: Sender, before: u64) {
         let advice = self.advice();
         match self {
@@ -337,14 +367,14 @@ impl Foreign {
     }
 }
 
-/// Octets of the longest request line that is waited for. A longer one is text.
+/// Octets of the longest request line that is waited for, its line end included. A longer one is text.
 const HELLO_OCTETS_MAX: usize = 2048;
 
 /// Octets of the longest header line of a load balancer, its CR LF included (haproxy's proxy-protocol.txt, 2.1).
 const PROXY_LINE_OCTETS_MAX: usize = 107;
 
 /// Characters that tell that text is in UTF-16.
-const PAIRS: usize = 4;
+const PAIRS: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -366,7 +396,9 @@ mod tests {
     #[test]
     fn other_protocols_that_hold_text_are_known_by_it() {
         use Foreign::{Http, ProxyProtocol, Utf16, Zlib};
-        for method in ["GET", "POST", "HEAD", "PUT", "OPTIONS", "CONNECT"] {
+        for method in [
+            "GET", "POST", "HEAD", "PUT", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE",
+        ] {
             for end in ["\n", "\r\n"] {
                 let request = format!("{method} /x?y HTTP/1.1{end}");
                 check(
@@ -376,6 +408,10 @@ mod tests {
                 );
             }
         }
+        check(b"PRI * HTTP/2.0\r\n\r\nSM", 16, Hello::Foreign(Http));
+        let longest = format!("GET /{} HTTP/1.1\r\n", "x".repeat(2032));
+        assert_eq!(longest.len(), HELLO_OCTETS_MAX);
+        check(longest.as_bytes(), 2048, Hello::Foreign(Http));
         for header in [
             "PROXY TCP4 192.0.2.1 192.0.2.2 56324 514\r\n",
             "PROXY TCP6 ::1 2001:db8::2 0 65535\r\n",
@@ -393,15 +429,23 @@ mod tests {
             12,
             Hello::Foreign(ProxyProtocol),
         );
-        check(b"\x78\x9c\xb3\x31", 3, Hello::Foreign(Zlib));
-        check(b"\x78\x01\x00\x31", 3, Hello::Foreign(Zlib));
-        check(b"\x78\x5e\xb2\x31", 3, Hello::Foreign(Zlib));
-        check(b"\x78\x5e\x32\x31\xb2", 5, Hello::Foreign(Zlib));
-        check(b"\x78\xda\x3c\xcb", 3, Hello::Foreign(Zlib));
+        check(b"\x78\x01\x00\x50\x00\xaf\xff<", 7, Hello::Foreign(Zlib));
+        check(
+            b"\x78\x9c\xb3\x314\x36\xb1\xf3\x4d",
+            8,
+            Hello::Foreign(Zlib),
+        );
+        check(
+            b"\x78\x5e\xb2\x314\x36\xb1\xf3\x4d",
+            8,
+            Hello::Foreign(Zlib),
+        );
         check(b"\xff\xfe<\0", 2, Hello::Foreign(Utf16));
         check(b"\xfe\xff\0<", 2, Hello::Foreign(Utf16));
-        check(b"<\x001\x003\0>\0a\0", 8, Hello::Foreign(Utf16));
-        check(b"\0<\x001\x003\0>\0a", 8, Hello::Foreign(Utf16));
+        check(b"<\x001\x003\0>\0a\0", 4, Hello::Foreign(Utf16));
+        check(b"\0<\x001\x003\0>\0a", 4, Hello::Foreign(Utf16));
+        check(b"e\0i\0g\0h\0t\0 \0a\0r\0e", 16, Hello::Foreign(Utf16));
+        check(b"\0e\0i\0g\0h\0t\0 \0a\0r\0", 16, Hello::Foreign(Utf16));
     }
 
     #[test]
@@ -411,6 +455,10 @@ mod tests {
         check(b"GET / HTTP/2\n", 13, Hello::Other);
         check(b"GET / HTTP/1.1\0", 15, Hello::Foreign(Foreign::Http));
         check(b"GETTING", 4, Hello::Other);
+        check(b"PRI * HTTP/2.0 is HTTP/2's preface", 15, Hello::Other);
+        check(b"PATCH 7 of 9 is in\n", 19, Hello::Other);
+        let longer = format!("GET /{} HTTP/1.1\r\n", "x".repeat(2033));
+        check(longer.as_bytes(), HELLO_OCTETS_MAX, Hello::Other);
         let long = [b"GET ", &[b'x'; HELLO_OCTETS_MAX][..], b" HTTP/1.1\n"].concat();
         check(&long, HELLO_OCTETS_MAX, Hello::Other);
         check(b"PROXY down", 7, Hello::Other);
@@ -442,8 +490,11 @@ mod tests {
         check(b"\r\n\r\n<13>", 5, Hello::Other);
         check(b"x = 1", 2, Hello::Other);
         check(b"x^2\n", 4, Hello::Other);
-        check(b"x^2 + y^2 = z^2 + 1", 18, Hello::Other);
+        check(b"x^2 + y^2 = z^2 + 1", 7, Hello::Other);
         check(b"a\0b\0<13>c\0", 6, Hello::Other);
+        check(b"a\0b\0c\0d\0<13>e\0", 10, Hello::Other);
+        check(b"a\0b\0c\0d\0e\0f\0g\0hi\0", 16, Hello::Other);
+        check(b"<\0a\0<13>b\0", 6, Hello::Other);
         check(b"\0<13>c\0", 3, Hello::Other);
         check(b"\0\0<13>c\0", 2, Hello::Other);
         check(b"\xff\xff", 2, Hello::Other);
