@@ -184,6 +184,19 @@ fn text_that_begins_like_another_protocol_is_a_message() {
 }
 
 #[test]
+fn a_count_that_is_too_large_is_quoted() {
+    let sink = Sink::tcp();
+    let tersed = Setup::new().listen(TCP).forward(&sink.url()).start();
+    let mut originator = Originator::tcp(tersed.address(TCP));
+    originator.send_octets(b"99999999 <13>x\n<13>y\n");
+    assert_eq!(sink.wait_messages(2), [&b"99999999 <13>x"[..], b"<13>y"]);
+    let (_, stopped) = tersed.finish();
+    let told = &warnings(&stopped)[0];
+    assert_eq!(told.message, "bad framing");
+    assert_eq!(told.field("octets").as_deref(), Some("99999999 <13>x"));
+}
+
+#[test]
 fn letters_that_each_end_with_a_nul_are_messages() {
     let sink = Sink::tcp();
     let tersed = Setup::new().listen(TCP).forward(&sink.url()).start();
@@ -359,7 +372,7 @@ fn garbage_shows_in_a_counter() {
         b"no PRI\x01",
         b"<999>\x1b[1m",
         b"a\x7f",
-        b"zx\x9c\xb3\x01\xff",
+        b"zx\x9c\xb2\x31\x34\x36\xb1\xf3\x01\xff",
     ];
     let text: [&[u8]; 7] = [
         b"<13>app: a header, and \x01\x02\x03",
