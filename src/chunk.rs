@@ -464,7 +464,7 @@ mod tests {
 
     #[test]
     fn compressed_messages_are_taken_out_and_the_rest_stays_as_it_was() {
-        let compressed: &[u8] = b"zx\x9c\xb3\n";
+        let compressed: &[u8] = b"zx\x9c\xb2\x31\x34\x36\xb1\xf3\n";
         let mut mixed = chunk(&[b"one", compressed, b"zx^2 is text", b"two", compressed]);
         mixed.count_forwarded(4);
         mixed.uncount();

@@ -21,6 +21,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
@@ -71,7 +72,7 @@ pub fn parse<A: Into<OsString> + Clone>(
     arguments: impl IntoIterator<Item = A>,
     environment: &Environment,
 ) -> Result<Command, clap::Error> {
-    let line = CommandLine::try_parse_from(arguments)?;
+    let line = CommandLine::try_parse_from(arguments).map_err(with_hint)?;
     Ok(match line.command {
         None => Command::Run(line.flags.with(environment)?),
         Some(Task::Run(flags)) => Command::Run(flags.with(environment)?),
@@ -149,10 +150,11 @@ enum Task {
     Run(Flags),
     /// Validate the configuration; print the effective settings, or all errors
     ///
-    /// Takes the flags and variables that `run` takes, and exits with 0 if `run` would start with
-    /// them, else with 1. It reads the configuration file and nothing else. It looks whether the
-    /// directories are there that the configuration names, and makes none. Without a file it
-    /// validates the defaults.
+    /// Takes the flags and variables that `run` takes, and exits with 0 if the configuration is fit to
+    /// run, else with 1. It reads the configuration file and nothing else. It looks whether the
+    /// directories are there that the configuration names, and makes none. It does not look whether
+    /// the addresses of listeners are free, are there, or may be bound: a start can still fail at
+    /// these. Without a file it validates the defaults.
     Check {
         /// The configuration file, as --config
         #[arg(value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "config")]
@@ -330,12 +332,12 @@ impl Flags {
             file: self
                 .config
                 .or_else(|| environment.value("TERSED_CONFIG").map(PathBuf::from)),
-            listen: several("--listen", self.listen, environment.text("TERSED_LISTEN")?),
+            listen: several("--listen", self.listen, environment.text("TERSED_LISTEN")?)?,
             forward: several(
                 "--forward",
                 self.forward,
                 environment.text("TERSED_FORWARD")?,
-            ),
+            )?,
             overrides,
             remarks: environment.unknown(),
         })
@@ -366,22 +368,64 @@ fn is_broken_pipe(error: &io::Error) -> bool {
 }
 
 /// The values of a flag that may be repeated; without any, those of its variable, between commas.
-fn several(name: &'static str, flags: Vec<String>, variable: Option<Argument>) -> Vec<Argument> {
+fn several(
+    name: &'static str,
+    flags: Vec<String>,
+    variable: Option<Argument>,
+) -> Result<Vec<Argument>, clap::Error> {
+    for text in &flags {
+        // A path may hold a comma.
+        let urls: Vec<_> = text.split(',').map(str::trim).collect();
+        if urls.len() > 1
+            && urls
+                .iter()
+                .all(|url| url.contains("://") || *url == "stdout:")
+        {
+            let repeated: Vec<_> = urls.iter().map(|url| format!("{name} {url}")).collect();
+            let text = format!(
+                "{name} takes one URL, and \"{text}\" is a list; repeat the flag: {}",
+                repeated.join(" ")
+            );
+            let text = printable(&text).to_string();
+            return Err(CommandLine::command().error(ErrorKind::ValueValidation, text));
+        }
+    }
     if !flags.is_empty() {
-        return flags
-            .into_iter()
-            .map(|text| Argument { name, text })
-            .collect();
+        let argument = |text| Argument { name, text };
+        return Ok(flags.into_iter().map(argument).collect());
     }
     let Some(Argument { name, text }) = variable else {
-        return Vec::new();
+        return Ok(Vec::new());
     };
-    text.split(',')
-        .map(|text| Argument {
-            name,
-            text: text.trim().to_owned(),
-        })
-        .collect()
+    let argument = |text: &str| Argument {
+        name,
+        text: text.trim().to_owned(),
+    };
+    Ok(text.split(',').map(argument).collect())
+}
+
+/// `error`, with the flag that was meant by the name of a file.
+fn with_hint(mut error: clap::Error) -> clap::Error {
+    let found = [ContextKind::InvalidArg, ContextKind::InvalidSubcommand]
+        .into_iter()
+        .find_map(|kind| error.get(kind));
+    let Some(ContextValue::String(found)) = found else {
+        return error;
+    };
+    let is_unknown = matches!(
+        error.kind(),
+        ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand
+    );
+    let is_file = !found.starts_with('-') && (found.contains('/') || found.ends_with(".toml"));
+    if is_unknown && is_file {
+        let tip = format!(
+            "to read a configuration file, use '--config {}'",
+            printable(found)
+        );
+        let tip = ContextValue::StyledStrs(vec![StyledStr::from(tip)]);
+        error.insert(ContextKind::Suggested, tip);
+    }
+    error
 }
 
 fn after_long_help() -> StyledStr {

@@ -14,10 +14,10 @@
 use std::error::Error;
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use crate::config::{Config, UpstreamConfig, UpstreamUrl};
+use crate::listen::occupied;
 use crate::logging::printable;
 use crate::spool::{self, SpoolError, Unsafe};
 
@@ -84,12 +84,8 @@ impl Findings {
             let Some(path) = listener.url.path() else {
                 continue;
             };
-            if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
-                self.errors.push(format!(
-                    "listener {}: {} is not a socket; remove it or choose another path",
-                    printable(&listener.name),
-                    shown(path)
-                ));
+            if let Some(text) = occupied(&listener.name, path) {
+                self.errors.push(printable(&text).to_string());
             }
         }
     }

@@ -43,11 +43,13 @@ pub fn run(
     err: &mut impl Write,
 ) -> io::Result<ExitCode> {
     let answer = admin_address(args).and_then(|address| {
-        ask(address)
-            .map_err(|error| format!("http://{address}{PATH}: {error}; does the relay run, and is that its admin.address?"))
+        let answer = ask(address).map_err(|error| {
+            format!("http://{address}{PATH}: {error}; does the relay run, and is that its admin.address?")
+        })?;
+        Ok((address, answer))
     });
-    let answer = match answer {
-        Ok(answer) => answer,
+    let (address, answer) = match answer {
+        Ok(answered) => answered,
         Err(error) => return fail(err, &error),
     };
     if format == CheckFormat::Json {
@@ -57,7 +59,9 @@ pub fn run(
     let running = match Running::of(&answer) {
         Ok(running) => running,
         Err(error) => {
-            let error = format!("{error}; is the relay of the same version as this command?");
+            let error = format!(
+                "http://{address}{PATH}: {error}; is the relay of the same version as this command?"
+            );
             return fail(err, &error);
         }
     };
@@ -242,13 +246,25 @@ fn ask(address: SocketAddr) -> Result<String, String> {
         stream.take(ANSWER_OCTETS_MAX).read_to_string(&mut answer)?;
         Ok(answer)
     };
-    let answer = answer().map_err(|error| error.to_string())?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or("no HTTP")?;
+    let answer = answer().map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            format!("no answer within {}s", PATIENCE.as_secs())
+        }
+        io::ErrorKind::InvalidData => NO_TERSED.to_owned(),
+        _ => error.to_string(),
+    })?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(NO_TERSED)?;
     let status = head.lines().next().unwrap_or_default();
-    if status.split(' ').nth(1) != Some("200") {
-        return Err(format!("answered \"{status}\""));
+    if !status.starts_with("HTTP/") {
+        return Err(NO_TERSED.to_owned());
     }
-    Ok(body.to_owned())
+    if status.split(' ').nth(1) != Some("200") {
+        return Err(format!("answered \"{status}\", so {NO_TERSED}"));
+    }
+    match serde_json::from_str::<Map<String, Value>>(body) {
+        Ok(keys) if keys.contains_key(SOURCE) => Ok(body.to_owned()),
+        _ => Err(NO_TERSED.to_owned()),
+    }
 }
 
 /// Adds to `differences` a line for each key at or below `key` whose value is not the same.
@@ -389,6 +405,9 @@ fn string(words: &str) -> String {
     text.push('"');
     text
 }
+
+/// What is told of a server that answers in another way.
+const NO_TERSED: &str = "what answers there is no tersed";
 
 const PATH: &str = "/api/v1/config";
 const FILE: &str = "file";

@@ -359,3 +359,31 @@ fn help_of_explain_and_replay_teaches_by_examples() {
         assert!(text.contains("[env: TERSED_CONFIG]"), "{line}");
     }
 }
+
+#[test]
+fn a_file_and_a_list_where_none_is_taken_are_told_with_the_flag_that_is_meant() {
+    let refused = |arguments: &[&str]| {
+        let line = [&["tersed"], arguments].concat();
+        let error = parse(line, &Environment::new(EMPTY)).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        error.to_string()
+    };
+    for arguments in [&["run", "x.toml"][..], &["./x.toml"]] {
+        let text = refused(arguments);
+        let file = arguments.last().unwrap();
+        assert!(text.contains(&format!("'--config {file}'")), "{text}");
+    }
+    assert!(!refused(&["run", "word"]).contains("--config word"));
+    let text = refused(&["--listen", "udp://[::1]:1,tcp://[::1]:1"]);
+    assert!(
+        text.contains("repeat the flag: --listen udp://[::1]:1 --listen tcp://[::1]:1"),
+        "{text}"
+    );
+    let text = refused(&["--forward", "stdout:, tcp://a:1"]);
+    assert!(
+        text.contains("--forward stdout: --forward tcp://a:1"),
+        "{text}"
+    );
+    let line = ["tersed", "--listen", "unix-dgram:///a,b"];
+    assert!(parse(line, &Environment::new(EMPTY)).is_ok());
+}

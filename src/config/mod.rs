@@ -24,6 +24,7 @@
 mod again;
 mod bounds;
 mod cost;
+mod effect;
 mod effective;
 mod error;
 mod file;
@@ -168,6 +169,7 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.remarks.0.clone();
         warnings.extend(rules::warnings(self));
+        warnings.extend(effect::warnings(self));
         warnings.extend(sockets::warnings(&self.listeners));
         warnings
     }

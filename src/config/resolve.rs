@@ -339,7 +339,7 @@ fn upstreams(
         };
         if let Some(other) = upstreams
             .iter()
-            .find(|other| other.value.url == new.value.url)
+            .find(|other| other.value.url.is_same_place(&new.value.url))
         {
             let fault = Fault::Taken {
                 found: quoted(&new.value.url.to_string()),
@@ -502,7 +502,7 @@ fn suppressed(
         // Two would write to one file, and an upstream would get what it is to be spared.
         let other = upstreams
             .iter()
-            .find(|other| other.value.url == to.value.url);
+            .find(|other| other.value.url.is_same_place(&to.value.url));
         if let Some(other) = other {
             let fault = Fault::Taken {
                 found: quoted(&to.value.url.to_string()),

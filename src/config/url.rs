@@ -19,7 +19,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use crate::nearest::nearest;
@@ -145,7 +145,9 @@ impl ListenUrl {
                 ours.port() == *port && reaches(host, ours.ip().to_canonical())
             }
             (Self::UnixDgram(ours), UpstreamUrl::UnixDgram(theirs))
-            | (Self::UnixStream(ours), UpstreamUrl::UnixStream(theirs)) => ours == theirs,
+            | (Self::UnixStream(ours), UpstreamUrl::UnixStream(theirs)) => {
+                normal(ours) == normal(theirs)
+            }
             _ => false,
         }
     }
@@ -258,6 +260,35 @@ impl UpstreamUrl {
         match self {
             Self::UnixDgram(path) | Self::UnixStream(path) | Self::File(path) => Some(path),
             Self::Tcp { .. } | Self::Relp { .. } | Self::Udp { .. } | Self::Stdout => None,
+        }
+    }
+
+    /// Whether both are one place, however they are spelled: paths without `.` and `..`, names of hosts without regard
+    /// to case. Symbolic links, and names of one address, go unseen.
+    #[must_use]
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        self.normal() == other.normal()
+    }
+
+    fn normal(&self) -> Self {
+        let name = |host: &str| host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        match self {
+            Self::Tcp { host, port } => Self::Tcp {
+                host: name(host),
+                port: *port,
+            },
+            Self::Relp { host, port } => Self::Relp {
+                host: name(host),
+                port: *port,
+            },
+            Self::Udp { host, port } => Self::Udp {
+                host: name(host),
+                port: *port,
+            },
+            Self::UnixDgram(path) => Self::UnixDgram(normal(path)),
+            Self::UnixStream(path) => Self::UnixStream(normal(path)),
+            Self::File(path) => Self::File(normal(path)),
+            Self::Stdout => Self::Stdout,
         }
     }
 
@@ -445,6 +476,21 @@ fn absolute_path(scheme: &str, rest: &str) -> Result<PathBuf, UrlError> {
     Err(UrlError {
         fits: format!("{scheme}:///PATH with an absolute PATH that names a file"),
     })
+}
+
+/// An absolute `path` without `.` and `..`, as far as its text tells.
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                normal.pop();
+            }
+            Component::CurDir => {}
+            other => normal.push(other),
+        }
+    }
+    normal
 }
 
 fn unix_path(scheme: &str, rest: &str) -> Result<PathBuf, UrlError> {
@@ -649,6 +695,39 @@ mod tests {
         let url = format!("unix-stream://{longest}");
         check_listen(&url, Some(ListenUrl::UnixStream(longest.into())));
         check_listen(&format!("{url}x"), None);
+    }
+
+    #[test]
+    fn one_place_is_one_however_it_is_spelled() {
+        let is_same = |one: &str, other: &str| {
+            let [one, other] = [one, other].map(|text| text.parse::<UpstreamUrl>().unwrap());
+            one.is_same_place(&other)
+        };
+        for (one, other) in [
+            ("file:///d/../d/z", "file:///d/z"),
+            ("file:///d/./z", "file:///d//z"),
+            ("file:///../z", "file:///z"),
+            ("unix-dgram:///d/x/../z", "unix-dgram:///d/z"),
+            ("unix-stream:///d/x/../z", "unix-stream:///d/z"),
+            ("tcp://Collector:514", "tcp://collector:514"),
+            (
+                "relp://collector.Example.:514",
+                "relp://collector.example:514",
+            ),
+            ("udp://A:514", "udp://a:514"),
+        ] {
+            assert!(is_same(one, other), "{one} {other}");
+        }
+        for (one, other) in [
+            ("file:///d/z", "file:///d/Z"),
+            ("file:///d/x/../z", "file:///d/x/z"),
+            ("tcp://a:514", "tcp://a:515"),
+            ("tcp://a:514", "udp://a:514"),
+        ] {
+            assert!(!is_same(one, other), "{one} {other}");
+        }
+        let ours: ListenUrl = "unix-dgram:///run/log".parse().unwrap();
+        assert!(ours.receives_from(&"unix-dgram:///run/x/../log".parse().unwrap()));
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Why {
                 .then(|| format!("counts: it was sent by {sender}, whatever host is named").into()),
             listener: has(Field::Listener).then(|| match origin.listener {
                 "" => "counts: the listener that receives it; none is known here".into(),
-                name => format!("counts: it was received by the listener {name}").into(),
+                name => format!("counts: it was received by the listener \"{name}\"").into(),
             }),
             ..Self::all("absent: the frame fits no format, so it is part of the text")
         };

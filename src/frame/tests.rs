@@ -724,10 +724,10 @@ fn a_byte_order_mark_before_a_line_is_the_lines() {
 #[test]
 fn a_compressed_message_confirms_its_count() {
     for message in [
-        &b"zx\x9c\xb3\n\0\n"[..],
-        b"zx\x01\x00\n\n\n",
-        b"zx\xda\xb3\x31\xff\n\n",
-        b"zx^\xb3\x31\n\n",
+        &b"zx\x9c\xb2\x31\x34\x36\xb1\xf3\n\0\n"[..],
+        b"zx\x01\x00\n\n\xf5\xf5\n\n\n",
+        b"zx\xda\xb2\x31\x34\x36\xb1\xf3\xff\n\n",
+        b"zx^\xb2\x31\x34\x36\xb1\xf3\n\n",
     ] {
         let stream = [
             b"<13>a\n",
@@ -771,7 +771,7 @@ fn any_stream() -> impl Strategy<Value = Vec<u8>> {
         1 => Just(b"<1".to_vec()),
         1 => Just(b"\xef\xbb\xbf".to_vec()),
         1 => Just(b"\xef".to_vec()),
-        1 => Just(b"zx\x9c".to_vec()),
+        1 => Just(b"zx\x9c\xb2\x31\x34\x36\xb1\xf3".to_vec()),
         1 => Just(b"zx^".to_vec()),
         1 => Just(b"16777217 ".to_vec()),
         1 => Just(b"99999999999".to_vec()),

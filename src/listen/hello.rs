@@ -10,6 +10,8 @@
 //!
 //! What else is no syslog: it is text, and forwarded as it is.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use super::Local;
 use crate::{
     clock::Clock, frame::zlib, identity::Sender, logging::PeerReason, metrics::RejectReason,
@@ -34,7 +36,7 @@ pub(super) enum Foreign {
     /// `1 open`, and an offer. Taken for text it would be forwarded, and its client wait for an answer that never
     /// comes.
     Relp,
-    /// A request line of HTTP/1 (RFC 9112 3): of a health check, or of a browser.
+    /// A request line of HTTP/1 (RFC 9112 3), or the preface of HTTP/2: of a health check, or of a browser.
     Http,
     /// The header that a load balancer puts before a connection, version 1 or 2.
     ProxyProtocol,
@@ -110,14 +112,25 @@ fn relp(octets: &[u8]) -> Option<bool> {
 /// Whether an HTTP client begins like that: a method, and a line that ends with the version. A message may begin with
 /// `GET `, and quote a request before other words.
 fn http(octets: &[u8]) -> Option<bool> {
-    let methods: [&[u8]; 6] = [
+    let methods: [&[u8]; 9] = [
         b"GET ",
         b"POST ",
         b"HEAD ",
         b"PUT ",
         b"OPTIONS ",
         b"CONNECT ",
+        b"DELETE ",
+        b"PATCH ",
+        b"TRACE ",
     ];
+    // HTTP/2 without TLS: gRPC's health checks (RFC 9113 3.4).
+    let preface = any(&[
+        begins(b"PRI * HTTP/2.0\r\n", octets),
+        begins(b"PRI * HTTP/2.0\n", octets),
+    ]);
+    if preface != Some(false) {
+        return preface;
+    }
     match any(&methods.map(|method| begins(method, octets))) {
         Some(true) => {}
         other => return other,
@@ -146,19 +159,66 @@ fn http(octets: &[u8]) -> Option<bool> {
     Some(is_request)
 }
 
-/// Whether a load balancer's header begins like that (haproxy's proxy-protocol.txt, 2.1 and 2.2).
+/// Whether a load balancer's header begins like that (haproxy's proxy-protocol.txt, 2.1 and 2.2). A message may begin with
+/// `PROXY TCP4`, and go on in words.
 fn proxy_protocol(octets: &[u8]) -> Option<bool> {
-    any(&[
-        begins(b"\r\n\r\n\0\r\nQUIT\n", octets),
-        begins(b"PROXY TCP4 ", octets),
-        begins(b"PROXY TCP6 ", octets),
-        begins(b"PROXY UNKNOWN\r", octets),
-        begins(b"PROXY UNKNOWN ", octets),
-    ])
+    any(&[begins(b"\r\n\r\n\0\r\nQUIT\n", octets), proxy_line(octets)])
 }
 
-/// Whether text in UTF-16 begins like that: with a byte order mark, or with [`PAIRS`] characters of ASCII, a NUL before
-/// or behind each. One or two letters that end with a NUL are messages.
+/// Whether the whole line of version 1 stands there: a family, two addresses of it, and two ports; or `UNKNOWN`, and
+/// anything behind it.
+fn proxy_line(octets: &[u8]) -> Option<bool> {
+    let families: [&[u8]; 4] = [
+        b"PROXY TCP4 ",
+        b"PROXY TCP6 ",
+        b"PROXY UNKNOWN\r",
+        b"PROXY UNKNOWN ",
+    ];
+    match any(&families.map(|family| begins(family, octets))) {
+        Some(true) => {}
+        other => return other,
+    }
+    let head = octets.get(..PROXY_LINE_OCTETS_MAX);
+    let Some(end) = memchr::memchr2(b'\n', 0, head.unwrap_or(octets)) else {
+        return head.map(|_| false);
+    };
+    let line = octets.get(..=end).unwrap_or_default();
+    let Some(line) = line.strip_suffix(b"\r\n") else {
+        return Some(false);
+    };
+    if let Some(behind) = line.strip_prefix(b"PROXY UNKNOWN") {
+        return Some(matches!(behind, [] | [b' ', ..]));
+    }
+    let mut fields = line.split(|octet| *octet == b' ').skip(1);
+    let family = fields.next();
+    let fields = [(); 4].map(|()| fields.next().and_then(|field| str::from_utf8(field).ok()));
+    let is_over = line.iter().filter(|octet| **octet == b' ').count() == 5;
+    let [
+        Some(source),
+        Some(destination),
+        Some(source_port),
+        Some(destination_port),
+    ] = fields
+    else {
+        return Some(false);
+    };
+    let is_address = |text: &str| match family {
+        Some(b"TCP4") => text.parse::<Ipv4Addr>().is_ok(),
+        _ => text.parse::<Ipv6Addr>().is_ok(),
+    };
+    let is_port = |text: &str| {
+        text.bytes().all(|octet| octet.is_ascii_digit()) && text.parse::<u16>().is_ok()
+    };
+    let is_header = is_over
+        && is_address(source)
+        && is_address(destination)
+        && is_port(source_port)
+        && is_port(destination_port);
+    Some(is_header)
+}
+
+/// Whether text in UTF-16 begins like that: with a byte order mark, with `<` and a digit, or with [`PAIRS`] characters
+/// of ASCII, a NUL before or behind each. A few letters that each end with a NUL are messages.
 fn utf16(octets: &[u8]) -> Option<bool> {
     let head = octets.get(..2 * PAIRS).unwrap_or(octets);
     let is_so = |is_text_at: usize| {
@@ -172,6 +232,13 @@ fn utf16(octets: &[u8]) -> Option<bool> {
         })
     };
     let is_ascii = match is_so(0) || is_so(1) {
+        true if matches!(
+            head,
+            [b'<', 0, b'0'..=b'9', 0, ..] | [0, b'<', 0, b'0'..=b'9', ..]
+        ) =>
+        {
+            Some(true)
+        }
         true if head.len() < 2 * PAIRS => None,
         is_it => Some(is_it),
     };
@@ -238,6 +305,18 @@ impl Foreign {
         });
     }
 
+    /// The same on a listener for RELP, whose clients speak RELP over TLS.
+    pub(super) fn turn_away_tls_from_relp(local: &Local, peer: Sender) {
+        let reason = RejectReason::TlsOnPlaintext;
+        local.context.metrics.connections_rejected[reason].inc();
+        let listener = local.metrics.name();
+        let log = &local.context.peer_log;
+        log.note(PeerReason::Reject(reason), Clock::now(), |before| {
+            tracing::warn!(listener, %peer, before,
+                "a TLS client on a RELP listener without TLS; let it speak RELP without TLS");
+        });
+    }
+
     fn warn(self, listener: &str, peer: Sender, before: u64) {
         let advice = self.advice();
         match self {
@@ -288,11 +367,14 @@ impl Foreign {
     }
 }
 
-/// Octets of the longest request line that is waited for. A longer one is text.
+/// Octets of the longest request line that is waited for, its line end included. A longer one is text.
 const HELLO_OCTETS_MAX: usize = 2048;
 
+/// Octets of the longest header line of a load balancer, its CR LF included (haproxy's proxy-protocol.txt, 2.1).
+const PROXY_LINE_OCTETS_MAX: usize = 107;
+
 /// Characters that tell that text is in UTF-16.
-const PAIRS: usize = 4;
+const PAIRS: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -314,7 +396,9 @@ mod tests {
     #[test]
     fn other_protocols_that_hold_text_are_known_by_it() {
         use Foreign::{Http, ProxyProtocol, Utf16, Zlib};
-        for method in ["GET", "POST", "HEAD", "PUT", "OPTIONS", "CONNECT"] {
+        for method in [
+            "GET", "POST", "HEAD", "PUT", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE",
+        ] {
             for end in ["\n", "\r\n"] {
                 let request = format!("{method} /x?y HTTP/1.1{end}");
                 check(
@@ -324,24 +408,44 @@ mod tests {
                 );
             }
         }
-        check(b"PROXY TCP4 192.0.2.1 ", 11, Hello::Foreign(ProxyProtocol));
-        check(b"PROXY TCP6 ::1 ", 11, Hello::Foreign(ProxyProtocol));
-        check(b"PROXY UNKNOWN\r\n", 14, Hello::Foreign(ProxyProtocol));
-        check(b"PROXY UNKNOWN ::1", 14, Hello::Foreign(ProxyProtocol));
+        check(b"PRI * HTTP/2.0\r\n\r\nSM", 16, Hello::Foreign(Http));
+        let longest = format!("GET /{} HTTP/1.1\r\n", "x".repeat(2032));
+        assert_eq!(longest.len(), HELLO_OCTETS_MAX);
+        check(longest.as_bytes(), 2048, Hello::Foreign(Http));
+        for header in [
+            "PROXY TCP4 192.0.2.1 192.0.2.2 56324 514\r\n",
+            "PROXY TCP6 ::1 2001:db8::2 0 65535\r\n",
+            "PROXY UNKNOWN\r\n",
+            "PROXY UNKNOWN ::1 what it knows\r\n",
+        ] {
+            check(
+                format!("{header}<13>b").as_bytes(),
+                header.len(),
+                Hello::Foreign(ProxyProtocol),
+            );
+        }
         check(
             b"\r\n\r\n\0\r\nQUIT\n\x21\x11",
             12,
             Hello::Foreign(ProxyProtocol),
         );
-        check(b"\x78\x9c\xb3\x31", 3, Hello::Foreign(Zlib));
-        check(b"\x78\x01\x00\x31", 3, Hello::Foreign(Zlib));
-        check(b"\x78\x5e\xb2\x31", 3, Hello::Foreign(Zlib));
-        check(b"\x78\x5e\x32\x31\xb2", 5, Hello::Foreign(Zlib));
-        check(b"\x78\xda\x3c\xcb", 3, Hello::Foreign(Zlib));
+        check(b"\x78\x01\x00\x50\x00\xaf\xff<", 7, Hello::Foreign(Zlib));
+        check(
+            b"\x78\x9c\xb3\x314\x36\xb1\xf3\x4d",
+            8,
+            Hello::Foreign(Zlib),
+        );
+        check(
+            b"\x78\x5e\xb2\x314\x36\xb1\xf3\x4d",
+            8,
+            Hello::Foreign(Zlib),
+        );
         check(b"\xff\xfe<\0", 2, Hello::Foreign(Utf16));
         check(b"\xfe\xff\0<", 2, Hello::Foreign(Utf16));
-        check(b"<\x001\x003\0>\0a\0", 8, Hello::Foreign(Utf16));
-        check(b"\0<\x001\x003\0>\0a", 8, Hello::Foreign(Utf16));
+        check(b"<\x001\x003\0>\0a\0", 4, Hello::Foreign(Utf16));
+        check(b"\0<\x001\x003\0>\0a", 4, Hello::Foreign(Utf16));
+        check(b"e\0i\0g\0h\0t\0 \0a\0r\0e", 16, Hello::Foreign(Utf16));
+        check(b"\0e\0i\0g\0h\0t\0 \0a\0r\0", 16, Hello::Foreign(Utf16));
     }
 
     #[test]
@@ -351,16 +455,46 @@ mod tests {
         check(b"GET / HTTP/2\n", 13, Hello::Other);
         check(b"GET / HTTP/1.1\0", 15, Hello::Foreign(Foreign::Http));
         check(b"GETTING", 4, Hello::Other);
+        check(b"PRI * HTTP/2.0 is HTTP/2's preface", 15, Hello::Other);
+        check(b"PATCH 7 of 9 is in\n", 19, Hello::Other);
+        let longer = format!("GET /{} HTTP/1.1\r\n", "x".repeat(2033));
+        check(longer.as_bytes(), HELLO_OCTETS_MAX, Hello::Other);
         let long = [b"GET ", &[b'x'; HELLO_OCTETS_MAX][..], b" HTTP/1.1\n"].concat();
         check(&long, HELLO_OCTETS_MAX, Hello::Other);
         check(b"PROXY down", 7, Hello::Other);
         check(b"PROXY TCP7 ", 10, Hello::Other);
         check(b"PROXY UNKNOWNS", 14, Hello::Other);
+        for line in [
+            "PROXY TCP4 listeners are down\n",
+            "PROXY TCP4 listeners are down\0",
+            "PROXY UNKNOWN to the balancer\n",
+            "PROXY TCP4 192.0.2.1 192.0.2.2 1 514\n",
+            "PROXY TCP4 192.0.2.1 192.0.2.2 1 65536\r\n",
+            "PROXY TCP4 192.0.2.1 192.0.2.2 1 +514\r\n",
+            "PROXY TCP4 192.0.2.1 192.0.2.2 1\r\n",
+            "PROXY TCP4 192.0.2.1 192.0.2.2 1 514 down\r\n",
+            "PROXY TCP4 ::1 ::1 1 514\r\n",
+            "PROXY TCP6 192.0.2.1 192.0.2.2 1 514\r\n",
+        ] {
+            check(format!("{line}<13>b").as_bytes(), line.len(), Hello::Other);
+        }
+        let unknown = format!("PROXY UNKNOWN {}\r\n", "x".repeat(91));
+        assert_eq!(unknown.len(), PROXY_LINE_OCTETS_MAX);
+        check(
+            unknown.as_bytes(),
+            107,
+            Hello::Foreign(Foreign::ProxyProtocol),
+        );
+        let long = unknown.replacen('x', "xx", 1);
+        check(long.as_bytes(), 107, Hello::Other);
         check(b"\r\n\r\n<13>", 5, Hello::Other);
         check(b"x = 1", 2, Hello::Other);
         check(b"x^2\n", 4, Hello::Other);
-        check(b"x^2 + y^2 = z^2 + 1", 18, Hello::Other);
+        check(b"x^2 + y^2 = z^2 + 1", 7, Hello::Other);
         check(b"a\0b\0<13>c\0", 6, Hello::Other);
+        check(b"a\0b\0c\0d\0<13>e\0", 10, Hello::Other);
+        check(b"a\0b\0c\0d\0e\0f\0g\0hi\0", 16, Hello::Other);
+        check(b"<\0a\0<13>b\0", 6, Hello::Other);
         check(b"\0<13>c\0", 3, Hello::Other);
         check(b"\0\0<13>c\0", 2, Hello::Other);
         check(b"\xff\xff", 2, Hello::Other);

@@ -52,7 +52,7 @@ pub use self::{
     connections::{Connections, Heir, Stay},
     held::{Held, held, sockets},
     passed::PassedSockets,
-    path::{Aside as PathAside, OwnedPath, PathState},
+    path::{Aside as PathAside, OwnedPath, PathState, occupied},
 };
 use crate::{
     config::ListenerConfig,

@@ -140,6 +140,31 @@ impl Drop for Aside {
     }
 }
 
+/// What `file_type` is, if it is no socket's.
+fn no_socket(file_type: fs::FileType) -> Option<&'static str> {
+    if file_type.is_symlink() {
+        Some("a symbolic link")
+    } else if file_type.is_dir() {
+        Some("a directory")
+    } else if file_type.is_socket() {
+        None
+    } else {
+        Some("a file")
+    }
+}
+
+/// Why no socket can be at `path`, where something else is: in the words of a start.
+#[must_use]
+pub fn occupied(name: &str, path: &Path) -> Option<String> {
+    let file_type = fs::symlink_metadata(path).ok()?.file_type();
+    let error = BindError::Occupied {
+        name: name.to_owned(),
+        path: path.to_owned(),
+        found: no_socket(file_type)?,
+    };
+    Some(error.to_string())
+}
+
 /// Makes way at `path`: removes a socket that no process listens on, refuses anything else.
 pub(super) fn clear(name: &str, path: &Path, kind: Type) -> Result<(), BindError> {
     let occupied = |found| {
@@ -154,14 +179,8 @@ pub(super) fn clear(name: &str, path: &Path, kind: Type) -> Result<(), BindError
         // What else is wrong with the path, binding will tell.
         Err(_) => return Ok(()),
     };
-    if file_type.is_symlink() {
-        return occupied("a symbolic link");
-    }
-    if file_type.is_dir() {
-        return occupied("a directory");
-    }
-    if !file_type.is_socket() {
-        return occupied("a file");
+    if let Some(found) = no_socket(file_type) {
+        return occupied(found);
     }
     let connected = Socket::new(Domain::UNIX, kind, None)
         .and_then(|socket| socket.connect(&SockAddr::unix(path)?));

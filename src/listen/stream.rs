@@ -216,7 +216,11 @@ impl<'l> Connection<'l> {
                     FrameFault::BadFrame => FrameErrorReason::BadFrame,
                 };
                 metrics.frame_errors[reason].inc();
-                let octets = input.get(..step.consumed).unwrap_or(input);
+                // What is taken as text is not consumed yet: its steps follow.
+                let octets = match step.consumed {
+                    0 => line(input),
+                    consumed => input.get(..consumed).unwrap_or(input),
+                };
                 self.complain(PeerReason::Frame(reason), |before| {
                     tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender,
                         %fault, framing = FRAMING.word(self.config.framing), advice = advice(fault),
@@ -269,6 +273,12 @@ impl<'l> Connection<'l> {
         self.local.complain_of_compression(&judged.compressed_by);
         self.local.context.pipeline.deliver(judged).await;
     }
+}
+
+/// The first line of `input`, or all of it.
+fn line(input: &[u8]) -> &[u8] {
+    let end = memchr::memchr2(b'\n', 0, input).unwrap_or(input.len());
+    input.get(..end).unwrap_or(input)
 }
 
 /// What to do about a peer's `fault`.

@@ -374,7 +374,7 @@ fn repeat_counts_of_senders_are_never_suppressed() {
 /// F55.
 #[test]
 fn a_compressed_message_is_in_no_format_and_never_suppressed() {
-    let message = Message::parse(b"zx\x9c\xb3\x31\x34\n\0");
+    let message = Message::parse(b"zx\x9c\xb2\x31\x34\x36\xb1\xf3\n\0");
     assert!(message.compressed && message.never_suppress && message.is_binary());
     assert_eq!(message.format, Format::Unparsed);
     let text = Message::parse(b"zx^2 + y^2: a text");

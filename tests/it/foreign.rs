@@ -12,7 +12,7 @@ use super::support::sink::Sink;
 use super::support::tersed::{LogLine, Setup, Stopped, Tersed};
 
 /// A stream, how many of its octets tell what it is, the reason, and a part of what the log says is to be done.
-const STREAMS: [(&[u8], usize, &str, &str); 17] = [
+const STREAMS: [(&[u8], usize, &str, &str); 21] = [
     (
         b"GET /healthz HTTP/1.1\r\nHost: relay\r\n\r\n<13>forged\n",
         23,
@@ -24,21 +24,30 @@ const STREAMS: [(&[u8], usize, &str, &str); 17] = [
     (b"PUT /x HTTP/1.1\r\n\r\n", 17, "http", "/healthz"),
     (b"OPTIONS * HTTP/1.0\r\n\r\n", 20, "http", "/healthz"),
     (b"CONNECT a:1 HTTP/1.1\r\n\r\n", 22, "http", "/healthz"),
+    (b"DELETE /x HTTP/1.1\r\n\r\n", 20, "http", "/healthz"),
+    (b"PATCH /x HTTP/1.1\r\n\r\n", 19, "http", "/healthz"),
+    (b"TRACE / HTTP/1.1\r\n\r\n", 18, "http", "/healthz"),
+    (
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+        16,
+        "http",
+        "/healthz",
+    ),
     (
         b"PROXY TCP4 192.0.2.1 192.0.2.2 1 514\r\n<13>forged\n",
-        11,
+        38,
         "proxy_protocol",
         "send-proxy",
     ),
     (
         b"PROXY TCP6 ::1 ::1 1 514\r\n<13>forged\n",
-        11,
+        26,
         "proxy_protocol",
         "proxy_protocol",
     ),
     (
         b"PROXY UNKNOWN\r\n<13>forged\n",
-        14,
+        15,
         "proxy_protocol",
         "load balancer",
     ),
@@ -50,19 +59,19 @@ const STREAMS: [(&[u8], usize, &str, &str); 17] = [
     ),
     (
         b"\x78\x01\x00\x61\x00\x9e\xff<13>forged\n",
-        3,
+        7,
         "zlib",
         "compression.mode",
     ),
     (
-        b"\x78\x5e\x3c\xcb\x41\n<13>forged\n",
-        4,
+        b"\x78\x5e\xb2\x31\x34\x36\xb1\xf3\n<13>forged\n",
+        8,
         "zlib",
         "compression.mode",
     ),
     (
-        b"\x78\xda\x3c\xcb\x41\n<13>forged\n",
-        3,
+        b"\x78\xda\xa5\x9c\x5d\xaa\xae\xb7\x0d\x85\xef\x3b\x8a\x3d\x82\x62\xfd\x59\n<13>forged\n",
+        9,
         "zlib",
         "compression.mode",
     ),
@@ -80,13 +89,13 @@ const STREAMS: [(&[u8], usize, &str, &str); 17] = [
     ),
     (
         b"<\x001\x003\0>\0f\0\n\0<\x001\x003\0>\0",
-        8,
+        4,
         "utf16",
         "UTF-8",
     ),
     (
         b"\0<\x001\x003\0>\0f\0\n\0<\x001\x003\0>",
-        8,
+        4,
         "utf16",
         "UTF-8",
     ),
@@ -134,15 +143,21 @@ fn a_foreign_stream_is_turned_away_by_name_however_it_is_cut() {
 
 #[test]
 fn text_that_begins_like_another_protocol_is_a_message() {
-    let messages: [&[u8]; 12] = [
+    let messages: [&[u8]; 18] = [
         b"GET the kettle",
         b"GET / HTTP/1.1 200 512",
         b"POSTED",
         b"PROXY down",
         b"PROXY TCP4",
+        b"PROXY TCP4 listeners are down",
+        b"PROXY UNKNOWN to the balancer",
         b"x^2 + y^2 = z^2 is what a line of text may be",
         b"x^2",
         b"x",
+        b"x^\xe4 latin",
+        b"x^\x1b[31mred",
+        b"x\x01abc",
+        b"x^\xb2 is x to the power of x to the power of 2",
         b"zx^2 is text, too",
         "xڳ is a letter".as_bytes(),
         b"\xff a",
@@ -166,6 +181,48 @@ fn text_that_begins_like_another_protocol_is_a_message() {
     let (metrics, stopped) = tersed.finish();
     assert_eq!(metrics.total("tersed_connections_rejected_total"), 0);
     assert_eq!(warnings(&stopped).len(), 0);
+}
+
+#[test]
+fn a_count_that_is_too_large_is_quoted() {
+    let sink = Sink::tcp();
+    let tersed = Setup::new().listen(TCP).forward(&sink.url()).start();
+    let mut originator = Originator::tcp(tersed.address(TCP));
+    originator.send_octets(b"99999999 <13>x\n<13>y\n");
+    assert_eq!(sink.wait_messages(2), [&b"99999999 <13>x"[..], b"<13>y"]);
+    let (_, stopped) = tersed.finish();
+    let told = &warnings(&stopped)[0];
+    assert_eq!(told.message, "bad framing");
+    assert_eq!(told.field("octets").as_deref(), Some("99999999 <13>x"));
+}
+
+#[test]
+fn letters_that_each_end_with_a_nul_are_messages() {
+    let sink = Sink::tcp();
+    let tersed = Setup::new().listen(TCP).forward(&sink.url()).start();
+    let mut originator = Originator::tcp(tersed.address(TCP));
+    originator.send_octets(b"a\0b\0c\0d\0");
+    originator.half_close();
+    originator.wait_closed();
+    assert_eq!(sink.wait_messages(4), [b"a", b"b", b"c", b"d"]);
+    let (metrics, _) = tersed.finish();
+    assert_eq!(metrics.total("tersed_connections_rejected_total"), 0);
+}
+
+#[test]
+fn a_tls_client_on_a_relp_listener_is_told_to_speak_relp() {
+    let tersed = Setup::new().listen(RELP).start();
+    let mut client = RelpClient::connect(tersed.address(RELP));
+    client.send_octets(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 and more");
+    assert_eq!(client.until_closed(), [""; 0]);
+    let tls = [("reason", "tls_on_plaintext")];
+    tersed.wait_metric("tersed_connections_rejected_total", &tls, 1);
+    let (metrics, stopped) = tersed.finish();
+    assert_eq!(metrics.total("tersed_frame_errors_total"), 0);
+    assert_eq!(
+        warnings(&stopped)[0].message,
+        "a TLS client on a RELP listener without TLS; let it speak RELP without TLS"
+    );
 }
 
 /// The end of the stream, or of patience, decides: it is a message, as far as can be known.
@@ -315,7 +372,7 @@ fn garbage_shows_in_a_counter() {
         b"no PRI\x01",
         b"<999>\x1b[1m",
         b"a\x7f",
-        b"zx\x9c\xb3\x01\xff",
+        b"zx\x9c\xb2\x31\x34\x36\xb1\xf3\x01\xff",
     ];
     let text: [&[u8]; 7] = [
         b"<13>app: a header, and \x01\x02\x03",

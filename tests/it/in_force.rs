@@ -2,6 +2,8 @@
 //! metrics, on `/readyz` and `/api/v1/config`, and by `tersed check --running`.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
@@ -252,6 +254,52 @@ fn a_relay_that_cannot_be_asked_is_named_with_what_to_do() {
         text.contains("http://127.0.0.76:9/api/v1/config: ") && text.contains("does the relay run"),
         "{text}"
     );
+}
+
+#[test]
+fn what_answers_and_is_no_tersed_is_told_so_and_silence_too() {
+    for (answer, expected) in [
+        (
+            Some("HTTP/1.0 404 Not Found\r\n\r\nno"),
+            "answered \"HTTP/1.0 404 Not Found\", so what answers there is no tersed",
+        ),
+        (
+            Some("HTTP/1.0 200 OK\r\n\r\n<html>"),
+            "what answers there is no tersed",
+        ),
+        (
+            Some("HTTP/1.0 200 OK\r\n\r\n{\"a\": 1}"),
+            "what answers there is no tersed",
+        ),
+        (
+            Some("220 mail ready\r\n\r\n"),
+            "what answers there is no tersed",
+        ),
+        (None, "no answer within 5s"),
+    ] {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        let serving = std::thread::spawn(move || {
+            let (mut client, _) = server.accept().unwrap();
+            let mut asked = [0; 1024];
+            let octets = client.read(&mut asked).unwrap();
+            assert!(asked[..octets].starts_with(b"GET "));
+            match answer {
+                Some(answer) => client.write_all(answer.as_bytes()).unwrap(),
+                // Until it is given up.
+                None => assert_eq!(client.read(&mut asked).unwrap(), 0),
+            }
+        });
+        let output = Command::new(BINARY)
+            .args(["check", "--running", "--admin", &address.to_string()])
+            .output()
+            .unwrap();
+        serving.join().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8(output.stderr).unwrap();
+        let expected = format!("http://{address}/api/v1/config: {expected}; does the relay run");
+        assert!(text.contains(&expected), "{text}");
+    }
 }
 
 fn config(window: &str) -> String {

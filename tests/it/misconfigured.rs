@@ -183,6 +183,32 @@ fn check_and_run_name_the_usual_file_if_it_is_there_and_not_read() {
 }
 
 #[test]
+fn one_place_in_two_spellings_is_refused() {
+    for (config, reason) in [
+        (
+            "[forward]\nto = [\"file:///d/../d/z\", \"file:///d/z\"]\n",
+            "fits: each upstream once",
+        ),
+        (
+            "[forward]\nto = [\"tcp://Collector:514\", \"tcp://collector:514\"]\n",
+            "fits: each upstream once",
+        ),
+        (
+            "[forward]\nto = [\"file:///d/z\"]\n[suppressed]\nto = \"file:///d/../d/z\"\n",
+            "fits: a destination that is no upstream of survivors",
+        ),
+        (
+            "[[listener]]\nurl = \"unix-dgram:///tmp/l\"\n[forward]\nto = [\"unix-dgram:///tmp/x/../l\"]\n",
+            "unix-dgram:///tmp/x/../l",
+        ),
+    ] {
+        let (code, out, err) = check(config);
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{config}{err}");
+        assert!(err.contains(reason), "{config}{err}");
+    }
+}
+
+#[test]
 fn check_refuses_the_paths_that_run_refuses() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| argument(&dir.path().join(name));
@@ -200,7 +226,7 @@ fn check_refuses_the_paths_that_run_refuses() {
         (spool("file"), "is no directory"),
         (
             socket("file"),
-            "is not a socket; remove it or choose another path",
+            "is a file, not a socket; remove it or choose another path",
         ),
     ] {
         let (code, out, err) = check(&config);

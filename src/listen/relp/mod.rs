@@ -312,7 +312,7 @@ impl Connection<'_> {
     /// The client broke the protocol `at` octets into what is unread.
     fn complain_of(&self, fault: RelpFault, at: usize) {
         if self.hello == Hello::Foreign(Foreign::Tls) {
-            Foreign::Tls.turn_away(self.local, self.sender);
+            Foreign::turn_away_tls_from_relp(self.local, self.sender);
             return;
         }
         let octets = self.unread.octets().get(at..).unwrap_or_default();
