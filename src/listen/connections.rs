@@ -335,3 +335,43 @@ fn listens_at(config: &ListenerConfig, only_v6: bool, to: Option<IpAddr>) -> boo
         IpAddr::V6(own) => own == to,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    /// It waited in the kernel when the reload closed its listener: it goes where those went that had been accepted.
+    #[test]
+    fn a_connection_that_a_closed_listener_accepts_goes_to_the_one_that_has_its_address() {
+        let metrics = Metrics::new().listener("old", "tcp://0.0.0.0:514");
+        let of = |url: &str| {
+            let config = ListenerConfig::new(url.parse().unwrap());
+            watch::Sender::new(Arc::new(config))
+        };
+        let (old, new) = (of("tcp://0.0.0.0:514"), of("tcp://127.0.0.1:514"));
+        let (closed, open) = (Connections::default(), Connections::default());
+        let heir = Heir {
+            connections: open.clone(),
+            config: new.subscribe(),
+            only_v6: false,
+        };
+        let stay = closed.settle(None, false, vec![heir]);
+        assert_eq!(stay, Stay::default());
+        for (to, goes_on) in [("127.0.0.1", true), ("127.0.0.2", false)] {
+            let peer = Peer {
+                sender: Sender::at("127.0.0.9".parse().unwrap()),
+                to: Some(to.parse().unwrap()),
+            };
+            let (place, config) = closed.enter(peer, &old.subscribe(), &metrics);
+            let place = place.unwrap();
+            assert_eq!(place.stop.is_cancelled(), !goes_on, "{to}");
+            assert_eq!(Arc::ptr_eq(&config, &new.borrow()), goes_on, "{to}");
+            let counts = (closed.count(), open.count());
+            assert_eq!(counts, if goes_on { (0, 1) } else { (1, 0) }, "{to}");
+            drop(place);
+            assert_eq!((closed.count(), open.count()), (0, 0), "{to}");
+        }
+        assert_eq!(metrics.connections.get(), 0);
+    }
+}
