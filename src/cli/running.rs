@@ -241,7 +241,9 @@ fn ask(address: SocketAddr) -> Result<String, String> {
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        write!(stream, "GET {PATH} HTTP/1.0\r\nhost: {address}\r\n\r\n")?;
+        // At once: a server that answers after the first words may be gone before the last.
+        let request = format!("GET {PATH} HTTP/1.0\r\nhost: {address}\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
         let mut answer = String::new();
         stream.take(ANSWER_OCTETS_MAX).read_to_string(&mut answer)?;
         Ok(answer)
