@@ -52,7 +52,7 @@ impl Guests {
     ///
     /// # Cancel safety
     ///
-    /// When dropped, nobody was let in; somebody may have been closed.
+    /// A future that is dropped lets no client in; another client may have been closed for it.
     pub(super) async fn enter(&mut self) -> (Arc<Guest>, OwnedSemaphorePermit) {
         let slot = loop {
             let slots = Arc::clone(&self.slots);

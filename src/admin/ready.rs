@@ -28,7 +28,7 @@ use super::AdminState;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 
-/// Whether the relay takes messages: shared, set by whoever starts and stops it.
+/// Whether the relay takes messages: shared; the daemon sets it.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<AtomicU8>);
 

@@ -3,10 +3,10 @@
 //! # Guarantees
 //!
 //! - An empty variable is an unset one.
-//! - A `TERSED_*` variable that is none is remarked, with the one that was probably meant. It is not refused: it may
+//! - An unknown `TERSED_*` variable is remarked, with the one that was probably meant. It is not refused: it may
 //!   belong to something else.
 //! - What Kubernetes sets in each container beside a Service called `tersed` or `tersed-...` is not remarked
-//!   (`TERSED_SERVICE_HOST`, `TERSED_PORT=tcp://...`, `TERSED_PORT_514_TCP_ADDR` and the like).
+//!   (`TERSED_SERVICE_HOST`, `TERSED_PORT=tcp://...`, `TERSED_PORT_514_TCP_ADDR` and others).
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

@@ -459,7 +459,7 @@ Examples:
 
 Order:
   A flag overrides its variable, a variable overrides the file, the file overrides the defaults.
-  An empty variable counts as unset. A TERSED_ variable that is none of these is warned of.
+  An empty variable counts as unset. tersed warns of any other TERSED_ variable.
 
 Signals:
   SIGHUP          read the configuration again; if anything is wrong with it, keep the old one

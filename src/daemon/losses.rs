@@ -532,8 +532,8 @@ impl Episode {
 
 /// For how long reading was paused, as seen from time to time.
 ///
-/// A pause that is over before the next look is not one: an upstream that takes a batch a little later than it came
-/// is none to tell of. Pauses that follow each other are.
+/// A pause that is over before the next look does not count: the upstream took a batch a little later than it came.
+/// Pauses that follow each other count.
 #[derive(Debug, Default)]
 struct Pause {
     /// When it was looked last, and whether reading was, or had been, paused then.

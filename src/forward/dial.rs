@@ -215,5 +215,5 @@ fn cannot_connect(to: SocketAddr, source: io::Error) -> UpstreamError {
 /// Less than this taken by earlier steps is not worth saying.
 const SHARE_SLACK: Duration = Duration::from_millis(100);
 
-/// A year: a longer time is none.
+/// A year, which stands for no limit.
 const LIMIT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -111,7 +111,7 @@ impl Listener {
 /// Accepts connections until told to stop.
 pub(super) async fn serve(listener: Listener, local: Local) {
     accept_all(&listener, &local).await;
-    // Whoever takes the socket over accepts what it holds.
+    // The listener that takes the socket over accepts what it holds.
     if listener.is_shared() {
         return;
     }

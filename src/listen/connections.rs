@@ -223,7 +223,7 @@ impl Connections {
     }
 
     /// Finds for each connection the listener that has the address it came to: its own, whose settings in force are
-    /// `own`, or one of `heirs`. Stops those for whom there is none, and those that may not stay under its settings.
+    /// `own`, or one of `heirs`. Stops connections that no listener has the address of, and those that its settings do not allow.
     pub fn settle(&self, own: Option<&ListenerConfig>, only_v6: bool, heirs: Vec<Heir>) -> Stay {
         let mut stay = Stay::default();
         let mut leaving = Vec::new();

@@ -115,7 +115,7 @@ fn a_file_that_changed_or_was_refused_is_told_of_until_it_is_in_force() {
         assert!(text.lines().any(|found| found.starts_with(line)), "{text}");
     }
 
-    // Somebody writes another window and forgets the reload.
+    // An operator writes another window and forgets the reload.
     fs::write(tersed.config_file(), config("5m")).unwrap();
     wait_changed(&tersed, 1);
     let line = configuration(&tersed);

@@ -231,7 +231,7 @@ os.execv(sys.argv[1], sys.argv[1:])";
     });
 }
 
-/// A relay that gets these sockets when somebody connects.
+/// A relay that gets these sockets when a sender connects.
 fn activated(addresses: &[&str]) -> Setup {
     let listen = addresses
         .iter()
@@ -248,7 +248,7 @@ fn start_refused(setup: Setup) -> (ExitStatus, String) {
     knocking(|| setup.start_refused())
 }
 
-/// Does `body` while somebody knocks at the socket, because before that the relay does not start.
+/// Does `body` while a sender connects again and again, because before that the relay does not start.
 fn knocking<T>(body: impl FnOnce() -> T) -> T {
     thread::scope(|scope| {
         scope.spawn(|| wait_until("the socket", LIMIT, || TcpStream::connect(TO).is_ok()));

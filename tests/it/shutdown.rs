@@ -161,7 +161,7 @@ fn check_cut_off(mut tersed: Tersed, signals: u32) {
         .log
         .iter()
         .find(|line| line.message == "dropped what could not be forwarded before the deadline");
-    let cut_off = cut_off.expect("somebody must know");
+    let cut_off = cut_off.expect("a line that says what was cut off");
     assert_eq!(cut_off.level, "ERROR");
     let frames = cut_off.field("frames").unwrap();
     assert_eq!(frames, balance.dropped.to_string(), "{cut_off:?}");
