@@ -7,7 +7,7 @@
 //!
 //! `78` is `x`, and each of the four FLG may be text as well: `5e` is `^`, `da` begins a letter in UTF-8 and is one in
 //! Latin-1, `9c` is one in Windows' code page, and a line may hold control octets. So the block of deflate behind them
-//! decides ([`evidence`]), within its first 16 octets:
+//! decides (`evidence`), within its first 16 octets:
 //!
 //! - Stored (BTYPE 0): zeros pad its first octet, and NLEN is the complement of LEN.
 //! - Fixed codes (BTYPE 1): all is valid, and unpacked it begins with a PRI, perhaps behind an octet count, or with twelve
