@@ -24,8 +24,8 @@ use crate::{
     chunk::{Chunk, Entry},
     clock::Clock,
     custody::{Custody, Receipt},
-    dedup::{Claim, Ended, Group, Shards, Sighting, Verdict, tag::Tag},
-    forward::{Aside, AsideDoor, Delivery},
+    dedup::{Claim, Ended, Group, Shards, Sighting, Verdict, annotation::Annotation},
+    forward::{CopiesDoor, OpenDoor, Delivery},
     identity::{Identifier, IdentityKind, Key, Origin, Sender},
     ledger::InForce,
     metrics::{DropReason, ListenerMetrics, Metrics},
@@ -42,7 +42,7 @@ pub struct Pipeline {
     /// Where survivors go.
     pub delivery: Delivery,
     /// Where copies that are held back go, if anywhere.
-    pub aside: Aside,
+    pub copies_door: CopiesDoor,
     /// All counters.
     pub metrics: Arc<Metrics>,
     /// This run's key.
@@ -58,7 +58,7 @@ impl Pipeline {
     #[must_use]
     pub fn batch<'p, 'f>(&'p self, listener: &'p ListenerMetrics) -> Batch<'p, 'f> {
         let in_force = self.delivery.ledger().rules();
-        let aside = self.aside.door();
+        let copies_door = self.copies_door.door();
         let mut group = GROUP.take().recycled();
         group.set_generation(in_force.generation);
         Batch {
@@ -74,10 +74,10 @@ impl Pipeline {
             group,
             last: None,
             chunk: CHUNK.take(),
-            copies: aside
+            copies: copies_door
                 .as_ref()
                 .map_or_else(Chunk::default, |_| COPIES.take()),
-            aside,
+            copies_door,
             ended: Vec::new(),
         }
     }
@@ -86,8 +86,8 @@ impl Pipeline {
     pub async fn deliver(&self, judged: Judged) -> bool {
         // What is new does not wait for what is not.
         let is_whole = self.delivery.deliver(judged.survivors).await;
-        if let Some(aside) = judged.aside {
-            aside.deliver(judged.copies).await;
+        if let Some(copies_door) = judged.copies_door {
+            copies_door.deliver(judged.copies).await;
         }
         is_whole
     }
@@ -95,7 +95,7 @@ impl Pipeline {
     /// Whether a reader waits for room for survivors or copies: the next to read may have to keep what comes of it.
     #[must_use]
     pub fn is_pressed(&self) -> bool {
-        self.delivery.is_pressed() || self.aside.is_pressed()
+        self.delivery.is_pressed() || self.copies_door.is_pressed()
     }
 
     /// Retires what is over, so that no count waits for another message, and ends what a reload left to be ended.
@@ -159,7 +159,7 @@ pub struct Batch<'p, 'f> {
     last: Option<Last<'f>>,
     chunk: Chunk,
     /// Where copies go.
-    aside: Option<Arc<AsideDoor>>,
+    copies_door: Option<Arc<OpenDoor>>,
     /// Copies that go there.
     copies: Chunk,
     ended: Vec<Ended>,
@@ -173,7 +173,7 @@ pub struct Batch<'p, 'f> {
 pub struct Judged {
     survivors: Chunk,
     copies: Chunk,
-    aside: Option<Arc<AsideDoor>>,
+    copies_door: Option<Arc<OpenDoor>>,
     /// Who sent compressed messages.
     pub compressed_by: Vec<Sender>,
 }
@@ -395,7 +395,7 @@ impl<'f> Batch<'_, 'f> {
         } = self.pipeline;
         shards.offer_group(&mut self.group, self.now);
         let (chunk, tally) = (&mut self.chunk, &mut self.tally);
-        let mut copies = self.aside.is_some().then_some(&mut self.copies);
+        let mut copies = self.copies_door.is_some().then_some(&mut self.copies);
         let rules = &self.in_force.rules;
         self.group
             .settle_by_policy(&mut self.ended, |policy, frame, verdict, ended| {
@@ -409,9 +409,9 @@ impl<'f> Batch<'_, 'f> {
                             chunk.push(frame, Entry::Survivor(claim));
                             return;
                         }
-                        Tag::Dropped
+                        Annotation::Dropped
                     }
-                    Verdict::Duplicate => Tag::Repeated,
+                    Verdict::Duplicate => Annotation::Repeated,
                 };
                 let counts = tally.of(policy);
                 // What goes out although it is not a delivery that a window belongs to.
@@ -479,13 +479,13 @@ impl<'f> Batch<'_, 'f> {
             survivors.entrust(self.receipt);
         }
         let copies = self.copies.take();
-        if self.aside.is_some() {
+        if self.copies_door.is_some() {
             COPIES.set(self.copies);
         }
         Judged {
             survivors,
             copies,
-            aside: self.aside,
+            copies_door: self.copies_door,
             compressed_by: self.tally.compressed_by,
         }
     }

@@ -37,9 +37,9 @@ impl Sizing {
         sizing.add(MemoryPart::Windows, config.dedup.memory);
         sizing.add(MemoryPart::Queue, config.forward.queue);
         sizing.add_upstreams(&config.forward);
-        if let Some(aside) = config.aside() {
-            sizing.add(MemoryPart::Copies, aside.queue);
-            sizing.add_upstreams(&aside);
+        if let Some(copies) = config.copies() {
+            sizing.add(MemoryPart::Copies, copies.queue);
+            sizing.add_upstreams(&copies);
         }
         if config.spool.directory.is_some() {
             let held = forward::held_by_spool(config.spool.max_size);

@@ -154,7 +154,7 @@ impl Config {
     /// How copies that are held back are forwarded, if they are. What [`SuppressedConfig`] does not say is as for
     /// survivors.
     #[must_use]
-    pub fn aside(&self) -> Option<ForwardConfig> {
+    pub fn copies(&self) -> Option<ForwardConfig> {
         Some(ForwardConfig {
             to: vec![self.suppressed.to.clone()?],
             strategy: Strategy::Failover,

@@ -20,7 +20,7 @@
 //!
 //! Exit codes (`main`), what the settings mean (`config`).
 
-mod aside;
+mod copies;
 mod configuration;
 mod cut_off;
 mod listeners;
@@ -44,7 +44,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error, info, warn};
 
 use self::{
-    aside::AsideForwarder,
+    copies::CopiesForwarder,
     cut_off::CutOff,
     listeners::{Closing, Serving},
     losses::Losses,
@@ -57,7 +57,7 @@ use crate::{
     config::{Config, ForwardConfig, RunArgs, SpoolConfig, size_text, takes_only_v6},
     custody::Custody,
     dedup::Shards,
-    forward::{self, Aside, Delivery, ForwardEnded, Forwarder, Outbox, Stopping},
+    forward::{self, CopiesDoor, Delivery, ForwardEnded, Forwarder, Outbox, Stopping},
     ledger::Ledger,
     listen::{BindError, Bound, Context, PassedSockets},
     logging::{PeerLog, PeerReason},
@@ -148,7 +148,7 @@ struct Daemon {
     outbox: Arc<Outbox>,
     forwarder: Running<Result<(), ForwardEnded>>,
     /// That of copies, if they are set aside.
-    aside: Option<AsideForwarder>,
+    copies: Option<CopiesForwarder>,
     readiness: Readiness,
     signals: Signals,
     /// Tasks that run until everything else has ended: status page, timers.
@@ -204,8 +204,8 @@ impl Daemon {
             made.map_err(DaemonError::Runtime)
         };
         let forwarding = waiting("tersed-forward")?;
-        let aside = match config.aside() {
-            Some(aside) => Some((aside, waiting(aside::THREAD)?)),
+        let copies = match config.copies() {
+            Some(copies) => Some((copies, waiting(copies::THREAD)?)),
             None => None,
         };
         let chores = Pool::new("tersed-chores", CHORES_MAX);
@@ -246,7 +246,7 @@ impl Daemon {
             key,
             identity: config.dedup.identity,
             custody: Custody::new(),
-            aside: Aside::default(),
+            copies_door: CopiesDoor::default(),
         });
         let in_force = InForce::new(Arc::clone(&metrics), args, read);
         let losses = Losses::new(Arc::clone(&metrics), changes.clone());
@@ -263,7 +263,7 @@ impl Daemon {
         );
         let housekeeping = TaskTracker::new();
         let forwarder =
-            aside::run(forwarder, forwarding, &housekeeping).map_err(DaemonError::Runtime)?;
+            copies::run(forwarder, forwarding, &housekeeping).map_err(DaemonError::Runtime)?;
         let context = Context {
             pipeline,
             metrics,
@@ -282,7 +282,7 @@ impl Daemon {
             forward,
             outbox,
             forwarder,
-            aside: None,
+            copies: None,
             readiness: Readiness::default(),
             signals,
             housekeeping,
@@ -294,9 +294,9 @@ impl Daemon {
             losses,
             in_force,
         };
-        if let Some((aside, thread)) = aside {
-            let aside = daemon.set_aside(aside, thread);
-            daemon.aside = Some(aside.map_err(DaemonError::Runtime)?);
+        if let Some((copies, thread)) = copies {
+            let copies = daemon.start_copies(copies, thread);
+            daemon.copies = Some(copies.map_err(DaemonError::Runtime)?);
         }
         for (listener, socket, readers, only_v6, is_extra) in listeners {
             daemon.open(listener, socket, readers, only_v6, is_extra);
@@ -330,7 +330,7 @@ impl Daemon {
                     Ok(Err(error)) => Err(error.into()),
                     Ok(Ok(())) | Err(_) => Err(DaemonError::Task("the forwarder")),
                 },
-                ended = aside::ended(&mut self.aside) => break match ended {
+                ended = copies::ended(&mut self.copies) => break match ended {
                     Ok(Err(error)) => Err(error.into()),
                     Ok(Ok(())) | Err(_) => Err(DaemonError::Task("the forwarder of suppressed copies")),
                 },
@@ -345,11 +345,11 @@ impl Daemon {
     }
 
     /// Starts setting copies aside.
-    fn set_aside(&self, config: ForwardConfig, thread: Waiting) -> io::Result<AsideForwarder> {
+    fn start_copies(&self, config: ForwardConfig, thread: Waiting) -> io::Result<CopiesForwarder> {
         let pipeline = &self.context.pipeline;
         let tasks = &self.housekeeping;
         let cut_off = Arc::clone(&self.cut_off);
-        AsideForwarder::start(config, thread, pipeline, tasks, &self.stopping, cut_off)
+        CopiesForwarder::start(config, thread, pipeline, tasks, &self.stopping, cut_off)
     }
 
     /// Lets the metrics say how much memory the configuration in force allows.

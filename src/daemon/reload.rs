@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 
 use super::{
     Daemon,
-    aside::{self, AsideForwarder},
+    copies::{self, CopiesForwarder},
     notify,
     plan::{Plan, PlanError},
 };
@@ -37,7 +37,7 @@ enum ReloadError {
     #[error(transparent)]
     Listeners(#[from] PlanError),
     #[error("suppressed.to: {0}")]
-    Aside(#[source] io::Error),
+    Copies(#[source] io::Error),
     #[error(transparent)]
     Restart(#[from] TakesRestart),
 }
@@ -83,14 +83,14 @@ impl Daemon {
         // Everything that can fail comes first.
         self.let_sockets_close(&config).await;
         let plan = Plan::of(&config, self)?;
-        let starts_aside = config.aside().filter(|_| self.aside.is_none());
-        let aside =
-            starts_aside.map(|aside| Waiting::new(aside::THREAD).map(|thread| (aside, thread)));
-        let aside = aside.transpose().map_err(ReloadError::Aside)?;
+        let starts_copies = config.copies().filter(|_| self.copies.is_none());
+        let copies =
+            starts_copies.map(|copies| Waiting::new(copies::THREAD).map(|thread| (copies, thread)));
+        let copies = copies.transpose().map_err(ReloadError::Copies)?;
         // From here on new sockets receive, and if the last step failed would have to close again.
         let plan = plan.finish()?;
-        let aside = aside.map(|(aside, thread)| self.set_aside(aside, thread));
-        let aside = aside.transpose().map_err(ReloadError::Aside)?;
+        let copies = copies.map(|(copies, thread)| self.start_copies(copies, thread));
+        let copies = copies.transpose().map_err(ReloadError::Copies)?;
         // From here on nothing fails.
         self.carry_out(plan);
         for warning in config.warnings() {
@@ -102,25 +102,25 @@ impl Daemon {
         ledger.set_rules(Arc::clone(&config.rules), config.dedup.memory);
         self.outbox.resize(config.forward.queue);
         self.forward.send_replace(Arc::new(config.forward.clone()));
-        self.change_aside(&config, aside);
+        self.change_copies(&config, copies);
         self.config = config;
         self.tell_memory_limit();
         Ok(())
     }
 
     /// Has copies set aside by `fresh`, which has just begun to, or as `config` says.
-    fn change_aside(&mut self, config: &Config, fresh: Option<AsideForwarder>) {
+    fn change_copies(&mut self, config: &Config, fresh: Option<CopiesForwarder>) {
         if fresh.is_some() {
-            self.aside = fresh;
+            self.copies = fresh;
             return;
         }
-        match (config.aside(), self.aside.take()) {
-            (Some(aside), Some(running)) => {
-                running.change(aside);
-                self.aside = Some(running);
+        match (config.copies(), self.copies.take()) {
+            (Some(copies), Some(running)) => {
+                running.change(copies);
+                self.copies = Some(running);
             }
             (None, Some(running)) => {
-                self.context.pipeline.aside.shut();
+                self.context.pipeline.copies_door.shut();
                 let grace = config.shutdown_grace;
                 self.context.tasks.spawn(running.leave(grace));
             }

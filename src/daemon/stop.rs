@@ -19,7 +19,7 @@ use tokio::{
 };
 use tracing::{debug, error, info, warn};
 
-use super::{Daemon, aside::AsideForwarder, notify, tell_of_more};
+use super::{Daemon, copies::CopiesForwarder, notify, tell_of_more};
 use crate::{
     clock::Clock,
     dedup::{EndReason, Progress},
@@ -46,8 +46,8 @@ impl Daemon {
         let grace = self.config.shutdown_grace;
         let deadline = Clock::now().after(grace);
         let drained = {
-            let (forwarder, aside) = (&mut self.forwarder, &mut self.aside);
-            let drain = Self::drain(&self.context, &self.outbox, forwarder, aside);
+            let (forwarder, copies) = (&mut self.forwarder, &mut self.copies);
+            let drain = Self::drain(&self.context, &self.outbox, forwarder, copies);
             tokio::pin!(drain);
             select! {
                 whole = &mut drain => {
@@ -70,11 +70,11 @@ impl Daemon {
             // windows that are still open then end without waiting for an upstream.
             stopping.cut_off();
             self.outbox.close();
-            if let Some(aside) = &self.aside {
-                aside.outbox.close();
+            if let Some(copies) = &self.copies {
+                copies.outbox.close();
             }
-            let (forwarder, aside) = (&mut self.forwarder, &mut self.aside);
-            let drain = Self::drain(&self.context, &self.outbox, forwarder, aside);
+            let (forwarder, copies) = (&mut self.forwarder, &mut self.copies);
+            let drain = Self::drain(&self.context, &self.outbox, forwarder, copies);
             let ended = timeout(CUT_OFF_MAX, drain).await;
             if ended.is_err() {
                 error!("tasks did not end after being cut off; this is a fault of tersed");
@@ -124,11 +124,11 @@ impl Daemon {
         context: &Context,
         outbox: &Outbox,
         forwarder: &mut Running<Result<(), ForwardEnded>>,
-        aside: &mut Option<AsideForwarder>,
+        copies: &mut Option<CopiesForwarder>,
     ) -> bool {
         context.tasks.wait().await;
         // Nobody else has it any more.
-        context.pipeline.aside.shut();
+        context.pipeline.copies_door.shut();
         let pipeline = &context.pipeline;
         let (mut ended, mut progress) = (Vec::new(), Progress::default());
         loop {
@@ -151,9 +151,9 @@ impl Daemon {
                 }
             }
         }
-        if let Some(aside) = aside
-            && !aside.forwarder.is_finished()
-            && let Err(error) = (&mut aside.forwarder).await
+        if let Some(copies) = copies
+            && !copies.forwarder.is_finished()
+            && let Err(error) = (&mut copies.forwarder).await
         {
             error!(%error, "the forwarder of suppressed copies broke down");
         }

@@ -50,7 +50,7 @@ mod retire;
 mod shard;
 pub mod summary;
 mod table;
-pub mod tag;
+pub mod annotation;
 mod timeline;
 mod variety;
 

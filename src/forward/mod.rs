@@ -30,7 +30,7 @@
 //! What the peer's process read and then lost: only a protocol with acknowledgements covers that.
 
 mod active;
-mod aside;
+mod copies;
 mod datagram;
 mod delivery;
 mod dial;
@@ -60,7 +60,7 @@ use tokio::{select, sync::watch, task::JoinSet};
 use tracing::error;
 
 pub use self::{
-    aside::{Aside, AsideDoor},
+    copies::{CopiesDoor, OpenDoor},
     delivery::Delivery,
     dial::Step,
     encode::Encoder,

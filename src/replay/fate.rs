@@ -5,7 +5,7 @@
 //! - Each line is in exactly one of what goes out, what is held back and what is dropped.
 
 use crate::dedup::Verdict;
-use crate::dedup::tag::Tag;
+use crate::dedup::annotation::Annotation;
 use crate::rule::{Action, Fall, Mode, Policy, SummaryStyle};
 
 /// What becomes of a line.
@@ -14,7 +14,7 @@ pub(super) enum Fate {
     /// It goes out.
     Out,
     /// It goes out, marked, because its rule is only tried.
-    Tagged(Tag),
+    Tagged(Annotation),
     /// It goes out as it came, because its rule is only tried.
     Shadowed,
     /// It is held back as a repeat.
@@ -28,10 +28,10 @@ impl Fate {
     pub(super) fn of(fall: &Fall, verdict: impl FnOnce() -> Verdict) -> Self {
         let (tag, enforced) = match fall.action {
             Action::Pass => return Self::Out,
-            Action::Drop => (Tag::Dropped, Self::Dropped),
+            Action::Drop => (Annotation::Dropped, Self::Dropped),
             Action::Dedup => match verdict() {
                 Verdict::Fresh(_) => return Self::Out,
-                Verdict::Duplicate => (Tag::Repeated, Self::Suppressed),
+                Verdict::Duplicate => (Annotation::Repeated, Self::Suppressed),
             },
         };
         match fall.policy.mode {

@@ -90,7 +90,7 @@ mod stop_hurries;
 mod stop_in_doubt;
 mod stream_ends;
 mod summaries;
-mod suppressed_aside;
+mod suppressed_copies;
 mod syslog_ng_in;
 mod threads;
 mod tls_on_plaintext;

@@ -18,7 +18,7 @@ use super::support::wire::Wire;
 
 /// Every copy is there octet for octet, in the order of its connection, line breaks and odd octets included.
 #[test]
-fn a_flood_leaves_its_first_copies_at_the_upstream_and_all_others_aside() {
+fn a_flood_leaves_its_first_copies_at_the_upstream_and_all_others_among_the_copies() {
     let sink = Sink::tcp_framed(Wire::OctetCounting);
     let dir = tempfile::tempdir().unwrap();
     let copies = dir.path().join("copies");
@@ -51,7 +51,7 @@ fn a_flood_leaves_its_first_copies_at_the_upstream_and_all_others_aside() {
         }
     }
     tersed.wait_received(6001);
-    wait_set_aside(&tersed, 5997);
+    wait_copied(&tersed, 5997);
     let (metrics, _) = tersed.finish();
     assert_eq!(decode_counted(&fs::read(&copies).unwrap()), expected);
     assert_own_law(&metrics);
@@ -81,7 +81,7 @@ fn each_variant_that_a_mask_folds_is_there() {
     let message = |number: usize| format!("<13>Mar  1 12:00:00 host app: failed {number} times");
     originator.send_all((0..500).map(message));
     tersed.wait_received(500);
-    wait_set_aside(&tersed, 499);
+    wait_copied(&tersed, 499);
     let (metrics, _) = tersed.finish();
     assert_own_law(&metrics);
     let expected: Vec<_> = (1..500).map(|n| message(n).into_bytes()).collect();
@@ -91,7 +91,7 @@ fn each_variant_that_a_mask_folds_is_there() {
 
 /// What goes out anyway, or ends by a rule, is no suppressed copy.
 #[test]
-fn what_is_tagged_or_dropped_by_a_rule_is_not_set_aside() {
+fn what_is_tagged_or_dropped_by_a_rule_is_not_copied() {
     let sink = Sink::tcp();
     let dir = tempfile::tempdir().unwrap();
     let copies = dir.path().join("copies.log");
@@ -107,7 +107,7 @@ fn what_is_tagged_or_dropped_by_a_rule_is_not_set_aside() {
         originator.send_all([message.clone(), message.clone(), message]);
     }
     tersed.wait_received(9);
-    wait_set_aside(&tersed, 2);
+    wait_copied(&tersed, 2);
     let (metrics, _) = tersed.finish();
     assert_own_law(&metrics);
     assert_eq!(metrics.total("tersed_suppressed_copies_total"), 2);
@@ -151,7 +151,7 @@ fn senders_wait_for_a_destination_that_is_away_and_nothing_is_missing() {
     store.behave(Manner::Read);
     sender.join().unwrap();
     tersed.wait_received(COPIES as u64 + 100);
-    wait_set_aside(&tersed, COPIES as u64 - 1);
+    wait_copied(&tersed, COPIES as u64 - 1);
     let (metrics, _) = tersed.finish();
     assert_own_law(&metrics);
     assert_eq!(metrics.total("tersed_suppressed_copies_dropped_total"), 0);
@@ -230,16 +230,16 @@ fn a_reload_switches_it_on_elsewhere_and_off() {
     send(10);
     reload(&to(&one));
     send(10);
-    wait_set_aside(&tersed, 10);
+    wait_copied(&tersed, 10);
     reload(&to(&two));
     send(10);
-    wait_set_aside(&tersed, 20);
+    wait_copied(&tersed, 20);
     reload("");
     send(10);
     tersed.wait_log("suppressed copies are no longer set aside");
     reload(&to(&one));
     send(10);
-    wait_set_aside(&tersed, 30);
+    wait_copied(&tersed, 30);
     let (metrics, _) = tersed.finish();
     assert_own_law(&metrics);
     assert_eq!(metrics.total("tersed_suppressed_copies_total"), 30);
@@ -302,7 +302,7 @@ fn assert_own_law(metrics: &Metrics) {
 }
 
 #[track_caller]
-fn wait_set_aside(tersed: &Tersed, count: u64) {
+fn wait_copied(tersed: &Tersed, count: u64) {
     tersed.wait_metric("tersed_suppressed_copies_written_total", &[], count);
 }
 

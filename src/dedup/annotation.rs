@@ -14,14 +14,14 @@ use crate::parse::{Format, Message};
 
 /// What would have become of the message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Tag {
+pub enum Annotation {
     /// It was said already.
     Repeated,
     /// Its rule drops.
     Dropped,
 }
 
-impl Tag {
+impl Annotation {
     /// The word for it.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -78,7 +78,7 @@ mod tests {
             ),
         ] {
             let mut out = Vec::new();
-            Tag::Repeated.write(&mut out, frame);
+            Annotation::Repeated.write(&mut out, frame);
             assert_eq!(
                 out.escape_ascii().to_string(),
                 expected.escape_ascii().to_string()

@@ -26,19 +26,19 @@ use crate::chunk::Chunk;
 
 /// The door for copies, which a reload may open and shut.
 #[derive(Debug, Default)]
-pub struct Aside {
+pub struct CopiesDoor {
     is_open: AtomicBool,
-    door: RwLock<Option<Arc<AsideDoor>>>,
+    door: RwLock<Option<Arc<OpenDoor>>>,
 }
 
 /// A door to the queue of copies. The queue is closed when the last owner lets go.
 #[derive(Debug)]
-pub struct AsideDoor(Delivery);
+pub struct OpenDoor(Delivery);
 
-impl Aside {
+impl CopiesDoor {
     /// The door, if it is open.
     #[must_use]
-    pub fn door(&self) -> Option<Arc<AsideDoor>> {
+    pub fn door(&self) -> Option<Arc<OpenDoor>> {
         if !self.is_open.load(Ordering::Relaxed) {
             return None;
         }
@@ -56,7 +56,7 @@ impl Aside {
 
     /// From the next batch on, copies go to `delivery`.
     pub fn open(&self, delivery: Delivery) {
-        let door = Some(Arc::new(AsideDoor(delivery)));
+        let door = Some(Arc::new(OpenDoor(delivery)));
         *self.door.write().unwrap_or_else(PoisonError::into_inner) = door;
         self.is_open.store(true, Ordering::Relaxed);
     }
@@ -73,7 +73,7 @@ impl Aside {
     }
 }
 
-impl AsideDoor {
+impl OpenDoor {
     /// Hands over `copies`, which are counted as queued already. When the queue is full this waits or drops, as
     /// configured.
     pub async fn deliver(&self, copies: Chunk) {
@@ -81,7 +81,7 @@ impl AsideDoor {
     }
 }
 
-impl Drop for AsideDoor {
+impl Drop for OpenDoor {
     fn drop(&mut self) {
         self.0.close();
     }

@@ -30,7 +30,7 @@ pub(super) type Ended = Result<Result<(), ForwardEnded>, Broken>;
 
 /// The forwarder of copies, running.
 #[derive(Debug)]
-pub(super) struct AsideForwarder {
+pub(super) struct CopiesForwarder {
     pub(super) outbox: Arc<Outbox>,
     config: watch::Sender<Arc<ForwardConfig>>,
     pub(super) forwarder: Running<Result<(), ForwardEnded>>,
@@ -38,7 +38,7 @@ pub(super) struct AsideForwarder {
     cut_off: Arc<CutOff>,
 }
 
-impl AsideForwarder {
+impl CopiesForwarder {
     /// Starts forwarding copies on `thread` as `config` says, and opens the door to it.
     ///
     /// # Errors
@@ -71,7 +71,7 @@ impl AsideForwarder {
         );
         let forwarder = run(forwarder, thread, tasks)?;
         let delivery = Delivery::new(Arc::clone(&outbox), Arc::clone(ledger), changes);
-        pipeline.aside.open(delivery);
+        pipeline.copies_door.open(delivery);
         Ok(Self {
             outbox,
             config,
@@ -105,9 +105,9 @@ impl AsideForwarder {
 }
 
 /// Waits until the forwarder of copies ends by itself; for ever if there is none.
-pub(super) async fn ended(aside: &mut Option<AsideForwarder>) -> Ended {
-    match aside {
-        Some(aside) => (&mut aside.forwarder).await,
+pub(super) async fn ended(copies: &mut Option<CopiesForwarder>) -> Ended {
+    match copies {
+        Some(copies) => (&mut copies.forwarder).await,
         None => std::future::pending().await,
     }
 }
