@@ -176,7 +176,7 @@ impl Ledger {
         if copies > 0 {
             self.metrics.copies.deliver(copies);
         }
-        self.metrics.frames.replayed.add(again);
+        self.metrics.frames.resent.add(again);
     }
 
     /// The upstream that took the entries left in `chunk` may have lost them: they wait again.

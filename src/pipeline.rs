@@ -25,7 +25,7 @@ use crate::{
     clock::Clock,
     custody::{Custody, Receipt},
     dedup::{Claim, Ended, Group, Shards, Sighting, Verdict, annotation::Annotation},
-    forward::{CopiesDoor, OpenDoor, Delivery},
+    forward::{CopiesDoor, Delivery, OpenDoor},
     identity::{Identifier, IdentityKind, Key, Origin, Sender},
     ledger::InForce,
     metrics::{DropReason, ListenerMetrics, Metrics},

@@ -78,7 +78,7 @@ impl Sizing {
 
     fn add_upstreams(&mut self, config: &ForwardConfig) {
         let held = forward::held(config);
-        self.add(MemoryPart::Replay, held.replay);
+        self.add(MemoryPart::Resend, held.resend);
         self.add(MemoryPart::Sending, held.sending);
     }
 
@@ -170,16 +170,16 @@ mod tests {
         check(copies, P::Copies, 5 * MIB);
         // 6 octets and an LF on the wire are 31 in memory.
         let short = |octets: u64| octets.div_ceil(7) * 31;
-        check("", P::Replay, 0);
+        check("", P::Resend, 0);
         let tcp = |strategy: &str, more: &str| {
             let to = r#"to = ["tcp://127.0.0.1:8", "tcp://127.0.0.1:9"]"#;
             format!("[forward]\n{to}\nstrategy = \"{strategy}\"\n{more}\n")
         };
-        check(&tcp("failover", ""), P::Replay, short(12 * MIB));
-        check(&tcp("balance", ""), P::Replay, 2 * short(12 * MIB));
+        check(&tcp("failover", ""), P::Resend, short(12 * MIB));
+        check(&tcp("balance", ""), P::Resend, 2 * short(12 * MIB));
         check(
-            &tcp("failover", "replay_max = \"off\""),
-            P::Replay,
+            &tcp("failover", "resend_max = \"off\""),
+            P::Resend,
             short(4 * MIB),
         );
         check("", P::Spool, 0);

@@ -473,7 +473,7 @@ mod tests {
             [forward]
             to = [{ url = "tcp://a:601", framing = "octet-counting" }, { url = "file:///b", rotate_age = "1h" }]
             rebind = "1h"
-            replay_max = "off"
+            resend_max = "off"
             [suppressed]
             to = "file:///c"
             [spool]

@@ -47,10 +47,10 @@ pub const QUEUE_MAX: usize = 4 * GIB - MIB;
 pub const SPOOL_MIN: usize = MIB;
 /// The largest `spool.max_size`: beyond it somebody mistyped.
 pub const SPOOL_MAX: usize = GIB.saturating_mul(1024 * 64);
-/// The largest `forward.replay_max`.
-pub const REPLAY_MAX: usize = GIB;
-/// The shortest `forward.replay_age`: no reader that works is slower.
-pub const REPLAY_AGE_MIN: Duration = Duration::from_secs(1);
+/// The largest `forward.resend_max`.
+pub const RESEND_MAX: usize = GIB;
+/// The shortest `forward.resend_age`: no reader that works is slower.
+pub const RESEND_AGE_MIN: Duration = Duration::from_secs(1);
 /// The shortest `forward.rebind`.
 pub const REBIND_MIN: Duration = Duration::from_secs(1);
 /// The longest `forward.rebind`.

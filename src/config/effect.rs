@@ -51,12 +51,12 @@ fn on_connections(forward: &ForwardConfig) -> Option<String> {
             !has_made_anew && forward.rebind != default.rebind,
         ),
         (
-            "forward.replay_max",
-            !has_connected && forward.replay_max != default.replay_max,
+            "forward.resend_max",
+            !has_connected && forward.resend_max != default.resend_max,
         ),
         (
-            "forward.replay_age",
-            !has_connected && forward.replay_age != default.replay_age,
+            "forward.resend_age",
+            !has_connected && forward.resend_age != default.resend_age,
         ),
     ]
     .into_iter()
@@ -65,7 +65,7 @@ fn on_connections(forward: &ForwardConfig) -> Option<String> {
     let verb = if keys.len() == 1 { "has" } else { "have" };
     (!keys.is_empty()).then(|| {
         format!(
-            "{} {verb} no effect: no upstream in forward.to has a connection that it is for (tcp or relp; replay also unix-stream); \
+            "{} {verb} no effect: no upstream in forward.to has a connection that it is for (tcp or relp; resend also unix-stream); \
              add one, or remove what is not needed",
             keys.join(", ")
         )
@@ -91,8 +91,8 @@ mod tests {
             ("[spool]\nmax_size = \"2GiB\"\n".to_owned(), "spool.max_size has no effect: "),
             (format!("{to}rebind = \"1h\"\n"), "forward.rebind has no effect: "),
             (
-                format!("{to}replay_max = \"1MiB\"\nreplay_age = \"1s\"\n"),
-                "forward.replay_max, forward.replay_age have no effect: ",
+                format!("{to}resend_max = \"1MiB\"\nresend_age = \"1s\"\n"),
+                "forward.resend_max, forward.resend_age have no effect: ",
             ),
             (
                 "[suppressed]\nto = \"file:///x/y\"\n[dedup]\nmode = \"shadow\"\n[[rule]]\nname = \"a\"\nmode = \"tag\"\n".to_owned(),

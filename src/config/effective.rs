@@ -88,8 +88,8 @@ struct Forward {
     retry_max: String,
     connect_timeout: String,
     send_timeout: String,
-    replay_max: String,
-    replay_age: String,
+    resend_max: String,
+    resend_age: String,
     rebind: String,
     udp_max: String,
     line_breaks: &'static str,
@@ -280,8 +280,8 @@ impl Forward {
             retry_max: time_text(config.retry_max),
             connect_timeout: time_text(config.connect_timeout),
             send_timeout: time_text(config.send_timeout),
-            replay_max: or_off(Some(config.replay_max).filter(|max| *max > 0), size_text),
-            replay_age: time_text(config.replay_age),
+            resend_max: or_off(Some(config.resend_max).filter(|max| *max > 0), size_text),
+            resend_age: time_text(config.resend_age),
             rebind: or_off(config.rebind, time_text),
             udp_max: size_text(config.udp_max),
             line_breaks: LINE_BREAKS.word(config.line_breaks),
@@ -518,8 +518,8 @@ mod tests {
             retry_max = "61s"
             connect_timeout = "59m 59s"
             send_timeout = "1s"
-            replay_max = "off"
-            replay_age = "1m"
+            resend_max = "off"
+            resend_age = "1m"
             rebind = "1h"
             udp_max = "1472B"
             line_breaks = "escape"

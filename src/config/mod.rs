@@ -293,9 +293,9 @@ pub struct ForwardConfig {
     /// An upstream that accepts nothing for so long is given up; also `TCP_USER_TIMEOUT`.
     pub send_timeout: Duration,
     /// Octets written that are kept to be sent again after a connection broke; 0 is none.
-    pub replay_max: usize,
+    pub resend_max: usize,
     /// Octets that the other end's kernel acknowledged so long ago are not sent again.
-    pub replay_age: Duration,
+    pub resend_age: Duration,
     /// A TCP or RELP connection that is so old is ended in order and made anew; `None` is never.
     pub rebind: Option<Duration>,
     /// Octets of a datagram; a longer message is cut. At most [`UDP_PAYLOAD_MAX`].
@@ -315,8 +315,8 @@ impl Default for ForwardConfig {
             retry_max: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
             send_timeout: Duration::from_secs(30),
-            replay_max: 8 * MIB,
-            replay_age: Duration::from_secs(10),
+            resend_max: 8 * MIB,
+            resend_age: Duration::from_secs(10),
             rebind: None,
             udp_max: UDP_PAYLOAD_MAX,
             line_breaks: LineBreaks::Space,

@@ -177,8 +177,8 @@ fn each_key_reaches_its_field() {
         retry_max = "1s"
         connect_timeout = "2s"
         send_timeout = "3s"
-        replay_max = "off"
-        replay_age = "1m"
+        resend_max = "off"
+        resend_age = "1m"
         rebind = "12h"
         udp_max = "1400B"
         line_breaks = "escape"
@@ -262,8 +262,8 @@ fn each_key_reaches_its_field() {
                 retry_max: Duration::from_secs(1),
                 connect_timeout: Duration::from_secs(2),
                 send_timeout: Duration::from_secs(3),
-                replay_max: 0,
-                replay_age: Duration::from_secs(60),
+                resend_max: 0,
+                resend_age: Duration::from_secs(60),
                 rebind: Some(Duration::from_secs(12 * 3600)),
                 udp_max: 1400,
                 line_breaks: LineBreaks::Escape,
@@ -498,9 +498,9 @@ fn a_value_that_does_not_fit_is_refused_with_what_does() {
         )],
     );
     check_refused(
-        "[forward]\nreplay_max = 0",
+        "[forward]\nresend_max = 0",
         &[&format!(
-            "t.toml:2: forward.replay_max: found 0, fits: \"off\", or {SIZE} from 0B to 1GiB"
+            "t.toml:2: forward.resend_max: found 0, fits: \"off\", or {SIZE} from 0B to 1GiB"
         )],
     );
     // Numbers.

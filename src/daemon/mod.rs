@@ -20,8 +20,8 @@
 //!
 //! Exit codes (`main`), what the settings mean (`config`).
 
-mod copies;
 mod configuration;
+mod copies;
 mod cut_off;
 mod listeners;
 mod losses;

@@ -40,6 +40,7 @@ use self::shard::Shard;
 use self::variety::Kept;
 pub use self::variety::{DISTINCT_MAX, Several, Variety};
 
+pub mod annotation;
 mod carry;
 mod engine;
 mod group;
@@ -50,7 +51,6 @@ mod retire;
 mod shard;
 pub mod summary;
 mod table;
-pub mod annotation;
 mod timeline;
 mod variety;
 

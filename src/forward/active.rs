@@ -24,7 +24,7 @@ use super::{
     Shared,
     datagram::RECENT_AGE,
     encode::Encoder,
-    ring::{ReplayRing, Taken},
+    ring::{ResendRing, Taken},
     standing::{PROBATION_OCTETS_MIN, PROOF_MIN, Standing},
     upstream::Connection,
 };
@@ -36,7 +36,7 @@ pub(super) struct Active {
     pub(super) index: usize,
     pub(super) connection: Connection,
     pub(super) encoder: Encoder,
-    pub(super) ring: ReplayRing,
+    pub(super) ring: ResendRing,
     /// The connection has proved that the upstream works.
     pub(super) is_proved: bool,
     since: Tick,
@@ -103,16 +103,16 @@ impl Active {
     ) -> Self {
         let (ring, probation) = match &connection {
             Connection::Stream(stream) => {
-                let octets = stream.unread_octets_max().min(config.replay_max);
-                let ring = ReplayRing::new(octets, config.replay_age);
+                let octets = stream.unread_octets_max().min(config.resend_max);
+                let ring = ResendRing::new(octets, config.resend_age);
                 (ring, standing.probation(octets))
             }
             Connection::Datagram(datagram) => {
-                let ring = ReplayRing::new(datagram.recent_octets(), RECENT_AGE);
+                let ring = ResendRing::new(datagram.recent_octets(), RECENT_AGE);
                 (ring, standing.is_refused().then_some(PROBATION_OCTETS_MIN))
             }
             Connection::Blocking(_) | Connection::Relp(_) => {
-                (ReplayRing::new(0, Duration::ZERO), None)
+                (ResendRing::new(0, Duration::ZERO), None)
             }
         };
         Self {

@@ -14,7 +14,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Held {
     /// Written and kept to be sent again. With the shortest messages their bookkeeping is most of it.
-    pub replay: usize,
+    pub resend: usize,
     /// On its way: batches, their wire form, and what a RELP upstream has not answered.
     pub sending: usize,
 }
@@ -26,11 +26,11 @@ pub fn held(config: &ForwardConfig) -> Held {
     match config.strategy {
         // One of them is in charge.
         Strategy::Failover => each.fold(Held::default(), |most, one| Held {
-            replay: most.replay.max(one.replay),
+            resend: most.resend.max(one.resend),
             sending: most.sending.max(one.sending),
         }),
         Strategy::Balance => each.fold(Held::default(), |all, one| Held {
-            replay: all.replay.saturating_add(one.replay),
+            resend: all.resend.saturating_add(one.resend),
             sending: all.sending.saturating_add(one.sending),
         }),
     }
@@ -38,29 +38,29 @@ pub fn held(config: &ForwardConfig) -> Held {
 
 fn by(upstream: &UpstreamConfig, config: &ForwardConfig) -> Held {
     let written = |buffer| Held {
-        replay: Chunk::octets_of(config.replay_max.saturating_add(buffer)),
+        resend: Chunk::octets_of(config.resend_max.saturating_add(buffer)),
         sending: 2 * BATCH_OCTETS,
     };
     match &upstream.url {
         UpstreamUrl::Tcp { .. } => written(TCP_BUFFER_OCTETS),
         UpstreamUrl::UnixStream(_) => written(UNIX_BUFFER_OCTETS),
         UpstreamUrl::Relp { .. } => Held {
-            replay: 0,
+            resend: 0,
             sending: relp::HELD_OCTETS + BATCH_OCTETS + 2 * relp::WIRE_OCTETS,
         },
         UpstreamUrl::Udp { .. } => Held {
-            replay: Chunk::octets_of(datagram::RECENT_OCTETS),
+            resend: Chunk::octets_of(datagram::RECENT_OCTETS),
             sending: BATCH_OCTETS,
         },
         UpstreamUrl::UnixDgram(_) => Held {
-            replay: 0,
+            resend: 0,
             sending: BATCH_OCTETS,
         },
         UpstreamUrl::File(_) | UpstreamUrl::Stdout => {
             let rotation = upstream.rotation;
             let compresses = rotation.is_on() && rotation.compression == Compression::Zstd;
             Held {
-                replay: 0,
+                resend: 0,
                 sending: 3 * BATCH_OCTETS + if compresses { ZSTD_OCTETS } else { 0 },
             }
         }
@@ -74,7 +74,7 @@ pub fn held_by_spool(max_size: usize) -> usize {
     append + append + append / 2 + overflow::READY_OCTETS + 4 * overflow::READ_OCTETS
 }
 
-/// What our own kernel may hold of a TCP connection, which is kept beyond `replay_max`: the third number of
+/// What our own kernel may hold of a TCP connection, which is kept beyond `resend_max`: the third number of
 /// `net.ipv4.tcp_wmem`, unless changed.
 const TCP_BUFFER_OCTETS: usize = 4 * 1024 * 1024;
 

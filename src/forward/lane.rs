@@ -3,7 +3,7 @@
 //! ```text
 //! source ──batch──▶ [ in hand ] ──write──▶ upstream in charge        (the first of the list that is up)
 //!    ▲                   │
-//!    └── given back ◀────┴──── [ replay ring ]                       what the peer may not have read
+//!    └── given back ◀────┴──── [ resend ring ]                       what the peer may not have read
 //! ```
 //!
 //! # Guarantees
@@ -324,7 +324,7 @@ impl Lane {
                 let parts: Vec<&[u8]> = wire.iter().map(AsRef::as_ref).collect();
                 let sent = stream.send(&parts, &self.shared.stop.cut_off).await;
                 // A reload may have allowed more.
-                let limit = stream.unread_octets_max().min(self.config.replay_max);
+                let limit = stream.unread_octets_max().min(self.config.resend_max);
                 active.ring.set_limit(limit);
                 sent
             }
@@ -388,7 +388,7 @@ impl Lane {
         let mut again = match &mut active.connection {
             Connection::Relp(relp) => {
                 let (again, sent) = relp.take_back();
-                self.shared.metrics.frames.replayed.add(sent as u64);
+                self.shared.metrics.frames.resent.add(sent as u64);
                 again
             }
             _ => active

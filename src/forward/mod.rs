@@ -14,11 +14,11 @@
 //!   have lost the others take over.
 //! - A frame is counted as forwarded once, when the last of its octets was taken by the kernel (or the
 //!   file); a frame broken off half-way is sent again whole on the next connection.
-//! - Plain TCP has no acknowledgement, so what was written is kept in the replay ring. After an orderly
+//! - Plain TCP has no acknowledgement, so what was written is kept in the resend ring. After an orderly
 //!   close with nothing on its way nothing is sent again; after a reset, a time-out, any error, or an end
 //!   that may be that of one direction only, what the peer's kernel had not acknowledged, and as much before it as
 //!   its process may not have read: the largest window that it can ever advertise, at least 256 KiB, at most
-//!   `replay_max`. What is sent twice is counted as replayed.
+//!   `resend_max`. What is sent twice is counted as resent.
 //! - RELP answers each frame, and only then it counts as forwarded; what was not answered when the connection is
 //!   lost is sent again.
 //! - Survivors are safe, for those who wait to hear so, when they were answered (RELP), when the peer's kernel has

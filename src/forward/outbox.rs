@@ -17,7 +17,7 @@
 //!
 //! # Left out
 //!
-//! The batch that a lane has in hand and its replay ring, which have bounds of their own.
+//! The batch that a lane has in hand and its resend ring, which have bounds of their own.
 
 use std::{
     collections::VecDeque,

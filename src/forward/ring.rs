@@ -1,4 +1,4 @@
-//! The replay ring: what was written to an upstream and may not have been read.
+//! The resend ring: what was written to an upstream and may not have been read.
 //!
 //! ```text
 //!  oldest                                  written             not written
@@ -29,7 +29,7 @@ use crate::{chunk::Chunk, tick::Tick};
 
 /// The tail of what was written on one connection.
 #[derive(Debug)]
-pub(super) struct ReplayRing {
+pub(super) struct ResendRing {
     /// Oldest first.
     chunks: VecDeque<Written>,
     octets: usize,
@@ -65,7 +65,7 @@ pub(super) struct Taken {
     pub(super) now: Tick,
 }
 
-impl ReplayRing {
+impl ResendRing {
     /// An empty ring that keeps `limit` octets for `age`.
     #[must_use]
     pub(super) const fn new(limit: usize, age: Duration) -> Self {
@@ -235,7 +235,7 @@ mod tests {
     /// Four frames of four octets on the wire were written, and `taken` octets of two more.
     #[track_caller]
     fn check(taken: usize, uncertain: usize, expected: &[&str]) {
-        let mut ring = ReplayRing::new(1000, AGE);
+        let mut ring = ResendRing::new(1000, AGE);
         ring.push(chunk(&["aaa", "bbb"]), LF, with(0));
         ring.push(chunk(&["ccc", "ddd"]), LF, with(0));
         let again = ring.take_back(vec![chunk(&["eee", "fff"])], taken, uncertain, LF);
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn the_ring_keeps_its_limit_and_at_most_a_chunk_more() {
-        let mut ring = ReplayRing::new(10, AGE);
+        let mut ring = ResendRing::new(10, AGE);
         for _ in 0..100 {
             ring.push(chunk(&["aaa", "bbb"]), LF, with(0));
             assert!(ring.octets < 10 + 8);
@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn chunks_are_safe_once_the_peer_has_all_their_octets() {
         let custody = Custody::new();
-        let mut ring = ReplayRing::new(1000, AGE);
+        let mut ring = ResendRing::new(1000, AGE);
         let mut unacknowledged = 0;
         for _ in 0..3 {
             let mut written = chunk(&["aaa"]);
@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn a_ring_without_room_keeps_what_has_not_arrived() {
         let custody = Custody::new();
-        let mut ring = ReplayRing::new(0, AGE);
+        let mut ring = ResendRing::new(0, AGE);
         ring.push(chunk(&["aaa"]), LF, with(0));
         assert_eq!(ring.octets, 0);
         let mut written = chunk(&["bbb"]);
@@ -329,7 +329,7 @@ mod tests {
 
     #[test]
     fn what_was_acknowledged_long_ago_is_let_go() {
-        let mut ring = ReplayRing::new(1000, AGE);
+        let mut ring = ResendRing::new(1000, AGE);
         ring.push(chunk(&["aaa"]), LF, taken_at(0, 1));
         ring.push(chunk(&["bbb"]), LF, taken_at(4, 2));
         assert_eq!(ring.ages_at(), None, "the last has not arrived");
@@ -347,7 +347,7 @@ mod tests {
 
     #[test]
     fn nothing_ages_while_the_peer_takes_nothing() {
-        let mut ring = ReplayRing::new(1000, AGE);
+        let mut ring = ResendRing::new(1000, AGE);
         ring.push(chunk(&["aaa"]), LF, taken_at(0, 1));
         ring.push(chunk(&["bbb"]), LF, taken_at(4, 2));
         ring.acknowledged(taken_at(4, 60));

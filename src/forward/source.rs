@@ -14,7 +14,7 @@
 //!
 //! # Left out
 //!
-//! Bounds: the queue has its own, and lanes give back no more than they had in hand and in their replay rings.
+//! Bounds: the queue has its own, and lanes give back no more than they had in hand and in their resend rings.
 
 use std::{
     collections::VecDeque,

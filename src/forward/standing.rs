@@ -94,14 +94,14 @@ impl Standing {
     }
 
     /// Octets that the next connection gets before it has proved itself; `None` is as many as it takes. So much may
-    /// be sent again: `replay_octets`.
-    pub(super) fn probation(&self, replay_octets: usize) -> Option<usize> {
+    /// be sent again: `resend_octets`.
+    pub(super) fn probation(&self, resend_octets: usize) -> Option<usize> {
         // The first time may have been bad luck.
         let quarters = self
             .broken_early
             .checked_sub(1)
             .filter(|&times| times > 0)?;
-        let octets = replay_octets.checked_shr(2 * quarters).unwrap_or(0);
+        let octets = resend_octets.checked_shr(2 * quarters).unwrap_or(0);
         Some(octets.max(PROBATION_OCTETS_MIN))
     }
 
@@ -211,16 +211,16 @@ mod tests {
 
     #[test]
     fn what_connections_take_along_in_vain_is_bounded() {
-        let replay = 8 << 20;
+        let resend = 8 << 20;
         let mut standing = Standing::default();
         let mut octets = Vec::new();
         for _ in 0..30 {
-            octets.push(standing.probation(replay));
+            octets.push(standing.probation(resend));
             standing.broke_early();
         }
         assert_eq!(
             octets[..4],
-            [None, None, Some(replay / 4), Some(replay / 16)]
+            [None, None, Some(resend / 4), Some(resend / 16)]
         );
         assert_eq!(octets[29], Some(PROBATION_OCTETS_MIN));
     }

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::{
     Encoder,
-    ring::{ReplayRing, Taken},
+    ring::{ResendRing, Taken},
 };
 use crate::{
     chunk::{Chunk, Entry},
@@ -111,7 +111,7 @@ impl Model {
 struct Bed {
     metrics: Arc<Metrics>,
     ledger: Ledger,
-    ring: ReplayRing,
+    ring: ResendRing,
     waiting: VecDeque<Chunk>,
     model: Model,
     arrived: usize,
@@ -124,7 +124,7 @@ struct Bed {
 struct Reached {
     taken_back: u64,
     broken_inside: u64,
-    replayed: u64,
+    resent: u64,
     given_up: u64,
     aged: u64,
 }
@@ -138,7 +138,7 @@ impl Bed {
         Self {
             ledger: Ledger::new(Arc::clone(&metrics), shards, rules),
             metrics,
-            ring: ReplayRing::new(LIMIT, AGE),
+            ring: ResendRing::new(LIMIT, AGE),
             waiting: VecDeque::new(),
             model: Model::default(),
             arrived: 0,
@@ -246,7 +246,7 @@ impl Bed {
         for chunk in again.into_iter().rev() {
             self.waiting.push_front(chunk);
         }
-        self.ring = ReplayRing::new(LIMIT, AGE);
+        self.ring = ResendRing::new(LIMIT, AGE);
         self.unacknowledged = 0;
     }
 
@@ -269,7 +269,7 @@ impl Bed {
         assert_eq!(balance.dropped, model.count(Place::Dropped), "{step:?}");
         let waiting: Vec<usize> = self.waiting.iter().flat_map(numbers).collect();
         assert!(waiting.is_sorted(), "{step:?}: out of order: {waiting:?}");
-        self.reached.replayed = self.metrics.frames.replayed.get();
+        self.reached.resent = self.metrics.frames.resent.get();
     }
 }
 
@@ -305,19 +305,19 @@ fn forwarded_is_what_was_taken_and_the_law_holds_at_each_step() {
         }
         sum.taken_back += bed.reached.taken_back;
         sum.broken_inside += bed.reached.broken_inside;
-        sum.replayed += bed.reached.replayed;
+        sum.resent += bed.reached.resent;
         sum.given_up += bed.reached.given_up;
         sum.aged += bed.reached.aged;
     }
     let Reached {
         taken_back,
         broken_inside,
-        replayed,
+        resent,
         given_up,
         aged,
     } = sum;
     assert!(
-        [taken_back, broken_inside, replayed, given_up, aged]
+        [taken_back, broken_inside, resent, given_up, aged]
             .iter()
             .all(|count| *count > 20),
         "{sum:?}"

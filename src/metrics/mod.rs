@@ -282,7 +282,7 @@ pub struct FrameCounters {
     /// Frames that left as datagrams without their end, as longer than `udp_max`. They are frame errors as well.
     pub cut: Counter,
     /// Frames sent again on a new connection because they may have been lost with the old one.
-    pub replayed: Counter,
+    pub resent: Counter,
 }
 
 /// What waits on disk.

@@ -154,8 +154,8 @@ reasons! {
         Queue => "queue",
         /// Copies that wait: `suppressed.queue`.
         Copies => "copies",
-        /// What was written and is kept to be sent again: `forward.replay_max`.
-        Replay => "replay",
+        /// What was written and is kept to be sent again: `forward.resend_max`.
+        Resend => "resend",
         /// Batches on their way to upstreams.
         Sending => "sending",
         /// What is on its way to the spool's disk and back.

@@ -154,9 +154,9 @@ static FAMILIES: &[Family] = &[
         |scrape, out| out.count(&[], scrape.metrics.frames.forwarded.returned()),
     ),
     counter(
-        "tersed_frames_replayed",
+        "tersed_frames_resent",
         "Frames sent again because they may have been lost with a connection.",
-        |scrape, out| out.count(&[], scrape.metrics.frames.replayed.get()),
+        |scrape, out| out.count(&[], scrape.metrics.frames.resent.get()),
     ),
     counter(
         "tersed_frame_errors",

@@ -25,7 +25,7 @@ pub struct UpstreamMetrics {
     pub connects: Counter,
     /// Failed attempts to connect, and connections lost.
     pub errors: Counter,
-    /// Frames written, summaries and replays included.
+    /// Frames written, summaries and frames sent again included.
     pub frames: Counter,
     /// Octets written, framing included.
     pub octets: Counter,

@@ -9,7 +9,7 @@ use super::support::wait::{LIMIT, wait_until};
 fn memory_goes_back_to_the_system_when_the_windows_are_over() {
     let sink = Sink::tcp();
     let tersed = Setup::new()
-        .config("[forward]\nqueue = \"1MiB\"\nreplay_max = \"1MiB\"\n")
+        .config("[forward]\nqueue = \"1MiB\"\nresend_max = \"1MiB\"\n")
         .window("5s")
         .listen(TCP)
         .forward(&sink.url())

@@ -53,7 +53,7 @@ fn what_one_may_have_lost_the_others_take_over() {
     });
     let (metrics, _) = tersed.finish();
     assert_eq!(metrics.total("tersed_frames_dropped_total"), 0);
-    let again = metrics.total("tersed_frames_replayed_total");
+    let again = metrics.total("tersed_frames_resent_total");
     assert!((lost.count() + stays.count() - TOTAL) as u64 <= again);
 }
 

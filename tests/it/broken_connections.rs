@@ -115,7 +115,7 @@ fn what_was_taken_back_goes_out_when_the_upstream_is_back() {
     tersed.wait_metric("tersed_frames_suppressed_total", &[], COUNT);
     let (metrics, stopped) = tersed.finish();
     assert_eq!(metrics.balance().forwarded, COUNT);
-    assert_eq!(metrics.total("tersed_frames_replayed_total"), COUNT);
+    assert_eq!(metrics.total("tersed_frames_resent_total"), COUNT);
     assert_eq!(stopped.log_count("upstream lost"), 1);
     let summaries = sink.wait_messages(400).split_off(200);
     let counted = summaries
@@ -213,7 +213,7 @@ fn an_idle_connection_that_is_reset_repeats_nothing() {
         let age = if is_old { "1s" } else { "1h" };
         let tersed = Setup::new()
             .config(&format!(
-                "[dedup]\nwindow = \"1h\"\n[forward]\nreplay_age = \"{age}\"\n"
+                "[dedup]\nwindow = \"1h\"\n[forward]\nresend_age = \"{age}\"\n"
             ))
             .listen(TCP)
             .forward(&format!("tcp://{}", collector.local_addr().unwrap()))
@@ -233,7 +233,7 @@ fn an_idle_connection_that_is_reset_repeats_nothing() {
         assert_eq!(place_of(&line[0], OCTETS), (0, expected), "after {age}");
         read_lines(&mut second, 200 - expected);
         let (metrics, _) = tersed.finish();
-        let again = metrics.total("tersed_frames_replayed_total");
+        let again = metrics.total("tersed_frames_resent_total");
         assert_eq!(again, 200 - expected as u64);
         assert_eq!(metrics.balance().forwarded, 201);
     }
@@ -244,7 +244,7 @@ fn an_idle_connection_that_is_reset_repeats_nothing() {
 fn nothing_grows_old_while_the_upstream_takes_nothing() {
     let sink = Sink::tcp_with_little_room().mannered(super::support::sink::Manner::NeverRead);
     let tersed = Setup::new()
-        .config("[dedup]\nwindow = \"1h\"\n[forward]\nreplay_age = \"1s\"\nsend_timeout = \"3s\"\n")
+        .config("[dedup]\nwindow = \"1h\"\n[forward]\nresend_age = \"1s\"\nsend_timeout = \"3s\"\n")
         .listen(TCP)
         .forward(&sink.url())
         .start();
@@ -287,7 +287,7 @@ fn a_connection_is_made_anew_when_it_is_as_old_as_asked() {
     let places = messages.iter().map(|message| place_of(message, OCTETS).1);
     assert!(places.eq(0..sent));
     let (metrics, stopped) = tersed.finish();
-    assert_eq!(metrics.total("tersed_frames_replayed_total"), 0);
+    assert_eq!(metrics.total("tersed_frames_resent_total"), 0);
     assert_eq!(stopped.log_count("upstream lost"), 0);
     assert_eq!(stopped.log_count("upstream connected"), 1);
 }

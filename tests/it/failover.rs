@@ -49,7 +49,7 @@ fn charge_goes_down_the_list_and_returns() {
     wait_until("the last message", LIMIT, || there(&first, total - 1));
     let (metrics, _) = tersed.finish();
     assert_eq!(metrics.total("tersed_frames_dropped_total"), 0);
-    let again = metrics.total("tersed_frames_replayed_total");
+    let again = metrics.total("tersed_frames_resent_total");
 
     let mut all = Vec::new();
     for sink in [&first, &second] {
@@ -63,7 +63,7 @@ fn charge_goes_down_the_list_and_returns() {
     assert_eq!(all, (0..total).collect::<Vec<_>>());
     assert!(
         arrived - total as u64 <= again,
-        "{arrived} of {total}, {again} replayed"
+        "{arrived} of {total}, {again} resent"
     );
 }
 

@@ -59,7 +59,7 @@ fn a_full_disk_tears_no_frame_and_everything_comes_once_when_there_is_room() {
         metrics.total("tersed_frames_forwarded_total"),
         PLACES as u64
     );
-    assert_eq!(metrics.total("tersed_frames_replayed_total"), 0);
+    assert_eq!(metrics.total("tersed_frames_resent_total"), 0);
     assert_eq!(metrics.total("tersed_upstream_frames_total"), PLACES as u64);
 }
 

@@ -36,7 +36,7 @@ fn what_a_half_closed_upstream_had_not_read_when_it_died_goes_out_again() {
             [&sent[..], b"\n"].concat()
         );
         drop(first);
-        check_replayed(tersed, COUNT);
+        check_resent(tersed, COUNT);
     }
 }
 
@@ -55,7 +55,7 @@ fn what_an_upstream_that_ends_and_then_closes_had_not_read_goes_out_again() {
         drop(first);
         let mut second = collector.accept();
         assert!(read(&mut second, sent.len()) == sent, "{how:?}");
-        check_replayed(tersed, COUNT);
+        check_resent(tersed, COUNT);
     }
 }
 
@@ -74,7 +74,7 @@ fn an_upstream_that_closes_having_read_everything_gets_nothing_twice() {
         originator.send(ordered(0, COUNT, OCTETS));
         let next = collector.wire(COUNT..COUNT + 1);
         assert_eq!(read(&mut second, next.len()), next);
-        check_replayed(tersed, 0);
+        check_resent(tersed, 0);
     }
 }
 
@@ -90,7 +90,7 @@ fn rsyslogd_stopped_when_idle_gets_nothing_twice_and_stores_no_empty_message() {
         assert_eq!(places(&stored, OCTETS), (0..sent.end).collect::<Vec<_>>());
         rsyslogd.restart(Signal::SIGTERM);
     }
-    check_replayed(tersed, 0);
+    check_resent(tersed, 0);
 }
 
 /// What the relay asks with must not become a message.
@@ -153,7 +153,7 @@ fn a_half_closed_unix_stream_is_sent_again_what_it_has_not_read() {
             "{unread} unread: {again}"
         );
         assert_eq!(came, (COUNT - again..=COUNT).collect::<Vec<_>>());
-        check_replayed(tersed, again);
+        check_resent(tersed, again);
     }
 }
 
@@ -213,9 +213,9 @@ fn read(stream: &mut TcpStream, octets: usize) -> Vec<u8> {
 
 /// So many frames went out again.
 #[track_caller]
-fn check_replayed(tersed: Tersed, again: usize) {
+fn check_resent(tersed: Tersed, again: usize) {
     let (metrics, _) = tersed.finish();
-    assert_eq!(metrics.total("tersed_frames_replayed_total"), again as u64);
+    assert_eq!(metrics.total("tersed_frames_resent_total"), again as u64);
     assert_eq!(metrics.total("tersed_frames_dropped_total"), 0);
 }
 

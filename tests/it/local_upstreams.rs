@@ -27,7 +27,7 @@ fn a_unix_stream_that_comes_back_gets_what_waited() {
         places(&sink.messages(), OCTETS).contains(&199)
     });
     let (metrics, _) = tersed.finish();
-    let again = metrics.total("tersed_frames_replayed_total");
+    let again = metrics.total("tersed_frames_resent_total");
     assert_ordered(&places(&sink.messages(), OCTETS), 200, again);
 }
 

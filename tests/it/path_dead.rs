@@ -102,7 +102,7 @@ fn check(tersed: Tersed, sink: &Sink) {
     let (metrics, _) = tersed.finish();
     let forwarded = metrics.total("tersed_frames_forwarded_total");
     assert_eq!(forwarded, PLACES as u64);
-    let again = metrics.total("tersed_frames_replayed_total");
+    let again = metrics.total("tersed_frames_resent_total");
     assert_ordered(&places(&sink.messages(), OCTETS), PLACES, again);
 }
 

@@ -244,7 +244,7 @@ fn another_upstream_takes_over_what_the_first_did_not_get() {
     originator.send_all((2000..2100).map(message));
     second.wait_messages(1100);
     let (metrics, _) = tersed.finish();
-    assert_eq!(metrics.total("tersed_frames_replayed_total"), 0);
+    assert_eq!(metrics.total("tersed_frames_resent_total"), 0);
     assert_eq!((first.count(), first.connection_count()), (1000, 1));
     // Five hundred said again through the second were reported there.
     second.wait_messages(1600);

@@ -86,7 +86,7 @@ fn a_storm_of_reloads_loses_no_connection_and_no_message() {
     let (metrics, _) = tersed.finish();
     assert_eq!(metrics.total("tersed_connections_accepted_total"), 2);
     assert_eq!(metrics.total("tersed_upstream_connects_total"), 1);
-    assert_eq!(metrics.total("tersed_frames_replayed_total"), 0);
+    assert_eq!(metrics.total("tersed_frames_resent_total"), 0);
 }
 
 /// Sends numbers, each once, as far ahead of the relay as a small socket buffer allows.

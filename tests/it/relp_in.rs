@@ -86,10 +86,10 @@ fn the_window_is_all_that_is_taken_and_none_is_answered_before_it_is_safe() {
 /// sent again.
 #[test]
 fn none_is_answered_before_a_tcp_upstream_has_it_however_much_is_kept() {
-    for replay_max in ["8MiB", "off"] {
+    for resend_max in ["8MiB", "off"] {
         let sink = Sink::tcp_with_little_room().mannered(Manner::NeverRead);
         let tersed = Setup::new()
-            .config(&format!("[forward]\nreplay_max = \"{replay_max}\"\n"))
+            .config(&format!("[forward]\nresend_max = \"{resend_max}\"\n"))
             .listener(RELP, "window = 2000")
             .forward(&sink.url())
             .start();
@@ -102,7 +102,7 @@ fn none_is_answered_before_a_tcp_upstream_has_it_however_much_is_kept() {
             client.answer();
             answered += 1;
         }
-        assert!(answered < COUNT, "{replay_max}: {answered} answered");
+        assert!(answered < COUNT, "{resend_max}: {answered} answered");
         sink.behave(Manner::Read);
         client.answers(2 + u32::try_from(answered).unwrap()..=last, "200 OK");
         tersed.finish();

@@ -26,7 +26,7 @@ fn a_message_is_forwarded_when_it_is_answered() {
     // transactions in the same order.
     tersed.wait_metric(FORWARDED, &[], 100);
     let (metrics, _) = tersed.finish();
-    assert_eq!(metrics.total("tersed_frames_replayed_total"), 100);
+    assert_eq!(metrics.total("tersed_frames_resent_total"), 100);
     let sessions = server.by_connection();
     assert_eq!(sessions.len(), 2);
     for session in sessions {
@@ -68,7 +68,7 @@ fn what_was_not_answered_goes_out_again_in_order() {
     tersed.wait_metric(FORWARDED, &[], COUNT as u64);
     let (metrics, _) = tersed.finish();
     let arrived = places(&server.messages(), OCTETS);
-    let again = metrics.total("tersed_frames_replayed_total");
+    let again = metrics.total("tersed_frames_resent_total");
     assert!(arrived.len() > COUNT, "some of it came twice");
     assert_ordered(&arrived, COUNT, again);
     let mut starts = Vec::new();
@@ -122,7 +122,7 @@ fn a_server_that_says_that_it_leaves_is_left_in_order() {
         places(&server.messages(), OCTETS),
         (0..300).collect::<Vec<_>>()
     );
-    assert_eq!(metrics.total("tersed_frames_replayed_total"), 0);
+    assert_eq!(metrics.total("tersed_frames_resent_total"), 0);
 }
 
 /// It accepts and never answers `open`, or is no RELP server: the next of the list takes over.
@@ -229,7 +229,7 @@ fn a_server_that_answers_slowly_one_by_one_is_not_given_up() {
     tersed.wait_metric(FORWARDED, &[], 12);
     let (metrics, _) = tersed.finish();
     assert_eq!(metrics.total("tersed_upstream_errors_total"), 0);
-    assert_eq!(metrics.total("tersed_frames_replayed_total"), 0);
+    assert_eq!(metrics.total("tersed_frames_resent_total"), 0);
 }
 
 /// Hints without end cost some time and no memory, and the answers between them are heard.
@@ -288,7 +288,7 @@ fn a_killed_imrelp_has_everything_that_was_acknowledged() {
     }
     let (metrics, _) = tersed.finish();
     assert_eq!(metrics.balance().forwarded, (KILLS * COUNT) as u64);
-    let again = metrics.total("tersed_frames_replayed_total");
+    let again = metrics.total("tersed_frames_resent_total");
     assert_ordered(&stored(&rsyslogd), KILLS * COUNT, again);
 }
 

@@ -45,7 +45,7 @@ fn imtcp_restarted_under_load_misses_nothing() {
     tersed.wait_received(count as u64);
     let (metrics, _) = tersed.finish();
     assert!(metrics.total("tersed_upstream_errors_total") >= restarts as u64);
-    let again = metrics.total("tersed_frames_replayed_total");
+    let again = metrics.total("tersed_frames_resent_total");
     wait_until("the last message", LIMIT, || {
         // Looking is dear, so only when as much is there.
         if rsyslogd.received_octets() < (count * (OCTETS + 1)) as u64 {

@@ -88,7 +88,7 @@ fn a_disk_that_fails_or_is_read_only_is_named_and_forwarding_goes_on() {
             places(&sink.messages(), OCTETS).contains(&(2 * MANY - 1))
         });
         let (metrics, _) = tersed.finish();
-        let again = metrics.total("tersed_frames_replayed_total");
+        let again = metrics.total("tersed_frames_resent_total");
         assert_ordered(&places(&sink.messages(), OCTETS), 2 * MANY, again);
         assert_eq!(metrics.total("tersed_frames_dropped_total"), 0);
     }

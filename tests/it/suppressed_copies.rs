@@ -155,7 +155,7 @@ fn senders_wait_for_a_destination_that_is_away_and_nothing_is_missing() {
     let (metrics, _) = tersed.finish();
     assert_own_law(&metrics);
     assert_eq!(metrics.total("tersed_suppressed_copies_dropped_total"), 0);
-    let again = metrics.total("tersed_frames_replayed_total");
+    let again = metrics.total("tersed_frames_resent_total");
     let stored: Vec<_> = store.messages();
     let numbers: Vec<usize> = stored.iter().map(|message| number(message) - 1).collect();
     assert_ordered(&numbers, COPIES - 1, again);

@@ -17,7 +17,7 @@ use super::support::wait::{LIMIT, is_long, wait_until};
 fn a_flood_of_new_messages_stays_within_the_budget_and_is_reported() {
     let sink = Sink::tcp();
     let tersed = Setup::new()
-        .config("[forward]\nqueue = \"1MiB\"\nreplay_max = \"1MiB\"\n")
+        .config("[forward]\nqueue = \"1MiB\"\nresend_max = \"1MiB\"\n")
         .args(["--memory", "16MiB"])
         .window("1h")
         .listen(TCP)
@@ -57,7 +57,7 @@ fn a_flood_of_new_messages_stays_within_the_budget_and_is_reported() {
         slow <= 2 * fast,
         "{slow:?} a message with evictions, {fast:?} without"
     );
-    // Beside the budget: what the queue, the replay and the batches in hand may hold, and what the
+    // Beside the budget: what the queue, the resend ring and the batches in hand may hold, and what the
     // allocator does not give back.
     let most = rss_before + BUDGET + (16 << 20);
     assert!(rss_max <= most, "{rss_max} octets resident, {most} at most");

@@ -10,7 +10,7 @@ fn what_an_upstream_sends_back_is_thrown_away() {
     let sink = Sink::tcp().mannered(Manner::AnswerBack);
     let tersed = Setup::new()
         // What is kept of what was sent is little, so that what comes back would show.
-        .config("[dedup]\nwindow = \"1h\"\nmemory = \"4MiB\"\n[forward]\nreplay_max = \"256KiB\"\n")
+        .config("[dedup]\nwindow = \"1h\"\nmemory = \"4MiB\"\n[forward]\nresend_max = \"256KiB\"\n")
         .listen(TCP)
         .forward(&sink.url())
         .start();
@@ -27,7 +27,7 @@ fn what_an_upstream_sends_back_is_thrown_away() {
     assert!(grown < (half * OCTETS / 2) as u64, "grew by {grown} octets");
     assert_eq!(sink.connection_count(), 1);
     let (metrics, _) = tersed.finish();
-    assert_eq!(metrics.total("tersed_frames_replayed_total"), 0);
+    assert_eq!(metrics.total("tersed_frames_resent_total"), 0);
     assert_eq!(metrics.total("tersed_frames_received_total"), PLACES as u64);
 }
 

@@ -71,7 +71,7 @@ fn a_frame_broken_off_in_the_middle_comes_again_whole() {
         });
         broken += sink.fragments().iter().filter(|f| !f.is_empty()).count();
         let (metrics, _) = tersed.finish();
-        let again = metrics.total("tersed_frames_replayed_total");
+        let again = metrics.total("tersed_frames_resent_total");
         let places = places(&sink.messages(), LARGE_OCTETS);
         assert_ordered(&places, LARGE_PLACES, again);
         assert_eq!(
@@ -104,7 +104,7 @@ fn check(tersed: Tersed, sink: &Sink, sent: std::ops::Range<usize>) {
     });
     let (metrics, _) = tersed.finish();
     assert_eq!(metrics.total("tersed_frames_forwarded_total"), count as u64);
-    let again = metrics.total("tersed_frames_replayed_total");
+    let again = metrics.total("tersed_frames_resent_total");
     let places: Vec<_> = places(&sink.messages(), OCTETS)
         .iter()
         .map(|place| place - sent.start)

@@ -60,7 +60,7 @@ fn latency_comes_back_when_a_slow_upstream_is_fast_again() {
 
     let (metrics, _) = tersed.finish();
     assert_eq!(metrics.total("tersed_upstream_errors_total"), 0);
-    assert_eq!(metrics.total("tersed_frames_replayed_total"), 0);
+    assert_eq!(metrics.total("tersed_frames_resent_total"), 0);
     assert_eq!(sink.connection_count(), 1);
     assert_ordered(&places(&sink.messages(), OCTETS), PLACES, 0);
 }

@@ -198,7 +198,7 @@ fn check_all_arrive(tersed: Tersed, sink: &Sink) {
     let (metrics, _) = tersed.finish();
     let forwarded = metrics.total("tersed_frames_forwarded_total");
     assert_eq!(forwarded, PLACES as u64);
-    let again = metrics.total("tersed_frames_replayed_total");
+    let again = metrics.total("tersed_frames_resent_total");
     assert_ordered(&places(&sink.messages(), OCTETS), PLACES, again);
 }
 
@@ -207,5 +207,5 @@ const UDP: &str = "udp://127.0.0.1:0";
 /// 40 MB: far more than the queue and all socket buffers on the way hold together.
 const PLACES: usize = 40_000;
 const OCTETS: usize = 1000;
-/// The queue, the table, a batch and the replay ring, and as much again for the allocator.
+/// The queue, the table, a batch and the resend ring, and as much again for the allocator.
 const MEMORY_MAX: u64 = 24 * 1024 * 1024;

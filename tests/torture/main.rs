@@ -18,7 +18,7 @@
 //!
 //! - `tcp_upstream_torn`: of all that was written to a relay that lives nothing is lost over plain TCP, whatever
 //!   becomes of the upstream, as long as that stores what it takes from its socket; the order holds, and what
-//!   arrives twice was counted as replayed.
+//!   arrives twice was counted as resent.
 //! - `tcp_stopped_while_broken`: a relay without a spool that is stopped while its upstream is killed, or accepts and
 //!   closes, calls nothing forwarded that did not arrive, and says how many it gave up.
 //! - `tcp_idle_reset`: a reset of a connection that was idle for long brings nothing again.

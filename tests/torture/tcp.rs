@@ -68,10 +68,10 @@ pub(crate) fn upstream_torn(plan: &Plan) -> Counts {
         }
         arrived.assert_whole_and_ordered();
         assert_eq!(arrived.torn(), 0, "broken off and never continued");
-        let replayed = metrics.total("tersed_frames_replayed_total");
+        let resent = metrics.total("tersed_frames_resent_total");
         assert!(
-            arrived.again() <= replayed,
-            "{} came again, {replayed} were counted",
+            arrived.again() <= resent,
+            "{} came again, {resent} were counted",
             arrived.again()
         );
         let balance = metrics.balance();

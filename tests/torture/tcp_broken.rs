@@ -95,7 +95,7 @@ pub(crate) fn idle_reset(plan: &Plan) -> Counts {
             done: 0,
         };
         let mut upstream = Upstream::start(Protocol::Tcp);
-        let age = "[forward]\nreplay_age = \"1s\"\n";
+        let age = "[forward]\nresend_age = \"1s\"\n";
         let tersed = Setup::new()
             .config(&config(&upstream, false).replace("[forward]\n", age))
             .start();
@@ -132,7 +132,7 @@ pub(crate) fn idle_reset(plan: &Plan) -> Counts {
         arrived.assert_whole_and_ordered();
         assert_eq!(arrived.distinct(&sources), distinct, "arrived");
         assert_eq!(arrived.again(), 0, "came again");
-        assert_eq!(metrics.total("tersed_frames_replayed_total"), 0);
+        assert_eq!(metrics.total("tersed_frames_resent_total"), 0);
         assert_eq!(metrics.balance().forwarded, distinct);
         let mut counts = round.counts();
         counts.steps = RESETS;

@@ -77,10 +77,10 @@ pub(crate) fn all_accounted(plan: &Plan) -> Counts {
         assert_eq!(arrived.distinct(&sources), received, "{balance:?}");
         assert_eq!((balance.forwarded, balance.dropped), (received, 0));
         assert_eq!(stopped.balance(), balance, "at the stop");
-        let replayed = metrics.total("tersed_frames_replayed_total");
+        let resent = metrics.total("tersed_frames_resent_total");
         assert!(
-            arrived.again() <= replayed,
-            "{} came again, {replayed} were counted",
+            arrived.again() <= resent,
+            "{} came again, {resent} were counted",
             arrived.again()
         );
         Counts {

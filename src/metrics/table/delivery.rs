@@ -200,7 +200,7 @@ pub(super) static FAMILIES: &[Family] = &[
     ),
     counter(
         "tersed_upstream_frames",
-        "Frames written, summaries and replays included.",
+        "Frames written, summaries and frames sent again included.",
         |scrape, out| {
             out.upstreams(scrape, |out, labels, upstream| {
                 out.count(labels, upstream.frames.get())
