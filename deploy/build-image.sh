@@ -4,12 +4,16 @@
 # machine's Rust and the Dockerfile's last stage.
 #
 #     deploy/build-image.sh [image-name]
+#
+# The image holds no line tables. They are left in target/symbols/tersed.debug; keep that file with the image.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 image="${1:-tersed}"
 
 if docker info >/dev/null 2>&1; then
-    exec docker build -f deploy/Dockerfile -t "$image" .
+    docker build -f deploy/Dockerfile -t "$image" .
+    # The layers of the build are cached: this only copies a file.
+    exec docker build -f deploy/Dockerfile --target symbols --output target/symbols .
 fi
 if ! command -v buildah >/dev/null; then
     echo "build-image.sh: neither a running docker nor buildah; apt-get install buildah" >&2
@@ -21,8 +25,9 @@ RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --targe
 
 context="$(mktemp -d)"
 trap 'rm -rf "$context"' EXIT
-install -D "${CARGO_TARGET_DIR:-target}/$target/release/tersed" "$context/out/tersed"
-sed -n '/^FROM scratch/,$p' deploy/Dockerfile | sed 's/--from=build //' >"$context/Dockerfile"
+deploy/split-symbols.sh "${CARGO_TARGET_DIR:-target}/$target/release/tersed" "$context/out"
+install -D -m 644 "$context/out/tersed.debug" -t target/symbols
+sed -n '/^FROM scratch$/,$p' deploy/Dockerfile | sed 's/--from=build //' >"$context/Dockerfile"
 # vfs and chroot work inside containers and without user namespaces; nothing is run in this image.
 buildah --storage-driver vfs build --isolation chroot --format docker -t "$image" \
     -f "$context/Dockerfile" "$context"
