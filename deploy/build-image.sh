@@ -1,7 +1,7 @@
 #!/bin/bash
-# Builds the container image `tersed` with what is at hand: docker by deploy/Dockerfile, or else
-# buildah, which needs neither a daemon nor a base image: it gets a static binary built by this
-# machine's Rust and the Dockerfile's last stage.
+# Builds the container image `tersed`: with docker and deploy/Dockerfile or, if docker does not run, with
+# buildah. buildah needs neither a daemon nor a base image: it gets a static binary built by this machine's
+# Rust, and the Dockerfile's last stage.
 #
 #     deploy/build-image.sh [image-name]
 #
@@ -28,6 +28,6 @@ trap 'rm -rf "$context"' EXIT
 deploy/split-symbols.sh "${CARGO_TARGET_DIR:-target}/$target/release/tersed" "$context/out"
 install -D -m 644 "$context/out/tersed.debug" -t target/symbols
 sed -n '/^FROM scratch$/,$p' deploy/Dockerfile | sed 's/--from=build //' >"$context/Dockerfile"
-# vfs and chroot work inside containers and without user namespaces; nothing is run in this image.
+# vfs and chroot work inside containers and without user namespaces. The build runs nothing in this image.
 buildah --storage-driver vfs build --isolation chroot --format docker -t "$image" \
     -f "$context/Dockerfile" "$context"
