@@ -4,8 +4,8 @@
 //!
 //! - An addition is one atomic instruction, never waits, and does not share a cache line with another
 //!   counter.
-//! - Order: who reads one thread's addition also sees what that thread had added to other counters
-//!   before it (release and acquire). That is what lets a reader rely on the order of its reads, see
+//! - Order: a reader that sees one thread's addition also sees what that thread had added to other counters
+//!   before it (release and acquire). So a reader can rely on the order of its reads, see
 //!   [`Metrics::balance`](super::Metrics::balance). On x86-64 it costs nothing over relaxed.
 
 use std::fmt;
@@ -39,11 +39,11 @@ impl Counter {
     }
 }
 
-/// A [`Counter`] that every receiving task adds to for each batch, split so that cores do not pull
-/// one cache line back and forth.
+/// A [`Counter`] that every receiving task adds to for each batch. It is split, so that cores do not exchange one cache
+/// line all the time.
 ///
-/// Measured, five counters a batch: 54 ns with two cores on plain counters, growing with the cores;
-/// 12 ns on striped ones, whatever the cores. One costs 1 KiB.
+/// Measured, five counters a batch: plain counters take 54 ns with two cores, and more with more cores; striped
+/// counters take 12 ns with any number of cores. One takes 1 KiB.
 #[derive(Default)]
 pub struct StripedCounter([CachePadded<AtomicU64>; STRIPES]);
 
@@ -68,9 +68,9 @@ impl StripedCounter {
     }
 }
 
-/// How many were delivered and did not come back.
+/// How many frames were delivered and not taken back.
 ///
-/// The value falls by what comes back, which is why it is two counters: each of them only grows.
+/// The value can fall, so it is made of two counters that only grow.
 #[derive(Debug, Default)]
 pub struct Returnable {
     delivered: Counter,
@@ -78,25 +78,25 @@ pub struct Returnable {
 }
 
 impl Returnable {
-    /// `n` more were delivered.
+    /// Counts `n` more as delivered.
     pub fn add(&self, n: u64) {
         self.delivered.add(n);
     }
 
-    /// `n` of those that were delivered came back.
+    /// Counts `n` of the delivered frames as taken back.
     pub fn take_back(&self, n: u64) {
         self.returned.add(n);
     }
 
-    /// Delivered, less what came back.
+    /// Delivered and not taken back.
     #[must_use]
     pub fn get(&self) -> u64 {
-        // What comes back was delivered before: read in this order the difference is never below zero.
+        // A frame is delivered before it is taken back: read in this order, the difference is never below zero.
         let returned = self.returned.get();
         self.delivered.get() - returned
     }
 
-    /// All that ever came back.
+    /// All that were ever taken back.
     #[must_use]
     pub fn returned(&self) -> u64 {
         self.returned.get()
@@ -118,13 +118,12 @@ impl Gauge {
         self.0.fetch_sub(n, Ordering::Release);
     }
 
-    /// Makes it `n`, whatever it was.
+    /// Sets it to `n`.
     pub fn set(&self, n: u64) {
         self.0.store(n, Ordering::Release);
     }
 
-    /// Its value. Below zero if more was taken than added, which is a fault of ours and therefore
-    /// shown.
+    /// Its value. It is below zero if the relay subtracted more than it added: a fault that must be visible.
     #[must_use]
     pub fn get(&self) -> i64 {
         self.0.load(Ordering::Acquire).cast_signed()
@@ -133,7 +132,7 @@ impl Gauge {
 
 /// One [`Counter`] for each value of a reason: `dropped[DropReason::QueueFull].add(3)`.
 pub struct ByReason<R> {
-    /// In the order of [`Reason::ALL`], and as many.
+    /// One for each of [`Reason::ALL`], in that order.
     counters: Box<[Counter]>,
     reason: PhantomData<R>,
 }
@@ -195,12 +194,11 @@ impl<R: Reason> fmt::Debug for ByReason<R> {
     }
 }
 
-/// Enough that few threads share a stripe on the machines that run a relay, few enough that a sum is
-/// cheap.
+/// Enough that few threads share a stripe, and few enough that a sum is cheap.
 const STRIPES: usize = 8;
 
 thread_local! {
-    /// This thread's stripe: threads take turns, so that the workers of one runtime spread evenly.
+    /// This thread's stripe. Threads take them in turns, so that the workers of one runtime spread evenly.
     static STRIPE: usize = {
         static TURN: AtomicUsize = AtomicUsize::new(0);
         TURN.fetch_add(1, Ordering::Relaxed) % STRIPES

@@ -1,21 +1,20 @@
 //! Metrics: every counter and gauge of the relay, and the page that shows them (OpenMetrics 1.0).
 //!
-//! [`Metrics`] holds plain numbers that the shell adds to, once per batch. `table` lists every name,
-//! with its help and type, and reads them when somebody asks.
+//! [`Metrics`] holds plain numbers that the shell adds to, once per batch. `table` lists every name with its help and
+//! type, and reads the numbers at each scrape.
 //!
 //! # Guarantees
 //!
 //! - Counting never waits: no lock, no allocation, and no cache line that two counters share.
-//! - A counter never falls. A listener or rule that is gone keeps its counts; an upstream that is gone takes its own along:
-//!   the law needs none of them, and a state that no lane can change any more would alarm for ever.
-//! - The law `received + recovered = forwarded + suppressed + dropped{reason} + queued` can be read from one
-//!   scrape. At a quiet moment it holds exactly. Under load the right side is never more than the
-//!   left: what is missing is in the relay's hands, see [`Metrics::balance`].
+//! - A counter never falls. A removed listener or rule keeps its counts. A removed upstream loses its own: the law does not
+//!   need them, and a state that no lane can change any more would raise an alarm for ever.
+//! - The law `received + recovered = forwarded + suppressed + dropped{reason} + queued` can be checked on one
+//!   scrape. While nothing arrives it holds exactly. Under load the right side is never more than the left: the
+//!   difference is being judged, see [`Metrics::balance`].
 //!
 //! # Left out
 //!
-//! How the page gets to whoever asks (`admin`). Rates, histograms and history, which are the
-//! collector's job.
+//! How the page is served (`admin`). Rates, histograms and history: the collector computes them.
 
 mod config;
 mod counter;
@@ -41,76 +40,61 @@ pub use reason::{
 pub use upstream::{Trying, UpstreamCondition, UpstreamMetrics, UpstreamState};
 
 /// Every counter and gauge of one relay.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Metrics {
     /// What became of the frames.
     pub frames: FrameCounters,
-    /// Suppressed frames that are set aside as well. Not part of the law: they are suppressed.
+    /// Kept copies of suppressed frames. They are not part of the law: it counts them as suppressed.
     pub copies: CopyCounters,
     /// Octets that wait for an upstream in memory, framing and summaries included.
     pub queue_octets: Gauge,
     /// When the oldest chunk of the queue came, as a tick; zero without a chunk.
     queue_oldest: Gauge,
-    /// Readers that wait for room in the queue of survivors.
+    /// Readers that wait for room in the survivors' queue.
     pub pauses: PauseCounters,
-    /// Listeners that accept nothing, because the process may open no more files.
+    /// Listeners that accept nothing because the limit of open files is reached.
     pub accept_pauses: PauseCounters,
     /// What waits on disk.
     pub spool: SpoolCounters,
-    /// Faults of framing, by what was wrong. Not part of the law: a fault may or may not cost a frame.
+    /// Framing errors, by reason. They are not part of the law: an error may or may not cost a frame.
     pub frame_errors: ByReason<FrameErrorReason>,
-    /// Connections that were closed before a frame was taken from them.
+    /// Connections closed before a frame was read from them.
     pub connections_rejected: ByReason<RejectReason>,
-    /// Summaries, which are messages of our own and not part of the law.
+    /// Summaries. They are messages of the relay's own and not part of the law.
     pub summaries: SummaryCounters,
-    /// The most memory that each part may take, by its place in [`MemoryPart::ALL`].
+    /// The most memory that each part may take, in octets, in the order of [`MemoryPart::ALL`].
     pub memory_limit: [Gauge; MemoryPart::ALL.len()],
     /// Requests to reload the configuration.
     pub config_reloads: ByReason<ReloadResult>,
     /// The configuration in force.
     pub config: ConfigMetrics,
-    /// One for each name ever registered. Bounded by what the operator configured in this run.
+    /// One for each name ever registered. Bounded by the names that were configured in this run.
     listeners: RwLock<Vec<Arc<ListenerMetrics>>>,
-    /// One for each URL that is forwarded to now: those who forward own them.
+    /// One for each URL that is forwarded to now. The lanes own them.
     upstreams: RwLock<Vec<Weak<UpstreamMetrics>>>,
-    /// One for each name ever registered. Bounded likewise.
+    /// One for each name ever registered, bounded in the same way.
     rules: RwLock<Vec<Arc<RuleMetrics>>>,
     started: WallTime,
 }
 
 impl Metrics {
-    /// All at zero. Made once, when the process starts: this moment is its start time.
+    /// All at zero. Call it once, when the process starts: it notes the start time.
     #[must_use]
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
-            frames: FrameCounters::default(),
-            copies: CopyCounters::default(),
-            queue_octets: Gauge::default(),
-            queue_oldest: Gauge::default(),
-            pauses: PauseCounters::default(),
-            accept_pauses: PauseCounters::default(),
-            spool: SpoolCounters::default(),
-            frame_errors: ByReason::default(),
-            connections_rejected: ByReason::default(),
-            summaries: SummaryCounters::default(),
-            memory_limit: Default::default(),
-            config_reloads: ByReason::default(),
-            config: ConfigMetrics::default(),
-            listeners: RwLock::default(),
-            upstreams: RwLock::default(),
-            rules: RwLock::default(),
             started: Clock::wall(),
+            ..Self::default()
         })
     }
 
-    /// Those of survivors and those of copies.
+    /// The pauses for survivors, and those for copies.
     #[must_use]
     pub const fn all_pauses(&self) -> [&PauseCounters; 2] {
         [&self.pauses, &self.copies.pauses]
     }
 
-    /// The counters of the listener of that name: the same ones each time, also after it was closed
-    /// and opened again. `url` replaces the one that it was known by.
+    /// Returns the counters of the listener named `name`: the same ones each time, also after it was closed and opened
+    /// again. `url` replaces its earlier URL.
     #[must_use]
     pub fn listener(&self, name: &str, url: &str) -> Arc<ListenerMetrics> {
         let mut listeners = self
@@ -131,8 +115,8 @@ impl Metrics {
         listener
     }
 
-    /// The counters of the upstream of that URL: the same ones as long as a caller has them. When the last caller has let
-    /// go of them, the upstream is gone from the page.
+    /// Returns the counters of the upstream at `url`: the same ones as long as a caller keeps them. When the last caller
+    /// has dropped them, the upstream disappears from the page.
     #[must_use]
     pub fn upstream(&self, url: &str) -> Arc<UpstreamMetrics> {
         let mut upstreams = self
@@ -150,7 +134,7 @@ impl Metrics {
             })
     }
 
-    /// The counters of the rule of that name: the same ones each time.
+    /// Returns the counters of the rule named `name`: the same ones each time.
     #[must_use]
     pub fn rule(&self, name: &str) -> Arc<RuleMetrics> {
         let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
@@ -190,7 +174,7 @@ impl Metrics {
         upstreams.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Notes how much is in the queue of survivors, and since when the oldest of it waits.
+    /// Notes how much is in the survivors' queue, and since when its oldest message waits.
     pub fn tell_queue(&self, octets: u64, oldest: Option<Tick>) {
         self.queue_octets.set(octets);
         self.queue_oldest.set(oldest.map_or(0, Tick::nanos));
@@ -205,19 +189,18 @@ impl Metrics {
 
     /// The two sides of the counting law.
     ///
-    /// Read against the flow: first where frames end, then the queue, then where they come in. A frame
-    /// that moves on meanwhile is missed, not counted twice, so [`Balance::in_hand`] is never below
-    /// zero, whatever goes on at the same time. This holds as long as frames are counted with the
-    /// flow: received first, then queued, and taken out of the queue before they are counted as
-    /// forwarded or dropped ([`FrameCounters::deliver`], [`FrameCounters::lose`]). Frames that are taken back move
-    /// against the flow: a reading that one of them crossed is done again.
+    /// It reads against the flow: first where frames end, then the queue, then where they come in. A frame that moves on
+    /// meanwhile is missed and not counted twice, so [`Balance::in_hand`] is never below zero. This requires that
+    /// frames are counted with the flow: received first, then queued, and taken out of the queue before they are
+    /// counted as forwarded or dropped ([`FrameCounters::deliver`], [`FrameCounters::lose`]). Frames that are taken back
+    /// move against the flow: if that happens during a reading, the reading is repeated.
     #[must_use]
     pub fn balance(&self) -> Balance {
         self.undisturbed(|| self.balance_now())
     }
 
-    /// What `read` reads while nothing is taken back: counted as forwarded when `read` began, it would be found
-    /// in the queue as well.
+    /// Returns what `read` reads while no frame is taken back. Such a frame would be counted twice: as forwarded at the
+    /// beginning, and as queued later.
     fn undisturbed<T>(&self, read: impl Fn() -> T) -> T {
         let returned = || {
             (
@@ -235,7 +218,7 @@ impl Metrics {
     }
 
     fn balance_now(&self) -> Balance {
-        // Fields are read in the order in which they are written here, and that is the guarantee.
+        // The fields are evaluated in the order in which they are written here; the guarantee rests on it.
         Balance {
             forwarded: self.frames.forwarded.get(),
             suppressed: self.frames.suppressed.get(),
@@ -252,7 +235,7 @@ impl Metrics {
 
     /// The page: all metrics as OpenMetrics 1.0 text, in the order of [`Metrics::balance`].
     ///
-    /// Reads `/proc/self`, which takes time in proportion to the open descriptors: not for a task that
+    /// It reads `/proc/self`, which takes time in proportion to the open descriptors: do not call it from a task that
     /// relays.
     #[must_use]
     pub fn encode(self: &Arc<Self>, engine: EngineStats) -> String {
@@ -263,11 +246,11 @@ impl Metrics {
 /// What became of the frames.
 #[derive(Debug, Default)]
 pub struct FrameCounters {
-    /// Handed to an upstream, as far as its protocol lets us know, and not taken back since.
+    /// Handed to an upstream, as far as its protocol tells, and not taken back since.
     pub forwarded: Returnable,
-    /// Held back as repeats, on purpose.
+    /// Not forwarded because they are repeats: on purpose.
     pub suppressed: StripedCounter,
-    /// Lost, against our will.
+    /// Lost.
     pub dropped: ByReason<DropReason>,
     /// Survivors that are neither forwarded nor dropped yet.
     pub queued: Gauge,
@@ -275,11 +258,11 @@ pub struct FrameCounters {
     pub recovered: Counter,
     /// Frames that fit no format. They were judged and forwarded like any other.
     pub unparsed: StripedCounter,
-    /// Frames that fit no format, or have no PRI, and hold control octets: no text.
+    /// Frames that fit no format or have no PRI, and hold control octets: they are not text.
     pub binary: Counter,
-    /// Frames that left with an octet changed because the upstream's framing has no room for it.
+    /// Frames that left with an octet changed because the upstream's framing cannot carry it.
     pub rewritten: Counter,
-    /// Frames that left as datagrams without their end, as longer than `udp_max`. They are frame errors as well.
+    /// Frames that left as datagrams cut at `udp_max`. They count as frame errors as well.
     pub cut: Counter,
     /// Frames sent again on a new connection because they may have been lost with the old one.
     pub resent: Counter,
@@ -288,24 +271,24 @@ pub struct FrameCounters {
 /// What waits on disk.
 #[derive(Debug, Default)]
 pub struct SpoolCounters {
-    /// Octets that it takes there.
+    /// Octets on disk.
     pub octets: Gauge,
-    /// Frames that were not delivered, summaries included.
+    /// Frames that are not delivered yet, including summaries.
     pub frames: Gauge,
-    /// Octets that it may take there; zero without a spool.
+    /// The most octets on disk; zero without a spool.
     pub limit: Gauge,
-    /// When the oldest frame was written, at the earliest: microseconds since the Unix epoch, zero without a frame.
+    /// When the oldest frame was written, or earlier: microseconds since the Unix epoch, zero without a frame.
     pub oldest: Gauge,
-    /// 1 while the disk refuses; else 0.
+    /// 1 while the disk fails; else 0.
     pub failing: Gauge,
-    /// Since when, why, and until when the disk is left alone.
+    /// Why the disk fails, since when, and when it is tried again.
     trouble: Mutex<Option<SpoolTrouble>>,
-    /// Refusals, by what the disk said.
+    /// Errors, by errno.
     pub errors: ByReason<SpoolErrno>,
 }
 
 impl SpoolCounters {
-    /// What the disk refuses now.
+    /// Why the disk fails now; `None` if it does not.
     #[must_use]
     pub fn trouble(&self) -> Option<SpoolTrouble> {
         self.trouble
@@ -314,26 +297,26 @@ impl SpoolCounters {
             .clone()
     }
 
-    /// Notes what the disk refuses; `None` if it refuses nothing.
+    /// Notes why the disk fails; `None` if it does not.
     pub fn set_trouble(&self, trouble: Option<SpoolTrouble>) {
         self.failing.set(u64::from(trouble.is_some()));
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 }
 
-/// What the spool's disk refuses.
+/// A failure of the spool's disk.
 #[derive(Clone, Debug)]
 pub struct SpoolTrouble {
-    /// Since when it refuses.
+    /// Since when it fails.
     pub since: Tick,
-    /// What it said last.
+    /// Its last error.
     pub error: String,
-    /// When it is asked again.
+    /// When it is tried again.
     pub retry_at: Tick,
 }
 
 impl FrameCounters {
-    /// Counts `n` survivors that wait in the spool since an earlier run.
+    /// Counts `n` survivors of an earlier run that wait in the spool.
     pub fn recover(&self, n: u64) {
         self.recovered.add(n);
         self.queued.add(n);
@@ -341,14 +324,14 @@ impl FrameCounters {
 
     /// Moves `n` survivors from the queue to the forwarded.
     pub fn deliver(&self, n: u64) {
-        // Out before in, or a reader in between would count them twice.
+        // Out of the queue first, or a reader in between would count them twice.
         self.queued.sub(n);
         self.forwarded.add(n);
     }
 
     /// Moves `n` survivors from the forwarded back to the queue.
     pub fn take_back(&self, n: u64) {
-        // Out before in; see `Metrics::undisturbed`.
+        // Out first; see `Metrics::undisturbed`.
         self.forwarded.take_back(n);
         self.queued.add(n);
     }
@@ -360,27 +343,27 @@ impl FrameCounters {
     }
 }
 
-/// What became of suppressed frames that are set aside: `taken = written + dropped{reason} + queued`.
+/// What became of the copies: `taken = written + dropped{reason} + queued`.
 #[derive(Debug, Default)]
 pub struct CopyCounters {
-    /// Suppressed while copies were set aside.
+    /// Suppressed while copies were kept.
     pub taken: StripedCounter,
-    /// Handed to their destination, and not taken back since.
+    /// Written to their destination, and not taken back since.
     pub written: Returnable,
     /// Lost on the way there.
     pub dropped: ByReason<DropReason>,
     /// Neither written nor dropped yet.
     pub queued: Gauge,
-    /// Readers that wait for room in the queue of copies.
+    /// Readers that wait for room in the copies' queue.
     pub pauses: PauseCounters,
-    /// Octets that this queue may hold.
+    /// The most octets in this queue.
     pub queue_limit: Gauge,
 }
 
 impl CopyCounters {
-    /// Takes `n` copies in.
+    /// Counts `n` copies that enter the queue.
     pub fn take(&self, n: u64) {
-        // In before out, as with frames.
+        // With the flow, as for frames.
         self.taken.add(n);
         self.queued.add(n);
     }
@@ -404,43 +387,42 @@ impl CopyCounters {
     }
 }
 
-/// Summaries: what was said about the copies that were held back.
+/// What became of summaries, which report suppressed copies.
 #[derive(Debug, Default)]
 pub struct SummaryCounters {
-    /// Summaries made, by what made them due.
+    /// Summaries made, by what caused them.
     pub made: ByReason<SummaryReason>,
-    /// Summaries lost, by why.
+    /// Summaries lost, by reason.
     pub dropped: ByReason<DropReason>,
-    /// Suppressed copies that the summaries made so far speak of.
+    /// Suppressed frames that the summaries made so far count.
     pub frames: Counter,
 }
 
-/// What one listener counts. Gauges speak of all its sockets together.
-#[derive(Debug)]
+/// What one listener counts. A gauge is the sum over all its sockets.
+#[derive(Debug, Default)]
 pub struct ListenerMetrics {
     name: String,
     place: RwLock<ListenerPlace>,
-    /// Frames received, empty ones not included.
+    /// Frames received, without empty ones.
     pub received: StripedCounter,
-    /// Octets of those frames, framing not included.
+    /// Octets of those frames, without framing.
     pub octets: StripedCounter,
-    /// Frames and datagrams with nothing in them, which are ignored.
+    /// Empty frames and datagrams, which are ignored.
     pub empty: Counter,
-    /// Datagrams that the kernel dropped because the receive buffer was full. We never had them, so
-    /// they are not part of the law.
+    /// Datagrams that the kernel dropped because the receive buffer was full. The relay never had them, so they are not
+    /// part of the law.
     pub kernel_dropped: Counter,
     /// Connections open now.
     pub connections: Gauge,
-    /// Connections accepted so far, rejected ones included.
+    /// Connections accepted so far, including rejected ones.
     pub accepted: Counter,
-    /// Failed accepts.
+    /// Calls of accept that failed.
     pub accept_errors: Counter,
-    /// RELP transactions answered, by what the answer was.
+    /// RELP transactions answered, by answer.
     pub answers: ByReason<AnswerResult>,
     /// RELP transactions that wait for their answer.
     pub unanswered: Gauge,
-    /// Octets of kernel receive buffer that each socket was granted, as the kernel counts them; zero for
-    /// streams.
+    /// Octets of receive buffer that the kernel granted each socket, as the kernel counts them; zero for streams.
     pub receive_buffer: Gauge,
 }
 
@@ -448,34 +430,23 @@ impl ListenerMetrics {
     fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            place: RwLock::default(),
-            received: StripedCounter::default(),
-            octets: StripedCounter::default(),
-            empty: Counter::default(),
-            kernel_dropped: Counter::default(),
-            connections: Gauge::default(),
-            accepted: Counter::default(),
-            accept_errors: Counter::default(),
-            answers: ByReason::default(),
-            unanswered: Gauge::default(),
-            receive_buffer: Gauge::default(),
+            ..Self::default()
         }
     }
 
-    /// Its name, which is the label of all its metrics.
+    /// Its name: the label of all its metrics.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Notes where it really listens (the port is known only now if the URL said 0), and so that it
-    /// is open.
+    /// Notes that it is open, and where it listens: with port 0 in the URL the port is known only now.
     pub fn set_address(&self, address: &str) {
         let mut place = self.place.write().unwrap_or_else(PoisonError::into_inner);
         place.address = Some(address.to_owned());
     }
 
-    /// Notes that it is closed. Its counts stay; only `tersed_listener_info` forgets it.
+    /// Notes that it is closed. Its counts stay; only `tersed_listener_info` disappears.
     pub fn clear_address(&self) {
         self.place
             .write()
@@ -502,19 +473,19 @@ struct ListenerPlace {
     address: Option<String>,
 }
 
-/// What one rule counts; that of the name `default` what no rule takes.
-#[derive(Debug)]
+/// What one rule counts. The rule named `default` counts what matches no rule.
+#[derive(Debug, Default)]
 pub struct RuleMetrics {
     name: String,
-    /// Frames that fell under it.
+    /// Frames that matched it.
     pub matched: StripedCounter,
-    /// Of those, held back as repeats.
+    /// Of those, suppressed as repeats.
     pub suppressed: StripedCounter,
-    /// Dropped, because it drops.
+    /// Dropped by the rule.
     pub dropped: StripedCounter,
-    /// Forwarded with a tag, which would have been held back or dropped.
+    /// Forwarded with an annotation; without mode `tag` they would have been suppressed or dropped.
     pub tagged: StripedCounter,
-    /// Forwarded as they came, which would have been held back or dropped.
+    /// Forwarded unchanged; without mode `shadow` they would have been suppressed or dropped.
     pub shadowed: StripedCounter,
 }
 
@@ -522,35 +493,31 @@ impl RuleMetrics {
     fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            matched: StripedCounter::default(),
-            suppressed: StripedCounter::default(),
-            dropped: StripedCounter::default(),
-            tagged: StripedCounter::default(),
-            shadowed: StripedCounter::default(),
+            ..Self::default()
         }
     }
 
-    /// Its name, which is the label of all its metrics.
+    /// Its name: the label of all its metrics.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 }
 
-/// What the engines of all shards say of themselves, summed at one moment.
+/// The state of the engines of all shards, summed at one moment.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct EngineStats {
-    /// Marks whose windows are open.
+    /// Windows that are open.
     pub live: u64,
-    /// Marks given up so far to stay within the budget.
+    /// Windows evicted so far to stay within the memory limit.
     pub evicted: u64,
-    /// Copies forwarded because there was no room to remember or count them.
+    /// Messages forwarded although they may be repeats, because there was no room to remember or count them.
     pub unremembered: u64,
-    /// Stale table entries met so far.
+    /// Stale table entries found so far.
     pub stale: u64,
-    /// Octets held, bookkeeping included.
+    /// Octets of memory in use, including bookkeeping.
     pub memory_octets: u64,
-    /// Octets that may be held.
+    /// The most octets of memory.
     pub memory_budget_octets: u64,
 }
 
@@ -563,16 +530,16 @@ pub struct Balance {
     pub recovered: u64,
     /// Frames forwarded.
     pub forwarded: u64,
-    /// Frames held back.
+    /// Frames suppressed.
     pub suppressed: u64,
-    /// Frames lost, for any reason.
+    /// Frames lost, for all reasons.
     pub dropped: u64,
-    /// Survivors that wait. Never below zero unless something counted wrong.
+    /// Survivors that wait. Below zero only if the relay counted wrong.
     pub queued: i64,
 }
 
 impl Balance {
-    /// Frames received whose fate is not counted yet: zero at a quiet moment, never below zero.
+    /// Frames received that are still being judged: zero while nothing arrives, never below zero.
     #[must_use]
     pub fn in_hand(&self) -> i128 {
         i128::from(self.received) + i128::from(self.recovered)
@@ -582,7 +549,7 @@ impl Balance {
             - i128::from(self.queued)
     }
 
-    /// Whether the law holds to the frame.
+    /// Whether the law holds exactly.
     #[must_use]
     pub fn holds(&self) -> bool {
         self.in_hand() == 0

@@ -1,37 +1,37 @@
-//! Pauses: what waits because something is full, now and how often so far.
+//! Pauses: how many readers or listeners wait because a limit is reached, and how often they have waited.
 //!
 //! # Guarantees
 //!
-//! - Beginning and ending a pause takes no lock; what waits counts as long as its [`Pausing`] lives.
+//! - Beginning and ending a pause takes no lock. A pause lasts as long as its [`Pausing`] lives.
 //!
 //! # Left out
 //!
-//! For how long it waits: the daemon reads the gauge from time to time, and adds that up.
+//! How long a pause lasts: the daemon reads the gauge from time to time and adds up.
 
 use super::{Counter, Gauge};
 
-/// Work that waits because something is full.
+/// Pauses of one kind.
 #[derive(Debug, Default)]
 pub struct PauseCounters {
     /// How many wait now.
     pub now: Gauge,
-    /// How often the waiting began so far.
+    /// How many pauses have begun.
     pub total: Counter,
 }
 
 impl PauseCounters {
-    /// Something waits until what this returns is dropped.
+    /// Begins a pause, which ends when the returned value is dropped.
     pub fn begin(&self) -> Pausing<'_> {
-        // Added, not set: others begin and end at any time.
+        // Added, not set: other pauses begin and end at the same time.
         self.now.add(1);
         self.total.inc();
         Pausing(self)
     }
 }
 
-/// Something waits, until dropped.
+/// A pause, until dropped.
 #[derive(Debug)]
-#[must_use = "the waiting is over when it is dropped"]
+#[must_use = "the pause ends when it is dropped"]
 pub struct Pausing<'c>(&'c PauseCounters);
 
 impl Drop for Pausing<'_> {

@@ -1,7 +1,6 @@
-//! What the kernel says about this process.
+//! What the kernel tells about this process, read at each scrape from `/proc/self` and `getrusage`.
 //!
-//! Read anew at each scrape, from `/proc/self` and `getrusage`. Where `/proc` is closed off (a
-//! sandbox), the samples that need it are missing; nothing fails.
+//! If a sandbox hides `/proc`, the values that need it are left out of the page.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Reasons: the label values that a counter can have. Never free text.
+//! Reasons: the values that a counter's label can have. They are a closed set, never free text.
 
 /// A closed set of label values, one counter each.
 pub trait Reason: Copy + 'static {
@@ -44,41 +44,41 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// Why a frame that was received was lost, against our will.
+    /// Why a received frame was lost.
     DropReason {
-        /// The queue to the upstream was full, and the policy is to drop.
+        /// The queue was full, and `when_full` says to drop.
         QueueFull => "queue_full",
-        /// Longer than `max_message_size`, and the policy is to drop those.
+        /// Longer than `max_message_size`, and `oversize` says to drop.
         Oversize => "oversize",
         /// A datagram from a source that is not allowed.
         Acl => "acl",
-        /// Still queued when the time for draining was over.
+        /// Still queued when the shutdown grace period expired.
         Shutdown => "shutdown",
-        /// A datagram that the upstream cannot take in one piece.
+        /// Too long for one datagram to the upstream.
         TooLarge => "too_large",
-        /// The spool's disk could not give it back.
+        /// The spool could not read it back from the disk.
         SpoolDamaged => "spool_damaged",
-        /// The upstream answered that it will not have it.
+        /// The upstream answered that it refuses it.
         Refused => "refused",
-        /// A compressed message, and the upstream's framing cannot carry it.
+        /// Compressed, and the upstream's framing cannot carry it.
         Compressed => "compressed",
-        /// A rule says so: the only one that is on purpose.
+        /// A rule drops it. Only this reason is on purpose.
         Rule => "rule",
     }
 
-    /// What was wrong with a frame, or with the octets where one should have been.
+    /// What was wrong with a frame, or with octets that are not a frame.
     FrameErrorReason {
-        /// Longer than `max_message_size`; its head was kept or the frame dropped, as configured.
+        /// Longer than `max_message_size`; it was cut or dropped, as configured.
         Oversize => "oversize",
-        /// A MSG-LEN that nobody can mean; taken as text.
+        /// Implausibly large octet count; taken as text.
         CountTooLarge => "count_too_large",
         /// The stream ended inside a frame.
         Incomplete => "incomplete",
         /// Octet counting was forced and there was no octet count.
         BadFrame => "bad_frame",
-        /// Octets that break RELP; their connection was closed.
+        /// Not RELP; the connection was closed.
         Relp => "relp",
-        /// A frame was begun and not ended in time.
+        /// A frame was begun and did not end in time.
         Timeout => "timeout",
         /// A datagram larger than the receive buffer; its head was forwarded.
         Truncated => "truncated",
@@ -86,9 +86,9 @@ reasons! {
 
     /// Why a connection was closed before a frame was taken from it.
     RejectReason {
-        /// The listener has as many connections as it may.
+        /// The listener has `connections_max` connections.
         Limit => "limit",
-        /// That source has as many connections as one source may.
+        /// That address has as many connections as one address may have.
         SourceLimit => "source_limit",
         /// The source is not allowed.
         Acl => "acl",
@@ -106,65 +106,65 @@ reasons! {
         Utf16 => "utf16",
     }
 
-    /// What made a summary go out.
+    /// What caused a summary.
     SummaryReason {
         /// The window ended.
         Window => "window",
-        /// The mark was evicted to stay within the memory budget.
+        /// The window was evicted to stay within the memory limit.
         Evicted => "evicted",
         /// The configuration was reloaded.
         Reload => "reload",
         /// The relay stopped.
         Stop => "stop",
-        /// The survivor was dropped after copies had been held back, so its window was opened again.
+        /// The survivor was dropped after copies had been suppressed, so the next copy goes through.
         Reopened => "reopened",
     }
 
-    /// What the spool's disk said when it refused.
+    /// Why the spool's disk failed.
     SpoolErrno {
-        /// The spool is as large as it may be.
+        /// The spool has reached its configured size.
         MaxSize => "max_size",
         /// The disk or the quota is full.
         NoSpace => "ENOSPC",
-        /// The disk can only be read.
+        /// The disk is read-only.
         ReadOnly => "EROFS",
         /// The directory was removed.
         Gone => "ENOENT",
-        /// The directory is not at its path any more.
+        /// Another directory is at its path now.
         Moved => "moved",
         /// A file is not safe to open.
         Unsafe => "unsafe",
-        /// Anything else.
+        /// Any other error.
         Other => "EIO",
     }
 
     /// What the sender of a RELP transaction was told.
     AnswerResult {
-        /// 200: it may forget the message.
+        /// 200: the sender may forget the message.
         Ok => "ok",
         /// 500: the message was lost, or may have been.
         Refused => "refused",
     }
 
-    /// What takes memory, and has a bound of its own.
+    /// A part of the process that takes memory and has its own limit.
     MemoryPart {
         /// Windows: `dedup.memory`.
         Windows => "windows",
-        /// What waits for an upstream: `forward.queue`.
+        /// The queue to the upstreams: `forward.queue`.
         Queue => "queue",
-        /// Copies that wait: `suppressed.queue`.
+        /// The copies' queue: `suppressed.queue`.
         Copies => "copies",
-        /// What was written and is kept to be sent again: `forward.resend_max`.
+        /// The resend ring: `forward.resend_max`.
         Resend => "resend",
         /// Batches on their way to upstreams.
         Sending => "sending",
-        /// What is on its way to the spool's disk and back.
+        /// Batches on their way to the spool's disk and back.
         Spool => "spool",
-        /// Connections, and answers owed on them.
+        /// Connections, and RELP answers that are due on them.
         Connections => "connections",
-        /// What has come of messages that are not whole yet.
+        /// Messages that have arrived in part.
         Unfinished => "unfinished",
-        /// What connections hold that wait for room in the queue.
+        /// Batches of connections that wait for room in the queue.
         Waiting => "waiting",
         /// Buffers of datagram sockets.
         Datagrams => "datagrams",
@@ -174,7 +174,7 @@ reasons! {
         Program => "program",
     }
 
-    /// What became of a request to reload the configuration.
+    /// The result of a request to reload the configuration.
     ReloadResult {
         /// The new configuration is in force.
         Ok => "ok",

@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //!
-//! - After the first failure nothing more is written, and the failure is told.
+//! - After the first error nothing more is written; [`Samples::outcome`] returns that error.
 //!
 //! # Left out
 //!
@@ -16,10 +16,10 @@ use prometheus_client::metrics::MetricType;
 
 use super::counter::ByReason;
 use super::reason::Reason;
-use super::{EngineStats, ListenerMetrics, Metrics, RuleMetrics, UpstreamMetrics};
+use super::{EngineStats, Metrics};
 use crate::tick::WallTime;
 
-/// What one page is made from.
+/// What one page is made of.
 #[derive(Debug)]
 pub(super) struct Scrape {
     pub(super) metrics: Arc<Metrics>,
@@ -29,16 +29,16 @@ pub(super) struct Scrape {
 /// Label names and values of a sample.
 pub(super) type Labels<'a> = &'a [(&'a str, &'a str)];
 
-/// Takes the values of one family.
+/// Writes the values of one family.
 pub(super) struct Samples<'a> {
     encoder: MetricEncoder<'a>,
     kind: MetricType,
-    /// The first failure; nothing is written after it.
+    /// The first error; nothing is written after it.
     outcome: fmt::Result,
 }
 
 impl<'a> Samples<'a> {
-    /// Takes values of a family of that kind.
+    /// Writes values of a family of this type.
     pub(super) const fn new(encoder: MetricEncoder<'a>, kind: MetricType) -> Self {
         Self {
             encoder,
@@ -47,7 +47,7 @@ impl<'a> Samples<'a> {
         }
     }
 
-    /// How writing them went.
+    /// Whether everything was written.
     pub(super) const fn outcome(&self) -> fmt::Result {
         self.outcome
     }
@@ -83,36 +83,6 @@ impl<'a> Samples<'a> {
     pub(super) fn by<R: Reason>(&mut self, label: &str, counters: &ByReason<R>) {
         for (reason, value) in counters.iter() {
             self.count(&[(label, reason.label())], value);
-        }
-    }
-
-    pub(super) fn listeners(
-        &mut self,
-        scrape: &Scrape,
-        sample: impl Fn(&mut Self, Labels<'_>, &ListenerMetrics),
-    ) {
-        for listener in scrape.metrics.listeners() {
-            sample(self, &[("listener", listener.name())], &listener);
-        }
-    }
-
-    pub(super) fn rules(
-        &mut self,
-        scrape: &Scrape,
-        sample: impl Fn(&mut Self, Labels<'_>, &RuleMetrics),
-    ) {
-        for rule in scrape.metrics.rules() {
-            sample(self, &[("rule", rule.name())], &rule);
-        }
-    }
-
-    pub(super) fn upstreams(
-        &mut self,
-        scrape: &Scrape,
-        sample: impl Fn(&mut Self, Labels<'_>, &UpstreamMetrics),
-    ) {
-        for upstream in scrape.metrics.upstreams() {
-            sample(self, &[("upstream", upstream.url())], &upstream);
         }
     }
 

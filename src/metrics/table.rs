@@ -1,24 +1,29 @@
-//! The table: every metric's name, type, help, and where its value stands.
+//! The table: every metric's name, type and help, and where its value is read.
 //!
 //! # Guarantees
 //!
-//! - A metric that is neither in [`FAMILIES`] nor in [`delivery`] is not exported, and each one that is stands in
-//!   `docs/metrics.md` (a test holds the two together).
-//! - Rows are read from top to bottom, against the flow of the frames: see [`Metrics::balance`].
-//! - How the text looks (suffixes, units, escaping, the end mark) is prometheus-client's.
+//! - Only the rows of [`families`] are exported, and `docs/metrics.md` lists each of them (a test compares the two).
+//! - The rows are read from top to bottom, against the flow of the frames: see [`Metrics::balance`].
+//! - The library prometheus-client writes the text: suffixes, units, escapes, the end mark.
 
+mod configuration;
 mod delivery;
+mod family;
 
 use std::fmt;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 
+use self::family::Values::{
+    Count, EachListener, EachListenerLevel, EachRule, Level, Moment, OptionalCount,
+    OptionalSeconds, Others,
+};
+use self::family::{Family, counter, gauge, in_bytes, in_seconds, info, seconds_used};
 use super::samples::{Samples, Scrape};
-use super::{EngineStats, MemoryPart, Metrics, config, process};
+use super::{EngineStats, MemoryPart, Metrics, process};
 
 /// The whole page, `# EOF` included.
 pub(super) fn encode(metrics: &Arc<Metrics>, engine: EngineStats) -> String {
@@ -28,19 +33,8 @@ pub(super) fn encode(metrics: &Arc<Metrics>, engine: EngineStats) -> String {
         engine,
     }));
     let mut page = String::with_capacity(PAGE_OCTETS_EXPECTED);
-    text::encode(&mut page, &registry).expect("a String takes whatever is written to it");
+    text::encode(&mut page, &registry).expect("writing to a String never fails");
     page
-}
-
-/// One metric: a row of the table.
-pub(super) struct Family {
-    /// Without what the type and the unit add: `_total`, `_info`, `_bytes`, `_seconds`.
-    name: &'static str,
-    unit: Option<Unit>,
-    kind: MetricType,
-    help: &'static str,
-    /// Reads the values.
-    samples: fn(&Scrape, &mut Samples<'_>),
 }
 
 /// All rows, in the order of the page.
@@ -48,7 +42,7 @@ fn families() -> impl Iterator<Item = &'static Family> {
     FAMILIES
         .iter()
         .chain(delivery::FAMILIES)
-        .chain(config::FAMILIES)
+        .chain(configuration::FAMILIES)
 }
 
 static FAMILIES: &[Family] = &[
@@ -56,341 +50,273 @@ static FAMILIES: &[Family] = &[
     counter(
         "tersed_frames_forwarded",
         "Frames handed to an upstream, as far as its protocol lets us know, and not taken back.",
-        |scrape, out| out.count(&[], scrape.metrics.frames.forwarded.get()),
+        Count(|s| s.metrics.frames.forwarded.get()),
     ),
     counter(
         "tersed_frames_suppressed",
-        "Frames held back because the same message was forwarded within the window.",
-        |scrape, out| out.count(&[], scrape.metrics.frames.suppressed.get()),
+        "Frames not forwarded because the same message was forwarded within the window.",
+        Count(|s| s.metrics.frames.suppressed.get()),
     ),
     counter(
         "tersed_frames_dropped",
-        "Frames lost, by why.",
-        |scrape, out| {
-            out.by("reason", &scrape.metrics.frames.dropped);
-        },
+        "Frames lost, by reason.",
+        Others(|s, out| out.by("reason", &s.metrics.frames.dropped)),
     ),
     gauge(
         "tersed_frames_queued",
-        "Survivors neither forwarded nor dropped yet.",
-        |scrape, out| {
-            out.level(&[], scrape.metrics.frames.queued.get());
-        },
+        "Frames that wait to be forwarded, in memory or in the spool.",
+        Level(|s| s.metrics.frames.queued.get()),
     ),
     counter(
         "tersed_frames_recovered",
-        "Survivors of an earlier run, found in the spool at the start.",
-        |scrape, out| out.count(&[], scrape.metrics.frames.recovered.get()),
+        "Frames of an earlier run, found in the spool at the start.",
+        Count(|s| s.metrics.frames.recovered.get()),
     ),
     counter(
         "tersed_frames_received",
         "Frames received.",
-        |scrape, out| {
-            out.listeners(scrape, |out, labels, listener| {
-                out.count(labels, listener.received.get())
-            });
-        },
+        EachListener(|l| l.received.get()),
     ),
     counter(
         "tersed_octets_received",
-        "Octets of frames received, without framing.",
-        |scrape, out| {
-            out.listeners(scrape, |out, labels, listener| {
-                out.count(labels, listener.octets.get())
-            });
-        },
+        "Octets of the frames received, framing not included.",
+        EachListener(|l| l.octets.get()),
     ),
-    // Suppressed copies that are set aside, against the flow as well.
+    // Kept copies of suppressed frames, against the flow as well.
     counter(
         "tersed_suppressed_copies_written",
-        "Suppressed frames written to where they are set aside, and not taken back.",
-        |scrape, out| out.count(&[], scrape.metrics.copies.written.get()),
+        "Copies written to their destination, and not taken back.",
+        Count(|s| s.metrics.copies.written.get()),
     ),
     counter(
         "tersed_suppressed_copies_dropped",
-        "Suppressed frames that were to be set aside and got lost, by why.",
-        |scrape, out| out.by("reason", &scrape.metrics.copies.dropped),
+        "Copies lost on the way to their destination, by reason.",
+        Others(|s, out| out.by("reason", &s.metrics.copies.dropped)),
     ),
     gauge(
         "tersed_suppressed_copies_queued",
-        "Suppressed frames that wait to be set aside.",
-        |scrape, out| out.level(&[], scrape.metrics.copies.queued.get()),
+        "Copies that wait for their destination.",
+        Level(|s| s.metrics.copies.queued.get()),
     ),
     counter(
         "tersed_suppressed_copies",
-        "Suppressed frames that are set aside.",
-        |scrape, out| out.count(&[], scrape.metrics.copies.taken.get()),
+        "Suppressed frames of which a copy is kept.",
+        Count(|s| s.metrics.copies.taken.get()),
     ),
     // More about frames.
     counter(
         "tersed_frames_empty",
         "Empty frames and datagrams, ignored.",
-        |scrape, out| {
-            out.listeners(scrape, |out, labels, listener| {
-                out.count(labels, listener.empty.get())
-            });
-        },
+        EachListener(|l| l.empty.get()),
     ),
     counter(
         "tersed_frames_unparsed",
-        "Frames that fit no format.",
-        |scrape, out| {
-            out.count(&[], scrape.metrics.frames.unparsed.get());
-        },
+        "Frames in no known syslog format; they are forwarded like all others.",
+        Count(|s| s.metrics.frames.unparsed.get()),
     ),
     counter(
         "tersed_frames_binary",
-        "Frames with control octets that fit no format or have no PRI.",
-        |scrape, out| out.count(&[], scrape.metrics.frames.binary.get()),
+        "Frames with control octets that are in no known format or have no PRI.",
+        Count(|s| s.metrics.frames.binary.get()),
     ),
     counter(
         "tersed_frames_rewritten",
-        "Frames that left with an octet changed for the upstream's framing.",
-        |scrape, out| out.count(&[], scrape.metrics.frames.rewritten.get()),
+        "Frames that left with an octet changed because the upstream's framing cannot carry it.",
+        Count(|s| s.metrics.frames.rewritten.get()),
     ),
     counter(
         "tersed_frames_taken_back",
-        "Frames that were forwarded and wait again, because they may have been lost with a connection.",
-        |scrape, out| out.count(&[], scrape.metrics.frames.forwarded.returned()),
+        "Frames counted as forwarded that wait again, because they may have been lost with a connection.",
+        Count(|s| s.metrics.frames.forwarded.returned()),
     ),
     counter(
         "tersed_frames_resent",
         "Frames sent again because they may have been lost with a connection.",
-        |scrape, out| out.count(&[], scrape.metrics.frames.resent.get()),
+        Count(|s| s.metrics.frames.resent.get()),
     ),
     counter(
         "tersed_frame_errors",
-        "Faults of framing, by what was wrong.",
-        |scrape, out| {
-            out.by("reason", &scrape.metrics.frame_errors);
-        },
+        "Framing errors, by reason.",
+        Others(|s, out| out.by("reason", &s.metrics.frame_errors)),
     ),
     // Summaries and the engine.
     counter(
         "tersed_summaries",
-        "Summaries made, by what made them due.",
-        |scrape, out| {
-            out.by("reason", &scrape.metrics.summaries.made);
-        },
+        "Summaries made, by what caused them.",
+        Others(|s, out| out.by("reason", &s.metrics.summaries.made)),
     ),
     counter(
         "tersed_summaries_dropped",
-        "Summaries lost, by why.",
-        |scrape, out| {
-            out.by("reason", &scrape.metrics.summaries.dropped);
-        },
+        "Summaries lost, by reason.",
+        Others(|s, out| out.by("reason", &s.metrics.summaries.dropped)),
     ),
     counter(
         "tersed_summarized_frames",
-        "Suppressed frames that the summaries speak of.",
-        |scrape, out| out.count(&[], scrape.metrics.summaries.frames.get()),
+        "Suppressed frames that the summaries count.",
+        Count(|s| s.metrics.summaries.frames.get()),
     ),
     gauge(
         "tersed_live_messages",
-        "Messages whose windows are open.",
-        |scrape, out| {
-            out.count(&[], scrape.engine.live);
-        },
+        "Windows open now.",
+        Count(|s| s.engine.live),
     ),
     counter(
         "tersed_evicted",
-        "Windows ended early to stay within the memory budget.",
-        |scrape, out| out.count(&[], scrape.engine.evicted),
+        "Windows ended early because the memory limit was reached.",
+        Count(|s| s.engine.evicted),
     ),
     counter(
         "tersed_unremembered",
-        "Frames forwarded although they may be repeats, because the memory budget left no room to remember or count them at once.",
-        |scrape, out| out.count(&[], scrape.engine.unremembered),
+        "Frames forwarded although they may be repeats, because the memory limit left no room to remember or count them.",
+        Count(|s| s.engine.unremembered),
     ),
-    counter("tersed_stale", "Stale table entries met.", |scrape, out| {
-        out.count(&[], scrape.engine.stale);
-    }),
+    counter(
+        "tersed_stale",
+        "Stale entries found in the hash tables.",
+        Count(|s| s.engine.stale),
+    ),
     in_bytes(
         "tersed_memory",
-        "Octets that the engines hold.",
-        |scrape, out| {
-            out.count(&[], scrape.engine.memory_octets);
-        },
+        "Octets that the windows take.",
+        Count(|s| s.engine.memory_octets),
     ),
     in_bytes(
         "tersed_memory_budget",
-        "Octets that the engines may hold.",
-        |scrape, out| {
-            out.count(&[], scrape.engine.memory_budget_octets);
-        },
+        "Octets that the windows may take.",
+        Count(|s| s.engine.memory_budget_octets),
     ),
     // Rules.
     counter(
         "tersed_rule_matched",
-        "Frames that fell under the rule; those of no rule under default.",
-        |scrape, out| {
-            out.rules(scrape, |out, labels, rule| {
-                out.count(labels, rule.matched.get());
-            });
-        },
+        "Frames that matched the rule; rule default counts those that matched none.",
+        EachRule(|r| r.matched.get()),
     ),
     counter(
         "tersed_rule_suppressed",
-        "Frames held back as repeats, by the rule they fell under.",
-        |scrape, out| {
-            out.rules(scrape, |out, labels, rule| {
-                out.count(labels, rule.suppressed.get());
-            });
-        },
+        "Frames suppressed as repeats, by the rule that they matched.",
+        EachRule(|r| r.suppressed.get()),
     ),
     counter(
         "tersed_rule_dropped",
-        "Frames dropped because the rule says so.",
-        |scrape, out| {
-            out.rules(scrape, |out, labels, rule| {
-                out.count(labels, rule.dropped.get());
-            });
-        },
+        "Frames that the rule dropped.",
+        EachRule(|r| r.dropped.get()),
     ),
     counter(
         "tersed_rule_tagged",
-        "Frames forwarded with a tag that would have been held back or dropped.",
-        |scrape, out| {
-            out.rules(scrape, |out, labels, rule| {
-                out.count(labels, rule.tagged.get());
-            });
-        },
+        "Frames forwarded with an annotation that would have been suppressed or dropped without mode tag.",
+        EachRule(|r| r.tagged.get()),
     ),
     counter(
         "tersed_rule_shadowed",
-        "Frames forwarded as they came that would have been held back or dropped.",
-        |scrape, out| {
-            out.rules(scrape, |out, labels, rule| {
-                out.count(labels, rule.shadowed.get());
-            });
-        },
+        "Frames forwarded unchanged that would have been suppressed or dropped without mode shadow.",
+        EachRule(|r| r.shadowed.get()),
     ),
     // Listeners.
     counter(
         "tersed_kernel_dropped",
-        "Datagrams that the kernel dropped before we could read them.",
-        |scrape, out| {
-            out.listeners(scrape, |out, labels, listener| {
-                out.count(labels, listener.kernel_dropped.get());
-            });
-        },
+        "Datagrams that the kernel dropped because the receive buffer was full.",
+        EachListener(|l| l.kernel_dropped.get()),
     ),
     in_bytes(
         "tersed_receive_buffer",
-        "Kernel receive buffer granted.",
-        |scrape, out| {
-            out.listeners(scrape, |out, labels, listener| {
-                if listener.is_open() {
-                    out.level(labels, listener.receive_buffer.get());
-                }
-            });
-        },
+        "Octets of receive buffer that the kernel granted.",
+        Others(|s, out| {
+            for l in s.metrics.listeners().iter().filter(|l| l.is_open()) {
+                out.level(&[("listener", l.name())], l.receive_buffer.get());
+            }
+        }),
     ),
-    gauge("tersed_connections", "Connections open.", |scrape, out| {
-        out.listeners(scrape, |out, labels, listener| {
-            out.level(labels, listener.connections.get())
-        });
-    }),
+    gauge(
+        "tersed_connections",
+        "Connections that are open.",
+        EachListenerLevel(|l| l.connections.get()),
+    ),
     counter(
         "tersed_connections_accepted",
         "Connections accepted.",
-        |scrape, out| {
-            out.listeners(scrape, |out, labels, listener| {
-                out.count(labels, listener.accepted.get())
-            });
-        },
+        EachListener(|l| l.accepted.get()),
     ),
     counter(
         "tersed_connections_rejected",
-        "Connections closed before a frame was taken, by why.",
-        |scrape, out| out.by("reason", &scrape.metrics.connections_rejected),
+        "Connections closed before a frame was read, by reason.",
+        Others(|s, out| out.by("reason", &s.metrics.connections_rejected)),
     ),
-    counter("tersed_accept_errors", "Failed accepts.", |scrape, out| {
-        out.listeners(scrape, |out, labels, listener| {
-            out.count(labels, listener.accept_errors.get());
-        });
-    }),
+    counter(
+        "tersed_accept_errors",
+        "Calls of accept that failed.",
+        EachListener(|l| l.accept_errors.get()),
+    ),
     counter(
         "tersed_relp_answers",
-        "RELP transactions answered, by what the answer was.",
-        |scrape, out| {
-            out.listeners(scrape, |out, labels, listener| {
-                for (result, count) in listener.answers.iter() {
-                    out.count(&[labels[0], ("result", result.label())], count);
+        "RELP transactions answered, by answer.",
+        Others(|s, out| {
+            for l in s.metrics.listeners() {
+                for (result, count) in l.answers.iter() {
+                    out.count(&[("listener", l.name()), ("result", result.label())], count);
                 }
-            });
-        },
+            }
+        }),
     ),
     gauge(
         "tersed_relp_unanswered",
         "RELP transactions received and not answered yet.",
-        |scrape, out| {
-            out.listeners(scrape, |out, labels, listener| {
-                out.level(labels, listener.unanswered.get());
-            });
-        },
+        EachListenerLevel(|l| l.unanswered.get()),
     ),
     info(
         "tersed_listener",
         "Open listeners and where they listen.",
-        |scrape, out| {
-            out.listeners(scrape, |out, labels, listener| {
-                let place = listener.place();
+        Others(|s, out| {
+            for l in s.metrics.listeners() {
+                let place = l.place();
                 if let Some(address) = &place.address {
-                    out.info(&[labels[0], ("url", &place.url), ("address", address)]);
+                    out.info(&[
+                        ("listener", l.name()),
+                        ("url", &place.url),
+                        ("address", address),
+                    ]);
                 }
-            });
-        },
+            }
+        }),
     ),
     // The process.
     counter(
         "tersed_config_reloads",
-        "Requests to reload the configuration, by what became of them.",
-        |scrape, out| out.by("result", &scrape.metrics.config_reloads),
+        "Requests to reload the configuration, by result.",
+        Others(|s, out| out.by("result", &s.metrics.config_reloads)),
     ),
-    info("tersed_build", "The version that runs.", |_, out| {
-        out.info(&[("version", env!("CARGO_PKG_VERSION"))]);
-    }),
+    info(
+        "tersed_build",
+        "Version of the program.",
+        Others(|_, out| out.info(&[("version", env!("CARGO_PKG_VERSION"))])),
+    ),
     in_seconds(
         "process_start_time",
-        MetricType::Gauge,
-        "Unix time of the start.",
-        |scrape, out| {
-            out.real(scrape.metrics.started.micros() as f64 / 1e6);
-        },
+        "Unix time at which the process started.",
+        Moment(|s| Some(s.metrics.started)),
     ),
     in_bytes(
         "tersed_memory_limit",
         "Octets that each part of the process may take at most.",
-        |scrape, out| {
-            for (part, limit) in MemoryPart::ALL.iter().zip(&scrape.metrics.memory_limit) {
+        Others(|s, out| {
+            for (part, limit) in MemoryPart::ALL.iter().zip(&s.metrics.memory_limit) {
                 out.level(&[("part", part.label())], limit.get());
             }
-        },
+        }),
     ),
     in_bytes(
         "process_resident_memory",
-        "Physical memory held.",
-        |_, out| {
-            if let Some(octets) = process::resident_octets() {
-                out.count(&[], octets);
-            }
-        },
+        "Resident memory.",
+        OptionalCount(process::resident_octets),
     ),
-    gauge("process_open_fds", "Open file descriptors.", |_, out| {
-        if let Some(fds) = process::open_fds() {
-            out.count(&[], fds);
-        }
-    }),
-    in_seconds(
+    gauge(
+        "process_open_fds",
+        "File descriptors that are open.",
+        OptionalCount(process::open_fds),
+    ),
+    seconds_used(
         "process_cpu",
-        MetricType::Counter,
-        "Processor time used.",
-        |_, out| {
-            if let Some(secs) = process::cpu_secs() {
-                out.real(secs);
-            }
-        },
+        "Processor time used, in user and in kernel mode.",
+        OptionalSeconds(process::cpu_secs),
     ),
 ];
 
@@ -404,85 +330,14 @@ impl Collector for Scrape {
                 family.kind,
             )?;
             let mut samples = Samples::new(encoder, family.kind);
-            (family.samples)(self, &mut samples);
+            family.values.read(self, &mut samples);
             samples.outcome()?;
         }
         Ok(())
     }
 }
 
-const fn counter(
-    name: &'static str,
-    help: &'static str,
-    samples: fn(&Scrape, &mut Samples<'_>),
-) -> Family {
-    Family {
-        name,
-        unit: None,
-        kind: MetricType::Counter,
-        help,
-        samples,
-    }
-}
-
-pub(super) const fn gauge(
-    name: &'static str,
-    help: &'static str,
-    samples: fn(&Scrape, &mut Samples<'_>),
-) -> Family {
-    Family {
-        name,
-        unit: None,
-        kind: MetricType::Gauge,
-        help,
-        samples,
-    }
-}
-
-const fn in_bytes(
-    name: &'static str,
-    help: &'static str,
-    samples: fn(&Scrape, &mut Samples<'_>),
-) -> Family {
-    Family {
-        name,
-        unit: Some(Unit::Bytes),
-        kind: MetricType::Gauge,
-        help,
-        samples,
-    }
-}
-
-pub(super) const fn in_seconds(
-    name: &'static str,
-    kind: MetricType,
-    help: &'static str,
-    samples: fn(&Scrape, &mut Samples<'_>),
-) -> Family {
-    Family {
-        name,
-        unit: Some(Unit::Seconds),
-        kind,
-        help,
-        samples,
-    }
-}
-
-pub(super) const fn info(
-    name: &'static str,
-    help: &'static str,
-    samples: fn(&Scrape, &mut Samples<'_>),
-) -> Family {
-    Family {
-        name,
-        unit: None,
-        kind: MetricType::Info,
-        help,
-        samples,
-    }
-}
-
-/// A page with a few listeners and upstreams; more make it grow.
+/// Enough for a few listeners and upstreams; with more the page grows.
 const PAGE_OCTETS_EXPECTED: usize = 16 * 1024;
 
 #[cfg(test)]
@@ -598,7 +453,7 @@ mod tests {
         let page = full_page();
         assert!(page.ends_with("\n# EOF\n"));
         for line in [
-            "# HELP tersed_memory_bytes Octets that the engines hold.",
+            "# HELP tersed_memory_bytes Octets that the windows take.",
             "# TYPE tersed_memory_bytes gauge",
             "# UNIT tersed_memory_bytes bytes",
             "tersed_memory_bytes 9",

@@ -1,14 +1,14 @@
-//! What one upstream counts, and how it is.
+//! What one upstream counts, and its state.
 //!
 //! # Guarantees
 //!
-//! - The condition changes with events (an attempt, a loss, a change of charge), never with a batch: so a lock guards it.
+//! - The condition changes with events (an attempt, a loss, a failover), never with a batch, so a lock guards it.
 //! - An upstream that is not needed is [`UpstreamState::Standby`]. It is [`UpstreamState::Down`] only if the last attempt
-//!   to reach it failed, or its connection was lost, and it has not proved since then that it works.
+//!   to reach it failed, or its connection was lost, and it has not proved since that it works.
 //!
 //! # Left out
 //!
-//! Who decides (`forward`).
+//! Which state it is in: `forward` decides that.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::tick::Tick;
 
 /// What one upstream counts.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct UpstreamMetrics {
     url: String,
     condition: Mutex<UpstreamCondition>,
@@ -29,27 +29,27 @@ pub struct UpstreamMetrics {
     pub frames: Counter,
     /// Octets written, framing included.
     pub octets: Counter,
-    /// Octets written, or given to a RELP session, that the upstream has not acknowledged, as far as was seen last.
+    /// Octets written, or given to a RELP session, that the upstream had not acknowledged when the lane last looked.
     pub unacknowledged: Gauge,
-    /// A file given its rotated name, and a new one begun.
+    /// How often the file was renamed and a new one begun.
     pub rotations: Counter,
     /// Attempts to rotate, to compress or to delete that failed.
     pub rotation_errors: Counter,
-    /// Rotated files deleted, as more than may be kept.
+    /// Rotated files deleted because more than `rotate_keep` were there.
     pub rotated_deleted: Counter,
 }
 
-/// How an upstream is.
+/// The state of an upstream.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum UpstreamState {
-    /// In charge, and not lost since it proved that it works.
+    /// Messages are sent to it, and it works.
     Active,
-    /// Not needed: an earlier upstream of the list is in charge, or will be tried first.
+    /// Not needed: messages are sent to an earlier upstream of the list, or that one will be tried first.
     #[default]
     Standby,
-    /// Being connected, and not known to be down.
+    /// A connection is being made, and it is not known to be down.
     Connecting,
-    /// Could not be reached when it was tried last, or was lost since, and has not proved since then that it works.
+    /// The last attempt to reach it failed, or the connection was lost, and it has not proved since that it works.
     Down,
 }
 
@@ -72,15 +72,15 @@ impl UpstreamState {
 /// What is known of an upstream now.
 #[derive(Clone, Debug, Default)]
 pub struct UpstreamCondition {
-    /// How it is.
+    /// Its state.
     pub state: UpstreamState,
-    /// It is in charge. One that is down and in charge is sent messages to find out whether it takes them.
+    /// Whether messages are sent to it. One that is down is sent messages to find out whether it takes them.
     pub is_in_charge: bool,
     /// Since when it is in this state.
     pub since: Tick,
     /// Failed attempts since it was lost.
     pub attempts: u32,
-    /// When it is tried again. `None` while it is not to be tried.
+    /// When it is tried again. `None` while no attempt is planned.
     pub retry_at: Option<Tick>,
     /// When the attempt under way began.
     pub trying_since: Option<Tick>,
@@ -88,7 +88,7 @@ pub struct UpstreamCondition {
     pub last_error: Option<(String, Tick)>,
 }
 
-/// An attempt is under way, until dropped.
+/// An attempt to reach an upstream, under way until this is dropped.
 #[derive(Debug)]
 pub struct Trying(Arc<UpstreamMetrics>);
 
@@ -102,25 +102,17 @@ impl UpstreamMetrics {
     pub(super) fn new(url: &str) -> Self {
         Self {
             url: url.to_owned(),
-            condition: Mutex::default(),
-            connects: Counter::default(),
-            errors: Counter::default(),
-            frames: Counter::default(),
-            octets: Counter::default(),
-            unacknowledged: Gauge::default(),
-            rotations: Counter::default(),
-            rotation_errors: Counter::default(),
-            rotated_deleted: Counter::default(),
+            ..Self::default()
         }
     }
 
-    /// Its URL, which is the label of all its metrics.
+    /// Its URL: the label of all its metrics.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// How it is now.
+    /// Its condition now.
     #[must_use]
     pub fn condition(&self) -> UpstreamCondition {
         self.lock().clone()
@@ -133,14 +125,14 @@ impl UpstreamMetrics {
         Trying(Arc::clone(self))
     }
 
-    /// Counts what went wrong and keeps its text.
+    /// Counts an error and keeps its text.
     pub fn failed(&self, error: &str, now: Tick) {
         self.errors.inc();
         self.lock().last_error = Some((error.to_owned(), now));
     }
 
-    /// Notes its state, whether it is in charge, the attempts that failed and when the next one is. It is in this state
-    /// `since` then, or else from when it came into it.
+    /// Notes its state, whether messages are sent to it, the number of failed attempts, and when the next one is. It has
+    /// been in this state since `since`; if that is `None`, since the state changed.
     pub fn tell(
         &self,
         state: UpstreamState,
