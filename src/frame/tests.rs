@@ -305,7 +305,7 @@ fn a_count_without_pri_is_confirmed_by_where_it_ends() {
 }
 
 #[test]
-fn one_counted_frame_settles_what_digits_mean_on_its_connection() {
+fn one_counted_frame_decides_what_digits_mean_on_its_connection() {
     auto(
         "6 <13>ab8 2 and 2\n4 a\nb\n",
         &["<13>ab", "2 and 2\n", "a\nb\n"],

@@ -278,7 +278,7 @@ pub fn is_compressed(frame: &[u8]) -> bool {
 #[must_use]
 #[inline]
 pub const fn may_be_compressed(frame: &[u8]) -> bool {
-    matches!(frame, [MARK, CMF, ..])
+    matches!(frame, [PREFIX, CMF, ..])
 }
 
 #[cold]
@@ -304,7 +304,7 @@ pub(super) fn message_follows(input: &[u8], octets_max: usize) -> Option<bool> {
     match whole.unwrap_or(input) {
         [] if whole.is_some() => Some(false),
         [] => None,
-        [MARK, stream @ ..] => begins_stream(stream).or(whole.map(|_| false)),
+        [PREFIX, stream @ ..] => begins_stream(stream).or(whole.map(|_| false)),
         _ => Some(false),
     }
 }
@@ -315,7 +315,7 @@ const fn is_no_text(octet: u8) -> bool {
 }
 
 /// What rsyslog puts before a compressed message.
-const MARK: u8 = b'z';
+const PREFIX: u8 = b'z';
 
 /// Deflate with a window of 32 KiB.
 const CMF: u8 = 0x78;
@@ -387,11 +387,11 @@ mod tests {
                 "{}",
                 stream.escape_ascii()
             );
-            settles(stream);
+            check_decision_stays(stream);
         }
         for text in TEXTS {
             assert_ne!(begins_stream(text.as_bytes()), Some(true), "{text:?}");
-            settles(text.as_bytes());
+            check_decision_stays(text.as_bytes());
         }
         assert_eq!(begins_stream(TEXTS[0].as_bytes()), Some(false));
         assert_eq!(begins_stream(b"x^2\n"), Some(false));
@@ -402,12 +402,12 @@ mod tests {
                 "{}",
                 other.escape_ascii()
             );
-            settles(other);
+            check_decision_stays(other);
         }
     }
 
     #[track_caller]
-    fn settles(octets: &[u8]) {
+    fn check_decision_stays(octets: &[u8]) {
         let mut decided = None;
         for len in 0..=octets.len() {
             let now = octets.get(..len).and_then(begins_stream);

@@ -318,14 +318,14 @@ fn write_by(octets: &mut Vec<u8>, spec: &Spec, message: &Message<'_>, origin: Or
     if message.format == Format::Unparsed {
         let pri = message.pri.map_or(NO_PRI, |pri| pri.prival() & pri_mask);
         octets.extend_from_slice(&[KIND_CHOSEN_UNPARSED, pri]);
-        octets.extend_from_slice(&spec.mark.to_le_bytes());
+        octets.extend_from_slice(&spec.id.to_le_bytes());
         if has(Field::Hostname) {
             write_sender(octets, origin.sender);
         }
     } else {
         let pri = message.pri_or_default().prival() & pri_mask;
         octets.extend_from_slice(&[KIND_CHOSEN, pri]);
-        octets.extend_from_slice(&spec.mark.to_le_bytes());
+        octets.extend_from_slice(&spec.id.to_le_bytes());
         if has(Field::Hostname) {
             match message.hostname() {
                 Some(hostname) => write_field(octets, hostname),

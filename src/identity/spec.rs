@@ -151,7 +151,7 @@ pub struct Spec {
     fields: Fields,
     masks: Arc<Masks>,
     /// Tells it from other specs; zero if it is the default one.
-    pub(super) mark: u64,
+    pub(super) id: u64,
 }
 
 impl Spec {
@@ -173,7 +173,7 @@ impl Spec {
         Self {
             fields,
             masks,
-            mark: hasher.finish().max(1),
+            id: hasher.finish().max(1),
         }
     }
 
@@ -199,13 +199,13 @@ impl Spec {
     #[must_use]
     #[inline]
     pub const fn is_default(&self) -> bool {
-        self.mark == 0
+        self.id == 0
     }
 
     /// Tells it from other specs, in every run; zero if it is the default one.
     #[must_use]
-    pub const fn fingerprint(&self) -> u64 {
-        self.mark
+    pub const fn id(&self) -> u64 {
+        self.id
     }
 
     /// Whether different texts may be one message to it.

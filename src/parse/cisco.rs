@@ -96,20 +96,20 @@ impl Header<'_> {
 
     /// A name with a colon behind it: a process, a task, a node or the origin.
     fn named(&mut self, at: usize, name: &[u8]) -> Option<()> {
-        let stamped = !self.spans.timestamp.is_empty();
+        let has_timestamp = !self.spans.timestamp.is_empty();
         if let [head @ .., b']'] = name {
             let bracket = head.iter().position(|&octet| octet == b'[')?;
             self.process(at, name.get(..bracket)?)?;
             self.spans.procid = Span::unless_nil(self.text, at + bracket + 1, at + head.len());
             return Some(());
         }
-        if self.clock_mark && !stamped {
+        if self.clock_mark && !has_timestamp {
             return self.process(at, name);
         }
         if is_node(name) {
             return self.node(at, name);
         }
-        if stamped && (!self.spans.hostname.is_empty() || !self.spans.msgid.is_empty()) {
+        if has_timestamp && (!self.spans.hostname.is_empty() || !self.spans.msgid.is_empty()) {
             return self.process(at, name);
         }
         self.host(at, name)
@@ -161,8 +161,8 @@ fn sequence_number(rest: &[u8]) -> Option<usize> {
 
 /// Octets of ` UTC` before a colon; 0 if there is no such word. It is no hostname: it would keep the
 /// sender from standing in for one.
-fn zone(behind_stamp: &[u8]) -> usize {
-    let Some(word) = behind_stamp.strip_prefix(b" ") else {
+fn zone(behind_time: &[u8]) -> usize {
+    let Some(word) = behind_time.strip_prefix(b" ") else {
         return 0;
     };
     let letters = word

@@ -141,22 +141,22 @@ impl<'a> Message<'a> {
     /// A storm repeats itself like this.
     #[must_use]
     pub fn repeated<'b>(&self, frame: &'b [u8]) -> Option<Message<'b>> {
-        let stamp = self.spans.timestamp.range();
+        let timestamp = self.spans.timestamp.range();
         if frame.len() != self.frame.len()
-            || frame.get(stamp.end..) != self.frame.get(stamp.end..)
-            || frame.get(..stamp.start) != self.frame.get(..stamp.start)
+            || frame.get(timestamp.end..) != self.frame.get(timestamp.end..)
+            || frame.get(..timestamp.start) != self.frame.get(..timestamp.start)
         {
             return None;
         }
-        if frame.get(stamp.clone()) != self.frame.get(stamp.clone()) {
-            let rest = trimmed(frame).get(stamp.start..)?;
+        if frame.get(timestamp.clone()) != self.frame.get(timestamp.clone()) {
+            let rest = trimmed(frame).get(timestamp.start..)?;
             let octets = match self.format {
                 Format::Rfc5424 => timestamp::rfc5424(rest),
                 Format::Rfc3164 => timestamp::legacy(rest),
                 // Their stamps may stand where others are looked for first.
                 Format::Cisco | Format::Unparsed => None,
             };
-            if octets != Some(stamp.len()) {
+            if octets != Some(timestamp.len()) {
                 return None;
             }
         }

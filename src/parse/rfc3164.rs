@@ -23,13 +23,13 @@ use super::{Format, Span, Spans, behind_blanks, behind_bom, cisco, is_repeat_cou
 /// Finds the parts from `at` on, which is behind PRI.
 pub(super) fn parse(text: &[u8], at: usize) -> (Format, Spans) {
     let start = behind_bom(text, at);
-    let stamp_at = behind_blanks(text, start);
-    let rest = text.get(stamp_at..).unwrap_or_default();
+    let timestamp_at = behind_blanks(text, start);
+    let rest = text.get(timestamp_at..).unwrap_or_default();
     match timestamp::legacy(rest) {
         Some(octets) => {
-            let end = stamp_at + octets;
+            let end = timestamp_at + octets;
             let mut spans = Spans {
-                timestamp: Span::new(stamp_at, end),
+                timestamp: Span::new(timestamp_at, end),
                 ..Spans::default()
             };
             let cisco_likely = match text.get(end) {

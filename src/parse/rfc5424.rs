@@ -29,8 +29,8 @@ pub(super) fn parse(text: &[u8], at: usize) -> Option<Parsed> {
     let at = behind_blanks(text, at);
     let at = match text.get(at..)? {
         [b'-', b' ', ..] => at + 1,
-        stamped => {
-            let end = at + timestamp::rfc5424(stamped)?;
+        rest => {
+            let end = at + timestamp::rfc5424(rest)?;
             spans.timestamp = Span::new(at, end);
             end
         }

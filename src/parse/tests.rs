@@ -259,7 +259,7 @@ fn a_missing_separator_ends_nothing() {
 
 /// CVE-2022-38725, CVE-2007-6437: stamps cut short, or with nothing behind them.
 #[test]
-fn a_stamp_may_end_anywhere() {
+fn a_timestamp_may_end_anywhere() {
     for frame in [
         "<13>Mar  1 18:46:11",
         "<13>2026-03-01T18:46:11.",
@@ -456,7 +456,7 @@ fn elements_are_walked_in_their_order() {
 }
 
 #[test]
-fn a_repeat_is_recognised_by_all_but_its_stamp() {
+fn a_repeat_is_recognised_by_all_but_its_timestamp() {
     for (frame, other, expected) in [
         (
             "<13>Mar  1 18:46:11 h a[1]: x",
@@ -557,9 +557,9 @@ proptest! {
         let message = Message::parse(&case.frame);
         let mut other = case.frame.clone();
         // Mostly in the stamp, which is where a repeat may differ.
-        let stamp = message.timestamp_range().unwrap_or(0..other.len());
+        let timestamp = message.timestamp_range().unwrap_or(0..other.len());
         for (index, octet) in edits {
-            let at = stamp.start + index.index(stamp.len() + 1);
+            let at = timestamp.start + index.index(timestamp.len() + 1);
             if let Some(place) = other.get_mut(at) {
                 *place = octet;
             }

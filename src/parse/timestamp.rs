@@ -246,16 +246,16 @@ mod tests {
 
     /// The stamp is the whole of `stamp`, alone and before what may follow; cut short it is a shorter
     /// stamp or none.
-    fn check(scan: fn(&[u8]) -> Option<usize>, stamp: &str) {
+    fn check(scan: fn(&[u8]) -> Option<usize>, timestamp: &str) {
         for behind in ["", " host", ": text"] {
-            let input = format!("{stamp}{behind}");
-            assert_eq!(scan(input.as_bytes()), Some(stamp.len()), "{input:?}");
+            let input = format!("{timestamp}{behind}");
+            assert_eq!(scan(input.as_bytes()), Some(timestamp.len()), "{input:?}");
         }
-        for (end, _) in stamp.char_indices() {
-            let short = &stamp.as_bytes()[..end];
+        for (end, _) in timestamp.char_indices() {
+            let short = &timestamp.as_bytes()[..end];
             assert!(
                 scan(short).is_none_or(|octets| octets <= end),
-                "{stamp:?} cut at {end}"
+                "{timestamp:?} cut at {end}"
             );
         }
     }
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn every_legacy_form_is_found() {
-        for stamp in [
+        for timestamp in [
             "Mar  1 18:46:11",
             "Mar 1 18:46:11",
             "Mar 01 18:46:11",
@@ -286,7 +286,7 @@ mod tests {
             "2026-03-01T18:46:11+0100",
             "2026-03-01T18:46:11.123456789-09:30",
         ] {
-            check(legacy, stamp);
+            check(legacy, timestamp);
         }
         for month in [
             "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
@@ -297,7 +297,7 @@ mod tests {
 
     /// CVE-2022-38725, CVE-2007-6437: short stamps, and stamps without what should follow them.
     #[test]
-    fn what_is_short_or_out_of_range_is_no_stamp() {
+    fn what_is_short_or_out_of_range_is_no_timestamp() {
         for input in [
             "",
             "M",
@@ -344,15 +344,15 @@ mod tests {
     }
 
     #[test]
-    fn rfc5424_stamps_are_found() {
-        for stamp in [
+    fn rfc5424_timestamps_are_found() {
+        for timestamp in [
             "1985-04-12T23:20:50.52Z",
             "2003-08-24T05:14:15.000003-07:00",
             "2026-03-01T18:46:11.123456789012345678901234567890Z",
             "2026-03-01t18:46:60z",
             "2026-03-01T18:46:11",
         ] {
-            check(rfc5424, stamp);
+            check(rfc5424, timestamp);
         }
         for input in [
             "-",
@@ -369,7 +369,7 @@ mod tests {
 
     #[test]
     fn uptimes_are_found() {
-        for stamp in [
+        for timestamp in [
             "3d02h",
             "1w2d",
             "1y12w",
@@ -377,7 +377,7 @@ mod tests {
             "123:45:59",
             "00:00:46.123",
         ] {
-            check(uptime, stamp);
+            check(uptime, timestamp);
         }
         for input in [
             "",

@@ -39,7 +39,7 @@ mod octet;
 mod outer;
 mod pattern;
 mod scan;
-mod stamp;
+mod written_time;
 
 use std::{fmt, ops::Range};
 
@@ -171,7 +171,7 @@ impl Masks {
         let mut from = 0;
         self.each(msg, |range, mask| {
             literal(out, msg.get(from..range.start).unwrap_or_default());
-            out.extend_from_slice(&[SUB, mark(mask)]);
+            out.extend_from_slice(&[SUB, code(mask)]);
             from = range.end;
         });
         literal(out, msg.get(from..).unwrap_or_default());
@@ -225,10 +225,10 @@ impl fmt::Debug for Masks {
 }
 
 /// The octet behind [`SUB`] that tells the mask; zero is none.
-const fn mark(mask: Mask) -> u8 {
+const fn code(mask: Mask) -> u8 {
     match mask {
         Mask::Builtin(builtin) => builtin as u8,
-        Mask::User(index) => MARK_USER.saturating_add(index),
+        Mask::User(index) => CODE_USER.saturating_add(index),
     }
 }
 
@@ -236,7 +236,7 @@ fn escape(part: &[u8], out: &mut Vec<u8>) {
     let mut parts = part.split(|octet| *octet == SUB);
     out.extend_from_slice(parts.next().unwrap_or_default());
     for part in parts {
-        out.extend_from_slice(&[SUB, MARK_ITSELF]);
+        out.extend_from_slice(&[SUB, CODE_ITSELF]);
         out.extend_from_slice(part);
     }
 }
@@ -245,10 +245,10 @@ fn escape(part: &[u8], out: &mut Vec<u8>) {
 const SUB: u8 = 0x1a;
 
 /// Behind SUB: it stood in the message.
-const MARK_ITSELF: u8 = 0;
+const CODE_ITSELF: u8 = 0;
 
 /// Behind SUB: the first mask of the user's own. There are `MASK_PATTERNS_MAX` of them at most.
-const MARK_USER: u8 = 0x40;
+const CODE_USER: u8 = 0x40;
 
 #[cfg(test)]
 mod tests;

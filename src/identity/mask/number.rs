@@ -97,7 +97,7 @@ pub(super) fn numbers(text: &[u8], at: usize, end: usize) -> impl Iterator<Item 
 }
 
 /// The numbers of the stamp between `at` and `end`: each for itself, a fraction with its seconds.
-pub(super) fn numbers_of_stamp(
+pub(super) fn numbers_of_time(
     text: &[u8],
     mut at: usize,
     end: usize,

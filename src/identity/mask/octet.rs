@@ -22,7 +22,7 @@ pub(super) const QUOTE: u8 = 1 << 5;
 /// The same: what a path begins with.
 pub(super) const SLASH: u8 = 1 << 6;
 /// An octet of a path's segment.
-pub(super) const SEGMENT: u8 = 1 << 7;
+pub(super) const COMPONENT: u8 = 1 << 7;
 
 /// The classes of `octet`.
 #[inline]
@@ -105,7 +105,7 @@ const fn classes() -> [u8; 256] {
         let o = octet as u8;
         let mut class = 0;
         if o.is_ascii_alphanumeric() || o == b'_' || o >= 0x80 {
-            class |= WORD | SEGMENT;
+            class |= WORD | COMPONENT;
         }
         if o.is_ascii_digit() {
             class |= DIGIT;
@@ -118,8 +118,8 @@ const fn classes() -> [u8; 256] {
             b':' => COLON,
             b'"' | b'\'' => QUOTE,
             b'/' | b'\\' => SLASH,
-            b'.' | b'~' => SLASH | SEGMENT,
-            b'-' | b'+' | b'@' | b'%' | b'#' | b'=' | b'$' | b'{' | b'}' | b'!' => SEGMENT,
+            b'.' | b'~' => SLASH | COMPONENT,
+            b'-' | b'+' | b'@' | b'%' | b'#' | b'=' | b'$' | b'{' | b'}' | b'!' => COMPONENT,
             _ => 0,
         };
         #[expect(clippy::indexing_slicing, reason = "constants cannot call `get_mut`")]

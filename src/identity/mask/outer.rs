@@ -15,7 +15,7 @@
 //!
 //! Typographic quotes, backticks; spaces inside of paths.
 
-use super::octet::{SEGMENT, WORD, before, has, is, looked, run};
+use super::octet::{COMPONENT, WORD, before, has, is, looked, run};
 
 /// Behind the quote that closes the one at `open`.
 pub(super) fn quoted(text: &[u8], open: usize) -> Option<usize> {
@@ -63,7 +63,7 @@ pub(super) fn path(text: &[u8], at: usize) -> Option<usize> {
 
 /// Behind the path of a URL whose `/` is at `at`.
 pub(super) fn url_path(text: &[u8], at: usize) -> usize {
-    trimmed(text, at, segments(text, at, b"/"))
+    trimmed(text, at, components(text, at, b"/"))
 }
 
 /// Where the path of the URL begins whose `//` is at `at`, if it has one.
@@ -92,7 +92,7 @@ fn unix(text: &[u8], slash: usize) -> Option<usize> {
     if has(text, slash + 1, b'/') {
         return None;
     }
-    let end = trimmed(text, slash, segments(text, slash, b"/"));
+    let end = trimmed(text, slash, components(text, slash, b"/"));
     let path = text.get(slash..end)?;
     let network = slash + 1..end;
     let is_length = network.len() <= 3 && path.iter().skip(1).all(u8::is_ascii_digit);
@@ -100,14 +100,14 @@ fn unix(text: &[u8], slash: usize) -> Option<usize> {
 }
 
 fn windows(text: &[u8], separator: usize) -> Option<usize> {
-    let end = trimmed(text, separator, segments(text, separator, b"\\/"));
+    let end = trimmed(text, separator, components(text, separator, b"\\/"));
     (end > separator + 1).then_some(end)
 }
 
-fn segments(text: &[u8], start: usize, separators: &[u8]) -> usize {
+fn components(text: &[u8], start: usize, separators: &[u8]) -> usize {
     let mut end = start;
     loop {
-        let next = run(text, end, SEGMENT);
+        let next = run(text, end, COMPONENT);
         match text.get(next) {
             Some(octet) if separators.contains(octet) => end = next + 1,
             _ => return next,

@@ -26,12 +26,12 @@ use std::ops::Range;
 use super::address::{ipv4_fits, ipv6, ipv6_run, is_ipv4, mac, pci};
 use super::builtin::{Builtin, BuiltinSet};
 use super::hex::{is_bare, prefixed, uuid};
-use super::number::{Found, find, numbers, numbers_of_stamp};
+use super::number::{Found, find, numbers, numbers_of_time};
 use super::octet::{
     COLON, DIGIT, HEX, LEAD, QUOTE, SLASH, WORD, before, behind, class, has, is, run,
 };
 use super::outer::{drive, opens, path, quoted, url_path, url_slash};
-use super::stamp::{Stamp, named, numeric};
+use super::written_time::{WrittenTime, named, numeric};
 
 /// Gives `fold` each range of `text` that one of `selected` folds, from left to right.
 pub(super) fn scan(
@@ -180,17 +180,17 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
         let hex_end = run(self.text, at, HEX);
         if class & DIGIT == 0 {
             if is(self.text, hex_end, WORD) || hex_end == at {
-                return self.named_stamp(at);
+                return self.named_time(at);
             }
             return self
                 .hexadecimal(at, hex_end)
-                .or_else(|| self.named_stamp(at));
+                .or_else(|| self.named_time(at));
         }
         if self.is_lone(at, hex_end) && !self.hangs(at) {
             return Some(self.lone_number(at, hex_end));
         }
         if let Some(end) = self
-            .numeric_stamp(at)
+            .numeric_time(at)
             .or_else(|| self.hexadecimal(at, hex_end))
         {
             return Some(end);
@@ -222,26 +222,26 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
         self.found(at - sign..end, Builtin::Number)
     }
 
-    fn named_stamp(&mut self, at: usize) -> Option<usize> {
+    fn named_time(&mut self, at: usize) -> Option<usize> {
         if !has(self.text, at + 3, b' ') && !has(self.text, at + 3, b',') {
             return None;
         }
         let octets = named(self.text.get(at..)?)?;
-        Some(self.stamp(at, at + octets))
+        Some(self.time(at, at + octets))
     }
 
-    fn numeric_stamp(&mut self, at: usize) -> Option<usize> {
-        let (octets, stamp) = numeric(self.text.get(at..)?)?;
-        let fits = match stamp {
-            Stamp::Dated => true,
-            Stamp::Clock => !self.hangs(at),
+    fn numeric_time(&mut self, at: usize) -> Option<usize> {
+        let (octets, form) = numeric(self.text.get(at..)?)?;
+        let fits = match form {
+            WrittenTime::Dated => true,
+            WrittenTime::OfDay => !self.hangs(at),
         };
-        fits.then(|| self.stamp(at, at + octets))
+        fits.then(|| self.time(at, at + octets))
     }
 
-    fn stamp(&mut self, start: usize, end: usize) -> usize {
+    fn time(&mut self, start: usize, end: usize) -> usize {
         if self.selected.contains(Builtin::Number) && !self.selected.contains(Builtin::Timestamp) {
-            for number in numbers_of_stamp(self.text, start, end) {
+            for number in numbers_of_time(self.text, start, end) {
                 (self.fold)(number, Builtin::Number);
             }
         }

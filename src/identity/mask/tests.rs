@@ -156,10 +156,10 @@ proptest! {
         while let Some(octet) = form.next() {
             match (*octet == SUB).then(|| *form.next().unwrap()) {
                 None => text.push(*octet),
-                Some(MARK_ITSELF) => text.push(SUB),
-                Some(MARK_USER) => read.extend([Ok(std::mem::take(&mut text)), Err(Mask::User(0))]),
-                Some(mark) => {
-                    let builtin = Builtin::ALL.into_iter().find(|builtin| *builtin as u8 == mark);
+                Some(CODE_ITSELF) => text.push(SUB),
+                Some(CODE_USER) => read.extend([Ok(std::mem::take(&mut text)), Err(Mask::User(0))]),
+                Some(code) => {
+                    let builtin = Builtin::ALL.into_iter().find(|builtin| *builtin as u8 == code);
                     let mask = Mask::Builtin(builtin.unwrap());
                     read.extend([Ok(std::mem::take(&mut text)), Err(mask)]);
                 }

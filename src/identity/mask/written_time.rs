@@ -23,29 +23,29 @@ use crate::parse::timestamp::{fraction, hms, month, number, year};
 
 /// What kind of stamp it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Stamp {
+pub(super) enum WrittenTime {
     /// With a date.
     Dated,
     /// A time of day.
-    Clock,
+    OfDay,
 }
 
 /// Octets of the stamp that begins with a digit at the front of `rest`.
-pub(super) fn numeric(rest: &[u8]) -> Option<(usize, Stamp)> {
-    let (end, stamp) = match rest {
-        [_, _, b':', ..] => (clock(rest)?, Stamp::Clock),
-        [_, _, _, _, b'-' | b'/', ..] => (year_first(rest)?, Stamp::Dated),
-        [_, _, _, _, _, _, _, _, b'T' | b't', ..] => (basic(rest)?, Stamp::Dated),
+pub(super) fn numeric(rest: &[u8]) -> Option<(usize, WrittenTime)> {
+    let (end, form) = match rest {
+        [_, _, b':', ..] => (clock(rest)?, WrittenTime::OfDay),
+        [_, _, _, _, b'-' | b'/', ..] => (year_first(rest)?, WrittenTime::Dated),
+        [_, _, _, _, _, _, _, _, b'T' | b't', ..] => (basic(rest)?, WrittenTime::Dated),
         [_, separator @ (b'/' | b'-'), behind @ ..]
         | [_, _, separator @ (b'/' | b'-'), behind @ ..] => {
-            (day_first(rest, *separator, behind)?, Stamp::Dated)
+            (day_first(rest, *separator, behind)?, WrittenTime::Dated)
         }
         [_, b' ', behind @ ..] | [_, _, b' ', behind @ ..] => {
-            (day_and_month(rest, behind)?, Stamp::Dated)
+            (day_and_month(rest, behind)?, WrittenTime::Dated)
         }
         _ => return None,
     };
-    Some((rest.len() - end.len(), stamp))
+    Some((rest.len() - end.len(), form))
 }
 
 /// Octets of the stamp that begins with the name of a month or a day at the front of `rest`.
