@@ -1,5 +1,5 @@
-//! Any octets, framed in any mode: cut anywhere they give the same frames as whole, within the
-//! bounds that the framer promises; and a byte order mark before a count changes nothing.
+//! Frames any octets in any mode. However they are cut, they yield the same frames as whole, within the
+//! bounds that the framer guarantees. A byte order mark before a count changes nothing.
 
 #![no_main]
 
@@ -25,7 +25,7 @@ fuzz_target!(|input: (u8, u8, Vec<u8>, &[u8])| {
     assert_eq!(run(framer.clone(), stream.chunks(1), end), whole);
     assert_eq!(run(framer.clone(), cut(stream, &reads), end), whole);
 
-    // A byte order mark before a count, or before what should be one, changes nothing.
+    // Where a count must stand, a byte order mark before it changes nothing.
     let may_begin_a_frame = !matches!(stream.first(), None | Some(b'\n' | 0 | 0xef));
     if framing == Framing::OctetCounting && may_begin_a_frame {
         let marked = [b"\xef\xbb\xbf", stream].concat();
@@ -33,7 +33,7 @@ fuzz_target!(|input: (u8, u8, Vec<u8>, &[u8])| {
     }
 });
 
-/// What came out, in words.
+/// The outcomes, in words.
 fn run<'a>(mut framer: Framer, reads: impl Iterator<Item = &'a [u8]>, end: End) -> Vec<String> {
     let mut buffer = Vec::new();
     let mut seen = Vec::new();

@@ -1,6 +1,6 @@
-//! Any octets as a RELP stream: cut anywhere they give the same frames and the same fault as whole,
-//! within the bound that is promised; what was read writes back to a frame that reads the same; and
-//! neither end of a session minds what it is told.
+//! Reads any octets as a RELP stream. However they are cut, they yield the same frames and the same fault
+//! as whole, within the guaranteed bound. A frame that was read and is written again reads the same.
+//! Neither end of a session panics, whatever it receives.
 
 #![no_main]
 
@@ -17,7 +17,7 @@ fuzz_target!(|input: (u8, Vec<u8>, &[u8])| {
     let _ = Response::of(stream);
 });
 
-/// What came out, in words.
+/// The frames, the answers of both ends, and the fault, in words.
 fn run<'a>(reads: impl Iterator<Item = &'a [u8]>, max: usize) -> Vec<String> {
     let mut buffer = Vec::new();
     let mut seen = Vec::new();

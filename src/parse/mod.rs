@@ -1,27 +1,27 @@
-//! Parsing: one frame in, a [`Message`] of named slices out (RFC 5424, RFC 3164 as it is really
-//! sent, Cisco).
+//! Parsing: one frame in, a [`Message`] of named slices out (RFC 5424, RFC 3164 as senders really use
+//! it, Cisco).
 //!
 //! ```text
 //! [BOM] [blanks] <PRI> ─┬─ "1 " ──────▶ rfc5424 ── malformed ──▶ unparsed, PRI kept
 //!                       ├─ otherwise ─▶ rfc3164 ─┬─ header leads to %FAC-SEV-MNEMONIC: ──▶ cisco
-//!                       │                        └─ anything else: it has a text at least
+//!                       │                        └─ anything else: at least MSG
 //!   no "<": PRI absent ─┘
 //!   "<" but no PRI ───────────────────▶ unparsed
 //! ```
 //!
 //! # Guarantees
 //!
-//! - Every input gives a `Message`. What fits no format is [`Format::Unparsed`], with its PRI if that
-//!   is valid. Parsing never decides whether a message is delivered.
-//! - Linear time, no allocation, no octet outside the frame is read.
-//! - Slices are exactly what was received; nothing is decoded or repaired. They do not overlap, and
+//! - Every frame yields a `Message`. A frame that fits no format is [`Format::Unparsed`], with its PRI if
+//!   that is valid. Parsing never decides whether a message is delivered.
+//! - Parsing takes linear time, allocates nothing and reads no octet outside the frame.
+//! - Slices are exactly the octets received: nothing is decoded or repaired. They do not overlap, and
 //!   MSG is the last of them.
-//! - A hostname is never guessed: a message that names no host clearly has none, so that its sender
-//!   stands in and messages of two machines are not taken for one.
+//! - A hostname is never guessed. A message that does not clearly name a host has none. Then its sender
+//!   stands in, and messages of two machines stay different.
 //!
 //! # Left out
 //!
-//! The value of a timestamp; the meaning of structured data beyond its elements' borders.
+//! The value of a timestamp. The parameters of structured data.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -41,38 +41,38 @@ pub use self::pri::Pri;
 use self::structured_data::Elements;
 pub use self::structured_data::SdElement;
 
-/// The format that a frame was found to be in.
+/// The format of a frame.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Format {
     /// RFC 5424.
     Rfc5424,
-    /// RFC 3164 in any of the forms that are really sent, including a bare tag and free text.
+    /// RFC 3164 in any form that senders really use, including a bare tag and free text.
     Rfc3164,
-    /// Cisco's `[seq:] [host:] [*.]stamp: %FAC-SEV-MNEMONIC: text`.
+    /// Cisco's `[seq:] [host:] [*.]timestamp: %FAC-SEV-MNEMONIC: text`.
     Cisco,
-    /// None of them: a `<` that begins no valid PRI, or RFC 5424 that is broken.
+    /// No format: a `<` that begins no valid PRI, or malformed RFC 5424.
     Unparsed,
 }
 
 /// A frame and where its parts stand in it.
 ///
-/// An absent part (NILVALUE, or not in this format) is `None`; an empty one counts as absent, too.
+/// An absent part (NILVALUE, or not in this format) is `None`. An empty part counts as absent.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Message<'a> {
     frame: &'a [u8],
-    /// The format found.
+    /// The format that was recognised.
     pub format: Format,
-    /// PRI, if there is a valid one.
+    /// `None` if the frame has no valid PRI.
     pub pri: Option<Pri>,
-    /// A message that must never be suppressed: RFC 5848 `ssign`/`ssign-cert`, a
-    /// sender's own count of repeats (`last message repeated N times`, `message repeated N times: [`), or a compressed one.
+    /// The message must never be suppressed. It is an RFC 5848 `ssign` or `ssign-cert`, a sender's own count of
+    /// repeats (`last message repeated N times`, `message repeated N times: [`), or compressed.
     pub never_suppress: bool,
-    /// A message in rsyslog's compressed form: nothing of it can be read.
+    /// The message is in rsyslog's compressed form: no part of it can be read.
     pub compressed: bool,
     spans: Spans,
 }
 
-/// Where the parts stand; an empty span is an absent part.
+/// Where the parts stand. An empty span is an absent part.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 struct Spans {
     timestamp: Span,
@@ -80,7 +80,7 @@ struct Spans {
     app_name: Span,
     procid: Span,
     msgid: Span,
-    /// Of RFC 5424 also `-`; empty in its place if the sender left it out.
+    /// In RFC 5424 also `-`. If the sender left it out, an empty span at its place.
     structured_data: Span,
     msg: Span,
 }
@@ -93,8 +93,8 @@ struct Span {
 }
 
 impl<'a> Message<'a> {
-    /// Finds the parts of `frame`: one message as it stood between its framing, trailing line ends
-    /// and all. (Of a frame beyond 4 GiB, which no limit admits, the first 4 GiB count.)
+    /// Finds the parts of `frame`: one message as it stood between its framing, including trailing line
+    /// ends. (Only the first 4 GiB of a frame count. No limit admits a longer one.)
     #[must_use]
     pub fn parse(frame: &'a [u8]) -> Self {
         let text = trimmed(frame.get(..FRAME_OCTETS_MAX).unwrap_or(frame));
@@ -135,10 +135,10 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The message of `frame` if that is this message's frame octet for octet, except for a timestamp of the same
-    /// form: what [`Message::parse`] would give, for a fraction of the time. `None` says nothing.
+    /// The message of `frame` if `frame` equals this message's frame octet for octet, except for a timestamp of the same
+    /// form. It equals the result of [`Message::parse`] and takes a fraction of the time. After `None` the caller parses.
     ///
-    /// A storm repeats itself like this.
+    /// Storms consist of such repeats.
     #[must_use]
     pub fn repeated<'b>(&self, frame: &'b [u8]) -> Option<Message<'b>> {
         let timestamp = self.spans.timestamp.range();
@@ -153,7 +153,7 @@ impl<'a> Message<'a> {
             let octets = match self.format {
                 Format::Rfc5424 => timestamp::rfc5424(rest),
                 Format::Rfc3164 => timestamp::legacy(rest),
-                // Their stamps may stand where others are looked for first.
+                // Another timestamp may be found before theirs.
                 Format::Cisco | Format::Unparsed => None,
             };
             if octets != Some(timestamp.len()) {
@@ -170,8 +170,8 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// Whether the frame is no text, as far as can be told: it is compressed; or fits no format, or has no PRI, and holds a control octet
-    /// other than TAB, CR and LF, before the CR, LF and NUL that it ends with. Frames in a format are not looked at.
+    /// Whether the frame is probably not text. It is compressed; or it fits no format or has no PRI, and holds a control
+    /// octet other than TAB, CR and LF before its trailing CR, LF and NUL. Other frames are not searched.
     #[must_use]
     #[inline]
     pub fn is_binary(&self) -> bool {
@@ -180,79 +180,78 @@ impl<'a> Message<'a> {
                 && holds_controls(trimmed(self.frame))
     }
 
-    /// Where the part of MSG stands that tells what happened: behind Cisco's
-    /// `%FACILITY-SEV-MNEMONIC: `, else all of MSG.
+    /// Where the text of MSG stands: behind Cisco's `%FACILITY-SEV-MNEMONIC: `, in other formats all of
+    /// MSG.
     #[must_use]
     pub fn content_range(&self) -> Range<usize> {
         let msg = self.msg_range();
         msg.end - content(self.format, self.msg()).len()..msg.end
     }
 
-    /// All octets received.
+    /// All octets of the frame.
     #[must_use]
     pub const fn frame(&self) -> &'a [u8] {
         self.frame
     }
 
-    /// PRI, or what a message without one counts as.
+    /// PRI, or [`Pri::ABSENT`] if there is none.
     #[must_use]
     pub fn pri_or_default(&self) -> Pri {
         self.pri.unwrap_or(Pri::ABSENT)
     }
 
-    /// TIMESTAMP as it was sent, in whatever form.
+    /// TIMESTAMP as it was sent, in any form.
     #[must_use]
     pub fn timestamp(&self) -> Option<&'a [u8]> {
         self.part(self.spans.timestamp)
     }
 
-    /// HOSTNAME; of Cisco messages the origin.
+    /// HOSTNAME; in Cisco messages the origin.
     #[must_use]
     pub fn hostname(&self) -> Option<&'a [u8]> {
         self.part(self.spans.hostname)
     }
 
-    /// APP-NAME; of RFC 3164 the tag, if a `:` or `[` follows it (a first word without either stays
-    /// in MSG); of Cisco messages the process, which few of them name.
+    /// APP-NAME; in RFC 3164 the tag, if a `:` or `[` follows it (a first word without either stays
+    /// in MSG); in Cisco messages the process, which few of them name.
     #[must_use]
     pub fn app_name(&self) -> Option<&'a [u8]> {
         self.part(self.spans.app_name)
     }
 
-    /// PROCID; of RFC 3164 what stands in brackets behind the tag.
+    /// PROCID; in RFC 3164 the text in brackets behind the tag.
     #[must_use]
     pub fn procid(&self) -> Option<&'a [u8]> {
         self.part(self.spans.procid)
     }
 
-    /// MSGID; of IOS XR the node that spoke (`RP/0/RSP0/CPU0`), so that two line cards of one router
-    /// are told apart.
+    /// MSGID; in IOS XR messages the node that sent it (`RP/0/RSP0/CPU0`), so that two line cards of one
+    /// router differ.
     #[must_use]
     pub fn msgid(&self) -> Option<&'a [u8]> {
         self.part(self.spans.msgid)
     }
 
-    /// The whole of STRUCTURED-DATA, if it holds any element.
+    /// All of STRUCTURED-DATA, if it holds any element.
     #[must_use]
     pub fn structured_data(&self) -> Option<&'a [u8]> {
         self.part(self.spans.structured_data)
             .filter(|octets| *octets != b"-")
     }
 
-    /// The elements of STRUCTURED-DATA in their order.
+    /// The elements of STRUCTURED-DATA, in order.
     pub fn sd_elements(&self) -> impl Iterator<Item = SdElement<'a>> + use<'a> {
         Elements::of(self.structured_data().unwrap_or_default())
     }
 
-    /// MSG without a BOM at its start and without `[\r\n\0]*` at its end. Of Cisco messages it begins
-    /// with `%`; if unparsed it is everything behind PRI, or the whole frame.
+    /// MSG without a BOM at its start and without `[\r\n\0]*` at its end. In Cisco messages it begins
+    /// with `%`. In unparsed frames it is everything behind PRI, or the whole frame.
     #[must_use]
     pub fn msg(&self) -> &'a [u8] {
         self.spans.msg.of(self.frame)
     }
 
-    /// Where [`Message::msg`] stands in the frame. What is behind it is the frame's trailing
-    /// terminators.
+    /// Where [`Message::msg`] stands in the frame. Only the frame's trailing terminators stand behind it.
     #[must_use]
     pub fn msg_range(&self) -> Range<usize> {
         self.spans.msg.range()
@@ -264,9 +263,9 @@ impl<'a> Message<'a> {
         Some(self.spans.timestamp.range()).filter(|range| !range.is_empty())
     }
 
-    /// Where STRUCTURED-DATA stands in an RFC 5424 frame: its elements, or `-`; or, if the sender left
-    /// it out, empty and directly behind MSGID, where `SP STRUCTURED-DATA` can be put in. Of other
-    /// formats it is empty and means nothing.
+    /// Where STRUCTURED-DATA stands in an RFC 5424 frame: its elements, or `-`. If the sender left it out,
+    /// the range is empty and directly behind MSGID, where `SP STRUCTURED-DATA` can be inserted. In other
+    /// formats the range is empty and means nothing.
     #[must_use]
     pub fn structured_data_range(&self) -> Range<usize> {
         self.spans.structured_data.range()
@@ -278,7 +277,7 @@ impl<'a> Message<'a> {
 }
 
 impl Spans {
-    /// Nothing but a text from `at` to the end.
+    /// MSG alone, from `at` to the end.
     fn of_msg(text: &[u8], at: usize) -> Self {
         Self {
             msg: Span::new(at, text.len()),
@@ -295,7 +294,7 @@ impl Span {
         Self { start, end }
     }
 
-    /// The same for a part that is absent if it is the NILVALUE.
+    /// The same, but an absent part if the octets are the NILVALUE.
     #[inline]
     fn unless_nil(text: &[u8], start: usize, end: usize) -> Self {
         if text.get(start..end) == Some(b"-") {
@@ -322,8 +321,8 @@ impl Span {
     }
 }
 
-/// Whether one of `octets` is a control octet of ASCII other than TAB, CR and LF. A portion at a time, without a branch
-/// for each octet.
+/// Whether `octets` hold an ASCII control octet other than TAB, CR and LF. Looks at 64 octets at a time, without a branch
+/// for each.
 fn holds_controls(octets: &[u8]) -> bool {
     let is_control = |octet: u8| {
         (octet < b' ') & (octet != b'\t') & (octet != b'\n') & (octet != b'\r') | (octet == 0x7f)
@@ -335,7 +334,7 @@ fn holds_controls(octets: &[u8]) -> bool {
     })
 }
 
-/// `frame` without trailing LF, CR and NUL, which some senders put into the frame, too.
+/// `frame` without trailing LF, CR and NUL: some senders put them into the frame.
 #[inline]
 fn trimmed(mut frame: &[u8]) -> &[u8] {
     while let [head @ .., b'\r' | b'\n' | 0] = frame {
@@ -358,7 +357,7 @@ fn behind_blanks(text: &[u8], at: usize) -> usize {
     at + rest.iter().take_while(|octet| **octet == b' ').count()
 }
 
-/// The part of `msg` that tells what happened: behind Cisco's `%FACILITY-SEV-MNEMONIC: `, else all of it.
+/// The text of `msg`: behind Cisco's `%FACILITY-SEV-MNEMONIC: `, in other formats all of it.
 #[inline]
 fn content(format: Format, msg: &[u8]) -> &[u8] {
     let mnemonic = match format {
@@ -368,14 +367,14 @@ fn content(format: Format, msg: &[u8]) -> &[u8] {
     msg.get(mnemonic..).unwrap_or_default()
 }
 
-/// Whether `msg` is a sender's own count of repeats. Two equal counts are two facts.
+/// Whether `msg` is a sender's own count of repeats. Two equal counts report different repeats.
 #[inline]
 fn is_repeat_count(msg: &[u8]) -> bool {
     (matches!(msg.first(), Some(b' ' | b'l' | b'm')) && counts_repeats(msg))
         || (msg.ends_with(b" times]") && ends_in_count(msg))
 }
 
-/// `text [message repeated N times]`: how another tersed reports, with the text first.
+/// `text [message repeated N times]`: another tersed reports so, with the text first.
 fn ends_in_count(msg: &[u8]) -> bool {
     let counted = msg.strip_suffix(b" times]").unwrap_or_default();
     let digits = counted
@@ -392,7 +391,7 @@ fn counts_repeats(msg: &[u8]) -> bool {
     let wordings: [(&[u8], &[u8]); 3] = [
         (b"last message repeated ", b" times"),
         (b"message repeated ", b" times: ["),
-        // How another tersed reports copies that were not all the same.
+        // Another tersed reports copies with different texts so.
         (b"message repeated ", b" times, "),
     ];
     wordings.into_iter().any(|(before, behind)| {
@@ -410,7 +409,7 @@ fn counts_repeats(msg: &[u8]) -> bool {
     })
 }
 
-/// A [`Span`] reaches no further.
+/// The largest offset that a [`Span`] can hold.
 const FRAME_OCTETS_MAX: usize = u32::MAX as usize;
 
 #[cfg(test)]

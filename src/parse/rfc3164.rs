@@ -1,26 +1,26 @@
-//! RFC 3164 and what is really sent: a timestamp in some form or none, a hostname or none, a tag or
-//! none, and always a text.
+//! RFC 3164 as senders really use it: an optional timestamp in some form, an optional hostname, an
+//! optional tag, and always MSG.
 //!
 //! ```text
-//! [blanks] [STAMP (SP | ":")] [HOSTNAME SP] [TAG["[" PROCID "]"][":"][SP]] MSG
+//! [blanks] [TIMESTAMP (SP | ":")] [HOSTNAME SP] [TAG["[" PROCID "]"][":"][SP]] MSG
 //! ```
 //!
 //! # Guarantees
 //!
-//! - Every text fits. What is not clearly a hostname or a tag belongs to MSG.
+//! - Every text fits. A word that is not clearly a hostname or a tag belongs to MSG.
 //! - A first word that neither `:` nor `[` follows is no tag: it stays in MSG.
-//! - The common header, `Mmm dd hh:mm:ss host tag[pid]: `, is walked once and by its octets only.
+//! - The common header, `Mmm dd hh:mm:ss host tag[pid]: `, is walked once, and only its own octets.
 //!
 //! # Left out
 //!
-//! Cisco's header, which begins alike: `cisco` is asked where one may be.
+//! Cisco's header, which begins like this one: `cisco` parses it.
 
 use std::net::Ipv6Addr;
 use std::ops::Range;
 
 use super::{Format, Span, Spans, behind_blanks, behind_bom, cisco, is_repeat_count, timestamp};
 
-/// Finds the parts from `at` on, which is behind PRI.
+/// Finds the parts from `at`, behind PRI.
 pub(super) fn parse(text: &[u8], at: usize) -> (Format, Spans) {
     let start = behind_bom(text, at);
     let timestamp_at = behind_blanks(text, start);
@@ -33,7 +33,7 @@ pub(super) fn parse(text: &[u8], at: usize) -> (Format, Spans) {
                 ..Spans::default()
             };
             let cisco_likely = match text.get(end) {
-                // Who puts a colon behind the stamp puts no hostname there.
+                // A sender that puts a colon behind the timestamp puts no hostname there.
                 Some(b':') => {
                     let at = end + 1;
                     let at = at + usize::from(text.get(at) == Some(&b' '));
@@ -60,11 +60,11 @@ pub(super) fn parse(text: &[u8], at: usize) -> (Format, Spans) {
     }
 }
 
-/// Finds what stands behind the stamp. True if it may be Cisco's header as well.
+/// Finds the parts behind the timestamp. Returns whether the header may be Cisco's.
 #[inline]
 fn host_tag_and_msg(text: &[u8], at: usize, spans: &mut Spans) -> bool {
     let rest = text.get(at..).unwrap_or_default();
-    // These words are neither host nor tag.
+    // The words of a repeat count are neither host nor tag.
     if is_repeat_count(rest) {
         spans.msg = Span::new(at, text.len());
         return false;
@@ -87,7 +87,7 @@ fn host_tag_and_msg(text: &[u8], at: usize, spans: &mut Spans) -> bool {
     tag_and_msg(text, at, spans)
 }
 
-/// Finds what stands behind the hostname. True if it may be Cisco's header as well.
+/// Finds the parts behind the hostname. Returns whether the header may be Cisco's.
 #[inline]
 fn tag_and_msg(text: &[u8], at: usize, spans: &mut Spans) -> bool {
     let tag_at = behind_blanks(text, at);
@@ -106,13 +106,13 @@ fn tag_and_msg(text: &[u8], at: usize, spans: &mut Spans) -> bool {
     }
 }
 
-/// Whether a sequence number, a clock mark or a mnemonic may begin with `octet`.
+/// Whether `octet` may begin a sequence number, a clock mark or a mnemonic.
 #[inline]
 const fn leads_to_cisco(octet: u8) -> bool {
     matches!(octet, b'0'..=b'9' | b'*' | b'.' | b'%')
 }
 
-/// Octets of the hostname in AIX's `Message forwarded from HOSTNAME: `.
+/// Length of the hostname in AIX's `Message forwarded from HOSTNAME: `.
 #[cold]
 fn forwarded_from(origin_on: &[u8]) -> Option<usize> {
     let end = origin_on.iter().position(|&octet| octet == b' ')?;
@@ -122,7 +122,7 @@ fn forwarded_from(origin_on: &[u8]) -> Option<usize> {
         .filter(|octets| *octets > 0)
 }
 
-/// Octets of the first word behind a stamp if that is a hostname: neither a tag nor part of a text.
+/// Length of the first word behind the timestamp if it is a hostname; 0 if it is a tag or part of a text.
 #[inline]
 fn hostname(rest: &[u8]) -> usize {
     let end = rest
@@ -136,7 +136,7 @@ fn hostname(rest: &[u8]) -> usize {
     }
 }
 
-/// The same for a word with a `:` or `[` in it, which only addresses have.
+/// The same for a word with a `:` or `[` in it: of hostnames only addresses have these.
 #[cold]
 fn address(rest: &[u8]) -> usize {
     let end = rest
@@ -151,23 +151,22 @@ fn address(rest: &[u8]) -> usize {
     }
 }
 
-/// TAG and PROCID.
 struct Tag {
     name: Range<usize>,
     procid: Range<usize>,
     end_octet: EndOctet,
-    /// Where the text begins.
+    /// Where MSG begins.
     msg: usize,
 }
 
 /// What ended the tag.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum EndOctet {
-    /// A colon, and then a space or the end.
+    /// A colon, followed by a space or the end.
     Colon,
-    /// A colon, and then more without a space.
+    /// A colon, followed by more text without a space.
     ColonAlone,
-    /// Brackets without a colon behind them.
+    /// A bracket without a colon behind it.
     Bracket,
 }
 
@@ -179,7 +178,7 @@ impl Tag {
         spans.msg = Span::new(behind_bom(text, self.msg), text.len());
     }
 
-    /// Whether this is a tag although no stamp says that a header stands here: `tag: ` or `tag[pid]:`.
+    /// Whether this is a tag even without a timestamp before it: `tag: ` or `tag[pid]:`.
     fn is_unmistakable(&self, text: &[u8]) -> bool {
         match self.end_octet {
             EndOctet::Colon => true,
@@ -189,7 +188,7 @@ impl Tag {
     }
 }
 
-/// The tag at `at`: a name that `:` or `[` follows.
+/// The tag at `at`: a name followed by `:` or `[`.
 #[inline]
 fn tag(text: &[u8], at: usize) -> Option<Tag> {
     let rest = text.get(at..)?;
@@ -199,7 +198,7 @@ fn tag(text: &[u8], at: usize) -> Option<Tag> {
     }
     match rest.get(end..)? {
         [b':', behind @ ..] => {
-            // `CTX:rpd[123]: ` of Junos: a colon inside of the name.
+            // Junos has a colon inside the name: `CTX:rpd[123]: `.
             if !matches!(behind, [] | [b' ', ..])
                 && let Some(name_end) = name_before_procid(text, at + end)
                 && let Some(tag) = with_procid(text, at..name_end)
@@ -211,7 +210,7 @@ fn tag(text: &[u8], at: usize) -> Option<Tag> {
         }
         [b'[', ..] => {
             let name = at..at + end;
-            // Brackets that hold a space or do not close are no PROCID.
+            // Brackets that hold a space, or are not closed, hold no PROCID.
             let bare = Tag {
                 name: name.clone(),
                 procid: 0..0,
@@ -229,7 +228,7 @@ fn tag(text: &[u8], at: usize) -> Option<Tag> {
 fn with_procid(text: &[u8], name: Range<usize>) -> Option<Tag> {
     let procid_at = name.end + 1;
     let inner = text.get(procid_at..)?;
-    // Most are a few digits, shorter than a vector.
+    // Most have a few digits: too few for memchr to pay.
     let octets = inner
         .iter()
         .position(|octet| matches!(octet, b']' | b' '))?;
@@ -241,7 +240,7 @@ fn with_procid(text: &[u8], name: Range<usize>) -> Option<Tag> {
     Some(behind_name(text, name, procid, behind))
 }
 
-/// The tag whose end stands at `at`: a colon and one space are separators, each if it is there.
+/// The tag that ends at `at`. A colon and one space there, if present, separate it from MSG.
 #[inline]
 fn behind_name(text: &[u8], name: Range<usize>, procid: Range<usize>, at: usize) -> Tag {
     let (end_octet, msg) = match text.get(at..).unwrap_or_default() {
@@ -259,7 +258,7 @@ fn behind_name(text: &[u8], name: Range<usize>, procid: Range<usize>, at: usize)
     }
 }
 
-/// Where the `[` of the word at `at` stands, if a name leads there.
+/// Where the `[` of the word at `at` stands, if only name octets and colons stand before it.
 #[cold]
 fn name_before_procid(text: &[u8], at: usize) -> Option<usize> {
     let rest = text.get(at..)?;
@@ -286,14 +285,14 @@ fn is_bracketed_address(word: &[u8]) -> bool {
         && address.iter().all(|octet| octet.is_ascii_hexdigit() || matches!(octet, b'.' | b':')))
 }
 
-/// What an octet is to a name.
+/// The role of an octet in a name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Class {
-    /// Part of it.
+    /// Part of a name.
     Name,
-    /// SP, `:` or `[`: it ends here.
+    /// SP, `:` or `[`: a name ends here.
     End,
-    /// No name has this: the word belongs to JSON, to `key=value`, or to a text.
+    /// Never in a name: the word belongs to JSON, to `key=value`, or to a text.
     Never,
 }
 
@@ -305,7 +304,7 @@ pub(super) fn class(octet: u8) -> Class {
         .unwrap_or(Class::Never)
 }
 
-/// [`Class`] by octet, since every octet of every header is asked for.
+/// [`Class`] by octet. A table, because it is looked up for every octet of every header.
 const CLASSES: [Class; 256] = {
     let mut classes = [Class::Name; 256];
     let mut octet = 0;

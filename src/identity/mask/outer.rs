@@ -1,19 +1,19 @@
-//! Masks that swallow what stands inside: quoted text and paths.
+//! Recognises quoted text and paths: the masks that fold everything inside as one.
 //!
 //! # Guarantees
 //!
-//! - Where either is selected, nothing inside is masked for itself; where both begin, the one that
-//!   begins first swallows the other.
-//! - A double quote pairs with the next one; a single quote opens where no word stands before it and
-//!   closes where none stands behind it, so that `don't` opens nothing. A backslash takes the octet
-//!   behind it along. A quote that nobody closes is an octet like others.
-//! - A path is absolute, or begins with `./`, `../` or `~/`: `and/or`, `1/0/24` and `/` alone are none,
-//!   nor is `/24`, nor `</tag>`.
-//! - Of a URL the path is folded; scheme, host and query stay and are masked for themselves.
+//! - Where either mask is selected, nothing inside is masked on its own. Of two that overlap, the one that
+//!   begins first includes the other.
+//! - A double quote pairs with the next one. A single quote opens where no word stands before it and
+//!   closes where no word stands behind it, so `don't` opens nothing. A backslash escapes the octet behind
+//!   it. A quote that is never closed is an ordinary octet.
+//! - A path is absolute, or begins with `./`, `../` or `~/`. `and/or`, `1/0/24`, `/24`, `</tag>` and `/`
+//!   alone are no paths.
+//! - In a URL only the path is folded. Scheme, host and query are masked on their own.
 //!
 //! # Left out
 //!
-//! Typographic quotes, backticks; spaces inside of paths.
+//! Typographic quotes, backticks, spaces inside paths.
 
 use super::octet::{COMPONENT, WORD, before, has, is, looked, run};
 
@@ -45,7 +45,7 @@ pub(super) fn opens(text: &[u8], at: usize) -> bool {
     }
 }
 
-/// Behind the path at `at`, where one of `/ \ . ~` stands.
+/// Behind the path at `at`, which begins with one of `/ \ . ~`.
 pub(super) fn path(text: &[u8], at: usize) -> Option<usize> {
     if at > 0
         && (is(text, at - 1, WORD) || before(text, at).is_some_and(|o| b"/.~<\\-".contains(&o)))
@@ -66,7 +66,7 @@ pub(super) fn url_path(text: &[u8], at: usize) -> usize {
     trimmed(text, at, components(text, at, b"/"))
 }
 
-/// Where the path of the URL begins whose `//` is at `at`, if it has one.
+/// Where the path begins of the URL whose `//` is at `at`; `None` if it has no path.
 pub(super) fn url_slash(text: &[u8], at: usize) -> Option<usize> {
     let authority = text.get(at + 2..)?;
     let octets = authority
@@ -87,7 +87,7 @@ pub(super) fn drive(text: &[u8], colon: usize) -> Option<usize> {
     }
 }
 
-/// Behind the slashes and segments at `slash`; there has to be a segment that is more than digits.
+/// Behind the slashes and components at `slash`. `/` alone and a prefix length (`/24`) are no paths.
 fn unix(text: &[u8], slash: usize) -> Option<usize> {
     if has(text, slash + 1, b'/') {
         return None;
