@@ -143,8 +143,7 @@ fn mixed(random: &mut Random) -> String {
 fn prose(random: &mut Random) -> String {
     let mut line = String::from("daemon reports that");
     for _ in 0..12 + random.below(8) {
-        let word = usize::try_from(random.below(16)).unwrap_or_default();
-        let words = [
+        const WORDS: [&str; 16] = [
             "connection",
             "failed",
             "accepted",
@@ -163,7 +162,7 @@ fn prose(random: &mut Random) -> String {
             "device",
         ];
         line.push(' ');
-        line.push_str(words.get(word).copied().unwrap_or_default());
+        line.push_str(WORDS[usize::try_from(random.below(16)).expect("it is below 16")]);
     }
     line
 }

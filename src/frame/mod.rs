@@ -113,7 +113,7 @@ impl Framer {
     #[inline]
     pub fn next<'a>(&mut self, input: &'a [u8]) -> Step<'a> {
         let skipped = self.skip(input);
-        let step = self.step(input.get(skipped..).unwrap_or_default());
+        let step = self.step(behind(input, skipped));
         Step {
             consumed: skipped + step.consumed,
             ..step
@@ -129,13 +129,12 @@ impl Framer {
         if step.outcome != Outcome::More {
             return step;
         }
-        let pending = input.get(step.consumed..).unwrap_or_default();
+        let pending = behind(input, step.consumed);
         let state = mem::replace(&mut self.state, State::Start);
         let outcome = match state {
             _ if pending.is_empty() => Outcome::More,
             State::Classify { mark, .. } => {
-                let unmarked = pending.get(mark..).unwrap_or_default();
-                match octet_counting::exactly_counted(unmarked) {
+                match octet_counting::exactly_counted(behind(pending, mark)) {
                     Some(octets) => Outcome::Frame(Frame {
                         octets,
                         oversize: false,
@@ -201,7 +200,7 @@ impl Framer {
             _ => return 0,
         };
         self.state = State::Start;
-        skipped + self.stray_trailers(input.get(skipped..).unwrap_or_default())
+        skipped + self.stray_trailers(behind(input, skipped))
     }
 
     /// How many octets at the front of `input`, where a frame may begin, are an LF or NUL that the sender
@@ -247,9 +246,9 @@ impl Framer {
                 }
                 State::Classify { mark, scanned } => {
                     let max = self.message_octets_max;
-                    let unmarked = input.get(mark..).unwrap_or_default();
-                    let scanned = scanned.saturating_sub(mark);
-                    match octet_counting::classify(unmarked, scanned, self.locked, max) {
+                    debug_assert!(mark <= scanned, "the mark counts as scanned");
+                    let unmarked = behind(input, mark);
+                    match octet_counting::classify(unmarked, scanned - mark, self.locked, max) {
                         Class::Counted {
                             header_octets,
                             msg_len,
@@ -278,21 +277,19 @@ impl Framer {
                         }
                     }
                 }
-                State::Header { mark } => {
-                    match octet_counting::header(input.get(mark..).unwrap_or_default()) {
-                        Header::MsgLen {
-                            header_octets,
-                            msg_len,
-                        } => State::Body {
-                            header_octets: mark + header_octets,
-                            msg_len,
-                        },
-                        Header::TooLarge { digits } | Header::Absent { digits } => {
-                            return self.bad_frame(mark + digits);
-                        }
-                        Header::Undecided => return Step::MORE,
+                State::Header { mark } => match octet_counting::header(behind(input, mark)) {
+                    Header::MsgLen {
+                        header_octets,
+                        msg_len,
+                    } => State::Body {
+                        header_octets: mark + header_octets,
+                        msg_len,
+                    },
+                    Header::TooLarge { digits } | Header::Absent { digits } => {
+                        return self.bad_frame(mark + digits);
                     }
-                }
+                    Header::Undecided => return Step::MORE,
+                },
                 State::Hopeless => {
                     self.state = State::GivenUp;
                     return Step {
@@ -433,6 +430,15 @@ impl<'a> Step<'a> {
             outcome: Outcome::Fault(fault),
         }
     }
+}
+
+/// The octets of `input` behind the first `octets`, which the framer has seen there.
+#[inline]
+#[track_caller]
+fn behind(input: &[u8], octets: usize) -> &[u8] {
+    input
+        .get(octets..)
+        .expect("the caller passes all octets that were not consumed")
 }
 
 /// How a byte stream is cut into frames.

@@ -62,11 +62,12 @@ pub(super) fn line(
     let window = input
         .get(..message_octets_max.saturating_add(2))
         .unwrap_or(input);
+    // The look-ahead for a count may have scanned beyond the window.
     let unscanned = window.get(scanned..).unwrap_or_default();
     if let Some(at) = trailer.find(unscanned) {
-        let line = window.get(..scanned + at).unwrap_or_default();
-        let octets = match (line, window.get(line.len())) {
-            ([octets @ .., b'\r'], Some(b'\n')) if trailer.takes_cr() => octets,
+        let (line, behind) = window.split_at(scanned + at);
+        let octets = match (line, behind) {
+            ([octets @ .., b'\r'], [b'\n', ..]) if trailer.takes_cr() => octets,
             _ => line,
         };
         if octets.len() <= message_octets_max {

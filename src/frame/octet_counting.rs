@@ -101,7 +101,7 @@ pub(super) fn classify(
         } => (header_octets, msg_len),
         Header::Absent { digits } => return Class::Line { scanned: digits },
         Header::TooLarge { digits } => {
-            return match pri_follows(input.get(digits + 1..).unwrap_or_default(), usize::MAX) {
+            return match pri_follows(input.split_at(digits + 1).1, usize::MAX) {
                 Some(true) => Class::CountTooLarge { scanned: digits },
                 Some(false) => Class::Line { scanned: digits },
                 None => Class::Undecided { scanned: digits },
@@ -116,7 +116,7 @@ pub(super) fn classify(
     if locked {
         return counted;
     }
-    let body = input.get(header_octets..).unwrap_or_default();
+    let (_, body) = input.split_at(header_octets);
     let follows = match pri_follows(body, msg_len) {
         Some(false) => message_follows(body, msg_len.min(message_octets_max)),
         pri => pri,
@@ -137,9 +137,8 @@ pub(super) fn classify(
     }
 
     let ahead = body.get(..=msg_len).unwrap_or(body);
-    let from = scanned.saturating_sub(header_octets).min(ahead.len());
-    let unscanned = ahead.get(from..).unwrap_or_default();
-    match memchr2(b'\n', 0, unscanned).map(|at| from + at) {
+    let from = scanned.saturating_sub(header_octets);
+    match memchr2(b'\n', 0, ahead.split_at(from).1).map(|at| from + at) {
         // The trailer is the last octet of the body (OpenBSD counts it) or stands directly behind it.
         Some(at) if at + 1 >= msg_len => counted,
         Some(at) => Class::Line {

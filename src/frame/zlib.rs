@@ -40,12 +40,12 @@ pub fn begins_stream(octets: &[u8]) -> Option<bool> {
     if evidence == Some(false) {
         return Some(false);
     }
-    let look = octets.get(1..2 + LOOK_OCTETS);
-    let is_all = look.is_some();
-    let look = look.or_else(|| octets.get(1..)).unwrap_or_default();
+    // From FLG on.
+    let is_all = octets.len() >= 2 + LOOK_OCTETS;
+    let (_, look) = octets.split_at(1);
+    let (look, _) = look.split_at(look.len().min(1 + LOOK_OCTETS));
     let line_octets = memchr::memchr2(b'\n', 0, look);
-    let line = look.get(..line_octets.unwrap_or(look.len()));
-    let line = line.unwrap_or_default();
+    let (line, _) = look.split_at(line_octets.unwrap_or(look.len()));
     let is_text = match std::str::from_utf8(line) {
         // The end of `octets` may cut off a letter. A line end may not.
         Err(error) => error.error_len().is_none() && line_octets.is_none(),
@@ -90,14 +90,13 @@ fn fixed(bits: &mut Bits) -> Option<bool> {
     loop {
         match bits.take_fixed()? {
             literal @ 0..=255 => {
-                let literal = u8::try_from(literal).unwrap_or_default();
-                if let Some(place) = text.get_mut(literals) {
-                    *place = literal;
-                    literals += 1;
-                }
+                let literal = u8::try_from(literal).expect("the arm ends at 255");
+                let place = text.get_mut(literals);
+                *place.expect("a literal takes eight bits at least") = literal;
+                literals += 1;
                 unpacked += 1;
                 is_ascii &= matches!(literal, b'\t' | b'\n' | b'\r' | b' '..=b'~');
-                let text = text.get(..literals).unwrap_or_default();
+                let (text, _) = text.split_at(literals);
                 if (is_unbroken && is_frame_start(text)) || (is_ascii && literals == TEXT_LITERALS)
                 {
                     return Some(true);
@@ -124,8 +123,7 @@ fn is_frame_start(text: &[u8]) -> bool {
             .count()
     };
     let count = digits(text);
-    let frame = text.get(count..).unwrap_or_default();
-    let frame = match frame.strip_prefix(b" ") {
+    let frame = match text.split_at(count).1.strip_prefix(b" ") {
         Some(frame) if count > 0 => frame,
         _ => text,
     };
@@ -143,7 +141,7 @@ fn dynamic(bits: &mut Bits) -> Option<bool> {
     if literals > 29 || distances > 29 {
         return Some(false);
     }
-    let sent = usize::try_from(bits.take(4)?).unwrap_or_default() + 4;
+    let sent = bits.take(4)? as usize + 4;
     let mut octets = [0_u8; CODE_LENGTHS];
     let mut space = 0;
     let mut last = 0;
@@ -152,9 +150,9 @@ fn dynamic(bits: &mut Bits) -> Option<bool> {
         if last > 0 {
             space += 128 >> last;
         }
-        if let Some(place) = octets.get_mut(usize::from(*symbol)) {
-            *place = u8::try_from(last).unwrap_or_default();
-        }
+        let place = octets.get_mut(usize::from(*symbol));
+        *place.expect("the order lists symbols of this code") =
+            u8::try_from(last).expect("three bits were taken");
     }
     if space != 128 || (last == 0 && sent > 4) {
         return Some(false);
@@ -184,10 +182,10 @@ impl Bits {
         for (place, octet) in padded.iter_mut().zip(octets) {
             *place = *octet;
         }
-        let left = u32::try_from(octets.len().min(LOOK_OCTETS)).unwrap_or_default() * 8;
+        let left = u32::try_from(octets.len().min(LOOK_OCTETS) * 8);
         Self {
             octets: u128::from_le_bytes(padded),
-            left,
+            left: left.expect("a few octets are looked at"),
         }
     }
 
@@ -196,7 +194,7 @@ impl Bits {
         self.left = self.left.checked_sub(count)?;
         let number = self.octets & ((1 << count) - 1);
         self.octets >>= count;
-        u32::try_from(number).ok()
+        Some(u32::try_from(number).expect("16 bits were taken at most"))
     }
 
     /// A literal or length symbol by the fixed code (RFC 1951 3.2.6).
@@ -261,7 +259,8 @@ impl Bits {
             if let Some((_, symbol)) = of_length().nth((code - first) as usize) {
                 return Some(symbol);
             }
-            first = (first + u32::try_from(of_length().count()).unwrap_or_default()) << 1;
+            let count = u32::try_from(of_length().count()).expect("the code has 19 symbols");
+            first = (first + count) << 1;
         }
         Some(u32::MAX)
     }

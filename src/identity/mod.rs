@@ -271,7 +271,7 @@ impl<'k> Identifier<'k> {
         let start = octets.len();
         octets.reserve(message.frame().len() + HEADER_OCTETS_MAX);
         write(octets);
-        let written = octets.get(start..).unwrap_or_default();
+        let written = &octets[start..];
         match self.kind {
             IdentityKind::Exact => self.key.hash(written),
             IdentityKind::Compact => {
@@ -362,7 +362,7 @@ fn write_by(octets: &mut Vec<u8>, spec: &Spec, message: &Message<'_>, origin: Or
 }
 
 fn write_field(octets: &mut Vec<u8>, field: &[u8]) {
-    let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
+    let length = u32::try_from(field.len()).expect(FIELD_BELOW_4_GIB);
     octets.extend_from_slice(&length.to_le_bytes());
     octets.extend_from_slice(field);
 }
@@ -395,10 +395,8 @@ fn write_structured_data(octets: &mut Vec<u8>, message: &Message<'_>) {
         }
     }
     let written = octets.len() - length_at - size_of::<u32>();
-    let length = u32::try_from(written).unwrap_or(u32::MAX).to_le_bytes();
-    if let Some(place) = octets.get_mut(length_at..length_at + length.len()) {
-        place.copy_from_slice(&length);
-    }
+    let length = u32::try_from(written).expect(FIELD_BELOW_4_GIB);
+    octets[length_at..][..size_of::<u32>()].copy_from_slice(&length.to_le_bytes());
 }
 
 /// SD-IDs that describe the transmission, not the event (RFC 5424 7.1 to 7.3).
@@ -419,6 +417,8 @@ const KIND_CHOSEN_UNPARSED: u8 = 4;
 
 /// No PRIVAL: the frame is unparsed and has no valid PRI.
 const NO_PRI: u8 = 255;
+
+const FIELD_BELOW_4_GIB: &str = "parsing looks at 4 GiB of a frame at most";
 
 /// Lengths that no field has, because no frame is as long.
 const SENDER_IPV4: u32 = u32::MAX;

@@ -21,12 +21,12 @@
 use memchr::memchr;
 
 use super::rfc3164::{Class, class, is_ipv6};
-use super::{Span, Spans, behind_blanks, timestamp};
+use super::{Span, Spans, behind, behind_blanks, timestamp};
 
 /// Finds the parts from `at`, behind PRI.
 pub(super) fn parse(text: &[u8], mut at: usize) -> Option<Spans> {
     // Most other texts hold no `%`.
-    memchr(b'%', text.get(at..)?)?;
+    memchr(b'%', behind(text, at))?;
     let mut header = Header {
         text,
         spans: Spans::default(),
@@ -35,7 +35,7 @@ pub(super) fn parse(text: &[u8], mut at: usize) -> Option<Spans> {
     };
     for _ in 0..PARTS_MAX {
         at = behind_blanks(text, at);
-        let rest = text.get(at..)?;
+        let rest = behind(text, at);
         at += match rest.first()? {
             b'%' => return header.finish(at, rest),
             // EMBLEM and NX-OS begin with a colon. It also ends the timestamp and the ASA's device-id.
@@ -66,14 +66,14 @@ impl Header<'_> {
             if self.spans.timestamp.is_empty() {
                 self.spans.timestamp = Span::new(at, at + octets);
             }
-            return Some(octets + zone(rest.get(octets..)?));
+            return Some(octets + zone(behind(rest, octets)));
         }
         if let Some(octets) = sequence_number(rest) {
             self.sequence_numbers += 1;
             return (self.sequence_numbers <= SEQUENCE_NUMBERS_MAX).then_some(octets);
         }
         let end = rest.iter().position(|&octet| octet == b' ')?;
-        let word = rest.get(..end)?;
+        let (word, behind) = rest.split_at(end);
         match word {
             [name @ .., b':'] => self.named(at, name)?,
             _ => {
@@ -81,13 +81,13 @@ impl Header<'_> {
                     && !is_ipv6(word)
                 {
                     // IOS XR: the node, a colon, and the timestamp without a space.
-                    self.node(at, word.get(..colon)?)?;
+                    self.node(at, word.split_at(colon).0)?;
                     return Some(colon + 1);
                 }
                 // A bare word is a host where one is expected.
                 let expected = self.sequence_numbers > 0
                     || !self.spans.timestamp.is_empty()
-                    || matches!(rest.get(end..), Some([b' ', b':', ..]));
+                    || matches!(behind, [b' ', b':', ..]);
                 if !expected {
                     return None;
                 }
@@ -102,7 +102,7 @@ impl Header<'_> {
         let has_timestamp = !self.spans.timestamp.is_empty();
         if let [head @ .., b']'] = name {
             let bracket = head.iter().position(|&octet| octet == b'[')?;
-            self.process(at, name.get(..bracket)?)?;
+            self.process(at, name.split_at(bracket).0)?;
             self.spans.procid = Span::unless_nil(self.text, at + bracket + 1, at + head.len());
             return Some(());
         }
@@ -158,7 +158,7 @@ fn sequence_number(rest: &[u8]) -> Option<usize> {
         .iter()
         .take_while(|octet| octet.is_ascii_digit())
         .count();
-    let ends = matches!(rest.get(digits..)?, [b':'] | [b':', b' ', ..]);
+    let ends = matches!(behind(rest, digits), [b':'] | [b':', b' ', ..]);
     (digits > 0 && ends).then_some(digits + 1)
 }
 
@@ -182,7 +182,9 @@ fn zone(behind_time: &[u8]) -> usize {
 
 /// Whether `octets` begin with `%FACILITY[-SUB]-SEV-MNEMONIC:`. IOS XR puts a space before the colon.
 fn is_mnemonic(octets: &[u8]) -> bool {
-    let code = octets.strip_prefix(b"%").unwrap_or_default();
+    let Some(code) = octets.strip_prefix(b"%") else {
+        return false;
+    };
     let end = code
         .iter()
         .position(|&o| !(o.is_ascii_alphanumeric() || matches!(o, b'_' | b'-')));

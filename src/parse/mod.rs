@@ -101,7 +101,7 @@ impl<'a> Message<'a> {
         let at = behind_blanks(text, behind_bom(text, 0));
         let mut signature = false;
         let compressed = zlib::is_compressed(text);
-        let (pri, format, spans) = match pri::prefix(text.get(at..).unwrap_or_default()) {
+        let (pri, format, spans) = match pri::prefix(behind(text, at)) {
             Prefix::Absent if compressed => (None, Format::Unparsed, Spans::of_msg(text, 0)),
             Prefix::Invalid => (None, Format::Unparsed, Spans::of_msg(text, 0)),
             Prefix::Absent => {
@@ -110,8 +110,8 @@ impl<'a> Message<'a> {
             }
             Prefix::Valid { pri, octets } => {
                 let at = at + octets;
-                let (format, spans) = match text.get(at..) {
-                    Some([b'1', b' ', ..]) => match rfc5424::parse(text, at + 2) {
+                let (format, spans) = match behind(text, at) {
+                    [b'1', b' ', ..] => match rfc5424::parse(text, at + 2) {
                         Some(parsed) => {
                             signature = parsed.signature;
                             (Format::Rfc5424, parsed.spans)
@@ -290,7 +290,12 @@ impl Span {
     /// From `start` to before `end`, both within [`FRAME_OCTETS_MAX`].
     #[inline]
     fn new(start: usize, end: usize) -> Self {
-        let [start, end] = [start, end].map(|at| u32::try_from(at).unwrap_or(u32::MAX));
+        debug_assert!(start <= end && end <= FRAME_OCTETS_MAX);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "parsing looks at FRAME_OCTETS_MAX octets at most"
+        )]
+        let [start, end] = [start as u32, end as u32];
         Self { start, end }
     }
 
@@ -305,15 +310,13 @@ impl Span {
     }
 
     #[inline]
-    fn range(self) -> Range<usize> {
-        let [start, end] =
-            [self.start, self.end].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
-        start..end
+    const fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
     }
 
     #[inline]
     fn of(self, frame: &[u8]) -> &[u8] {
-        frame.get(self.range()).unwrap_or_default()
+        frame.get(self.range()).expect("a span lies in its frame")
     }
 
     const fn is_empty(self) -> bool {
@@ -345,16 +348,24 @@ fn trimmed(mut frame: &[u8]) -> &[u8] {
 
 #[inline]
 fn behind_bom(text: &[u8], at: usize) -> usize {
-    match text.get(at..) {
-        Some([0xef, 0xbb, 0xbf, ..]) => at + 3,
+    match behind(text, at) {
+        [0xef, 0xbb, 0xbf, ..] => at + 3,
         _ => at,
     }
 }
 
 #[inline]
 fn behind_blanks(text: &[u8], at: usize) -> usize {
-    let rest = text.get(at..).unwrap_or_default();
-    at + rest.iter().take_while(|octet| **octet == b' ').count()
+    let blanks = behind(text, at).iter().take_while(|octet| **octet == b' ');
+    at + blanks.count()
+}
+
+/// The octets of `text` from `at` on. The caller found `at` in `text`.
+#[inline]
+#[track_caller]
+fn behind(text: &[u8], at: usize) -> &[u8] {
+    text.get(at..)
+        .expect("an offset found in a text lies in it")
 }
 
 /// The text of `msg`: behind Cisco's `%FACILITY-SEV-MNEMONIC: `, in other formats all of it.
@@ -364,37 +375,36 @@ fn content(format: Format, msg: &[u8]) -> &[u8] {
         Format::Cisco => memchr::memmem::find(msg, b": ").map_or(0, |colon| colon + 2),
         Format::Rfc5424 | Format::Rfc3164 | Format::Unparsed => 0,
     };
-    msg.get(mnemonic..).unwrap_or_default()
+    behind(msg, mnemonic)
 }
 
 /// Whether `msg` is a sender's own count of repeats. Two equal counts report different repeats.
 #[inline]
 fn is_repeat_count(msg: &[u8]) -> bool {
     (matches!(msg.first(), Some(b' ' | b'l' | b'm')) && counts_repeats(msg))
-        || (msg.ends_with(b" times]") && ends_in_count(msg))
+        || msg.strip_suffix(b" times]").is_some_and(ends_in_count)
 }
 
-/// `text [message repeated N times]`: another tersed reports so, with the text first.
-fn ends_in_count(msg: &[u8]) -> bool {
-    let counted = msg.strip_suffix(b" times]").unwrap_or_default();
+/// Whether `counted` is a text and the beginning of ` [message repeated N times]`: another tersed reports so.
+fn ends_in_count(counted: &[u8]) -> bool {
     let digits = counted
         .iter()
         .rev()
         .take_while(|octet| octet.is_ascii_digit())
         .count();
-    let text = counted.get(..counted.len() - digits).unwrap_or_default();
+    let (text, _) = counted.split_at(counted.len() - digits);
     digits > 0 && text.ends_with(b" [message repeated ")
 }
 
 fn counts_repeats(msg: &[u8]) -> bool {
-    let msg = msg.get(behind_blanks(msg, 0)..).unwrap_or_default();
+    let msg = behind(msg, behind_blanks(msg, 0));
     let wordings: [(&[u8], &[u8]); 3] = [
         (b"last message repeated ", b" times"),
         (b"message repeated ", b" times: ["),
         // Another tersed reports copies with different texts so.
         (b"message repeated ", b" times, "),
     ];
-    wordings.into_iter().any(|(before, behind)| {
+    wordings.into_iter().any(|(before, rest)| {
         let Some(count_on) = msg.strip_prefix(before) else {
             return false;
         };
@@ -402,10 +412,7 @@ fn counts_repeats(msg: &[u8]) -> bool {
             .iter()
             .take_while(|octet| octet.is_ascii_digit())
             .count();
-        digits > 0
-            && count_on
-                .get(digits..)
-                .is_some_and(|rest| rest.starts_with(behind))
+        digits > 0 && behind(count_on, digits).starts_with(rest)
     })
 }
 

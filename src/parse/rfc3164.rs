@@ -18,14 +18,15 @@
 use std::net::Ipv6Addr;
 use std::ops::Range;
 
-use super::{Format, Span, Spans, behind_blanks, behind_bom, cisco, is_repeat_count, timestamp};
+use super::{
+    Format, Span, Spans, behind, behind_blanks, behind_bom, cisco, is_repeat_count, timestamp,
+};
 
 /// Finds the parts from `at`, behind PRI.
 pub(super) fn parse(text: &[u8], at: usize) -> (Format, Spans) {
     let start = behind_bom(text, at);
     let timestamp_at = behind_blanks(text, start);
-    let rest = text.get(timestamp_at..).unwrap_or_default();
-    match timestamp::legacy(rest) {
+    match timestamp::legacy(behind(text, timestamp_at)) {
         Some(octets) => {
             let end = timestamp_at + octets;
             let mut spans = Spans {
@@ -63,7 +64,7 @@ pub(super) fn parse(text: &[u8], at: usize) -> (Format, Spans) {
 /// Finds the parts behind the timestamp. Returns whether the header may be Cisco's.
 #[inline]
 fn host_tag_and_msg(text: &[u8], at: usize, spans: &mut Spans) -> bool {
-    let rest = text.get(at..).unwrap_or_default();
+    let rest = behind(text, at);
     // The words of a repeat count are neither host nor tag.
     if is_repeat_count(rest) {
         spans.msg = Span::new(at, text.len());
@@ -91,13 +92,12 @@ fn host_tag_and_msg(text: &[u8], at: usize, spans: &mut Spans) -> bool {
 #[inline]
 fn tag_and_msg(text: &[u8], at: usize, spans: &mut Spans) -> bool {
     let tag_at = behind_blanks(text, at);
-    let first = text.get(tag_at).copied().unwrap_or_default();
     match tag(text, tag_at) {
         Some(tag) => {
             tag.put_into(text, spans);
             tag.end_octet == EndOctet::ColonAlone
-                || leads_to_cisco(first)
-                || text.get(tag.msg).copied().is_some_and(leads_to_cisco)
+                || leads_to_cisco(text, tag_at)
+                || leads_to_cisco(text, tag.msg)
         }
         None => {
             spans.msg = Span::new(behind_bom(text, at), text.len());
@@ -106,17 +106,17 @@ fn tag_and_msg(text: &[u8], at: usize, spans: &mut Spans) -> bool {
     }
 }
 
-/// Whether `octet` may begin a sequence number, a clock mark or a mnemonic.
+/// Whether the octet at `at` may begin a sequence number, a clock mark or a mnemonic.
 #[inline]
-const fn leads_to_cisco(octet: u8) -> bool {
-    matches!(octet, b'0'..=b'9' | b'*' | b'.' | b'%')
+fn leads_to_cisco(text: &[u8], at: usize) -> bool {
+    matches!(text.get(at), Some(b'0'..=b'9' | b'*' | b'.' | b'%'))
 }
 
 /// Length of the hostname in AIX's `Message forwarded from HOSTNAME: `.
 #[cold]
 fn forwarded_from(origin_on: &[u8]) -> Option<usize> {
     let end = origin_on.iter().position(|&octet| octet == b' ')?;
-    let word = origin_on.get(..end)?;
+    let (word, _) = origin_on.split_at(end);
     word.strip_suffix(b":")
         .map(<[u8]>::len)
         .filter(|octets| *octets > 0)
@@ -143,7 +143,7 @@ fn address(rest: &[u8]) -> usize {
         .iter()
         .position(|&octet| octet == b' ')
         .unwrap_or(rest.len());
-    let word = rest.get(..end).unwrap_or_default();
+    let (word, _) = rest.split_at(end);
     if is_ipv6(word) || is_bracketed_address(word) {
         end
     } else {
@@ -191,15 +191,15 @@ impl Tag {
 /// The tag at `at`: a name followed by `:` or `[`.
 #[inline]
 fn tag(text: &[u8], at: usize) -> Option<Tag> {
-    let rest = text.get(at..)?;
+    let rest = behind(text, at);
     let end = rest.iter().position(|&octet| class(octet) != Class::Name)?;
     if end == 0 {
         return None;
     }
-    match rest.get(end..)? {
-        [b':', behind @ ..] => {
+    match behind(rest, end) {
+        [b':', text_on @ ..] => {
             // Junos has a colon inside the name: `CTX:rpd[123]: `.
-            if !matches!(behind, [] | [b' ', ..])
+            if !matches!(text_on, [] | [b' ', ..])
                 && let Some(name_end) = name_before_procid(text, at + end)
                 && let Some(tag) = with_procid(text, at..name_end)
                 && tag.end_octet == EndOctet::Colon
@@ -227,7 +227,7 @@ fn tag(text: &[u8], at: usize) -> Option<Tag> {
 #[inline]
 fn with_procid(text: &[u8], name: Range<usize>) -> Option<Tag> {
     let procid_at = name.end + 1;
-    let inner = text.get(procid_at..)?;
+    let inner = behind(text, procid_at);
     // Most have a few digits: too few for memchr to pay.
     let octets = inner
         .iter()
@@ -236,14 +236,14 @@ fn with_procid(text: &[u8], name: Range<usize>) -> Option<Tag> {
         return None;
     }
     let procid = procid_at..procid_at + octets;
-    let behind = procid.end + 1;
-    Some(behind_name(text, name, procid, behind))
+    let end = procid.end + 1;
+    Some(behind_name(text, name, procid, end))
 }
 
 /// The tag that ends at `at`. A colon and one space there, if present, separate it from MSG.
 #[inline]
 fn behind_name(text: &[u8], name: Range<usize>, procid: Range<usize>, at: usize) -> Tag {
-    let (end_octet, msg) = match text.get(at..).unwrap_or_default() {
+    let (end_octet, msg) = match behind(text, at) {
         [b':', b' ', ..] => (EndOctet::Colon, at + 2),
         [b':'] => (EndOctet::Colon, at + 1),
         [b':', ..] => (EndOctet::ColonAlone, at + 1),
@@ -261,7 +261,7 @@ fn behind_name(text: &[u8], name: Range<usize>, procid: Range<usize>, at: usize)
 /// Where the `[` of the word at `at` stands, if only name octets and colons stand before it.
 #[cold]
 fn name_before_procid(text: &[u8], at: usize) -> Option<usize> {
-    let rest = text.get(at..)?;
+    let rest = behind(text, at);
     let end = rest
         .iter()
         .position(|&o| class(o) != Class::Name && o != b':')?;
@@ -273,7 +273,7 @@ pub(super) fn is_ipv6(word: &[u8]) -> bool {
     let address = word
         .split(|octet| *octet == b'%')
         .next()
-        .unwrap_or_default();
+        .expect("a split yields one part at least");
     // The longest is `ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255`.
     address.len() <= 45
         && std::str::from_utf8(address).is_ok_and(|address| address.parse::<Ipv6Addr>().is_ok())
@@ -298,10 +298,8 @@ pub(super) enum Class {
 
 #[inline]
 pub(super) fn class(octet: u8) -> Class {
-    CLASSES
-        .get(usize::from(octet))
-        .copied()
-        .unwrap_or(Class::Never)
+    #[expect(clippy::indexing_slicing, reason = "there are 256 octets")]
+    CLASSES[usize::from(octet)]
 }
 
 /// [`Class`] by octet. A table, because it is looked up for every octet of every header.

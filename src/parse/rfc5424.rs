@@ -17,7 +17,7 @@
 use memchr::memchr;
 
 use super::structured_data::Elements;
-use super::{Span, Spans, behind_blanks, behind_bom, timestamp};
+use super::{Span, Spans, behind, behind_blanks, behind_bom, timestamp};
 
 /// The parts behind `<PRI>1 `.
 pub(super) struct Parsed {
@@ -31,7 +31,7 @@ pub(super) fn parse(text: &[u8], at: usize) -> Option<Parsed> {
     let mut spans = Spans::default();
 
     let at = behind_blanks(text, at);
-    let at = match text.get(at..)? {
+    let at = match behind(text, at) {
         [b'-', b' ', ..] => at + 1,
         rest => {
             let end = at + timestamp::rfc5424(rest)?;
@@ -52,7 +52,7 @@ pub(super) fn parse(text: &[u8], at: usize) -> Option<Parsed> {
     spans.msg = Span::new(at, at);
     let mut signature = false;
     if let Some(at) = behind_space(text, at) {
-        let end = match text.get(at..)? {
+        let end = match behind(text, at) {
             [b'-'] | [b'-', b' ', ..] => at + 1,
             elements_on @ [b'[', ..] => {
                 let mut elements = Elements::of(elements_on);
@@ -64,7 +64,7 @@ pub(super) fn parse(text: &[u8], at: usize) -> Option<Parsed> {
             }
             _ => at,
         };
-        let msg = match text.get(end..)? {
+        let msg = match behind(text, end) {
             _ if end == at => at,
             [] => end,
             [b' ', ..] => end + 1,
@@ -82,7 +82,7 @@ pub(super) fn parse(text: &[u8], at: usize) -> Option<Parsed> {
 /// The field at `at`, up to SP or the end, and where it ends.
 #[inline]
 fn field(text: &[u8], at: usize) -> Option<(Span, usize)> {
-    let rest = text.get(at..)?;
+    let rest = behind(text, at);
     let end = at + memchr(b' ', rest).unwrap_or(rest.len());
     (end > at).then(|| (Span::unless_nil(text, at, end), end))
 }

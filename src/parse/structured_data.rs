@@ -70,7 +70,7 @@ fn element(octets: &[u8]) -> Option<(SdElement<'_>, &[u8])> {
     loop {
         rest = match rest {
             [b']', rest @ ..] => {
-                let (octets, _) = octets.split_at_checked(octets.len() - rest.len())?;
+                let (octets, _) = octets.split_at(octets.len() - rest.len());
                 return Some((SdElement { sd_id, octets }, rest));
             }
             [b' ', param @ ..] => behind_param(param)?,
@@ -99,7 +99,7 @@ fn behind_param(octets: &[u8]) -> Option<&[u8]> {
 fn behind_quoted(mut value: &[u8]) -> Option<&[u8]> {
     loop {
         let at = memchr3(b'"', b'\\', b']', value)?;
-        value = match value.get(at..)? {
+        value = match value.split_at(at).1 {
             [b'"', rest @ ..] => return Some(rest),
             [b'\\', b'"' | b'\\' | b']', rest @ ..] | [b'\\', rest @ ..] => rest,
             _ => return None,
@@ -112,7 +112,7 @@ fn split_before(octets: &[u8], ends: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
         .iter()
         .position(|&octet| ends(octet))
         .unwrap_or(octets.len());
-    octets.split_at_checked(end).unwrap_or_default()
+    octets.split_at(end)
 }
 
 #[cfg(test)]

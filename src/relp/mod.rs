@@ -174,11 +174,11 @@ impl<'a> Frame<'a> {
             b' ' => {}
             _ => return Err(RelpFault::BadDataLen),
         }
-        let rest = input.get(at..).unwrap_or_default();
+        let (_, rest) = input.split_at(at);
         match rest.get(data_octets) {
             None => Ok(None),
             Some(b'\n') => {
-                let data = rest.get(..data_octets).unwrap_or_default();
+                let (data, _) = rest.split_at(data_octets);
                 Ok(Some((frame(data), at + data_octets + 1)))
             }
             Some(_) => Err(RelpFault::NoTrailer),
@@ -192,9 +192,9 @@ impl<'a> Frame<'a> {
         out.push(b' ');
         out.extend_from_slice(self.command.word());
         out.push(b' ');
-        let data_len = u32::try_from(self.data.len()).unwrap_or(u32::MAX);
-        write_number(out, data_len);
-        if data_len > 0 {
+        debug_assert!(self.data.len() <= DATA_OCTETS_MAX);
+        write_number(out, self.data_len());
+        if !self.data.is_empty() {
             out.push(b' ');
             out.extend_from_slice(self.data);
         }
@@ -205,9 +205,14 @@ impl<'a> Frame<'a> {
     #[must_use]
     pub fn wire_octets(&self) -> usize {
         let data = self.data.len();
-        let data_len = u32::try_from(data).unwrap_or(u32::MAX);
         let separators = if data > 0 { 4 } else { 3 };
-        digits_of(self.txnr.0) + self.command.word().len() + digits_of(data_len) + data + separators
+        let numbers = digits_of(self.txnr.0) + digits_of(self.data_len());
+        numbers + self.command.word().len() + data + separators
+    }
+
+    #[inline]
+    fn data_len(&self) -> u32 {
+        u32::try_from(self.data.len()).expect("DATALEN has nine digits")
     }
 }
 
@@ -235,7 +240,7 @@ fn number(input: &[u8], at: &mut usize, fault: RelpFault) -> Result<Option<(u32,
 /// The command at `at`, which a space ends. Moves `at` behind the space.
 #[inline]
 fn word<'a>(input: &'a [u8], at: &mut usize) -> Result<Option<&'a [u8]>, RelpFault> {
-    let rest = input.get(*at..).unwrap_or_default();
+    let (_, rest) = input.split_at(*at);
     // Nearly always.
     if rest.starts_with(b"syslog ") {
         *at += 7;
@@ -263,15 +268,17 @@ fn write_number(out: &mut Vec<u8>, number: u32) {
     let mut rest = number;
     let mut count = 0;
     for digit in digits.iter_mut().rev() {
-        // A digit.
-        *digit += u8::try_from(rest % 10).unwrap_or_default();
+        #[expect(clippy::cast_possible_truncation, reason = "it is one digit")]
+        let value = (rest % 10) as u8;
+        *digit += value;
         rest /= 10;
         count += 1;
         if rest == 0 {
             break;
         }
     }
-    out.extend_from_slice(digits.get(digits.len() - count..).unwrap_or_default());
+    let (_, written) = digits.split_at(digits.len() - count);
+    out.extend_from_slice(written);
 }
 
 fn digits_of(number: u32) -> usize {
@@ -313,7 +320,7 @@ impl<'a> Response<'a> {
             .iter()
             .fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
         let (line, rest) = match memchr::memchr(b'\n', behind) {
-            Some(at) => behind.split_at_checked(at).unwrap_or((behind, &[])),
+            Some(at) => behind.split_at(at),
             None => (behind, &[][..]),
         };
         let text = match line.split_first() {
@@ -387,6 +394,9 @@ pub enum RelpFault {
 
 /// The most digits of a TXNR or DATALEN.
 const NUMBER_DIGITS_MAX: usize = 9;
+
+/// DATALEN can announce no more.
+const DATA_OCTETS_MAX: usize = 999_999_999;
 
 /// The most letters of a COMMAND.
 const COMMAND_LETTERS_MAX: usize = 32;

@@ -50,10 +50,7 @@ pub fn check(offers: &[u8]) -> Result<(), OfferError> {
         let Some(at) = memchr::memchr(b'=', line) else {
             continue;
         };
-        let Some((name, value)) = line.split_at_checked(at) else {
-            continue;
-        };
-        let value = value.get(1..).unwrap_or_default();
+        let (name, value) = (line.split_at(at).0, line.split_at(at + 1).1);
         match name {
             b"relp_version" => {
                 version = (1..=9).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);

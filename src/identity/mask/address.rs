@@ -15,7 +15,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::octet::{COLON, DIGIT, HEX, WORD, before, has, is};
+use super::octet::{COLON, DIGIT, HEX, WORD, before, has, is, part};
 
 /// Whether `dotted`, which is digits with points between, is an IPv4 address.
 pub(super) fn is_ipv4(dotted: &[u8]) -> bool {
@@ -44,7 +44,7 @@ pub(super) fn ipv4_fits(text: &[u8], start: usize, end: usize) -> bool {
         Some(b'.') => !is(text, end + 1, WORD),
         Some(b'-') if is(text, end + 1, WORD) => {
             let other = dotted_end(text, end + 1);
-            text.get(end + 1..other).is_some_and(is_ipv4)
+            is_ipv4(part(text, end + 1..other))
         }
         _ => true,
     }
@@ -52,13 +52,13 @@ pub(super) fn ipv4_fits(text: &[u8], start: usize, end: usize) -> bool {
 
 /// Behind the digits and points at `at`, at most [`IPV4_OCTETS_MAX`] of them.
 fn dotted_end(text: &[u8], at: usize) -> usize {
-    let octets = text.get(at..).unwrap_or_default();
+    let octets = part(text, at..text.len());
     let count = octets
         .iter()
         .take(IPV4_OCTETS_MAX)
         .take_while(|octet| octet.is_ascii_digit() || **octet == b'.')
         .count();
-    let dotted = octets.get(..count).unwrap_or_default();
+    let (dotted, _) = octets.split_at(count);
     at + dotted.strip_suffix(b".").unwrap_or(dotted).len()
 }
 
@@ -67,7 +67,7 @@ pub(super) fn ipv6(text: &[u8], start: usize, run_end: usize) -> Option<usize> {
     if run_end - start > IPV6_OCTETS_MAX || is(text, run_end, WORD) {
         return None;
     }
-    let mut written = text.get(start..run_end)?;
+    let mut written = part(text, start..run_end);
     while let Some(head) = written.strip_suffix(b".") {
         written = head;
     }

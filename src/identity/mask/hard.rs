@@ -118,8 +118,8 @@ impl HardTexts {
     }
 
     fn fill(&self, text: &mut Vec<u8>, len: usize, index: usize) {
-        // There is one.
-        text.resize(len, self.octets.get(index).copied().unwrap_or_default());
+        let octet = self.octets.get(index);
+        text.resize(len, *octet.expect("`octets` is not empty"));
     }
 
     fn push_match(&mut self, text: &mut Vec<u8>, len: usize) {
@@ -157,8 +157,8 @@ pub(super) fn sample(
             let ranges = ranges(class);
             if let Some(&(first, last)) = ranges.get(random.below(ranges.len())) {
                 let span = usize::from(last - first);
-                let beyond = u8::try_from(random.below(span + 1)).unwrap_or(0);
-                text.push(first + beyond);
+                let beyond = u8::try_from(random.below(span + 1));
+                text.push(first + beyond.expect("a span is below 256"));
             }
         }
         HirKind::Repetition(repetition) => {
@@ -187,9 +187,9 @@ pub(super) fn sample(
             }
         }
         HirKind::Alternation(parts) => {
-            if let Some(part) = parts.get(random.below(parts.len())) {
-                sample(part, random, text, len, steps);
-            }
+            let part = parts.get(random.below(parts.len()));
+            let part = part.expect("an alternation has parts");
+            sample(part, random, text, len, steps);
         }
     }
 }
@@ -268,9 +268,10 @@ impl Random {
     /// A number below `bound`; 0 if `bound` is 0.
     pub(super) fn below(&mut self, bound: usize) -> usize {
         let bound = bound.max(1) as u64;
-        usize::try_from((self.next() >> 16) % bound).unwrap_or(0)
+        usize::try_from((self.next() >> 16) % bound).expect("`bound` was a usize")
     }
 
+    /// One of `some`; the default if there is none.
     pub(super) fn of<T: Copy + Default>(&mut self, some: &[T]) -> T {
         some.get(self.below(some.len()))
             .copied()

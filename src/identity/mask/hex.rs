@@ -10,7 +10,7 @@
 //!
 //! Hexadecimal digits in a word with other letters.
 
-use super::octet::{DIGIT, HEX, WORD, has, is, run};
+use super::octet::{DIGIT, HEX, WORD, has, is, part, run};
 
 /// Behind `0x` and its digits at `start`.
 pub(super) fn prefixed(text: &[u8], start: usize) -> Option<usize> {
@@ -27,7 +27,7 @@ pub(super) fn is_bare(text: &[u8], start: usize, end: usize) -> bool {
         return false;
     }
     let host = has(text, end, b'.') && is(text, end + 1, WORD) && !is(text, end + 1, DIGIT);
-    let digits = text.get(start..end).unwrap_or_default();
+    let digits = part(text, start..end);
     (!host || digits.len() >= HASH_DIGITS_MIN)
         && digits.iter().any(u8::is_ascii_digit)
         && digits.iter().any(u8::is_ascii_alphabetic)

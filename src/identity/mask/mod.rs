@@ -45,6 +45,7 @@ use std::{fmt, ops::Range};
 pub use self::builtin::{Builtin, BuiltinSet};
 pub(crate) use self::hard::{HardTexts, Kind};
 pub(crate) use self::late::{LATE_MATCHES, LateText};
+use self::octet::part;
 use self::pattern::Patterns;
 pub use self::pattern::{MaskError, NO_MASKS, Pattern};
 pub(crate) use self::pattern::{compile as compile_expressions, is_far, syntax_of};
@@ -95,8 +96,8 @@ impl Masks {
         let mut builtins = BuiltinSet::EMPTY;
         let mut wanted = vec![false; patterns.len()];
         for name in names {
-            let user = patterns.iter().position(|pattern| pattern.name == name);
-            if let Some(wanted) = user.and_then(|index| wanted.get_mut(index)) {
+            let mut known = patterns.iter().zip(&mut wanted);
+            if let Some((_, wanted)) = known.find(|(pattern, _)| pattern.name == name) {
                 *wanted = true;
             } else if let Some(builtin) = Builtin::named(name) {
                 builtins = builtins.with(builtin);
@@ -134,10 +135,10 @@ impl Masks {
     pub fn name(&self, mask: Mask) -> &str {
         match mask {
             Mask::Builtin(builtin) => builtin.name(),
-            Mask::User(index) => self
-                .patterns
-                .get(usize::from(index))
-                .map_or("", |pattern| &pattern.name),
+            Mask::User(index) => {
+                let pattern = self.patterns.get(usize::from(index));
+                &pattern.expect("the mask is of this set").name
+            }
         }
     }
 
@@ -149,8 +150,8 @@ impl Masks {
             for (range, index) in compiled.matches(msg) {
                 self.between(msg, from..range.start, &mut folded);
                 from = range.end;
-                // An index is below MASK_PATTERNS_MAX.
-                folded(range, Mask::User(u8::try_from(index).unwrap_or(u8::MAX)));
+                let index = u8::try_from(index).expect("MASK_PATTERNS_MAX fits into an octet");
+                folded(range, Mask::User(index));
             }
         }
         self.between(msg, from..msg.len(), &mut folded);
@@ -169,35 +170,39 @@ impl Masks {
         };
         let mut from = 0;
         self.each(msg, |range, mask| {
-            literal(out, msg.get(from..range.start).unwrap_or_default());
+            literal(out, part(msg, from..range.start));
             out.extend_from_slice(&[SUB, code(mask)]);
             from = range.end;
         });
-        literal(out, msg.get(from..).unwrap_or_default());
+        literal(out, part(msg, from..msg.len()));
     }
 
     /// Appends `msg` to `out`, with `<name>` in place of each folded part.
     pub fn write_readable(&self, msg: &[u8], out: &mut Vec<u8>) {
         let mut from = 0;
         self.each(msg, |range, mask| {
-            out.extend_from_slice(msg.get(from..range.start).unwrap_or_default());
+            out.extend_from_slice(part(msg, from..range.start));
             out.push(b'<');
             out.extend_from_slice(self.name(mask).as_bytes());
             out.push(b'>');
             from = range.end;
         });
-        out.extend_from_slice(msg.get(from..).unwrap_or_default());
+        out.extend_from_slice(part(msg, from..msg.len()));
     }
 
     /// Applies the built-in masks to one part of `msg`.
     #[inline]
-    fn between(&self, msg: &[u8], part: Range<usize>, folded: &mut impl FnMut(Range<usize>, Mask)) {
+    fn between(
+        &self,
+        msg: &[u8],
+        range: Range<usize>,
+        folded: &mut impl FnMut(Range<usize>, Mask),
+    ) {
         if self.builtins.is_empty() {
             return;
         }
-        let start = part.start;
-        let text = msg.get(part).unwrap_or_default();
-        scan::scan(text, self.builtins, &mut |range, builtin| {
+        let start = range.start;
+        scan::scan(part(msg, range), self.builtins, &mut |range, builtin| {
             folded(
                 start + range.start..start + range.end,
                 Mask::Builtin(builtin),
@@ -227,13 +232,13 @@ impl fmt::Debug for Masks {
 const fn code(mask: Mask) -> u8 {
     match mask {
         Mask::Builtin(builtin) => builtin as u8,
-        Mask::User(index) => CODE_USER.saturating_add(index),
+        Mask::User(index) => CODE_USER + index,
     }
 }
 
 fn escape(part: &[u8], out: &mut Vec<u8>) {
     let mut parts = part.split(|octet| *octet == SUB);
-    out.extend_from_slice(parts.next().unwrap_or_default());
+    out.extend_from_slice(parts.next().expect("a split yields one part at least"));
     for part in parts {
         out.extend_from_slice(&[SUB, CODE_ITSELF]);
         out.extend_from_slice(part);

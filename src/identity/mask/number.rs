@@ -21,7 +21,7 @@
 
 use std::ops::Range;
 
-use super::octet::{DIGIT, WORD, has, is, run};
+use super::octet::{DIGIT, WORD, has, is, part, run};
 
 /// What stands where digits begin. Each `end` is the offset behind it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -221,13 +221,13 @@ fn unit(text: &[u8], at: usize) -> Option<(usize, Unit)> {
     if !is(text, at, WORD) {
         return None;
     }
-    let rest = text.get(at..)?;
+    let rest = part(text, at..text.len());
     let octets = rest
         .iter()
         .take(UNIT_OCTETS_MAX + 1)
         .take_while(|octet| octet.is_ascii_alphabetic() || **octet >= 0x80)
         .count();
-    let (written, behind) = rest.split_at_checked(octets)?;
+    let (written, behind) = rest.split_at(octets);
     let unit = Unit::of(written)?;
     // Word octets directly behind make it a longer word, which is no unit.
     let glued = is(behind, 0, WORD) && (unit == Unit::Other || !is(behind, 0, DIGIT));

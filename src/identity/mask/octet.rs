@@ -10,6 +10,8 @@
 //!
 //! Characters: the scanner knows octets only.
 
+use std::ops::Range;
+
 /// Part of a word.
 pub(super) const WORD: u8 = 1;
 /// A decimal digit.
@@ -32,15 +34,16 @@ pub(super) const COMPONENT: u8 = 1 << 7;
 #[inline]
 pub(super) fn class(octet: u8) -> u8 {
     looked(1);
-    // No octet is beyond the table, as the compiler finds out, too.
-    CLASSES.get(usize::from(octet)).copied().unwrap_or(0)
+    #[expect(clippy::indexing_slicing, reason = "there are 256 octets")]
+    CLASSES[usize::from(octet)]
 }
 
 /// The classes that may begin something behind `octet`: none if it is part of a word, otherwise all. This
 /// is a table, too: the compiler turns a computation into a branch, which is mispredicted at each word.
 #[inline]
 pub(super) fn behind(octet: u8) -> u8 {
-    BEHIND.get(usize::from(octet)).copied().unwrap_or(0)
+    #[expect(clippy::indexing_slicing, reason = "there are 256 octets")]
+    BEHIND[usize::from(octet)]
 }
 
 /// Whether an octet of one of `classes` stands at `at`.
@@ -64,6 +67,13 @@ pub(super) fn run(text: &[u8], mut at: usize, classes: u8) -> usize {
         at += 1;
     }
     at
+}
+
+/// The octets of `text` in `range`. The caller found `range` in `text`.
+#[inline]
+#[track_caller]
+pub(super) fn part(text: &[u8], range: Range<usize>) -> &[u8] {
+    text.get(range).expect("a range found in a text lies in it")
 }
 
 /// The octet before `at`.

@@ -15,7 +15,7 @@
 //!
 //! Typographic quotes, backticks, spaces inside paths.
 
-use super::octet::{COMPONENT, WORD, before, has, is, looked, run};
+use super::octet::{COMPONENT, WORD, before, has, is, looked, part, run};
 
 /// Behind the quote that closes the one at `open`.
 pub(super) fn quoted(text: &[u8], open: usize) -> Option<usize> {
@@ -93,7 +93,7 @@ fn unix(text: &[u8], slash: usize) -> Option<usize> {
         return None;
     }
     let end = trimmed(text, slash, components(text, slash, b"/"));
-    let path = text.get(slash..end)?;
+    let path = part(text, slash..end);
     let network = slash + 1..end;
     let is_length = network.len() <= 3 && path.iter().skip(1).all(u8::is_ascii_digit);
     (path.len() > 1 && !is_length).then_some(end)
@@ -117,7 +117,7 @@ fn components(text: &[u8], start: usize, separators: &[u8]) -> usize {
 
 /// `end` without the points that end a sentence.
 fn trimmed(text: &[u8], start: usize, end: usize) -> usize {
-    let path = text.get(start..end).unwrap_or_default();
+    let path = part(text, start..end);
     let is_point = |octet: &&u8| matches!(octet, b'.' | b'!');
     let points = path.iter().rev().take_while(is_point).count();
     looked(points);

@@ -145,7 +145,7 @@ impl Patterns {
         }
         let mut parsed = Vec::with_capacity(patterns.len());
         for (index, pattern) in patterns.iter().enumerate() {
-            let before = patterns.get(..index).unwrap_or_default();
+            let (before, _) = patterns.split_at(index);
             check_name(&pattern.name, before)?;
             parsed.push(parse(pattern)?);
         }
@@ -252,11 +252,10 @@ pub(crate) fn compile(parsed: &[Hir]) -> Option<Regex> {
 }
 
 fn first_too_large(patterns: &[Pattern], parsed: &[Hir]) -> String {
-    (1..=parsed.len())
-        .find(|count| parsed.get(..*count).and_then(compile).is_none())
-        .and_then(|count| patterns.get(count - 1))
-        .map(|pattern| pattern.name.clone())
-        .unwrap_or_default()
+    let mut counted = patterns.iter().zip(1..);
+    let first = counted.find(|(_, count)| compile(parsed.split_at(*count).0).is_none());
+    let (pattern, _) = first.expect("all of them together are too large");
+    pattern.name.clone()
 }
 
 /// A list of masks that begins with this word replaces others and is not added to them.

@@ -32,7 +32,7 @@ use super::builtin::{Builtin, BuiltinSet};
 use super::hex::{is_bare, prefixed, uuid};
 use super::number::{Found, find, numbers, numbers_of_time};
 use super::octet::{
-    COLON, DIGIT, HEX, LEAD, QUOTE, SLASH, WORD, before, behind, class, has, is, run,
+    COLON, DIGIT, HEX, LEAD, QUOTE, SLASH, WORD, before, behind, class, has, is, part, run,
 };
 use super::outer::{drive, opens, path, quoted, url_path, url_slash};
 use super::written_time::{WrittenTime, named, numeric};
@@ -50,7 +50,8 @@ pub(super) fn scan(
         names_from: 0,
         ipv6_run_end: 0,
         url_path: NOWHERE,
-        unclosed: [false; 2],
+        unclosed_single: false,
+        unclosed_double: false,
     }
     .all();
 }
@@ -65,8 +66,10 @@ struct Scan<'t, F> {
     ipv6_run_end: usize,
     /// Where the path of the current URL begins.
     url_path: usize,
-    /// Whether a single or a double quote was met that is never closed: none behind it is closed, either.
-    unclosed: [bool; 2],
+    /// A single quote was met that is never closed. No single quote behind it is closed, either.
+    unclosed_single: bool,
+    /// The same for a double quote.
+    unclosed_double: bool,
 }
 
 impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
@@ -151,16 +154,18 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
     }
 
     fn quote(&mut self, at: usize) -> usize {
-        let unclosed = usize::from(has(self.text, at, b'"'));
-        if self.unclosed.get(unclosed) == Some(&true) || !opens(self.text, at) {
+        let unclosed = if has(self.text, at, b'"') {
+            &mut self.unclosed_double
+        } else {
+            &mut self.unclosed_single
+        };
+        if *unclosed || !opens(self.text, at) {
             return at + 1;
         }
         match quoted(self.text, at) {
             Some(end) => self.found(at..end, Builtin::Quoted),
             None => {
-                if let Some(unclosed) = self.unclosed.get_mut(unclosed) {
-                    *unclosed = true;
-                }
+                *unclosed = true;
                 at + 1
             }
         }
@@ -230,12 +235,12 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
         if !has(self.text, at + 3, b' ') && !has(self.text, at + 3, b',') {
             return None;
         }
-        let octets = named(self.text.get(at..)?)?;
+        let octets = named(part(self.text, at..self.text.len()))?;
         Some(self.time(at, at + octets))
     }
 
     fn numeric_time(&mut self, at: usize) -> Option<usize> {
-        let (octets, form) = numeric(self.text.get(at..)?)?;
+        let (octets, form) = numeric(part(self.text, at..self.text.len()))?;
         let fits = match form {
             WrittenTime::Dated => true,
             WrittenTime::OfDay => !self.hangs(at),
@@ -322,9 +327,8 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
         let on_slash = before(self.text, at) == Some(b'/') && self.is_behind_name(at);
         match find(self.text, at) {
             Found::Dotted { end } => {
-                let is_address = !on_slash
-                    && self.text.get(at..end).is_some_and(is_ipv4)
-                    && ipv4_fits(self.text, at, end);
+                let is_address =
+                    !on_slash && is_ipv4(part(self.text, at..end)) && ipv4_fits(self.text, at, end);
                 if is_address {
                     self.found(at..end, Builtin::Ipv4)
                 } else {
@@ -396,8 +400,7 @@ fn is_plain(text: &[u8], at: usize) -> bool {
     }
     // A month begins with a capital.
     let is_small = text.get(at).is_some_and(u8::is_ascii_lowercase);
-    let digits = usize::try_from(hex.trailing_ones()).unwrap_or(word.len());
-    let behind = word.get(digits).copied();
+    let behind = word.get(hex.trailing_ones() as usize);
     is_small && behind.is_some_and(|octet| !matches!(octet, b':' | b'-' | b'.'))
 }
 
@@ -411,8 +414,7 @@ fn class_is_word(octet: u8) -> bool {
 }
 
 fn is_decimal(text: &[u8], start: usize, end: usize) -> bool {
-    text.get(start..end)
-        .is_some_and(|number| number.contains(&b'.'))
+    part(text, start..end).contains(&b'.')
 }
 
 /// Whether a sign, and not a hyphen, stands before the digits at `at`.

@@ -182,7 +182,7 @@ fn month_first(rest: &[u8]) -> Option<&[u8]> {
                 .iter()
                 .take_while(|octet| octet.is_ascii_uppercase());
             match (letters.count(), zone_on) {
-                (count @ 3..=5, _) => zone_on.get(count..).unwrap_or_default(),
+                (count @ 3..=5, _) => zone_on.split_at(count).1,
                 _ => timed,
             }
         }
