@@ -4,6 +4,8 @@
 
 #![no_main]
 
+mod cut;
+
 use libfuzzer_sys::fuzz_target;
 use tersed::relp::{Client, FRAME_OCTETS_EXTRA, Frame, Response, Server, offers};
 
@@ -12,7 +14,7 @@ fuzz_target!(|input: (u8, Vec<u8>, &[u8])| {
     let max = usize::from(data_octets_max);
     let whole = run(std::iter::once(stream), max);
     assert_eq!(run(stream.chunks(1), max), whole);
-    assert_eq!(run(cut(stream, &reads), max), whole);
+    assert_eq!(run(cut::cut(stream, &reads), max), whole);
     let _ = offers::check(stream);
     let _ = Response::of(stream);
 });
@@ -47,16 +49,4 @@ fn run<'a>(reads: impl Iterator<Item = &'a [u8]>, max: usize) -> Vec<String> {
         assert!(buffer.len() < max + FRAME_OCTETS_EXTRA);
     }
     seen
-}
-
-fn cut<'a>(stream: &'a [u8], reads: &[u8]) -> impl Iterator<Item = &'a [u8]> {
-    let mut rest = stream;
-    let mut parts = Vec::new();
-    for &octets in reads {
-        let (part, behind) = rest.split_at(usize::from(octets).min(rest.len()));
-        parts.push(part);
-        rest = behind;
-    }
-    parts.push(rest);
-    parts.into_iter()
 }

@@ -20,8 +20,10 @@
 
 use memchr::memchr;
 
-use super::rfc3164::{Class, class, is_ipv6};
-use super::{Span, Spans, behind, behind_blanks, timestamp};
+use super::name::{Class, class, is_ipv6};
+use super::octets::{behind, behind_blanks, digits};
+use super::spans::{Span, Spans};
+use super::timestamp;
 
 /// Finds the parts from `at`, behind PRI.
 pub(super) fn parse(text: &[u8], mut at: usize) -> Option<Spans> {
@@ -154,10 +156,7 @@ impl Header<'_> {
 
 /// Octets of a sequence number: digits and a colon, before SP or the end.
 fn sequence_number(rest: &[u8]) -> Option<usize> {
-    let digits = rest
-        .iter()
-        .take_while(|octet| octet.is_ascii_digit())
-        .count();
+    let digits = digits(rest);
     let ends = matches!(behind(rest, digits), [b':'] | [b':', b' ', ..]);
     (digits > 0 && ends).then_some(digits + 1)
 }

@@ -26,9 +26,13 @@
 #![warn(clippy::indexing_slicing)]
 
 mod cisco;
+mod name;
+mod octets;
 mod pri;
+mod repeat_count;
 mod rfc3164;
 mod rfc5424;
+mod spans;
 mod structured_data;
 pub(crate) mod timestamp;
 
@@ -36,23 +40,14 @@ use std::ops::Range;
 
 use crate::frame::zlib;
 
+use self::octets::{behind, behind_blanks, behind_bom, trimmed};
 use self::pri::Prefix;
 pub use self::pri::Pri;
+use self::repeat_count::is_repeat_count;
+pub use self::spans::Format;
+use self::spans::{FRAME_OCTETS_MAX, Span, Spans};
 use self::structured_data::Elements;
 pub use self::structured_data::SdElement;
-
-/// The format of a frame.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Format {
-    /// RFC 5424.
-    Rfc5424,
-    /// RFC 3164 in any form that senders really use, including a bare tag and free text.
-    Rfc3164,
-    /// Cisco's `[seq:] [host:] [*.]timestamp: %FAC-SEV-MNEMONIC: text`.
-    Cisco,
-    /// No format: a `<` that begins no valid PRI, or malformed RFC 5424.
-    Unparsed,
-}
 
 /// A frame and where its parts stand in it.
 ///
@@ -70,26 +65,6 @@ pub struct Message<'a> {
     /// The message is in rsyslog's compressed form: no part of it can be read.
     pub compressed: bool,
     spans: Spans,
-}
-
-/// Where the parts stand. An empty span is an absent part.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-struct Spans {
-    timestamp: Span,
-    hostname: Span,
-    app_name: Span,
-    procid: Span,
-    msgid: Span,
-    /// In RFC 5424 also `-`. If the sender left it out, an empty span at its place.
-    structured_data: Span,
-    msg: Span,
-}
-
-/// A range of octets of a frame.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-struct Span {
-    start: u32,
-    end: u32,
 }
 
 impl<'a> Message<'a> {
@@ -276,54 +251,6 @@ impl<'a> Message<'a> {
     }
 }
 
-impl Spans {
-    /// MSG alone, from `at` to the end.
-    fn of_msg(text: &[u8], at: usize) -> Self {
-        Self {
-            msg: Span::new(at, text.len()),
-            ..Self::default()
-        }
-    }
-}
-
-impl Span {
-    /// From `start` to before `end`, both within [`FRAME_OCTETS_MAX`].
-    #[inline]
-    fn new(start: usize, end: usize) -> Self {
-        debug_assert!(start <= end && end <= FRAME_OCTETS_MAX);
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "parsing looks at FRAME_OCTETS_MAX octets at most"
-        )]
-        let [start, end] = [start as u32, end as u32];
-        Self { start, end }
-    }
-
-    /// The same, but an absent part if the octets are the NILVALUE.
-    #[inline]
-    fn unless_nil(text: &[u8], start: usize, end: usize) -> Self {
-        if text.get(start..end) == Some(b"-") {
-            Self::default()
-        } else {
-            Self::new(start, end)
-        }
-    }
-
-    #[inline]
-    const fn range(self) -> Range<usize> {
-        self.start as usize..self.end as usize
-    }
-
-    #[inline]
-    fn of(self, frame: &[u8]) -> &[u8] {
-        frame.get(self.range()).expect("a span lies in its frame")
-    }
-
-    const fn is_empty(self) -> bool {
-        self.start == self.end
-    }
-}
-
 /// Whether `octets` hold an ASCII control octet other than TAB, CR and LF. Looks at 64 octets at a time, without a branch
 /// for each.
 fn holds_controls(octets: &[u8]) -> bool {
@@ -337,37 +264,6 @@ fn holds_controls(octets: &[u8]) -> bool {
     })
 }
 
-/// `frame` without trailing LF, CR and NUL: some senders put them into the frame.
-#[inline]
-fn trimmed(mut frame: &[u8]) -> &[u8] {
-    while let [head @ .., b'\r' | b'\n' | 0] = frame {
-        frame = head;
-    }
-    frame
-}
-
-#[inline]
-fn behind_bom(text: &[u8], at: usize) -> usize {
-    match behind(text, at) {
-        [0xef, 0xbb, 0xbf, ..] => at + 3,
-        _ => at,
-    }
-}
-
-#[inline]
-fn behind_blanks(text: &[u8], at: usize) -> usize {
-    let blanks = behind(text, at).iter().take_while(|octet| **octet == b' ');
-    at + blanks.count()
-}
-
-/// The octets of `text` from `at` on. The caller found `at` in `text`.
-#[inline]
-#[track_caller]
-fn behind(text: &[u8], at: usize) -> &[u8] {
-    text.get(at..)
-        .expect("an offset found in a text lies in it")
-}
-
 /// The text of `msg`: behind Cisco's `%FACILITY-SEV-MNEMONIC: `, in other formats all of it.
 #[inline]
 fn content(format: Format, msg: &[u8]) -> &[u8] {
@@ -377,47 +273,6 @@ fn content(format: Format, msg: &[u8]) -> &[u8] {
     };
     behind(msg, mnemonic)
 }
-
-/// Whether `msg` is a sender's own count of repeats. Two equal counts report different repeats.
-#[inline]
-fn is_repeat_count(msg: &[u8]) -> bool {
-    (matches!(msg.first(), Some(b' ' | b'l' | b'm')) && counts_repeats(msg))
-        || msg.strip_suffix(b" times]").is_some_and(ends_in_count)
-}
-
-/// Whether `counted` is a text and the beginning of ` [message repeated N times]`: another tersed reports so.
-fn ends_in_count(counted: &[u8]) -> bool {
-    let digits = counted
-        .iter()
-        .rev()
-        .take_while(|octet| octet.is_ascii_digit())
-        .count();
-    let (text, _) = counted.split_at(counted.len() - digits);
-    digits > 0 && text.ends_with(b" [message repeated ")
-}
-
-fn counts_repeats(msg: &[u8]) -> bool {
-    let msg = behind(msg, behind_blanks(msg, 0));
-    let wordings: [(&[u8], &[u8]); 3] = [
-        (b"last message repeated ", b" times"),
-        (b"message repeated ", b" times: ["),
-        // Another tersed reports copies with different texts so.
-        (b"message repeated ", b" times, "),
-    ];
-    wordings.into_iter().any(|(before, rest)| {
-        let Some(count_on) = msg.strip_prefix(before) else {
-            return false;
-        };
-        let digits = count_on
-            .iter()
-            .take_while(|octet| octet.is_ascii_digit())
-            .count();
-        digits > 0 && behind(count_on, digits).starts_with(rest)
-    })
-}
-
-/// The largest offset that a [`Span`] can hold.
-const FRAME_OCTETS_MAX: usize = u32::MAX as usize;
 
 #[cfg(test)]
 mod tests;

@@ -15,12 +15,13 @@
 //!
 //! Cisco's header, which begins like this one: `cisco` parses it.
 
-use std::net::Ipv6Addr;
 use std::ops::Range;
 
-use super::{
-    Format, Span, Spans, behind, behind_blanks, behind_bom, cisco, is_repeat_count, timestamp,
-};
+use super::name::{Class, class, is_ipv6};
+use super::octets::{behind, behind_blanks, behind_bom};
+use super::repeat_count::is_repeat_count;
+use super::spans::{Format, Span, Spans};
+use super::{cisco, timestamp};
 
 /// Finds the parts from `at`, behind PRI.
 pub(super) fn parse(text: &[u8], at: usize) -> (Format, Spans) {
@@ -268,58 +269,8 @@ fn name_before_procid(text: &[u8], at: usize) -> Option<usize> {
     (rest.get(end) == Some(&b'[')).then_some(at + end)
 }
 
-/// Whether `word` is an IPv6 address, with or without a zone.
-pub(super) fn is_ipv6(word: &[u8]) -> bool {
-    let address = word
-        .split(|octet| *octet == b'%')
-        .next()
-        .expect("a split yields one part at least");
-    // The longest is `ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255`.
-    address.len() <= 45
-        && std::str::from_utf8(address).is_ok_and(|address| address.parse::<Ipv6Addr>().is_ok())
-}
-
 /// Whether `word` is an address in brackets (ArubaOS, and IPv6 as in a URL).
 fn is_bracketed_address(word: &[u8]) -> bool {
     matches!(word, [b'[', address @ .., b']'] if !address.is_empty()
         && address.iter().all(|octet| octet.is_ascii_hexdigit() || matches!(octet, b'.' | b':')))
 }
-
-/// The role of an octet in a name.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Class {
-    /// Part of a name.
-    Name,
-    /// SP, `:` or `[`: a name ends here.
-    End,
-    /// Never in a name: the word belongs to JSON, to `key=value`, or to a text.
-    Never,
-}
-
-#[inline]
-pub(super) fn class(octet: u8) -> Class {
-    #[expect(clippy::indexing_slicing, reason = "there are 256 octets")]
-    CLASSES[usize::from(octet)]
-}
-
-/// [`Class`] by octet. A table, because it is looked up for every octet of every header.
-const CLASSES: [Class; 256] = {
-    let mut classes = [Class::Name; 256];
-    let mut octet = 0;
-    while octet < classes.len() {
-        #[expect(
-            clippy::indexing_slicing,
-            clippy::cast_possible_truncation,
-            reason = "bounded by the loop, at compile time"
-        )]
-        {
-            classes[octet] = match octet as u8 {
-                b' ' | b':' | b'[' => Class::End,
-                0..=0x1f | 0x7f | b'"' | b'=' | b'{' | b'}' => Class::Never,
-                _ => Class::Name,
-            };
-        }
-        octet += 1;
-    }
-    classes
-};

@@ -16,8 +16,10 @@
 
 use memchr::memchr;
 
+use super::octets::{behind, behind_blanks, behind_bom};
+use super::spans::{Span, Spans};
 use super::structured_data::Elements;
-use super::{Span, Spans, behind, behind_blanks, behind_bom, timestamp};
+use super::timestamp;
 
 /// The parts behind `<PRI>1 `.
 pub(super) struct Parsed {

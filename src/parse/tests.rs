@@ -109,7 +109,7 @@ fn check_spans(frame: &[u8]) {
         structured_data,
     ];
     if message.format == Format::Cisco {
-        header.sort_by_key(|span| span.start);
+        header.sort_by_key(|span| span.range().start);
     }
     let mut at = 0;
     for span in header

@@ -11,6 +11,8 @@
 //!
 //! The point in time that a timestamp means. Days per month.
 
+use super::octets;
+
 /// Which forms of ISO 8601 are accepted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Dialect {
@@ -214,11 +216,8 @@ pub(crate) fn year(octets: &[u8]) -> Option<&[u8]> {
 /// The digits at the front, at least one, and the octets behind them.
 #[inline]
 fn digits(octets: &[u8]) -> Option<(&[u8], &[u8])> {
-    let count = octets
-        .iter()
-        .take_while(|octet| octet.is_ascii_digit())
-        .count();
-    octets.split_at_checked(count).filter(|_| count > 0)
+    let count = octets::digits(octets);
+    (count > 0).then(|| octets.split_at(count))
 }
 
 /// Whether two digits are a number from `min` to `max`.

@@ -268,7 +268,6 @@ fn write_number(out: &mut Vec<u8>, number: u32) {
     let mut rest = number;
     let mut count = 0;
     for digit in digits.iter_mut().rev() {
-        #[expect(clippy::cast_possible_truncation, reason = "it is one digit")]
         let value = (rest % 10) as u8;
         *digit += value;
         rest /= 10;

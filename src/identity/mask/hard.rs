@@ -15,7 +15,7 @@
 
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-use super::syntax_of;
+use super::pattern::syntax_of;
 
 /// Makes hard texts for given expressions.
 #[derive(Debug)]

@@ -17,7 +17,7 @@
 use regex_syntax::hir::{Hir, HirKind};
 
 use super::hard::{Random, WORDS, collect_octets, ranges, sample};
-use super::syntax_of;
+use super::pattern::syntax_of;
 use crate::limits::MASK_MATCHES_MAX;
 
 /// The parts of a text with a late end.
