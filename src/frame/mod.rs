@@ -329,15 +329,11 @@ impl Framer {
         match non_transparent::line(input, scanned, self.framing.trailer(), max) {
             Line::Whole { octets, consumed } => {
                 self.state = State::Start;
-                let outcome = if octets.is_empty() {
-                    Outcome::Empty
-                } else {
-                    Outcome::Frame(Frame {
-                        octets,
-                        oversize: false,
-                    })
-                };
-                Step { consumed, outcome }
+                if octets.is_empty() {
+                    let outcome = Outcome::Empty;
+                    return Step { consumed, outcome };
+                }
+                Step::frame(consumed, octets, false)
             }
             Line::Oversize { head } => {
                 self.state = State::SkipLine;
@@ -384,16 +380,12 @@ impl Framer {
         match end {
             // RFC 5425 4.4.
             End::Truncated => Outcome::Fault(FrameFault::Incomplete),
-            End::Closed => Outcome::Frame(match octets.get(..self.message_octets_max) {
-                Some(head) if head.len() < octets.len() => Frame {
-                    octets: head,
-                    oversize: true,
-                },
-                _ => Frame {
-                    octets,
-                    oversize: false,
-                },
-            }),
+            End::Closed => {
+                let kept = octets.len().min(self.message_octets_max);
+                let (octets, remainder) = octets.split_at(kept);
+                let oversize = !remainder.is_empty();
+                Outcome::Frame(Frame { octets, oversize })
+            }
         }
     }
 }

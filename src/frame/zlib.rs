@@ -6,12 +6,12 @@
 //! ```
 //!
 //! `78` is `x`, and each of the four FLG may be text as well: `5e` is `^`; `da` begins a letter in UTF-8 and is a letter
-//! in Latin-1; `9c` is a letter in Windows' code page; and a line may hold control octets. So the block of deflate behind
-//! them decides (`evidence`), within its first 16 octets:
+//! in Latin-1; `9c` is a letter in Windows' code page; and a line may hold control octets. So the block of deflate
+//! behind them decides (`evidence`), within its first 16 octets:
 //!
 //! - Stored (BTYPE 0): zeros pad its first octet, and NLEN is the complement of LEN.
-//! - Fixed codes (BTYPE 1): all codes are valid, and the unpacked octets begin with a PRI, perhaps behind an octet count,
-//!   or with twelve characters of ASCII text.
+//! - Fixed codes (BTYPE 1): all codes are valid, and the unpacked octets begin with a PRI, perhaps behind an octet
+//!   count, or with twelve characters of ASCII text.
 //! - Codes of its own (BTYPE 2): the code of the code lengths is complete and not longer than necessary, and no control
 //!   octet below TAB has a code.
 //!

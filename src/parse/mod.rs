@@ -111,7 +111,8 @@ impl<'a> Message<'a> {
     }
 
     /// The message of `frame` if `frame` equals this message's frame octet for octet, except for a timestamp of the same
-    /// form. It equals the result of [`Message::parse`] and takes a fraction of the time. After `None` the caller parses.
+    /// form. It equals the result of [`Message::parse`] and takes a fraction of the time. `None` does not mean that the
+    /// messages differ: parse the frame.
     ///
     /// Storms consist of such repeats.
     #[must_use]
@@ -251,8 +252,8 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Whether `octets` hold an ASCII control octet other than TAB, CR and LF. Looks at 64 octets at a time, without a branch
-/// for each.
+/// Whether `octets` hold an ASCII control octet other than TAB, CR and LF. Looks at 64 octets at a time, without a
+/// branch for each.
 fn holds_controls(octets: &[u8]) -> bool {
     let is_control = |octet: u8| {
         (octet < b' ') & (octet != b'\t') & (octet != b'\n') & (octet != b'\r') | (octet == 0x7f)

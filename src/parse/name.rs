@@ -39,7 +39,7 @@ pub(super) fn class(octet: u8) -> Class {
 }
 
 /// [`Class`] by octet. A table, because it is looked up for every octet of every header.
-const CLASSES: [Class; 256] = {
+static CLASSES: [Class; 256] = {
     let mut classes = [Class::Name; 256];
     let mut octet = 0;
     while octet < classes.len() {

@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //!
-//! - Most messages are told by their first octet and their last ones.
+//! - Most messages are decided by their first octet and their last seven.
 //!
 //! # Left out
 //!

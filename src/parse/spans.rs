@@ -3,6 +3,7 @@
 //! # Guarantees
 //!
 //! - A span takes eight octets, so a `Message` is small.
+//! - The octets of a span are read with a check. A span that reaches beyond its frame panics.
 //!
 //! # Left out
 //!

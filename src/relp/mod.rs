@@ -241,7 +241,7 @@ fn number(input: &[u8], at: &mut usize, fault: RelpFault) -> Result<Option<(u32,
 #[inline]
 fn word<'a>(input: &'a [u8], at: &mut usize) -> Result<Option<&'a [u8]>, RelpFault> {
     let (_, rest) = input.split_at(*at);
-    // Nearly always.
+    // A shortcut: nearly all frames carry a message.
     if rest.starts_with(b"syslog ") {
         *at += 7;
         return Ok(rest.get(..6));
@@ -394,7 +394,7 @@ pub enum RelpFault {
 /// The most digits of a TXNR or DATALEN.
 const NUMBER_DIGITS_MAX: usize = 9;
 
-/// DATALEN can announce no more.
+/// The most octets that DATALEN can announce.
 const DATA_OCTETS_MAX: usize = 999_999_999;
 
 /// The most letters of a COMMAND.

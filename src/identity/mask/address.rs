@@ -50,7 +50,7 @@ pub(super) fn ipv4_fits(text: &[u8], start: usize, end: usize) -> bool {
     }
 }
 
-/// Behind the digits and points at `at`, at most [`IPV4_OCTETS_MAX`] of them.
+/// The offset behind the digits and points at `at`. Looks at [`IPV4_OCTETS_MAX`] octets at most.
 fn dotted_end(text: &[u8], at: usize) -> usize {
     let octets = part(text, at..text.len());
     let count = octets
@@ -62,7 +62,7 @@ fn dotted_end(text: &[u8], at: usize) -> usize {
     at + dotted.strip_suffix(b".").unwrap_or(dotted).len()
 }
 
-/// Behind the IPv6 address in `start..run_end`, which is a run of digits, colons and points.
+/// The offset behind the IPv6 address in `start..run_end`, which is a run of digits, colons and points.
 pub(super) fn ipv6(text: &[u8], start: usize, run_end: usize) -> Option<usize> {
     if run_end - start > IPV6_OCTETS_MAX || is(text, run_end, WORD) {
         return None;
@@ -94,7 +94,7 @@ pub(super) fn ipv6(text: &[u8], start: usize, run_end: usize) -> Option<usize> {
     parses(written).then_some(start + written.len())
 }
 
-/// Behind the run of octets of which IPv6 addresses consist.
+/// The offset behind the run of octets of which IPv6 addresses consist.
 pub(super) fn ipv6_run(text: &[u8], mut at: usize) -> usize {
     while is(text, at, HEX | COLON) || has(text, at, b'.') {
         at += 1;
@@ -102,7 +102,7 @@ pub(super) fn ipv6_run(text: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Behind the hardware address at `start`, whose first run of hexadecimal digits ends at `hex_end`:
+/// The offset behind the hardware address at `start`, whose first run of hexadecimal digits ends at `hex_end`:
 /// pairs with colons or hyphens between, or three groups of four with points between.
 pub(super) fn mac(text: &[u8], start: usize, hex_end: usize) -> Option<usize> {
     let size = hex_end - start;
@@ -125,7 +125,7 @@ pub(super) fn mac(text: &[u8], start: usize, hex_end: usize) -> Option<usize> {
     (counts.contains(&count) && !goes_on).then_some(end)
 }
 
-/// Behind the PCI address at `start` (`0000:00:1f.2`, `00:1f.2`), which names a device.
+/// The offset behind the PCI address at `start` (`0000:00:1f.2`, `00:1f.2`), which names a device.
 pub(super) fn pci(text: &[u8], start: usize, hex_end: usize) -> Option<usize> {
     let bus = match hex_end - start {
         4 if has(text, hex_end, b':') && run_of(text, hex_end + 1, 2) => hex_end + 1,
@@ -156,8 +156,8 @@ const IPV6_OCTETS_MAX: usize = 48;
 /// Pairs of an address: Ethernet, EUI-64, netfilter's `MAC=` (both addresses and the type), InfiniBand.
 const PAIRS: [usize; 4] = [6, 8, 14, 20];
 
-/// `::` alone is an address, and not an operator, only behind one of these,
+/// `::` alone is an address, and not an operator, if one of these or nothing stands before it,
 const UNSPECIFIED_BEHIND: &[u8] = b" \t\r\n[({\"',;/=";
 
-/// and only before one of these.
+/// and one of these or nothing behind it.
 const UNSPECIFIED_BEFORE: &[u8] = b" \t\r\n])}\"',;/%.";

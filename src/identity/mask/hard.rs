@@ -6,7 +6,7 @@
 //!
 //! # Guarantees
 //!
-//! - The same expressions give the same sequence of texts.
+//! - The same expressions yield the same sequence of texts.
 //! - Making a text takes time in proportion to its length, whatever the expressions.
 //!
 //! # Left out

@@ -12,7 +12,7 @@
 
 use super::octet::{DIGIT, HEX, WORD, has, is, part, run};
 
-/// Behind `0x` and its digits at `start`.
+/// The offset behind `0x` and its digits at `start`.
 pub(super) fn prefixed(text: &[u8], start: usize) -> Option<usize> {
     if !has(text, start, b'0') || !matches!(text.get(start + 1), Some(b'x' | b'X')) {
         return None;
@@ -33,7 +33,7 @@ pub(super) fn is_bare(text: &[u8], start: usize, end: usize) -> bool {
         && digits.iter().any(u8::is_ascii_alphabetic)
 }
 
-/// Behind the UUID at `start`, whose first run of hexadecimal digits ends at `hex_end`.
+/// The offset behind the UUID at `start`, whose first run of hexadecimal digits ends at `hex_end`.
 pub(super) fn uuid(text: &[u8], start: usize, hex_end: usize) -> Option<usize> {
     if hex_end - start != 8 {
         return None;

@@ -109,9 +109,9 @@ pub(super) fn numbers_of_time(
 #[derive(Clone, Copy, Debug)]
 struct Item {
     start: usize,
-    /// Behind the number.
+    /// The offset behind the number.
     number_end: usize,
-    /// Behind its unit.
+    /// The offset behind its unit.
     end: usize,
     unit: Option<Unit>,
     /// The most digits in a row.
@@ -203,7 +203,7 @@ impl Item {
     }
 }
 
-/// Behind an exponent at `at`.
+/// The offset behind an exponent at `at`.
 #[inline]
 fn exponent(text: &[u8], at: usize) -> Option<usize> {
     if !matches!(text.get(at), Some(b'e' | b'E')) {
@@ -215,7 +215,7 @@ fn exponent(text: &[u8], at: usize) -> Option<usize> {
     ((1..=3).contains(&(end - start)) && !is(text, end, WORD)).then_some(end)
 }
 
-/// Behind a unit at `at`.
+/// The offset behind a unit at `at`.
 #[inline]
 fn unit(text: &[u8], at: usize) -> Option<(usize, Unit)> {
     if !is(text, at, WORD) {

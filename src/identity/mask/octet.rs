@@ -60,7 +60,7 @@ pub(super) fn has(text: &[u8], at: usize, octet: u8) -> bool {
     text.get(at) == Some(&octet)
 }
 
-/// Behind the run of octets of `classes` at `at`.
+/// The offset behind the run of octets of `classes` at `at`.
 #[inline]
 pub(super) fn run(text: &[u8], mut at: usize, classes: u8) -> usize {
     while is(text, at, classes) {

@@ -17,7 +17,7 @@
 
 use super::octet::{COMPONENT, WORD, before, has, is, looked, part, run};
 
-/// Behind the quote that closes the one at `open`.
+/// The offset behind the quote that closes the one at `open`.
 pub(super) fn quoted(text: &[u8], open: usize) -> Option<usize> {
     let quote = *text.get(open)?;
     let mut at = open + 1;
@@ -45,7 +45,7 @@ pub(super) fn opens(text: &[u8], at: usize) -> bool {
     }
 }
 
-/// Behind the path at `at`, which begins with one of `/ \ . ~`.
+/// The offset behind the path at `at`, which begins with one of `/ \ . ~`.
 pub(super) fn path(text: &[u8], at: usize) -> Option<usize> {
     if at > 0
         && (is(text, at - 1, WORD) || before(text, at).is_some_and(|o| b"/.~<\\-".contains(&o)))
@@ -61,7 +61,7 @@ pub(super) fn path(text: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// Behind the path of a URL whose `/` is at `at`.
+/// The offset behind the path of a URL whose `/` is at `at`.
 pub(super) fn url_path(text: &[u8], at: usize) -> usize {
     trimmed(text, at, components(text, at, b"/"))
 }
@@ -78,7 +78,7 @@ pub(super) fn url_slash(text: &[u8], at: usize) -> Option<usize> {
     has(text, slash, b'/').then_some(slash)
 }
 
-/// Behind the path with a drive whose colon is at `colon`: `C:\Windows`, `C:/Windows`.
+/// The offset behind the path with a drive whose colon is at `colon`: `C:\Windows`, `C:/Windows`.
 pub(super) fn drive(text: &[u8], colon: usize) -> Option<usize> {
     match text.get(colon..)? {
         [b':', b'\\', ..] => windows(text, colon + 1),
@@ -87,7 +87,7 @@ pub(super) fn drive(text: &[u8], colon: usize) -> Option<usize> {
     }
 }
 
-/// Behind the slashes and components at `slash`. `/` alone and a prefix length (`/24`) are no paths.
+/// The offset behind the slashes and components at `slash`. `/` alone and a prefix length (`/24`) are no paths.
 fn unix(text: &[u8], slash: usize) -> Option<usize> {
     if has(text, slash + 1, b'/') {
         return None;

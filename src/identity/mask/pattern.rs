@@ -68,9 +68,9 @@ pub enum MaskError {
         name: String,
         /// The expression.
         regex: String,
-        /// Octets before the place.
+        /// The offset of the fault.
         at: usize,
-        /// The fault there.
+        /// The fault.
         what: String,
     },
     /// The expression matches the empty text.

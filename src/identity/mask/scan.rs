@@ -60,9 +60,9 @@ struct Scan<'t, F> {
     text: &'t [u8],
     selected: BuiltinSet,
     fold: &'t mut F,
-    /// Behind the last token that is no name. Every word from here on is a name.
+    /// The offset behind the last token that is no name. Every word from here on is a name.
     names_from: usize,
-    /// Behind the last run that is no IPv6 address. No IPv6 address begins inside it.
+    /// The offset behind the last run that is no IPv6 address. No IPv6 address begins inside it.
     ipv6_run_end: usize,
     /// Where the path of the current URL begins.
     url_path: usize,
@@ -141,7 +141,7 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
             .map_or(at + 1, |end| self.found(at..end, Builtin::Ipv6))
     }
 
-    /// Behind the path whose drive's colon is at `at`.
+    /// The offset behind the path whose drive's colon is at `at`.
     fn drive(&self, at: usize) -> Option<usize> {
         let letter = at.checked_sub(1)?;
         let is_drive = self.selected.contains(Builtin::Path)
@@ -282,7 +282,7 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
         }
     }
 
-    /// Behind an address or a PCI address, and the mask of the former.
+    /// The offset behind an address or a PCI address. The mask is `None` for a PCI address.
     fn with_colons(&mut self, at: usize, hex_end: usize) -> Option<(usize, Option<Builtin>)> {
         if let Some(end) = mac(self.text, at, hex_end) {
             return Some((end, Some(Builtin::Mac)));

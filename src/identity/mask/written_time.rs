@@ -72,7 +72,7 @@ pub(super) fn named(rest: &[u8]) -> Option<usize> {
     Some(rest.len() - end.len())
 }
 
-/// Behind `yyyy-mm-dd` or `yyyy/mm/dd` and a time.
+/// The octets behind `yyyy-mm-dd` or `yyyy/mm/dd` and a time.
 fn year_first(rest: &[u8]) -> Option<&[u8]> {
     let [_, _, _, _, s1, m1, m2, s2, d1, d2, behind @ ..] = rest else {
         return None;
@@ -92,7 +92,7 @@ fn year_first(rest: &[u8]) -> Option<&[u8]> {
     timed.or_else(|| date_end(behind))
 }
 
-/// Behind `yyyymmddThhmmss`.
+/// The octets behind `yyyymmddThhmmss`.
 fn basic(rest: &[u8]) -> Option<&[u8]> {
     let [
         _,
@@ -125,7 +125,7 @@ fn basic(rest: &[u8]) -> Option<&[u8]> {
     zone(behind).or_else(|| ends(behind))
 }
 
-/// Behind `dd/Mmm/yyyy`, `dd/mm/yyyy` or `mm/dd/yyyy`, or one with hyphens, and a time. `behind` begins
+/// The octets behind `dd/Mmm/yyyy`, `dd/mm/yyyy` or `mm/dd/yyyy`, or one with hyphens, and a time. `behind` begins
 /// behind the first separator.
 fn day_first<'t>(rest: &'t [u8], separator: u8, behind: &'t [u8]) -> Option<&'t [u8]> {
     let day_on = one_or_two(rest, 1, 31)?;
@@ -147,7 +147,7 @@ fn day_first<'t>(rest: &'t [u8], separator: u8, behind: &'t [u8]) -> Option<&'t 
     timed.or_else(|| date_end(behind))
 }
 
-/// Behind `dd Mmm yyyy` and a time. `month_on` begins at the month.
+/// The octets behind `dd Mmm yyyy` and a time. `month_on` begins at the month.
 fn day_and_month<'t>(rest: &'t [u8], month_on: &'t [u8]) -> Option<&'t [u8]> {
     one_or_two(rest, 1, 31)?;
     month(month_on)?;
@@ -157,7 +157,7 @@ fn day_and_month<'t>(rest: &'t [u8], month_on: &'t [u8]) -> Option<&'t [u8]> {
     dated(year(year_on)?)
 }
 
-/// Behind `Mmm dd hh:mm:ss`, with a year before or behind the time, or behind `Mmm dd` and a year.
+/// The octets behind `Mmm dd hh:mm:ss`, with a year before or behind the time, or behind `Mmm dd` and a year.
 fn month_first(rest: &[u8]) -> Option<&[u8]> {
     month(rest)?;
     let [_, _, _, b' ', day_on @ ..] = rest else {
@@ -195,7 +195,7 @@ fn month_first(rest: &[u8]) -> Option<&[u8]> {
     Some(with_year.unwrap_or(timed))
 }
 
-/// Behind the rest of a date, and a time if one follows.
+/// The octets behind a date, and behind a time if one follows. `behind` begins behind the year.
 fn dated(behind: &[u8]) -> Option<&[u8]> {
     let timed = match behind {
         [b' ', clock_on @ ..] => clock(clock_on),
@@ -204,13 +204,13 @@ fn dated(behind: &[u8]) -> Option<&[u8]> {
     timed.or_else(|| date_end(behind))
 }
 
-/// Behind `hh:mm:ss`, its fraction and its zone.
+/// The octets behind `hh:mm:ss`, its fraction and its zone.
 fn clock(rest: &[u8]) -> Option<&[u8]> {
     let behind = fraction(hms(rest)?, b".,");
     zone(behind).or_else(|| ends(behind))
 }
 
-/// Behind `hh:mm`.
+/// The octets behind `hh:mm`.
 fn hours_and_minutes(rest: &[u8]) -> Option<&[u8]> {
     let [h1, h2, b':', m1, m2, behind @ ..] = rest else {
         return None;
@@ -220,7 +220,7 @@ fn hours_and_minutes(rest: &[u8]) -> Option<&[u8]> {
     zone(behind).or_else(|| ends(behind))
 }
 
-/// Behind a zone that ends the time: `Z`, `+01:00`, `+0100`, `UTC`, `GMT`; also `AM` and `PM`.
+/// The octets behind a zone that ends the time: `Z`, `+01:00`, `+0100`, `UTC`, `GMT`; also `AM` and `PM`.
 fn zone(rest: &[u8]) -> Option<&[u8]> {
     let written = rest.strip_prefix(b" ").unwrap_or(rest);
     let behind = match written {
@@ -239,20 +239,20 @@ fn zone(rest: &[u8]) -> Option<&[u8]> {
     ends(behind)
 }
 
-/// `behind`, if a time may end before it.
+/// Returns `behind` if a time may end before it.
 fn ends(behind: &[u8]) -> Option<&[u8]> {
     let goes_on = is(behind, 0, WORD) || (behind.first() == Some(&b':') && is(behind, 1, DIGIT));
     (!goes_on).then_some(behind)
 }
 
-/// `behind`, if a date may end before it.
+/// Returns `behind` if a date may end before it.
 fn date_end(behind: &[u8]) -> Option<&[u8]> {
     let goes_on = is(behind, 0, WORD)
         || (matches!(behind.first(), Some(b'-' | b'/' | b':')) && is(behind, 1, DIGIT));
     (!goes_on).then_some(behind)
 }
 
-/// Behind a number of one or two digits, `min` to `max`.
+/// The octets behind a number of one or two digits, `min` to `max`.
 fn one_or_two(rest: &[u8], min: u8, max: u8) -> Option<&[u8]> {
     match rest {
         [d1, d2 @ b'0'..=b'9', behind @ ..] => number(*d1, *d2, min, max).map(|()| behind),
