@@ -1,12 +1,12 @@
-//! The masks: how fast the variable parts of typical messages are found and folded.
+//! Measures how fast masks find and fold the variable parts of typical messages.
 //!
 //! ```text
 //! cargo bench --bench mask
 //! ```
 //!
-//! One set of masks a line: MB of MSG in a second of processor time, nanoseconds a message, and the share
-//! of octets folded. The lines are made here, after what common daemons say, with numbers and addresses
-//! drawn at random. The first line of the table folds nothing and only copies.
+//! The table has a line for each set of masks: MB of MSG per second of processor time, nanoseconds per
+//! message, and the share of octets folded. The messages are made here after those of common daemons, with
+//! numbers and addresses drawn at random. The first set of each text folds nothing and only copies.
 
 #![expect(clippy::print_stdout, reason = "the table is the output")]
 
@@ -23,7 +23,7 @@ use tersed::identity::mask::{Builtin, BuiltinSet, Masks, Pattern};
 type Line = fn(&mut Random) -> String;
 
 fn main() {
-    // `cargo test --benches` runs this without `--bench`: then it only has to work.
+    // `cargo test --benches` runs this without `--bench`. Then one short round is enough.
     let smoke = !env::args().any(|argument| argument == "--bench");
     let (count, rounds) = if smoke { (100, 1) } else { (20_000, 15) };
     let texts: [(&str, Line); 3] = [("mixed", mixed), ("prose", prose), ("dense", dense)];
@@ -50,8 +50,8 @@ fn main() {
         ),
         ("all but quoted, path", inner, vec![]),
         ("all", set(&Builtin::ALL), vec![]),
-        ("two of the user's own", BuiltinSet::EMPTY, user.clone()),
-        ("all, and two of the user's own", set(&Builtin::ALL), user),
+        ("two of the user's", BuiltinSet::EMPTY, user.clone()),
+        ("all, and two of the user's", set(&Builtin::ALL), user),
     ];
 
     println!("| text | masks | MB/s | ns/message | folded |");
@@ -60,7 +60,8 @@ fn main() {
         let mut random = Random(1);
         let lines: Vec<_> = (0..count).map(|_| line(&mut random)).collect();
         for (name, builtins, patterns) in &sets {
-            let masks = Masks::new(*builtins, patterns.clone()).expect("they are right");
+            let masks =
+                Masks::new(*builtins, patterns.clone()).expect("the patterns above are valid");
             measure(text, name, &masks, &lines, rounds);
         }
     }
@@ -94,7 +95,7 @@ fn measure(text: &str, name: &str, masks: &Masks, lines: &[String], rounds: usiz
     );
 }
 
-/// What a server's daemons say, one after the other.
+/// Messages of a server's daemons, drawn at random.
 fn mixed(random: &mut Random) -> String {
     let (pid, port, ip) = (random.below(65_536), random.below(65_536), random.ipv4());
     match random.below(12) {
@@ -142,8 +143,7 @@ fn mixed(random: &mut Random) -> String {
 fn prose(random: &mut Random) -> String {
     let mut line = String::from("daemon reports that");
     for _ in 0..12 + random.below(8) {
-        let word = usize::try_from(random.below(16)).unwrap_or_default();
-        let words = [
+        const WORDS: [&str; 16] = [
             "connection",
             "failed",
             "accepted",
@@ -162,12 +162,12 @@ fn prose(random: &mut Random) -> String {
             "device",
         ];
         line.push(' ');
-        line.push_str(words.get(word).copied().unwrap_or_default());
+        line.push_str(WORDS[usize::try_from(random.below(16)).expect("it is below 16")]);
     }
     line
 }
 
-/// Almost nothing but what is folded.
+/// Almost all of it is folded.
 fn dense(random: &mut Random) -> String {
     let mut line = String::new();
     for _ in 0..12 {
@@ -178,7 +178,7 @@ fn dense(random: &mut Random) -> String {
             2 => write!(line, "0x{number:x} "),
             _ => write!(line, "t={number}ms "),
         };
-        written.expect("a string takes all");
+        written.expect("writing to a string cannot fail");
     }
     line
 }
@@ -203,6 +203,6 @@ impl Random {
 
 fn processor_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
-        .expect("each thread has such a clock")
+        .expect("each thread has a clock of its processor time")
         .into()
 }

@@ -1,18 +1,18 @@
-//! RELP beside plain TCP: the same load in by each, and out by each, through tersed.
+//! Compares RELP with plain TCP: the same load comes in, and goes out, by each of them through tersed.
 //!
 //! ```text
-//! cargo bench --bench relp                     every load, in and out, 3 rounds
+//! cargo bench --bench relp                     all loads, in and out, 3 rounds
 //! cargo bench --bench relp -- --rounds 5 --messages 2000000
 //! ```
 //!
-//! In: the client pipelines, as fast as the relay reads, and counts answers; the collector behind the relay is a
-//! plain TCP one, so that a message is safe, and answered, when the collector's kernel has it. Out: the load comes by
-//! plain TCP, every message new; the RELP server answers all that it has read with one write. A run is over
+//! In: the client pipelines as fast as the relay reads, and counts answers. The collector behind the relay is a
+//! plain TCP one, so a message is safe, and is answered, when the collector's kernel has it. Out: the load comes by
+//! plain TCP and every message is new. The RELP server answers all messages of one read with one write. A run is over
 //! when the last message has come out and, in by RELP, the last answer has arrived.
 //!
-//! What is printed is the median of the rounds: messages per second, and processor time of the relay's process per
-//! message, user and system. What the client, the server and the collector take is not counted, but on a machine of
-//! few cores they take it from the relay.
+//! The output is the median of the rounds: messages per second, and processor time of the relay's process per message,
+//! user and system. The time of the client, the server and the collector is not counted, but on a machine with few
+//! cores they take it from the relay.
 
 #![expect(clippy::print_stdout, reason = "the table is the output")]
 #![expect(clippy::print_stderr, reason = "progress is for people")]
@@ -45,22 +45,22 @@ use bed::{
 };
 use tersed::relp::{Client, Frame, Heard, Request, Server};
 
-/// RELP beside plain TCP.
+/// Compares RELP with plain TCP.
 #[derive(Debug, clap::Parser)]
 #[command(bin_name = "cargo bench --bench relp --")]
 struct Arguments {
-    /// How often each way is measured.
+    /// Rounds of each measurement.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Messages of a run.
+    /// Messages per run.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..))]
     messages: u32,
-    /// Cargo says so.
+    /// Cargo passes it.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// How messages come or leave.
+/// The protocol by which messages come or leave.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Way {
     Tcp,
@@ -106,7 +106,7 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
     Ok(())
 }
 
-/// Messages per second, and nanoseconds of the processor per message.
+/// Messages per second, and nanoseconds of processor time per message.
 fn run(load: &Load, from: Way, to: Way) -> io::Result<(f64, f64)> {
     let (sink, server) = (Sink::open()?, Collector::open()?);
     let upstream = match to {
@@ -124,7 +124,7 @@ fn run(load: &Load, from: Way, to: Way) -> io::Result<(f64, f64)> {
     let deadline = now() + PATIENCE;
     while TcpStream::connect(listen).is_err() {
         if now() > deadline {
-            return Err(io::Error::other("did not start to listen"));
+            return Err(io::Error::other("the relay did not start to listen"));
         }
         thread::sleep(Duration::from_millis(20));
     }
@@ -144,7 +144,7 @@ fn run(load: &Load, from: Way, to: Way) -> io::Result<(f64, f64)> {
     if let Some(answered) = answered {
         answered
             .join()
-            .map_err(|_| io::Error::other("the client broke down"))??;
+            .map_err(|_| io::Error::other("the client panicked"))??;
     }
     while sink.lasts() == 0 && server.messages() < load.distinct + 1 {
         if now() > deadline + PATIENCE {
@@ -186,7 +186,7 @@ impl Way {
     }
 }
 
-/// Reads `count` answers, all of which have to be good.
+/// Reads `count` answers. All of them must be good.
 fn hear(mut socket: TcpStream, count: usize) -> io::Result<()> {
     let mut client = Client::new();
     let mut sent = Vec::new();
@@ -219,7 +219,7 @@ fn hear(mut socket: TcpStream, count: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// A RELP server that counts, and answers everything.
+/// A RELP server that counts and answers all messages.
 #[derive(Debug)]
 struct Collector {
     address: SocketAddr,
@@ -232,7 +232,7 @@ impl Collector {
         let address = listener.local_addr()?;
         let messages = Arc::new(AtomicUsize::new(0));
         let counting = Arc::clone(&messages);
-        // Ends with the benchmark.
+        // The thread ends with the process.
         thread::spawn(move || {
             while let Ok((connection, _)) = listener.accept() {
                 let messages = Arc::clone(&counting);
@@ -250,7 +250,7 @@ impl Collector {
 fn collect(mut connection: TcpStream, messages: &AtomicUsize) {
     connection
         .set_nodelay(true)
-        .expect("a socket can be told so");
+        .expect("TCP_NODELAY can be set on a TCP socket");
     let mut server = Server::new();
     let mut buffer = vec![0; 1 << 20];
     let mut held = 0;
@@ -279,5 +279,5 @@ fn collect(mut connection: TcpStream, messages: &AtomicUsize) {
     }
 }
 
-/// Longer than the slowest run takes.
+/// More than the slowest run takes.
 const PATIENCE: Duration = Duration::from_secs(60);

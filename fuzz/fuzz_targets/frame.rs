@@ -1,7 +1,9 @@
-//! Any octets, framed in any mode: cut anywhere they give the same frames as whole, within the
-//! bounds that the framer promises; and a byte order mark before a count changes nothing.
+//! Frames any octets in any mode. However they are cut, they yield the same frames as whole, within the
+//! bounds that the framer guarantees. A byte order mark before a count changes nothing.
 
 #![no_main]
+
+mod cut;
 
 use libfuzzer_sys::fuzz_target;
 use tersed::frame::{End, Framer, Framing, Outcome, Step};
@@ -23,17 +25,17 @@ fuzz_target!(|input: (u8, u8, Vec<u8>, &[u8])| {
 
     let whole = run(framer.clone(), std::iter::once(stream), end);
     assert_eq!(run(framer.clone(), stream.chunks(1), end), whole);
-    assert_eq!(run(framer.clone(), cut(stream, &reads), end), whole);
+    assert_eq!(run(framer.clone(), cut::cut(stream, &reads), end), whole);
 
-    // A byte order mark before a count, or before what should be one, changes nothing.
+    // Where a count must stand, a byte order mark before it changes nothing.
     let may_begin_a_frame = !matches!(stream.first(), None | Some(b'\n' | 0 | 0xef));
     if framing == Framing::OctetCounting && may_begin_a_frame {
         let marked = [b"\xef\xbb\xbf", stream].concat();
-        assert_eq!(run(framer, cut(&marked, &reads), end), whole);
+        assert_eq!(run(framer, cut::cut(&marked, &reads), end), whole);
     }
 });
 
-/// What came out, in words.
+/// The outcomes, in words.
 fn run<'a>(mut framer: Framer, reads: impl Iterator<Item = &'a [u8]>, end: End) -> Vec<String> {
     let mut buffer = Vec::new();
     let mut seen = Vec::new();
@@ -67,16 +69,4 @@ fn drain(
             return;
         }
     }
-}
-
-fn cut<'a>(stream: &'a [u8], reads: &[u8]) -> impl Iterator<Item = &'a [u8]> {
-    let mut rest = stream;
-    let mut parts = Vec::new();
-    for &octets in reads {
-        let (part, behind) = rest.split_at(usize::from(octets).min(rest.len()));
-        parts.push(part);
-        rest = behind;
-    }
-    parts.push(rest);
-    parts.into_iter()
 }

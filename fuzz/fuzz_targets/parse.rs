@@ -1,5 +1,5 @@
-//! Any octets as a frame: they parse, every part lies within the frame and apart from the others,
-//! MSG is the last of them, and behind it stand terminators only.
+//! Parses any octets as a frame. Every part lies within the frame and apart from the others, MSG is the
+//! last of them, and only terminators stand behind it.
 
 #![no_main]
 

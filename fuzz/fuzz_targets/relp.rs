@@ -1,8 +1,10 @@
-//! Any octets as a RELP stream: cut anywhere they give the same frames and the same fault as whole,
-//! within the bound that is promised; what was read writes back to a frame that reads the same; and
-//! neither end of a session minds what it is told.
+//! Reads any octets as a RELP stream. However they are cut, they yield the same frames and the same fault
+//! as whole, within the guaranteed bound. A frame that was read and is written again reads the same.
+//! Neither end of a session panics, whatever it receives.
 
 #![no_main]
+
+mod cut;
 
 use libfuzzer_sys::fuzz_target;
 use tersed::relp::{Client, FRAME_OCTETS_EXTRA, Frame, Response, Server, offers};
@@ -12,12 +14,12 @@ fuzz_target!(|input: (u8, Vec<u8>, &[u8])| {
     let max = usize::from(data_octets_max);
     let whole = run(std::iter::once(stream), max);
     assert_eq!(run(stream.chunks(1), max), whole);
-    assert_eq!(run(cut(stream, &reads), max), whole);
+    assert_eq!(run(cut::cut(stream, &reads), max), whole);
     let _ = offers::check(stream);
     let _ = Response::of(stream);
 });
 
-/// What came out, in words.
+/// The frames, the answers of both ends, and the fault, in words.
 fn run<'a>(reads: impl Iterator<Item = &'a [u8]>, max: usize) -> Vec<String> {
     let mut buffer = Vec::new();
     let mut seen = Vec::new();
@@ -47,16 +49,4 @@ fn run<'a>(reads: impl Iterator<Item = &'a [u8]>, max: usize) -> Vec<String> {
         assert!(buffer.len() < max + FRAME_OCTETS_EXTRA);
     }
     seen
-}
-
-fn cut<'a>(stream: &'a [u8], reads: &[u8]) -> impl Iterator<Item = &'a [u8]> {
-    let mut rest = stream;
-    let mut parts = Vec::new();
-    for &octets in reads {
-        let (part, behind) = rest.split_at(usize::from(octets).min(rest.len()));
-        parts.push(part);
-        rest = behind;
-    }
-    parts.push(rest);
-    parts.into_iter()
 }

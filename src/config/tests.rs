@@ -931,7 +931,7 @@ fn a_rule_that_does_not_fit_is_refused_with_its_place() {
         "[mask]\nx = 'a*'\nnumber = 'b'\n[dedup]\nmask = [\"numbr\"]\nfields = [\"host\"]",
         &[
             "t.toml:2: mask.x: mask `x`: `a*` matches the empty text; let it match at least one octet",
-            "t.toml:3: mask.number: mask `number`: a built-in mask is called so",
+            "t.toml:3: mask.number: mask `number`: a built-in mask has this name",
             "t.toml:5: dedup.mask[0]: no mask is called `numbr`, perhaps `number` was meant; the built-in ones are \
              number, hex, ipv4, ipv6, mac, uuid, timestamp, quoted, path",
             "t.toml:6: dedup.fields[0]: found \"host\", fits: one of facility, severity, hostname, app_name, procid, msgid, \

@@ -1,8 +1,8 @@
 //! Framing: a byte stream in, whole frames out (RFC 6587, RFC 5425 4.3).
 //!
-//! The [`Framer`] is told the octets that have arrived and have not been consumed yet, and answers
-//! with one [`Step`]: a frame, a fault, or that it needs more. It owns no buffer and copies nothing;
-//! it remembers how far it has looked, so that nothing but a header (30 octets) is looked at twice.
+//! The caller hands the [`Framer`] all octets that arrived and were not consumed yet. The framer returns
+//! one [`Step`]: a frame, a fault, or that it needs more. It owns no buffer and copies nothing. It
+//! remembers how far it has looked, so that only a header (30 octets) is looked at twice.
 //!
 //! ```text
 //!            LF, NUL: skipped
@@ -17,17 +17,17 @@
 //!
 //! # Guarantees
 //!
-//! - The frames do not depend on how the stream was cut into reads: every decision is a function of
+//! - The frames do not depend on how the stream was cut into reads. Every decision is a function of
 //!   the stream's octets (or of its end), and is taken only when no further octet can change it.
-//! - A frame is exactly the octets between its framing; nothing inside is changed.
-//! - What is left over of an oversize frame is never searched for frames.
-//! - No length that a peer sent sizes a buffer: the caller never has to hold more than
-//!   [`Framer::buffer_octets_max`] octets for the framer to go on.
+//! - A frame is exactly the octets between its framing, unchanged.
+//! - The remainder of an oversize frame is never searched for frames.
+//! - No length that a peer sent sizes a buffer. The framer can always go on if the caller holds at most
+//!   [`Framer::buffer_octets_max`] octets.
 //! - Work is linear in the octets received, whatever they are.
 //!
 //! # Left out
 //!
-//! What the octets mean (see `parse`), empty datagrams and TLS hellos (see `listen`), time-outs.
+//! The meaning of the octets (see `parse`), empty datagrams and TLS hellos (see `listen`), time-outs.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -48,47 +48,54 @@ use crate::limits::{BAD_FRAMES_MAX, FRAME_OVERHEAD_OCTETS};
 #[derive(Clone, Debug)]
 pub struct Framer {
     framing: Framing,
-    /// Octets of a frame that are kept; what is longer is oversize.
+    /// Octets of a frame that are kept. A longer frame is oversize.
     message_octets_max: usize,
     state: State,
-    /// An earlier frame of this connection was counted, which settles what digits and a space mean.
+    /// An earlier frame of this connection was counted. From then on digits and a space are a count.
     locked: bool,
-    /// Bad frames since the last good one, with forced octet counting.
+    /// Bad frames since the last good one. Only forced octet counting has bad frames.
     bad_frames: u32,
 }
 
-/// What stands at the front of the unconsumed octets. `scanned` counts octets from there that hold
-/// no trailer.
+/// What stands at the front of the unconsumed octets. The first `scanned` of them hold no trailer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
     /// A frame may begin.
     Start,
-    /// An octet that a UTF-8 byte order mark begins with.
+    /// The first octet of a UTF-8 byte order mark.
     Mark,
-    /// Digits, behind a byte order mark of `mark` octets, that are a MSG-LEN or the beginning of a line.
-    Classify { mark: usize, scanned: usize },
-    /// A MSG-LEN, behind a byte order mark of `mark` octets, because nothing else is allowed.
-    Header { mark: usize },
+    /// Digits behind a byte order mark of `mark` octets: a MSG-LEN or the beginning of a line.
+    Classify {
+        mark: usize,
+        scanned: usize,
+    },
+    /// A MSG-LEN behind a byte order mark of `mark` octets: nothing else is allowed.
+    Header {
+        mark: usize,
+    },
     /// A header of `header_octets`, byte order mark included, that announces `msg_len` octets.
     Body {
         header_octets: usize,
         msg_len: usize,
     },
-    /// A line.
-    Line { scanned: usize },
-    /// What is left of an oversize counted frame.
-    SkipOctets { left: usize },
-    /// What is left of an oversize line or of a bad frame, up to and including its trailer.
+    Line {
+        scanned: usize,
+    },
+    /// The remainder of an oversize counted frame.
+    SkipOctets {
+        left: usize,
+    },
+    /// The remainder of an oversize line or of a bad frame, up to and including its trailer.
     SkipLine,
-    /// Framing was violated too often; that is still to be said.
+    /// Framing was violated too often. The next step reports it.
     Hopeless,
-    /// The same, and it was said. All further octets are consumed and mean nothing.
+    /// [`Outcome::Hopeless`] was reported. All further octets are consumed and mean nothing.
     GivenUp,
 }
 
 impl Framer {
     /// A framer at the beginning of a stream. `message_octets_max` is the `max_message_size`
-    /// setting: at least one octet; what a frame has beyond it is skipped.
+    /// setting, at least one octet. The octets of a frame beyond it are skipped.
     #[must_use]
     pub const fn new(framing: Framing, message_octets_max: usize) -> Self {
         Self {
@@ -102,33 +109,32 @@ impl Framer {
 
     /// One step over `input`: all octets received and not consumed yet.
     ///
-    /// Each call consumes octets or changes what the next call will say, until [`Outcome::More`].
+    /// Until [`Outcome::More`], each call consumes octets or changes what the next call returns.
     #[inline]
     pub fn next<'a>(&mut self, input: &'a [u8]) -> Step<'a> {
         let skipped = self.skip(input);
-        let step = self.step(input.get(skipped..).unwrap_or_default());
+        let step = self.step(behind(input, skipped));
         Step {
             consumed: skipped + step.consumed,
             ..step
         }
     }
 
-    /// The same when the stream has ended; call until [`Outcome::More`], which consumes everything.
+    /// One step when the stream has ended. Call it until [`Outcome::More`], which consumes everything.
     ///
-    /// An oversize frame whose remainder the end cuts off was reported with its head and is not
-    /// reported again.
+    /// An oversize frame was reported with its head. It is not reported again if the end cuts off its
+    /// remainder.
     pub fn finish<'a>(&mut self, input: &'a [u8], end: End) -> Step<'a> {
         let step = self.next(input);
         if step.outcome != Outcome::More {
             return step;
         }
-        let pending = input.get(step.consumed..).unwrap_or_default();
+        let pending = behind(input, step.consumed);
         let state = mem::replace(&mut self.state, State::Start);
         let outcome = match state {
             _ if pending.is_empty() => Outcome::More,
             State::Classify { mark, .. } => {
-                let unmarked = pending.get(mark..).unwrap_or_default();
-                match octet_counting::exactly_counted(unmarked) {
+                match octet_counting::exactly_counted(behind(pending, mark)) {
                     Some(octets) => Outcome::Frame(Frame {
                         octets,
                         oversize: false,
@@ -146,9 +152,9 @@ impl Framer {
         }
     }
 
-    /// The most octets that can be unconsumed when [`Outcome::More`] is answered. A buffer of this
-    /// size is enough to go on with any stream. (A count of ten digits behind a byte order mark, and what may be a PRI,
-    /// need as much as if two octets of a message were kept.)
+    /// The most octets that can be unconsumed when a step returns [`Outcome::More`]. A buffer of this
+    /// size is enough for any stream. (A count of ten digits behind a byte order mark, and the beginning of a PRI,
+    /// need as much room as a message of two octets.)
     #[must_use]
     pub const fn buffer_octets_max(&self) -> usize {
         let kept = if self.message_octets_max < 2 {
@@ -159,21 +165,21 @@ impl Framer {
         kept.saturating_add(FRAME_OVERHEAD_OCTETS)
     }
 
-    /// True when the stream stands between two frames: nothing of a frame is buffered and nothing of
-    /// one is being skipped. (Asked after [`Outcome::More`], for the partial-frame time-out.)
+    /// Whether the stream stands between two frames: no part of a frame is buffered or being skipped.
+    /// Ask after [`Outcome::More`]. (The partial-frame time-out needs it.)
     #[must_use]
     pub const fn between_frames(&self) -> bool {
         matches!(self.state, State::Start | State::Hopeless | State::GivenUp)
     }
 
-    /// True while the rest of an oversize counted frame is being skipped. (Asked after an oversize frame: else it was a
-    /// line.)
+    /// Whether the remainder of an oversize counted frame is being skipped. Ask after an oversize frame: if not, it was
+    /// a line.
     #[must_use]
     pub const fn skips_by_count(&self) -> bool {
         matches!(self.state, State::SkipOctets { .. })
     }
 
-    /// Leaves behind what belongs to no frame; how many octets of `input` that is.
+    /// Skips octets that belong to no frame. Returns how many of `input` these are.
     #[inline]
     fn skip(&mut self, input: &[u8]) -> usize {
         let skipped = match &mut self.state {
@@ -194,11 +200,11 @@ impl Framer {
             _ => return 0,
         };
         self.state = State::Start;
-        skipped + self.stray_trailers(input.get(skipped..).unwrap_or_default())
+        skipped + self.stray_trailers(behind(input, skipped))
     }
 
-    /// How many octets at the front of `input`, where a frame may begin, are LF or NUL that somebody
-    /// added behind a counted frame. Where only lines are allowed each of them ends a line.
+    /// How many octets at the front of `input`, where a frame may begin, are an LF or NUL that the sender
+    /// added behind a counted frame. Where only lines are allowed, each of them ends a line.
     #[inline]
     fn stray_trailers(&self, input: &[u8]) -> usize {
         match self.framing {
@@ -210,7 +216,7 @@ impl Framer {
         }
     }
 
-    /// One step over `input`, at whose front nothing is left to skip.
+    /// One step over `input`. Nothing at its front is left to skip.
     #[inline]
     fn step<'a>(&mut self, input: &'a [u8]) -> Step<'a> {
         loop {
@@ -240,9 +246,9 @@ impl Framer {
                 }
                 State::Classify { mark, scanned } => {
                     let max = self.message_octets_max;
-                    let unmarked = input.get(mark..).unwrap_or_default();
-                    let scanned = scanned.saturating_sub(mark);
-                    match octet_counting::classify(unmarked, scanned, self.locked, max) {
+                    debug_assert!(mark <= scanned, "the mark counts as scanned");
+                    let unmarked = behind(input, mark);
+                    match octet_counting::classify(unmarked, scanned - mark, self.locked, max) {
                         Class::Counted {
                             header_octets,
                             msg_len,
@@ -271,21 +277,19 @@ impl Framer {
                         }
                     }
                 }
-                State::Header { mark } => {
-                    match octet_counting::header(input.get(mark..).unwrap_or_default()) {
-                        Header::MsgLen {
-                            header_octets,
-                            msg_len,
-                        } => State::Body {
-                            header_octets: mark + header_octets,
-                            msg_len,
-                        },
-                        Header::TooLarge { digits } | Header::Absent { digits } => {
-                            return self.bad_frame(mark + digits);
-                        }
-                        Header::Undecided => return Step::MORE,
+                State::Header { mark } => match octet_counting::header(behind(input, mark)) {
+                    Header::MsgLen {
+                        header_octets,
+                        msg_len,
+                    } => State::Body {
+                        header_octets: mark + header_octets,
+                        msg_len,
+                    },
+                    Header::TooLarge { digits } | Header::Absent { digits } => {
+                        return self.bad_frame(mark + digits);
                     }
-                }
+                    Header::Undecided => return Step::MORE,
+                },
                 State::Hopeless => {
                     self.state = State::GivenUp;
                     return Step {
@@ -293,13 +297,13 @@ impl Framer {
                         outcome: Outcome::Hopeless,
                     };
                 }
-                // These leave nothing in `input` unless they are over.
+                // `skip` consumed all of `input`, or these states are over.
                 State::SkipOctets { .. } | State::SkipLine | State::GivenUp => return Step::MORE,
             };
         }
     }
 
-    /// What stands at the front of `input`, which begins like a byte order mark; `None` while that takes more octets.
+    /// What stands at the front of `input`, which begins like a byte order mark; `None` if more octets are needed.
     fn behind_mark(&self, input: &[u8]) -> Option<State> {
         let mark = BYTE_ORDER_MARK.len();
         let is_marked = match input.get(..mark) {
@@ -325,15 +329,11 @@ impl Framer {
         match non_transparent::line(input, scanned, self.framing.trailer(), max) {
             Line::Whole { octets, consumed } => {
                 self.state = State::Start;
-                let outcome = if octets.is_empty() {
-                    Outcome::Empty
-                } else {
-                    Outcome::Frame(Frame {
-                        octets,
-                        oversize: false,
-                    })
-                };
-                Step { consumed, outcome }
+                if octets.is_empty() {
+                    let outcome = Outcome::Empty;
+                    return Step { consumed, outcome };
+                }
+                Step::frame(consumed, octets, false)
             }
             Line::Oversize { head } => {
                 self.state = State::SkipLine;
@@ -364,7 +364,7 @@ impl Framer {
         Step::frame(header_octets + kept, octets, oversize)
     }
 
-    /// Forced octet counting is violated: `digits` octets were read, the next one does not fit.
+    /// Forced octet counting is violated: the octet behind `digits` octets does not fit.
     fn bad_frame<'a>(&mut self, digits: usize) -> Step<'a> {
         self.bad_frames += 1;
         self.state = if self.bad_frames < BAD_FRAMES_MAX {
@@ -375,27 +375,23 @@ impl Framer {
         Step::fault(digits, FrameFault::BadFrame)
     }
 
-    /// The last LF is often missing, so what is there is a frame, if the end is one.
+    /// The last LF is often missing, so the remaining octets are a frame if the peer closed in order.
     fn last_line<'a>(&self, octets: &'a [u8], end: End) -> Outcome<'a> {
         match end {
             // RFC 5425 4.4.
             End::Truncated => Outcome::Fault(FrameFault::Incomplete),
-            End::Closed => Outcome::Frame(match octets.get(..self.message_octets_max) {
-                Some(head) if head.len() < octets.len() => Frame {
-                    octets: head,
-                    oversize: true,
-                },
-                _ => Frame {
-                    octets,
-                    oversize: false,
-                },
-            }),
+            End::Closed => {
+                let kept = octets.len().min(self.message_octets_max);
+                let (octets, remainder) = octets.split_at(kept);
+                let oversize = !remainder.is_empty();
+                Outcome::Frame(Frame { octets, oversize })
+            }
         }
     }
 }
 
 impl Framing {
-    /// What ends a line, and what a bad counted frame is skipped to.
+    /// The trailer that ends a line. A bad counted frame is skipped up to it, too.
     #[inline]
     const fn trailer(self) -> Trailer {
         match self {
@@ -428,14 +424,23 @@ impl<'a> Step<'a> {
     }
 }
 
+/// The octets of `input` behind the first `octets`, which the framer has seen there.
+#[inline]
+#[track_caller]
+fn behind(input: &[u8], octets: usize) -> &[u8] {
+    input
+        .get(octets..)
+        .expect("the caller passes all octets that were not consumed")
+}
+
 /// How a byte stream is cut into frames.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Framing {
-    /// Decided frame by frame (RFC 6587 3.4.3 lets a connection mix the methods).
+    /// Decided frame by frame: RFC 6587 3.4.3 lets a connection mix the methods.
     #[default]
     Auto,
-    /// `MSG-LEN SP MSG` (RFC 6587 3.4.1, RFC 5425 4.3). LF and NUL between frames are tolerated,
-    /// since many senders add them behind the counted octets.
+    /// `MSG-LEN SP MSG` (RFC 6587 3.4.1, RFC 5425 4.3). LF and NUL between frames are skipped,
+    /// because many senders add them behind the counted octets.
     OctetCounting,
     /// Up to LF, one CR before it removed (RFC 6587 3.4.2). A NUL is data.
     Lf,
@@ -448,16 +453,16 @@ pub enum Framing {
 pub struct Frame<'a> {
     /// The octets received, unchanged.
     pub octets: &'a [u8],
-    /// The frame was longer than `max_message_size`: `octets` is its head, the rest is skipped.
+    /// The frame was longer than `max_message_size`: `octets` is its head, the remainder is skipped.
     pub oversize: bool,
 }
 
-/// What one look at the unconsumed octets gave.
+/// The result of one look at the unconsumed octets.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Step<'a> {
-    /// Octets at the front of the input that are done with. The next call must start behind them.
+    /// Octets at the front of the input that the framer needs no more. The next input begins behind them.
     pub consumed: usize,
-    /// What those octets were.
+    /// What the consumed octets were.
     pub outcome: Outcome<'a>,
 }
 
@@ -466,30 +471,30 @@ pub struct Step<'a> {
 pub enum Outcome<'a> {
     /// A whole frame (or the head of an oversize one).
     Frame(Frame<'a>),
-    /// A line or counted frame with nothing in it (RFC 6587 says nothing; it is ignored and counted).
+    /// A line with nothing in it. RFC 6587 is silent about it; the caller counts and ignores it.
     Empty,
-    /// Something was wrong; framing goes on behind it.
+    /// The stream is at fault here. Framing goes on behind it.
     Fault(FrameFault),
-    /// Framing was forced and is violated so steadily that the connection should be closed. Said
-    /// once; whatever else arrives is consumed without a word.
+    /// Framing is forced and was violated so often that the caller should close the connection.
+    /// Reported once; all later octets are consumed and not reported.
     Hopeless,
-    /// Nothing more to find in this input. Octets that are part of a frame are not consumed; octets
-    /// that are skipped (trailers, the rest of an oversize frame) are.
+    /// More octets are needed. Octets that are part of a frame are not consumed; octets that are skipped
+    /// (trailers, the remainder of an oversize frame) are.
     More,
 }
 
 /// What can be wrong with a stream of frames. Never fatal by itself.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum FrameFault {
-    /// A MSG-LEN that nobody can mean, followed by a PRI; the octets are taken as a line instead,
-    /// which comes with the steps that follow.
+    /// An implausibly large MSG-LEN, followed by a PRI. The octets are taken as a line instead, which the
+    /// next steps return.
     #[error("octet count of more than 16 MiB, taken as text")]
     CountTooLarge,
-    /// The stream ended inside a counted frame (or, on TLS without close_notify, inside a line).
-    /// The octets consumed by the step (behind stray trailers, if any) are the fragment.
+    /// The stream ended inside a counted frame, or, on TLS without close_notify, inside a line.
+    /// The fragment is the octets that the step consumed, less stray trailers before it.
     #[error("stream ended inside a frame")]
     Incomplete,
-    /// Octet counting was forced and this is not a valid header; skipped to the next LF.
+    /// Octet counting is forced and this is no valid header. Skipped up to the next LF.
     #[error("not an octet count")]
     BadFrame,
 }
@@ -497,9 +502,9 @@ pub enum FrameFault {
 /// How a stream ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum End {
-    /// The peer closed in order: what is left of a line is a frame.
+    /// The peer closed in order: a last line without trailer is a frame.
     Closed,
-    /// The end may be a truncation (RFC 5425 4.4): what is left of a line is a fragment.
+    /// The end may be a truncation (RFC 5425 4.4): a last line without trailer is a fragment.
     Truncated,
 }
 

@@ -2,23 +2,22 @@
 //!
 //! # Guarantees
 //!
-//! - No octet is scanned twice, and none beyond the longest line that is kept and its CR LF.
+//! - No octet is scanned twice. No octet is scanned beyond the longest line that is kept and its CR LF.
 //! - A line of exactly `message_octets_max` octets is whole, with or without a CR before its LF.
 //!
 //! # Left out
 //!
-//! State: the caller remembers how far a line was scanned.
+//! State: the caller remembers how many octets of a line were scanned.
 
 use memchr::{memchr, memchr2};
 
 /// What ends a line.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Trailer {
-    /// LF, one CR before it removed.
+    /// LF; one CR before it is removed.
     Lf,
-    /// NUL.
     Nul,
-    /// LF, one CR before it removed, or NUL.
+    /// LF, with one CR before it removed, or NUL.
     LfOrNul,
 }
 
@@ -33,7 +32,7 @@ impl Trailer {
         }
     }
 
-    /// Whether a CR belongs to the trailer if an LF follows it.
+    /// Whether a CR before an LF belongs to the trailer.
     #[inline]
     const fn takes_cr(self) -> bool {
         !matches!(self, Self::Nul)
@@ -45,14 +44,13 @@ impl Trailer {
 pub(super) enum Line<'a> {
     /// A whole line; `consumed` includes its trailer.
     Whole { octets: &'a [u8], consumed: usize },
-    /// It is certain that the line is longer than is kept. This is what is kept.
+    /// The line is certainly longer than the maximum. `head` is the part that is kept.
     Oversize { head: &'a [u8] },
     /// No trailer yet in `scanned` octets, and the line may still be short enough.
     Undecided { scanned: usize },
 }
 
-/// Looks for the end of the line at the front of `input`, whose first `scanned` octets are known to
-/// hold no trailer.
+/// Looks for the end of the line at the front of `input`. Its first `scanned` octets hold no trailer.
 #[inline]
 pub(super) fn line(
     input: &[u8],
@@ -64,11 +62,12 @@ pub(super) fn line(
     let window = input
         .get(..message_octets_max.saturating_add(2))
         .unwrap_or(input);
+    // The look-ahead for a count may have scanned beyond the window.
     let unscanned = window.get(scanned..).unwrap_or_default();
     if let Some(at) = trailer.find(unscanned) {
-        let line = window.get(..scanned + at).unwrap_or_default();
-        let octets = match (line, window.get(line.len())) {
-            ([octets @ .., b'\r'], Some(b'\n')) if trailer.takes_cr() => octets,
+        let (line, behind) = window.split_at(scanned + at);
+        let octets = match (line, behind) {
+            ([octets @ .., b'\r'], [b'\n', ..]) if trailer.takes_cr() => octets,
             _ => line,
         };
         if octets.len() <= message_octets_max {
@@ -87,7 +86,7 @@ pub(super) fn line(
         [] => Line::Undecided {
             scanned: window.len(),
         },
-        // An LF may follow, and then the CR is not the line's.
+        // An LF may follow. Then the CR is part of the trailer.
         [b'\r'] if trailer.takes_cr() => Line::Undecided {
             scanned: window.len(),
         },

@@ -1,22 +1,22 @@
-//! Octet counting: `MSG-LEN SP MSG` (RFC 6587 3.4.1, RFC 5425 4.3), and telling it from a line.
+//! Octet counting: reads `MSG-LEN SP MSG` (RFC 6587 3.4.1, RFC 5425 4.3) and tells it from a line.
 //!
 //! # Guarantees
 //!
-//! - Digits never overflow: more than [`MSG_LEN_DIGITS_MAX`] of them are no header, and no count
-//!   above [`MSG_LEN_BELIEVABLE`] is used for anything.
-//! - [`classify`] decides from a prefix of the stream that is at most a header and
-//!   `message_octets_max + 1` octets long, and stays with its decision whatever follows.
+//! - Digits never overflow: more than [`MSG_LEN_DIGITS_MAX`] of them are no header, and a count
+//!   above [`MSG_LEN_BELIEVABLE`] is never used.
+//! - [`classify`] decides from a prefix of the stream: a header and `message_octets_max + 1` octets at
+//!   most. No octet that follows changes the decision.
 //!
 //! # Left out
 //!
-//! State: the caller remembers what was decided. The body: it is never looked at.
+//! State: the caller remembers the decision. The body of a counted frame: it is never looked at.
 
 use memchr::memchr2;
 
 use super::zlib::message_follows;
 use crate::limits::{MSG_LEN_BELIEVABLE, MSG_LEN_DIGITS_MAX};
 
-/// What stands at the front of the input where a header may.
+/// What stands at the front of the input, where a header may begin.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Header {
     /// A believable count; `header_octets` includes the space.
@@ -26,13 +26,13 @@ pub(super) enum Header {
     },
     /// A count above [`MSG_LEN_BELIEVABLE`]: `digits` octets, then a space.
     TooLarge { digits: usize },
-    /// No header: behind `digits` octets stands one that does not fit.
+    /// No header: the octet behind `digits` octets does not fit.
     Absent { digits: usize },
-    /// It could still become one.
+    /// More octets could make it a header.
     Undecided,
 }
 
-/// What digits at the front of the input are.
+/// What the digits at the front of the input are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Class {
     /// The header of a counted frame.
@@ -41,11 +41,16 @@ pub(super) enum Class {
         msg_len: usize,
     },
     /// The beginning of a line.
-    Line { scanned: usize },
-    /// The beginning of a line that looks like a counted frame of absurd length.
-    CountTooLarge { scanned: usize },
-    /// More octets are needed.
-    Undecided { scanned: usize },
+    Line {
+        scanned: usize,
+    },
+    /// The beginning of a line that looks like a counted frame of implausible length.
+    CountTooLarge {
+        scanned: usize,
+    },
+    Undecided {
+        scanned: usize,
+    },
 }
 
 /// Reads `MSG-LEN SP`, where `MSG-LEN = NONZERO-DIGIT *DIGIT`.
@@ -75,14 +80,13 @@ pub(super) fn header(input: &[u8]) -> Header {
 
 /// Decides whether `input`, which begins with a digit 1 to 9, is a counted frame or a line.
 ///
-/// RFC 6587 3.4.3 says that a digit means octet counting; a line such as `2026 Mar 11 13:42:44 ...`
+/// RFC 6587 3.4.3 says that a digit means octet counting. A line such as `2026 Mar 11 13:42:44 ...`
 /// would then swallow its neighbours. So a count must be confirmed: by a PRI or a compressed message behind it, by
-/// an earlier counted frame (`locked`), or by what stands where its frame would end.
+/// an earlier counted frame (`locked`), or by the octet where its frame would end.
 ///
-/// The look-ahead over `msg_len + 1` octets is bounded by `message_octets_max`: a longer frame without
-/// PRI on a connection that has not counted yet is a line **at once**. To wait for its end is not
-/// possible within the bound, and to decide by how much of it happens to be there would let the cuts
-/// decide.
+/// `message_octets_max` bounds the look-ahead over `msg_len + 1` octets. A longer frame without PRI, on a
+/// connection without an earlier counted frame, is a line **at once**: its end lies beyond the bound, and
+/// a decision by the octets that happen to be there would depend on the cuts.
 #[inline]
 pub(super) fn classify(
     input: &[u8],
@@ -97,7 +101,7 @@ pub(super) fn classify(
         } => (header_octets, msg_len),
         Header::Absent { digits } => return Class::Line { scanned: digits },
         Header::TooLarge { digits } => {
-            return match pri_follows(input.get(digits + 1..).unwrap_or_default(), usize::MAX) {
+            return match pri_follows(input.split_at(digits + 1).1, usize::MAX) {
                 Some(true) => Class::CountTooLarge { scanned: digits },
                 Some(false) => Class::Line { scanned: digits },
                 None => Class::Undecided { scanned: digits },
@@ -112,7 +116,7 @@ pub(super) fn classify(
     if locked {
         return counted;
     }
-    let body = input.get(header_octets..).unwrap_or_default();
+    let (_, body) = input.split_at(header_octets);
     let follows = match pri_follows(body, msg_len) {
         Some(false) => message_follows(body, msg_len.min(message_octets_max)),
         pri => pri,
@@ -133,16 +137,15 @@ pub(super) fn classify(
     }
 
     let ahead = body.get(..=msg_len).unwrap_or(body);
-    let from = scanned.saturating_sub(header_octets).min(ahead.len());
-    let unscanned = ahead.get(from..).unwrap_or_default();
-    match memchr2(b'\n', 0, unscanned).map(|at| from + at) {
-        // The trailer is the last octet of the body (OpenBSD counts it) or stands right behind it.
+    let from = scanned.saturating_sub(header_octets);
+    match memchr2(b'\n', 0, ahead.split_at(from).1).map(|at| from + at) {
+        // The trailer is the last octet of the body (OpenBSD counts it) or stands directly behind it.
         Some(at) if at + 1 >= msg_len => counted,
         Some(at) => Class::Line {
             scanned: header_octets + at,
         },
         None => match ahead.get(msg_len) {
-            // The next frame's count.
+            // The count of the next frame.
             Some(b'1'..=b'9') => counted,
             Some(_) => Class::Line {
                 scanned: header_octets + ahead.len(),
@@ -154,7 +157,7 @@ pub(super) fn classify(
     }
 }
 
-/// The body of a counted frame if `input` is the whole of one, to the octet.
+/// The body of the counted frame that `input` is; `None` if it is not exactly one.
 pub(super) fn exactly_counted(input: &[u8]) -> Option<&[u8]> {
     match header(input) {
         Header::MsgLen {
@@ -167,8 +170,8 @@ pub(super) fn exactly_counted(input: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Whether `input` begins with something in the form of a PRI, `"<" 1*3DIGIT ">"`, that is not longer
-/// than `octets_max`; `None` if that needs more octets. (Its value is none of the framer's business.)
+/// Whether `input` begins with `"<" 1*3DIGIT ">"`, the form of a PRI, within `octets_max` octets; `None` if
+/// more octets are needed. The framer does not look at the value.
 fn pri_follows(input: &[u8], octets_max: usize) -> Option<bool> {
     for at in 0..PRI_OCTETS_MAX.min(octets_max) {
         match (at, input.get(at)?) {

@@ -1,4 +1,4 @@
-//! Streams and the frames that must come out of them, however they are cut.
+//! Streams, and the frames that must come out of them however they are cut.
 
 #![expect(
     clippy::indexing_slicing,
@@ -36,8 +36,8 @@ const INCOMPLETE: Seen = Seen::Fault(FrameFault::Incomplete);
 const TOO_LARGE: Seen = Seen::Fault(FrameFault::CountTooLarge);
 const BAD: Seen = Seen::Fault(FrameFault::BadFrame);
 
-/// Feeds `reads` one after the other as a connection would, and keeps the framer's promises under
-/// watch on the way.
+/// Feeds `reads` one after the other as a connection would, and checks the framer's guarantees after
+/// each.
 fn run<'a>(
     framer: &mut Framer,
     reads: impl IntoIterator<Item = &'a [u8]>,
@@ -100,7 +100,7 @@ fn drain(
     }
 }
 
-/// What comes out of `input`, whole and then the end.
+/// What comes out of `input` in one read, followed by the end.
 fn seen_whole(framing: Framing, max: usize, input: &[u8], end: End) -> Vec<Seen> {
     run(&mut Framer::new(framing, max), [input], Some(end))
 }
@@ -257,7 +257,7 @@ fn a_line_that_begins_with_a_year_keeps_its_neighbours() {
         ],
     );
     auto("12 monkeys\n<13>next\n", &["12 monkeys", "<13>next"]);
-    // A look-ahead that fits, too: no trailer in 4 octets, and then a blank.
+    // The look-ahead holds no trailer in 4 octets, and a blank stands where the next frame would begin.
     auto("3 little pigs\n<13>next\n", &["3 little pigs", "<13>next"]);
 }
 
@@ -305,17 +305,17 @@ fn a_count_without_pri_is_confirmed_by_where_it_ends() {
 }
 
 #[test]
-fn one_counted_frame_settles_what_digits_mean_on_its_connection() {
+fn one_counted_frame_decides_what_digits_mean_on_its_connection() {
     auto(
         "6 <13>ab8 2 and 2\n4 a\nb\n",
         &["<13>ab", "2 and 2\n", "a\nb\n"],
     );
-    // Not locked, the same octets are lines.
+    // Without an earlier counted frame the same octets are lines.
     auto("<13>ab\n10 2 and 2\n", &["<13>ab", "10 2 and 2"]);
 }
 
 #[test]
-fn an_absurd_count_is_text() {
+fn an_implausible_count_is_text() {
     let next = || whole("<13>next");
     check(
         Framing::Auto,
@@ -329,14 +329,14 @@ fn an_absurd_count_is_text() {
         "9999999999 <191>a\n<13>next\n",
         &[TOO_LARGE, whole("9999999999 <191>a"), next()],
     );
-    // Without a PRI nobody meant a count, and ten digits are an ordinary beginning of a line.
+    // Without a PRI it is no count: a line may well begin with ten digits.
     auto("9999999999 a\n<13>next\n", &["9999999999 a", "<13>next"]);
     auto(
         "9999999999 <13\n<13>next\n",
         &["9999999999 <13", "<13>next"],
     );
     auto("9999999999 <1", &["9999999999 <1"]);
-    // The lock makes no count believable.
+    // An earlier counted frame does not make such a count believable.
     check(
         Framing::Auto,
         480,
@@ -345,8 +345,8 @@ fn an_absurd_count_is_text() {
     );
 }
 
-/// CVE-2018-16881, GHSA-cj5r-wh2m-7w29: the count overflowed, or became negative on the way out of
-/// an oversize frame.
+/// CVE-2018-16881, GHSA-cj5r-wh2m-7w29: the count overflowed, or became negative at the end of an
+/// oversize frame.
 #[test]
 fn counts_at_the_edges_of_integers_are_lines() {
     for count in [
@@ -423,7 +423,7 @@ fn a_line_of_one_octet_more_is_oversize() {
     check(Framing::Auto, 8, "<13>abcde", &expected[..1]);
 }
 
-/// F31: that would be log injection.
+/// F31: they would be injected messages.
 #[test]
 fn frames_in_the_remainder_of_an_oversize_frame_are_not_frames() {
     check(
@@ -466,7 +466,7 @@ fn a_count_beyond_the_maximum_needs_a_pri_or_the_lock() {
         "1 a1 b9 abcdefghi1 c",
         &[whole("a"), whole("b"), head("abcdefgh"), whole("c")],
     );
-    // A look-ahead as long as the maximum, which fails: the line is longer than the maximum.
+    // The look-ahead is as long as the maximum and fails: the line is longer than the maximum.
     check(
         Framing::Auto,
         8,
@@ -570,7 +570,7 @@ fn pending_octets_and_skipped_octets_are_inside_a_frame() {
     }
 }
 
-/// F30: flat memory, one oversize frame, and the connection goes on.
+/// F30: memory stays flat, one frame is oversize, and the connection goes on.
 #[test]
 fn a_giant_line_costs_one_head() {
     let read = [b'a'; 65_536];
@@ -593,7 +593,7 @@ fn a_giant_counted_frame_costs_one_head() {
     );
 }
 
-/// F32, CVE-2022-24903: digits written past a buffer; and octets that keep the scanner at work.
+/// F32, CVE-2022-24903: digits were written past a buffer. Other octets kept the scanner busy.
 #[test]
 fn floods_are_one_oversize_line_each() {
     for octet in [b'1', b'0', b'\r', b'<', b' ', 0xff] {
@@ -610,8 +610,8 @@ fn floods_are_one_oversize_line_each() {
     }
 }
 
-/// F32: however small the reads, the octets scanned for trailers stay linear. The state says where
-/// the next scan begins.
+/// F32: scanning for trailers is linear, however small the reads. The state says where the next scan
+/// begins.
 #[test]
 fn waiting_does_not_scan_again() {
     for (input, scanned) in [
@@ -649,7 +649,7 @@ fn a_count_costs_the_same_whatever_it_counts() {
     assert_eq!(framer.state, State::SkipOctets { left: 10_000 - 480 });
 }
 
-/// Some senders put a byte order mark before the first count, and some before each.
+/// Some senders put a byte order mark before the first count, others before each.
 #[test]
 fn a_byte_order_mark_before_a_count_is_dropped() {
     auto("\u{feff}6 <13>ab6 <13>cd", &["<13>ab", "<13>cd"]);
@@ -665,7 +665,7 @@ fn a_byte_order_mark_before_a_count_is_dropped() {
         "\u{feff}6 <13>ab\n\u{feff}1 c\u{feff}1 d",
         &frames(&["<13>ab", "c", "d"]),
     );
-    // What it counts begins behind the count.
+    // The counted octets begin behind the count.
     auto(
         "\u{feff}8 \u{feff}<13>a6 <13>bc",
         &["\u{feff}<13>a", "<13>bc"],
@@ -680,7 +680,7 @@ fn a_byte_order_mark_before_a_count_is_dropped() {
 }
 
 #[test]
-fn a_byte_order_mark_before_a_line_is_the_lines() {
+fn a_byte_order_mark_before_a_line_belongs_to_the_line() {
     auto("\u{feff}<13>a\n<13>b\n", &["\u{feff}<13>a", "<13>b"]);
     auto(
         "\u{feff}12 monkeys\n\u{feff}\n\u{feff}",
@@ -720,7 +720,7 @@ fn a_byte_order_mark_before_a_line_is_the_lines() {
     );
 }
 
-/// Compressed messages are counted, whatever the framing of others, and hold line ends.
+/// rsyslog counts compressed messages, whatever the framing of the others: they hold line ends.
 #[test]
 fn a_compressed_message_confirms_its_count() {
     for message in [
@@ -758,7 +758,7 @@ fn any_framing() -> impl Strategy<Value = Framing> {
     ]
 }
 
-/// Streams made of what decides: digits, spaces, PRIs, trailers, and pieces of text between them.
+/// Streams of the octets that decide (digits, spaces, PRIs, trailers) and pieces of text between them.
 fn any_stream() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         3 => (1usize..24).prop_map(|count| format!("{count} ").into_bytes()),
@@ -797,7 +797,7 @@ proptest! {
 
     /// F39.
     #[test]
-    fn any_cut_gives_the_same_outcomes(
+    fn any_cut_yields_the_same_outcomes(
         framing in any_framing(),
         max in 1usize..40,
         stream in any_stream(),

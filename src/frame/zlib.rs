@@ -1,33 +1,33 @@
-//! zlib's first octets (RFC 1950), which stand where text is expected.
+//! Recognises zlib (RFC 1950) by its first octets where text is expected.
 //!
 //! ```text
 //! 78 FLG block ...          a compressed stream: rsyslog's compression.mode="stream:always"
 //! z 78 FLG block ...        one compressed message: rsyslog's ZipLevel, compression.mode="single"
 //! ```
 //!
-//! `78` is `x`, and each of the four FLG may be text as well: `5e` is `^`, `da` begins a letter in UTF-8 and is one in
-//! Latin-1, `9c` is one in Windows' code page, and a line may hold control octets. So the block of deflate behind them
-//! decides (`evidence`), within its first 16 octets:
+//! `78` is `x`, and each of the four FLG may be text as well: `5e` is `^`; `da` begins a letter in UTF-8 and is a letter
+//! in Latin-1; `9c` is a letter in Windows' code page; and a line may hold control octets. So the block of deflate
+//! behind them decides (`evidence`), within its first 16 octets:
 //!
 //! - Stored (BTYPE 0): zeros pad its first octet, and NLEN is the complement of LEN.
-//! - Fixed codes (BTYPE 1): all is valid, and unpacked it begins with a PRI, perhaps behind an octet count, or with twelve
-//!   characters of ASCII text.
-//! - Codes of its own (BTYPE 2): the code of the code lengths is complete and not longer than need be, and no control
+//! - Fixed codes (BTYPE 1): all codes are valid, and the unpacked octets begin with a PRI, perhaps behind an octet
+//!   count, or with twelve characters of ASCII text.
+//! - Codes of its own (BTYPE 2): the code of the code lengths is complete and not longer than necessary, and no control
 //!   octet below TAB has a code.
 //!
-//! Text in UTF-8 without control octets is text in any case. What stays ambiguous is a message.
+//! UTF-8 without control octets is always text. Octets that stay ambiguous are a message.
 //!
 //! # Guarantees
 //!
-//! - What is decided from a prefix of a stream stays, whatever follows; at most 18 octets are needed.
-//! - A line of text in UTF-8 is decided when its LF or NUL is there, however short it is.
+//! - No octet that follows changes a decision. At most 18 octets are needed.
+//! - A line of text in UTF-8 is decided at its LF or NUL, however short it is.
 //! - Nothing beyond those octets is unpacked.
 //!
 //! # Left out
 //!
-//! Streams with another window size or a dictionary: rsyslog makes none. Streams of something else than text.
+//! Streams with another window size or a dictionary: rsyslog makes none. Streams of something other than text.
 
-/// Whether a compressed stream begins like that; `None` while it takes more octets.
+/// Whether `octets` begin a compressed stream; `None` if more octets are needed.
 #[must_use]
 pub fn begins_stream(octets: &[u8]) -> Option<bool> {
     let block = match octets {
@@ -40,14 +40,14 @@ pub fn begins_stream(octets: &[u8]) -> Option<bool> {
     if evidence == Some(false) {
         return Some(false);
     }
-    let look = octets.get(1..2 + LOOK_OCTETS);
-    let is_all = look.is_some();
-    let look = look.or_else(|| octets.get(1..)).unwrap_or_default();
+    // From FLG on.
+    let is_all = octets.len() >= 2 + LOOK_OCTETS;
+    let (_, look) = octets.split_at(1);
+    let (look, _) = look.split_at(look.len().min(1 + LOOK_OCTETS));
     let line_octets = memchr::memchr2(b'\n', 0, look);
-    let line = look.get(..line_octets.unwrap_or(look.len()));
-    let line = line.unwrap_or_default();
+    let (line, _) = look.split_at(line_octets.unwrap_or(look.len()));
     let is_text = match std::str::from_utf8(line) {
-        // No letter ends in a line end.
+        // The end of `octets` may cut off a letter. A line end may not.
         Err(error) => error.error_len().is_none() && line_octets.is_none(),
         Ok(_) => !line.iter().any(|octet| is_no_text(*octet)),
     };
@@ -58,12 +58,12 @@ pub fn begins_stream(octets: &[u8]) -> Option<bool> {
     }
 }
 
-/// Whether a block of deflate (RFC 1951 3.2.3) begins like that, and holds text; `None` while it takes more octets, of
-/// which [`LOOK_OCTETS`] are looked at.
+/// Whether `block` begins a block of deflate (RFC 1951 3.2.3) that holds text; `None` if more octets are needed. At most
+/// [`LOOK_OCTETS`] are looked at.
 fn evidence(block: &[u8]) -> Option<bool> {
     let look = block.get(..LOOK_OCTETS);
     let mut bits = Bits::new(look.unwrap_or(block));
-    // Whether it is the last block.
+    // BFINAL.
     bits.take(1);
     let found = match bits.take(2) {
         Some(0) => stored(&mut bits),
@@ -90,14 +90,13 @@ fn fixed(bits: &mut Bits) -> Option<bool> {
     loop {
         match bits.take_fixed()? {
             literal @ 0..=255 => {
-                let literal = u8::try_from(literal).unwrap_or_default();
-                if let Some(place) = text.get_mut(literals) {
-                    *place = literal;
-                    literals += 1;
-                }
+                let literal = u8::try_from(literal).expect("the arm ends at 255");
+                let place = text.get_mut(literals);
+                *place.expect("a literal takes eight bits at least") = literal;
+                literals += 1;
                 unpacked += 1;
                 is_ascii &= matches!(literal, b'\t' | b'\n' | b'\r' | b' '..=b'~');
-                let text = text.get(..literals).unwrap_or_default();
+                let (text, _) = text.split_at(literals);
                 if (is_unbroken && is_frame_start(text)) || (is_ascii && literals == TEXT_LITERALS)
                 {
                     return Some(true);
@@ -116,7 +115,7 @@ fn fixed(bits: &mut Bits) -> Option<bool> {
     }
 }
 
-/// Whether `text` is a PRI, perhaps behind an octet count.
+/// Whether `text` is exactly a PRI, perhaps behind an octet count.
 fn is_frame_start(text: &[u8]) -> bool {
     let digits = |text: &[u8]| {
         text.iter()
@@ -124,8 +123,7 @@ fn is_frame_start(text: &[u8]) -> bool {
             .count()
     };
     let count = digits(text);
-    let frame = text.get(count..).unwrap_or_default();
-    let frame = match frame.strip_prefix(b" ") {
+    let frame = match text.split_at(count).1.strip_prefix(b" ") {
         Some(frame) if count > 0 => frame,
         _ => text,
     };
@@ -143,7 +141,7 @@ fn dynamic(bits: &mut Bits) -> Option<bool> {
     if literals > 29 || distances > 29 {
         return Some(false);
     }
-    let sent = usize::try_from(bits.take(4)?).unwrap_or_default() + 4;
+    let sent = bits.take(4)? as usize + 4;
     let mut octets = [0_u8; CODE_LENGTHS];
     let mut space = 0;
     let mut last = 0;
@@ -152,9 +150,9 @@ fn dynamic(bits: &mut Bits) -> Option<bool> {
         if last > 0 {
             space += 128 >> last;
         }
-        if let Some(place) = octets.get_mut(usize::from(*symbol)) {
-            *place = u8::try_from(last).unwrap_or_default();
-        }
+        let place = octets.get_mut(usize::from(*symbol));
+        *place.expect("the order lists symbols of this code") =
+            u8::try_from(last).expect("three bits were taken");
     }
     if space != 128 || (last == 0 && sent > 4) {
         return Some(false);
@@ -172,7 +170,7 @@ fn dynamic(bits: &mut Bits) -> Option<bool> {
     Some(true)
 }
 
-/// The bits of the first octets of a block, the least significant first.
+/// The bits of the first octets of a block, least significant first.
 struct Bits {
     octets: u128,
     left: u32,
@@ -184,22 +182,22 @@ impl Bits {
         for (place, octet) in padded.iter_mut().zip(octets) {
             *place = *octet;
         }
-        let left = u32::try_from(octets.len().min(LOOK_OCTETS)).unwrap_or_default() * 8;
+        let left = u32::try_from(octets.len().min(LOOK_OCTETS) * 8);
         Self {
             octets: u128::from_le_bytes(padded),
-            left,
+            left: left.expect("a few octets are looked at"),
         }
     }
 
-    /// A number of `count` bits, at most 16; `None` if there are fewer.
+    /// A number of `count` bits, at most 16; `None` if fewer are left.
     fn take(&mut self, count: u32) -> Option<u32> {
         self.left = self.left.checked_sub(count)?;
         let number = self.octets & ((1 << count) - 1);
         self.octets >>= count;
-        u32::try_from(number).ok()
+        Some(u32::try_from(number).expect("16 bits were taken at most"))
     }
 
-    /// A literal or a length by the fixed code (RFC 1951 3.2.6).
+    /// A literal or length symbol by the fixed code (RFC 1951 3.2.6).
     fn take_fixed(&mut self) -> Option<u32> {
         let mut code = 0;
         for _ in 0..7 {
@@ -247,7 +245,7 @@ impl Bits {
         }
     }
 
-    /// A code length, where the codes of the code lengths are `octets` long, and complete.
+    /// A symbol of the code of the code lengths. The codes are complete and `octets` says how long each is.
     fn take_code(&mut self, octets: &[u8; CODE_LENGTHS]) -> Option<u32> {
         let (mut code, mut first) = (0, 0);
         for length in 1..=7 {
@@ -261,24 +259,25 @@ impl Bits {
             if let Some((_, symbol)) = of_length().nth((code - first) as usize) {
                 return Some(symbol);
             }
-            first = (first + u32::try_from(of_length().count()).unwrap_or_default()) << 1;
+            let count = u32::try_from(of_length().count()).expect("the code has 19 symbols");
+            first = (first + count) << 1;
         }
         Some(u32::MAX)
     }
 }
 
-/// Whether `frame`, all of it, is one message in rsyslog's compressed form.
+/// Whether `frame` as a whole is one message in rsyslog's compressed form.
 #[must_use]
 #[inline]
 pub fn is_compressed(frame: &[u8]) -> bool {
     may_be_compressed(frame) && is_compressed_indeed(frame)
 }
 
-/// Whether `frame` begins like that. Text may, too: [`is_compressed`] tells.
+/// Whether `frame` begins like a compressed message. Text may begin so, too: [`is_compressed`] decides.
 #[must_use]
 #[inline]
 pub const fn may_be_compressed(frame: &[u8]) -> bool {
-    matches!(frame, [MARK, CMF, ..])
+    matches!(frame, [PREFIX, CMF, ..])
 }
 
 #[cold]
@@ -298,24 +297,24 @@ fn is_compressed_indeed(frame: &[u8]) -> bool {
     }
 }
 
-/// Whether a compressed message of `octets_max` octets at most begins like `input`; `None` while it takes more octets.
+/// Whether `input` begins with a compressed message of at most `octets_max` octets; `None` if more octets are needed.
 pub(super) fn message_follows(input: &[u8], octets_max: usize) -> Option<bool> {
     let whole = input.get(..octets_max);
     match whole.unwrap_or(input) {
         [] if whole.is_some() => Some(false),
         [] => None,
-        [MARK, stream @ ..] => begins_stream(stream).or(whole.map(|_| false)),
+        [PREFIX, stream @ ..] => begins_stream(stream).or(whole.map(|_| false)),
         _ => Some(false),
     }
 }
 
-/// An octet that stands in no line of text.
+/// Whether no line of text holds `octet`.
 const fn is_no_text(octet: u8) -> bool {
     matches!(octet, 0..=8 | b'\n' | 0x0b | 0x0c | 0x0e..=0x1f | 0x7f)
 }
 
-/// What rsyslog puts before a compressed message.
-const MARK: u8 = b'z';
+/// rsyslog puts it before a compressed message.
+const PREFIX: u8 = b'z';
 
 /// Deflate with a window of 32 KiB.
 const CMF: u8 = 0x78;
@@ -323,13 +322,13 @@ const CMF: u8 = 0x78;
 /// Octets behind CMF and FLG that are looked at.
 const LOOK_OCTETS: usize = 16;
 
-/// Characters of ASCII that tell that a block holds text, if it begins with no PRI.
+/// A block without a PRI holds text if it begins with this many characters of ASCII.
 const TEXT_LITERALS: usize = 12;
 
-/// Symbols of the code of the code lengths.
+/// Symbols in the code of the code lengths.
 const CODE_LENGTHS: usize = 19;
 
-/// The order in which their lengths are sent (RFC 1951 3.2.7).
+/// The order in which the lengths of their codes are sent (RFC 1951 3.2.7).
 const CODE_LENGTHS_ORDER: [u8; CODE_LENGTHS] = [
     16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15,
 ];
@@ -338,8 +337,8 @@ const CODE_LENGTHS_ORDER: [u8; CODE_LENGTHS] = [
 mod tests {
     use super::*;
 
-    /// What zlib 1.3 makes of `<134>Mar  1 12:00:00 host app[7]: a message that is long enough to be worth it` and more of
-    /// its kind, by level, finished and flushed.
+    /// `<134>Mar  1 12:00:00 host app[7]: a message that is long enough to be worth it` and similar messages, compressed
+    /// by zlib 1.3 at each level, finished and flushed.
     const STREAMS: [&[u8]; 10] = [
         b"\x78\x01\x00\x50\x00\xaf\xff<134>Mar  1 12:00:00",
         b"\x78\x01\x94\x9d\x4d\xae\x18\xb7\x11\x84\xf7\x39\xc5\x3b\x81\x31\x6c\xfe",
@@ -353,7 +352,7 @@ mod tests {
         b"\x78\xda\xa5\x9c\x5d\xaa\xae\xb7\x0d\x85\xef\x3b\x8a\x3d\x82\x62\xfd\x59",
     ];
 
-    /// No text in UTF-8, and no compressed streams.
+    /// Neither text in UTF-8 nor compressed streams.
     const OTHERS: [&[u8]; 9] = [
         b"x^\xe4 latin text of some length",
         b"x^\x1b[31mred\x1b[0m and some more",
@@ -379,7 +378,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_compressed_stream_is_told_from_text_and_no_octet_changes_that() {
+    fn a_compressed_stream_is_told_from_text_and_no_later_octet_changes_that() {
         for stream in STREAMS {
             assert_eq!(
                 begins_stream(stream),
@@ -387,11 +386,11 @@ mod tests {
                 "{}",
                 stream.escape_ascii()
             );
-            settles(stream);
+            check_decision_stays(stream);
         }
         for text in TEXTS {
             assert_ne!(begins_stream(text.as_bytes()), Some(true), "{text:?}");
-            settles(text.as_bytes());
+            check_decision_stays(text.as_bytes());
         }
         assert_eq!(begins_stream(TEXTS[0].as_bytes()), Some(false));
         assert_eq!(begins_stream(b"x^2\n"), Some(false));
@@ -402,12 +401,12 @@ mod tests {
                 "{}",
                 other.escape_ascii()
             );
-            settles(other);
+            check_decision_stays(other);
         }
     }
 
     #[track_caller]
-    fn settles(octets: &[u8]) {
+    fn check_decision_stays(octets: &[u8]) {
         let mut decided = None;
         for len in 0..=octets.len() {
             let now = octets.get(..len).and_then(begins_stream);
@@ -435,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_is_over_is_no_compressed_one() {
+    fn a_message_that_ended_is_not_compressed() {
         assert_eq!(message_follows(b"", 0), Some(false));
         assert_eq!(message_follows(b"", 1), None);
         assert_eq!(message_follows(b"zx", 2), Some(false));

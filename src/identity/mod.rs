@@ -1,6 +1,7 @@
-//! Identity: which octets make two messages the same. Hashed once, here, with a key drawn at start.
+//! Identity: the octets of a message that decide whether it equals another, and their hash.
 //!
-//! The identity of a message is written into a buffer that its caller reuses:
+//! The identity is hashed once, here, with a key drawn at start. It is written into a buffer that the
+//! caller reuses:
 //!
 //! ```text
 //! kind PRIVAL │ len HOSTNAME or sender │ len APP-NAME │ len MSGID │ len STRUCTURED-DATA │ MSG
@@ -8,32 +9,32 @@
 //!
 //! # Guarantees
 //!
-//! - Fields are length-delimited, so (`ab`, `c`) and (`a`, `bc`) differ; absent and empty are the same.
-//! - The TIMESTAMP, PROCID, Cisco sequence numbers and clock marks, a BOM before MSG and trailing line
-//!   ends are not in it. Every other octet of MSG is, however long.
+//! - Fields are length-delimited, so (`ab`, `c`) and (`a`, `bc`) differ. Absent and empty are the same.
+//! - TIMESTAMP, PROCID, Cisco sequence numbers and clock marks, a BOM before MSG and trailing line
+//!   ends are not part of it. Every other octet of MSG is, however long MSG is.
 //! - Where the frame names no host, the sender's address stands in.
 //! - SD-ELEMENTs that describe the transmission (`meta`, `timeQuality`, `origin`: RFC 5424 7) are left
 //!   out; STRUCTURED-DATA that held nothing else counts as absent.
-//! - An unparsed frame is its sender, its PRI if valid, and all octets after it.
-//! - A message that is never suppressed is all its octets, timestamp included.
-//! - The hash is seeded, the `compact` identity keyed, with numbers drawn from the operating system:
-//!   a sender cannot choose collisions.
+//! - The identity of an unparsed frame is its sender, its PRI if valid, and all octets after it.
+//! - The identity of a message that is never suppressed is all its octets, timestamp included.
+//! - The hash is seeded, and the `compact` identity keyed, with numbers drawn from the operating system.
+//!   So a sender cannot choose collisions.
 //!
-//! That is the default. A [`Spec`] chooses other fields, and masks that fold parts of MSG:
+//! This is the default. A [`Spec`] chooses other fields, and masks that fold parts of MSG:
 //!
 //! ```text
-//! kind PRIVAL spec │ then, of those chosen: len HOSTNAME or sender │ len APP-NAME │ len PROCID │ len MSGID
+//! kind PRIVAL spec │ then, if chosen: len HOSTNAME or sender │ len APP-NAME │ len PROCID │ len MSGID
 //!                  │ len STRUCTURED-DATA │ source │ len listener │ MSG, folded
 //! ```
 //!
-//! - Of a PRI that counts in part the other part is zero.
-//! - The sender stands in for a missing HOSTNAME only if HOSTNAME counts.
+//! - If only a part of PRI is chosen, the other part is zero.
+//! - The sender stands in for a missing HOSTNAME only if HOSTNAME is chosen.
 //! - An unparsed frame has no fields to choose from: all its octets after PRI count, folded.
-//! - What is never suppressed is all its octets under any spec.
+//! - Under any spec, the identity of a message that is never suppressed is all its octets.
 //!
 //! # Left out
 //!
-//! Which spec a message falls under (`rule`). What masks fold, and how, is in [`mask`].
+//! The choice of a spec for a message (see `rule`). The parts of MSG that masks fold (see [`mask`]).
 
 pub mod mask;
 mod spec;
@@ -52,7 +53,7 @@ use crate::parse::{Format, Message, Pri};
 
 pub use self::spec::{Field, Fields, Spec, Variant};
 
-/// What is compared: the identity's octets, and a seeded hash of them.
+/// One message's identity: the octets that are compared, and a seeded hash of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity<'a> {
     /// Hash of `octets` under this run's key.
@@ -68,12 +69,12 @@ pub enum IdentityKind {
     /// By all their octets.
     #[default]
     Exact,
-    /// By 128 bits of a keyed pseudo-random function: two different messages are taken for one with a
-    /// probability of 2^-128 a pair, and nobody who does not know the key can find such a pair.
+    /// By 128 bits of a keyed pseudo-random function. Two different messages have the same identity with a
+    /// probability of 2^-128 per pair, and such a pair cannot be found without the key.
     Compact,
 }
 
-/// Who sent a frame, as far as identity goes: an address without its port, or somebody on this host.
+/// The sender of a frame as identity sees it: an address without its port, or a process on this host.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Sender {
     /// A peer address; IPv4-mapped IPv6 is normalised.
@@ -99,10 +100,10 @@ impl fmt::Display for Sender {
     }
 }
 
-/// How a frame came.
+/// Where a frame came from.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
-    /// Who sent it.
+    /// The peer.
     pub sender: Sender,
     /// The name of the listener that received it.
     pub listener: &'a str,
@@ -129,8 +130,8 @@ impl Key {
         }
     }
 
-    /// The key of a run that goes on where another one ended: `compact` identities are what they were. `exact` ones are,
-    /// too, but their hashes are not.
+    /// The key of a run that continues another one. `compact` identities stay the same. `exact` ones do, too, but their
+    /// hashes change.
     #[must_use]
     pub fn continuing(secret: Secret) -> Self {
         Self {
@@ -139,14 +140,14 @@ impl Key {
         }
     }
 
-    /// What [`Key::continuing`] needs.
+    /// The part of the key that [`Key::continuing`] needs.
     #[must_use]
     pub fn secret(&self) -> Secret {
         let (one, other) = self.prf.keys();
         Secret(one, other)
     }
 
-    /// The identity that is `octets`; `None` if none of that kind can be.
+    /// The identity with these octets; `None` if no identity of that kind can have them.
     #[must_use]
     pub fn identity<'a>(&self, kind: IdentityKind, octets: &'a [u8]) -> Option<Identity<'a>> {
         let hash = match kind {
@@ -159,8 +160,7 @@ impl Key {
         Some(Identity { hash, octets })
     }
 
-    /// The key made of this number, the same in every run: for tests, benchmarks, and names that people
-    /// compare.
+    /// The key made of `seed`, the same in every run: for tests, benchmarks, and names that people compare.
     #[must_use]
     pub fn from_seed(seed: u64) -> Self {
         Self {
@@ -179,18 +179,18 @@ impl Key {
     }
 }
 
-/// What makes `compact` identities of one run those of another.
+/// The key of `compact` identities. Runs that share it have the same ones.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub struct Secret(pub u64, pub u64);
 
-/// Nobody reads it in a log.
+/// Keeps the secret out of logs.
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret")
     }
 }
 
-/// Writes identities, one at a time, into a buffer of its own.
+/// Writes identities under one key.
 #[derive(Clone, Debug)]
 pub struct Identifier<'k> {
     key: &'k Key,
@@ -209,7 +209,7 @@ impl<'k> Identifier<'k> {
         }
     }
 
-    /// The identity of `message` as `sender` sent it. Valid until the next call.
+    /// The identity of `message` from `sender`, in a buffer of the identifier. Valid until the next call.
     pub fn identify(&mut self, message: &Message<'_>, sender: Sender) -> Identity<'_> {
         let mut octets = std::mem::take(&mut self.octets);
         octets.clear();
@@ -221,12 +221,12 @@ impl<'k> Identifier<'k> {
         }
     }
 
-    /// Appends the octets of that identity to `octets`, and gives its hash.
+    /// Appends the octets of the identity of `message` to `octets`. Returns its hash.
     pub fn append(&self, message: &Message<'_>, sender: Sender, octets: &mut Vec<u8>) -> u64 {
         self.append_with(message, octets, |octets| write(octets, message, sender))
     }
 
-    /// Appends the octets of the identity of `message` by `spec`, and gives its hash.
+    /// Appends the octets of the identity of `message` by `spec` to `octets`. Returns its hash.
     #[inline]
     pub fn append_by(
         &self,
@@ -243,7 +243,8 @@ impl<'k> Identifier<'k> {
         })
     }
 
-    /// In what `message` may differ from others of its identity by `spec`; `None` if in nothing that counts.
+    /// The parts in which `message` may differ from others of its identity by `spec`; `None` if there are none that a
+    /// summary counts.
     #[must_use]
     #[inline]
     pub fn variant(&self, spec: &Spec, message: &Message<'_>, sender: Sender) -> Option<Variant> {
@@ -270,7 +271,7 @@ impl<'k> Identifier<'k> {
         let start = octets.len();
         octets.reserve(message.frame().len() + HEADER_OCTETS_MAX);
         write(octets);
-        let written = octets.get(start..).unwrap_or_default();
+        let written = &octets[start..];
         match self.kind {
             IdentityKind::Exact => self.key.hash(written),
             IdentityKind::Compact => {
@@ -305,7 +306,7 @@ fn write(octets: &mut Vec<u8>, message: &Message<'_>, sender: Sender) {
     octets.extend_from_slice(message.msg());
 }
 
-/// As [`write()`], of another choice.
+/// As [`write()`], with the fields and masks of `spec`.
 fn write_by(octets: &mut Vec<u8>, spec: &Spec, message: &Message<'_>, origin: Origin<'_>) {
     if message.never_suppress {
         octets.push(KIND_LITERAL);
@@ -318,14 +319,14 @@ fn write_by(octets: &mut Vec<u8>, spec: &Spec, message: &Message<'_>, origin: Or
     if message.format == Format::Unparsed {
         let pri = message.pri.map_or(NO_PRI, |pri| pri.prival() & pri_mask);
         octets.extend_from_slice(&[KIND_CHOSEN_UNPARSED, pri]);
-        octets.extend_from_slice(&spec.mark.to_le_bytes());
+        octets.extend_from_slice(&spec.id.to_le_bytes());
         if has(Field::Hostname) {
             write_sender(octets, origin.sender);
         }
     } else {
         let pri = message.pri_or_default().prival() & pri_mask;
         octets.extend_from_slice(&[KIND_CHOSEN, pri]);
-        octets.extend_from_slice(&spec.mark.to_le_bytes());
+        octets.extend_from_slice(&spec.id.to_le_bytes());
         if has(Field::Hostname) {
             match message.hostname() {
                 Some(hostname) => write_field(octets, hostname),
@@ -361,13 +362,13 @@ fn write_by(octets: &mut Vec<u8>, spec: &Spec, message: &Message<'_>, origin: Or
 }
 
 fn write_field(octets: &mut Vec<u8>, field: &[u8]) {
-    let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
+    let length = u32::try_from(field.len()).expect(FIELD_BELOW_4_GIB);
     octets.extend_from_slice(&length.to_le_bytes());
     octets.extend_from_slice(field);
 }
 
-/// A length that no HOSTNAME has says that a sender stands in: a host that calls itself by the
-/// octets of an address is another one than the host at that address.
+/// Writes a length that no HOSTNAME has, and the sender's address. So a host whose name is the octets of
+/// an address differs from the host at that address.
 fn write_sender(octets: &mut Vec<u8>, sender: Sender) {
     match sender {
         Sender::Address(IpAddr::V4(v4)) => {
@@ -394,20 +395,18 @@ fn write_structured_data(octets: &mut Vec<u8>, message: &Message<'_>) {
         }
     }
     let written = octets.len() - length_at - size_of::<u32>();
-    let length = u32::try_from(written).unwrap_or(u32::MAX).to_le_bytes();
-    if let Some(place) = octets.get_mut(length_at..length_at + length.len()) {
-        place.copy_from_slice(&length);
-    }
+    let length = u32::try_from(written).expect(FIELD_BELOW_4_GIB);
+    octets[length_at..][..size_of::<u32>()].copy_from_slice(&length.to_le_bytes());
 }
 
 /// SD-IDs that describe the transmission, not the event (RFC 5424 7.1 to 7.3).
 const TRANSMISSION_SD_IDS: [&[u8]; 3] = [b"timeQuality", b"meta", b"origin"];
 
-/// Octets of an identity that are not the frame's own, at most.
+/// The most octets of an identity that are not the frame's own.
 const HEADER_OCTETS_MAX: usize = 64;
 
-/// What the octets of an identity mean. Another number whenever a message gets other octets than before, so that
-/// nobody compares old ones with new ones.
+/// The version of the identities' layout. Change it whenever the octets of any identity change, so that old ones are
+/// never compared with new ones.
 pub const LAYOUT: u32 = 1;
 
 const KIND_PARSED: u8 = 0;
@@ -416,10 +415,12 @@ const KIND_LITERAL: u8 = 2;
 const KIND_CHOSEN: u8 = 3;
 const KIND_CHOSEN_UNPARSED: u8 = 4;
 
-/// Not a PRIVAL: an unparsed frame without a valid PRI.
+/// No PRIVAL: the frame is unparsed and has no valid PRI.
 const NO_PRI: u8 = 255;
 
-/// Lengths that no field has, because no frame is that long.
+const FIELD_BELOW_4_GIB: &str = "parsing looks at 4 GiB of a frame at most";
+
+/// Lengths that no field has, because no frame is as long.
 const SENDER_IPV4: u32 = u32::MAX;
 const SENDER_IPV6: u32 = u32::MAX - 1;
 const SENDER_LOCAL: u32 = u32::MAX - 2;
@@ -456,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn what_moves_with_every_copy_does_not_count() {
+    fn parts_that_change_with_every_copy_do_not_count() {
         let cases: &[(&[u8], &[u8])] = &[
             (
                 b"<13>Mar  1 10:00:00 h app[1]: text",
@@ -491,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_something_else_counts() {
+    fn parts_that_differ_between_events_count() {
         let cases: &[(&[u8], &[u8])] = &[
             (
                 b"<13>Mar  1 10:00:00 h app: text",
@@ -594,7 +595,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_spec_gives_the_default_identity() {
+    fn the_default_spec_yields_the_default_identity() {
         for frame in [
             &b"<13>Mar  1 10:00:00 h app[1]: text"[..],
             b"<34>1 - h a p m [x@1 a=\"1\"] text",
@@ -607,7 +608,7 @@ mod tests {
     }
 
     #[test]
-    fn each_field_tells_messages_apart_if_and_only_if_it_counts() {
+    fn each_field_tells_messages_apart_if_and_only_if_it_is_chosen() {
         let base: &[u8] = b"<34>1 - h a p m [x@1 a=\"1\"] text";
         let other: [(Field, &[u8]); 8] = [
             (Field::Facility, b"<42>1 - h a p m [x@1 a=\"1\"] text"),
@@ -654,7 +655,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fleet_folds_whoever_sends() {
+    fn a_fleet_folds_senders() {
         let fleet = spec(Fields::DEFAULT.without(Field::Hostname), &[]);
         for frame in [
             &b"<13>app: text"[..],
@@ -688,7 +689,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variant_is_what_the_spec_folds() {
+    fn a_variant_holds_the_parts_that_the_spec_folds() {
         let key = Key::from_seed(1);
         let identifier = Identifier::new(&key, IdentityKind::Exact);
         let of = |spec: &Spec, frame: &[u8], sender| {
@@ -712,7 +713,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_goes_on_recognises_what_it_is_shown_again() {
+    fn a_run_that_continues_another_recognises_its_identities() {
         let message = Message::parse(b"<13>app: text");
         let first = Key::random();
         let next = Key::continuing(first.secret());
@@ -727,9 +728,9 @@ mod tests {
         assert!(next.identity(IdentityKind::Compact, &[0; 15]).is_none());
     }
 
-    /// If this fails because identities have got other octets, then [`LAYOUT`] needs another number.
+    /// If this fails because the octets of identities changed, [`LAYOUT`] needs another number.
     #[test]
-    fn octets_of_this_layout_are_these() {
+    fn the_octets_of_this_layout_stay() {
         let all = mask::Builtin::ALL.map(mask::Builtin::name);
         let masked = spec(Fields::DEFAULT.with(Field::Listener), &all);
         let mut octets = Vec::new();
@@ -754,7 +755,7 @@ mod tests {
     }
 
     #[test]
-    fn another_run_hashes_otherwise() {
+    fn another_run_hashes_differently() {
         let message = Message::parse(b"<13>app: text");
         let hash = |key: Key, kind| Identifier::new(&key, kind).identify(&message, A).hash;
         for kind in [IdentityKind::Exact, IdentityKind::Compact] {

@@ -1,15 +1,15 @@
-//! What a policy compares: which fields, and what is folded in MSG.
+//! A spec: the fields that a policy compares, and the masks that fold parts of MSG.
 //!
 //! # Guarantees
 //!
-//! - [`Spec::default`] is the identity of the module's page, octet for octet, and costs no more than if there were no
+//! - [`Spec::default`] is the default identity of `identity`, octet for octet. It costs no more than if there were no
 //!   choice.
-//! - Identities of two specs are never equal: all but the default one carry what tells their spec, so that a reload
-//!   that gives a batch under way the engine of another rule takes no message for another.
+//! - Identities of two specs are never equal: all but the default one carry the number of their spec. So messages stay
+//!   apart even if a reload hands a batch under way to the engine of another rule.
 //!
 //! # Left out
 //!
-//! Which messages get which spec: rules choose.
+//! The choice of a spec for a message: rules choose.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -19,7 +19,7 @@ use siphasher::sip::SipHasher24;
 
 use super::mask::{Builtin, Masks};
 
-/// A part of what a message is, or of how it came.
+/// A part of a message, or of its origin.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[repr(u16)]
 pub enum Field {
@@ -27,7 +27,7 @@ pub enum Field {
     Facility = 1 << 0,
     /// The severity of PRI.
     Severity = 1 << 1,
-    /// HOSTNAME; where the frame names none, the sender's address stands in.
+    /// HOSTNAME, or the sender's address if the frame names no host.
     Hostname = 1 << 2,
     /// APP-NAME, or the tag.
     AppName = 1 << 3,
@@ -35,18 +35,18 @@ pub enum Field {
     Procid = 1 << 4,
     /// MSGID.
     Msgid = 1 << 5,
-    /// STRUCTURED-DATA, less what only describes the transmission.
+    /// STRUCTURED-DATA without the elements that only describe the transmission.
     StructuredData = 1 << 6,
-    /// MSG, less what masks fold.
+    /// MSG, with masks applied.
     Msg = 1 << 7,
-    /// The sender's address, whatever HOSTNAME says.
+    /// The sender's address, even if there is a HOSTNAME.
     Source = 1 << 8,
-    /// The listener that received it.
+    /// The name of the listener that received it.
     Listener = 1 << 9,
 }
 
 impl Field {
-    /// All of them, in the order in which they are documented.
+    /// All fields, in documented order.
     pub const ALL: [Self; 10] = [
         Self::Facility,
         Self::Severity,
@@ -60,7 +60,7 @@ impl Field {
         Self::Listener,
     ];
 
-    /// What it is called in a configuration.
+    /// Its name in a configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -86,7 +86,7 @@ impl Fields {
     /// No field.
     pub const EMPTY: Self = Self(0);
 
-    /// Those that count unless configured.
+    /// The fields that count unless configured.
     pub const DEFAULT: Self = Self(
         Field::Facility as u16
             | Field::Severity as u16
@@ -97,31 +97,31 @@ impl Fields {
             | Field::Msg as u16,
     );
 
-    /// The set and `field`.
+    /// This set plus `field`.
     #[must_use]
     pub const fn with(self, field: Field) -> Self {
         Self(self.0 | field as u16)
     }
 
-    /// The set without `field`.
+    /// This set less `field`.
     #[must_use]
     pub const fn without(self, field: Field) -> Self {
         Self(self.0 & !(field as u16))
     }
 
-    /// Whether `field` is in it.
+    /// Whether the set holds `field`.
     #[must_use]
     pub const fn has(self, field: Field) -> bool {
         self.0 & field as u16 != 0
     }
 
-    /// Whether nothing is in it.
+    /// Whether the set holds no field.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Its fields, in the order in which they are documented.
+    /// The fields of the set, in documented order.
     pub fn iter(self) -> impl Iterator<Item = Field> {
         Field::ALL.into_iter().filter(move |field| self.has(*field))
     }
@@ -145,23 +145,23 @@ impl fmt::Debug for Fields {
     }
 }
 
-/// What a policy compares. Cheap to clone.
+/// The fields that a policy compares, and its masks. Cheap to clone.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Spec {
     fields: Fields,
     masks: Arc<Masks>,
-    /// Tells it from other specs; zero if it is the default one.
-    pub(super) mark: u64,
+    /// A hash that tells it from other specs. Zero is the default spec.
+    pub(super) id: u64,
 }
 
 impl Spec {
-    /// A spec by which `fields` count, less what `masks` fold in MSG.
+    /// A spec that compares `fields`, with `masks` applied to MSG.
     #[must_use]
     pub fn new(fields: Fields, masks: Arc<Masks>) -> Self {
         if fields == Fields::DEFAULT && masks.is_empty() {
             return Self::default();
         }
-        // Keyless and the same in every run: it has nothing to hide, and who could choose a collision is the operator.
+        // Without a key, so that it is the same in every run. Only the operator could choose a collision.
         let mut hasher = SipHasher24::new();
         fields.hash(&mut hasher);
         for builtin in Builtin::ALL {
@@ -173,60 +173,60 @@ impl Spec {
         Self {
             fields,
             masks,
-            mark: hasher.finish().max(1),
+            id: hasher.finish().max(1),
         }
     }
 
-    /// The fields that count. Not empty.
+    /// The fields that are compared.
     #[must_use]
     pub const fn fields(&self) -> Fields {
         self.fields
     }
 
-    /// What is folded in MSG.
+    /// The masks that are applied to MSG.
     #[must_use]
     pub fn masks(&self) -> &Masks {
         &self.masks
     }
 
-    /// The same, to share.
+    /// The same masks, shared.
     #[must_use]
     pub fn masks_shared(&self) -> Arc<Masks> {
         Arc::clone(&self.masks)
     }
 
-    /// Whether it is the default one.
+    /// Whether this is the default spec.
     #[must_use]
     #[inline]
     pub const fn is_default(&self) -> bool {
-        self.mark == 0
+        self.id == 0
     }
 
-    /// Tells it from other specs, in every run; zero if it is the default one.
+    /// A number that tells it from other specs, the same in every run. Zero is the default spec.
     #[must_use]
-    pub const fn fingerprint(&self) -> u64 {
-        self.mark
+    pub const fn id(&self) -> u64 {
+        self.id
     }
 
-    /// Whether different texts may be one message to it.
+    /// Whether messages with different texts may have the same identity.
     #[must_use]
     pub fn folds_texts(&self) -> bool {
         !self.masks.is_empty() || !self.fields.has(Field::Msg)
     }
 
-    /// Whether messages of different hosts may be one to it.
+    /// Whether messages of different hosts may have the same identity.
     #[must_use]
     pub const fn folds_hosts(&self) -> bool {
         !self.fields.has(Field::Hostname)
     }
 }
 
-/// In what a copy may differ from others of its identity: what a summary counts. Hashes under this run's key.
+/// The parts in which a copy may differ from others of its identity. A summary counts them. Hashes under this run's key.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Variant {
-    /// Of MSG, if the spec folds texts.
+    /// The hash of MSG, if the spec folds texts.
     pub text: Option<u64>,
-    /// Of HOSTNAME or what stands in for it, if the spec folds hosts.
+    /// The hash of HOSTNAME or of the sender that stands in, if the spec folds hosts.
     pub host: Option<u64>,
 }
 
@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_set_of_fields_holds_what_was_put_in() {
+    fn a_set_of_fields_holds_the_fields_added() {
         for field in Field::ALL {
             let set = Fields::EMPTY.with(field);
             assert_eq!(set.iter().collect::<Vec<_>>(), [field]);

@@ -1,34 +1,38 @@
-//! Parsing: one frame in, a [`Message`] of named slices out (RFC 5424, RFC 3164 as it is really
-//! sent, Cisco).
+//! Parsing: one frame in, a [`Message`] of named slices out (RFC 5424, RFC 3164 as senders really use
+//! it, Cisco).
 //!
 //! ```text
 //! [BOM] [blanks] <PRI> ─┬─ "1 " ──────▶ rfc5424 ── malformed ──▶ unparsed, PRI kept
 //!                       ├─ otherwise ─▶ rfc3164 ─┬─ header leads to %FAC-SEV-MNEMONIC: ──▶ cisco
-//!                       │                        └─ anything else: it has a text at least
+//!                       │                        └─ anything else: at least MSG
 //!   no "<": PRI absent ─┘
 //!   "<" but no PRI ───────────────────▶ unparsed
 //! ```
 //!
 //! # Guarantees
 //!
-//! - Every input gives a `Message`. What fits no format is [`Format::Unparsed`], with its PRI if that
-//!   is valid. Parsing never decides whether a message is delivered.
-//! - Linear time, no allocation, no octet outside the frame is read.
-//! - Slices are exactly what was received; nothing is decoded or repaired. They do not overlap, and
+//! - Every frame yields a `Message`. A frame that fits no format is [`Format::Unparsed`], with its PRI if
+//!   that is valid. Parsing never decides whether a message is delivered.
+//! - Parsing takes linear time, allocates nothing and reads no octet outside the frame.
+//! - Slices are exactly the octets received: nothing is decoded or repaired. They do not overlap, and
 //!   MSG is the last of them.
-//! - A hostname is never guessed: a message that names no host clearly has none, so that its sender
-//!   stands in and messages of two machines are not taken for one.
+//! - A hostname is never guessed. A message that does not clearly name a host has none. Then its sender
+//!   stands in, and messages of two machines stay different.
 //!
 //! # Left out
 //!
-//! The value of a timestamp; the meaning of structured data beyond its elements' borders.
+//! The value of a timestamp. The parameters of structured data.
 
 #![warn(clippy::indexing_slicing)]
 
 mod cisco;
+mod name;
+mod octets;
 mod pri;
+mod repeat_count;
 mod rfc3164;
 mod rfc5424;
+mod spans;
 mod structured_data;
 pub(crate) mod timestamp;
 
@@ -36,72 +40,43 @@ use std::ops::Range;
 
 use crate::frame::zlib;
 
+use self::octets::{behind, behind_blanks, behind_bom, trimmed};
 use self::pri::Prefix;
 pub use self::pri::Pri;
+use self::repeat_count::is_repeat_count;
+pub use self::spans::Format;
+use self::spans::{FRAME_OCTETS_MAX, Span, Spans};
 use self::structured_data::Elements;
 pub use self::structured_data::SdElement;
 
-/// The format that a frame was found to be in.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Format {
-    /// RFC 5424.
-    Rfc5424,
-    /// RFC 3164 in any of the forms that are really sent, including a bare tag and free text.
-    Rfc3164,
-    /// Cisco's `[seq:] [host:] [*.]stamp: %FAC-SEV-MNEMONIC: text`.
-    Cisco,
-    /// None of them: a `<` that begins no valid PRI, or RFC 5424 that is broken.
-    Unparsed,
-}
-
 /// A frame and where its parts stand in it.
 ///
-/// An absent part (NILVALUE, or not in this format) is `None`; an empty one counts as absent, too.
+/// An absent part (NILVALUE, or not in this format) is `None`. An empty part counts as absent.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Message<'a> {
     frame: &'a [u8],
-    /// The format found.
+    /// The format that was recognised.
     pub format: Format,
-    /// PRI, if there is a valid one.
+    /// `None` if the frame has no valid PRI.
     pub pri: Option<Pri>,
-    /// A message that must never be suppressed: RFC 5848 `ssign`/`ssign-cert`, a
-    /// sender's own count of repeats (`last message repeated N times`, `message repeated N times: [`), or a compressed one.
+    /// The message must never be suppressed. It is an RFC 5848 `ssign` or `ssign-cert`, a sender's own count of
+    /// repeats (`last message repeated N times`, `message repeated N times: [`), or compressed.
     pub never_suppress: bool,
-    /// A message in rsyslog's compressed form: nothing of it can be read.
+    /// The message is in rsyslog's compressed form: no part of it can be read.
     pub compressed: bool,
     spans: Spans,
 }
 
-/// Where the parts stand; an empty span is an absent part.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-struct Spans {
-    timestamp: Span,
-    hostname: Span,
-    app_name: Span,
-    procid: Span,
-    msgid: Span,
-    /// Of RFC 5424 also `-`; empty in its place if the sender left it out.
-    structured_data: Span,
-    msg: Span,
-}
-
-/// A range of octets of a frame.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-struct Span {
-    start: u32,
-    end: u32,
-}
-
 impl<'a> Message<'a> {
-    /// Finds the parts of `frame`: one message as it stood between its framing, trailing line ends
-    /// and all. (Of a frame beyond 4 GiB, which no limit admits, the first 4 GiB count.)
+    /// Finds the parts of `frame`: one message as it stood between its framing, including trailing line
+    /// ends. (Only the first 4 GiB of a frame count. No limit admits a longer one.)
     #[must_use]
     pub fn parse(frame: &'a [u8]) -> Self {
         let text = trimmed(frame.get(..FRAME_OCTETS_MAX).unwrap_or(frame));
         let at = behind_blanks(text, behind_bom(text, 0));
         let mut signature = false;
         let compressed = zlib::is_compressed(text);
-        let (pri, format, spans) = match pri::prefix(text.get(at..).unwrap_or_default()) {
+        let (pri, format, spans) = match pri::prefix(behind(text, at)) {
             Prefix::Absent if compressed => (None, Format::Unparsed, Spans::of_msg(text, 0)),
             Prefix::Invalid => (None, Format::Unparsed, Spans::of_msg(text, 0)),
             Prefix::Absent => {
@@ -110,8 +85,8 @@ impl<'a> Message<'a> {
             }
             Prefix::Valid { pri, octets } => {
                 let at = at + octets;
-                let (format, spans) = match text.get(at..) {
-                    Some([b'1', b' ', ..]) => match rfc5424::parse(text, at + 2) {
+                let (format, spans) = match behind(text, at) {
+                    [b'1', b' ', ..] => match rfc5424::parse(text, at + 2) {
                         Some(parsed) => {
                             signature = parsed.signature;
                             (Format::Rfc5424, parsed.spans)
@@ -135,28 +110,29 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The message of `frame` if that is this message's frame octet for octet, except for a timestamp of the same
-    /// form: what [`Message::parse`] would give, for a fraction of the time. `None` says nothing.
+    /// The message of `frame` if `frame` equals this message's frame octet for octet, except for a timestamp of the same
+    /// form. It equals the result of [`Message::parse`] and takes a fraction of the time. `None` does not mean that the
+    /// messages differ: parse the frame.
     ///
-    /// A storm repeats itself like this.
+    /// Storms consist of such repeats.
     #[must_use]
     pub fn repeated<'b>(&self, frame: &'b [u8]) -> Option<Message<'b>> {
-        let stamp = self.spans.timestamp.range();
+        let timestamp = self.spans.timestamp.range();
         if frame.len() != self.frame.len()
-            || frame.get(stamp.end..) != self.frame.get(stamp.end..)
-            || frame.get(..stamp.start) != self.frame.get(..stamp.start)
+            || frame.get(timestamp.end..) != self.frame.get(timestamp.end..)
+            || frame.get(..timestamp.start) != self.frame.get(..timestamp.start)
         {
             return None;
         }
-        if frame.get(stamp.clone()) != self.frame.get(stamp.clone()) {
-            let rest = trimmed(frame).get(stamp.start..)?;
+        if frame.get(timestamp.clone()) != self.frame.get(timestamp.clone()) {
+            let rest = trimmed(frame).get(timestamp.start..)?;
             let octets = match self.format {
                 Format::Rfc5424 => timestamp::rfc5424(rest),
                 Format::Rfc3164 => timestamp::legacy(rest),
-                // Their stamps may stand where others are looked for first.
+                // Another timestamp may be found before theirs.
                 Format::Cisco | Format::Unparsed => None,
             };
-            if octets != Some(stamp.len()) {
+            if octets != Some(timestamp.len()) {
                 return None;
             }
         }
@@ -170,8 +146,8 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// Whether the frame is no text, as far as can be told: it is compressed; or fits no format, or has no PRI, and holds a control octet
-    /// other than TAB, CR and LF, before the CR, LF and NUL that it ends with. Frames in a format are not looked at.
+    /// Whether the frame is probably not text. It is compressed; or it fits no format or has no PRI, and holds a control
+    /// octet other than TAB, CR and LF before its trailing CR, LF and NUL. Other frames are not searched.
     #[must_use]
     #[inline]
     pub fn is_binary(&self) -> bool {
@@ -180,79 +156,78 @@ impl<'a> Message<'a> {
                 && holds_controls(trimmed(self.frame))
     }
 
-    /// Where the part of MSG stands that tells what happened: behind Cisco's
-    /// `%FACILITY-SEV-MNEMONIC: `, else all of MSG.
+    /// Where the text of MSG stands: behind Cisco's `%FACILITY-SEV-MNEMONIC: `, in other formats all of
+    /// MSG.
     #[must_use]
     pub fn content_range(&self) -> Range<usize> {
         let msg = self.msg_range();
         msg.end - content(self.format, self.msg()).len()..msg.end
     }
 
-    /// All octets received.
+    /// All octets of the frame.
     #[must_use]
     pub const fn frame(&self) -> &'a [u8] {
         self.frame
     }
 
-    /// PRI, or what a message without one counts as.
+    /// PRI, or [`Pri::ABSENT`] if there is none.
     #[must_use]
     pub fn pri_or_default(&self) -> Pri {
         self.pri.unwrap_or(Pri::ABSENT)
     }
 
-    /// TIMESTAMP as it was sent, in whatever form.
+    /// TIMESTAMP as it was sent, in any form.
     #[must_use]
     pub fn timestamp(&self) -> Option<&'a [u8]> {
         self.part(self.spans.timestamp)
     }
 
-    /// HOSTNAME; of Cisco messages the origin.
+    /// HOSTNAME; in Cisco messages the origin.
     #[must_use]
     pub fn hostname(&self) -> Option<&'a [u8]> {
         self.part(self.spans.hostname)
     }
 
-    /// APP-NAME; of RFC 3164 the tag, if a `:` or `[` follows it (a first word without either stays
-    /// in MSG); of Cisco messages the process, which few of them name.
+    /// APP-NAME; in RFC 3164 the tag, if a `:` or `[` follows it (a first word without either stays
+    /// in MSG); in Cisco messages the process, which few of them name.
     #[must_use]
     pub fn app_name(&self) -> Option<&'a [u8]> {
         self.part(self.spans.app_name)
     }
 
-    /// PROCID; of RFC 3164 what stands in brackets behind the tag.
+    /// PROCID; in RFC 3164 the text in brackets behind the tag.
     #[must_use]
     pub fn procid(&self) -> Option<&'a [u8]> {
         self.part(self.spans.procid)
     }
 
-    /// MSGID; of IOS XR the node that spoke (`RP/0/RSP0/CPU0`), so that two line cards of one router
-    /// are told apart.
+    /// MSGID; in IOS XR messages the node that sent it (`RP/0/RSP0/CPU0`), so that two line cards of one
+    /// router differ.
     #[must_use]
     pub fn msgid(&self) -> Option<&'a [u8]> {
         self.part(self.spans.msgid)
     }
 
-    /// The whole of STRUCTURED-DATA, if it holds any element.
+    /// All of STRUCTURED-DATA, if it holds any element.
     #[must_use]
     pub fn structured_data(&self) -> Option<&'a [u8]> {
         self.part(self.spans.structured_data)
             .filter(|octets| *octets != b"-")
     }
 
-    /// The elements of STRUCTURED-DATA in their order.
+    /// The elements of STRUCTURED-DATA, in order.
     pub fn sd_elements(&self) -> impl Iterator<Item = SdElement<'a>> + use<'a> {
         Elements::of(self.structured_data().unwrap_or_default())
     }
 
-    /// MSG without a BOM at its start and without `[\r\n\0]*` at its end. Of Cisco messages it begins
-    /// with `%`; if unparsed it is everything behind PRI, or the whole frame.
+    /// MSG without a BOM at its start and without `[\r\n\0]*` at its end. In Cisco messages it begins
+    /// with `%`. In unparsed frames it is everything behind PRI, or the whole frame.
     #[must_use]
     pub fn msg(&self) -> &'a [u8] {
         self.spans.msg.of(self.frame)
     }
 
-    /// Where [`Message::msg`] stands in the frame. What is behind it is the frame's trailing
-    /// terminators.
+    /// Where [`Message::msg`] stands in the frame. Only the frame's trailing terminators stand behind it.
     #[must_use]
     pub fn msg_range(&self) -> Range<usize> {
         self.spans.msg.range()
@@ -264,9 +239,9 @@ impl<'a> Message<'a> {
         Some(self.spans.timestamp.range()).filter(|range| !range.is_empty())
     }
 
-    /// Where STRUCTURED-DATA stands in an RFC 5424 frame: its elements, or `-`; or, if the sender left
-    /// it out, empty and directly behind MSGID, where `SP STRUCTURED-DATA` can be put in. Of other
-    /// formats it is empty and means nothing.
+    /// Where STRUCTURED-DATA stands in an RFC 5424 frame: its elements, or `-`. If the sender left it out,
+    /// the range is empty and directly behind MSGID, where `SP STRUCTURED-DATA` can be inserted. In other
+    /// formats the range is empty and means nothing.
     #[must_use]
     pub fn structured_data_range(&self) -> Range<usize> {
         self.spans.structured_data.range()
@@ -277,53 +252,8 @@ impl<'a> Message<'a> {
     }
 }
 
-impl Spans {
-    /// Nothing but a text from `at` to the end.
-    fn of_msg(text: &[u8], at: usize) -> Self {
-        Self {
-            msg: Span::new(at, text.len()),
-            ..Self::default()
-        }
-    }
-}
-
-impl Span {
-    /// From `start` to before `end`, both within [`FRAME_OCTETS_MAX`].
-    #[inline]
-    fn new(start: usize, end: usize) -> Self {
-        let [start, end] = [start, end].map(|at| u32::try_from(at).unwrap_or(u32::MAX));
-        Self { start, end }
-    }
-
-    /// The same for a part that is absent if it is the NILVALUE.
-    #[inline]
-    fn unless_nil(text: &[u8], start: usize, end: usize) -> Self {
-        if text.get(start..end) == Some(b"-") {
-            Self::default()
-        } else {
-            Self::new(start, end)
-        }
-    }
-
-    #[inline]
-    fn range(self) -> Range<usize> {
-        let [start, end] =
-            [self.start, self.end].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
-        start..end
-    }
-
-    #[inline]
-    fn of(self, frame: &[u8]) -> &[u8] {
-        frame.get(self.range()).unwrap_or_default()
-    }
-
-    const fn is_empty(self) -> bool {
-        self.start == self.end
-    }
-}
-
-/// Whether one of `octets` is a control octet of ASCII other than TAB, CR and LF. A portion at a time, without a branch
-/// for each octet.
+/// Whether `octets` hold an ASCII control octet other than TAB, CR and LF. Looks at 64 octets at a time, without a
+/// branch for each.
 fn holds_controls(octets: &[u8]) -> bool {
     let is_control = |octet: u8| {
         (octet < b' ') & (octet != b'\t') & (octet != b'\n') & (octet != b'\r') | (octet == 0x7f)
@@ -335,83 +265,15 @@ fn holds_controls(octets: &[u8]) -> bool {
     })
 }
 
-/// `frame` without trailing LF, CR and NUL, which some senders put into the frame, too.
-#[inline]
-fn trimmed(mut frame: &[u8]) -> &[u8] {
-    while let [head @ .., b'\r' | b'\n' | 0] = frame {
-        frame = head;
-    }
-    frame
-}
-
-#[inline]
-fn behind_bom(text: &[u8], at: usize) -> usize {
-    match text.get(at..) {
-        Some([0xef, 0xbb, 0xbf, ..]) => at + 3,
-        _ => at,
-    }
-}
-
-#[inline]
-fn behind_blanks(text: &[u8], at: usize) -> usize {
-    let rest = text.get(at..).unwrap_or_default();
-    at + rest.iter().take_while(|octet| **octet == b' ').count()
-}
-
-/// The part of `msg` that tells what happened: behind Cisco's `%FACILITY-SEV-MNEMONIC: `, else all of it.
+/// The text of `msg`: behind Cisco's `%FACILITY-SEV-MNEMONIC: `, in other formats all of it.
 #[inline]
 fn content(format: Format, msg: &[u8]) -> &[u8] {
     let mnemonic = match format {
         Format::Cisco => memchr::memmem::find(msg, b": ").map_or(0, |colon| colon + 2),
         Format::Rfc5424 | Format::Rfc3164 | Format::Unparsed => 0,
     };
-    msg.get(mnemonic..).unwrap_or_default()
+    behind(msg, mnemonic)
 }
-
-/// Whether `msg` is a sender's own count of repeats. Two equal counts are two facts.
-#[inline]
-fn is_repeat_count(msg: &[u8]) -> bool {
-    (matches!(msg.first(), Some(b' ' | b'l' | b'm')) && counts_repeats(msg))
-        || (msg.ends_with(b" times]") && ends_in_count(msg))
-}
-
-/// `text [message repeated N times]`: how another tersed reports, with the text first.
-fn ends_in_count(msg: &[u8]) -> bool {
-    let counted = msg.strip_suffix(b" times]").unwrap_or_default();
-    let digits = counted
-        .iter()
-        .rev()
-        .take_while(|octet| octet.is_ascii_digit())
-        .count();
-    let text = counted.get(..counted.len() - digits).unwrap_or_default();
-    digits > 0 && text.ends_with(b" [message repeated ")
-}
-
-fn counts_repeats(msg: &[u8]) -> bool {
-    let msg = msg.get(behind_blanks(msg, 0)..).unwrap_or_default();
-    let wordings: [(&[u8], &[u8]); 3] = [
-        (b"last message repeated ", b" times"),
-        (b"message repeated ", b" times: ["),
-        // How another tersed reports copies that were not all the same.
-        (b"message repeated ", b" times, "),
-    ];
-    wordings.into_iter().any(|(before, behind)| {
-        let Some(count_on) = msg.strip_prefix(before) else {
-            return false;
-        };
-        let digits = count_on
-            .iter()
-            .take_while(|octet| octet.is_ascii_digit())
-            .count();
-        digits > 0
-            && count_on
-                .get(digits..)
-                .is_some_and(|rest| rest.starts_with(behind))
-    })
-}
-
-/// A [`Span`] reaches no further.
-const FRAME_OCTETS_MAX: usize = u32::MAX as usize;
 
 #[cfg(test)]
 mod tests;

@@ -2,18 +2,22 @@
 //!
 //! # Guarantees
 //!
-//! - A [`Pri`] is within 0 to 191; nothing that is computed from it can be out of range.
+//! - A [`Pri`] is 0 to 191. No number computed from it is out of range.
 //! - At most five octets are read.
+//!
+//! # Left out
+//!
+//! The names of facilities and severities (see `rule`).
 
 /// PRIVAL: facility times eight plus severity, 0 to 191 (RFC 5424 6.2.1).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Pri(u8);
 
 impl Pri {
-    /// What a message without PRI counts as: user.notice (RFC 3164 4.3.3).
+    /// The PRI of a message that has none: user.notice (RFC 3164 4.3.3).
     pub const ABSENT: Self = Self(13);
 
-    /// `prival` if it is within 0..=191.
+    /// The PRI of `prival`; `None` above 191.
     #[must_use]
     pub const fn new(prival: u8) -> Option<Self> {
         if prival <= 191 {
@@ -23,7 +27,7 @@ impl Pri {
         }
     }
 
-    /// The PRIVAL.
+    /// The number, 0 to 191.
     #[must_use]
     pub const fn prival(self) -> u8 {
         self.0
@@ -42,10 +46,10 @@ impl Pri {
     }
 }
 
-/// What stands where a PRI may.
+/// What stands where a PRI may begin.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Prefix {
-    /// A PRI of that many octets.
+    /// A PRI of `octets` octets.
     Valid { pri: Pri, octets: usize },
     /// A `<` that begins no valid PRI.
     Invalid,
@@ -53,7 +57,7 @@ pub(super) enum Prefix {
     Absent,
 }
 
-/// Reads a PRI. Leading zeros are illegal (RFC 5424 6.2.1) and sent all the same.
+/// Reads a PRI. Leading zeros are illegal (RFC 5424 6.2.1), but some senders use them.
 #[inline]
 pub(super) fn prefix(octets: &[u8]) -> Prefix {
     let (digits, octets) = match octets {
@@ -100,7 +104,7 @@ mod tests {
         }
     }
 
-    /// CVE-2014-3634, CVE-2014-3683: such a value indexed an array, and the first fix let some by.
+    /// CVE-2014-3634, CVE-2014-3683: such a value indexed an array, and the first fix missed some.
     #[test]
     fn a_value_out_of_range_is_no_pri() {
         for prival in 192..=1999 {

@@ -1,39 +1,41 @@
-//! RFC 3164 and what is really sent: a timestamp in some form or none, a hostname or none, a tag or
-//! none, and always a text.
+//! RFC 3164 as senders really use it: an optional timestamp in some form, an optional hostname, an
+//! optional tag, and always MSG.
 //!
 //! ```text
-//! [blanks] [STAMP (SP | ":")] [HOSTNAME SP] [TAG["[" PROCID "]"][":"][SP]] MSG
+//! [blanks] [TIMESTAMP (SP | ":")] [HOSTNAME SP] [TAG["[" PROCID "]"][":"][SP]] MSG
 //! ```
 //!
 //! # Guarantees
 //!
-//! - Every text fits. What is not clearly a hostname or a tag belongs to MSG.
+//! - Every text fits. A word that is not clearly a hostname or a tag belongs to MSG.
 //! - A first word that neither `:` nor `[` follows is no tag: it stays in MSG.
-//! - The common header, `Mmm dd hh:mm:ss host tag[pid]: `, is walked once and by its octets only.
+//! - The common header, `Mmm dd hh:mm:ss host tag[pid]: `, is walked once, and only its own octets.
 //!
 //! # Left out
 //!
-//! Cisco's header, which begins alike: `cisco` is asked where one may be.
+//! Cisco's header, which begins like this one: `cisco` parses it.
 
-use std::net::Ipv6Addr;
 use std::ops::Range;
 
-use super::{Format, Span, Spans, behind_blanks, behind_bom, cisco, is_repeat_count, timestamp};
+use super::name::{Class, class, is_ipv6};
+use super::octets::{behind, behind_blanks, behind_bom};
+use super::repeat_count::is_repeat_count;
+use super::spans::{Format, Span, Spans};
+use super::{cisco, timestamp};
 
-/// Finds the parts from `at` on, which is behind PRI.
+/// Finds the parts from `at`, behind PRI.
 pub(super) fn parse(text: &[u8], at: usize) -> (Format, Spans) {
     let start = behind_bom(text, at);
-    let stamp_at = behind_blanks(text, start);
-    let rest = text.get(stamp_at..).unwrap_or_default();
-    match timestamp::legacy(rest) {
+    let timestamp_at = behind_blanks(text, start);
+    match timestamp::legacy(behind(text, timestamp_at)) {
         Some(octets) => {
-            let end = stamp_at + octets;
+            let end = timestamp_at + octets;
             let mut spans = Spans {
-                timestamp: Span::new(stamp_at, end),
+                timestamp: Span::new(timestamp_at, end),
                 ..Spans::default()
             };
             let cisco_likely = match text.get(end) {
-                // Who puts a colon behind the stamp puts no hostname there.
+                // A sender that puts a colon behind the timestamp puts no hostname there.
                 Some(b':') => {
                     let at = end + 1;
                     let at = at + usize::from(text.get(at) == Some(&b' '));
@@ -60,11 +62,11 @@ pub(super) fn parse(text: &[u8], at: usize) -> (Format, Spans) {
     }
 }
 
-/// Finds what stands behind the stamp. True if it may be Cisco's header as well.
+/// Finds the parts behind the timestamp. Returns whether the header may be Cisco's.
 #[inline]
 fn host_tag_and_msg(text: &[u8], at: usize, spans: &mut Spans) -> bool {
-    let rest = text.get(at..).unwrap_or_default();
-    // These words are neither host nor tag.
+    let rest = behind(text, at);
+    // The words of a repeat count are neither host nor tag.
     if is_repeat_count(rest) {
         spans.msg = Span::new(at, text.len());
         return false;
@@ -87,17 +89,16 @@ fn host_tag_and_msg(text: &[u8], at: usize, spans: &mut Spans) -> bool {
     tag_and_msg(text, at, spans)
 }
 
-/// Finds what stands behind the hostname. True if it may be Cisco's header as well.
+/// Finds the parts behind the hostname. Returns whether the header may be Cisco's.
 #[inline]
 fn tag_and_msg(text: &[u8], at: usize, spans: &mut Spans) -> bool {
     let tag_at = behind_blanks(text, at);
-    let first = text.get(tag_at).copied().unwrap_or_default();
     match tag(text, tag_at) {
         Some(tag) => {
             tag.put_into(text, spans);
             tag.end_octet == EndOctet::ColonAlone
-                || leads_to_cisco(first)
-                || text.get(tag.msg).copied().is_some_and(leads_to_cisco)
+                || leads_to_cisco(text, tag_at)
+                || leads_to_cisco(text, tag.msg)
         }
         None => {
             spans.msg = Span::new(behind_bom(text, at), text.len());
@@ -106,23 +107,23 @@ fn tag_and_msg(text: &[u8], at: usize, spans: &mut Spans) -> bool {
     }
 }
 
-/// Whether a sequence number, a clock mark or a mnemonic may begin with `octet`.
+/// Whether the octet at `at` may begin a sequence number, a clock mark or a mnemonic.
 #[inline]
-const fn leads_to_cisco(octet: u8) -> bool {
-    matches!(octet, b'0'..=b'9' | b'*' | b'.' | b'%')
+fn leads_to_cisco(text: &[u8], at: usize) -> bool {
+    matches!(text.get(at), Some(b'0'..=b'9' | b'*' | b'.' | b'%'))
 }
 
-/// Octets of the hostname in AIX's `Message forwarded from HOSTNAME: `.
+/// Length of the hostname in AIX's `Message forwarded from HOSTNAME: `.
 #[cold]
 fn forwarded_from(origin_on: &[u8]) -> Option<usize> {
     let end = origin_on.iter().position(|&octet| octet == b' ')?;
-    let word = origin_on.get(..end)?;
+    let (word, _) = origin_on.split_at(end);
     word.strip_suffix(b":")
         .map(<[u8]>::len)
         .filter(|octets| *octets > 0)
 }
 
-/// Octets of the first word behind a stamp if that is a hostname: neither a tag nor part of a text.
+/// Length of the first word behind the timestamp if it is a hostname; 0 if it is a tag or part of a text.
 #[inline]
 fn hostname(rest: &[u8]) -> usize {
     let end = rest
@@ -136,14 +137,14 @@ fn hostname(rest: &[u8]) -> usize {
     }
 }
 
-/// The same for a word with a `:` or `[` in it, which only addresses have.
+/// The same for a word with a `:` or `[` in it: of hostnames only addresses have these.
 #[cold]
 fn address(rest: &[u8]) -> usize {
     let end = rest
         .iter()
         .position(|&octet| octet == b' ')
         .unwrap_or(rest.len());
-    let word = rest.get(..end).unwrap_or_default();
+    let (word, _) = rest.split_at(end);
     if is_ipv6(word) || is_bracketed_address(word) {
         end
     } else {
@@ -151,23 +152,22 @@ fn address(rest: &[u8]) -> usize {
     }
 }
 
-/// TAG and PROCID.
 struct Tag {
     name: Range<usize>,
     procid: Range<usize>,
     end_octet: EndOctet,
-    /// Where the text begins.
+    /// Where MSG begins.
     msg: usize,
 }
 
 /// What ended the tag.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum EndOctet {
-    /// A colon, and then a space or the end.
+    /// A colon, followed by a space or the end.
     Colon,
-    /// A colon, and then more without a space.
+    /// A colon, followed by more text without a space.
     ColonAlone,
-    /// Brackets without a colon behind them.
+    /// A bracket without a colon behind it.
     Bracket,
 }
 
@@ -179,7 +179,7 @@ impl Tag {
         spans.msg = Span::new(behind_bom(text, self.msg), text.len());
     }
 
-    /// Whether this is a tag although no stamp says that a header stands here: `tag: ` or `tag[pid]:`.
+    /// Whether this is a tag even without a timestamp before it: `tag: ` or `tag[pid]:`.
     fn is_unmistakable(&self, text: &[u8]) -> bool {
         match self.end_octet {
             EndOctet::Colon => true,
@@ -189,18 +189,18 @@ impl Tag {
     }
 }
 
-/// The tag at `at`: a name that `:` or `[` follows.
+/// The tag at `at`: a name followed by `:` or `[`.
 #[inline]
 fn tag(text: &[u8], at: usize) -> Option<Tag> {
-    let rest = text.get(at..)?;
+    let rest = behind(text, at);
     let end = rest.iter().position(|&octet| class(octet) != Class::Name)?;
     if end == 0 {
         return None;
     }
-    match rest.get(end..)? {
-        [b':', behind @ ..] => {
-            // `CTX:rpd[123]: ` of Junos: a colon inside of the name.
-            if !matches!(behind, [] | [b' ', ..])
+    match behind(rest, end) {
+        [b':', text_on @ ..] => {
+            // Junos has a colon inside the name: `CTX:rpd[123]: `.
+            if !matches!(text_on, [] | [b' ', ..])
                 && let Some(name_end) = name_before_procid(text, at + end)
                 && let Some(tag) = with_procid(text, at..name_end)
                 && tag.end_octet == EndOctet::Colon
@@ -211,7 +211,7 @@ fn tag(text: &[u8], at: usize) -> Option<Tag> {
         }
         [b'[', ..] => {
             let name = at..at + end;
-            // Brackets that hold a space or do not close are no PROCID.
+            // Brackets that hold a space, or are not closed, hold no PROCID.
             let bare = Tag {
                 name: name.clone(),
                 procid: 0..0,
@@ -228,8 +228,8 @@ fn tag(text: &[u8], at: usize) -> Option<Tag> {
 #[inline]
 fn with_procid(text: &[u8], name: Range<usize>) -> Option<Tag> {
     let procid_at = name.end + 1;
-    let inner = text.get(procid_at..)?;
-    // Most are a few digits, shorter than a vector.
+    let inner = behind(text, procid_at);
+    // Most have a few digits: too few for memchr to pay.
     let octets = inner
         .iter()
         .position(|octet| matches!(octet, b']' | b' '))?;
@@ -237,14 +237,14 @@ fn with_procid(text: &[u8], name: Range<usize>) -> Option<Tag> {
         return None;
     }
     let procid = procid_at..procid_at + octets;
-    let behind = procid.end + 1;
-    Some(behind_name(text, name, procid, behind))
+    let end = procid.end + 1;
+    Some(behind_name(text, name, procid, end))
 }
 
-/// The tag whose end stands at `at`: a colon and one space are separators, each if it is there.
+/// The tag that ends at `at`. A colon and one space there, if present, separate it from MSG.
 #[inline]
 fn behind_name(text: &[u8], name: Range<usize>, procid: Range<usize>, at: usize) -> Tag {
-    let (end_octet, msg) = match text.get(at..).unwrap_or_default() {
+    let (end_octet, msg) = match behind(text, at) {
         [b':', b' ', ..] => (EndOctet::Colon, at + 2),
         [b':'] => (EndOctet::Colon, at + 1),
         [b':', ..] => (EndOctet::ColonAlone, at + 1),
@@ -259,25 +259,14 @@ fn behind_name(text: &[u8], name: Range<usize>, procid: Range<usize>, at: usize)
     }
 }
 
-/// Where the `[` of the word at `at` stands, if a name leads there.
+/// Where the `[` of the word at `at` stands, if only name octets and colons stand before it.
 #[cold]
 fn name_before_procid(text: &[u8], at: usize) -> Option<usize> {
-    let rest = text.get(at..)?;
+    let rest = behind(text, at);
     let end = rest
         .iter()
         .position(|&o| class(o) != Class::Name && o != b':')?;
     (rest.get(end) == Some(&b'[')).then_some(at + end)
-}
-
-/// Whether `word` is an IPv6 address, with or without a zone.
-pub(super) fn is_ipv6(word: &[u8]) -> bool {
-    let address = word
-        .split(|octet| *octet == b'%')
-        .next()
-        .unwrap_or_default();
-    // The longest is `ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255`.
-    address.len() <= 45
-        && std::str::from_utf8(address).is_ok_and(|address| address.parse::<Ipv6Addr>().is_ok())
 }
 
 /// Whether `word` is an address in brackets (ArubaOS, and IPv6 as in a URL).
@@ -285,44 +274,3 @@ fn is_bracketed_address(word: &[u8]) -> bool {
     matches!(word, [b'[', address @ .., b']'] if !address.is_empty()
         && address.iter().all(|octet| octet.is_ascii_hexdigit() || matches!(octet, b'.' | b':')))
 }
-
-/// What an octet is to a name.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Class {
-    /// Part of it.
-    Name,
-    /// SP, `:` or `[`: it ends here.
-    End,
-    /// No name has this: the word belongs to JSON, to `key=value`, or to a text.
-    Never,
-}
-
-#[inline]
-pub(super) fn class(octet: u8) -> Class {
-    CLASSES
-        .get(usize::from(octet))
-        .copied()
-        .unwrap_or(Class::Never)
-}
-
-/// [`Class`] by octet, since every octet of every header is asked for.
-const CLASSES: [Class; 256] = {
-    let mut classes = [Class::Name; 256];
-    let mut octet = 0;
-    while octet < classes.len() {
-        #[expect(
-            clippy::indexing_slicing,
-            clippy::cast_possible_truncation,
-            reason = "bounded by the loop, at compile time"
-        )]
-        {
-            classes[octet] = match octet as u8 {
-                b' ' | b':' | b'[' => Class::End,
-                0..=0x1f | 0x7f | b'"' | b'=' | b'{' | b'}' => Class::Never,
-                _ => Class::Name,
-            };
-        }
-        octet += 1;
-    }
-    classes
-};

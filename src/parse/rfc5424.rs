@@ -6,31 +6,37 @@
 //!
 //! # Guarantees
 //!
-//! - All or nothing: a header, timestamp or element that is malformed gives `None`.
-//! - More is taken than RFC 5424 6 allows where the meaning is plain: any octets but SP in a field of
-//!   any length, more than one SP before TIMESTAMP, STRUCTURED-DATA left out (Heroku).
+//! - All or nothing: for a malformed header, timestamp or element [`parse`] returns `None`.
+//! - More is accepted than RFC 5424 6 allows where the meaning is plain: any octets but SP in a field,
+//!   fields of any length, more than one SP before TIMESTAMP, STRUCTURED-DATA left out (Heroku).
+//!
+//! # Left out
+//!
+//! Versions other than 1: they are taken for RFC 3164.
 
 use memchr::memchr;
 
+use super::octets::{behind, behind_blanks, behind_bom};
+use super::spans::{Span, Spans};
 use super::structured_data::Elements;
-use super::{Span, Spans, behind_blanks, behind_bom, timestamp};
+use super::timestamp;
 
-/// What stands behind `<PRI>1 `.
+/// The parts behind `<PRI>1 `.
 pub(super) struct Parsed {
     pub(super) spans: Spans,
-    /// It protects other messages (RFC 5848).
+    /// The message signs others (RFC 5848).
     pub(super) signature: bool,
 }
 
-/// Finds the parts from `at` on, which is behind `<PRI>1 `.
+/// Finds the parts from `at`, behind `<PRI>1 `.
 pub(super) fn parse(text: &[u8], at: usize) -> Option<Parsed> {
     let mut spans = Spans::default();
 
     let at = behind_blanks(text, at);
-    let at = match text.get(at..)? {
+    let at = match behind(text, at) {
         [b'-', b' ', ..] => at + 1,
-        stamped => {
-            let end = at + timestamp::rfc5424(stamped)?;
+        rest => {
+            let end = at + timestamp::rfc5424(rest)?;
             spans.timestamp = Span::new(at, end);
             end
         }
@@ -48,7 +54,7 @@ pub(super) fn parse(text: &[u8], at: usize) -> Option<Parsed> {
     spans.msg = Span::new(at, at);
     let mut signature = false;
     if let Some(at) = behind_space(text, at) {
-        let end = match text.get(at..)? {
+        let end = match behind(text, at) {
             [b'-'] | [b'-', b' ', ..] => at + 1,
             elements_on @ [b'[', ..] => {
                 let mut elements = Elements::of(elements_on);
@@ -60,7 +66,7 @@ pub(super) fn parse(text: &[u8], at: usize) -> Option<Parsed> {
             }
             _ => at,
         };
-        let msg = match text.get(end..)? {
+        let msg = match behind(text, end) {
             _ if end == at => at,
             [] => end,
             [b' ', ..] => end + 1,
@@ -69,16 +75,16 @@ pub(super) fn parse(text: &[u8], at: usize) -> Option<Parsed> {
         if end > at {
             spans.structured_data = Span::new(at, end);
         }
-        // RFC 5424 6.4: the BOM says how MSG is encoded and is not part of it.
+        // RFC 5424 6.4: the BOM tells the encoding of MSG. It is not part of the text.
         spans.msg = Span::new(behind_bom(text, msg), text.len());
     }
     Some(Parsed { spans, signature })
 }
 
-/// The field at `at`, up to SP or the end, and where that is.
+/// The field at `at`, up to SP or the end, and where it ends.
 #[inline]
 fn field(text: &[u8], at: usize) -> Option<(Span, usize)> {
-    let rest = text.get(at..)?;
+    let rest = behind(text, at);
     let end = at + memchr(b' ', rest).unwrap_or(rest.len());
     (end > at).then(|| (Span::unless_nil(text, at, end), end))
 }

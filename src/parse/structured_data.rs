@@ -6,19 +6,21 @@
 //!
 //! # Guarantees
 //!
-//! - One scanner serves parsing and [`Elements`], so that what was accepted is what is walked.
-//! - Linear time; the octets are never unescaped.
+//! - One scanner serves parsing and [`Elements`]: the elements that are walked are those that parsing
+//!   accepted.
+//! - Linear time. The octets are never unescaped.
 //!
 //! # Left out
 //!
-//! Parameters: their names and values. Lengths (RFC 5424 6.3.2 says 32; nobody is harmed by more).
+//! The names and values of parameters. Limits of length: RFC 5424 6.3.2 allows 32 octets for a name, but
+//! longer names do no harm.
 
 use memchr::memchr3;
 
 /// One element of STRUCTURED-DATA.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct SdElement<'a> {
-    /// SD-ID.
+    /// The name of the element.
     pub sd_id: &'a [u8],
     /// The whole element, from `[` to `]`.
     pub octets: &'a [u8],
@@ -31,7 +33,7 @@ impl SdElement<'_> {
     }
 }
 
-/// The elements at the front of some octets, as far as they are well formed.
+/// Walks the elements at the front of some octets, up to the first that is malformed.
 #[derive(Clone, Debug)]
 pub(super) struct Elements<'a> {
     octets: &'a [u8],
@@ -42,7 +44,7 @@ impl<'a> Elements<'a> {
         Self { octets }
     }
 
-    /// What follows the elements that were walked.
+    /// The octets behind the elements that were walked.
     pub(super) const fn rest(&self) -> &'a [u8] {
         self.octets
     }
@@ -58,7 +60,7 @@ impl<'a> Iterator for Elements<'a> {
     }
 }
 
-/// The element at the front of `octets`, and what follows it.
+/// The element at the front of `octets`, and the octets behind it.
 fn element(octets: &[u8]) -> Option<(SdElement<'_>, &[u8])> {
     let inner = octets.strip_prefix(b"[")?;
     let (sd_id, mut rest) = split_before(inner, |octet| matches!(octet, b' ' | b']'));
@@ -68,7 +70,7 @@ fn element(octets: &[u8]) -> Option<(SdElement<'_>, &[u8])> {
     loop {
         rest = match rest {
             [b']', rest @ ..] => {
-                let (octets, _) = octets.split_at_checked(octets.len() - rest.len())?;
+                let (octets, _) = octets.split_at(octets.len() - rest.len());
                 return Some((SdElement { sd_id, octets }, rest));
             }
             [b' ', param @ ..] => behind_param(param)?,
@@ -77,7 +79,7 @@ fn element(octets: &[u8]) -> Option<(SdElement<'_>, &[u8])> {
     }
 }
 
-/// What follows `PARAM-NAME "=" PARAM-VALUE`. VMware leaves the quotes out.
+/// The octets behind `PARAM-NAME "=" PARAM-VALUE`. VMware leaves the quotes out.
 fn behind_param(octets: &[u8]) -> Option<&[u8]> {
     let (name, rest) = split_before(octets, |octet| matches!(octet, b'=' | b' ' | b']' | b'"'));
     if name.is_empty() {
@@ -90,14 +92,14 @@ fn behind_param(octets: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// What follows the closing quote.
+/// The octets behind the closing quote.
 ///
-/// A backslash escapes `"`, `\` and `]`, and is itself before anything else. A `]` that is not escaped
-/// ends the element inside its value, which makes it malformed (RFC 5424 6.3.3).
+/// A backslash escapes `"`, `\` and `]`, and is literal before any other octet. A `]` that is not escaped
+/// makes the element malformed (RFC 5424 6.3.3).
 fn behind_quoted(mut value: &[u8]) -> Option<&[u8]> {
     loop {
         let at = memchr3(b'"', b'\\', b']', value)?;
-        value = match value.get(at..)? {
+        value = match value.split_at(at).1 {
             [b'"', rest @ ..] => return Some(rest),
             [b'\\', b'"' | b'\\' | b']', rest @ ..] | [b'\\', rest @ ..] => rest,
             _ => return None,
@@ -110,14 +112,14 @@ fn split_before(octets: &[u8], ends: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
         .iter()
         .position(|&octet| ends(octet))
         .unwrap_or(octets.len());
-    octets.split_at_checked(end).unwrap_or_default()
+    octets.split_at(end)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// `input` holds these elements (SD-ID and octets), and behind them stands `rest`.
+    /// `input` is the elements of `expected` (SD-ID and octets) and `rest`.
     fn check(input: &str, expected: &[(&str, &str)], rest: &str) {
         let mut elements = Elements::of(input.as_bytes());
         let seen: Vec<_> = elements.by_ref().map(|sd| (sd.sd_id, sd.octets)).collect();
@@ -206,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn signatures_are_known_by_their_whole_sd_id() {
+    fn signatures_are_recognised_by_their_whole_sd_id() {
         for (sd_id, expected) in [
             ("ssign", true),
             ("ssign-cert", true),

@@ -1,4 +1,4 @@
-//! Frames as their senders really send them, and what must be found in them.
+//! Frames as senders really send them, and the parts that must be found in them.
 
 #![expect(
     clippy::indexing_slicing,
@@ -87,8 +87,8 @@ fn found(frame: &[u8]) -> [String; 8] {
     .map(|part| shown(part.unwrap_or_default()))
 }
 
-/// What holds for every frame: parts lie in it, in order, apart from each other, MSG last, and
-/// behind MSG nothing but terminators.
+/// Holds for every frame: its parts lie in it, in order, without overlap, MSG last, and only terminators
+/// stand behind MSG.
 fn check_spans(frame: &[u8]) {
     let message = Message::parse(frame);
     let Spans {
@@ -109,7 +109,7 @@ fn check_spans(frame: &[u8]) {
         structured_data,
     ];
     if message.format == Format::Cisco {
-        header.sort_by_key(|span| span.start);
+        header.sort_by_key(|span| span.range().start);
     }
     let mut at = 0;
     for span in header
@@ -175,7 +175,7 @@ fn every_case_may_be_cut_anywhere_and_ended_by_any_terminator() {
     }
 }
 
-/// CVE-2014-3634, CVE-2014-3683: facility and severity index what they like.
+/// CVE-2014-3634, CVE-2014-3683: facility and severity indexed beyond an array.
 #[test]
 fn no_pri_is_ever_out_of_range() {
     for value in 0..=2_000_u16 {
@@ -257,9 +257,9 @@ fn a_missing_separator_ends_nothing() {
     }
 }
 
-/// CVE-2022-38725, CVE-2007-6437: stamps cut short, or with nothing behind them.
+/// CVE-2022-38725, CVE-2007-6437: timestamps cut short, or with nothing behind them.
 #[test]
-fn a_stamp_may_end_anywhere() {
+fn a_timestamp_may_end_anywhere() {
     for frame in [
         "<13>Mar  1 18:46:11",
         "<13>2026-03-01T18:46:11.",
@@ -289,8 +289,8 @@ fn a_message_may_end_in_a_colon() {
     );
 }
 
-/// CVE-2019-9749, CVE-2011-1951: octets that make a parser crash or search for ever. What is
-/// not linear here does not end within anybody's patience.
+/// CVE-2019-9749, CVE-2011-1951: octets that made a parser crash or search for ever. A parser that is not
+/// linear would take hours here.
 #[test]
 fn floods_cost_linear_time() {
     for piece in [
@@ -382,7 +382,7 @@ fn a_compressed_message_is_in_no_format_and_never_suppressed() {
 }
 
 #[test]
-fn only_what_is_in_no_format_is_looked_at_for_control_octets() {
+fn only_frames_in_no_format_are_searched_for_control_octets() {
     for (frame, is_binary) in [
         (&b"<13>app: \x01"[..], false),
         (b"app: \x01", true),
@@ -456,7 +456,7 @@ fn elements_are_walked_in_their_order() {
 }
 
 #[test]
-fn a_repeat_is_recognised_by_all_but_its_stamp() {
+fn a_repeat_is_recognised_by_all_but_its_timestamp() {
     for (frame, other, expected) in [
         (
             "<13>Mar  1 18:46:11 h a[1]: x",
@@ -511,7 +511,7 @@ fn a_repeat_is_recognised_by_all_but_its_stamp() {
     }
 }
 
-/// Frames that are nearly right: a case with some octets replaced, removed or put in.
+/// Nearly valid frames: a case with some octets replaced, removed or inserted.
 fn mutated_case() -> impl Strategy<Value = Vec<u8>> {
     let interesting = prop_oneof![select(&b" :[]<>-\"\\=%*.\n\r\0 019TZ"[..]), any::<u8>(),];
     let edits = vec((any::<Index>(), 0u8..3, interesting), 0..6);
@@ -556,10 +556,10 @@ proptest! {
     ) {
         let message = Message::parse(&case.frame);
         let mut other = case.frame.clone();
-        // Mostly in the stamp, which is where a repeat may differ.
-        let stamp = message.timestamp_range().unwrap_or(0..other.len());
+        // Mostly in the timestamp: a repeat may differ there.
+        let timestamp = message.timestamp_range().unwrap_or(0..other.len());
         for (index, octet) in edits {
-            let at = stamp.start + index.index(stamp.len() + 1);
+            let at = timestamp.start + index.index(timestamp.len() + 1);
             if let Some(place) = other.get_mut(at) {
                 *place = octet;
             }

@@ -1,32 +1,35 @@
-//! Where a timestamp ends: the one scanner for all forms that are sent in a header. The parts that
-//! stamps are made of serve the mask that finds them inside a text, too.
+//! Finds where a timestamp ends, in all forms that senders use in a header. The scanners of its parts
+//! also serve the mask that finds times inside a text.
 //!
 //! # Guarantees
 //!
-//! - A stamp is recognised by all of its octets, numbers in range; short ones are no stamps.
-//! - Linear in the stamp, nothing is computed from its digits.
+//! - A timestamp is recognised by all of its octets, with its numbers in range. An incomplete one is no
+//!   timestamp.
+//! - Linear in the length of the timestamp. Nothing is computed from its digits.
 //!
 //! # Left out
 //!
-//! The point in time that a stamp means. Days per month.
+//! The point in time that a timestamp means. Days per month.
 
-/// Which forms of ISO 8601 are taken.
+use super::octets;
+
+/// Which forms of ISO 8601 are accepted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Dialect {
-    /// RFC 5424 6.2.3 (RFC 3339, `T` required), but the offset may be missing and letters lower case.
+    /// RFC 5424 6.2.3 (RFC 3339, `T` required); also without an offset, and with lower-case letters.
     Rfc5424,
-    /// Also a space for the `T`, a comma for the point, and an offset without a colon.
+    /// Also with a space for the `T`, a comma for the point, and an offset without a colon.
     Legacy,
 }
 
-/// Octets of the RFC 5424 timestamp at the front of `octets`.
+/// Length of the RFC 5424 timestamp at the front of `octets`.
 #[inline]
 pub(super) fn rfc5424(octets: &[u8]) -> Option<usize> {
     iso(octets, Dialect::Rfc5424).map(|behind| octets.len() - behind.len())
 }
 
-/// Octets of the timestamp at the front of `octets` in any form that legacy senders use; it is
-/// followed by SP, `:` or the end.
+/// Length of the timestamp at the front of `octets` in any form that legacy senders use. SP, `:` or the
+/// end follows it.
 ///
 /// ```text
 /// Mmm dd hh:mm:ss[.frac]     Mmm d hh:mm:ss    Mmm dd yyyy hh:mm:ss    Mmm dd hh:mm:ss yyyy
@@ -51,8 +54,8 @@ pub(super) fn legacy(octets: &[u8]) -> Option<usize> {
     is_boundary(behind).then_some(octets.len() - behind.len())
 }
 
-/// Octets of the time since start that Cisco devices without a clock send: `3d02h`, `1w2d`,
-/// `00:00:46`; it is followed by SP, `:` or the end.
+/// Length of the uptime that Cisco devices without a clock send: `3d02h`, `1w2d`, `00:00:46`. SP, `:` or
+/// the end follows it.
 pub(super) fn uptime(octets: &[u8]) -> Option<usize> {
     let (_, behind) = digits(octets)?;
     let behind = match behind {
@@ -75,7 +78,7 @@ pub(super) fn uptime(octets: &[u8]) -> Option<usize> {
     is_boundary(behind).then_some(octets.len() - behind.len())
 }
 
-/// What follows `yyyy-mm-ddThh:mm:ss` with its fraction and offset.
+/// The octets behind `yyyy-mm-ddThh:mm:ss`, its fraction and its offset.
 #[inline]
 fn iso(octets: &[u8], dialect: Dialect) -> Option<&[u8]> {
     let [
@@ -118,13 +121,13 @@ fn iso(octets: &[u8], dialect: Dialect) -> Option<&[u8]> {
     }
 }
 
-/// What follows a stamp of which `Mmm ` was read.
+/// The octets behind a timestamp that begins with `Mmm `, which was read.
 #[inline]
 fn month_first(octets: &[u8]) -> Option<&[u8]> {
     let clock = day(octets)?;
     if let Some(behind) = time(clock) {
         return Some(match behind {
-            // The year after the time; but `2001:db8::1` is a hostname.
+            // The year may follow the time. But `2001:db8::1` is a hostname.
             [b' ', year_on @ ..] => match year(year_on) {
                 Some(behind @ ([] | [b' ', ..] | [b':'] | [b':', b' ', ..])) => behind,
                 _ => behind,
@@ -138,7 +141,7 @@ fn month_first(octets: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// What follows `Mmm dd `.
+/// The octets behind `Mmm dd `.
 fn month_and_day(octets: &[u8]) -> Option<&[u8]> {
     month(octets)?;
     match octets {
@@ -147,13 +150,13 @@ fn month_and_day(octets: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Whether a month's name, in any case, stands at the front.
+/// Whether the name of a month, in any case, stands at the front.
 #[inline]
 pub(crate) fn month(octets: &[u8]) -> Option<()> {
     let [a, b, c, ..] = octets else {
         return None;
     };
-    // Only a letter becomes a letter by this bit.
+    // With this bit set, only letters are letters.
     match &[a | 0x20, b | 0x20, c | 0x20] {
         b"jan" | b"feb" | b"mar" | b"apr" | b"may" | b"jun" | b"jul" | b"aug" | b"sep" | b"oct"
         | b"nov" | b"dec" => Some(()),
@@ -161,7 +164,7 @@ pub(crate) fn month(octets: &[u8]) -> Option<()> {
     }
 }
 
-/// What follows `dd `, ` d ` or `d `.
+/// The octets behind `dd `, ` d ` or `d `.
 #[inline]
 fn day(octets: &[u8]) -> Option<&[u8]> {
     match octets {
@@ -171,13 +174,13 @@ fn day(octets: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// What follows `hh:mm:ss` and a fraction.
+/// The octets behind `hh:mm:ss` and a fraction.
 #[inline]
 fn time(octets: &[u8]) -> Option<&[u8]> {
     hms(octets).map(|behind| fraction(behind, b"."))
 }
 
-/// What follows `hh:mm:ss`. Second 60 is a leap second.
+/// The octets behind `hh:mm:ss`. Second 60 is a leap second.
 #[inline]
 pub(crate) fn hms(octets: &[u8]) -> Option<&[u8]> {
     let [h1, h2, b':', m1, m2, b':', s1, s2, behind @ ..] = octets else {
@@ -189,7 +192,7 @@ pub(crate) fn hms(octets: &[u8]) -> Option<&[u8]> {
     Some(behind)
 }
 
-/// What follows a point and its digits, if they are there.
+/// The octets behind a point and its digits; all of `octets` if there is no fraction.
 #[inline]
 pub(crate) fn fraction<'a>(octets: &'a [u8], points: &[u8]) -> &'a [u8] {
     match octets {
@@ -200,7 +203,7 @@ pub(crate) fn fraction<'a>(octets: &'a [u8], points: &[u8]) -> &'a [u8] {
     }
 }
 
-/// What follows four digits that begin with 19 or 20 or 21, so that few other numbers are years.
+/// The octets behind a year: four digits that begin with 19, 20 or 21, so that few other numbers are years.
 #[inline]
 pub(crate) fn year(octets: &[u8]) -> Option<&[u8]> {
     match octets {
@@ -210,14 +213,11 @@ pub(crate) fn year(octets: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The digits at the front, at least one, and what follows them.
+/// The digits at the front, at least one, and the octets behind them.
 #[inline]
 fn digits(octets: &[u8]) -> Option<(&[u8], &[u8])> {
-    let count = octets
-        .iter()
-        .take_while(|octet| octet.is_ascii_digit())
-        .count();
-    octets.split_at_checked(count).filter(|_| count > 0)
+    let count = octets::digits(octets);
+    (count > 0).then(|| octets.split_at(count))
 }
 
 /// Whether two digits are a number from `min` to `max`.
@@ -244,18 +244,18 @@ mod tests {
 
     use super::*;
 
-    /// The stamp is the whole of `stamp`, alone and before what may follow; cut short it is a shorter
-    /// stamp or none.
-    fn check(scan: fn(&[u8]) -> Option<usize>, stamp: &str) {
+    /// `scan` finds all of `timestamp`, alone and before what may follow. Cut short it is a shorter timestamp
+    /// or none.
+    fn check(scan: fn(&[u8]) -> Option<usize>, timestamp: &str) {
         for behind in ["", " host", ": text"] {
-            let input = format!("{stamp}{behind}");
-            assert_eq!(scan(input.as_bytes()), Some(stamp.len()), "{input:?}");
+            let input = format!("{timestamp}{behind}");
+            assert_eq!(scan(input.as_bytes()), Some(timestamp.len()), "{input:?}");
         }
-        for (end, _) in stamp.char_indices() {
-            let short = &stamp.as_bytes()[..end];
+        for (end, _) in timestamp.char_indices() {
+            let short = &timestamp.as_bytes()[..end];
             assert!(
                 scan(short).is_none_or(|octets| octets <= end),
-                "{stamp:?} cut at {end}"
+                "{timestamp:?} cut at {end}"
             );
         }
     }
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn every_legacy_form_is_found() {
-        for stamp in [
+        for timestamp in [
             "Mar  1 18:46:11",
             "Mar 1 18:46:11",
             "Mar 01 18:46:11",
@@ -286,7 +286,7 @@ mod tests {
             "2026-03-01T18:46:11+0100",
             "2026-03-01T18:46:11.123456789-09:30",
         ] {
-            check(legacy, stamp);
+            check(legacy, timestamp);
         }
         for month in [
             "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
@@ -295,9 +295,9 @@ mod tests {
         }
     }
 
-    /// CVE-2022-38725, CVE-2007-6437: short stamps, and stamps without what should follow them.
+    /// CVE-2022-38725, CVE-2007-6437: incomplete timestamps, and timestamps with nothing behind them.
     #[test]
-    fn what_is_short_or_out_of_range_is_no_stamp() {
+    fn what_is_short_or_out_of_range_is_no_timestamp() {
         for input in [
             "",
             "M",
@@ -344,15 +344,15 @@ mod tests {
     }
 
     #[test]
-    fn rfc5424_stamps_are_found() {
-        for stamp in [
+    fn rfc5424_timestamps_are_found() {
+        for timestamp in [
             "1985-04-12T23:20:50.52Z",
             "2003-08-24T05:14:15.000003-07:00",
             "2026-03-01T18:46:11.123456789012345678901234567890Z",
             "2026-03-01t18:46:60z",
             "2026-03-01T18:46:11",
         ] {
-            check(rfc5424, stamp);
+            check(rfc5424, timestamp);
         }
         for input in [
             "-",
@@ -369,7 +369,7 @@ mod tests {
 
     #[test]
     fn uptimes_are_found() {
-        for stamp in [
+        for timestamp in [
             "3d02h",
             "1w2d",
             "1y12w",
@@ -377,7 +377,7 @@ mod tests {
             "123:45:59",
             "00:00:46.123",
         ] {
-            check(uptime, stamp);
+            check(uptime, timestamp);
         }
         for input in [
             "",

@@ -1,13 +1,13 @@
-//! The client's end of a session: under which number a message goes out, and which one an answer means.
+//! The client's end of a session: numbers the messages, and matches answers to them.
 //!
 //! # Guarantees
 //!
-//! - Messages are numbered without a gap. Answers are taken in the same order; one for another
-//!   transaction ends the session, since nobody could tell what it means for those in between.
+//! - Messages are numbered without a gap. Answers are taken in the same order. An answer to another
+//!   transaction ends the session, because it says nothing about those in between.
 //!
 //! # Left out
 //!
-//! What the numbers stand for: the caller keeps its messages in the order in which it sent them.
+//! The messages: the caller keeps them in the order in which it sent them.
 
 use super::{Command, Frame, RelpFault, Response, Txnr, offers};
 
@@ -20,36 +20,36 @@ pub struct Client {
     closing: bool,
     /// The number of the next transaction.
     next: Txnr,
-    /// The oldest unanswered transaction, or `next`.
+    /// The oldest unanswered transaction; `next` if there is none.
     oldest: Txnr,
-    /// Unanswered transactions.
+    /// The number of unanswered transactions.
     unanswered: u32,
 }
 
-/// What the server said.
+/// What a frame of the server means.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Heard {
     /// The session is open.
     Opened,
     /// The oldest unanswered transaction was answered.
     Answered(Answer),
-    /// The server is about to leave: nothing more is to be sent.
+    /// The server is about to close the session: the client must send nothing more.
     ServerClose,
-    /// Another hint, which means nothing to us.
+    /// An unknown hint. The client ignores it.
     Hint,
 }
 
-/// What became of a transaction.
+/// The outcome of a transaction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Answer {
-    /// The server has it.
+    /// The server took the message.
     Ok,
-    /// The server will not have it; its code.
+    /// The server refused the message, with this code.
     Refused(u16),
 }
 
 impl Client {
-    /// A session that is not open. The first thing to send is [`Client::open`].
+    /// A session that is not open. Send [`Client::open`] first.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -61,7 +61,7 @@ impl Client {
         }
     }
 
-    /// Writes `open`. Nothing else may be sent before the answer.
+    /// Writes `open`. Send nothing else before its answer.
     pub fn open(&mut self, out: &mut Vec<u8>) {
         self.send(Command::Open, offers::OURS.as_bytes(), out);
     }
@@ -72,7 +72,7 @@ impl Client {
         self.send(Command::Syslog, message, out);
     }
 
-    /// Writes `close`, whose answer is the last.
+    /// Writes `close`. Its answer is the last.
     pub fn close(&mut self, out: &mut Vec<u8>) {
         self.closing = true;
         self.send(Command::Close, b"", out);
@@ -91,7 +91,7 @@ impl Client {
         self.unanswered += 1;
     }
 
-    /// Transactions that are unanswered.
+    /// The number of unanswered transactions.
     #[must_use]
     pub const fn unanswered(&self) -> u32 {
         self.unanswered
@@ -101,7 +101,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// The session cannot go on: what is unanswered goes out again in another one.
+    /// The session cannot go on. Send the unanswered messages again in another one.
     #[inline]
     pub fn take(&mut self, frame: Frame<'_>) -> Result<Heard, RelpFault> {
         match frame.command {
@@ -119,7 +119,7 @@ impl Client {
                 expected: self.oldest.number(),
             });
         }
-        // Only the answer to `close` has nothing to say.
+        // Only the answer to `close` has no data.
         if frame.data.is_empty() && !(self.closing && self.unanswered == 1) {
             return Err(RelpFault::BadResponse);
         }

@@ -1,4 +1,4 @@
-//! RELP, the reliable event logging protocol: octets in, frames out, and what each of them may say.
+//! RELP, the reliable event logging protocol: frames, and the two ends of a session as pure state.
 //!
 //! ```text
 //! frame     TXNR SP COMMAND SP DATALEN [SP DATA] LF
@@ -7,24 +7,24 @@
 //! server    1 rsp 93 200 OK …               2 rsp 6 200 OK         3 rsp 6 200 OK         4 rsp 0
 //! ```
 //!
-//! [`Frame::first`] cuts a stream, [`Frame::write`] writes one, [`offers`] is what the two ends tell
-//! each other when they open, [`Server`] and [`Client`] are the two ends of a session as far as they
-//! are octets and numbers: which command may come now, under which number, and what it answers.
+//! [`Frame::first`] takes a frame from a stream, [`Frame::write`] writes one. [`offers`] is what the two
+//! ends tell each other in `open` and its answer. [`Server`] and [`Client`] are the two ends of a session:
+//! they know which command may come now, under which number, and what it answers.
 //!
 //! # Guarantees
 //!
-//! - The frames do not depend on how the stream was cut into reads: nothing is remembered between two
-//!   calls, and a frame is whole or it is not there. A header ([`HEADER_OCTETS_MAX`]) is looked at again
-//!   when it was cut; data never is.
-//! - Data are a slice of the input: nothing is copied, and no length from the wire sizes anything.
-//! - The caller never has to hold more than the limit on data and [`FRAME_OCTETS_EXTRA`] octets.
-//! - Transactions are numbered 1, 2, … 999999999, 1; both ends hold each other to it.
+//! - The frames do not depend on how the stream was cut into reads. Nothing is remembered between two
+//!   calls, and a frame is returned only when it is whole. A header ([`HEADER_OCTETS_MAX`]) that was cut is
+//!   looked at again. Data never are.
+//! - Data are a slice of the input: nothing is copied, and no length from the wire sizes a buffer.
+//! - The caller holds at most the limit on data plus [`FRAME_OCTETS_EXTRA`] octets.
+//! - Transactions are numbered 1, 2, … 999999999, 1. Each end checks the numbers of the other.
 //!
 //! # Left out
 //!
-//! When a message is safe, and so may be answered (see `listen`); what is sent again after a loss (see
-//! `forward`); how many transactions may be under way (both count, the shell decides); TLS.
-//! Commands other than `syslog` that librelp's drafts mention (`abort`, `starttls`): nobody sends them.
+//! When a message is safe, and so may be answered (see `listen`). What is sent again after a loss (see
+//! `forward`). How many transactions may be under way: both ends count, the shell decides. TLS.
+//! `abort` and `starttls`, which librelp's drafts mention: no known peer sends them.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -37,18 +37,18 @@ pub use self::{
     server::{Request, Server},
 };
 
-/// The number of a transaction. Zero is that of hints, which have no answer.
+/// The number of a transaction. Hints have the number zero and no answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Txnr(u32);
 
 impl Txnr {
-    /// Hints carry it.
+    /// The number of hints.
     pub const HINT: Self = Self(0);
 
     /// The first transaction of a session.
     pub const FIRST: Self = Self(1);
 
-    /// The largest; the first follows it.
+    /// The largest number. [`Txnr::FIRST`] follows it.
     pub const LAST: Self = Self(999_999_999);
 
     /// The transaction that follows.
@@ -57,7 +57,7 @@ impl Txnr {
         self.plus(1)
     }
 
-    /// The transaction `count` behind this one; zero is none and is skipped.
+    /// The transaction `count` behind this one. Zero is skipped.
     #[must_use]
     pub const fn plus(self, count: u32) -> Self {
         let index = self.0 as u64 + count as u64;
@@ -66,32 +66,31 @@ impl Txnr {
             return Self(self.0 + count);
         }
         let wrapped = (index - 1) % last + 1;
-        // At most `last`.
         #[expect(clippy::cast_possible_truncation, reason = "it is at most 999999999")]
         Self(wrapped as u32)
     }
 
-    /// The number.
+    /// The number itself.
     #[must_use]
     pub const fn number(self) -> u32 {
         self.0
     }
 }
 
-/// What a frame asks for or answers.
+/// The command of a frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Command<'a> {
-    /// Begins a session; the data are offers.
+    /// Begins a session. The data are offers.
     Open,
-    /// A message; the data are its octets.
+    /// Carries a message. The data are its octets.
     Syslog,
     /// Ends a session.
     Close,
-    /// An answer; the data are a code, a text, and what else belongs to it.
+    /// Answers a command. The data are a [`Response`].
     Rsp,
-    /// The hint that the server is about to leave.
+    /// Hints that the server is about to close the session.
     ServerClose,
-    /// A word that we do not know.
+    /// An unknown command.
     Other(&'a [u8]),
 }
 
@@ -107,7 +106,7 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// As it is written.
+    /// The command as it is written.
     #[must_use]
     pub const fn word(self) -> &'a [u8] {
         match self {
@@ -124,22 +123,22 @@ impl<'a> Command<'a> {
 /// One frame as it stood in the stream.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Frame<'a> {
-    /// Which transaction it belongs to.
+    /// The transaction that it belongs to.
     pub txnr: Txnr,
-    /// What it is about.
+    /// What it asks for or answers.
     pub command: Command<'a>,
-    /// What comes with it, unchanged.
+    /// The data, unchanged.
     pub data: &'a [u8],
 }
 
 impl<'a> Frame<'a> {
-    /// The frame at the front of `input`, which holds all octets received and not consumed, and how
-    /// many octets it takes; `None` while it is not whole.
+    /// The frame at the front of `input`, and its length in octets; `None` while it is not whole. `input`
+    /// holds all octets received and not consumed.
     ///
     /// # Errors
     ///
-    /// No octet that may still come could make it a frame, or it announces more than `data_octets_max`
-    /// octets of data. What follows means nothing.
+    /// No octet that may follow could make it a frame, or it announces more than `data_octets_max` octets
+    /// of data. The rest of the stream means nothing.
     #[inline]
     pub fn first(
         input: &'a [u8],
@@ -175,44 +174,49 @@ impl<'a> Frame<'a> {
             b' ' => {}
             _ => return Err(RelpFault::BadDataLen),
         }
-        let rest = input.get(at..).unwrap_or_default();
+        let (_, rest) = input.split_at(at);
         match rest.get(data_octets) {
             None => Ok(None),
             Some(b'\n') => {
-                let data = rest.get(..data_octets).unwrap_or_default();
+                let (data, _) = rest.split_at(data_octets);
                 Ok(Some((frame(data), at + data_octets + 1)))
             }
             Some(_) => Err(RelpFault::NoTrailer),
         }
     }
 
-    /// Appends the frame as it goes over the wire. Data may be as long as nine digits can say.
+    /// Appends the frame as it goes over the wire. Data have at most 999,999,999 octets: DATALEN has nine digits.
     #[inline]
     pub fn write(&self, out: &mut Vec<u8>) {
         write_number(out, self.txnr.0);
         out.push(b' ');
         out.extend_from_slice(self.command.word());
         out.push(b' ');
-        let data_len = u32::try_from(self.data.len()).unwrap_or(u32::MAX);
-        write_number(out, data_len);
-        if data_len > 0 {
+        debug_assert!(self.data.len() <= DATA_OCTETS_MAX);
+        write_number(out, self.data_len());
+        if !self.data.is_empty() {
             out.push(b' ');
             out.extend_from_slice(self.data);
         }
         out.push(b'\n');
     }
 
-    /// Octets that [`Frame::write`] appends.
+    /// The number of octets that [`Frame::write`] appends.
     #[must_use]
     pub fn wire_octets(&self) -> usize {
         let data = self.data.len();
-        let data_len = u32::try_from(data).unwrap_or(u32::MAX);
         let separators = if data > 0 { 4 } else { 3 };
-        digits_of(self.txnr.0) + self.command.word().len() + digits_of(data_len) + data + separators
+        let numbers = digits_of(self.txnr.0) + digits_of(self.data_len());
+        numbers + self.command.word().len() + data + separators
+    }
+
+    #[inline]
+    fn data_len(&self) -> u32 {
+        u32::try_from(self.data.len()).expect("DATALEN has nine digits")
     }
 }
 
-/// A number of at most nine digits at `at`, and the octet that ended it; `at` is behind that then.
+/// The number of at most nine digits at `at`, and the octet that ended it. Moves `at` behind that octet.
 #[inline]
 fn number(input: &[u8], at: &mut usize, fault: RelpFault) -> Result<Option<(u32, u8)>, RelpFault> {
     let mut value = 0_u32;
@@ -233,11 +237,11 @@ fn number(input: &[u8], at: &mut usize, fault: RelpFault) -> Result<Option<(u32,
     Err(fault)
 }
 
-/// A command at `at`, ended by a space; `at` is behind that then.
+/// The command at `at`, which a space ends. Moves `at` behind the space.
 #[inline]
 fn word<'a>(input: &'a [u8], at: &mut usize) -> Result<Option<&'a [u8]>, RelpFault> {
-    let rest = input.get(*at..).unwrap_or_default();
-    // What is nearly always there.
+    let (_, rest) = input.split_at(*at);
+    // A shortcut: nearly all frames carry a message.
     if rest.starts_with(b"syslog ") {
         *at += 7;
         return Ok(rest.get(..6));
@@ -264,38 +268,39 @@ fn write_number(out: &mut Vec<u8>, number: u32) {
     let mut rest = number;
     let mut count = 0;
     for digit in digits.iter_mut().rev() {
-        // A digit.
-        *digit += u8::try_from(rest % 10).unwrap_or_default();
+        let value = (rest % 10) as u8;
+        *digit += value;
         rest /= 10;
         count += 1;
         if rest == 0 {
             break;
         }
     }
-    out.extend_from_slice(digits.get(digits.len() - count..).unwrap_or_default());
+    let (_, written) = digits.split_at(digits.len() - count);
+    out.extend_from_slice(written);
 }
 
 fn digits_of(number: u32) -> usize {
     number.checked_ilog10().map_or(1, |log| log as usize + 1)
 }
 
-/// What a response says: three digits, a text, and behind an LF what else belongs to the answer.
+/// The data of an `rsp` frame: three digits, a text, and the rest of the answer behind an LF.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Response<'a> {
-    /// 200 if it was done, 500 if not.
+    /// 200 if the command was carried out, 500 if not.
     pub code: u16,
-    /// For people.
+    /// A text for people.
     pub text: &'a [u8],
-    /// Offers, in the answer to `open`.
+    /// In the answer to `open`, the server's offers.
     pub rest: &'a [u8],
 }
 
 impl<'a> Response<'a> {
-    /// Reads the data of an `rsp` frame. One without data, which answers `close`, means that it was done.
+    /// Reads the data of an `rsp` frame. No data, as in the answer to `close`, mean [`Response::OK`].
     ///
     /// # Errors
     ///
-    /// [`RelpFault::BadResponse`] if it does not begin with a code.
+    /// [`RelpFault::BadResponse`] if they do not begin with a code.
     pub fn of(data: &'a [u8]) -> Result<Self, RelpFault> {
         if data.is_empty() {
             return Ok(Self {
@@ -314,7 +319,7 @@ impl<'a> Response<'a> {
             .iter()
             .fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
         let (line, rest) = match memchr::memchr(b'\n', behind) {
-            Some(at) => behind.split_at_checked(at).unwrap_or((behind, &[])),
+            Some(at) => behind.split_at(at),
             None => (behind, &[][..]),
         };
         let text = match line.split_first() {
@@ -325,77 +330,80 @@ impl<'a> Response<'a> {
         Ok(Self { code, text, rest })
     }
 
-    /// The code that means that it was done.
+    /// The code of success.
     pub const OK: u16 = 200;
 }
 
-/// Why a session cannot go on. RELP knows no way to say so: who sees it closes the connection.
+/// Why a session cannot go on. RELP has no message for it: the end that finds it closes the connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum RelpFault {
-    /// The frame does not begin with a number and a space.
+    /// The frame does not begin with a transaction number and a space.
     #[error("no transaction number of 1 to 9 digits where a frame begins")]
     BadTxnr,
-    /// No command follows.
+    /// No command follows the transaction number.
     #[error("no command of 1 to 32 letters behind the transaction number")]
     BadCommand,
-    /// No length follows.
+    /// No length follows the command.
     #[error("no data length of 1 to 9 digits behind the command")]
     BadDataLen,
-    /// It announces more than we are willing to hold.
+    /// The frame announces more data than are accepted.
     #[error("a frame of {data_len} octets of data, limit {max}")]
     TooLong {
         /// Octets announced.
         data_len: u32,
-        /// Octets that are allowed.
+        /// Octets accepted.
         max: usize,
     },
-    /// Data are not as long as announced.
+    /// The data are longer than announced.
     #[error("no LF behind the data")]
     NoTrailer,
-    /// A transaction was skipped or repeated.
+    /// A transaction number was skipped or repeated.
     #[error("transaction {found}, expected {expected}")]
     OutOfOrder {
-        /// The number seen.
+        /// The number received.
         found: u32,
-        /// The one that was its turn.
+        /// The next number in order.
         expected: u32,
     },
-    /// Something else came before `open`.
+    /// Another command came before `open`.
     #[error("a command before open")]
     NotOpen,
-    /// `open` came again.
+    /// `open` came in an open session.
     #[error("open in an open session")]
     OpenTwice,
-    /// A command that is none, or not this end's.
+    /// The command is unknown, or only the other end may send it.
     #[error("a command that was not offered")]
     UnknownCommand,
-    /// A response without a code.
+    /// The response has no code.
     #[error("a response that does not begin with three digits")]
     BadResponse,
-    /// An answer to nothing.
+    /// The response answers no command.
     #[error("a response, but nothing is unanswered")]
     Unasked,
-    /// The offers of an `open` or of its answer cannot be met.
+    /// The offers in an `open` or in its answer are not sufficient.
     #[error(transparent)]
     Offers(#[from] offers::OfferError),
     /// The server answered `open` with this code.
     #[error("the server refused to open, code {code}")]
     Refused {
-        /// What it answered.
+        /// Its code.
         code: u16,
     },
 }
 
-/// Digits of a TXNR or DATALEN.
+/// The most digits of a TXNR or DATALEN.
 const NUMBER_DIGITS_MAX: usize = 9;
 
-/// Letters of a COMMAND.
+/// The most octets that DATALEN can announce.
+const DATA_OCTETS_MAX: usize = 999_999_999;
+
+/// The most letters of a COMMAND.
 const COMMAND_LETTERS_MAX: usize = 32;
 
 /// The longest header: TXNR, COMMAND and DATALEN, each with its space.
 pub const HEADER_OCTETS_MAX: usize = 2 * NUMBER_DIGITS_MAX + COMMAND_LETTERS_MAX + 3;
 
-/// What a frame may have beside its data: the header and LF.
+/// The most octets of a frame beside its data: the header and LF.
 pub const FRAME_OCTETS_EXTRA: usize = HEADER_OCTETS_MAX + 1;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Offers: what each end of a session says that it can do, in `open` and in the answer to it.
+//! Offers: the abilities that each end of a session announces, in `open` and in its answer.
 //!
 //! ```text
 //! relp_version=0
@@ -6,30 +6,30 @@
 //! commands=syslog
 //! ```
 //!
-//! One a line, each `NAME=VALUE[,VALUE]…`. Lines may begin or end with the LF that separates them.
+//! Each line is `NAME=VALUE[,VALUE]…`. An LF may stand before the first line or behind the last.
 //!
 //! # Guarantees
 //!
-//! - Names that we do not know are ignored, and so is a line that is no offer.
-//! - The version of the session is the smaller of the two: ours is 0, so it is 0.
+//! - Unknown names, and lines that are no offers, are ignored.
+//! - The version of the session is the smaller of the two. Ours is 0, so it is 0.
 //!
 //! # Left out
 //!
-//! Everything that is not needed to decide: the other end's software is its own business.
+//! Offers that are not needed to decide, such as the name of the other end's software.
 
-/// Why two ends cannot talk.
+/// Why the two ends cannot open a session.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum OfferError {
-    /// There is no `relp_version`, or it is not a number.
-    #[error("no relp_version is offered; version 0 would be right")]
+    /// `relp_version` is missing or no number.
+    #[error("no relp_version is offered, expected version 0")]
     Version,
-    /// There is no `commands` with `syslog` in it.
+    /// `commands` is missing or does not name `syslog`.
     #[error("the command syslog is not offered")]
     Syslog,
 }
 
 impl OfferError {
-    /// For the peer's eyes, behind `500 `.
+    /// The text that the peer gets behind `500 `.
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
@@ -39,21 +39,18 @@ impl OfferError {
     }
 }
 
-/// Whether the session that `offers` opens can carry messages.
+/// Checks that a session with these offers can carry messages.
 ///
 /// # Errors
 ///
-/// What is missing.
+/// The offer that is missing.
 pub fn check(offers: &[u8]) -> Result<(), OfferError> {
     let (mut version, mut syslog) = (false, false);
     for line in offers.split(|octet| matches!(octet, b'\n' | b'\r')) {
         let Some(at) = memchr::memchr(b'=', line) else {
             continue;
         };
-        let Some((name, value)) = line.split_at_checked(at) else {
-            continue;
-        };
-        let value = value.get(1..).unwrap_or_default();
+        let (name, value) = (line.split_at(at).0, line.split_at(at + 1).1);
         match name {
             b"relp_version" => {
                 version = (1..=9).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
@@ -73,7 +70,7 @@ pub fn check(offers: &[u8]) -> Result<(), OfferError> {
     }
 }
 
-/// What we offer.
+/// Our own offers.
 pub const OURS: &str = concat!(
     "relp_version=0\nrelp_software=tersed,",
     env!("CARGO_PKG_VERSION"),
@@ -106,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_or_no_offer_is_ignored() {
+    fn unknown_offers_and_lines_that_are_none_are_ignored() {
         check_of(
             "relp_software=librelp,1.11.0,http://librelp.adiscon.com\nfoo\n=\nx=y=z\n\u{0}\n\
              relp_version=0\ncommands=syslog\nsome_feature=required",

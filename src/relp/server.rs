@@ -1,22 +1,22 @@
-//! The server's end of a session: what a client may say now, and under which number.
+//! The server's end of a session: knows which command may come now, and under which number.
 //!
 //! ```text
 //!            open             syslog
 //!           ┌────┐            ┌────┐
 //!           │    ▼            │    ▼
 //!         AWAIT ─────────────▶ OPEN ──close──▶ OVER
-//!           └── offers that do not fit ──────────▲
+//!           └── insufficient offers ─────────────▲
 //! ```
 //!
 //! # Guarantees
 //!
-//! - Transactions are taken in the order of their numbers, without a gap and without a repeat.
+//! - Transactions are taken in the order of their numbers, without a gap or a repeat.
 //! - Hints (number 0) have no effect and no answer.
 //!
 //! # Left out
 //!
-//! When a transaction is answered, and how many may be unanswered: a client that sends more than the
-//! window is not wrong, it is not read.
+//! When a transaction is answered, and how many may be unanswered. A client that sends more is not at fault:
+//! the listener stops reading from it.
 
 use super::{Command, Frame, RelpFault, Response, Txnr, offers};
 
@@ -24,7 +24,7 @@ use super::{Command, Frame, RelpFault, Response, Txnr, offers};
 #[derive(Clone, Debug)]
 pub struct Server {
     state: State,
-    /// The number that the next transaction has.
+    /// The number of the next transaction.
     pub(super) next: Txnr,
 }
 
@@ -35,21 +35,21 @@ enum State {
     Over,
 }
 
-/// What a client asked for.
+/// A client's request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Request<'a> {
-    /// To begin; answered at once, by [`Server::accept`].
+    /// To open the session. Answer at once, with [`Server::accept`].
     Open,
     /// To take this message.
     Syslog(&'a [u8]),
-    /// To end, when everything before it is answered.
+    /// To end the session, after everything before it is answered.
     Close,
-    /// Nothing; nothing is answered.
+    /// Nothing. Do not answer.
     Hint,
 }
 
 impl Server {
-    /// A session that nobody has opened.
+    /// A session that is not open.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -62,8 +62,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The session cannot go on; it is over. After [`RelpFault::Offers`] the client is to be told
-    /// ([`Server::refuse`]), after any other the connection is closed.
+    /// The session is over. After [`RelpFault::Offers`] tell the client ([`Server::refuse`]). After any other
+    /// fault close the connection.
     #[inline]
     pub fn take<'a>(&mut self, frame: Frame<'a>) -> Result<Request<'a>, RelpFault> {
         let request = self.request(frame);
@@ -81,7 +81,7 @@ impl Server {
         if frame.txnr == Txnr::HINT {
             return Ok(Request::Hint);
         }
-        // Before the number: it names the mistake.
+        // Checked before the number, because this names the mistake.
         match (self.state, frame.command) {
             (State::Open, Command::Syslog | Command::Close) | (State::Await, Command::Open) => {}
             (State::Open, Command::Open) => return Err(RelpFault::OpenTwice),
@@ -109,13 +109,13 @@ impl Server {
         })
     }
 
-    /// The client opened the session and has not closed it.
+    /// Whether the client opened the session and has not closed it.
     #[must_use]
     pub const fn is_open(&self) -> bool {
         matches!(self.state, State::Open)
     }
 
-    /// The number that the client's next transaction has.
+    /// The number of the client's next transaction.
     #[must_use]
     pub const fn next(&self) -> Txnr {
         self.next
@@ -127,13 +127,13 @@ impl Server {
         Self::respond(Txnr::FIRST, &data, out);
     }
 
-    /// Writes the answer to an `open` that cannot be met.
+    /// Writes the answer to an `open` with insufficient offers.
     pub fn refuse(error: offers::OfferError, out: &mut Vec<u8>) {
         let data = format!("500 {}", error.text());
         Self::respond(Txnr::FIRST, data.as_bytes(), out);
     }
 
-    /// Writes the answer to a message that is safe, or lost.
+    /// Writes the answer to a message: `code` is [`Response::OK`] if it is safe, any other if it was dropped.
     #[inline]
     pub fn answer(txnr: Txnr, code: u16, out: &mut Vec<u8>) {
         let data: &[u8] = match code {
@@ -148,7 +148,7 @@ impl Server {
         Self::respond(txnr, b"", out);
     }
 
-    /// Writes the hint that we leave.
+    /// Writes the hint that the server is about to close the session.
     pub fn leave(out: &mut Vec<u8>) {
         Frame {
             txnr: Txnr::HINT,

@@ -1,4 +1,4 @@
-//! Streams and the frames that must come out of them, however they are cut; sessions and their faults.
+//! Streams and the frames that must come out of them however they are cut, sessions and their faults.
 
 #![expect(
     clippy::indexing_slicing,
@@ -12,7 +12,7 @@ use super::*;
 
 const MAX: usize = 40;
 
-/// Everything that comes out of `reads`, in words, and what it ended with.
+/// The frames in `reads`, in words, and the fault that ended them.
 fn run<'a>(reads: impl IntoIterator<Item = &'a [u8]>) -> (Vec<String>, Option<RelpFault>) {
     let mut buffer = Vec::new();
     let mut seen = Vec::new();
@@ -38,7 +38,7 @@ fn run<'a>(reads: impl IntoIterator<Item = &'a [u8]>) -> (Vec<String>, Option<Re
     (seen, None)
 }
 
-/// `stream` whole, octet by octet and cut in two at each place.
+/// Checks `stream` whole, octet by octet and cut in two at each place.
 fn check(stream: &[u8], frames: &[&str], fault: Option<RelpFault>) {
     let expected = (
         frames.iter().map(|&frame| frame.to_owned()).collect(),
@@ -61,7 +61,7 @@ fn frames_survive_any_cut() {
         &["1 syslog a\\nb", "2 syslog \\n", "3 close "],
         None,
     );
-    // With a space that nobody asked for.
+    // With a superfluous space.
     check(b"3 close 0 \n4 rsp 0\n", &["3 close ", "4 rsp "], None);
     check(b"0 serverclose 0\n", &["0 serverclose "], None);
     check(b"000000007 x 01 y\n", &["7 x y"], None);
@@ -75,7 +75,7 @@ fn frames_survive_any_cut() {
 }
 
 #[test]
-fn what_is_no_frame_is_named_whatever_the_cut() {
+fn every_fault_of_a_frame_is_named_whatever_the_cut() {
     for (stream, fault) in [
         (&b" open 0\n"[..], RelpFault::BadTxnr),
         (b"\n", RelpFault::BadTxnr),
@@ -146,13 +146,13 @@ fn the_longest_data_pass_and_one_octet_more_does_not() {
 }
 
 #[test]
-fn numbers_wrap_and_zero_is_none_of_them() {
+fn numbers_wrap_and_skip_zero() {
     assert_eq!(Txnr::LAST.next(), Txnr::FIRST);
     assert_eq!(Txnr::FIRST.plus(999_999_998), Txnr::LAST);
     assert_eq!(Txnr::FIRST.plus(999_999_999), Txnr::FIRST);
     assert_eq!(Txnr::LAST.plus(0), Txnr::LAST);
     assert_eq!(Txnr::LAST.plus(5), Txnr(5));
-    // 4294967302 less four rounds.
+    // 4294967302 less four times 999999999.
     assert_eq!(Txnr(7).plus(u32::MAX), Txnr(294_967_306));
 }
 
@@ -178,7 +178,7 @@ fn responses_are_a_code_a_text_and_a_rest() {
 
 const OPEN: &str = "1 open 30 relp_version=0\ncommands=syslog\n";
 
-/// A server that has heard all of `stream`; its requests in words, and what it ended with.
+/// The requests that a server takes from `stream`, in words, and the fault that ended them.
 fn serve(stream: &str) -> (Vec<String>, Option<RelpFault>) {
     let mut server = Server::new();
     let mut input = stream.as_bytes();
@@ -253,7 +253,7 @@ fn every_fault_of_a_client_is_named_and_final() {
 }
 
 #[test]
-fn a_server_goes_on_behind_the_last_number() {
+fn a_server_goes_on_after_the_last_number() {
     let mut server = Server::new();
     let open = Frame::first(OPEN.as_bytes(), 100).unwrap().unwrap().0;
     assert_eq!(server.take(open), Ok(Request::Open));
@@ -315,7 +315,7 @@ fn our_two_ends_understand_each_other() {
 }
 
 #[test]
-fn a_server_that_will_not_open_says_why() {
+fn a_server_that_refuses_to_open_says_why() {
     let mut wire = Vec::new();
     Server::refuse(offers::OfferError::Syslog, &mut wire);
     let mut client = Client::new();
@@ -378,7 +378,7 @@ proptest! {
     }
 
     #[test]
-    fn any_octets_give_the_same_frames_and_fault_however_they_are_cut(
+    fn any_octets_yield_the_same_frames_and_fault_however_they_are_cut(
         stream in vec(prop_oneof![
             Just(b' '), Just(b'\n'), Just(b'0'), Just(b'1'), Just(b'2'), Just(b'a'), any::<u8>(),
         ], 0..60),

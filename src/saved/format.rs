@@ -110,7 +110,7 @@ impl PolicyKey {
                 Mode::Shadow => 2,
             },
             window: fall.policy.window,
-            spec: fall.policy.identity.fingerprint(),
+            spec: fall.policy.identity.id(),
             name: fall.name.as_bytes().to_vec(),
         }
     }

@@ -1,22 +1,23 @@
-//! Addresses: IPv4, IPv6, hardware, and the PCI addresses that look like the beginning of one.
+//! Recognises addresses inside a text: IPv4, IPv6, hardware, and PCI addresses, which begin like hardware
+//! addresses.
 //!
 //! # Guarantees
 //!
-//! - An address is folded whole or not at all: five groups of digits, a group above 255, seven pairs
-//!   are something else.
-//! - What stands behind an address is not part of it: prefix length, port, zone. A network is not an
-//!   address, and a zone names an interface.
-//! - `a::b` and `std::vec` are names, not IPv6 addresses: one needs a decimal digit, or is `::`.
+//! - An address is folded whole or not at all. Five groups of digits, a group above 255, or seven pairs
+//!   are no address.
+//! - A prefix length, port or zone behind an address is not part of it. A network is not an address, and
+//!   a zone names an interface.
+//! - `a::b` and `std::vec` are names, not IPv6 addresses: an address needs a decimal digit, or is `::`.
 //!
 //! # Left out
 //!
-//! IPv4 in less than four decimal groups; hardware addresses without leading zeros.
+//! IPv4 in fewer than four decimal groups. Hardware addresses without leading zeros.
 
 use std::net::Ipv6Addr;
 
-use super::octet::{COLON, DIGIT, HEX, WORD, before, has, is};
+use super::octet::{COLON, DIGIT, HEX, WORD, before, has, is, part};
 
-/// Whether `dotted`, digits with points between, is an IPv4 address.
+/// Whether `dotted`, which is digits with points between, is an IPv4 address.
 pub(super) fn is_ipv4(dotted: &[u8]) -> bool {
     let mut groups = 0;
     for group in dotted.split(|octet| *octet == b'.') {
@@ -33,8 +34,8 @@ pub(super) fn is_ipv4(dotted: &[u8]) -> bool {
     groups == 4
 }
 
-/// Whether what stands around `start..end` leaves digits with three points an address: `1.2.3.4-5` is
-/// a version, `1.2.3.4.example.net` a host, and `.1.2.3.4` an object identifier.
+/// Whether digits with three points at `start..end` are an address, judged by their neighbours: `1.2.3.4-5`
+/// is a version, `1.2.3.4.example.net` a host, and `.1.2.3.4` an object identifier.
 pub(super) fn ipv4_fits(text: &[u8], start: usize, end: usize) -> bool {
     if before(text, start) == Some(b'.') || is(text, end, WORD) {
         return false;
@@ -43,30 +44,30 @@ pub(super) fn ipv4_fits(text: &[u8], start: usize, end: usize) -> bool {
         Some(b'.') => !is(text, end + 1, WORD),
         Some(b'-') if is(text, end + 1, WORD) => {
             let other = dotted_end(text, end + 1);
-            text.get(end + 1..other).is_some_and(is_ipv4)
+            is_ipv4(part(text, end + 1..other))
         }
         _ => true,
     }
 }
 
-/// Behind digits and points that begin at `at`, four groups at most.
+/// The offset behind the digits and points at `at`. Looks at [`IPV4_OCTETS_MAX`] octets at most.
 fn dotted_end(text: &[u8], at: usize) -> usize {
-    let octets = text.get(at..).unwrap_or_default();
+    let octets = part(text, at..text.len());
     let count = octets
         .iter()
         .take(IPV4_OCTETS_MAX)
         .take_while(|octet| octet.is_ascii_digit() || **octet == b'.')
         .count();
-    let dotted = octets.get(..count).unwrap_or_default();
+    let (dotted, _) = octets.split_at(count);
     at + dotted.strip_suffix(b".").unwrap_or(dotted).len()
 }
 
-/// Behind the IPv6 address in the run of digits, colons and points `start..run_end`.
+/// The offset behind the IPv6 address in `start..run_end`, which is a run of digits, colons and points.
 pub(super) fn ipv6(text: &[u8], start: usize, run_end: usize) -> Option<usize> {
     if run_end - start > IPV6_OCTETS_MAX || is(text, run_end, WORD) {
         return None;
     }
-    let mut written = text.get(start..run_end)?;
+    let mut written = part(text, start..run_end);
     while let Some(head) = written.strip_suffix(b".") {
         written = head;
     }
@@ -88,12 +89,12 @@ pub(super) fn ipv6(text: &[u8], start: usize, run_end: usize) -> Option<usize> {
     if parses(written) {
         return Some(start + written.len());
     }
-    // A colon that ends the clause.
+    // A colon may end the clause.
     let written = written.strip_suffix(b":")?;
     parses(written).then_some(start + written.len())
 }
 
-/// Behind the run of what IPv6 addresses are made of.
+/// The offset behind the run of octets of which IPv6 addresses consist.
 pub(super) fn ipv6_run(text: &[u8], mut at: usize) -> usize {
     while is(text, at, HEX | COLON) || has(text, at, b'.') {
         at += 1;
@@ -101,8 +102,8 @@ pub(super) fn ipv6_run(text: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Behind the hardware address at `start`, whose first run of hexadecimal digits ends at `hex_end`:
-/// pairs between colons or hyphens, or three groups of four between points.
+/// The offset behind the hardware address at `start`, whose first run of hexadecimal digits ends at `hex_end`:
+/// pairs with colons or hyphens between, or three groups of four with points between.
 pub(super) fn mac(text: &[u8], start: usize, hex_end: usize) -> Option<usize> {
     let size = hex_end - start;
     let separator = *text.get(hex_end)?;
@@ -124,7 +125,7 @@ pub(super) fn mac(text: &[u8], start: usize, hex_end: usize) -> Option<usize> {
     (counts.contains(&count) && !goes_on).then_some(end)
 }
 
-/// Behind the PCI address at `start` (`0000:00:1f.2`, `00:1f.2`), which is a device's name.
+/// The offset behind the PCI address at `start` (`0000:00:1f.2`, `00:1f.2`), which names a device.
 pub(super) fn pci(text: &[u8], start: usize, hex_end: usize) -> Option<usize> {
     let bus = match hex_end - start {
         4 if has(text, hex_end, b':') && run_of(text, hex_end + 1, 2) => hex_end + 1,
@@ -146,17 +147,17 @@ fn run_of(text: &[u8], at: usize, count: usize) -> bool {
     (at..at + count).all(|at| is(text, at, HEX))
 }
 
-/// `255.255.255.255`
+/// The longest is `255.255.255.255`.
 const IPV4_OCTETS_MAX: usize = 15;
 
-/// `ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255` and what may end a clause.
+/// The longest is `ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255`, and a colon or points may follow.
 const IPV6_OCTETS_MAX: usize = 48;
 
 /// Pairs of an address: Ethernet, EUI-64, netfilter's `MAC=` (both addresses and the type), InfiniBand.
 const PAIRS: [usize; 4] = [6, 8, 14, 20];
 
-/// What `::` alone may stand behind, so that it is an address and not an operator.
+/// `::` alone is an address, and not an operator, if one of these or nothing stands before it,
 const UNSPECIFIED_BEHIND: &[u8] = b" \t\r\n[({\"',;/=";
 
-/// What it may stand before.
+/// and one of these or nothing behind it.
 const UNSPECIFIED_BEFORE: &[u8] = b" \t\r\n])}\"',;/%.";

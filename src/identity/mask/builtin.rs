@@ -1,18 +1,18 @@
-//! The built-in masks: what they are called, what each folds, and sets of them.
+//! The built-in masks: their names, descriptions and examples, and sets of them.
 //!
 //! One table, [`Builtin::ALL`], serves configuration, help and documentation.
 //!
 //! # Guarantees
 //!
-//! - Names are spelled the same everywhere and do not change: they stand in people's configurations.
+//! - Names are spelled the same everywhere and do not change: configurations use them.
 //!
 //! # Left out
 //!
-//! How each is found: that is in the files named for what they find.
+//! The search for each: see the files named for what they find.
 
 use std::fmt;
 
-/// A mask that is built in.
+/// A built-in mask.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[repr(u8)]
 pub enum Builtin {
@@ -32,12 +32,12 @@ pub enum Builtin {
     Timestamp = 7,
     /// Quoted text.
     Quoted = 8,
-    /// Paths of files.
+    /// File paths.
     Path = 9,
 }
 
 impl Builtin {
-    /// All of them, in the order in which they are documented.
+    /// All masks, in documented order.
     pub const ALL: [Self; 9] = [
         Self::Number,
         Self::Hex,
@@ -50,7 +50,7 @@ impl Builtin {
         Self::Path,
     ];
 
-    /// What it is called in a configuration.
+    /// Its name in a configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -66,7 +66,7 @@ impl Builtin {
         }
     }
 
-    /// What it folds, in one line.
+    /// The parts that it folds, in one line.
     #[must_use]
     pub const fn description(self) -> &'static str {
         match self {
@@ -111,7 +111,7 @@ impl Builtin {
         }
     }
 
-    /// The one of that name.
+    /// The mask called `name`.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|known| known.name() == name)
@@ -134,33 +134,33 @@ impl fmt::Display for Builtin {
     }
 }
 
-/// Some of the built-in masks.
+/// A set of built-in masks.
 #[derive(Clone, Copy, Default, Eq, Hash, PartialEq)]
 pub struct BuiltinSet(u16);
 
 impl BuiltinSet {
-    /// None of them.
+    /// No mask.
     pub const EMPTY: Self = Self(0);
 
-    /// This set and `builtin`.
+    /// This set plus `builtin`.
     #[must_use]
     pub const fn with(self, builtin: Builtin) -> Self {
         Self(self.0 | builtin.bit())
     }
 
-    /// Whether `builtin` is one of them.
+    /// Whether the set holds `builtin`.
     #[must_use]
     pub const fn contains(self, builtin: Builtin) -> bool {
         self.0 & builtin.bit() != 0
     }
 
-    /// Whether it is none.
+    /// Whether the set holds no mask.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// The members in their documented order.
+    /// The masks of the set, in documented order.
     pub fn iter(self) -> impl Iterator<Item = Builtin> {
         Builtin::ALL
             .into_iter()

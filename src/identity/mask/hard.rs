@@ -1,49 +1,49 @@
-//! Hard texts: what a search for some expressions is slow on, made of the expressions themselves.
+//! Hard texts: texts on which a search for given expressions is slow, made from the expressions themselves.
 //!
-//! An expression is searched by an automaton that is built while it runs. What is slow is a text that makes it build
-//! states without end, or that keeps very many places of the expression in play: most of all repetitions with a large
-//! count. No single kind of text finds all of these, so there are several.
+//! The search runs an automaton that is built while it runs. It is slow on a text that makes it build states without
+//! end, or that keeps very many places of the expression in play. Repetitions with a large count are the worst. No
+//! single kind of text finds all slow expressions, so there are several.
 //!
 //! # Guarantees
 //!
-//! - The same expressions give the same sequence of texts.
+//! - The same expressions yield the same sequence of texts.
 //! - Making a text takes time in proportion to its length, whatever the expressions.
 //!
 //! # Left out
 //!
-//! How long a search takes (`config` measures).
+//! The time that a search takes: `config` measures it.
 
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-use super::syntax_of;
+use super::pattern::syntax_of;
 
-/// Makes hard texts for some expressions.
+/// Makes hard texts for given expressions.
 #[derive(Debug)]
 pub(crate) struct HardTexts {
     expressions: Vec<Hir>,
-    /// Octets at which the expressions tell texts apart.
+    /// The octets by which the expressions tell texts apart: literals and the ends of classes. Not empty.
     octets: Vec<u8>,
-    /// Places that the expressions have, counted repetitions written out.
+    /// Places in the expressions, counted repetitions written out.
     places: usize,
     random: Random,
 }
 
-/// What a text is made of.
+/// The kind of a hard text.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Kind {
-    /// Pieces that match, or would but for their last octet.
+    /// Pieces that match, or that lack only their last octet to match.
     Matches,
     /// Single octets.
     Octets,
     /// Runs of one octet.
     Runs,
-    /// One octet: the first, the middle, or the last at which texts are told apart.
+    /// One octet, repeated: the first, middle or last of [`HardTexts::octets`].
     First,
     Middle,
     Last,
-    /// A few letters, over and over.
+    /// A few letters, drawn at random.
     Letters,
-    /// Words as they are common in logs.
+    /// Words that are common in logs.
     Log,
 }
 
@@ -61,7 +61,7 @@ impl Kind {
 }
 
 impl HardTexts {
-    /// For `expressions`; what is none is left out.
+    /// Texts for `expressions`. Those that are no regular expressions are left out.
     pub(crate) fn of<'e>(expressions: impl IntoIterator<Item = &'e str>) -> Self {
         let expressions: Vec<_> = expressions
             .into_iter()
@@ -86,12 +86,12 @@ impl HardTexts {
         }
     }
 
-    /// Places that the expressions have, counted repetitions written out: about as many states as they compile to.
+    /// Places in the expressions, counted repetitions written out: about the number of states that they compile to.
     pub(crate) const fn places(&self) -> usize {
         self.places
     }
 
-    /// The next text of that kind, of `len` octets.
+    /// The next text of `kind`, with `len` octets.
     pub(crate) fn next(&mut self, kind: Kind, len: usize) -> Vec<u8> {
         let mut text = Vec::with_capacity(len + SLACK);
         while text.len() < len {
@@ -118,8 +118,8 @@ impl HardTexts {
     }
 
     fn fill(&self, text: &mut Vec<u8>, len: usize, index: usize) {
-        // There is one.
-        text.resize(len, self.octets.get(index).copied().unwrap_or_default());
+        let octet = self.octets.get(index);
+        text.resize(len, *octet.expect("`octets` is not empty"));
     }
 
     fn push_match(&mut self, text: &mut Vec<u8>, len: usize) {
@@ -129,7 +129,7 @@ impl HardTexts {
             let mut steps = STEPS_PER_OCTET * (len - start + SLACK);
             sample(expression, &mut self.random, text, len, &mut steps);
         }
-        // Without its last octet, most do not match. And each adds something.
+        // Most pieces do not match without their last octet. Each piece adds at least one octet.
         if text.len() > start + 1 && self.random.below(4) > 0 {
             text.pop();
         } else {
@@ -138,7 +138,7 @@ impl HardTexts {
     }
 }
 
-/// Appends a text that `expression` matches, if that is done in so many steps and `len` octets.
+/// Appends a text that `expression` matches. It is cut off after `steps` steps or at `len` octets.
 pub(super) fn sample(
     expression: &Hir,
     random: &mut Random,
@@ -157,8 +157,8 @@ pub(super) fn sample(
             let ranges = ranges(class);
             if let Some(&(first, last)) = ranges.get(random.below(ranges.len())) {
                 let span = usize::from(last - first);
-                let beyond = u8::try_from(random.below(span + 1)).unwrap_or(0);
-                text.push(first + beyond);
+                let beyond = u8::try_from(random.below(span + 1));
+                text.push(first + beyond.expect("a span is below 256"));
             }
         }
         HirKind::Repetition(repetition) => {
@@ -167,7 +167,7 @@ pub(super) fn sample(
                 .max
                 .map_or(min + OPEN_REPEATS, |max| max as usize)
                 .min(min + len);
-            // Often as many as there may be.
+            // Half of the time the most that are allowed.
             let count = if random.below(2) == 0 {
                 max
             } else {
@@ -187,14 +187,14 @@ pub(super) fn sample(
             }
         }
         HirKind::Alternation(parts) => {
-            if let Some(part) = parts.get(random.below(parts.len())) {
-                sample(part, random, text, len, steps);
-            }
+            let part = parts.get(random.below(parts.len()));
+            let part = part.expect("an alternation has parts");
+            sample(part, random, text, len, steps);
         }
     }
 }
 
-/// The octets of `class`.
+/// The ranges of octets in `class`.
 pub(super) fn ranges(class: &Class) -> Vec<(u8, u8)> {
     match class {
         Class::Bytes(class) => class
@@ -202,7 +202,7 @@ pub(super) fn ranges(class: &Class) -> Vec<(u8, u8)> {
             .iter()
             .map(|range| (range.start(), range.end()))
             .collect(),
-        // Parsed without Unicode, what a class has of it is ASCII.
+        // The parser does without Unicode, so such a class is ASCII.
         Class::Unicode(class) => class
             .ranges()
             .iter()
@@ -214,7 +214,7 @@ pub(super) fn ranges(class: &Class) -> Vec<(u8, u8)> {
     }
 }
 
-/// Adds the octets of literals, and those at the ends of classes.
+/// Adds the octets of literals and the ends of classes to `octets`.
 pub(super) fn collect_octets(expression: &Hir, octets: &mut Vec<u8>) {
     match expression.kind() {
         HirKind::Empty | HirKind::Look(_) => {}
@@ -249,7 +249,7 @@ fn places_of(expression: &Hir) -> usize {
     }
 }
 
-/// xorshift64*: the texts must be the same each time, not unpredictable.
+/// xorshift64*. The texts must be the same each time, not unpredictable.
 #[derive(Debug)]
 pub(super) struct Random(u64);
 
@@ -265,12 +265,13 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// Below `bound`; 0 if that is 0.
+    /// A number below `bound`; 0 if `bound` is 0.
     pub(super) fn below(&mut self, bound: usize) -> usize {
         let bound = bound.max(1) as u64;
-        usize::try_from((self.next() >> 16) % bound).unwrap_or(0)
+        usize::try_from((self.next() >> 16) % bound).expect("`bound` was a usize")
     }
 
+    /// One of `some`; the default if there is none.
     pub(super) fn of<T: Copy + Default>(&mut self, some: &[T]) -> T {
         some.get(self.below(some.len()))
             .copied()
@@ -278,16 +279,16 @@ impl Random {
     }
 }
 
-/// Repeats of what may be repeated without end.
+/// Repeats of a part whose repetition has no upper limit.
 const OPEN_REPEATS: usize = 8;
 
-/// Octets of a run at most: longer than most counted repetitions.
+/// The most octets of a run: more than most counted repetitions have.
 const RUN_MAX: usize = 400;
 
-/// Parts of an expression that are visited for each octet wanted.
+/// Parts of an expression that may be visited for each octet wanted.
 const STEPS_PER_OCTET: usize = 16;
 
-/// A text may get a little too long before it is cut.
+/// A text may exceed its length by about this many octets before it is cut.
 const SLACK: usize = 512;
 
 const LETTERS: &[u8] = b"ab01 x";

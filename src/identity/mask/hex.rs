@@ -1,14 +1,18 @@
-//! Hexadecimal: `0x...`, hashes, and UUIDs.
+//! Recognises hexadecimal inside a text: `0x...`, hashes, and UUIDs.
 //!
 //! # Guarantees
 //!
-//! - Bare hexadecimal is a whole word of [`BARE_DIGITS_MIN`] digits or more, decimal digits and letters
-//!   mixed: `deadbeef` and `facade` are words, `12345678` is a number, `c0ffee` is short.
-//! - Where a point and a word follow, as in the name of a host, it has to be a whole hash.
+//! - Bare hexadecimal is a whole word of [`BARE_DIGITS_MIN`] or more decimal digits and letters, mixed:
+//!   `deadbeef` and `facade` are words, `12345678` is a number, `c0ffee` is too short.
+//! - Before a point and a word, as in the name of a host, it has at least [`HASH_DIGITS_MIN`] digits.
+//!
+//! # Left out
+//!
+//! Hexadecimal digits in a word with other letters.
 
-use super::octet::{DIGIT, HEX, WORD, has, is, run};
+use super::octet::{DIGIT, HEX, WORD, has, is, part, run};
 
-/// Behind `0x` and its digits at `start`.
+/// The offset behind `0x` and its digits at `start`.
 pub(super) fn prefixed(text: &[u8], start: usize) -> Option<usize> {
     if !has(text, start, b'0') || !matches!(text.get(start + 1), Some(b'x' | b'X')) {
         return None;
@@ -17,19 +21,19 @@ pub(super) fn prefixed(text: &[u8], start: usize) -> Option<usize> {
     (end > start + 2 && !is(text, end, WORD)).then_some(end)
 }
 
-/// Whether the run of hexadecimal digits `start..end` is a number or hash for itself.
+/// Whether the run of hexadecimal digits `start..end` is a number or hash of its own.
 pub(super) fn is_bare(text: &[u8], start: usize, end: usize) -> bool {
     if end - start < BARE_DIGITS_MIN || is(text, end, WORD) {
         return false;
     }
     let host = has(text, end, b'.') && is(text, end + 1, WORD) && !is(text, end + 1, DIGIT);
-    let digits = text.get(start..end).unwrap_or_default();
+    let digits = part(text, start..end);
     (!host || digits.len() >= HASH_DIGITS_MIN)
         && digits.iter().any(u8::is_ascii_digit)
         && digits.iter().any(u8::is_ascii_alphabetic)
 }
 
-/// Behind the UUID at `start`, whose first run of hexadecimal digits ends at `hex_end`.
+/// The offset behind the UUID at `start`, whose first run of hexadecimal digits ends at `hex_end`.
 pub(super) fn uuid(text: &[u8], start: usize, hex_end: usize) -> Option<usize> {
     if hex_end - start != 8 {
         return None;
@@ -45,9 +49,9 @@ pub(super) fn uuid(text: &[u8], start: usize, hex_end: usize) -> Option<usize> {
     (!is(text, end, WORD)).then_some(end)
 }
 
-/// In 24 MB of logs, packages' descriptions and change logs, mixed words from 8 digits on were hashes
-/// and binary literals only. With 6 they were colours and numbers of parts; with 7, which is what git
-/// abbreviates to, hashes, but so short a word may be a serial number, or 1234e56.
+/// In 24 MB of logs, package descriptions and change logs, all mixed words of 8 digits or more were
+/// hashes and binary literals. Those of 6 were colours and part numbers. Those of 7, to which git
+/// abbreviates, were hashes, but so short a word may be a serial number, or 1234e56.
 const BARE_DIGITS_MIN: usize = 8;
 
 /// MD5, the shortest hash in use.

@@ -1,35 +1,36 @@
-//! Late ends: texts in which each match of an expression makes the search look at all of the rest.
+//! Texts with late ends: each match of an expression makes the search look at all of the remaining text.
 //!
-//! After `qj`, a search for `qj(?:.*z)?` looks for a `z` to the end of the text. If there is none it found `qj`, and the
-//! next search starts behind it: all of the rest is looked at once for each match. So such a text begins with many matches,
-//! each followed by what begins a longer one, and goes on with what could be inside of the longer one, but for its end.
+//! After `qj`, a search for `qj(?:.*z)?` looks for a `z` up to the end of the text. If there is none, the match is `qj`,
+//! and the next search starts behind it. So the search looks at all of the remaining text once for each match. Such a
+//! text begins with many heads, each a match and the beginning of a longer one. Then follows the inside of a longer
+//! match, without its end.
 //!
 //! # Guarantees
 //!
-//! - The same expressions give the same texts.
-//! - An expression in which nothing has to follow what may be long gives none.
+//! - The same expressions yield the same texts.
+//! - An expression in which nothing must follow a long part yields no text.
 //!
 //! # Left out
 //!
-//! Insides that hold the octet with which they end: no text is made with these.
+//! Insides that hold the octet with which they end: no text is made of these.
 
 use regex_syntax::hir::{Hir, HirKind};
 
 use super::hard::{Random, WORDS, collect_octets, ranges, sample};
-use super::syntax_of;
+use super::pattern::syntax_of;
 use crate::limits::MASK_MATCHES_MAX;
 
-/// What makes a text with a late end.
+/// The parts of a text with a late end.
 #[derive(Debug)]
 pub(crate) struct LateText {
-    /// A match, and what begins a longer one.
+    /// A match, and the beginning of a longer one.
     head: Vec<u8>,
-    /// What may stand inside of the longer one.
+    /// Octets that may stand inside the longer one.
     inside: Vec<u8>,
 }
 
 impl LateText {
-    /// Each that `expressions` are worth trying with.
+    /// All texts that are worth trying for `expressions`.
     pub(crate) fn all<'e>(expressions: impl IntoIterator<Item = &'e str>) -> Vec<Self> {
         let expressions: Vec<_> = expressions
             .into_iter()
@@ -38,7 +39,7 @@ impl LateText {
         let mut branches = Vec::new();
         for expression in &expressions {
             if expressions.len() > 1 {
-                // Another may match what begins this one.
+                // Another expression may match the beginning of this one.
                 push_branch(expression, &[], &mut branches);
             }
             collect_branches(expression, &mut Vec::new(), &mut branches);
@@ -65,9 +66,9 @@ impl LateText {
         texts
     }
 
-    /// The text of `len` octets, with so many matches at most.
+    /// The text with `len` octets and at most `matches` matches.
     pub(crate) fn text(&self, len: usize, matches: usize) -> Vec<u8> {
-        // Fewer if they are long: it is what follows them that takes time.
+        // Heads take half of the text at most: searching the inside takes the time.
         let matches = matches.min(len / 2 / self.head.len().max(1)).max(1);
         let mut text = self.head.repeat(matches);
         text.extend(self.inside.iter().cycle().take(len));
@@ -76,7 +77,8 @@ impl LateText {
     }
 }
 
-/// Adds every part of `expression` that may be done without, if its end is late, with what comes before and begins it.
+/// Adds every optional part of `expression` that has a late end, with its head: the shortest text before it, and its
+/// beginning.
 fn collect_branches<'h>(
     expression: &'h Hir,
     before: &mut Vec<u8>,
@@ -124,7 +126,7 @@ fn push_branch<'h>(arm: &'h Hir, before: &[u8], branches: &mut Vec<(Vec<u8>, &'h
     }
 }
 
-/// Whether something has to follow what may be long.
+/// Whether `expression` has a late end: something must follow a part that may be long.
 fn is_late(expression: &Hir) -> bool {
     match expression.kind() {
         HirKind::Empty | HirKind::Look(_) | HirKind::Literal(_) | HirKind::Class(_) => false,
@@ -151,7 +153,7 @@ fn may_be_long(part: &Hir) -> bool {
     longest.is_none_or(|len| len >= LONG)
 }
 
-/// Appends what `arm` begins with, up to where it may be long. `true` if it got there.
+/// Appends the beginning of `arm`, up to a part that may be long. Returns whether there is one.
 fn push_entry(arm: &Hir, text: &mut Vec<u8>) -> bool {
     match arm.kind() {
         HirKind::Capture(capture) => push_entry(&capture.sub, text),
@@ -171,7 +173,7 @@ fn push_entry(arm: &Hir, text: &mut Vec<u8>) -> bool {
     }
 }
 
-/// Appends the shortest text that `part` matches, or one that is hardly longer.
+/// Appends the shortest text that `part` matches, or one that is little longer.
 fn push_shortest(part: &Hir, text: &mut Vec<u8>) {
     if text.len() >= HEAD_MAX {
         return;
@@ -208,8 +210,8 @@ fn push_shortest(part: &Hir, text: &mut Vec<u8>) {
     }
 }
 
-/// What may stand inside of `arm`: octets at which it tells texts apart, pieces of it, words, its literals far and near;
-/// never the octet that ends it.
+/// Texts that may stand inside `arm`: octets by which it tells texts apart, pieces of it, words, and its literals with
+/// gaps between. None holds an octet that ends `arm`.
 fn insides(arm: &Hir, random: &mut Random) -> Vec<Vec<u8>> {
     let mut ends = Vec::new();
     collect_ends(arm, &mut ends);
@@ -226,7 +228,7 @@ fn insides(arm: &Hir, random: &mut Random) -> Vec<Vec<u8>> {
     let single: Vec<u8> = (0..INSIDE).map(|_| random.of(&octets)).collect();
     let mut pieces = Vec::with_capacity(INSIDE);
     let mut words = Vec::with_capacity(INSIDE);
-    // Something is added each time, but what may end the arm could be all of it.
+    // A bounded loop: a piece may be empty.
     for _ in 0..INSIDE / 4 {
         let mut steps = INSIDE;
         sample(arm, random, &mut pieces, INSIDE, &mut steps);
@@ -251,7 +253,6 @@ fn insides(arm: &Hir, random: &mut Random) -> Vec<Vec<u8>> {
     all
 }
 
-/// Adds the literals of `arm`.
 fn collect_literals<'h>(arm: &'h Hir, literals: &mut Vec<&'h [u8]>) {
     match arm.kind() {
         HirKind::Empty | HirKind::Look(_) | HirKind::Class(_) => {}
@@ -266,7 +267,7 @@ fn collect_literals<'h>(arm: &'h Hir, literals: &mut Vec<&'h [u8]>) {
     }
 }
 
-/// Adds the octets of which one has to come last.
+/// Adds the octets of which one must come last.
 fn collect_ends(arm: &Hir, ends: &mut Vec<(u8, u8)>) {
     match arm.kind() {
         HirKind::Empty | HirKind::Look(_) => {}
@@ -283,25 +284,25 @@ fn collect_ends(arm: &Hir, ends: &mut Vec<(u8, u8)>) {
     }
 }
 
-/// Matches of a text that is as hard as it can be.
+/// Matches in the hardest text.
 pub(crate) const LATE_MATCHES: usize = MASK_MATCHES_MAX;
 
 /// Parts of expressions that are tried.
 const BRANCHES_MAX: usize = 8;
 
-/// What may have so many octets is long.
+/// A part that may have this many octets is long.
 const LONG: usize = 1024;
 
-/// Octets of a head, about: what is longer fits too seldom to count.
+/// The most octets of a head, about. Longer ones fit into a text too seldom to matter.
 const HEAD_MAX: usize = 1024;
 
 /// Octets of an inside before it repeats.
 const INSIDE: usize = 65_536;
 
-/// Octets between literals, fewer than.
+/// Literals have fewer octets than this between them.
 const GAP_MAX: usize = 12;
 
-/// What a class is represented by, the first that it has.
+/// A class is represented by the first of these that it has.
 const PLAIN: &[u8] = b"x0a_-/ ";
 
 #[cfg(test)]
@@ -319,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_are_matches_with_what_begins_a_longer_one() {
+    fn heads_are_matches_with_the_beginning_of_a_longer_one() {
         for (expressions, head) in [
             (&["qj(?:.*a.{40}z)?"][..], "qj"),
             (&[r"req=\S+( .* took .{0,60}ms!)?"], "req=x "),

@@ -1,8 +1,7 @@
-//! Masks: they fold the variable parts of MSG, so that messages that differ in nothing else are the same.
+//! Masks fold the variable parts of MSG, so that messages which differ only there have the same identity.
 //!
-//! [`Masks`] is a set of them, compiled: some of the built-in ones ([`Builtin`]), and regular expressions
-//! of the user's own ([`Pattern`]). They serve identity alone; the message that is forwarded is never
-//! altered.
+//! [`Masks`] is a compiled set of them: some of the built-in ones ([`Builtin`]) and the user's own regular
+//! expressions ([`Pattern`]). They affect identity alone. The message that is forwarded is never altered.
 //!
 //! ```text
 //! msg        Failed password for root from 192.0.2.7 port 40022 ssh2
@@ -12,20 +11,20 @@
 //!
 //! # Guarantees
 //!
-//! - The user's masks come first: they see the whole of MSG, what matches leftmost wins, and where two
-//!   begin together the one configured first. The built-in ones see what is left between, each part as
-//!   a text of its own, in one pass.
-//! - Equal identities have equal text outside of what was folded, and the same masks at the same places:
-//!   a mark is SUB (0x1a) and an octet that tells the mask, and a SUB of the message itself is written as
-//!   SUB and 0. So a message that says `<number>`, or holds any octets whatever, is never taken for a
-//!   masked one. The readable form has no such promise: it is for eyes.
+//! - The user's masks come first. They see all of MSG; the leftmost match wins, and of two that begin
+//!   together the one configured first. The built-in masks see the parts in between, each as a text of its
+//!   own, in one pass.
+//! - Equal identities have equal text outside the folded parts, and the same masks at the same places. A
+//!   folded part is written as SUB (0x1a) and the code of its mask; a SUB of the message itself as SUB and
+//!   0. So a message that says `<number>`, or holds any octets whatever, never equals a masked one. The
+//!   readable form has no such guarantee: it is for people.
 //! - No allocation per message once the caller's buffer (and a search's cache) has grown to its size.
-//! - Linear in MSG, whatever it is. Every octet is ordinary: NUL, what is not UTF-8, all of them.
+//! - Linear in MSG, whatever MSG is. NUL, octets that are not UTF-8 and all others are ordinary octets.
 //!
 //! # Left out
 //!
-//! Which messages are masked: rules choose. Identities are comparable under equal masks only: a mark tells
-//! the place of a user's mask in its set, not its name.
+//! The choice of masks for a message: rules choose. Identities are comparable under equal masks only: the
+//! code of a user's mask is its place in the set, not its name.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -39,22 +38,23 @@ mod octet;
 mod outer;
 mod pattern;
 mod scan;
-mod stamp;
+mod written_time;
 
 use std::{fmt, ops::Range};
 
 pub use self::builtin::{Builtin, BuiltinSet};
 pub(crate) use self::hard::{HardTexts, Kind};
 pub(crate) use self::late::{LATE_MATCHES, LateText};
+use self::octet::part;
 use self::pattern::Patterns;
 pub use self::pattern::{MaskError, NO_MASKS, Pattern};
 pub(crate) use self::pattern::{compile as compile_expressions, is_far, syntax_of};
 
-/// A set of masks, compiled. Equal to another if it was made of the same.
+/// A compiled set of masks. Two sets are equal if they were made of the same masks.
 #[derive(Clone, Default)]
 pub struct Masks {
     builtins: BuiltinSet,
-    /// As written, by the index that [`Mask::User`] carries.
+    /// As configured. [`Mask::User`] holds an index into it.
     patterns: Vec<Pattern>,
     compiled: Option<Patterns>,
 }
@@ -62,9 +62,9 @@ pub struct Masks {
 /// One mask of a set.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Mask {
-    /// A built-in one.
+    /// A built-in mask.
     Builtin(Builtin),
-    /// The user's own of that index, in the order of the configuration.
+    /// The user's mask of that index, in the order of the configuration.
     User(u8),
 }
 
@@ -73,7 +73,7 @@ impl Masks {
     ///
     /// # Errors
     ///
-    /// If a pattern is no regular expression, or too large; or a name does not fit.
+    /// If a pattern is no regular expression or too large, or a name is not allowed.
     pub fn new(builtins: BuiltinSet, patterns: Vec<Pattern>) -> Result<Self, MaskError> {
         Ok(Self {
             builtins,
@@ -82,12 +82,12 @@ impl Masks {
         })
     }
 
-    /// The set of the masks called `names`, each a built-in one or one of `patterns`. Patterns that are
-    /// not named are checked, too, and left out; those that are keep the order of `patterns`.
+    /// The set of the masks called `names`, each a built-in one or one of `patterns`. Those of `patterns` keep
+    /// their order. Patterns that are not named are checked and left out.
     ///
     /// # Errors
     ///
-    /// As [`Masks::new`], and if a name is nobody's.
+    /// As [`Masks::new`], and if no mask has one of `names`.
     pub fn named<'n>(
         names: impl IntoIterator<Item = &'n str>,
         patterns: &[Pattern],
@@ -96,8 +96,8 @@ impl Masks {
         let mut builtins = BuiltinSet::EMPTY;
         let mut wanted = vec![false; patterns.len()];
         for name in names {
-            let user = patterns.iter().position(|pattern| pattern.name == name);
-            if let Some(wanted) = user.and_then(|index| wanted.get_mut(index)) {
+            let mut known = patterns.iter().zip(&mut wanted);
+            if let Some((_, wanted)) = known.find(|(pattern, _)| pattern.name == name) {
                 *wanted = true;
             } else if let Some(builtin) = Builtin::named(name) {
                 builtins = builtins.with(builtin);
@@ -112,46 +112,46 @@ impl Masks {
         )
     }
 
-    /// Whether it is the set that folds nothing.
+    /// Whether the set holds no mask.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.builtins.is_empty() && self.patterns.is_empty()
     }
 
-    /// The built-in ones of the set.
+    /// The built-in masks of the set.
     #[must_use]
     pub const fn builtins(&self) -> BuiltinSet {
         self.builtins
     }
 
-    /// The user's own, as written.
+    /// The user's masks, as configured.
     #[must_use]
     pub fn patterns(&self) -> &[Pattern] {
         &self.patterns
     }
 
-    /// What `mask` of this set is called.
+    /// The name of `mask`, which is of this set.
     #[must_use]
     pub fn name(&self, mask: Mask) -> &str {
         match mask {
             Mask::Builtin(builtin) => builtin.name(),
-            Mask::User(index) => self
-                .patterns
-                .get(usize::from(index))
-                .map_or("", |pattern| &pattern.name),
+            Mask::User(index) => {
+                let pattern = self.patterns.get(usize::from(index));
+                &pattern.expect("the mask is of this set").name
+            }
         }
     }
 
-    /// Calls `folded` with each part of `msg` that is folded, and the mask that does, from left to right.
-    /// Parts do not overlap and are not empty.
+    /// Calls `folded` with each folded part of `msg` and its mask, from left to right. Parts do not overlap
+    /// and are not empty.
     pub fn each(&self, msg: &[u8], mut folded: impl FnMut(Range<usize>, Mask)) {
         let mut from = 0;
         if let Some(compiled) = &self.compiled {
             for (range, index) in compiled.matches(msg) {
                 self.between(msg, from..range.start, &mut folded);
                 from = range.end;
-                // An index is below MASK_PATTERNS_MAX.
-                folded(range, Mask::User(u8::try_from(index).unwrap_or(u8::MAX)));
+                let index = u8::try_from(index).expect("MASK_PATTERNS_MAX fits into an octet");
+                folded(range, Mask::User(index));
             }
         }
         self.between(msg, from..msg.len(), &mut folded);
@@ -159,7 +159,7 @@ impl Masks {
 
     /// Appends the identity's form of `msg` to `out`.
     pub fn write_identity(&self, msg: &[u8], out: &mut Vec<u8>) {
-        // Hardly any message holds the octet, so it is not looked for in every part.
+        // Hardly any message holds a SUB, so it is searched for once and not in every part.
         let plain = memchr::memchr(SUB, msg).is_none();
         let literal = |out: &mut Vec<u8>, part: &[u8]| {
             if plain {
@@ -170,35 +170,39 @@ impl Masks {
         };
         let mut from = 0;
         self.each(msg, |range, mask| {
-            literal(out, msg.get(from..range.start).unwrap_or_default());
-            out.extend_from_slice(&[SUB, mark(mask)]);
+            literal(out, part(msg, from..range.start));
+            out.extend_from_slice(&[SUB, code(mask)]);
             from = range.end;
         });
-        literal(out, msg.get(from..).unwrap_or_default());
+        literal(out, part(msg, from..msg.len()));
     }
 
-    /// Appends `msg` to `out` with `<name>` in the place of what is folded.
+    /// Appends `msg` to `out`, with `<name>` in place of each folded part.
     pub fn write_readable(&self, msg: &[u8], out: &mut Vec<u8>) {
         let mut from = 0;
         self.each(msg, |range, mask| {
-            out.extend_from_slice(msg.get(from..range.start).unwrap_or_default());
+            out.extend_from_slice(part(msg, from..range.start));
             out.push(b'<');
             out.extend_from_slice(self.name(mask).as_bytes());
             out.push(b'>');
             from = range.end;
         });
-        out.extend_from_slice(msg.get(from..).unwrap_or_default());
+        out.extend_from_slice(part(msg, from..msg.len()));
     }
 
-    /// The built-in masks on one part of `msg`.
+    /// Applies the built-in masks to one part of `msg`.
     #[inline]
-    fn between(&self, msg: &[u8], part: Range<usize>, folded: &mut impl FnMut(Range<usize>, Mask)) {
+    fn between(
+        &self,
+        msg: &[u8],
+        range: Range<usize>,
+        folded: &mut impl FnMut(Range<usize>, Mask),
+    ) {
         if self.builtins.is_empty() {
             return;
         }
-        let start = part.start;
-        let text = msg.get(part).unwrap_or_default();
-        scan::scan(text, self.builtins, &mut |range, builtin| {
+        let start = range.start;
+        scan::scan(part(msg, range), self.builtins, &mut |range, builtin| {
             folded(
                 start + range.start..start + range.end,
                 Mask::Builtin(builtin),
@@ -224,19 +228,19 @@ impl fmt::Debug for Masks {
     }
 }
 
-/// The octet behind [`SUB`] that tells the mask; zero is none.
-const fn mark(mask: Mask) -> u8 {
+/// The octet behind [`SUB`] that stands for `mask`. No mask has zero.
+const fn code(mask: Mask) -> u8 {
     match mask {
         Mask::Builtin(builtin) => builtin as u8,
-        Mask::User(index) => MARK_USER.saturating_add(index),
+        Mask::User(index) => CODE_USER + index,
     }
 }
 
 fn escape(part: &[u8], out: &mut Vec<u8>) {
     let mut parts = part.split(|octet| *octet == SUB);
-    out.extend_from_slice(parts.next().unwrap_or_default());
+    out.extend_from_slice(parts.next().expect("a split yields one part at least"));
     for part in parts {
-        out.extend_from_slice(&[SUB, MARK_ITSELF]);
+        out.extend_from_slice(&[SUB, CODE_ITSELF]);
         out.extend_from_slice(part);
     }
 }
@@ -244,11 +248,11 @@ fn escape(part: &[u8], out: &mut Vec<u8>) {
 /// ASCII's SUBSTITUTE.
 const SUB: u8 = 0x1a;
 
-/// Behind SUB: it stood in the message.
-const MARK_ITSELF: u8 = 0;
+/// Behind SUB: the SUB stood in the message.
+const CODE_ITSELF: u8 = 0;
 
-/// Behind SUB: the first mask of the user's own. There are `MASK_PATTERNS_MAX` of them at most.
-const MARK_USER: u8 = 0x40;
+/// Behind SUB: the first of the user's masks. There are `MASK_PATTERNS_MAX` of them at most.
+const CODE_USER: u8 = 0x40;
 
 #[cfg(test)]
 mod tests;

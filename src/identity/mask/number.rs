@@ -1,4 +1,4 @@
-//! Decimal numbers, and what is made of digits and is no number: versions, positions, names.
+//! Recognises decimal numbers inside a text, and digits that are none: versions, positions, names.
 //!
 //! ```text
 //! chain = item *( ( "-" / ":" / "/" ) item )             10-20   22:80   1/0/24   1h30m
@@ -7,43 +7,34 @@
 //!
 //! # Guarantees
 //!
-//! - Digits with two points or more are one thing, a version or an address, and never numbers.
+//! - Digits with two points or more are one version or address, never numbers.
 //! - A chain that goes on as a name (`220-135-7.example.net`, `64-bit`, `9a9`) is a name.
-//! - A chain that says where something is (`1/0/24`, `0/1`, `2:0:0:0`, `1-1.2:1.0`) stays: two
-//!   interfaces, slots or devices are not taken for one. It is of three small parts or more, or of small
-//!   parts with slashes between. (So `3/5` stays, too, as it may be a port.)
-//! - Before a unit, the number is folded and the unit stays: 10 ms and 10 s differ in kind.
-//! - Linear: no octet of a chain is looked at more than a few times.
+//! - A chain that is a position (`1/0/24`, `0/1`, `2:0:0:0`, `1-1.2:1.0`) is not folded, so that two
+//!   interfaces, slots or devices stay different. A position has three or more small parts, or small parts
+//!   with slashes between. (So `3/5` is not folded either: it may be a port.)
+//! - A unit behind a number is not folded: 10 ms and 10 s differ in kind.
+//! - Linear: each octet of a chain is looked at a few times at most.
 //!
 //! # Left out
 //!
-//! Units beyond those in the table; numbers in words; a comma for the decimal point.
+//! Units beyond those in the table, numbers in words, a comma for the decimal point.
 
 use std::ops::Range;
 
-use super::octet::{DIGIT, WORD, has, is, run};
+use super::octet::{DIGIT, WORD, has, is, part, run};
 
-/// What was found where digits begin.
+/// What stands where digits begin. Each `end` is the offset behind it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Found {
     /// Digits with two points or more.
-    Dotted {
-        /// Behind it.
-        end: usize,
-    },
-    /// A name, or the position of something.
-    Name {
-        /// Behind it.
-        end: usize,
-    },
-    /// Numbers, which [`numbers`] gives one by one.
-    Numbers {
-        /// Behind the last of them and its unit.
-        end: usize,
-    },
+    Dotted { end: usize },
+    /// A name or a position.
+    Name { end: usize },
+    /// Numbers, with their units. [`numbers`] lists them.
+    Numbers { end: usize },
 }
 
-/// What stands at `at`, where a digit does.
+/// What the digit at `at` begins.
 pub(super) fn find(text: &[u8], at: usize) -> Found {
     let first = Item::at(text, at);
     if first.dotted {
@@ -55,7 +46,7 @@ pub(super) fn find(text: &[u8], at: usize) -> Found {
     let mut last = first;
     let mut broken = false;
     while let Some((joiner, next)) = last.next(text) {
-        // `1h30` is no duration, but part of a name.
+        // `1h30` is no duration but part of a name.
         broken |= joiner.is_none() && last.unit == Some(Unit::Duration) && next.unit.is_none();
         count += 1;
         digits_max = digits_max.max(next.digits);
@@ -83,7 +74,7 @@ pub(super) fn find(text: &[u8], at: usize) -> Found {
     }
 }
 
-/// The numbers between `at` and `end`, which [`find`] gave.
+/// The numbers between `at` and `end`, where [`find`] found [`Found::Numbers`].
 pub(super) fn numbers(text: &[u8], at: usize, end: usize) -> impl Iterator<Item = Range<usize>> {
     let mut next = Some((at, Item::at(text, at)));
     std::iter::from_fn(move || {
@@ -96,8 +87,8 @@ pub(super) fn numbers(text: &[u8], at: usize, end: usize) -> impl Iterator<Item 
     .take_while(move |number| number.end <= end)
 }
 
-/// The numbers of the stamp between `at` and `end`: each for itself, a fraction with its seconds.
-pub(super) fn numbers_of_stamp(
+/// The numbers of the date or time between `at` and `end`. A fraction belongs to its seconds.
+pub(super) fn numbers_of_time(
     text: &[u8],
     mut at: usize,
     end: usize,
@@ -118,9 +109,9 @@ pub(super) fn numbers_of_stamp(
 #[derive(Clone, Copy, Debug)]
 struct Item {
     start: usize,
-    /// Behind the number.
+    /// The offset behind the number.
     number_end: usize,
-    /// Behind its unit.
+    /// The offset behind its unit.
     end: usize,
     unit: Option<Unit>,
     /// The most digits in a row.
@@ -131,15 +122,15 @@ struct Item {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Unit {
-    /// A unit may follow it directly with its digits: `1h30m`.
+    /// Digits with a unit may follow directly: `1h30m`.
     Duration,
-    /// Digits may: `1920x1080`.
+    /// Digits may follow directly: `1920x1080`.
     Times,
     Other,
 }
 
 impl Unit {
-    /// Without those that are a hexadecimal digit (`A`, `B`, `C`, `F`): slot 5A is a name.
+    /// Units that are a hexadecimal digit (`A`, `B`, `C`, `F`) are left out: slot 5A is a name.
     #[inline]
     #[rustfmt::skip]
     fn of(written: &[u8]) -> Option<Self> {
@@ -195,7 +186,7 @@ impl Item {
         }
     }
 
-    /// The item that follows this one in the chain, and what stands between.
+    /// The next item of the chain, and the octet between.
     #[inline]
     fn next(&self, text: &[u8]) -> Option<(Option<u8>, Self)> {
         let (joiner, start) = match text.get(self.end)? {
@@ -212,7 +203,7 @@ impl Item {
     }
 }
 
-/// Behind an exponent at `at`.
+/// The offset behind an exponent at `at`.
 #[inline]
 fn exponent(text: &[u8], at: usize) -> Option<usize> {
     if !matches!(text.get(at), Some(b'e' | b'E')) {
@@ -224,29 +215,29 @@ fn exponent(text: &[u8], at: usize) -> Option<usize> {
     ((1..=3).contains(&(end - start)) && !is(text, end, WORD)).then_some(end)
 }
 
-/// Behind a unit at `at`.
+/// The offset behind a unit at `at`.
 #[inline]
 fn unit(text: &[u8], at: usize) -> Option<(usize, Unit)> {
     if !is(text, at, WORD) {
         return None;
     }
-    let rest = text.get(at..)?;
+    let rest = part(text, at..text.len());
     let octets = rest
         .iter()
         .take(UNIT_OCTETS_MAX + 1)
         .take_while(|octet| octet.is_ascii_alphabetic() || **octet >= 0x80)
         .count();
-    let (written, behind) = rest.split_at_checked(octets)?;
+    let (written, behind) = rest.split_at(octets);
     let unit = Unit::of(written)?;
-    // What follows other units directly belongs to them, so they are none.
+    // Word octets directly behind make it a longer word, which is no unit.
     let glued = is(behind, 0, WORD) && (unit == Unit::Other || !is(behind, 0, DIGIT));
     (!glued).then_some((at + octets, unit))
 }
 
-/// Digits of the parts of a position.
+/// The most digits in a part of a position.
 const PLACE_DIGITS_MAX: usize = 4;
 
-/// Digits of the parts of a position with slashes.
+/// The most digits in a part of a position with slashes.
 const PORT_DIGITS_MAX: usize = 3;
 
 const UNIT_OCTETS_MAX: usize = 7;

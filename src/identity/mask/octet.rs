@@ -1,10 +1,16 @@
-//! Octets as the scanner sees them: one table, and runs of octets of a class.
+//! Classes of octets for the scanner: one table, and runs of octets of a class.
 //!
 //! # Guarantees
 //!
-//! - A word is ASCII letters, digits, `_` and every octet from 0x80 on: letters of UTF-8, and what is
-//!   not UTF-8, belong to the word that they stand in. (So does UTF-8's punctuation: a number between
-//!   typographic quotes is part of a word, and stays. That errs on the safe side.)
+//! - A word consists of ASCII letters, digits, `_` and every octet from 0x80 on. So letters in UTF-8, and
+//!   octets that are not UTF-8, belong to the word around them. (So does punctuation in UTF-8: a number
+//!   between typographic quotes is part of a word and is not folded. That errs on the safe side.)
+//!
+//! # Left out
+//!
+//! Characters: the scanner knows octets only.
+
+use std::ops::Range;
 
 /// Part of a word.
 pub(super) const WORD: u8 = 1;
@@ -12,48 +18,49 @@ pub(super) const WORD: u8 = 1;
 pub(super) const DIGIT: u8 = 1 << 1;
 /// A hexadecimal digit.
 pub(super) const HEX: u8 = 1 << 2;
-/// A word that begins so may be more than a word: a digit, a hexadecimal digit, or the first letter of
-/// a month or a day of the week.
+/// A word that begins with it may be more than a word: a hexadecimal digit, or the first letter of a month
+/// or a day of the week.
 pub(super) const LEAD: u8 = 1 << 3;
-/// Not part of a word, and may begin something: a colon.
+/// A colon. Not part of a word, but may begin an address or a path.
 pub(super) const COLON: u8 = 1 << 4;
-/// The same: a quote.
+/// A quote. Not part of a word, but may begin quoted text.
 pub(super) const QUOTE: u8 = 1 << 5;
-/// The same: what a path begins with.
+/// The first octet of a path.
 pub(super) const SLASH: u8 = 1 << 6;
-/// An octet of a path's segment.
-pub(super) const SEGMENT: u8 = 1 << 7;
+/// Part of a component of a path.
+pub(super) const COMPONENT: u8 = 1 << 7;
 
 /// The classes of `octet`.
 #[inline]
 pub(super) fn class(octet: u8) -> u8 {
     looked(1);
-    // No octet is beyond the table, as the compiler finds out, too.
-    CLASSES.get(usize::from(octet)).copied().unwrap_or(0)
+    #[expect(clippy::indexing_slicing, reason = "there are 256 octets")]
+    CLASSES[usize::from(octet)]
 }
 
-/// The classes that begin something behind `octet`: none if it is part of a word, else all. By a table,
-/// too: where it is computed, the compiler makes it a branch, which is guessed wrong at each word.
+/// The classes that may begin something behind `octet`: none if it is part of a word, otherwise all. This
+/// is a table, too: the compiler turns a computation into a branch, which is mispredicted at each word.
 #[inline]
 pub(super) fn behind(octet: u8) -> u8 {
-    BEHIND.get(usize::from(octet)).copied().unwrap_or(0)
+    #[expect(clippy::indexing_slicing, reason = "there are 256 octets")]
+    BEHIND[usize::from(octet)]
 }
 
-/// Whether the octet at `at` is there and of one of `classes`.
+/// Whether an octet of one of `classes` stands at `at`.
 #[inline]
 pub(super) fn is(text: &[u8], at: usize, classes: u8) -> bool {
     text.get(at)
         .is_some_and(|octet| class(*octet) & classes != 0)
 }
 
-/// Whether the octet at `at` is there and is `octet`.
+/// Whether `octet` stands at `at`.
 #[inline]
 pub(super) fn has(text: &[u8], at: usize, octet: u8) -> bool {
     looked(1);
     text.get(at) == Some(&octet)
 }
 
-/// Where the run of octets of one of `classes` that begins at `at` ends.
+/// The offset behind the run of octets of `classes` at `at`.
 #[inline]
 pub(super) fn run(text: &[u8], mut at: usize, classes: u8) -> usize {
     while is(text, at, classes) {
@@ -62,13 +69,20 @@ pub(super) fn run(text: &[u8], mut at: usize, classes: u8) -> usize {
     at
 }
 
+/// The octets of `text` in `range`. The caller found `range` in `text`.
+#[inline]
+#[track_caller]
+pub(super) fn part(text: &[u8], range: Range<usize>) -> &[u8] {
+    text.get(range).expect("a range found in a text lies in it")
+}
+
 /// The octet before `at`.
 #[inline]
 pub(super) fn before(text: &[u8], at: usize) -> Option<u8> {
     text.get(at.checked_sub(1)?).copied()
 }
 
-/// Counts, for the test that the work is linear, octets that were looked at.
+/// Counts octets that were looked at, for the test that the work is linear.
 #[inline]
 pub(super) fn looked(octets: usize) {
     #[cfg(test)]
@@ -105,7 +119,7 @@ const fn classes() -> [u8; 256] {
         let o = octet as u8;
         let mut class = 0;
         if o.is_ascii_alphanumeric() || o == b'_' || o >= 0x80 {
-            class |= WORD | SEGMENT;
+            class |= WORD | COMPONENT;
         }
         if o.is_ascii_digit() {
             class |= DIGIT;
@@ -118,8 +132,8 @@ const fn classes() -> [u8; 256] {
             b':' => COLON,
             b'"' | b'\'' => QUOTE,
             b'/' | b'\\' => SLASH,
-            b'.' | b'~' => SLASH | SEGMENT,
-            b'-' | b'+' | b'@' | b'%' | b'#' | b'=' | b'$' | b'{' | b'}' | b'!' => SEGMENT,
+            b'.' | b'~' => SLASH | COMPONENT,
+            b'-' | b'+' | b'@' | b'%' | b'#' | b'=' | b'$' | b'{' | b'}' | b'!' => COMPONENT,
             _ => 0,
         };
         #[expect(clippy::indexing_slicing, reason = "constants cannot call `get_mut`")]

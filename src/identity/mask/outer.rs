@@ -1,23 +1,23 @@
-//! Masks that swallow what stands inside: quoted text and paths.
+//! Recognises quoted text and paths: the masks that fold everything inside as one.
 //!
 //! # Guarantees
 //!
-//! - Where either is selected, nothing inside is masked for itself; where both begin, the one that
-//!   begins first swallows the other.
-//! - A double quote pairs with the next one; a single quote opens where no word stands before it and
-//!   closes where none stands behind it, so that `don't` opens nothing. A backslash takes the octet
-//!   behind it along. A quote that nobody closes is an octet like others.
-//! - A path is absolute, or begins with `./`, `../` or `~/`: `and/or`, `1/0/24` and `/` alone are none,
-//!   nor is `/24`, nor `</tag>`.
-//! - Of a URL the path is folded; scheme, host and query stay and are masked for themselves.
+//! - Where either mask is selected, nothing inside is masked on its own. Of two that overlap, the one that
+//!   begins first includes the other.
+//! - A double quote pairs with the next one. A single quote opens where no word stands before it and
+//!   closes where no word stands behind it, so `don't` opens nothing. A backslash escapes the octet behind
+//!   it. A quote that is never closed is an ordinary octet.
+//! - A path is absolute, or begins with `./`, `../` or `~/`. `and/or`, `1/0/24`, `/24`, `</tag>` and `/`
+//!   alone are no paths.
+//! - In a URL only the path is folded. Scheme, host and query are masked on their own.
 //!
 //! # Left out
 //!
-//! Typographic quotes, backticks; spaces inside of paths.
+//! Typographic quotes, backticks, spaces inside paths.
 
-use super::octet::{SEGMENT, WORD, before, has, is, looked, run};
+use super::octet::{COMPONENT, WORD, before, has, is, looked, part, run};
 
-/// Behind the quote that closes the one at `open`.
+/// The offset behind the quote that closes the one at `open`.
 pub(super) fn quoted(text: &[u8], open: usize) -> Option<usize> {
     let quote = *text.get(open)?;
     let mut at = open + 1;
@@ -45,7 +45,7 @@ pub(super) fn opens(text: &[u8], at: usize) -> bool {
     }
 }
 
-/// Behind the path at `at`, where one of `/ \ . ~` stands.
+/// The offset behind the path at `at`, which begins with one of `/ \ . ~`.
 pub(super) fn path(text: &[u8], at: usize) -> Option<usize> {
     if at > 0
         && (is(text, at - 1, WORD) || before(text, at).is_some_and(|o| b"/.~<\\-".contains(&o)))
@@ -61,12 +61,12 @@ pub(super) fn path(text: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// Behind the path of a URL whose `/` is at `at`.
+/// The offset behind the path of a URL whose `/` is at `at`.
 pub(super) fn url_path(text: &[u8], at: usize) -> usize {
-    trimmed(text, at, segments(text, at, b"/"))
+    trimmed(text, at, components(text, at, b"/"))
 }
 
-/// Where the path of the URL begins whose `//` is at `at`, if it has one.
+/// Where the path begins of the URL whose `//` is at `at`; `None` if it has no path.
 pub(super) fn url_slash(text: &[u8], at: usize) -> Option<usize> {
     let authority = text.get(at + 2..)?;
     let octets = authority
@@ -78,7 +78,7 @@ pub(super) fn url_slash(text: &[u8], at: usize) -> Option<usize> {
     has(text, slash, b'/').then_some(slash)
 }
 
-/// Behind the path with a drive whose colon is at `colon`: `C:\Windows`, `C:/Windows`.
+/// The offset behind the path with a drive whose colon is at `colon`: `C:\Windows`, `C:/Windows`.
 pub(super) fn drive(text: &[u8], colon: usize) -> Option<usize> {
     match text.get(colon..)? {
         [b':', b'\\', ..] => windows(text, colon + 1),
@@ -87,27 +87,27 @@ pub(super) fn drive(text: &[u8], colon: usize) -> Option<usize> {
     }
 }
 
-/// Behind the slashes and segments at `slash`; there has to be a segment that is more than digits.
+/// The offset behind the slashes and components at `slash`. `/` alone and a prefix length (`/24`) are no paths.
 fn unix(text: &[u8], slash: usize) -> Option<usize> {
     if has(text, slash + 1, b'/') {
         return None;
     }
-    let end = trimmed(text, slash, segments(text, slash, b"/"));
-    let path = text.get(slash..end)?;
+    let end = trimmed(text, slash, components(text, slash, b"/"));
+    let path = part(text, slash..end);
     let network = slash + 1..end;
     let is_length = network.len() <= 3 && path.iter().skip(1).all(u8::is_ascii_digit);
     (path.len() > 1 && !is_length).then_some(end)
 }
 
 fn windows(text: &[u8], separator: usize) -> Option<usize> {
-    let end = trimmed(text, separator, segments(text, separator, b"\\/"));
+    let end = trimmed(text, separator, components(text, separator, b"\\/"));
     (end > separator + 1).then_some(end)
 }
 
-fn segments(text: &[u8], start: usize, separators: &[u8]) -> usize {
+fn components(text: &[u8], start: usize, separators: &[u8]) -> usize {
     let mut end = start;
     loop {
-        let next = run(text, end, SEGMENT);
+        let next = run(text, end, COMPONENT);
         match text.get(next) {
             Some(octet) if separators.contains(octet) => end = next + 1,
             _ => return next,
@@ -117,7 +117,7 @@ fn segments(text: &[u8], start: usize, separators: &[u8]) -> usize {
 
 /// `end` without the points that end a sentence.
 fn trimmed(text: &[u8], start: usize, end: usize) -> usize {
-    let path = text.get(start..end).unwrap_or_default();
+    let path = part(text, start..end);
     let is_point = |octet: &&u8| matches!(octet, b'.' | b'!');
     let points = path.iter().rev().take_while(is_point).count();
     looked(points);

@@ -1,16 +1,20 @@
-//! Masks of the user's own: named regular expressions, searched together in one pass.
+//! The user's masks: named regular expressions, searched together in one pass.
 //!
 //! # Guarantees
 //!
-//! - Searching is linear in the text: the engine is `regex`'s, and at most [`MASK_MATCHES_MAX`] parts
+//! - Searching is linear in the text: the engine is that of `regex`, and at most [`MASK_MATCHES_MAX`] parts
 //!   of a message are folded.
-//! - What matches leftmost wins; where two begin at one place, the one configured first. A pattern sees
-//!   the whole text, so `^`, `$` and `\b` mean what they say.
-//! - Texts are octets. `\d`, `\w`, `\s`, `\b` and `(?i)` are ASCII, as log lines are in their variable
-//!   parts; a `.` is any octet but LF. (Unicode's tables would triple the size of this and slow it
-//!   down, and a text that is not UTF-8 would not be searched by them.)
+//! - The leftmost match wins, and of two that begin together the one configured first. A pattern sees the
+//!   whole text, so `^`, `$` and `\b` have their usual meaning.
+//! - Texts are octets. `\d`, `\w`, `\s`, `\b` and `(?i)` are ASCII, as the variable parts of log lines are;
+//!   a `.` is any octet but LF. (Unicode's tables would triple the compiled size, slow the search down,
+//!   and not search texts that are not UTF-8.)
 //! - A pattern that matches the empty text is refused: it would fold nothing, everywhere.
-//! - An error names the pattern, the place in it and what is wrong there.
+//! - An error names the pattern, the place in it and the fault there.
+//!
+//! # Left out
+//!
+//! The time that a search takes: `config` measures it.
 
 use std::ops::Range;
 
@@ -28,10 +32,11 @@ use crate::limits::{
 };
 use crate::nearest::nearest;
 
-/// A mask of the user's own, as written.
+/// One of the user's masks, as configured.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Pattern {
-    /// What stands in the place of what it folds: `[a-z][a-z0-9_]*`, not the name of a built-in one, and not [`NO_MASKS`].
+    /// `[a-z][a-z0-9_]*`, not the name of a built-in mask, and not [`NO_MASKS`]. It replaces the folded parts in the
+    /// readable form.
     pub name: String,
     /// The regular expression.
     pub regex: String,
@@ -40,35 +45,35 @@ pub struct Pattern {
 /// Why masks are refused.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum MaskError {
-    /// No built-in mask is called so.
+    /// No mask has this name.
     #[error("no mask is called `{name}`{}; the built-in ones are {}", hint(.nearest.as_deref()), Builtin::names())]
     Unknown {
-        /// What was asked for.
+        /// The name that was asked for.
         name: String,
-        /// What was perhaps meant.
+        /// The most similar name.
         nearest: Option<String>,
     },
-    /// A mask of one's own may not be called so.
+    /// A user's mask must not have this name.
     #[error("mask `{name}`: {why}")]
     Name {
         /// The name.
         name: String,
-        /// What is wrong with it.
+        /// The reason.
         why: &'static str,
     },
-    /// A regular expression is not one.
+    /// The expression is no regular expression.
     #[error("mask `{name}`: at octet {at} of `{regex}`: {what}")]
     Syntax {
         /// The mask's name.
         name: String,
         /// The expression.
         regex: String,
-        /// Octets before the place.
+        /// The offset of the fault.
         at: usize,
-        /// What is wrong there.
+        /// The fault.
         what: String,
     },
-    /// A regular expression matches where nothing is.
+    /// The expression matches the empty text.
     #[error("mask `{name}`: `{regex}` matches the empty text; let it match at least one octet")]
     Empty {
         /// The mask's name.
@@ -76,7 +81,7 @@ pub enum MaskError {
         /// The expression.
         regex: String,
     },
-    /// A regular expression matches long texts only.
+    /// The expression matches long texts only.
     #[error(
         "mask `{name}`: matches nothing shorter than {octets} octets, limit {MASK_MATCH_OCTETS_MAX}"
     )]
@@ -86,7 +91,7 @@ pub enum MaskError {
         /// Octets of the shortest text that it matches.
         octets: usize,
     },
-    /// A regular expression is long.
+    /// The expression is too long.
     #[error("mask `{name}`: an expression of {octets} octets, limit {MASK_PATTERN_OCTETS_MAX}")]
     Long {
         /// The mask's name.
@@ -94,25 +99,25 @@ pub enum MaskError {
         /// Its length.
         octets: usize,
     },
-    /// There are many.
-    #[error("{count} masks of one's own, limit {MASK_PATTERNS_MAX}")]
+    /// There are too many masks.
+    #[error("{count} user-defined masks, limit {MASK_PATTERNS_MAX}")]
     Many {
         /// How many there are.
         count: usize,
     },
-    /// Compiled they are large, as `x{1000}{1000}` is.
+    /// The compiled expressions are too large, as `x{1000}{1000}` is.
     #[error(
         "mask `{name}`: compiled, its expression takes more than {MASK_COMPILED_OCTETS_MAX} octets, alone or with \
          those before it"
     )]
     Large {
-        /// The first that does not fit.
+        /// The first mask that does not fit.
         name: String,
     },
 }
 
 impl MaskError {
-    /// The error that nothing is called `name`, neither built in nor among `own`.
+    /// The error that neither a built-in mask nor one of `own` is called `name`.
     #[must_use]
     pub fn unknown(name: &str, own: &[Pattern]) -> Self {
         let own = own.iter().map(|pattern| pattern.name.as_str());
@@ -124,7 +129,7 @@ impl MaskError {
     }
 }
 
-/// The compiled form of all patterns of a set.
+/// All patterns of a set, compiled.
 #[derive(Clone, Debug)]
 pub(super) struct Patterns {
     regex: Regex,
@@ -140,7 +145,7 @@ impl Patterns {
         }
         let mut parsed = Vec::with_capacity(patterns.len());
         for (index, pattern) in patterns.iter().enumerate() {
-            let before = patterns.get(..index).unwrap_or_default();
+            let (before, _) = patterns.split_at(index);
             check_name(&pattern.name, before)?;
             parsed.push(parse(pattern)?);
         }
@@ -161,7 +166,7 @@ impl Patterns {
         Ok(Some(Self { regex }))
     }
 
-    /// What the patterns match in `text`, from left to right, each with its pattern's index.
+    /// The matches in `text`, from left to right, each with the index of its pattern.
     pub(super) fn matches<'t>(
         &'t self,
         text: &'t [u8],
@@ -180,11 +185,11 @@ fn check_name(name: &str, before: &[Pattern]) -> Result<(), MaskError> {
         if !name.starts_with(|first: char| first.is_ascii_lowercase()) || !name.bytes().all(fits) {
             "a name is lower-case letters, digits and `_`, a letter first"
         } else if Builtin::named(name).is_some() {
-            "a built-in mask is called so"
+            "a built-in mask has this name"
         } else if name == NO_MASKS {
-            "`none` at the head of a list stands for no masks at all"
+            "`none` at the head of a list means no masks at all"
         } else if before.iter().any(|other| other.name == name) {
-            "another mask is called so"
+            "another mask has this name"
         } else {
             return Ok(());
         };
@@ -214,15 +219,15 @@ fn parse(pattern: &Pattern) -> Result<Hir, MaskError> {
     }
 }
 
-/// The length of the shortest text that it matches, if that is long.
+/// The length of the shortest text that `hir` matches, if it is above the limit.
 pub(crate) fn is_far(hir: &Hir) -> Option<usize> {
     let shortest = hir.properties().minimum_len();
     shortest.filter(|octets| *octets > MASK_MATCH_OCTETS_MAX)
 }
 
-/// Reads an expression on octets; if it is none, gives the place in it and what is wrong there.
+/// Parses an expression on octets. An error is the place in it and the fault there.
 pub(crate) fn syntax_of(regex: &str) -> Result<Hir, (usize, String)> {
-    // Without Unicode's tables, and so that what is not UTF-8 may match.
+    // Without Unicode's tables, and so that octets that are not UTF-8 may match.
     let mut parser = ParserBuilder::new().unicode(false).utf8(false).build();
     parser.parse(regex).map_err(|error| match &error {
         regex_syntax::Error::Parse(error) => (error.span().start.offset, error.kind().to_string()),
@@ -233,7 +238,7 @@ pub(crate) fn syntax_of(regex: &str) -> Result<Hir, (usize, String)> {
     })
 }
 
-/// `None` if they are too large: parsed as they are, nothing else can be wrong.
+/// Compiles `parsed`. `None` if the result is too large: nothing else can fail after parsing.
 pub(crate) fn compile(parsed: &[Hir]) -> Option<Regex> {
     let config = Config::new()
         .match_kind(MatchKind::LeftmostFirst)
@@ -247,14 +252,13 @@ pub(crate) fn compile(parsed: &[Hir]) -> Option<Regex> {
 }
 
 fn first_too_large(patterns: &[Pattern], parsed: &[Hir]) -> String {
-    (1..=parsed.len())
-        .find(|count| parsed.get(..*count).and_then(compile).is_none())
-        .and_then(|count| patterns.get(count - 1))
-        .map(|pattern| pattern.name.clone())
-        .unwrap_or_default()
+    let mut counted = patterns.iter().zip(1..);
+    let first = counted.find(|(_, count)| compile(parsed.split_at(*count).0).is_none());
+    let (pattern, _) = first.expect("all of them together are too large");
+    pattern.name.clone()
 }
 
-/// What a list of masks begins with if it is to replace others, and not to be added to them.
+/// A list of masks that begins with this word replaces others and is not added to them.
 pub const NO_MASKS: &str = "none";
 
 fn hint(nearest: Option<&str>) -> String {

@@ -1,39 +1,43 @@
-//! The one pass that finds what the built-in masks fold.
+//! The single pass that finds the parts that the built-in masks fold.
 //!
 //! ```text
 //! text ──words──▶ plain ───────────────────────────────▶ skipped: a name
-//!        │        begins like something ──▶ token ──▶ what is it? ──▶ folded, if selected
+//!        │        may be more ──▶ token ──▶ what is it? ──▶ folded, if selected
 //!        └──between──▶ quote, slash, `::` ─────────────▶ the same
 //! ```
 //!
 //! Most octets are looked at once: the class of a word's first octet tells whether the word can be
-//! anything but a word. What was not found to be something else is a name.
+//! anything but a name. A word that is not found to be anything else is a name.
 //!
 //! # Guarantees
 //!
-//! - What a token is does not depend on the masks selected: they only choose what is folded of what was
-//!   found. So no mask folds a part of an address or hash that is another's, and masks add up.
-//! - Three of them hide what is inside, if selected: quoted, path, timestamp. If not, what is inside is
-//!   found for itself; a date's numbers are numbers.
+//! - What a token is does not depend on the masks selected. They only choose which of the tokens found are
+//!   folded. So no mask folds a part of another mask's address or hash, and masks add up.
+//! - Three masks hide their inside, if selected: quoted, path, timestamp. If not selected, the inside is
+//!   scanned, and the numbers of a date are numbers.
 //! - The order is: quoted, path; then timestamp, UUID, MAC, IPv6, hex, IPv4, number.
-//! - What hangs on a name by `-` or `.` is part of it (`xe-0/0/1`, `eth0.100`, `v1.12`), and by `/` or
-//!   `:` if the name ends in a digit (`Gi1/0/24`, `eth0:1`). Only what cannot be mistaken is folded there:
-//!   UUIDs, hashes, and dates.
+//! - A word attached to a name by `-` or `.` is part of it (`xe-0/0/1`, `eth0.100`, `v1.12`). So is a word
+//!   attached by `/` or `:` if the name ends in a digit (`Gi1/0/24`, `eth0:1`). Only unmistakable tokens
+//!   are folded there: UUIDs, hashes, and dates.
 //! - Linear in the text, without allocation. Found ranges are in order and do not overlap.
+//!
+//! # Left out
+//!
+//! The user's masks (see `pattern`), and how each token is recognised (see the files named for them).
 
 use std::ops::Range;
 
 use super::address::{ipv4_fits, ipv6, ipv6_run, is_ipv4, mac, pci};
 use super::builtin::{Builtin, BuiltinSet};
 use super::hex::{is_bare, prefixed, uuid};
-use super::number::{Found, find, numbers, numbers_of_stamp};
+use super::number::{Found, find, numbers, numbers_of_time};
 use super::octet::{
-    COLON, DIGIT, HEX, LEAD, QUOTE, SLASH, WORD, before, behind, class, has, is, run,
+    COLON, DIGIT, HEX, LEAD, QUOTE, SLASH, WORD, before, behind, class, has, is, part, run,
 };
 use super::outer::{drive, opens, path, quoted, url_path, url_slash};
-use super::stamp::{Stamp, named, numeric};
+use super::written_time::{WrittenTime, named, numeric};
 
-/// Gives `fold` each range of `text` that one of `selected` folds, from left to right.
+/// Calls `fold` with each range of `text` that one of `selected` folds, from left to right.
 pub(super) fn scan(
     text: &[u8],
     selected: BuiltinSet,
@@ -46,7 +50,8 @@ pub(super) fn scan(
         names_from: 0,
         ipv6_run_end: 0,
         url_path: NOWHERE,
-        unclosed: [false; 2],
+        unclosed_single: false,
+        unclosed_double: false,
     }
     .all();
 }
@@ -55,14 +60,16 @@ struct Scan<'t, F> {
     text: &'t [u8],
     selected: BuiltinSet,
     fold: &'t mut F,
-    /// Behind the last that was found and is no name: any word from here on is a name.
+    /// The offset behind the last token that is no name. Every word from here on is a name.
     names_from: usize,
-    /// Where a run ended that is no IPv6 address: inside there is none, either.
+    /// The offset behind the last run that is no IPv6 address. No IPv6 address begins inside it.
     ipv6_run_end: usize,
-    /// Where the path of the URL begins that is being passed.
+    /// Where the path of the current URL begins.
     url_path: usize,
-    /// A single or a double quote that nobody closes was met: none behind it is closed, either.
-    unclosed: [bool; 2],
+    /// A single quote was met that is never closed. No single quote behind it is closed, either.
+    unclosed_single: bool,
+    /// The same for a double quote.
+    unclosed_double: bool,
 }
 
 impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
@@ -74,7 +81,7 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
         }
         if self.selected.contains(Builtin::Path) {
             wanted |= SLASH;
-            // The colon of a scheme or drive stands behind a word.
+            // The colon of a scheme or drive stands directly behind a word.
             in_word = LEAD;
         }
         let mut at = 0;
@@ -87,8 +94,8 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
         }
     }
 
-    /// The next octet from `at` on that is of a class `wanted`, without those that begin nothing
-    /// `in_word`, and its classes.
+    /// The next octet from `at` on of a class in `wanted`, and its classes. Behind a word octet, classes in
+    /// `in_word` are skipped.
     #[inline]
     fn next(&self, at: usize, wanted: u8, in_word: u8) -> Option<(usize, u8)> {
         let everywhere = !in_word;
@@ -104,7 +111,7 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
         Some((found, class(*self.text.get(found)?)))
     }
 
-    /// What begins at `at` and not with a word; where to go on.
+    /// Takes the token at `at`, which begins with no word octet. Returns where to go on.
     #[inline]
     fn signal(&mut self, at: usize, class: u8) -> usize {
         if class & COLON != 0 {
@@ -119,7 +126,7 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
     fn colon(&mut self, at: usize) -> usize {
         if self.selected.contains(Builtin::Path) && self.url_path != at && is_url(self.text, at) {
             self.url_path = url_slash(self.text, at + 1).unwrap_or(NOWHERE);
-            // What is between the slashes is nothing of its own.
+            // Nothing stands between the slashes.
             return at + 3;
         }
         if let Some(end) = self.drive(at) {
@@ -134,7 +141,7 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
             .map_or(at + 1, |end| self.found(at..end, Builtin::Ipv6))
     }
 
-    /// Behind the path whose drive's colon is at `at`.
+    /// The offset behind the path whose drive's colon is at `at`.
     fn drive(&self, at: usize) -> Option<usize> {
         let letter = at.checked_sub(1)?;
         let is_drive = self.selected.contains(Builtin::Path)
@@ -147,16 +154,18 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
     }
 
     fn quote(&mut self, at: usize) -> usize {
-        let unclosed = usize::from(has(self.text, at, b'"'));
-        if self.unclosed.get(unclosed) == Some(&true) || !opens(self.text, at) {
+        let unclosed = if has(self.text, at, b'"') {
+            &mut self.unclosed_double
+        } else {
+            &mut self.unclosed_single
+        };
+        if *unclosed || !opens(self.text, at) {
             return at + 1;
         }
         match quoted(self.text, at) {
             Some(end) => self.found(at..end, Builtin::Quoted),
             None => {
-                if let Some(unclosed) = self.unclosed.get_mut(unclosed) {
-                    *unclosed = true;
-                }
+                *unclosed = true;
                 at + 1
             }
         }
@@ -171,7 +180,7 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
         end.map_or(at + 1, |end| self.found(at..end, Builtin::Path))
     }
 
-    /// What the word at `at` begins if it is more than a name; behind it.
+    /// Takes the token that begins with the word at `at`, if it is more than a name. Returns where it ends.
     #[inline]
     fn token(&mut self, at: usize, class: u8) -> Option<usize> {
         if class & DIGIT == 0 && is_plain(self.text, at) {
@@ -180,17 +189,17 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
         let hex_end = run(self.text, at, HEX);
         if class & DIGIT == 0 {
             if is(self.text, hex_end, WORD) || hex_end == at {
-                return self.named_stamp(at);
+                return self.named_time(at);
             }
             return self
                 .hexadecimal(at, hex_end)
-                .or_else(|| self.named_stamp(at));
+                .or_else(|| self.named_time(at));
         }
         if self.is_lone(at, hex_end) && !self.hangs(at) {
             return Some(self.lone_number(at, hex_end));
         }
         if let Some(end) = self
-            .numeric_stamp(at)
+            .numeric_time(at)
             .or_else(|| self.hexadecimal(at, hex_end))
         {
             return Some(end);
@@ -204,12 +213,12 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
         Some(self.decimal(at))
     }
 
-    /// Whether the digits `at..end` are a number, as can be told without looking closer: most are.
+    /// Whether the digits `at..end` are a number, judged by the next octet alone. Most are.
     #[inline]
     fn is_lone(&self, at: usize, end: usize) -> bool {
         let ends = match self.text.get(end) {
             None => true,
-            // Perhaps a day before its month.
+            // Two digits may be a day before its month.
             Some(b' ') => end - at > 2,
             Some(b'.' | b',' | b'-' | b':' | b'/') => false,
             Some(octet) => class(*octet) & WORD == 0,
@@ -222,40 +231,40 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
         self.found(at - sign..end, Builtin::Number)
     }
 
-    fn named_stamp(&mut self, at: usize) -> Option<usize> {
+    fn named_time(&mut self, at: usize) -> Option<usize> {
         if !has(self.text, at + 3, b' ') && !has(self.text, at + 3, b',') {
             return None;
         }
-        let octets = named(self.text.get(at..)?)?;
-        Some(self.stamp(at, at + octets))
+        let octets = named(part(self.text, at..self.text.len()))?;
+        Some(self.time(at, at + octets))
     }
 
-    fn numeric_stamp(&mut self, at: usize) -> Option<usize> {
-        let (octets, stamp) = numeric(self.text.get(at..)?)?;
-        let fits = match stamp {
-            Stamp::Dated => true,
-            Stamp::Clock => !self.hangs(at),
+    fn numeric_time(&mut self, at: usize) -> Option<usize> {
+        let (octets, form) = numeric(part(self.text, at..self.text.len()))?;
+        let fits = match form {
+            WrittenTime::Dated => true,
+            WrittenTime::OfDay => !self.hangs(at),
         };
-        fits.then(|| self.stamp(at, at + octets))
+        fits.then(|| self.time(at, at + octets))
     }
 
-    fn stamp(&mut self, start: usize, end: usize) -> usize {
+    fn time(&mut self, start: usize, end: usize) -> usize {
         if self.selected.contains(Builtin::Number) && !self.selected.contains(Builtin::Timestamp) {
-            for number in numbers_of_stamp(self.text, start, end) {
+            for number in numbers_of_time(self.text, start, end) {
                 (self.fold)(number, Builtin::Number);
             }
         }
         self.found(start..end, Builtin::Timestamp)
     }
 
-    /// A UUID, an address or a hash whose first run of hexadecimal digits is `at..hex_end`.
+    /// Takes a UUID, an address or a hash whose first run of hexadecimal digits is `at..hex_end`.
     #[inline]
     fn hexadecimal(&mut self, at: usize, hex_end: usize) -> Option<usize> {
         let address = match self.text.get(hex_end) {
             Some(b':') => self.with_colons(at, hex_end),
             Some(b'-') => {
                 if let Some(end) = uuid(self.text, at, hex_end) {
-                    // What hangs on it is part of its name: the pod of a deployment.
+                    // Words attached to it are part of a name: the pod of a deployment.
                     if self.selected.contains(Builtin::Uuid) {
                         (self.fold)(at..end, Builtin::Uuid);
                     }
@@ -273,7 +282,7 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
         }
     }
 
-    /// Behind an address or a device's name, and the mask of the former.
+    /// The offset behind an address or a PCI address. The mask is `None` for a PCI address.
     fn with_colons(&mut self, at: usize, hex_end: usize) -> Option<(usize, Option<Builtin>)> {
         if let Some(end) = mac(self.text, at, hex_end) {
             return Some((end, Some(Builtin::Mac)));
@@ -290,7 +299,7 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
         if !is_bare(self.text, at, hex_end) {
             return None;
         }
-        // What hangs on it is part of its name, as with a UUID.
+        // Words attached to it are part of a name, as with a UUID.
         if self.selected.contains(Builtin::Hex) {
             (self.fold)(at..hex_end, Builtin::Hex);
         }
@@ -313,21 +322,20 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
         end
     }
 
-    /// What begins with decimal digits at `at` and hangs on no name.
+    /// Takes the token that begins with decimal digits at `at` and is attached to no name.
     fn decimal(&mut self, at: usize) -> usize {
         let on_slash = before(self.text, at) == Some(b'/') && self.is_behind_name(at);
         match find(self.text, at) {
             Found::Dotted { end } => {
-                let is_address = !on_slash
-                    && self.text.get(at..end).is_some_and(is_ipv4)
-                    && ipv4_fits(self.text, at, end);
+                let is_address =
+                    !on_slash && is_ipv4(part(self.text, at..end)) && ipv4_fits(self.text, at, end);
                 if is_address {
                     self.found(at..end, Builtin::Ipv4)
                 } else {
                     run(self.text, end, WORD)
                 }
             }
-            // The version of a product: `HTTP/1.1`.
+            // The version of a product, as in `HTTP/1.1`, is not folded.
             Found::Numbers { end } if on_slash && is_decimal(self.text, at, end) => end,
             Found::Name { end } => end,
             Found::Numbers { end } => {
@@ -344,7 +352,7 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
         }
     }
 
-    /// Whether the word at `at` is part of the name that ends before it.
+    /// Whether the word at `at` is attached to the name before it.
     #[inline]
     fn hangs(&self, at: usize) -> bool {
         if !self.is_behind_name(at) {
@@ -354,7 +362,7 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
         match before(self.text, at) {
             Some(b'-' | b'.') => true,
             Some(b'/') => on_digit,
-            // A channel or alias of an interface has few digits, a port of a host has more.
+            // A channel or alias of an interface has few digits. A port of a host has more.
             Some(b':') => on_digit && run(self.text, at, DIGIT) - at <= CHANNEL_DIGITS_MAX,
             _ => false,
         }
@@ -367,7 +375,7 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
             .is_some_and(|end| end >= self.names_from && is(self.text, end, WORD))
     }
 
-    /// Folds `range` if its mask is selected; behind it.
+    /// Folds `range` if its mask is selected. Returns its end.
     #[inline]
     fn found(&mut self, range: Range<usize>, mask: Builtin) -> usize {
         let end = range.end;
@@ -379,8 +387,8 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
     }
 }
 
-/// Whether the word at `at`, which begins with a letter, is clearly no more than a word. Many words
-/// begin with a hexadecimal digit, so this has to be quick: it looks at eight octets without a branch.
+/// Whether the word at `at`, which begins with a letter, is clearly only a name. Many words begin with a
+/// hexadecimal digit, so this must be fast: it looks at eight octets without a branch.
 #[inline]
 fn is_plain(text: &[u8], at: usize) -> bool {
     let Some(Ok(word)) = text.get(at..at + 8).map(<[u8; 8]>::try_from) else {
@@ -392,12 +400,11 @@ fn is_plain(text: &[u8], at: usize) -> bool {
     }
     // A month begins with a capital.
     let is_small = text.get(at).is_some_and(u8::is_ascii_lowercase);
-    let digits = usize::try_from(hex.trailing_ones()).unwrap_or(word.len());
-    let behind = word.get(digits).copied();
+    let behind = word.get(hex.trailing_ones() as usize);
     is_small && behind.is_some_and(|octet| !matches!(octet, b':' | b'-' | b'.'))
 }
 
-/// Whether the colon at `at` is that of `scheme://`.
+/// Whether the colon at `at` is part of `scheme://`.
 fn is_url(text: &[u8], at: usize) -> bool {
     at > 0 && is(text, at - 1, WORD) && has(text, at + 1, b'/') && has(text, at + 2, b'/')
 }
@@ -407,11 +414,10 @@ fn class_is_word(octet: u8) -> bool {
 }
 
 fn is_decimal(text: &[u8], start: usize, end: usize) -> bool {
-    text.get(start..end)
-        .is_some_and(|number| number.contains(&b'.'))
+    part(text, start..end).contains(&b'.')
 }
 
-/// Whether a sign before the digits at `at` is theirs, and not a hyphen.
+/// Whether a sign, and not a hyphen, stands before the digits at `at`.
 fn is_signed(text: &[u8], at: usize) -> bool {
     matches!(before(text, at), Some(b'-' | b'+'))
         && match at.checked_sub(2).and_then(|at| text.get(at)) {
@@ -420,11 +426,11 @@ fn is_signed(text: &[u8], at: usize) -> bool {
         }
 }
 
-/// No place in any text.
+/// An offset that is in no text.
 const NOWHERE: usize = usize::MAX - 1;
 
-/// Digits of an interface's channel: `eth0:1`, `Serial0/0/0:15`.
+/// The most digits of an interface's channel: `eth0:1`, `Serial0/0/0:15`.
 const CHANNEL_DIGITS_MAX: usize = 2;
 
-/// What a sign may stand behind.
+/// A sign may stand behind one of these.
 const SIGN_BEHIND: &[u8] = b" \t\n=([{<>,;:|*\"'";

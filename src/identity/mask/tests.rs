@@ -1,5 +1,5 @@
-//! Masks, by property: they never fail, add up, keep what they do not fold, and are linear. Each case by
-//! itself stands in `cases`.
+//! Properties of masks: they never fail, they add up, they keep the text that they do not fold, and they
+//! are linear. Single cases stand in `cases`.
 
 #![expect(
     clippy::indexing_slicing,
@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use super::octet::work::LOOKED;
 use super::*;
 
-/// Masks of the user's own: their names and expressions.
+/// The user's masks: their names and expressions.
 type Written = &'static [(&'static str, &'static str)];
 
 fn all() -> BuiltinSet {
@@ -56,7 +56,7 @@ fn ranges(builtins: BuiltinSet, msg: &[u8]) -> Vec<(Range<usize>, Mask)> {
     found
 }
 
-/// What is left of `msg` and what stands in the place of the rest.
+/// The parts of `msg` that stay, and the masks in place of the others.
 fn skeleton(masks: &Masks, msg: &[u8]) -> Vec<Result<Vec<u8>, Mask>> {
     let mut parts = vec![];
     let mut from = 0;
@@ -68,7 +68,7 @@ fn skeleton(masks: &Masks, msg: &[u8]) -> Vec<Result<Vec<u8>, Mask>> {
     parts
 }
 
-/// Octets that make up what the masks look for, more often than chance would.
+/// Texts of pieces that the masks look for, more often than chance would have them.
 fn octets() -> impl Strategy<Value = Vec<u8>> {
     let pieces = prop::sample::select(vec![
         "1",
@@ -132,13 +132,13 @@ proptest! {
         let mut behind = 0;
         for (range, mask) in ranges(builtins, &msg) {
             prop_assert!(behind <= range.start && range.start < range.end && range.end <= msg.len());
-            let Mask::Builtin(builtin) = mask else { panic!("nobody configured one") };
+            let Mask::Builtin(builtin) = mask else { panic!("no user's mask is configured") };
             prop_assert!(builtins.contains(builtin));
             behind = range.end;
         }
     }
 
-    /// The identity is the text left and the masks in between, and nothing else.
+    /// An identity consists of the text that stays and the masks in between, and nothing else.
     #[test]
     fn equal_identities_have_equal_skeletons(one in octets(), other in octets(), builtins in sets()) {
         let masks = Masks::new(builtins, vec![]).unwrap();
@@ -156,10 +156,10 @@ proptest! {
         while let Some(octet) = form.next() {
             match (*octet == SUB).then(|| *form.next().unwrap()) {
                 None => text.push(*octet),
-                Some(MARK_ITSELF) => text.push(SUB),
-                Some(MARK_USER) => read.extend([Ok(std::mem::take(&mut text)), Err(Mask::User(0))]),
-                Some(mark) => {
-                    let builtin = Builtin::ALL.into_iter().find(|builtin| *builtin as u8 == mark);
+                Some(CODE_ITSELF) => text.push(SUB),
+                Some(CODE_USER) => read.extend([Ok(std::mem::take(&mut text)), Err(Mask::User(0))]),
+                Some(code) => {
+                    let builtin = Builtin::ALL.into_iter().find(|builtin| *builtin as u8 == code);
                     let mask = Mask::Builtin(builtin.unwrap());
                     read.extend([Ok(std::mem::take(&mut text)), Err(mask)]);
                 }
@@ -169,7 +169,7 @@ proptest! {
         prop_assert_eq!(read, skeleton(&masks, &msg));
     }
 
-    /// What a token is does not depend on the masks selected, but for those that hide.
+    /// What a token is does not depend on the masks selected, except for masks that hide their inside.
     #[test]
     fn masks_add_up(msg in octets(), builtins in sets()) {
         let hiding = [Builtin::Quoted, Builtin::Path, Builtin::Timestamp];
@@ -183,13 +183,13 @@ proptest! {
     }
 
     #[test]
-    fn no_octets_are_too_odd(msg in prop::collection::vec(any::<u8>(), 0..200), builtins in sets()) {
+    fn any_octets_can_be_masked(msg in prop::collection::vec(any::<u8>(), 0..200), builtins in sets()) {
         let masks = Masks::new(builtins, vec![pattern("odd", r"(?-u)[\x00-\x20\xf0-\xff]+")]).unwrap();
         prop_assert_eq!(identity(&masks, &msg), identity(&masks, &msg));
     }
 }
 
-/// No octet is looked at more than a few times, on the whole.
+/// On average each octet is looked at a few times at most.
 #[test]
 fn work_is_linear_whatever_the_text() {
     let pieces = [
@@ -278,7 +278,7 @@ fn work_is_linear_whatever_the_text() {
             );
         }
     }
-    assert!(most > 2, "nobody counts");
+    assert!(most > 2, "looks are not counted");
     for piece in ["1:", "\"", "/", "a"] {
         let looks = looks(piece.repeat(MEBIBYTE).as_bytes());
         assert!(looks <= LOOKS_MAX, "{piece:?}: {looks} looks at each octet");
@@ -287,7 +287,7 @@ fn work_is_linear_whatever_the_text() {
 
 #[test]
 fn a_mebibyte_of_matches_is_bounded() {
-    // The pattern looks at all that follows before it is content with one octet.
+    // The pattern looks at all of the text behind before it settles for one octet.
     let masks = Masks::new(BuiltinSet::EMPTY, vec![pattern("late", "x.*y|x")]).unwrap();
     let mut found = 0;
     masks.each(&vec![b'x'; 1 << 16], |_, _| found += 1);
@@ -295,7 +295,7 @@ fn a_mebibyte_of_matches_is_bounded() {
 }
 
 #[test]
-fn a_message_that_says_what_a_mask_would_is_another_message() {
+fn a_message_that_looks_like_a_masked_one_is_another_message() {
     let masks = Masks::new(all(), vec![]).unwrap();
     let forms = [
         &b"took 5 ms"[..],
@@ -334,7 +334,7 @@ fn user_masks_come_first_and_see_the_whole_text() {
             "1 2 3",
             "<first> <number> <last>",
         ),
-        // Leftmost first, then the order of the configuration.
+        // The leftmost match wins, then the order of the configuration.
         ("", &[("b", "b+"), ("ab", "ab")], "abb b", "<ab><b> <b>"),
         ("", &[("one", "a"), ("two", "ab")], "ab", "<one>b"),
         ("", &[("two", "ab"), ("one", "a")], "ab a", "<two> <one>"),
@@ -346,7 +346,7 @@ fn user_masks_come_first_and_see_the_whole_text() {
             "user=a1 uid=7",
             "<user> uid=<number>",
         ),
-        // What is left between is a text of its own.
+        // Each part between matches is a text of its own.
         ("number", &[("x", "x")], "x1 a1", "<x><number> a1"),
     ];
     for (set, patterns, msg, expected) in cases {
@@ -357,7 +357,7 @@ fn user_masks_come_first_and_see_the_whole_text() {
 }
 
 #[test]
-fn errors_name_the_mask_the_place_and_what_is_wrong() {
+fn errors_name_the_mask_the_place_and_the_fault() {
     let cases: &[(Written, &str)] = &[
         (
             &[("a", "x(")],
@@ -371,11 +371,11 @@ fn errors_name_the_mask_the_place_and_what_is_wrong() {
         (&[("a", r"\b")], r"mask `a`: `\b` matches the empty text"),
         (
             &[("number", "x")],
-            "mask `number`: a built-in mask is called so",
+            "mask `number`: a built-in mask has this name",
         ),
         (
             &[("a", "x"), ("a", "y")],
-            "mask `a`: another mask is called so",
+            "mask `a`: another mask has this name",
         ),
         (&[("A", "x")], "mask `A`: a name is lower-case letters"),
         (&[("", "x")], "mask ``: a name is lower-case letters"),
@@ -403,7 +403,7 @@ fn errors_name_the_mask_the_place_and_what_is_wrong() {
     );
     let many = (0..65).map(|index| pattern(&format!("m{index}"), "x"));
     let error = Masks::new(all(), many.collect()).unwrap_err();
-    assert_eq!(error.to_string(), "65 masks of one's own, limit 64");
+    assert_eq!(error.to_string(), "65 user-defined masks, limit 64");
 }
 
 #[test]
@@ -411,7 +411,7 @@ fn masks_are_chosen_by_name() {
     let patterns = [pattern("b", "b"), pattern("a", "a")];
     let masks = Masks::named(["a", "number", "b"], &patterns).unwrap();
     assert_eq!(readable(&masks, b"a b 1"), "<a> <b> <number>");
-    // The order is that of the patterns, so a different order of names is no difference.
+    // The patterns' order counts, so another order of names makes no difference.
     assert_eq!(
         masks,
         Masks::named(["b", "a", "number"], &patterns).unwrap()
@@ -449,10 +449,10 @@ fn every_mask_folds_something_in_its_example() {
     }
 }
 
-/// Octets of a text in which work that grows with its square is far beyond [`LOOKS_MAX`].
+/// Octets of a text. Quadratic work on it is far beyond [`LOOKS_MAX`].
 const LONG: usize = 1 << 13;
 
 const MEBIBYTE: usize = 1 << 20;
 
-/// Looks at an octet, over the mean of all.
+/// The most looks at an octet, on average.
 const LOOKS_MAX: usize = 40;

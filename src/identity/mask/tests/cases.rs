@@ -1,5 +1,5 @@
-//! What each mask folds and what it leaves, case by case: the masks selected, a text, and what is left.
-//! `=` says that the text stays as it is.
+//! Cases of masks: the masks selected, a text, and its readable form. `=` means that the text stays as it
+//! is.
 
 use super::*;
 

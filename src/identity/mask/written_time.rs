@@ -1,4 +1,4 @@
-//! Dates and times of day inside a text.
+//! Recognises dates and times of day inside a text: the forms that `<timestamp>` folds.
 //!
 //! ```text
 //! 2026-11-22T10:00:00.123Z    2026-11-22 10:00:00,123 +0100    2026/11/22 10:00    2026-11-22
@@ -9,46 +9,45 @@
 //!
 //! # Guarantees
 //!
-//! - All numbers are in range, and what stands behind is no part of a longer word or chain:
-//!   `12:34:56:78` has no time in it.
-//! - A year is 1900 to 2199; `Nov 22` alone is no date (`May 10 come in?`).
+//! - All numbers are in range, and no longer word or chain goes on behind: `12:34:56:78` holds no time.
+//! - A year is 1900 to 2199. `Nov 22` alone is no date (`May 10 come in?`).
 //!
 //! # Left out
 //!
-//! Seconds since the epoch, which are a number; names of months in full or in other languages; hours and
-//! minutes without a date, which may be anything.
+//! Seconds since the epoch: they are a number. Names of months in full or in other languages. Hours and
+//! minutes without a date: they may be anything.
 
 use super::octet::{DIGIT, WORD, is};
 use crate::parse::timestamp::{fraction, hms, month, number, year};
 
-/// What kind of stamp it is.
+/// The form of a date or time in a text.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Stamp {
-    /// With a date.
+pub(super) enum WrittenTime {
+    /// A date, with or without a time of day.
     Dated,
-    /// A time of day.
-    Clock,
+    /// A time of day alone.
+    OfDay,
 }
 
-/// Octets of the stamp that begins with a digit at the front of `rest`.
-pub(super) fn numeric(rest: &[u8]) -> Option<(usize, Stamp)> {
-    let (end, stamp) = match rest {
-        [_, _, b':', ..] => (clock(rest)?, Stamp::Clock),
-        [_, _, _, _, b'-' | b'/', ..] => (year_first(rest)?, Stamp::Dated),
-        [_, _, _, _, _, _, _, _, b'T' | b't', ..] => (basic(rest)?, Stamp::Dated),
+/// Length and form of the date or time that begins with a digit at the front of `rest`.
+pub(super) fn numeric(rest: &[u8]) -> Option<(usize, WrittenTime)> {
+    let (end, form) = match rest {
+        [_, _, b':', ..] => (clock(rest)?, WrittenTime::OfDay),
+        [_, _, _, _, b'-' | b'/', ..] => (year_first(rest)?, WrittenTime::Dated),
+        [_, _, _, _, _, _, _, _, b'T' | b't', ..] => (basic(rest)?, WrittenTime::Dated),
         [_, separator @ (b'/' | b'-'), behind @ ..]
         | [_, _, separator @ (b'/' | b'-'), behind @ ..] => {
-            (day_first(rest, *separator, behind)?, Stamp::Dated)
+            (day_first(rest, *separator, behind)?, WrittenTime::Dated)
         }
         [_, b' ', behind @ ..] | [_, _, b' ', behind @ ..] => {
-            (day_and_month(rest, behind)?, Stamp::Dated)
+            (day_and_month(rest, behind)?, WrittenTime::Dated)
         }
         _ => return None,
     };
-    Some((rest.len() - end.len(), stamp))
+    Some((rest.len() - end.len(), form))
 }
 
-/// Octets of the stamp that begins with the name of a month or a day at the front of `rest`.
+/// Length of the date that begins with the name of a month or a day at the front of `rest`.
 pub(super) fn named(rest: &[u8]) -> Option<usize> {
     let [a, b, c, behind @ ..] = rest else {
         return None;
@@ -73,7 +72,7 @@ pub(super) fn named(rest: &[u8]) -> Option<usize> {
     Some(rest.len() - end.len())
 }
 
-/// Behind `yyyy-mm-dd` or `yyyy/mm/dd` and a time.
+/// The octets behind `yyyy-mm-dd` or `yyyy/mm/dd` and a time.
 fn year_first(rest: &[u8]) -> Option<&[u8]> {
     let [_, _, _, _, s1, m1, m2, s2, d1, d2, behind @ ..] = rest else {
         return None;
@@ -93,7 +92,7 @@ fn year_first(rest: &[u8]) -> Option<&[u8]> {
     timed.or_else(|| date_end(behind))
 }
 
-/// Behind `yyyymmddThhmmss`.
+/// The octets behind `yyyymmddThhmmss`.
 fn basic(rest: &[u8]) -> Option<&[u8]> {
     let [
         _,
@@ -126,8 +125,8 @@ fn basic(rest: &[u8]) -> Option<&[u8]> {
     zone(behind).or_else(|| ends(behind))
 }
 
-/// Behind `dd/Mmm/yyyy`, `dd/mm/yyyy` or `mm/dd/yyyy`, or one with hyphens, and a time; `behind` is
-/// what follows the first separator.
+/// The octets behind `dd/Mmm/yyyy`, `dd/mm/yyyy` or `mm/dd/yyyy`, or one with hyphens, and a time. `behind` begins
+/// behind the first separator.
 fn day_first<'t>(rest: &'t [u8], separator: u8, behind: &'t [u8]) -> Option<&'t [u8]> {
     let day_on = one_or_two(rest, 1, 31)?;
     if day_on.len() != behind.len() + 1 {
@@ -148,7 +147,7 @@ fn day_first<'t>(rest: &'t [u8], separator: u8, behind: &'t [u8]) -> Option<&'t 
     timed.or_else(|| date_end(behind))
 }
 
-/// Behind `dd Mmm yyyy` and a time; `month_on` is what follows the day's space.
+/// The octets behind `dd Mmm yyyy` and a time. `month_on` begins at the month.
 fn day_and_month<'t>(rest: &'t [u8], month_on: &'t [u8]) -> Option<&'t [u8]> {
     one_or_two(rest, 1, 31)?;
     month(month_on)?;
@@ -158,7 +157,7 @@ fn day_and_month<'t>(rest: &'t [u8], month_on: &'t [u8]) -> Option<&'t [u8]> {
     dated(year(year_on)?)
 }
 
-/// Behind `Mmm dd hh:mm:ss`, with a year before or behind the time, or with a year alone.
+/// The octets behind `Mmm dd hh:mm:ss`, with a year before or behind the time, or behind `Mmm dd` and a year.
 fn month_first(rest: &[u8]) -> Option<&[u8]> {
     month(rest)?;
     let [_, _, _, b' ', day_on @ ..] = rest else {
@@ -176,14 +175,14 @@ fn month_first(rest: &[u8]) -> Option<&[u8]> {
     let Some(timed) = clock(behind) else {
         return dated(year(behind)?);
     };
-    // date(1): the zone, and the year last.
+    // date(1) writes the zone, and the year last.
     let zoned = match timed {
         [b' ', zone_on @ ..] => {
             let letters = zone_on
                 .iter()
                 .take_while(|octet| octet.is_ascii_uppercase());
             match (letters.count(), zone_on) {
-                (count @ 3..=5, _) => zone_on.get(count..).unwrap_or_default(),
+                (count @ 3..=5, _) => zone_on.split_at(count).1,
                 _ => timed,
             }
         }
@@ -196,7 +195,7 @@ fn month_first(rest: &[u8]) -> Option<&[u8]> {
     Some(with_year.unwrap_or(timed))
 }
 
-/// What follows a date, and a time if one does.
+/// The octets behind a date, and behind a time if one follows. `behind` begins behind the year.
 fn dated(behind: &[u8]) -> Option<&[u8]> {
     let timed = match behind {
         [b' ', clock_on @ ..] => clock(clock_on),
@@ -205,13 +204,13 @@ fn dated(behind: &[u8]) -> Option<&[u8]> {
     timed.or_else(|| date_end(behind))
 }
 
-/// Behind `hh:mm:ss`, its fraction, and its zone.
+/// The octets behind `hh:mm:ss`, its fraction and its zone.
 fn clock(rest: &[u8]) -> Option<&[u8]> {
     let behind = fraction(hms(rest)?, b".,");
     zone(behind).or_else(|| ends(behind))
 }
 
-/// Behind `hh:mm`.
+/// The octets behind `hh:mm`.
 fn hours_and_minutes(rest: &[u8]) -> Option<&[u8]> {
     let [h1, h2, b':', m1, m2, behind @ ..] = rest else {
         return None;
@@ -221,7 +220,7 @@ fn hours_and_minutes(rest: &[u8]) -> Option<&[u8]> {
     zone(behind).or_else(|| ends(behind))
 }
 
-/// Behind a zone that ends the stamp: `Z`, `+01:00`, `+0100`, `UTC`, `GMT`, also `AM` and `PM`.
+/// The octets behind a zone that ends the time: `Z`, `+01:00`, `+0100`, `UTC`, `GMT`; also `AM` and `PM`.
 fn zone(rest: &[u8]) -> Option<&[u8]> {
     let written = rest.strip_prefix(b" ").unwrap_or(rest);
     let behind = match written {
@@ -240,20 +239,20 @@ fn zone(rest: &[u8]) -> Option<&[u8]> {
     ends(behind)
 }
 
-/// Whether a stamp with a time may end before `behind`.
+/// Returns `behind` if a time may end before it.
 fn ends(behind: &[u8]) -> Option<&[u8]> {
     let goes_on = is(behind, 0, WORD) || (behind.first() == Some(&b':') && is(behind, 1, DIGIT));
     (!goes_on).then_some(behind)
 }
 
-/// Whether a date may end before `behind`.
+/// Returns `behind` if a date may end before it.
 fn date_end(behind: &[u8]) -> Option<&[u8]> {
     let goes_on = is(behind, 0, WORD)
         || (matches!(behind.first(), Some(b'-' | b'/' | b':')) && is(behind, 1, DIGIT));
     (!goes_on).then_some(behind)
 }
 
-/// Behind a number of one or two digits.
+/// The octets behind a number of one or two digits, `min` to `max`.
 fn one_or_two(rest: &[u8], min: u8, max: u8) -> Option<&[u8]> {
     match rest {
         [d1, d2 @ b'0'..=b'9', behind @ ..] => number(*d1, *d2, min, max).map(|()| behind),
