@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use super::ORIGIN;
 use super::fate::Fates;
-use super::lane::Trial;
 use super::noisy::{Noise, Noisy};
 use super::report::{NoiseReport, RuleReport, WindowReport, share};
+use super::trial::TriedWindow;
 use crate::config::time_text;
 use crate::dedup::Sighting;
 use crate::explain::Ruling;
@@ -65,7 +65,7 @@ struct Reading {
     /// By policy; `None` is what the rules say.
     specs: Option<Vec<Spec>>,
     octets: Vec<u8>,
-    trials: Vec<Trial>,
+    windows: Vec<TriedWindow>,
 }
 
 /// A line, as the engine that decides takes it.
@@ -85,8 +85,8 @@ impl Reading {
             identity,
             specs,
             octets: Vec::new(),
-            trials: TRIED_WINDOWS
-                .map(|window| Trial::new(rules, window, memory))
+            windows: TRIED_WINDOWS
+                .map(|window| TriedWindow::new(rules, window, memory))
                 .into(),
         }
     }
@@ -112,8 +112,8 @@ impl Reading {
             variant = identifier.variant(spec, message, ORIGIN.sender);
             sighting.variant = variant.as_ref();
         }
-        for trial in &mut self.trials {
-            trial.offer(rules, policy, identity, sighting, now);
+        for window in &mut self.windows {
+            window.offer(rules, policy, identity, sighting, now);
         }
     }
 }
@@ -149,10 +149,10 @@ impl Findings {
     }
 
     /// All windows that are tried.
-    pub(super) fn trials(&mut self) -> impl Iterator<Item = &mut Trial> {
+    pub(super) fn tried_windows(&mut self) -> impl Iterator<Item = &mut TriedWindow> {
         self.readings
             .iter_mut()
-            .flat_map(|reading| &mut reading.trials)
+            .flat_map(|reading| &mut reading.windows)
     }
 
     /// The noisiest messages.
@@ -163,28 +163,28 @@ impl Findings {
 
     /// What the other windows would have given, of the lines in `totals`.
     pub(super) fn windows(&self, totals: &Totals) -> Vec<WindowReport> {
-        let trials = self.readings.iter().flat_map(|reading| {
+        let tried = self.readings.iter().flat_map(|reading| {
             let identity = reading.identity;
-            reading.trials.iter().map(move |trial| (identity, trial))
+            reading.windows.iter().map(move |tried| (identity, tried))
         });
-        trials
-            .map(|(identity, trial)| {
+        tried
+            .map(|(identity, tried)| {
                 let Fates {
                     lines_in, dropped, ..
                 } = totals.lines;
-                let peak = trial.lane.peak;
+                let peak = tried.trial.peak;
                 WindowReport {
                     identity,
-                    window: time_text(trial.window),
-                    lines_out: trial.lines,
-                    suppressed: lines_in - dropped - trial.lines,
+                    window: time_text(tried.window),
+                    lines_out: tried.lines,
+                    suppressed: lines_in - dropped - tried.lines,
                     dropped,
-                    reduction_percent: share(lines_in - trial.lines, lines_in),
+                    reduction_percent: share(lines_in - tried.lines, lines_in),
                     octets_reduction_percent: share(
-                        totals.octets_in - trial.octets,
+                        totals.octets_in - tried.octets,
                         totals.octets_in,
                     ),
-                    summaries: trial.summaries,
+                    summaries: tried.summaries,
                     messages_max: peak.messages as u64,
                     memory_max: peak.octets as u64,
                     evicted_messages: peak.evicted,

@@ -1,7 +1,7 @@
 //! Replay: recorded logs through the very same core, on their own time.
 //!
 //! ```text
-//! Source ──text──▶ Framer ──line──▶ parse ─▶ time ─▶ rule ─▶ identity ─▶ Lane ─┬─▶ survivors, summaries
+//! Source ──text──▶ Framer ──line──▶ parse ─▶ time ─▶ rule ─▶ identity ─▶ Trial ─┬─▶ survivors, summaries
 //! (gzip, zstd)     (LF)                      (the stamp)                 (engine)└─▶ Report, Series
 //! ```
 //!
@@ -21,13 +21,13 @@
 
 mod fate;
 mod findings;
-mod lane;
 mod noisy;
 mod plot;
 mod report;
 mod source;
-mod stamp;
 mod time;
+mod timestamp;
+mod trial;
 
 use std::io::{self, Write};
 
@@ -35,12 +35,12 @@ use memchr::memchr;
 
 use self::fate::{Fate, summary_style};
 use self::findings::{Findings, Offer, RuleTotals, Totals, time_word};
-use self::lane::Lane;
 use self::plot::Series;
 use self::report::share;
 pub use self::report::{FileReport, NoiseReport, OddityReport, Report, RuleReport, WindowReport};
 pub use self::source::{Packing, Source, SourceError, probe};
 use self::time::LogTime;
+use self::trial::Trial;
 use crate::clock::Clock;
 use crate::config::{Config, time_text};
 use crate::dedup::{Sighting, summary};
@@ -62,7 +62,7 @@ pub struct Replay<'a> {
     /// Of the line at hand, its identity.
     octets: Vec<u8>,
     time: LogTime,
-    lane: Lane,
+    trial: Trial,
     /// Where lines go; nowhere if only a report is wanted.
     output: Output,
     totals: Totals,
@@ -118,7 +118,7 @@ impl<'a> Replay<'a> {
             identifier: Identifier::new(key, config.dedup.identity),
             octets: Vec::new(),
             time: LogTime::new(),
-            lane: Lane::new(&windows, memory),
+            trial: Trial::new(&windows, memory),
             output: Output {
                 wanted: wanted.lines,
                 octets: Vec::new(),
@@ -176,17 +176,17 @@ impl<'a> Replay<'a> {
     ///
     /// Those of `out`.
     pub fn finish(&mut self, out: &mut impl Write) -> io::Result<()> {
-        self.lane.sample();
+        self.trial.sample();
         loop {
-            let more = self.lane.end();
+            let more = self.trial.end();
             self.report_ended();
             self.output.flush(out)?;
             if !more {
                 break;
             }
         }
-        for trial in self.findings.iter_mut().flat_map(Findings::trials) {
-            trial.end(self.rules);
+        for tried in self.findings.iter_mut().flat_map(Findings::tried_windows) {
+            tried.end(self.rules);
         }
         Ok(())
     }
@@ -284,7 +284,7 @@ impl<'a> Replay<'a> {
     fn judge(&mut self, frame: &[u8], out: &mut impl Write) -> io::Result<()> {
         let message = Message::parse(frame);
         let now = self.time.tick(message.timestamp());
-        while self.lane.advance(now) {
+        while self.trial.advance(now) {
             self.report_ended();
             self.output.flush_if_long(out)?;
         }
@@ -312,8 +312,8 @@ impl<'a> Replay<'a> {
             timestamp: message.timestamp(),
             variant: variant.as_ref(),
         };
-        let lane = &mut self.lane;
-        let fate = Fate::of(fall, || lane.offer(policy, identity, sighting));
+        let trial = &mut self.trial;
+        let fate = Fate::of(fall, || trial.offer(policy, identity, sighting));
         if let Some(findings) = &mut self.findings {
             let shown = self.time.shown();
             let offer = Offer {
@@ -361,13 +361,13 @@ impl<'a> Replay<'a> {
     /// Writes the summaries of what ended.
     #[inline]
     fn report_ended(&mut self) {
-        if !self.lane.ended.is_empty() {
+        if !self.trial.ended.is_empty() {
             self.write_ended();
         }
     }
 
     fn write_ended(&mut self) {
-        for ended in self.lane.ended.drain(..) {
+        for ended in self.trial.ended.drain(..) {
             let style = summary_style(self.rules.policy(ended.policy));
             let (first, last) = (
                 self.time.wall_of(ended.first),
@@ -391,9 +391,9 @@ impl<'a> Replay<'a> {
     }
 
     fn sample(&mut self) {
-        self.lane.sample();
-        for trial in self.findings.iter_mut().flat_map(Findings::trials) {
-            trial.lane.sample();
+        self.trial.sample();
+        for tried in self.findings.iter_mut().flat_map(Findings::tried_windows) {
+            tried.trial.sample();
         }
     }
 
@@ -438,7 +438,7 @@ impl<'a> Replay<'a> {
                 unstamped_lines: oddities.unstamped,
                 out_of_order_lines: oddities.out_of_order,
                 times_set_back: oddities.set_back,
-                evicted_messages: self.lane.peak.evicted,
+                evicted_messages: self.trial.peak.evicted,
             },
             rules: self
                 .by_rule

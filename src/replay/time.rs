@@ -21,13 +21,13 @@
 //!
 //! What a stamp means (`stamp`).
 
-use super::stamp::Stamps;
+use super::timestamp::Timestamps;
 use crate::tick::{Tick, WallTime};
 
 /// Tells the time of one line after the other.
 #[derive(Debug)]
 pub(super) struct LogTime {
-    stamps: Stamps,
+    stamps: Timestamps,
     /// The time reached, in nanoseconds. Never less than zero.
     now: i64,
     /// What is added to a stamp: zero until time was set back.
@@ -57,7 +57,7 @@ impl LogTime {
     /// No line was seen.
     pub(super) fn new() -> Self {
         Self {
-            stamps: Stamps::new(),
+            stamps: Timestamps::new(),
             now: 0,
             offset: 0,
             behind_since: None,
@@ -126,7 +126,7 @@ impl LogTime {
     }
 }
 
-/// Stamps may be behind the time reached for so long, by their own clock; then it is time that is wrong.
+/// Timestamps may be behind the time reached for so long, by their own clock; then it is time that is wrong.
 const BEHIND_NANOS_MAX: i64 = 60 * 1_000_000_000;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Stamps: the point in time that a message's TIMESTAMP means.
+//! Timestamps: the point in time that a message's TIMESTAMP means.
 //!
 //! ```text
 //! 2026-03-01T18:46:11.123+01:00     head, fraction, tail: the last head and tail read are kept with
@@ -27,7 +27,7 @@ use crate::tick::WallTime;
 
 /// Reads the stamps of one log after the other.
 #[derive(Debug)]
-pub(super) struct Stamps {
+pub(super) struct Timestamps {
     /// No stamp of this file is later, in seconds since the epoch; a day more, for the offset we do
     /// not know.
     latest: i64,
@@ -41,7 +41,7 @@ pub(super) struct Stamps {
     second: Option<i64>,
 }
 
-impl Stamps {
+impl Timestamps {
     /// Nothing was read yet.
     pub(super) const fn new() -> Self {
         Self {
@@ -302,7 +302,7 @@ mod tests {
                 0..20,
             ),
         ) {
-            let mut reader = Stamps::new();
+            let mut reader = Timestamps::new();
             reader.begin_file(WallTime::from_micros(written));
             for stamp in &stamps {
                 reader.read(stamp.as_bytes());
@@ -317,14 +317,14 @@ mod tests {
     /// The stamps read one after the other, from a file last written at `written`.
     #[track_caller]
     fn check(written: &str, stamps: &[(&str, &str)]) {
-        let mut reader = Stamps::new();
+        let mut reader = Timestamps::new();
         reader.begin_file(wall(written));
         for (stamp, expected) in stamps {
             assert_eq!(read(&mut reader, stamp), *expected, "{stamp}");
         }
     }
 
-    fn read(reader: &mut Stamps, stamp: &str) -> String {
+    fn read(reader: &mut Timestamps, stamp: &str) -> String {
         let Some(nanos) = reader.read(stamp.as_bytes()) else {
             return "none".to_owned();
         };
@@ -429,13 +429,13 @@ mod tests {
 
     #[test]
     fn the_next_file_goes_on_or_starts_again() {
-        let mut reader = Stamps::new();
+        let mut reader = Timestamps::new();
         reader.begin_file(wall(WRITTEN));
         assert_eq!(read(&mut reader, "Nov 30 23:59:59"), "2025-11-30T23:59:59Z");
         reader.begin_file(wall(WRITTEN));
         assert_eq!(read(&mut reader, "Dec  1 00:00:00"), "2025-12-01T00:00:00Z");
 
-        let mut reader = Stamps::new();
+        let mut reader = Timestamps::new();
         reader.begin_file(wall(WRITTEN));
         assert_eq!(read(&mut reader, "Oct 30 00:00:00"), "2026-10-30T00:00:00Z");
         assert_eq!(read(&mut reader, "Nov 30 23:59:59"), "2026-11-30T23:59:59Z");

@@ -1,4 +1,4 @@
-//! A lane: one engine on recorded time. The run has one that decides; a report has one beside it for
+//! A trial: one engine on recorded time. The run has one that decides; a report has one beside it for
 //! each other window.
 //!
 //! # Guarantees
@@ -22,7 +22,7 @@ use crate::tick::Tick;
 
 /// One engine on recorded time.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct Trial {
     shards: Shards,
     now: Tick,
     /// Ended and not taken yet.
@@ -40,7 +40,7 @@ pub(super) struct Peak {
     pub(super) evicted: u64,
 }
 
-impl Lane {
+impl Trial {
     /// An engine that holds at most `memory` octets.
     pub(super) fn new(policies: &[WindowPolicy], memory: usize) -> Self {
         Self {
@@ -95,18 +95,18 @@ impl Lane {
     }
 }
 
-/// A lane of which only the counts are wanted: what another window would have given.
+/// A trial of which only the counts are wanted: what another window would have given.
 #[derive(Debug)]
-pub(super) struct Trial {
+pub(super) struct TriedWindow {
     pub(super) window: Duration,
-    pub(super) lane: Lane,
+    pub(super) trial: Trial,
     /// Survivors and their octets.
     pub(super) lines: u64,
     pub(super) octets: u64,
     pub(super) summaries: u64,
 }
 
-impl Trial {
+impl TriedWindow {
     /// `rules` with `window` in place of every window.
     pub(super) fn new(rules: &Rules, window: Duration, memory: usize) -> Self {
         let policies: Vec<_> = rules
@@ -119,7 +119,7 @@ impl Trial {
             .collect();
         Self {
             window,
-            lane: Lane::new(&policies, memory),
+            trial: Trial::new(&policies, memory),
             lines: 0,
             octets: 0,
             summaries: 0,
@@ -134,12 +134,12 @@ impl Trial {
         sighting: Sighting<'_>,
         now: Tick,
     ) {
-        while self.lane.advance(now) {
+        while self.trial.advance(now) {
             self.count_ended(rules);
         }
-        let lane = &mut self.lane;
+        let trial = &mut self.trial;
         let fate = Fate::of(rules.fall(policy), || {
-            lane.offer(policy, identity, sighting)
+            trial.offer(policy, identity, sighting)
         });
         if fate.goes_out() {
             self.lines += 1;
@@ -149,15 +149,15 @@ impl Trial {
     }
 
     pub(super) fn end(&mut self, rules: &Rules) {
-        self.lane.sample();
-        while self.lane.end() {
+        self.trial.sample();
+        while self.trial.end() {
             self.count_ended(rules);
         }
         self.count_ended(rules);
     }
 
     fn count_ended(&mut self, rules: &Rules) {
-        for ended in self.lane.ended.drain(..) {
+        for ended in self.trial.ended.drain(..) {
             let speaks = summary_style(rules.policy(ended.policy)) != SummaryStyle::None;
             self.summaries += u64::from(speaks);
         }
