@@ -1,23 +1,21 @@
-//! A trial: one engine on recorded time. The run has one that decides; a report has one beside it for
-//! each other window.
+//! Trials: one engine on recorded time. A replay has one trial that decides; a report has one more for each window that
+//! it tries.
 //!
 //! # Guarantees
 //!
-//! - The engine is the daemon's. It has one shard, so that what ends comes out in the order of its
-//!   windows, the same in every run.
-//! - What is over at the time of a message is reported before the message is judged, as by a daemon
-//!   whose timer never is late.
+//! - The engine is the daemon's. It has one shard, so windows end in the same order in every run.
+//! - A window that has expired at the time of a message is reported before the message is judged, as by a daemon whose
+//!   timer is never late.
 //!
 //! # Left out
 //!
-//! What time it is (`time`), and who is told.
+//! What time it is (`time`), and writing summaries.
 
 use std::time::Duration;
 
-use super::fate::{Fate, summary_style};
-use crate::dedup::{EndReason, Ended, Shards, Sighting, Verdict};
-use crate::identity::Identity;
-use crate::rule::{PolicyId, Rules, SummaryStyle, WindowPolicy};
+use super::offer::Offer;
+use crate::dedup::{EndReason, Ended, Shards, Verdict};
+use crate::rule::{Fate, Rules, Seen, SummaryStyle, WindowPolicy};
 use crate::tick::Tick;
 
 /// One engine on recorded time.
@@ -25,23 +23,24 @@ use crate::tick::Tick;
 pub(super) struct Trial {
     shards: Shards,
     now: Tick,
-    /// Ended and not taken yet.
+    /// Windows that ended and are not reported yet.
     pub(super) ended: Vec<Ended>,
-    /// The most messages and octets that it was seen to hold.
+    /// The largest of all samples.
     pub(super) peak: Peak,
 }
 
-/// What an engine held at most.
+/// The most that an engine held.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Peak {
+    /// Messages, and so open windows.
     pub(super) messages: usize,
     pub(super) octets: usize,
-    /// Messages forgotten for want of room, and copies that found none.
+    /// Messages evicted for lack of memory, and copies that were not remembered for lack of it.
     pub(super) evicted: u64,
 }
 
 impl Trial {
-    /// An engine that holds at most `memory` octets.
+    /// A trial whose engine holds at most `memory` octets.
     pub(super) fn new(policies: &[WindowPolicy], memory: usize) -> Self {
         Self {
             shards: Shards::new(1, policies, memory),
@@ -51,15 +50,15 @@ impl Trial {
         }
     }
 
-    /// Ends some of what is over at `now`; true if there is more. To be called, and `ended` to be taken,
-    /// until there is not.
+    /// Ends some of the windows that have expired at `now`; returns true if there are more. Call it until it returns false,
+    /// and drain `ended` after each call.
     #[inline]
     pub(super) fn advance(&mut self, now: Tick) -> bool {
         if now == self.now {
             return false;
         }
         if self.shards.next_due().is_none_or(|due| now < due)
-            || !self.shards.advance(now, BITE, &mut self.ended)
+            || !self.shards.advance(now, ENDED_AT_ONCE, &mut self.ended)
         {
             self.now = now;
             return false;
@@ -67,24 +66,35 @@ impl Trial {
         true
     }
 
-    /// Judges a message at the time last reached. What is in `ended` then ended before it.
+    /// Returns the fate of a line at the time last reached; judges it if no rule alone decides. The windows in `ended` ended
+    /// before it.
     #[inline]
-    pub(super) fn offer(
-        &mut self,
-        policy: PolicyId,
-        identity: Identity<'_>,
-        sighting: Sighting<'_>,
-    ) -> Verdict {
-        self.shards
-            .offer(policy, identity, sighting, self.now, &mut self.ended)
+    pub(super) fn offer(&mut self, offer: &Offer<'_, '_>) -> Fate {
+        let Offer {
+            policy,
+            identity,
+            sighting,
+            ..
+        } = *offer;
+        let fall = offer.rules.fall(policy);
+        Fate::unjudged(fall, offer.message.compressed).unwrap_or_else(|| {
+            let shards = &self.shards;
+            let verdict = shards.offer(policy, identity, sighting, self.now, &mut self.ended);
+            let seen = match verdict {
+                Verdict::Fresh(_) => Seen::Fresh,
+                Verdict::Duplicate => Seen::Repeat,
+            };
+            Fate::of(fall, seen)
+        })
     }
 
-    /// Ends some of what is left; true if there is more.
+    /// Ends some of the windows that are still open; returns true if there are more.
     pub(super) fn end(&mut self) -> bool {
-        self.shards.end_all(EndReason::Stop, BITE, &mut self.ended)
+        let ended = &mut self.ended;
+        self.shards.end_all(EndReason::Stop, ENDED_AT_ONCE, ended)
     }
 
-    /// Looks at what is held now.
+    /// Raises `peak` to what the engine holds now.
     pub(super) fn sample(&mut self) {
         let stats = self.shards.stats();
         self.peak = Peak {
@@ -95,19 +105,19 @@ impl Trial {
     }
 }
 
-/// A trial of which only the counts are wanted: what another window would have given.
+/// A trial of another window, of which only the counts are wanted.
 #[derive(Debug)]
 pub(super) struct TriedWindow {
     pub(super) window: Duration,
     pub(super) trial: Trial,
-    /// Survivors and their octets.
+    /// Lines that come out, and their octets.
     pub(super) lines: u64,
     pub(super) octets: u64,
     pub(super) summaries: u64,
 }
 
 impl TriedWindow {
-    /// `rules` with `window` in place of every window.
+    /// Tries `rules` with `window` in place of every window.
     pub(super) fn new(rules: &Rules, window: Duration, memory: usize) -> Self {
         let policies: Vec<_> = rules
             .policies()
@@ -126,26 +136,15 @@ impl TriedWindow {
         }
     }
 
-    pub(super) fn offer(
-        &mut self,
-        rules: &Rules,
-        policy: PolicyId,
-        identity: Identity<'_>,
-        sighting: Sighting<'_>,
-        now: Tick,
-    ) {
-        while self.trial.advance(now) {
-            self.count_ended(rules);
+    pub(super) fn offer(&mut self, offer: &Offer<'_, '_>) {
+        while self.trial.advance(offer.now) {
+            self.count_ended(offer.rules);
         }
-        let trial = &mut self.trial;
-        let fate = Fate::of(rules.fall(policy), || {
-            trial.offer(policy, identity, sighting)
-        });
-        if fate.goes_out() {
+        if self.trial.offer(offer).is_forwarded() {
             self.lines += 1;
-            self.octets += sighting.frame.len() as u64;
+            self.octets += offer.sighting.frame.len() as u64;
         }
-        self.count_ended(rules);
+        self.count_ended(offer.rules);
     }
 
     pub(super) fn end(&mut self, rules: &Rules) {
@@ -158,11 +157,11 @@ impl TriedWindow {
 
     fn count_ended(&mut self, rules: &Rules) {
         for ended in self.trial.ended.drain(..) {
-            let speaks = summary_style(rules.policy(ended.policy)) != SummaryStyle::None;
-            self.summaries += u64::from(speaks);
+            let style = rules.policy(ended.policy).summary_style();
+            self.summaries += u64::from(style != SummaryStyle::None);
         }
     }
 }
 
-/// Marks that are ended at once, so that what ends need not be kept all at once.
-const BITE: usize = 1024;
+/// Windows that are ended at once: bounds `ended`.
+const ENDED_AT_ONCE: usize = 1024;

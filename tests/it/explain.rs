@@ -1,10 +1,10 @@
-//! `tersed explain`: what is said of a frame is what the relay does with it.
+//! `tersed explain`: what it says of a frame is what the relay does with it.
 
 use serde_json::{Value, json};
 
 use super::support::command::{Logs, Ran, argument, tersed};
 
-/// What is said of each of these frames.
+/// The explanations of the frames in `input`.
 #[track_caller]
 fn explain(args: &[&str], input: &[u8]) -> Vec<Value> {
     tersed(&[&["explain"], args].concat(), input).json_lines()
@@ -258,7 +258,7 @@ fn what_cannot_be_read_is_told_and_the_rest_is_explained() {
     );
     assert_eq!(
         lines[1],
-        format!("tersed: {directory}: a directory; fits: the files in it")
+        format!("tersed: {directory}: a directory, expected the files in it")
     );
     assert_eq!(lines.len(), 2);
 }
@@ -316,18 +316,18 @@ fn a_rule_says_what_counts_and_what_is_folded() {
         ("hostname", "does not count: it is not in fields"),
         (
             "msg",
-            "counts: it is what happened, less what is folded by ipv4, number",
+            "counts: it is the event, except what is folded by ipv4, number",
         ),
         (
             "source",
-            "counts: it was sent by local, whatever host is named",
+            "counts: it was sent by local, whatever host the frame names",
         ),
     ] {
         assert_eq!(explained[0]["why"][key], sentence);
     }
     assert_eq!(
         explained[2]["why"]["msg"],
-        "counts: it is what happened, in which no mask finds anything to fold"
+        "counts: it is the event, in which no mask finds anything to fold"
     );
     assert_eq!(explained[3]["identity"], explained[4]["identity"]);
     assert_eq!(explained[3]["masked"], "");
