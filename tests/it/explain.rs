@@ -1,5 +1,7 @@
 //! `tersed explain`: what it says of a frame is what the relay does with it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Value, json};
 
 use super::support::command::{Logs, Ran, argument, tersed};
@@ -198,6 +200,36 @@ fn people_get_a_field_a_line_and_names() {
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
+}
+
+#[test]
+fn a_rule_accepts_every_name_of_a_facility_and_a_severity_that_is_shown() {
+    let frames: String = (0..192).map(|pri| format!("<{pri}>app: text\n")).collect();
+    let ran = tersed(&["explain", "--format", "text"], frames.as_bytes());
+    let shown = |field: &str| -> BTreeSet<String> {
+        let lines = ran.text().lines().filter(|line| line.starts_with(field));
+        let names = lines.map(|line| line.split(['(', ')']).nth(1).unwrap().to_owned());
+        names.collect()
+    };
+    let (facilities, severities) = (shown("facility"), shown("severity"));
+    assert_eq!((facilities.len(), severities.len()), (24, 8));
+    let rules = severities.iter().map(|severity| {
+        format!("[[rule]]\nname = \"{severity}\"\nfacility = {facilities:?}\nseverity = \"{severity}\"\n")
+    });
+    let logs = Logs::new();
+    let config = logs.write("t.toml", rules.collect::<String>());
+    let explained = explain(&["--config", &config], frames.as_bytes());
+    assert_eq!(explained.len(), 192);
+    let mut names = BTreeMap::new();
+    for value in explained {
+        let (number, name) = (value["severity"].as_u64(), value["rule"].as_str());
+        let before = names.insert(number.unwrap(), name.unwrap().to_owned());
+        assert!(
+            before.is_none_or(|before| Some(before.as_str()) == name),
+            "{value}"
+        );
+    }
+    assert_eq!(names.into_values().collect::<BTreeSet<_>>(), severities);
 }
 
 #[test]

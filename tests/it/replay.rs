@@ -261,6 +261,31 @@ fn what_is_never_a_repeat_comes_out_each_time() {
     assert_eq!(replay(&[], log), log);
 }
 
+/// As in the relay: its text cannot be read, so equal octets do not make it a copy in a loop.
+#[test]
+fn a_compressed_message_comes_out_each_time() {
+    let compress = |number: u32| {
+        let text = format!(
+            "<13>Mar  1 10:00:00 h app: a text that is long enough to be compressed, {number}"
+        );
+        let level = flate2::Compression::default();
+        let mut encoder = flate2::write::ZlibEncoder::new(b"z".to_vec(), level);
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    // In a log, a line ends at its first LF, and a NUL says that it is no text.
+    let is_line = |octets: &Vec<u8>| {
+        !octets.iter().any(|octet| matches!(octet, b'\n' | 0)) && octets.last() != Some(&b'\r')
+    };
+    let mut line = (0..).map(compress).find(is_line).unwrap();
+    line.push(b'\n');
+    let log = line.repeat(40);
+    let ran = tersed(&["replay"], &log);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+    assert_eq!(ran.stdout.len(), log.len());
+    assert!(ran.stdout == log);
+}
+
 #[test]
 fn long_lines_are_cut_as_by_a_listener() {
     let logs = Logs::new();
