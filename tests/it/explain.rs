@@ -213,6 +213,7 @@ fn a_rule_accepts_every_name_of_a_facility_and_a_severity_that_is_shown() {
     };
     let (facilities, severities) = (shown("facility"), shown("severity"));
     assert_eq!((facilities.len(), severities.len()), (24, 8));
+    let facilities = Vec::from_iter(&facilities);
     let rules = severities.iter().map(|severity| {
         format!("[[rule]]\nname = \"{severity}\"\nfacility = {facilities:?}\nseverity = \"{severity}\"\n")
     });

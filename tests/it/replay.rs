@@ -380,16 +380,20 @@ proptest! {
     #[test]
     fn survivors_are_those_of_the_obvious_program(lines in lines(), window in 1..30_i64) {
         let (mut log, mut expected) = (String::new(), String::new());
-        let (mut stamp, mut now) = (0_i64, i64::MIN);
+        let (mut second_of_day, mut now) = (0_i64, i64::MIN);
         let mut passed = HashMap::new();
         for (index, line) in lines.iter().enumerate() {
-            stamp = (stamp + line.step).max(0);
-            let (hour, minute, second) = (stamp / 3600, stamp / 60 % 60, stamp % 60);
+            second_of_day = (second_of_day + line.step).max(0);
+            let (hour, minute, second) = (
+                second_of_day / 3600,
+                second_of_day / 60 % 60,
+                second_of_day % 60,
+            );
             let text = format!(
                 "Mar  1 {hour:02}:{minute:02}:{second:02} h{} app[{index}]: text {}\n",
                 line.host, line.text
             );
-            now = now.max(stamp);
+            now = now.max(second_of_day);
             let message = (line.host, line.text);
             if passed.get(&message).is_none_or(|at| now - at >= window) {
                 passed.insert(message, now);
