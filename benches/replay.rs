@@ -3,15 +3,15 @@
 //!     cargo bench --bench replay                      every load, 3 rounds
 //!     cargo bench --bench replay -- --lines 10000000 mixed
 //!
-//! Each load is written to a file of its own beside the build and read from the page cache; what comes
-//! out goes to `/dev/null`. 160-octet RFC 3164 lines without PRI, 20,000 in a second of the log:
+//! Each load is written to a file of its own beside the build and read from the page cache; the output goes to
+//! `/dev/null`. Lines are RFC 3164 without PRI, of 160 octets, 20,000 in a second of the log:
 //!
-//! - **flood**: 99 % are one message; **mixed**: 10,000 messages at random; **unique**: all are new.
-//! - **gzip**, **zstd**: mixed, packed by `gzip -1` and `zstd`, which have to be installed; **report**:
-//!   mixed, with `--report`.
+//! - **flood**: 99 % are one message; **mixed**: 10,000 messages at random; **unique**: all are different.
+//! - **gzip**, **zstd**: mixed, packed by `gzip -1` and `zstd`, which have to be installed; **report**: mixed, with
+//!   `--report`.
 //!
-//! What is printed is the best of the rounds, by processor time (user and system): a process that is
-//! alone on its core takes that long. Memory is the most that was resident when it was looked at.
+//! The output is the best of the rounds, by processor time (user and system): a process that is alone on its core takes
+//! that long. Memory is the largest sample of the resident size.
 
 #![expect(clippy::print_stdout, reason = "the table is the output")]
 #![expect(
@@ -71,7 +71,7 @@ enum Mix {
     Unique,
 }
 
-/// Writes a log; how many octets.
+/// Writes a log; returns how many octets.
 fn write(path: &Path, mix: Mix, lines: u64) -> u64 {
     let mut out = BufWriter::new(File::create(path).unwrap());
     let mut random = 0x2545_F491_4F6C_DD17_u64;
@@ -113,7 +113,7 @@ fn pack(path: &Path, (program, flags): (&str, &[&str])) -> PathBuf {
     packed
 }
 
-/// Replays a log: seconds of processor time, and kilobytes resident at most.
+/// Replays a log; returns seconds of processor time, and kilobytes resident at most.
 fn run(log: &Path, flags: &[&str]) -> (f64, u64) {
     let before = used();
     let mut child = Command::new(env!("CARGO_BIN_EXE_tersed"))
@@ -136,14 +136,14 @@ fn run(log: &Path, flags: &[&str]) -> (f64, u64) {
     (used() - before, memory)
 }
 
-/// Seconds of processor time that all ended children have used.
+/// Seconds of processor time of all children that have ended.
 fn used() -> f64 {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
     let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
     micros as f64 / 1e6
 }
 
-/// Kilobytes, as the kernel keeps the peak for as long as the process runs.
+/// Kilobytes resident at most; the kernel keeps the peak while the process runs.
 fn resident_max(child: &Child) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;

@@ -25,7 +25,7 @@ use crate::{
     clock::Clock,
     dedup::{Claim, EndReason, Ended, Shards, summary},
     metrics::{DropReason, Metrics, RuleMetrics, SummaryReason},
-    rule::{Mode, PolicyId, Rules, SummaryStyle, WindowPolicy},
+    rule::{PolicyId, Rules, WindowPolicy},
 };
 
 /// Counts what becomes of frames, and speaks for those that were held back.
@@ -145,11 +145,7 @@ impl Ledger {
                 rules = self.rules_of(ended.generation);
             }
             let policy = rules.rules.policy(ended.policy);
-            // Unless it is enforced, the copies were not held back.
-            let style = match policy.mode {
-                Mode::Enforce => policy.summary,
-                Mode::Tag | Mode::Shadow => SummaryStyle::None,
-            };
+            let style = policy.summary_style();
             let first = reckoning.wall_of(ended.first);
             let last = reckoning.wall_of(ended.last);
             let entry = Entry::Summary(ended.count);

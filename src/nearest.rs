@@ -1,19 +1,19 @@
-//! Nearest: which known word was probably meant by one that is not known.
+//! Nearest: which known word an unknown word was probably meant to be.
 //!
 //! # Guarantees
 //!
-//! - A word is suggested if one letter is wrong, or two of five and more, or if what was written is the beginning of that
-//!   word alone. Upper and lower case do not differ.
-//! - The best one is suggested; of two that are equally good, the first.
+//! - A word is suggested if one letter is wrong, or two letters in a word of at least five, or if it is the only word that
+//!   begins with what was written. Letter case is ignored.
+//! - The best word is suggested; of two equally good words, the first.
 //!
 //! # Left out
 //!
-//! Words that mean the same and are spelled otherwise.
+//! Synonyms.
 
-/// The one of `words` that is most like `written`, if any is.
+/// The word of `words` that is most like `written`, if one is near enough.
 #[must_use]
 pub fn nearest<'w>(written: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
-    // What is longer than any word is not compared: the comparison takes the product of both lengths.
+    // The comparison takes the product of both lengths, so a text that is longer than any word is not compared.
     if written.len() > WORD_OCTETS_MAX {
         return None;
     }
@@ -45,13 +45,13 @@ pub fn nearest<'w>(written: &str, words: impl IntoIterator<Item = &'w str>) -> O
     })
 }
 
-/// The same as a remark behind an error: ` (did you mean window?)`, or nothing.
+/// The same as a remark at the end of an error, ` (did you mean window?)`; empty if no word is near.
 #[must_use]
 pub fn did_you_mean<'w>(written: &str, words: impl IntoIterator<Item = &'w str>) -> String {
     nearest(written, words).map_or_else(String::new, |word| format!(" (did you mean {word}?)"))
 }
 
-/// The letters that a word must have, by how many are wrong.
+/// The letters that a word must have at least, by how many of them are wrong.
 const LENGTHS_MIN: [usize; 3] = [0, 2, 5];
 const BEGINNING_OCTETS_MIN: usize = 3;
 const WORD_OCTETS_MAX: usize = 64;
@@ -83,7 +83,7 @@ mod tests {
             ("lcoal7", Some("local7")),
             ("lff", Some("lf")),
             ("null", Some("nul")),
-            // Neither of the two that begin so.
+            // Two words begin with it.
             ("drop", None),
             ("on", None),
             ("x", None),

@@ -1,20 +1,20 @@
-//! The one place that sees every stage: a batch of frames in, a chunk of survivors out.
+//! The pipeline: the one place that sees every stage. A batch of frames goes in, a chunk of survivors comes out.
 //!
 //! ```text
-//! one read or recvmmsg ──▶ Batch: parse ─▶ rule ─▶ identity ─▶ dedup ─▶ Judged ──▶ delivery, aside
-//!                                      └─ pass: in its turn ────┘ └─ drop: counted, and gone
+//! one read or recvmmsg ──▶ Batch: parse ─▶ rule ─▶ identity ─▶ dedup ─▶ Judged ──▶ delivery, copies
+//!                                           ├─ pass: keeps its place ─┘
+//!                                           └─ drop: counted, ends here
 //! ```
 //!
 //! # Guarantees
 //!
-//! - A frame is judged by the task that received it, in place: survivors leave in the order in which
-//!   they were received.
+//! - The task that received a frame judges it, in place: survivors leave in the order in which they were received.
 //! - The clock is read, the rules are looked up and the counters are touched once a batch.
 //! - Each frame handed to a batch is counted as received, and as suppressed, queued or dropped.
 //!
 //! # Left out
 //!
-//! Framing (the listener knows its transport), and waiting for room (see `forward`).
+//! What a verdict leads to (`rule::Fate`), framing (the listener knows its transport), and waiting for room (`forward`).
 
 use std::{cell::Cell, sync::Arc, time::Duration};
 
@@ -24,37 +24,37 @@ use crate::{
     chunk::{Chunk, Entry},
     clock::Clock,
     custody::{Custody, Receipt},
-    dedup::{Claim, Ended, Group, Shards, Sighting, Verdict, annotation::Annotation},
+    dedup::{Claim, Ended, Group, Shards, Sighting, Verdict},
     forward::{CopiesDoor, Delivery, OpenDoor},
     identity::{Identifier, IdentityKind, Key, Origin, Sender},
     ledger::InForce,
     metrics::{DropReason, ListenerMetrics, Metrics},
     parse::{Format, Message},
-    rule::{Action, DEFAULT, LITERAL, Mode, PolicyId, Reach, Rules, Scratch},
+    rule::{DEFAULT, Fate, Fates, LITERAL, PolicyId, Reach, Rules, Scratch, Seen},
     tick::Tick,
 };
 
 /// What all batches share.
 #[derive(Debug)]
 pub struct Pipeline {
-    /// Every window there is.
+    /// All windows.
     pub shards: Arc<Shards>,
-    /// Where survivors go.
+    /// Takes survivors.
     pub delivery: Delivery,
-    /// Where copies that are held back go, if anywhere.
+    /// Takes suppressed copies, if they are kept.
     pub copies_door: CopiesDoor,
-    /// All counters.
+    /// Counts everything.
     pub metrics: Arc<Metrics>,
-    /// This run's key.
+    /// The key of this run, for identities.
     pub key: Key,
     /// How identities are kept.
     pub identity: IdentityKind,
-    /// Which batches are safe.
+    /// Knows which batches are safe.
     pub custody: Arc<Custody>,
 }
 
 impl Pipeline {
-    /// A batch of frames that `listener` received just now.
+    /// Opens a batch for frames that `listener` received just now.
     #[must_use]
     pub fn batch<'p, 'f>(&'p self, listener: &'p ListenerMetrics) -> Batch<'p, 'f> {
         let in_force = self.delivery.ledger().rules();
@@ -82,9 +82,9 @@ impl Pipeline {
         }
     }
 
-    /// Hands on what came of a batch; waits while there is no room. False if a survivor had to be dropped.
+    /// Hands on the outcome of a batch; waits while there is no room. Returns false if a survivor had to be dropped.
     pub async fn deliver(&self, judged: Judged) -> bool {
-        // What is new does not wait for what is not.
+        // Survivors do not wait for copies.
         let is_whole = self.delivery.deliver(judged.survivors).await;
         if let Some(copies_door) = judged.copies_door {
             copies_door.deliver(judged.copies).await;
@@ -92,22 +92,23 @@ impl Pipeline {
         is_whole
     }
 
-    /// Whether a reader waits for room for survivors or copies: the next to read may have to keep what comes of it.
+    /// Whether a reader waits for room for survivors or copies: the next reader may have to keep the outcome of its batch.
     #[must_use]
     pub fn is_pressed(&self) -> bool {
         self.delivery.is_pressed() || self.copies_door.is_pressed()
     }
 
-    /// Retires what is over, so that no count waits for another message, and ends what a reload left to be ended.
-    /// Bounded work for each lock that is taken; survivors pass in between, and do not find the queue filled
-    /// with summaries. True if there is more to do after `ADVANCE_MAX`.
+    /// Retires expired windows, so that no summary waits for another message, and ends windows that a reload left to be
+    /// ended. The work under each lock is bounded. Survivors pass between two locks and do not find the queue filled with
+    /// summaries. Returns true if there is more to do after `ADVANCE_MAX`.
     pub async fn advance(&self) -> bool {
         let end = Clock::now().after(ADVANCE_MAX);
         let mut ended = Vec::new();
-        let bite = (RETIRED_AT_ONCE / self.shards.count()).clamp(RETIRE_BITE.0, RETIRE_BITE.1);
+        let marks_max =
+            (RETIRED_AT_ONCE / self.shards.count()).clamp(RETIRED_MIN_MAX.0, RETIRED_MIN_MAX.1);
         loop {
-            let more = self.shards.advance(Clock::now(), bite, &mut ended);
-            let is_many = ended.len() >= bite;
+            let more = self.shards.advance(Clock::now(), marks_max, &mut ended);
+            let is_many = ended.len() >= marks_max;
             self.report(&mut ended).await;
             if !more || Clock::now() >= end {
                 return more;
@@ -119,8 +120,8 @@ impl Pipeline {
         }
     }
 
-    /// Waits for a moment, and for a few more while the queue holds more than a batch or two: survivors would wait
-    /// behind the next summaries, here or in the kernel's buffers.
+    /// Waits for a moment, and for a few more while the queue holds more than a batch or two. Without this, survivors would
+    /// wait behind the next summaries, here or in the kernel's buffers.
     async fn give_way(&self) {
         for _ in 0..GIVE_WAY_TIMES {
             if self.delivery.is_closed() {
@@ -133,7 +134,7 @@ impl Pipeline {
         }
     }
 
-    /// Hands over the summaries of what `ended`.
+    /// Delivers the summaries of the windows in `ended`.
     pub async fn report(&self, ended: &mut Vec<Ended>) {
         let mut chunk = Chunk::default();
         self.delivery.ledger().report(ended, &mut chunk);
@@ -141,115 +142,93 @@ impl Pipeline {
     }
 }
 
-/// Frames of one read, being judged. They live as long as `'f`: they are looked at again when many of them have
-/// come together.
+/// The frames of one read, being judged. They must live for `'f`, because frames are collected and then judged together.
 #[derive(Debug)]
 pub struct Batch<'p, 'f> {
     pipeline: &'p Pipeline,
     listener: &'p ListenerMetrics,
     in_force: Arc<InForce>,
-    /// Which rules frames of this listener can fall under.
+    /// The rules that frames of this listener can fall under.
     reach: Reach,
     scratch: Scratch,
     now: Tick,
     identifier: Identifier<'p>,
-    /// Frames that are not judged yet.
+    /// Frames that wait to be judged together.
     group: Group<'f>,
-    /// The frame that was parsed last; those behind it repeat it.
+    /// The frame that was parsed last. Those after it, if any, differed from it in the timestamp alone.
     last: Option<Last<'f>>,
     chunk: Chunk,
-    /// Where copies go.
+    /// Takes suppressed copies, if they are kept.
     copies_door: Option<Arc<OpenDoor>>,
-    /// Copies that go there.
     copies: Chunk,
     ended: Vec<Ended>,
     tally: Tally,
     receipt: Receipt,
 }
 
-/// What came of a batch, already counted as queued: it has to be delivered.
-#[must_use = "what is not delivered stays queued for ever"]
+/// The outcome of a batch, already counted as queued: it has to be delivered.
+#[must_use = "survivors that are not delivered stay counted as queued for ever"]
 #[derive(Debug)]
 pub struct Judged {
     survivors: Chunk,
     copies: Chunk,
     copies_door: Option<Arc<OpenDoor>>,
-    /// Who sent compressed messages.
+    /// The senders of compressed messages.
     pub compressed_by: Vec<Sender>,
 }
 
 impl Judged {
-    /// True if there is nothing to deliver.
+    /// Whether there is nothing to deliver.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.survivors.is_empty() && self.copies.is_empty()
     }
 }
 
-/// A message, who sent it, and what is done with it.
+/// What is known of the frame that was parsed last.
 #[derive(Debug)]
 struct Last<'f> {
     message: Message<'f>,
     sender: Sender,
     policy: PolicyId,
-    way: Way,
+    /// `None` if the engine judges it.
+    unjudged: Option<Fate>,
     is_binary: bool,
 }
 
-/// What is done with a frame when its rule is known.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Way {
-    /// It is judged.
-    Judged,
-    /// It goes out in its turn.
-    Passed,
-    /// It ends here.
-    Dropped,
-}
-
-/// Counts of one batch.
+/// The counts of one batch.
 #[derive(Debug, Default)]
 struct Tally {
     received: u64,
     octets: u64,
     unparsed: u64,
     binary: u64,
-    queued: u64,
-    /// What no rule takes.
-    default: RuleTally,
+    /// Frames that no rule takes.
+    default: Fates,
     /// By rule; empty if there are none.
-    rules: Vec<RuleTally>,
-    /// By reason; empty on almost every batch.
+    rules: Vec<Fates>,
+    /// By reason; empty in almost every batch.
     refused: Vec<(DropReason, u64)>,
-    /// Who sent compressed messages, each once; empty on almost every batch.
+    /// The senders of compressed messages, each once; empty in almost every batch.
     compressed_by: Vec<Sender>,
-}
-
-/// Counts of one batch under one rule.
-#[derive(Clone, Copy, Debug, Default)]
-struct RuleTally {
-    matched: u64,
-    suppressed: u64,
-    dropped: u64,
-    tagged: u64,
-    shadowed: u64,
 }
 
 impl Tally {
     fn new(rules: &Rules) -> Self {
         Self {
-            rules: vec![RuleTally::default(); rules.rules().len()],
+            rules: vec![Fates::default(); rules.rules().len()],
             ..Self::default()
         }
     }
 
-    fn of(&mut self, policy: PolicyId) -> &mut RuleTally {
-        // The first two are the default's, in the same order as their counters.
-        let rule = policy.index().checked_sub(LITERAL.index() + 1);
-        match rule.and_then(|rule| self.rules.get_mut(rule)) {
-            Some(rule) => rule,
+    #[inline]
+    fn count(&mut self, policy: PolicyId, fate: Fate) {
+        // The two policies before the first rule are counted together.
+        let fates = match policy.index().checked_sub(LITERAL.index() + 1) {
+            Some(rule) => &mut self.rules[rule],
             None => &mut self.default,
-        }
+        };
+        fates.count(fate);
     }
 
     fn refuse(&mut self, reason: DropReason) {
@@ -269,30 +248,32 @@ impl Tally {
         }
     }
 
-    /// Counts what fell under each rule, and gives how many frames were suppressed.
-    fn count_rules(&self, in_force: &InForce) -> u64 {
+    /// Adds the fates under each rule to the counters of that rule; returns how many frames are queued, and how many
+    /// were suppressed.
+    fn count_rules(&self, in_force: &InForce) -> (u64, u64) {
         let ids = (LITERAL.0 + 1..).map(PolicyId);
         let rules = ids.zip(&self.rules);
-        let mut suppressed = 0;
-        for (id, tally) in std::iter::once((DEFAULT, &self.default)).chain(rules) {
-            if tally.matched == 0 {
+        let (mut queued, mut suppressed) = (0, 0);
+        for (id, fates) in std::iter::once((DEFAULT, &self.default)).chain(rules) {
+            if fates.matched == 0 {
                 continue;
             }
-            suppressed += tally.suppressed;
+            queued += fates.forwarded();
+            suppressed += fates.suppressed;
             let counters = in_force.counters(id);
-            counters.matched.add(tally.matched);
+            counters.matched.add(fates.matched);
             for (counter, count) in [
-                (&counters.suppressed, tally.suppressed),
-                (&counters.dropped, tally.dropped),
-                (&counters.tagged, tally.tagged),
-                (&counters.shadowed, tally.shadowed),
+                (&counters.suppressed, fates.suppressed),
+                (&counters.dropped, fates.dropped),
+                (&counters.tagged, fates.annotated),
+                (&counters.shadowed, fates.shadowed),
             ] {
                 if count > 0 {
                     counter.add(count);
                 }
             }
         }
-        suppressed
+        (queued, suppressed)
     }
 }
 
@@ -303,7 +284,7 @@ impl<'f> Batch<'_, 'f> {
         self.now
     }
 
-    /// Judges `frame` as `sender` sent it, at once or together with those that follow.
+    /// Takes `frame`, which `sender` sent, and judges it at once or together with the frames that follow.
     pub fn judge(&mut self, frame: &'f [u8], sender: Sender) {
         self.tally.received += 1;
         self.tally.octets += frame.len() as u64;
@@ -311,17 +292,16 @@ impl<'f> Batch<'_, 'f> {
             && last.sender == sender
             && let Some(message) = last.message.repeated(frame)
         {
-            let (policy, way, is_binary) = (last.policy, last.way, last.is_binary);
+            let (policy, unjudged, is_binary) = (last.policy, last.unjudged, last.is_binary);
             let sighting = Sighting {
                 frame,
                 timestamp: message.timestamp(),
                 variant: None,
             };
-            if way != Way::Judged || self.group.push_again(sighting) {
+            if unjudged.is_some() || self.group.push_again(sighting) {
                 self.tally.unparsed += u64::from(message.format == Format::Unparsed);
                 self.tally.binary += u64::from(is_binary);
-                self.tally.of(policy).matched += 1;
-                self.take_way(policy, way, frame);
+                self.collect(policy, unjudged, frame);
                 return;
             }
         }
@@ -334,16 +314,9 @@ impl<'f> Batch<'_, 'f> {
         }
         let rules = &self.in_force.rules;
         let policy = rules.decide(&message, sender, self.reach, &mut self.scratch);
-        self.tally.of(policy).matched += 1;
         let fall = rules.fall(policy);
-        let way = match (fall.action, fall.policy.mode) {
-            // Not even as the copies of a loop.
-            (Action::Dedup, _) if message.compressed => Way::Passed,
-            (Action::Dedup, _) => Way::Judged,
-            (Action::Drop, Mode::Enforce) => Way::Dropped,
-            (Action::Pass | Action::Drop, _) => Way::Passed,
-        };
-        if way == Way::Judged {
+        let unjudged = Fate::unjudged(fall, message.compressed);
+        if unjudged.is_none() {
             let identifier = &self.identifier;
             let spec = &fall.policy.identity;
             let origin = Origin {
@@ -356,40 +329,36 @@ impl<'f> Batch<'_, 'f> {
                 identifier.append_by(spec, &message, origin, octets)
             });
         }
-        // The timestamp of what is never suppressed is in its identity.
+        // The identity of a message that is never suppressed holds its timestamp, so `Message::repeated` says too little.
         self.last = (!message.never_suppress).then_some(Last {
             message,
             sender,
             policy,
-            way,
+            unjudged,
             is_binary,
         });
-        self.take_way(policy, way, frame);
+        self.collect(policy, unjudged, frame);
     }
 
-    /// Does with a frame what is to be done before it is judged; what is judged is in the group already.
-    fn take_way(&mut self, policy: PolicyId, way: Way, frame: &'f [u8]) {
-        match way {
-            Way::Judged => {}
-            // In the group, so that it leaves in its turn.
-            Way::Passed => self.group.push_passed(policy, frame),
-            Way::Dropped => {
-                self.tally.of(policy).dropped += 1;
+    /// Collects a frame in the group, unless it ends here. If the engine judges it, it is in the group already.
+    fn collect(&mut self, policy: PolicyId, unjudged: Option<Fate>, frame: &'f [u8]) {
+        match unjudged {
+            None => {}
+            Some(fate @ Fate::Dropped) => {
+                self.tally.count(policy, fate);
                 self.tally.refuse(DropReason::Rule);
                 return;
             }
+            // It passes through the group, so that it keeps its place among the others.
+            Some(_) => self.group.push_passed(policy, frame),
         }
-        self.settle_if_full();
-    }
-
-    fn settle_if_full(&mut self) {
         if self.group.is_full() {
-            self.settle();
+            self.judge_group();
         }
     }
 
-    /// Judges what has come together.
-    fn settle(&mut self) {
+    /// Judges all frames in the group, and does with each what its fate is.
+    fn judge_group(&mut self) {
         let Pipeline {
             shards, delivery, ..
         } = self.pipeline;
@@ -399,70 +368,59 @@ impl<'f> Batch<'_, 'f> {
         let rules = &self.in_force.rules;
         self.group
             .settle_by_policy(&mut self.ended, |policy, frame, verdict, ended| {
-                let fall = rules.fall(policy);
-                let tag = match verdict {
+                let (seen, claim) = match verdict {
                     Verdict::Fresh(claim) => {
-                        // What a window held back is reported before the copy that opens the next one.
+                        // The summary of a window comes before the copy that opens the next one.
                         delivery.ledger().report(ended, chunk);
-                        if fall.action != Action::Drop {
-                            tally.queued += 1;
-                            chunk.push(frame, Entry::Survivor(claim));
-                            return;
-                        }
-                        Annotation::Dropped
+                        (Seen::Fresh, claim)
                     }
-                    Verdict::Duplicate => Annotation::Repeated,
+                    // If it is forwarded all the same, no window belongs to that delivery.
+                    Verdict::Duplicate => (Seen::Repeat, Claim::VOID),
                 };
-                let counts = tally.of(policy);
-                // What goes out although it is not a delivery that a window belongs to.
-                let entry = Entry::Survivor(Claim::VOID);
-                match fall.policy.mode {
-                    Mode::Enforce => {
-                        counts.suppressed += 1;
-                        if let Some(copies) = &mut copies {
-                            copies.push(frame, Entry::Copy);
-                        }
-                        return;
+                let fate = Fate::of(rules.fall(policy), seen);
+                tally.count(policy, fate);
+                match fate {
+                    Fate::Forwarded | Fate::Shadowed => {
+                        chunk.push(frame, Entry::Survivor(claim));
                     }
-                    Mode::Tag => {
-                        counts.tagged += 1;
-                        chunk.push_with(entry, |out| {
-                            tag.write(out, frame);
+                    Fate::Annotated(annotation) => {
+                        chunk.push_with(Entry::Survivor(claim), |out| {
+                            annotation.write(out, frame);
                             true
                         });
                     }
-                    Mode::Shadow => {
-                        counts.shadowed += 1;
-                        chunk.push(frame, entry);
+                    Fate::Suppressed => {
+                        if let Some(copies) = &mut copies {
+                            copies.push(frame, Entry::Copy);
+                        }
                     }
+                    Fate::Dropped => unreachable!("a frame that its rule drops is not collected"),
                 }
-                tally.queued += 1;
             });
     }
 
-    /// A frame was received and is not judged.
+    /// Counts a frame that was received and is not judged.
     pub fn refuse(&mut self, frame: &[u8], reason: DropReason) {
         self.tally.received += 1;
         self.tally.octets += frame.len() as u64;
         self.tally.refuse(reason);
     }
 
-    /// Counts the batch and gives what came of it.
+    /// Judges the frames that are left, counts the batch and returns its outcome.
     pub fn finish(mut self) -> Judged {
-        self.settle();
+        self.judge_group();
         GROUP.set(self.group.recycled());
         self.pipeline
             .delivery
             .ledger()
             .report(&mut self.ended, &mut self.chunk);
-        // In before out: whoever reads the counters in between sees frames in hand, never too many.
+        // In before out: a scrape between the two sees frames in hand, never more frames out than in.
         self.listener.received.add(self.tally.received);
         self.listener.octets.add(self.tally.octets);
         let frames = &self.pipeline.metrics.frames;
-        frames.queued.add(self.tally.queued);
-        frames
-            .suppressed
-            .add(self.tally.count_rules(&self.in_force));
+        let (queued, suppressed) = self.tally.count_rules(&self.in_force);
+        frames.queued.add(queued);
+        frames.suppressed.add(suppressed);
         if !self.copies.is_empty() {
             self.pipeline.metrics.copies.take(self.copies.len() as u64);
         }
@@ -492,30 +450,30 @@ impl<'f> Batch<'_, 'f> {
 }
 
 thread_local! {
-    /// A worker's memory for what it judges together, between two batches.
+    /// The memory of a worker's group between two batches.
     static GROUP: Cell<Group<'static>> = const { Cell::new(Group::new()) };
 
-    /// Its memory for survivors.
+    /// The same for survivors.
     static CHUNK: Cell<Chunk> = Cell::default();
 
-    /// Its memory for copies that are set aside.
+    /// The same for copies.
     static COPIES: Cell<Chunk> = Cell::default();
 }
 
-/// How long retiring goes on before its caller has a turn, if nothing holds up what is reported.
+/// How long `advance` goes on before it returns to its caller, if its summaries do not have to wait.
 const ADVANCE_MAX: Duration = Duration::from_millis(100);
 
-/// Marks that are retired at a time of all shards together: their summaries take half a millisecond to write ...
+/// Marks that all shards together retire at a time: writing their summaries takes half a millisecond.
 const RETIRED_AT_ONCE: usize = 512;
 
-/// ... and of each, under one hold of its lock, at least and at most.
-const RETIRE_BITE: (usize, usize) = (4, 256);
+/// Marks that one shard retires under one lock, at least and at most.
+const RETIRED_MIN_MAX: (usize, usize) = (4, 256);
 
-/// Octets in the queue above which what is not urgent waits.
+/// Summaries wait while the queue holds more octets than this.
 const GIVE_WAY_OCTETS: u64 = 128 * 1024;
 
-/// How often it waits, at most: with an upstream away, summaries must go on, too.
+/// How often they wait, at most: while an upstream is away, they must go on, too.
 const GIVE_WAY_TIMES: u32 = 20;
 
-/// How long it waits before it looks again.
+/// How long they wait before the queue is looked at again.
 const GIVE_WAY_PERIOD: Duration = Duration::from_millis(1);

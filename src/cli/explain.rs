@@ -1,9 +1,9 @@
-//! `tersed explain`: how are these frames understood?
+//! `tersed explain`: how does the relay understand these frames?
 //!
 //! # Guarantees
 //!
-//! - Frames are cut as a listener cuts them, and explained in order.
-//! - A file that cannot be read is told on standard error; the others are explained all the same.
+//! - Frames are delimited as by a listener, and explained in order.
+//! - If a file cannot be read, standard error says so, and the other files are explained all the same.
 
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
@@ -26,32 +26,32 @@ use crate::replay::{PIECE_OCTETS, Source, SourceError};
 /// What to explain, and how.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Args {
-    /// The configuration.
+    /// The configuration to use.
     pub config: RunArgs,
-    /// How frames are set apart.
+    /// How frames are delimited.
     pub framing: Framing,
-    /// How it is said, if that was asked for.
+    /// The format of the output, if the operator chose one.
     pub format: Option<Format>,
-    /// How much is said.
+    /// How much is explained.
     pub depth: Depth,
-    /// Who sent them; `None` is somebody on this host.
+    /// The address of the sender; `None` is a sender on this host.
     pub source: Option<IpAddr>,
-    /// The name of the listener that received them; `None` is none that a rule names.
+    /// The name of the listener that received the frames; `None` is a listener that no rule names.
     pub listener: Option<String>,
-    /// The files; none is standard input.
+    /// The files; an empty list is standard input.
     pub files: Vec<PathBuf>,
 }
 
 impl Args {
-    /// How it is said where it was not asked for: for people on a terminal, else for programs.
+    /// The format to use. Without a choice it is text on a terminal, else JSON.
     #[must_use]
     pub fn format_on(&self, terminal: bool) -> Format {
-        let by_place = if terminal { Format::Text } else { Format::Json };
-        self.format.unwrap_or(by_place)
+        let default = if terminal { Format::Text } else { Format::Json };
+        self.format.unwrap_or(default)
     }
 }
 
-/// How something is said.
+/// The format of an output.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub enum Format {
     /// Lines for people.
@@ -66,7 +66,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
 
-    /// How frames are set apart: auto, lf, octet-counting or nul
+    /// How frames are delimited: auto, lf, octet-counting or nul
     ///
     /// auto (the default) decides frame by frame, as a listener does.
     #[arg(
@@ -79,31 +79,31 @@ pub(super) struct Flags {
     )]
     framing: FramingWord,
 
-    /// How it is said: text or json
+    /// The format of the output: text or json
     ///
     /// text is for people, a field a line; json is an object a line. The default is text on a terminal,
     /// else json.
     #[arg(long, value_name = "FORMAT", value_enum, hide_possible_values = true)]
     format: Option<Format>,
 
-    /// Also say of each field why it is or is not in the identity
+    /// Also say for each field why it is or is not in the identity
     #[arg(long)]
     why: bool,
 
-    /// Take them as sent from this address
+    /// Treat the frames as sent from this address
     ///
-    /// The sender stands in where a frame names no host. Without it, the sender is "local", as on a
-    /// Unix socket.
+    /// If a frame names no host, its sender stands in. Without this flag the sender is "local", as on
+    /// a Unix socket.
     #[arg(long, value_name = "ADDRESS")]
     source: Option<IpAddr>,
 
-    /// Take them as received by this listener of the configuration
+    /// Treat the frames as received by this listener of the configuration
     ///
-    /// Without it, rules that name a listener take none of them.
+    /// Without this flag, no rule that names a listener takes them.
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
 
-    /// Files with frames; none, or -, is standard input
+    /// Files with frames; without any, or with -, standard input is read
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     files: Vec<PathBuf>,
 }
@@ -139,11 +139,11 @@ impl Flags {
     }
 }
 
-/// Explains what `args` names, in `format`.
+/// Explains the files that `args` names, in `format`.
 ///
 /// # Errors
 ///
-/// Those of `err`.
+/// If `err` cannot be written.
 pub fn run(
     args: &Args,
     format: Format,
@@ -237,36 +237,37 @@ struct Explaining<'a> {
     explainer: Explainer<'a>,
     args: &'a Args,
     format: Format,
-    /// Frames explained.
+    /// How many frames were explained.
     count: u64,
 }
 
 impl Explaining<'_> {
-    /// Explains all frames of `source`; gives what was wrong with its framing, the first few faults.
+    /// Explains all frames of `source`; returns the first few faults of its framing.
     fn read(&mut self, mut source: Source, out: &mut impl Write) -> Result<Vec<String>, Failure> {
         let mut framer = Framer::new(self.args.framing, MESSAGE_OCTETS_MAX);
         let mut buffer = Vec::new();
         let mut lines = Vec::new();
         let mut faults = Vec::new();
-        // Of the front of the buffer in the text.
+        // The offset of the buffer in the text.
         let mut offset = 0_u64;
         let mut hopeless = false;
         while !hopeless {
             let pending = buffer.len();
             buffer.resize(pending + PIECE_OCTETS, 0);
-            let room = buffer.get_mut(pending..).unwrap_or_default();
-            let octets = source.read(room).map_err(Failure::Source)?;
+            let octets = source
+                .read(&mut buffer[pending..])
+                .map_err(Failure::Source)?;
             buffer.truncate(pending + octets);
             let mut at = 0;
             loop {
-                let rest = buffer.get(at..).unwrap_or_default();
+                let rest = &buffer[at..];
                 let step = match octets {
                     0 => framer.finish(rest, End::Closed),
                     _ => framer.next(rest),
                 };
                 let mut note = |fault: String| {
                     if faults.len() < FAULTS_TOLD_MAX {
-                        // It may have stepped over stray trailers before.
+                        // The framer may have skipped stray trailers before the fault.
                         let stray = rest.iter().take_while(|octet| matches!(octet, b'\n' | 0));
                         let place = offset + (at + stray.count()) as u64;
                         faults.push(format!("octet {place}: {fault}"));
@@ -321,7 +322,7 @@ impl Explaining<'_> {
     }
 }
 
-/// Faults of framing that are told of one file.
+/// Faults of framing that are reported for one file.
 const FAULTS_TOLD_MAX: usize = 10;
 
 pub(super) const AFTER_LONG_HELP: &str = "\
@@ -330,25 +331,25 @@ Keys:
   pri facility severity
                    numbers; null without a valid PRI
   timestamp hostname app_name procid msgid structured_data msg
-                   as they were sent; null if absent; octets that are no UTF-8 appear as U+FFFD
+                   as they were sent; null if absent; octets that are not UTF-8 appear as U+FFFD
   rule             the rule that decides; default is [dedup]
-  action           dedup, pass or drop: what the rule does where it is enforced
-  window           how long it counts as said; null if it is not deduplicated
-  identity         equal for two frames if and only if they are the same message to the same rule,
-                   whatever it does with them; the same in every run (a 128-bit digest)
-  masked           the text that counts, with <name> for what a mask folds; empty if msg does not
-                   count
+  action           dedup, pass or drop: the action of the rule, whatever its mode
+  window           the window of the message; null if it is not deduplicated
+  identity         equal for two frames if and only if they are the same message under the same
+                   rule, whatever its action; the same in every run (a 128-bit digest)
+  masked           the text that counts, with <name> in place of what a mask folds; empty if msg
+                   does not count
   why              with --why: a sentence for each field; source and listener only if they count
 
 Examples:
   tersed explain --why < frames.log
-      say how each line is understood, and what makes it a repeat of another
+      show how each line is parsed, and what makes it a repeat of another line
   tersed explain --format json messages.log.gz | jq -r .identity | sort | uniq -c | sort -n
-      count the messages that a relay would take for the same
+      count the copies of each message
   echo '<34>su: failed' | tersed explain --source 192.0.2.1
-      explain one frame as if it came from that address
+      explain one frame as if that address had sent it
 
 Exit status:
-  0  all was explained
+  0  all frames were explained
   1  the configuration is wrong, a file could not be read, or its framing is broken
   2  the command line is wrong";

@@ -111,7 +111,7 @@ mod tests {
             };
             assert_eq!(config.rules.rules().len(), expected.len());
             for (rule, profile) in config.rules.rules().iter().zip(expected) {
-                assert_eq!(rule.policy.identity, profile.spec().unwrap());
+                assert_eq!(rule.policy.identity, profile.spec());
                 assert_eq!(rule.policy.window.window, profile.window);
             }
         }

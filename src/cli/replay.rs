@@ -1,10 +1,10 @@
-//! `tersed replay`: what would a relay have made of these logs?
+//! `tersed replay`: what would the relay have forwarded of these logs?
 //!
 //! # Guarantees
 //!
-//! - Nothing is replayed if one of the files is not there or not ours to read.
-//! - A log that turns out to be broken is told on standard error; the others are replayed all the same.
-//! - Who closes standard output has read enough: that is no error.
+//! - Nothing is replayed if one of the files does not exist or must not be read.
+//! - If a log turns out to be broken, standard error says so, and the other logs are replayed all the same.
+//! - It is no error if the reader closes standard output: it has read enough.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -21,39 +21,39 @@ use crate::config::{Config, RunArgs};
 use crate::identity::Key;
 use crate::replay::{self, Replay, ReplayError, Source, Wanted};
 
-/// What to replay, and what to give.
+/// What to replay, and what to write.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Args {
-    /// The configuration.
+    /// The configuration to use.
     pub config: RunArgs,
-    /// How a report is said; `None` is survivors instead of a report.
+    /// The format of the report; `None` writes survivors instead of a report.
     pub report: Option<Format>,
-    /// Where a picture is drawn.
+    /// The file for a plot.
     pub plot: Option<PathBuf>,
-    /// The files; none is standard input.
+    /// The files; an empty list is standard input.
     pub files: Vec<PathBuf>,
 }
 
 impl Args {
-    /// Whether standard output gets a report.
+    /// Whether a report is written to standard output.
     #[must_use]
     pub const fn wants_report(&self) -> bool {
         self.report.is_some()
     }
 }
 
-/// Whether somebody looks at standard error.
+/// How progress is shown on standard error.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Progress {
-    /// They see a bar.
+    /// By a bar.
     Bar,
-    /// Nobody sees anything.
+    /// Not at all.
     Silent,
 }
 
 impl From<bool> for Progress {
-    fn from(watched: bool) -> Self {
-        if watched { Self::Bar } else { Self::Silent }
+    fn from(on_terminal: bool) -> Self {
+        if on_terminal { Self::Bar } else { Self::Silent }
     }
 }
 
@@ -63,21 +63,20 @@ pub(super) struct Flags {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
 
-    /// Let the same message through again after this time [env: TERSED_WINDOW]
+    /// Forward the same message again after this time [env: TERSED_WINDOW]
     ///
     /// A number with its unit, such as 500ms, 10s or 5m. The default is 10s.
     #[arg(long, value_name = "TIME")]
     window: Option<String>,
 
-    /// Print a report instead of what would have come out
+    /// Print a report instead of the messages to be forwarded
     ///
-    /// Lines and octets in and out, by rule; what other windows, and the masks number, hex and ipv4,
-    /// would have given; the noisiest messages. Each window that is tried takes up to dedup.memory of
-    /// its own.
+    /// Lines and octets in and out, by rule; the same with other windows, and with the masks number,
+    /// hex and ipv4; the noisiest messages. Each window that is tried takes up to dedup.memory.
     #[arg(long)]
     report: bool,
 
-    /// How the report is said: text (the default) or json
+    /// The format of the report: text (the default) or json
     #[arg(
         long,
         value_name = "FORMAT",
@@ -87,11 +86,11 @@ pub(super) struct Flags {
     )]
     format: Option<Format>,
 
-    /// Draw lines per minute, before and after, into this file, as SVG
+    /// Plot lines per minute, before and after, to this file, as SVG
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     plot: Option<PathBuf>,
 
-    /// Recorded logs, in the order of their time; none, or -, is standard input
+    /// Recorded logs, oldest first; without any, or with -, standard input is read
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     files: Vec<PathBuf>,
 }
@@ -107,11 +106,11 @@ impl Flags {
     }
 }
 
-/// Replays what `args` names.
+/// Replays the files that `args` names.
 ///
 /// # Errors
 ///
-/// Those of `err`.
+/// If `err` cannot be written.
 pub fn run(
     args: &Args,
     progress: Progress,
@@ -183,8 +182,8 @@ pub fn run(
     })
 }
 
-/// Replays one file after the other. The inner result is that of `out`: whether all files were
-/// replayed to their ends.
+/// Replays one file after the other. Returns whether all were replayed to their ends; the inner error is that of `out`, the
+/// outer one that of `err`.
 fn replay_all(
     replay: &mut Replay<'_>,
     files: &[PathBuf],
@@ -199,7 +198,7 @@ fn replay_all(
     for path in files {
         let source = match input.take_if(|_| is_stdin(path)) {
             Some(input) => Source::stream(STDIN, input),
-            // It was read to its end already.
+            // Standard input was read to its end already.
             None if is_stdin(path) => Source::stream(STDIN, io::empty()),
             None => Source::open(path),
         };
@@ -253,7 +252,7 @@ fn output_failed(error: &io::Error, err: &mut impl Write) -> io::Result<ExitCode
     Ok(ExitCode::FAILURE)
 }
 
-/// The size of what is to be read, if it has one.
+/// Checks that `path` can be read; returns its size, if it has one.
 fn probe(path: &Path) -> Result<Option<u64>, replay::SourceError> {
     if is_stdin(path) {
         return Ok(None);
@@ -281,30 +280,29 @@ fn bar(progress: Progress, octets: Option<u64>) -> ProgressBar {
 pub(super) const AFTER_LONG_HELP: &str = "\
 Time:
   The engine runs on the timestamps of the lines. One without an offset counts as UTC; one without
-  a year gets the latest that is not after its file was written, and January follows December.
+  a year gets the latest year in which it is not later than its file, and January follows December.
   A line without a timestamp takes the time of the line before. Time does not run backwards: a line
   with an earlier timestamp takes the time reached. If all timestamps stay behind for a minute, the
-  clock was set back, and time goes on from there; so it does at once where a file begins before
-  the last one ended.
+  clock was set back, and time continues from there; if a file begins before the last one ended,
+  time continues from there at once.
 
 What comes out:
-  Survivors byte for byte in their order, each followed by LF, and summaries where a window ends.
-  Windows that are open when the logs end are reported at the end. Lines are those of a sender
-  called \"local\", which stands in where no host is named; rules that name a
-  listener or a source take none of them. What a rule passes or drops, or only tags or counts, is
-  treated as by the relay.
+  The messages that the relay would forward, byte for byte and in order, each followed by LF, and a
+  summary where a window ends. Windows that are open when the logs end are reported at the end. The
+  sender of all lines is called \"local\" and stands in where a line names no host; rules that name
+  a listener or a source take none of them. Actions and modes of rules are those of the relay.
 
 Examples:
   tersed replay --report /var/log/syslog.1 /var/log/syslog
-      what would be saved, by which window, and who is the noisiest
+      show what each window would save, and which messages are the noisiest
   tersed replay --window 10m auth.log.gz > auth.terse.log
-      the log without its repeats
+      print the log without its repeats
   journalctl -o short-iso | tersed replay --report --format json
-      the report for a program
+      print the report for a program
   tersed replay --report --plot lines.svg --config /etc/tersed/tersed.toml app.log.zst
-      the report of this configuration, and a picture of lines per minute
+      print the report of this configuration, and plot lines per minute
 
 Exit status:
-  0  all was replayed, or whoever read standard output had enough
+  0  all logs were replayed, or the reader closed the pipe
   1  the configuration is wrong, a log could not be read to its end, or nothing could be written
   2  the command line is wrong";

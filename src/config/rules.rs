@@ -74,7 +74,8 @@ pub(super) fn rules(
         }
         rules.push((rule, at));
     }
-    let rules = rules.into_iter().map(|(rule, _)| rule).collect();
+    let rules = rules.into_iter().map(|(rule, _)| rule);
+    let rules = rules.take(RULES_MAX).collect();
     let compiled = Rules::with(dedup.clone(), rules).unwrap_or_else(|error| {
         errors.push(unfit(
             &given.at,
@@ -175,7 +176,7 @@ pub(super) fn policy(
         _ => window.saturating_mul(MAX_QUIET_WINDOWS).min(WINDOW_MAX),
     };
     let max_quiet = file.max_quiet.or(max_quiet);
-    let of_profile = file.profile.and_then(|profile| profile.spec().ok());
+    let of_profile = file.profile.map(Profile::spec);
     let spec = of_profile.unwrap_or_else(|| default.identity.clone());
     let fields: Fields = match file.fields {
         Slot::Given(given) => values(given.value).into_iter().collect(),

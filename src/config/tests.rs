@@ -878,7 +878,7 @@ fn a_rule_takes_what_it_does_not_say_from_its_profile_and_then_from_dedup() {
     let linux = Profile::named("linux-auth").unwrap();
     assert_eq!(profile.policy.window.window, linux.window);
     assert_eq!(profile.policy.window.allow, 2);
-    assert_eq!(profile.policy.identity, linux.spec().unwrap());
+    assert_eq!(profile.policy.identity, linux.spec());
     assert_eq!(profile.policy.mode, Mode::Tag);
     let window = own.policy.window;
     assert_eq!(window.window, Duration::from_secs(3600));

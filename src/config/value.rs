@@ -21,7 +21,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::identity::Field;
 use crate::nearest::did_you_mean;
-use crate::rule::{FACILITIES, Glob, Profile, SEVERITIES, Severities, Text};
+use crate::rule::{
+    FACILITIES, Glob, Profile, SEVERITIES, Severities, Text, facility_named, severity_named,
+};
 
 use super::error::{At, ConfigError, FOUND_CHARS_MAX, Fault, quoted};
 use super::url::bindable;
@@ -369,36 +371,22 @@ pub(super) fn name(value: &DeValue<'_>) -> Result<String, String> {
 pub(super) fn facility(value: &DeValue<'_>) -> Result<u8, String> {
     value
         .as_str()
-        .and_then(|word| FACILITIES.iter().position(|name| *name == word))
-        .and_then(|number| u8::try_from(number).ok())
+        .and_then(facility_named)
         .ok_or_else(|| one_of(value, &FACILITIES))
 }
 
 /// A severity, or a range of them with both ends: `"error"`, `"emergency..warning"`.
 pub(super) fn severities(value: &DeValue<'_>) -> Result<Severities, String> {
-    let number = |word: &str| {
-        let short = |(short, _): &&(&str, u8)| *short == word;
-        SEVERITIES
-            .iter()
-            .position(|name| *name == word)
-            .and_then(|number| u8::try_from(number).ok())
-            .or_else(|| {
-                SEVERITIES_SHORT
-                    .iter()
-                    .find(short)
-                    .map(|(_, number)| *number)
-            })
-    };
     let range = |text: &str| {
         let (one, other) = text.split_once("..").unwrap_or((text, text));
-        let (one, other) = (number(one.trim())?, number(other.trim())?);
+        let (one, other) = (severity_named(one.trim())?, severity_named(other.trim())?);
         let range = one.min(other)..=one.max(other);
         Some(range.fold(Severities::NONE, Severities::with))
     };
     value.as_str().and_then(range).ok_or_else(|| {
         let mut words = value.as_str().unwrap_or_default().split("..");
         let hint = words
-            .find(|word| number(word.trim()).is_none())
+            .find(|word| severity_named(word.trim()).is_none())
             .map_or_else(String::new, |word| did_you_mean(word.trim(), SEVERITIES));
         format!(
             "a severity or a range of them, such as \"error\" or \"warning..debug\", of {}{hint}",
@@ -529,9 +517,6 @@ fn number_text(text: &str) -> String {
 }
 
 const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-
-/// As syslog(3) has them.
-const SEVERITIES_SHORT: [(&str, u8); 4] = [("emerg", 0), ("crit", 2), ("err", 3), ("warn", 4)];
 
 const GLOB_FITS: &str = "a name, with * for anything, ? for one character, [a-z] for one of those";
 const TEXT_FITS: &str = "a regular expression";

@@ -11,15 +11,7 @@
 
 use super::summary::{SD_ID, write_behind_elements};
 use crate::parse::{Format, Message};
-
-/// What would have become of the message.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Annotation {
-    /// It was said already.
-    Repeated,
-    /// Its rule drops.
-    Dropped,
-}
+pub use crate::rule::Annotation;
 
 impl Annotation {
     /// The word for it.

@@ -1,20 +1,18 @@
-//! Explaining: how one frame is parsed, which rule it falls under, and what makes it the same as others.
+//! Explanations: how a frame is parsed, which rule it falls under, and which other frames are the same message.
 //!
 //! # Guarantees
 //!
-//! - What is said is taken from the very stages that judge: `parse`, `rule`, `identity`.
-//! - [`Explanation::identity`] is equal for two frames iff they are the same message. It is a digest of 128
-//!   bits under a key that everybody knows, so that it is the same in every run: by accident two
-//!   messages share one with a probability of 2^-128 a pair. A sender who sets out to may construct
-//!   such a pair; nothing is ever decided by it.
-//! - Messages that a rule passes or drops have an identity as well: by its fields and masks, although nothing
+//! - The facts come from the stages that judge: `parse`, `rule`, `identity`.
+//! - [`Explanation::identity`] is equal for two frames iff they are the same message. It is a 128-bit digest under a public
+//!   key, so that it is the same in every run. Two different messages share one by accident with a probability of 2^-128 a
+//!   pair. A sender can construct such a pair on purpose, but nothing is decided by this digest.
+//! - Messages that a rule passes or drops have an identity as well, by the fields and masks of the rule, although nothing
 //!   compares it.
-//! - Octets that are no UTF-8 are shown as U+FFFD; nothing else is changed.
+//! - Octets that are not UTF-8 are shown as U+FFFD; nothing else is changed.
 //!
 //! # Left out
 //!
-//! Verdicts, which depend on what was said before (see `replay`). Names of facilities and severities
-//! in JSON, where numbers stand.
+//! Verdicts, which depend on earlier messages (see `replay`). Names of facilities and severities in JSON: it has numbers.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -22,17 +20,17 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::config::time_text;
+use crate::config::{ACTION, time_text};
 use crate::identity::{Field, Identifier, IdentityKind, Key, Origin, Spec};
-use crate::logging::{Escaped, is_hidden};
-use crate::parse::{Format, Message};
-use crate::rule::{Action, FACILITIES, LITERAL, PolicyId, Reach, Rules, Scratch};
+use crate::logging::printable;
+use crate::parse::{Format, Message, Pri};
+use crate::rule::{Action, LITERAL, PolicyId, Reach, Rules, Scratch, facility_name, severity_name};
 
 mod why;
 
 pub use self::why::Why;
 
-/// Explains frames, one at a time.
+/// Explains one frame after the other.
 #[derive(Debug)]
 pub struct Explainer<'a> {
     rules: &'a Rules,
@@ -43,7 +41,7 @@ pub struct Explainer<'a> {
 }
 
 impl<'a> Explainer<'a> {
-    /// An explainer of what `rules` do to frames that came from `origin`.
+    /// An explainer of what `rules` do to frames from `origin`.
     #[must_use]
     pub fn new(rules: &'a Rules, origin: Origin<'a>) -> Self {
         Self {
@@ -55,7 +53,7 @@ impl<'a> Explainer<'a> {
         }
     }
 
-    /// Explains `frame`; with sentences if `depth` asks for them.
+    /// Explains `frame` to that `depth`.
     pub fn explain<'f>(&mut self, frame: &'f [u8], depth: Depth) -> Explanation<'f> {
         let message = Message::parse(frame);
         let text = |octets: Option<&'f [u8]>| octets.map(String::from_utf8_lossy);
@@ -65,9 +63,9 @@ impl<'a> Explainer<'a> {
         let spec = &rules.policy(id).identity;
         Explanation {
             format: format_word(message.format),
-            pri: message.pri.map(crate::parse::Pri::prival),
-            facility: message.pri.map(crate::parse::Pri::facility),
-            severity: message.pri.map(crate::parse::Pri::severity),
+            pri: message.pri.map(Pri::prival),
+            facility: message.pri.map(Pri::facility),
+            severity: message.pri.map(Pri::severity),
             timestamp: text(message.timestamp()),
             hostname: text(message.hostname()),
             app_name: text(message.app_name()),
@@ -91,13 +89,13 @@ impl<'a> Explainer<'a> {
 /// How much is explained.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Depth {
-    /// What is found.
+    /// The facts only.
     Facts,
     /// Also why each field counts or does not.
     Reasons,
 }
 
-/// One frame, explained. `None` is absent.
+/// The explanation of one frame. `None` means absent.
 #[derive(Clone, Debug, Serialize)]
 pub struct Explanation<'f> {
     /// `rfc5424`, `rfc3164`, `cisco` or `unparsed`.
@@ -112,9 +110,9 @@ pub struct Explanation<'f> {
     pub timestamp: Option<Cow<'f, str>>,
     /// As it was sent.
     pub hostname: Option<Cow<'f, str>>,
-    /// APP-NAME, or the tag.
+    /// APP-NAME, or the TAG.
     pub app_name: Option<Cow<'f, str>>,
-    /// PROCID, or what stands in brackets behind the tag.
+    /// PROCID, or the text in brackets after the TAG.
     pub procid: Option<Cow<'f, str>>,
     /// MSGID.
     pub msgid: Option<Cow<'f, str>>,
@@ -124,13 +122,13 @@ pub struct Explanation<'f> {
     pub msg: Option<Cow<'f, str>>,
     /// The rule that decides; `default` is `[dedup]`.
     pub rule: String,
-    /// `dedup`, `pass` or `drop`: what the rule does where it is enforced.
+    /// `dedup`, `pass` or `drop`: the action of the rule, whatever its mode.
     pub action: &'static str,
-    /// How long the message counts as said, if it ever does.
+    /// The window of the message, if it is deduplicated.
     pub window: Option<String>,
     /// Equal for two frames iff they are the same message; in hexadecimal.
     pub identity: String,
-    /// The text that counts, with `<name>` for what a mask folds; empty if MSG does not count.
+    /// The text that counts, with `<name>` in place of what a mask folds; empty if MSG does not count.
     pub masked: Cow<'f, str>,
     /// Why each field counts or does not.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -138,32 +136,33 @@ pub struct Explanation<'f> {
 }
 
 impl Explanation<'_> {
-    /// Writes it for people: a field a line, what is absent left out, what drives a terminal escaped.
+    /// Writes the explanation for people: a field a line, without absent fields; characters that drive a terminal are
+    /// escaped.
     ///
     /// # Errors
     ///
-    /// Those of `out`.
+    /// If `out` cannot be written.
     pub fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
         let number = |number: Option<u8>| number.map(|number| number.to_string());
-        let named = |code: Option<u8>, names: &[&str]| {
-            let code = code?;
-            let name = names.get(usize::from(code)).copied().unwrap_or_default();
-            Some(format!("{code} ({name})"))
+        let named = |number: Option<u8>, name: fn(u8) -> &'static str| {
+            number.map(|number| format!("{number} ({})", name(number)))
         };
-        let shown = |text: &Option<Cow<'_, str>>| text.as_deref().map(escaped);
-        let masked = (self.msg.as_deref() != Some(&*self.masked)).then(|| escaped(&self.masked));
+        let shown =
+            |text: &Option<Cow<'_, str>>| text.as_deref().map(|text| printable(text).to_string());
+        let masked = (self.msg.as_deref() != Some(&*self.masked))
+            .then(|| printable(&self.masked).to_string());
         let why = self.why.as_ref();
         let fields = [
             ("format", Some(self.format.to_owned()), None),
             ("pri", number(self.pri), why.map(|why| &why.pri)),
             (
                 "facility",
-                named(self.facility, &FACILITIES),
+                named(self.facility, facility_name),
                 why.map(|why| &why.facility),
             ),
             (
                 "severity",
-                named(self.severity, &SEVERITIES),
+                named(self.severity, severity_name),
                 why.map(|why| &why.severity),
             ),
             (
@@ -189,7 +188,7 @@ impl Explanation<'_> {
                 why.map(|why| &why.structured_data),
             ),
             ("msg", shown(&self.msg), why.map(|why| &why.msg)),
-            ("rule", Some(escaped(&self.rule)), None),
+            ("rule", Some(printable(&self.rule).to_string()), None),
             ("action", Some(self.action.to_owned()), None),
             ("window", self.window.clone(), None),
             ("identity", Some(self.identity.clone()), None),
@@ -204,7 +203,7 @@ impl Explanation<'_> {
                 (None, None) => {}
             }
             if let Some(why) = why {
-                writeln!(out, "{:<16}   {}", "", escaped(why))?;
+                writeln!(out, "{:<16}   {}", "", printable(why))?;
             }
         }
         Ok(())
@@ -214,16 +213,16 @@ impl Explanation<'_> {
 /// What the rules say about a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Ruling<'a> {
-    /// The rule's name; `default` is `[dedup]`.
+    /// The name of the rule; `default` is `[dedup]`.
     pub rule: &'a str,
-    /// What is done with the message where the rule is enforced. What is never suppressed passes.
+    /// What the rule does if it is enforced. Messages that are never suppressed pass.
     pub action: Action,
-    /// How long it counts as said, if it ever does.
+    /// The window of the message, if it is deduplicated.
     pub window: Option<Duration>,
 }
 
 impl<'a> Ruling<'a> {
-    /// What it is to fall under `id` of `rules`.
+    /// What the rules say about a message that falls under `id`.
     #[must_use]
     pub fn of(rules: &'a Rules, id: PolicyId) -> Self {
         let fall = rules.fall(id);
@@ -239,18 +238,14 @@ impl<'a> Ruling<'a> {
         }
     }
 
-    /// The word for the action.
+    /// The action, as a configuration has it.
     #[must_use]
-    pub const fn action_word(&self) -> &'static str {
-        match self.action {
-            Action::Dedup => "dedup",
-            Action::Pass => "pass",
-            Action::Drop => "drop",
-        }
+    pub fn action_word(&self) -> &'static str {
+        ACTION.word(self.action)
     }
 }
 
-/// Gives messages names: digests of their rules and identities, the same in every run.
+/// Names messages: a digest of rule and identity, the same in every run.
 #[derive(Debug)]
 pub(crate) struct Namer {
     key: Key,
@@ -265,7 +260,7 @@ impl Default for Namer {
 }
 
 impl Namer {
-    /// The name of `message`, which falls under `id` of `rules` and came from `origin`.
+    /// The name of `message` from `origin`, which falls under `id` of `rules`.
     pub(crate) fn name(
         &self,
         rules: &Rules,
@@ -276,7 +271,7 @@ impl Namer {
         let fall = rules.fall(id);
         let mut octets = Vec::new();
         if id > LITERAL {
-            // No identity begins so: what falls under two rules is never the same.
+            // No identity begins with this octet: messages under two rules are never the same.
             octets.push(KIND_OF_RULE);
             octets.extend_from_slice(&(fall.name.len() as u64).to_le_bytes());
             octets.extend_from_slice(fall.name.as_bytes());
@@ -288,7 +283,7 @@ impl Namer {
     }
 }
 
-/// The text of `message` that counts by `spec`.
+/// The text of `message` that counts under `spec`.
 fn masked<'f>(message: &Message<'f>, spec: &Spec) -> Cow<'f, str> {
     let is_field = spec.fields().has(Field::Msg) || message.format == Format::Unparsed;
     if message.never_suppress || is_field && spec.masks().is_empty() {
@@ -301,24 +296,6 @@ fn masked<'f>(message: &Message<'f>, spec: &Spec) -> Cow<'f, str> {
     String::from_utf8_lossy(&text).into_owned().into()
 }
 
-/// Text from outside, so that it can be shown on a terminal: UTF-8 as it is, controls escaped, and what changes how
-/// others are shown.
-pub(crate) fn escaped(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            let mut octets = [0; 4];
-            let octets = c.encode_utf8(&mut octets).as_bytes();
-            shown.push_str(&Escaped::whole(octets).to_string());
-        } else if is_hidden(c) {
-            shown.extend(c.escape_unicode());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
-}
-
 const fn format_word(format: Format) -> &'static str {
     match format {
         Format::Rfc5424 => "rfc5424",
@@ -328,23 +305,11 @@ const fn format_word(format: Format) -> &'static str {
     }
 }
 
-/// Before the name of a rule.
+/// Stands before the name of a rule.
 const KIND_OF_RULE: u8 = 255;
 
-/// Changing it renames every message.
+/// Another seed would rename every message.
 const NAME_SEED: u64 = 0x7465_7273_6564;
-
-/// By number (RFC 5424 6.2.1).
-const SEVERITIES: [&str; 8] = [
-    "emergency",
-    "alert",
-    "critical",
-    "error",
-    "warning",
-    "notice",
-    "informational",
-    "debug",
-];
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! Explanations: what is said of a frame is what its identity does.
+//! Claims about explanations: what they say of a frame is what its identity does.
 
 use super::*;
 use crate::config::Config;
@@ -109,7 +109,7 @@ fn the_keys_are_these_and_in_this_order() {
 
 #[test]
 fn an_identity_is_the_same_in_every_run() {
-    // Kept in scripts by whoever compares: a change of these names is a change for people.
+    // Operators compare identities in scripts, so a change of them breaks these scripts.
     let name = |frame: &[u8]| json(frame, Sender::Local)["identity"].clone();
     assert_eq!(name(b"<13>app: text"), name(b"<13>app[7]: text\n"));
     assert_eq!(name(b"<13>app: text").as_str().unwrap().len(), 32);
@@ -161,11 +161,11 @@ fn nothing_drives_a_terminal() {
         text.chars().all(|c| c == '\n' || !c.is_control()),
         "{text:?}"
     );
-    assert!(text.contains(r"\x1b[2J\xc2\x9bé\rok"), "{text}");
+    assert!(text.contains(r"\u{1b}[2J\u{9b}é\rok"), "{text}");
     assert!(text.contains("facility         1 (user)"), "{text}");
 }
 
-/// What is said of `frame` where `spec` tells messages apart.
+/// Explains `frame` under `spec`.
 fn by(spec: &Spec, frame: &[u8]) -> serde_json::Value {
     let mut policy = Config::default().dedup.policy;
     policy.identity = spec.clone();
@@ -221,14 +221,14 @@ fn an_unparsed_frame_has_no_fields_to_choose_from() {
         ("hostname", "does not count: it is not in fields"),
         (
             "pri",
-            "counts: it is valid, although the rest fits no format",
+            "counts: it is valid, although the rest is in no known format",
         ),
     ] {
         assert_eq!(explained["why"][field], sentence);
     }
     let said = explained["why"]["msg"].as_str().unwrap();
     assert!(
-        said.ends_with("count, less what is folded by number"),
+        said.ends_with("count, except what is folded by number"),
         "{said}"
     );
     let same =
@@ -236,6 +236,6 @@ fn an_unparsed_frame_has_no_fields_to_choose_from() {
     assert!(same(b"<13>1 broken 77", b"<12>1 broken 78"));
     assert!(
         !same(b"<13>1 broken 77", b"1 broken 77"),
-        "another PRI is none"
+        "a frame with a valid PRI and one without are two messages"
     );
 }

@@ -1,4 +1,4 @@
-//! Why a field counts, or does not.
+//! Reasons: why a field counts or does not.
 //!
 //! # Guarantees
 //!
@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::identity::{Field, Origin, Spec};
 use crate::parse::{Format, Message};
 
-/// Why each field counts or does not: one sentence each, which begins with `counts` if it does.
+/// A sentence for each field: why it counts or does not.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Why {
     pub(super) pri: Cow<'static, str>,
@@ -36,45 +36,47 @@ impl Why {
     pub(super) fn of(message: &Message<'_>, spec: &Spec, origin: Origin<'_>) -> Self {
         if message.never_suppress {
             return Self::all(
-                "counts: a signature, a count of repeats or a compressed message is never a repeat, so every octet of the frame \
-                 counts, the timestamp too",
+                "counts: a signature, a count of repeats or a compressed message is never suppressed, so every octet of the \
+                 frame counts, the timestamp too",
             );
         }
         let has = |field| spec.fields().has(field);
         let if_field = |field, why: &'static str| if has(field) { why } else { NOT_CHOSEN };
         let sender = origin.sender;
         let stands_in = match has(Field::Hostname) {
-            true => format!("counts: no host is named, so its sender, {sender}, stands in").into(),
+            true => format!("counts: the frame names no host, so its sender, {sender}, stands in")
+                .into(),
             false => NOT_CHOSEN.into(),
         };
         let how_it_came = Self {
-            source: has(Field::Source)
-                .then(|| format!("counts: it was sent by {sender}, whatever host is named").into()),
+            source: has(Field::Source).then(|| {
+                format!("counts: it was sent by {sender}, whatever host the frame names").into()
+            }),
             listener: has(Field::Listener).then(|| match origin.listener {
-                "" => "counts: the listener that receives it; none is known here".into(),
+                "" => "counts: the listener that receives it, which is not known here".into(),
                 name => format!("counts: it was received by the listener \"{name}\"").into(),
             }),
-            ..Self::all("absent: the frame fits no format, so it is part of the text")
+            ..Self::all("absent: the frame is in no known format, so it is part of the text")
         };
         let folded = folded(message, spec);
         if message.format == Format::Unparsed {
             let pri = |is_field, no_field| match (message.pri, is_field) {
-                (Some(_), true) => "counts: it is valid, although the rest fits no format",
+                (Some(_), true) => "counts: it is valid, although the rest is in no known format",
                 (Some(_), false) => no_field,
                 (None, _) => {
-                    "absent: there is no valid one, so all octets of the frame are the text"
+                    "absent: the frame has no valid PRI, so all of its octets are the text"
                 }
             };
             return Self {
-                // A valid PRI is told from none, even if neither of its parts counts.
+                // A frame with a valid PRI differs from one without, even if neither part of PRI counts.
                 pri: pri(true, NOT_CHOSEN).into(),
                 facility: pri(has(Field::Facility), NOT_CHOSEN).into(),
                 severity: pri(has(Field::Severity), NOT_CHOSEN).into(),
                 hostname: stands_in,
                 msg: match folded {
-                    None => "counts: the frame fits no format, so all octets behind a valid PRI count".into(),
+                    None => "counts: the frame is in no known format, so all octets after a valid PRI count".into(),
                     Some(folded) => format!(
-                        "counts: the frame fits no format, so all octets behind a valid PRI count{folded}"
+                        "counts: the frame is in no known format, so all octets after a valid PRI count{folded}"
                     )
                     .into(),
                 },
@@ -83,23 +85,23 @@ impl Why {
         }
         let pri = match (message.pri, has(Field::Facility), has(Field::Severity)) {
             (_, false, false) => NOT_CHOSEN,
-            (None, ..) => "counts: there is none, which is the same as 13 (RFC 3164 4.3.3)",
-            (Some(_), true, true) => "counts: facility and severity are in it",
+            (None, ..) => "counts: a message without PRI has PRI 13 (RFC 3164 4.3.3)",
+            (Some(_), true, true) => "counts: it holds facility and severity",
             (Some(_), true, false) => {
-                "counts: facility is in it; severity is in it and does not count"
+                "counts: it holds facility; it holds severity too, which does not count"
             }
             (Some(_), false, true) => {
-                "counts: severity is in it; facility is in it and does not count"
+                "counts: it holds severity; it holds facility too, which does not count"
             }
         };
         let (facility, severity) = match message.pri {
             Some(_) => (
                 "counts: the same text from another part of the system is another message",
-                "counts: the same text, louder, gets through",
+                "counts: the same text of another severity is another message",
             ),
             None => (
-                "counts: without PRI a message is of facility 1 (user)",
-                "counts: without PRI a message is of severity 5 (notice)",
+                "counts: a message without PRI has facility 1 (user)",
+                "counts: a message without PRI has severity 5 (notice)",
             ),
         };
         Self {
@@ -110,19 +112,19 @@ impl Why {
             hostname: match message.hostname() {
                 Some(_) => if_field(
                     Field::Hostname,
-                    "counts: two hosts that say the same are two messages",
+                    "counts: the same text from two hosts is two messages",
                 )
                 .into(),
                 None => stands_in,
             },
             app_name: if_field(
                 Field::AppName,
-                "counts: two programs that say the same are two messages; absent and empty are equal",
+                "counts: the same text from two programs is two messages; absent and empty are equal",
             )
             .into(),
             procid: match has(Field::Procid) {
-                true => "counts: two processes that say the same are two messages; absent and empty are equal",
-                false => "does not count: a program that was started again says the same",
+                true => "counts: the same text from two processes is two messages; absent and empty are equal",
+                false => "does not count: it changes when a program is started again",
             }
             .into(),
             msgid: if_field(
@@ -132,16 +134,15 @@ impl Why {
             .into(),
             structured_data: if_field(
                 Field::StructuredData,
-                "counts, without the elements meta, timeQuality and origin, which describe the \
+                "counts, except the elements meta, timeQuality and origin, which describe the \
                  transmission and not the event",
             )
             .into(),
             msg: match folded {
                 _ if !has(Field::Msg) => NOT_CHOSEN.into(),
-                None => "counts: it is what happened, to the last octet, without a BOM before it and line \
-                         ends behind it"
+                None => "counts: it is the event, to the last octet, except a BOM before it and line ends after it"
                     .into(),
-                Some(folded) => format!("counts: it is what happened{folded}").into(),
+                Some(folded) => format!("counts: it is the event{folded}").into(),
             },
             ..how_it_came
         }
@@ -166,7 +167,7 @@ impl Why {
     }
 }
 
-/// Which masks of `spec` fold something in MSG, as the end of a sentence; `None` if it has no masks.
+/// The masks of `spec` that fold something in MSG, as the end of a sentence; `None` if `spec` has no masks.
 fn folded(message: &Message<'_>, spec: &Spec) -> Option<String> {
     let masks = spec.masks();
     if masks.is_empty() {
@@ -182,7 +183,7 @@ fn folded(message: &Message<'_>, spec: &Spec) -> Option<String> {
     Some(if names.is_empty() {
         ", in which no mask finds anything to fold".to_owned()
     } else {
-        format!(", less what is folded by {}", names.join(", "))
+        format!(", except what is folded by {}", names.join(", "))
     })
 }
 

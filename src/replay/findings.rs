@@ -1,39 +1,36 @@
-//! Findings: what a replay counts beside its output, for the report.
+//! Findings: what a replay counts for the report only.
 //!
 //! # Guarantees
 //!
-//! - Each window that is tried has an engine and all of `dedup.memory` of its own: what it would have
-//!   given is what this configuration gives with that window, forgetting included.
-//! - Each window is tried twice: with every rule's own fields and masks, and with [`TRIED_MASKS`] beside them, unless
-//!   all rules have these. What rules pass or drop, and what goes out because a rule is only tried, goes the
-//!   same way in all trials.
+//! - Each window that is tried has its own engine and all of `dedup.memory`. Its counts are those of a replay of this
+//!   configuration with that window, evictions included.
+//! - Each window is tried twice: with the fields and masks of every rule, and with [`TRIED_MASKS`] added to them, unless all
+//!   rules have these already. Actions and modes are the same in all trials.
 //!
 //! # Left out
 //!
-//! How the report is said (`report`).
+//! Writing the report (`report`).
 
 use std::time::Duration;
 
-use super::ORIGIN;
-use super::fate::Fates;
-use super::lane::Trial;
 use super::noisy::{Noise, Noisy};
+use super::offer::{ORIGIN, Offer};
 use super::report::{NoiseReport, RuleReport, WindowReport, share};
+use super::trial::TriedWindow;
 use crate::config::time_text;
-use crate::dedup::Sighting;
 use crate::explain::Ruling;
 use crate::identity::mask::{Builtin, BuiltinSet, Masks};
 use crate::identity::{Identifier, Identity, Spec};
 use crate::parse::Message;
-use crate::rule::{LITERAL, PolicyId, Rules};
-use crate::tick::{Tick, WallTime};
+use crate::rule::{Fates, LITERAL, Rules};
+use crate::tick::WallTime;
 
-/// Lines and octets in all.
+/// The sums over all lines.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Totals {
     pub(super) lines: Fates,
     pub(super) octets_in: u64,
-    /// Of lines that went out, as they came in.
+    /// Of lines that came out, without annotations.
     pub(super) octets_out: u64,
     pub(super) octets_dropped: u64,
     pub(super) summaries: u64,
@@ -44,39 +41,30 @@ pub(super) struct Totals {
     pub(super) first: Option<WallTime>,
 }
 
-/// Lines that one rule decided about.
+/// The lines that one rule decided about.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RuleTotals<'a> {
     ruling: Ruling<'a>,
     pub(super) lines: Fates,
 }
 
-/// What only a report wants to know.
+/// What only a report needs.
 #[derive(Debug)]
 pub(super) struct Findings {
     pub(super) noisy: Noisy,
     readings: Vec<Reading>,
 }
 
-/// One way to tell messages apart, and the windows that are tried with it.
+/// One way to identify messages, and the windows that are tried with it.
 #[derive(Debug)]
 struct Reading {
+    /// Its name in the report.
     identity: &'static str,
-    /// By policy; `None` is what the rules say.
+    /// By policy. `None`: as the rules configure it.
     specs: Option<Vec<Spec>>,
+    /// The identity of the line at hand.
     octets: Vec<u8>,
-    trials: Vec<Trial>,
-}
-
-/// A line, as the engine that decides takes it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Offer<'o, 'f> {
-    pub(super) rules: &'o Rules,
-    pub(super) policy: PolicyId,
-    pub(super) message: &'o Message<'f>,
-    pub(super) identity: Identity<'o>,
-    pub(super) sighting: Sighting<'o>,
-    pub(super) now: Tick,
+    windows: Vec<TriedWindow>,
 }
 
 impl Reading {
@@ -85,41 +73,34 @@ impl Reading {
             identity,
             specs,
             octets: Vec::new(),
-            trials: TRIED_WINDOWS
-                .map(|window| Trial::new(rules, window, memory))
+            windows: TRIED_WINDOWS
+                .map(|window| TriedWindow::new(rules, window, memory))
                 .into(),
         }
     }
 
     fn offer(&mut self, identifier: &Identifier<'_>, offer: Offer<'_, '_>) {
-        let Offer {
-            rules,
-            policy,
-            message,
-            now,
-            ..
-        } = offer;
-        let (mut identity, mut sighting) = (offer.identity, offer.sighting);
         let variant;
-        let specs = self.specs.as_ref();
-        if let Some(spec) = specs.and_then(|specs| specs.get(policy.index())) {
+        let mut offer = offer;
+        if let Some(specs) = &self.specs {
+            let spec = &specs[offer.policy.index()];
             self.octets.clear();
-            let hash = identifier.append_by(spec, message, ORIGIN, &mut self.octets);
-            identity = Identity {
+            let hash = identifier.append_by(spec, offer.message, ORIGIN, &mut self.octets);
+            offer.identity = Identity {
                 hash,
                 octets: &self.octets,
             };
-            variant = identifier.variant(spec, message, ORIGIN.sender);
-            sighting.variant = variant.as_ref();
+            variant = identifier.variant(spec, offer.message, ORIGIN.sender);
+            offer.sighting.variant = variant.as_ref();
         }
-        for trial in &mut self.trials {
-            trial.offer(rules, policy, identity, sighting, now);
+        for window in &mut self.windows {
+            window.offer(&offer);
         }
     }
 }
 
 impl Findings {
-    /// Nothing was found yet.
+    /// Findings about no line yet.
     pub(super) fn new(rules: &Rules, memory: usize) -> Self {
         let mut readings = vec![Reading::new(AS_CONFIGURED, None, rules, memory)];
         let masked: Vec<_> = rules
@@ -127,7 +108,7 @@ impl Findings {
             .map(|policy| masked(&policy.identity))
             .collect();
         let configured = rules.policies().map(|policy| &policy.identity);
-        // What is never suppressed is not masked.
+        // Messages that are never suppressed are not masked.
         let differs = configured
             .zip(&masked)
             .enumerate()
@@ -141,18 +122,18 @@ impl Findings {
         }
     }
 
-    /// Offers a line to all trials.
+    /// Offers a line to the trials of all readings.
     pub(super) fn offer(&mut self, identifier: &Identifier<'_>, offer: Offer<'_, '_>) {
         for reading in &mut self.readings {
             reading.offer(identifier, offer);
         }
     }
 
-    /// All windows that are tried.
-    pub(super) fn trials(&mut self) -> impl Iterator<Item = &mut Trial> {
+    /// The tried windows of all readings.
+    pub(super) fn tried_windows(&mut self) -> impl Iterator<Item = &mut TriedWindow> {
         self.readings
             .iter_mut()
-            .flat_map(|reading| &mut reading.trials)
+            .flat_map(|reading| &mut reading.windows)
     }
 
     /// The noisiest messages.
@@ -161,30 +142,28 @@ impl Findings {
         noisiest.iter().map(noise_report).collect()
     }
 
-    /// What the other windows would have given, of the lines in `totals`.
+    /// The counts of the tried windows; `totals` are those of the same lines.
     pub(super) fn windows(&self, totals: &Totals) -> Vec<WindowReport> {
-        let trials = self.readings.iter().flat_map(|reading| {
+        let tried = self.readings.iter().flat_map(|reading| {
             let identity = reading.identity;
-            reading.trials.iter().map(move |trial| (identity, trial))
+            reading.windows.iter().map(move |tried| (identity, tried))
         });
-        trials
-            .map(|(identity, trial)| {
-                let Fates {
-                    lines_in, dropped, ..
-                } = totals.lines;
-                let peak = trial.lane.peak;
+        tried
+            .map(|(identity, tried)| {
+                let (lines_in, dropped) = (totals.lines.matched, totals.lines.dropped);
+                let peak = tried.trial.peak;
                 WindowReport {
                     identity,
-                    window: time_text(trial.window),
-                    lines_out: trial.lines,
-                    suppressed: lines_in - dropped - trial.lines,
+                    window: time_text(tried.window),
+                    lines_out: tried.lines,
+                    suppressed: lines_in - dropped - tried.lines,
                     dropped,
-                    reduction_percent: share(lines_in - trial.lines, lines_in),
+                    reduction_percent: share(lines_in - tried.lines, lines_in),
                     octets_reduction_percent: share(
-                        totals.octets_in - trial.octets,
+                        totals.octets_in - tried.octets,
                         totals.octets_in,
                     ),
-                    summaries: trial.summaries,
+                    summaries: tried.summaries,
                     messages_max: peak.messages as u64,
                     memory_max: peak.octets as u64,
                     evicted_messages: peak.evicted,
@@ -207,28 +186,26 @@ impl<'a> RuleTotals<'a> {
         RuleReport {
             rule: self.ruling.rule.to_owned(),
             action: self.ruling.action_word(),
-            lines_in: lines.lines_in,
-            lines_out: lines.lines_out,
+            lines_in: lines.matched,
+            lines_out: lines.forwarded(),
             suppressed: lines.suppressed,
             dropped: lines.dropped,
-            tagged: lines.tagged,
+            tagged: lines.annotated,
             shadowed: lines.shadowed,
-            reduction_percent: share(lines.suppressed + lines.dropped, lines.lines_in),
+            reduction_percent: share(lines.suppressed + lines.dropped, lines.matched),
         }
     }
 }
 
-/// `spec` with [`TRIED_MASKS`] beside its own.
+/// `spec` with [`TRIED_MASKS`] added to its masks.
 fn masked(spec: &Spec) -> Spec {
     let own = spec.masks();
     let builtins = TRIED_MASKS
         .into_iter()
         .fold(own.builtins(), BuiltinSet::with);
-    match Masks::new(builtins, own.patterns().to_vec()) {
-        Ok(masks) => Spec::new(spec.fields(), masks.into()),
-        // They were compiled before.
-        Err(_) => spec.clone(),
-    }
+    let masks = Masks::new(builtins, own.patterns().to_vec());
+    let masks = masks.expect("the same patterns were compiled when the configuration was loaded");
+    Spec::new(spec.fields(), masks.into())
 }
 
 fn noise_report(noise: &Noise) -> NoiseReport {
@@ -252,7 +229,7 @@ pub(super) fn time_word(time: WallTime) -> String {
     whole.to_string().replace(".000000Z", "Z")
 }
 
-/// Windows that a report tries beside the configured one.
+/// Windows that a report tries.
 const TRIED_WINDOWS: [Duration; 5] = [
     Duration::from_secs(1),
     Duration::from_secs(10),
@@ -261,13 +238,13 @@ const TRIED_WINDOWS: [Duration; 5] = [
     Duration::from_secs(3600),
 ];
 
-/// Masks that a report tries: what most often makes a text differ from the one before.
+/// Masks that a report tries. What they fold most often makes a text differ from the one before.
 const TRIED_MASKS: [Builtin; 3] = [Builtin::Number, Builtin::Hex, Builtin::Ipv4];
 
-/// The reading with these masks.
+/// The name of the reading with these masks.
 const WITH_MASKS: &str = "masks number, hex, ipv4";
 
-/// The reading that tells messages apart as they are in the engine that decides.
+/// The name of the reading that identifies messages as the rules do.
 const AS_CONFIGURED: &str = "as configured";
 
 /// Messages that a report lists.

@@ -1,57 +1,57 @@
-//! Replay: recorded logs through the very same core, on their own time.
+//! Replay: recorded logs through the core of the daemon, on their own time.
 //!
 //! ```text
-//! Source ──text──▶ Framer ──line──▶ parse ─▶ time ─▶ rule ─▶ identity ─▶ Lane ─┬─▶ survivors, summaries
-//! (gzip, zstd)     (LF)                      (the stamp)                 (engine)└─▶ Report, Series
+//! Source ──text──▶ Framer ──line──▶ parse ─▶ time ─▶ rule ─▶ identity ─▶ Trial ─┬─▶ survivors, summaries
+//! (gzip, zstd)     (LF)                   (the timestamp)                (engine)└─▶ Report, Series
 //! ```
 //!
 //! # Guarantees
 //!
-//! - A line is judged by what judges it in the daemon; only the clock is another one. Actions and modes are the
-//!   daemon's. The sender of all lines is *local*, and no rule that names a listener takes them.
-//! - Survivors come out byte for byte in the order of the log, each followed by an LF. A summary comes
-//!   out at the time when its window ends: before the first line that is said then.
-//! - The same log gives the same output in every run, unless `dedup.memory` is used up.
+//! - The core that judges a line is the daemon's, actions and modes included; only the clock differs. The sender of all
+//!   lines is *local*, and no rule that names a listener takes them.
+//! - Survivors come out byte for byte in the order of the log, each followed by LF. A summary comes out when its window ends:
+//!   before the first line at or after that time.
+//! - The same log yields the same output in every run, unless `dedup.memory` is used up.
 //! - Memory is bounded: a log is read in pieces of [`PIECE_OCTETS`], whatever its length.
-//! - A log that breaks off gives what came before; a line that is cut off by it is not judged.
+//! - If reading a log breaks off, all lines before that are judged; a line that is cut off is not.
 //!
 //! # Left out
 //!
 //! Joining lines that belong together: a line is a message, as it is in the daemon.
 
-mod fate;
 mod findings;
-mod lane;
 mod noisy;
+mod offer;
 mod plot;
 mod report;
 mod source;
-mod stamp;
 mod time;
+mod timestamp;
+mod trial;
 
 use std::io::{self, Write};
 
 use memchr::memchr;
 
-use self::fate::{Fate, summary_style};
-use self::findings::{Findings, Offer, RuleTotals, Totals, time_word};
-use self::lane::Lane;
+use self::findings::{Findings, RuleTotals, Totals, time_word};
+use self::offer::{ORIGIN, Offer};
 use self::plot::Series;
 use self::report::share;
 pub use self::report::{FileReport, NoiseReport, OddityReport, Report, RuleReport, WindowReport};
 pub use self::source::{Packing, Source, SourceError, probe};
 use self::time::LogTime;
+use self::trial::Trial;
 use crate::clock::Clock;
 use crate::config::{Config, time_text};
 use crate::dedup::{Sighting, summary};
 use crate::explain::Ruling;
 use crate::frame::{End, Framer, Framing, Outcome};
-use crate::identity::{Identifier, Identity, Key, Origin, Sender};
+use crate::identity::{Identifier, Identity, Key};
 use crate::parse::{Format, Message};
-use crate::rule::{Action, LITERAL, PolicyId, Reach, Rules, Scratch};
+use crate::rule::{Fate, LITERAL, PolicyId, Reach, Rules, Scratch};
 use crate::tick::WallTime;
 
-/// Logs going through the core.
+/// A replay of logs through the core.
 #[derive(Debug)]
 pub struct Replay<'a> {
     config: &'a Config,
@@ -59,52 +59,53 @@ pub struct Replay<'a> {
     reach: Reach,
     scratch: Scratch,
     identifier: Identifier<'a>,
-    /// Of the line at hand, its identity.
+    /// The identity of the line at hand.
     octets: Vec<u8>,
     time: LogTime,
-    lane: Lane,
-    /// Where lines go; nowhere if only a report is wanted.
+    trial: Trial,
     output: Output,
     totals: Totals,
-    /// By policy.
+    /// By policy. Messages that are never suppressed are listed only if there are any.
     by_rule: Vec<Option<RuleTotals<'a>>>,
     findings: Option<Findings>,
+    /// With the first timestamp.
     series: Option<(Series, Option<WallTime>)>,
     files: Vec<FileReport>,
     buffer: Vec<u8>,
 }
 
-/// What a replay is to give.
+/// What a replay shall yield.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Wanted {
     /// Survivors and summaries.
     pub lines: bool,
     /// A [`Report`] with the noisiest messages and other windows.
     pub report: bool,
-    /// A picture.
+    /// A plot of lines per minute.
     pub plot: bool,
 }
 
 /// Why a log was not replayed to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// It could not be read. Others may be.
+    /// It could not be read. Other logs may be readable.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// There is nowhere to write to.
+    /// The output could not be written.
     #[error("standard output: {0}")]
     Output(#[from] io::Error),
 }
 
-/// Lines and summaries of one piece, one behind the other.
+/// Lines and summaries that are not written yet.
 #[derive(Debug)]
 struct Output {
+    /// False if only a report is wanted.
     wanted: bool,
     octets: Vec<u8>,
 }
 
 impl<'a> Replay<'a> {
-    /// A replay through what `config` configures. `rules` are those of `config`; `key` is this run's.
+    /// A replay under `config`. `rules` are those of `config`; `key` is the key of this run, for identities.
     #[must_use]
     pub fn new(config: &'a Config, rules: &'a Rules, key: &'a Key, wanted: Wanted) -> Self {
         let memory = config.dedup.memory;
@@ -118,7 +119,7 @@ impl<'a> Replay<'a> {
             identifier: Identifier::new(key, config.dedup.identity),
             octets: Vec::new(),
             time: LogTime::new(),
-            lane: Lane::new(&windows, memory),
+            trial: Trial::new(&windows, memory),
             output: Output {
                 wanted: wanted.lines,
                 octets: Vec::new(),
@@ -136,31 +137,30 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Replays all lines of `source`, and tells `progress` after each piece how many octets of the
-    /// file were read. Gives the offset of the first NUL in its text, if there is one: it stays in its
-    /// line.
+    /// Replays all lines of `source`. Calls `progress` after each piece with the octets of the file that were read. Returns
+    /// the offset of the first NUL in the text, if there is one; it stays in its line.
     ///
     /// # Errors
     ///
-    /// If the log cannot be read to its end, or nothing can be written to `out` any more.
+    /// If the log cannot be read to its end, or `out` cannot be written.
     pub fn run(
         &mut self,
         source: &mut Source,
         out: &mut impl Write,
         progress: &mut impl FnMut(u64),
     ) -> Result<Option<u64>, ReplayError> {
-        let before = self.totals.lines.lines_in;
+        let before = self.totals.lines.matched;
         let done = self.read(source, out, progress);
         self.files.push(FileReport {
             name: source.name().to_owned(),
             packing: source.packing().word(),
-            lines: self.totals.lines.lines_in - before,
+            lines: self.totals.lines.matched - before,
             error: done.as_ref().err().map(ToString::to_string),
         });
         done
     }
 
-    /// The file called `name` could not even be begun: the report shall say so.
+    /// Notes in the report that the file called `name` could not be opened.
     pub fn skip(&mut self, name: String, error: &SourceError) {
         self.files.push(FileReport {
             name,
@@ -170,23 +170,23 @@ impl<'a> Replay<'a> {
         });
     }
 
-    /// The log ended: reports what is held back.
+    /// Ends the replay: reports all windows that are still open.
     ///
     /// # Errors
     ///
-    /// Those of `out`.
+    /// If `out` cannot be written.
     pub fn finish(&mut self, out: &mut impl Write) -> io::Result<()> {
-        self.lane.sample();
+        self.trial.sample();
         loop {
-            let more = self.lane.end();
+            let more = self.trial.end();
             self.report_ended();
             self.output.flush(out)?;
             if !more {
                 break;
             }
         }
-        for trial in self.findings.iter_mut().flat_map(Findings::trials) {
-            trial.end(self.rules);
+        for tried in self.findings.iter_mut().flat_map(Findings::tried_windows) {
+            tried.end(self.rules);
         }
         Ok(())
     }
@@ -200,7 +200,7 @@ impl<'a> Replay<'a> {
         let written = source.written().unwrap_or_else(Clock::wall);
         self.time.begin_file(written);
         let mut framer = Framer::new(Framing::Lf, self.message_octets_max());
-        // Lent out, so that lines can be judged while it is looked at.
+        // Taken out of `self`, so that lines can be judged where they stand in it.
         let mut buffer = std::mem::take(&mut self.buffer);
         let done = self.read_into(&mut buffer, source, &mut framer, out, progress);
         self.buffer = buffer;
@@ -220,10 +220,10 @@ impl<'a> Replay<'a> {
             if buffer.len() < pending + PIECE_OCTETS / 2 {
                 buffer.resize(pending + PIECE_OCTETS, 0);
             }
-            let room = buffer.get_mut(pending..).unwrap_or_default();
+            let room = &mut buffer[pending..];
             let octets = source.read(room)?;
             if nul.is_none()
-                && let Some(at) = memchr(0, room.get(..octets).unwrap_or_default())
+                && let Some(at) = memchr(0, &room[..octets])
             {
                 let at = offset + at as u64;
                 if at < TEXT_PROBE_OCTETS {
@@ -236,9 +236,8 @@ impl<'a> Replay<'a> {
             }
             offset += octets as u64;
             let end = pending + octets;
-            let input = buffer.get(..end).unwrap_or_default();
             let ended = (octets == 0).then_some(End::Closed);
-            let consumed = self.judge_all(input, framer, ended, out)?;
+            let consumed = self.judge_all(&buffer[..end], framer, ended, out)?;
             if octets == 0 {
                 return Ok(nul);
             }
@@ -250,7 +249,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Judges the lines in `input`, which may be the last of its log; how many octets they are.
+    /// Judges the lines in `input`, the last of the log if it has `ended`; returns how many octets they have.
     fn judge_all(
         &mut self,
         input: &[u8],
@@ -260,7 +259,7 @@ impl<'a> Replay<'a> {
     ) -> io::Result<usize> {
         let mut at = 0;
         loop {
-            let rest = input.get(at..).unwrap_or_default();
+            let rest = &input[at..];
             let step = match ended {
                 Some(end) => framer.finish(rest, end),
                 None => framer.next(rest),
@@ -284,7 +283,7 @@ impl<'a> Replay<'a> {
     fn judge(&mut self, frame: &[u8], out: &mut impl Write) -> io::Result<()> {
         let message = Message::parse(frame);
         let now = self.time.tick(message.timestamp());
-        while self.lane.advance(now) {
+        while self.trial.advance(now) {
             self.report_ended();
             self.output.flush_if_long(out)?;
         }
@@ -294,12 +293,13 @@ impl<'a> Replay<'a> {
         let policy = rules.decide(&message, ORIGIN.sender, self.reach, &mut self.scratch);
         let fall = rules.fall(policy);
         let spec = &fall.policy.identity;
+        let is_judged = Fate::unjudged(fall, message.compressed).is_none();
         let mut identity = Identity {
             hash: 0,
             octets: &[],
         };
         let mut variant = None;
-        if fall.action == Action::Dedup || self.findings.is_some() {
+        if is_judged || self.findings.is_some() {
             self.octets.clear();
             identity.hash = self
                 .identifier
@@ -312,29 +312,27 @@ impl<'a> Replay<'a> {
             timestamp: message.timestamp(),
             variant: variant.as_ref(),
         };
-        let lane = &mut self.lane;
-        let fate = Fate::of(fall, || lane.offer(policy, identity, sighting));
+        let offer = Offer {
+            rules,
+            policy,
+            message: &message,
+            identity,
+            sighting,
+            now,
+        };
+        let fate = self.trial.offer(&offer);
         if let Some(findings) = &mut self.findings {
-            let shown = self.time.shown();
-            let offer = Offer {
-                rules,
-                policy,
-                message: &message,
-                identity,
-                sighting,
-                now,
-            };
-            findings.noisy.count(&offer, fate, shown);
+            findings.noisy.count(&offer, fate, self.time.shown());
             findings.offer(&self.identifier, offer);
         }
 
-        // What a window held back is reported before the copy that opens the next one.
+        // The summary of a window comes before the copy that opens the next one.
         self.report_ended();
         self.output.push(frame, fate);
         let totals = &mut self.totals;
         totals.lines.count(fate);
         totals.octets_in += frame.len() as u64;
-        if fate.goes_out() {
+        if fate.is_forwarded() {
             totals.octets_out += frame.len() as u64;
         } else if fate == Fate::Dropped {
             totals.octets_dropped += frame.len() as u64;
@@ -343,32 +341,31 @@ impl<'a> Replay<'a> {
         if totals.first.is_none() {
             totals.first = self.time.shown();
         }
-        if let Some(slot) = self.by_rule.get_mut(policy.index()) {
-            let rule = slot.get_or_insert_with(|| RuleTotals::new(Ruling::of(rules, policy)));
-            rule.lines.count(fate);
-        }
+        let rule = self.by_rule[policy.index()]
+            .get_or_insert_with(|| RuleTotals::new(Ruling::of(rules, policy)));
+        rule.lines.count(fate);
         if let Some((series, start)) = &mut self.series {
             if start.is_none() {
                 *start = self.time.shown();
             }
             if start.is_some() {
-                series.count(now.nanos(), 1, fate.goes_out().into());
+                series.count(now.nanos(), 1, fate.is_forwarded().into());
             }
         }
         Ok(())
     }
 
-    /// Writes the summaries of what ended.
+    /// Writes the summaries of the windows that ended.
     #[inline]
     fn report_ended(&mut self) {
-        if !self.lane.ended.is_empty() {
+        if !self.trial.ended.is_empty() {
             self.write_ended();
         }
     }
 
     fn write_ended(&mut self) {
-        for ended in self.lane.ended.drain(..) {
-            let style = summary_style(self.rules.policy(ended.policy));
+        for ended in self.trial.ended.drain(..) {
+            let style = self.rules.policy(ended.policy).summary_style();
             let (first, last) = (
                 self.time.wall_of(ended.first),
                 self.time.wall_of(ended.last),
@@ -391,13 +388,13 @@ impl<'a> Replay<'a> {
     }
 
     fn sample(&mut self) {
-        self.lane.sample();
-        for trial in self.findings.iter_mut().flat_map(Findings::trials) {
-            trial.lane.sample();
+        self.trial.sample();
+        for tried in self.findings.iter_mut().flat_map(Findings::tried_windows) {
+            tried.trial.sample();
         }
     }
 
-    /// No listener stands behind a file: the one that takes the longest messages sets the bound.
+    /// The limit for a line: the largest of all listeners, because a file belongs to none of them.
     fn message_octets_max(&self) -> usize {
         let listeners = self.config.listeners.iter();
         listeners
@@ -406,7 +403,7 @@ impl<'a> Replay<'a> {
             .unwrap_or(crate::limits::MESSAGE_OCTETS_DEFAULT)
     }
 
-    /// What was found so far.
+    /// The report on all lines so far.
     #[must_use]
     pub fn report(&self) -> Report {
         let totals = &self.totals;
@@ -418,16 +415,16 @@ impl<'a> Replay<'a> {
             window: time_text(self.config.dedup.policy.window.window),
             first: totals.first.map(time_word),
             last: self.time.shown().map(time_word),
-            lines_in: lines.lines_in,
-            lines_out: lines.lines_out,
+            lines_in: lines.matched,
+            lines_out: lines.forwarded(),
             suppressed: lines.suppressed,
             dropped: lines.dropped,
-            tagged: lines.tagged,
+            tagged: lines.annotated,
             shadowed: lines.shadowed,
             octets_in: totals.octets_in,
             octets_out: totals.octets_out,
             octets_dropped: totals.octets_dropped,
-            reduction_percent: share(lines.lines_in - lines.lines_out, lines.lines_in),
+            reduction_percent: share(lines.matched - lines.forwarded(), lines.matched),
             octets_reduction_percent: share(totals.octets_in - totals.octets_out, totals.octets_in),
             summaries: totals.summaries,
             summary_octets: totals.summary_octets,
@@ -435,10 +432,10 @@ impl<'a> Replay<'a> {
                 empty_lines: totals.empty,
                 cut_lines: totals.cut,
                 unparsed_lines: totals.unparsed,
-                unstamped_lines: oddities.unstamped,
+                unstamped_lines: oddities.without_time,
                 out_of_order_lines: oddities.out_of_order,
                 times_set_back: oddities.set_back,
-                evicted_messages: self.lane.peak.evicted,
+                evicted_messages: self.trial.peak.evicted,
             },
             rules: self
                 .by_rule
@@ -462,9 +459,9 @@ impl<'a> Replay<'a> {
         let totals = &self.totals;
         let caption = format!(
             "{} lines in; with a window of {} {} lines and {} summaries out",
-            totals.lines.lines_in,
+            totals.lines.matched,
             time_text(self.config.dedup.policy.window.window),
-            totals.lines.lines_out,
+            totals.lines.forwarded(),
             totals.summaries
         );
         // The first bin begins with its minute.
@@ -480,8 +477,8 @@ impl Output {
             return;
         }
         match fate {
-            Fate::Out | Fate::Shadowed => self.octets.extend_from_slice(frame),
-            Fate::Tagged(tag) => tag.write(&mut self.octets, frame),
+            Fate::Forwarded | Fate::Shadowed => self.octets.extend_from_slice(frame),
+            Fate::Annotated(annotation) => annotation.write(&mut self.octets, frame),
             Fate::Suppressed | Fate::Dropped => return,
         }
         self.octets.push(b'\n');
@@ -493,7 +490,7 @@ impl Output {
         Ok(())
     }
 
-    /// Many windows may end at once.
+    /// Bounds the memory when many windows end at once.
     fn flush_if_long(&mut self, out: &mut impl Write) -> io::Result<()> {
         if self.octets.len() >= PIECE_OCTETS {
             self.flush(out)?;
@@ -502,16 +499,10 @@ impl Output {
     }
 }
 
-/// Who sends all lines: somebody on this host, to no listener that a rule could name.
-const ORIGIN: Origin<'static> = Origin {
-    sender: Sender::Local,
-    listener: "",
-};
-
 const MINUTE_MICROS: i64 = 60_000_000;
 
 /// Octets of text that are read and judged at once.
 pub const PIECE_OCTETS: usize = 256 * 1024;
 
-/// A NUL before this says that a file is no text. Further on it may be what a crash left in a log.
+/// A file with a NUL before this offset is not text. Further on, a NUL may be what a crash left in a log.
 const TEXT_PROBE_OCTETS: u64 = 8 * 1024;

@@ -1,34 +1,31 @@
-//! The noisiest messages: how often each was said, in a bounded memory.
+//! The noisiest messages: how many copies each has, in bounded memory.
 //!
 //! # Guarantees
 //!
 //! - At most [`KEPT_MAX`] messages are kept, with the first octets of one copy each.
-//! - As long as there are no more different ones, counts are exact. Beyond, the half that was said
-//!   least is forgotten: a count may then be too low by [`Noisy::missed`] at most, and whatever was
-//!   said more often than that is still there.
+//! - Counts are exact as long as no more different messages come. Then the half with the fewest copies is evicted. From then
+//!   on a count may be too low by at most [`Noisy::missed`], and every message with more copies than that is still kept.
 //!
 //! # Left out
 //!
-//! Verdicts are never taken from here: messages are told apart by 64 bits of a seeded hash.
+//! Verdicts: messages are told apart here by 64 bits of a seeded hash, which is not enough to suppress one.
 
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
-use super::ORIGIN;
-use super::fate::Fate;
-use super::findings::Offer;
+use super::offer::{ORIGIN, Offer};
 use crate::explain::Namer;
-use crate::rule::PolicyId;
+use crate::rule::{Fate, PolicyId};
 use crate::tick::WallTime;
 
-/// Counts messages.
+/// Counts the copies of messages.
 #[derive(Debug)]
 pub(super) struct Noisy {
-    /// By what it falls under, and the hash of the identity.
+    /// By policy and hash of the identity.
     messages: HashMap<(PolicyId, u64), Noise, RandomState>,
     namer: Namer,
-    /// No message that is not kept was said more often than this.
+    /// No message that is not kept has more copies than this.
     pub(super) missed: u64,
 }
 
@@ -37,12 +34,12 @@ pub(super) struct Noisy {
 pub(super) struct Noise {
     /// Copies.
     pub(super) count: u64,
-    /// Copies held back or dropped.
+    /// Copies suppressed or dropped.
     pub(super) suppressed: u64,
-    /// When the first and the last were said, if they said so.
+    /// The timestamps of the first and the last copy, if they had one.
     pub(super) first: Option<WallTime>,
     pub(super) last: Option<WallTime>,
-    /// As `explain` gives it.
+    /// The identity that `explain` shows.
     pub(super) identity: String,
     /// The first octets of the first copy.
     pub(super) frame: Box<[u8]>,
@@ -57,9 +54,9 @@ impl Noisy {
         }
     }
 
-    /// Counts a copy, and what became of it.
+    /// Counts a copy with this fate.
     pub(super) fn count(&mut self, offer: &Offer<'_, '_>, fate: Fate, at: Option<WallTime>) {
-        let suppressed = u64::from(!fate.goes_out());
+        let suppressed = u64::from(!fate.is_forwarded());
         let key = (offer.policy, offer.identity.hash);
         if let Some(noise) = self.messages.get_mut(&key) {
             noise.count += 1;
@@ -68,7 +65,7 @@ impl Noisy {
             return;
         }
         if self.messages.len() >= KEPT_MAX {
-            self.forget_half();
+            self.evict_half();
         }
         let frame = offer.message.frame();
         let noise = Noise {
@@ -84,33 +81,33 @@ impl Noisy {
         self.messages.insert(key, noise);
     }
 
-    /// Different messages, if none was forgotten.
+    /// How many different messages there are, if none was evicted.
     pub(super) fn different(&self) -> Option<usize> {
         (self.missed == 0).then_some(self.messages.len())
     }
 
-    /// The noisiest, by copies; equal ones by their first octets, so that the order is always the same.
+    /// The noisiest messages, by copies, then by their first octets, so that the order is the same in every run.
     pub(super) fn noisiest(&self, count: usize) -> Vec<Noise> {
         let mut all: Vec<_> = self.messages.values().collect();
         all.sort_unstable_by(|a, b| b.count.cmp(&a.count).then_with(|| a.frame.cmp(&b.frame)));
         all.into_iter().take(count).cloned().collect()
     }
 
-    fn forget_half(&mut self) {
+    fn evict_half(&mut self) {
         let mut counts: Vec<_> = self.messages.values().map(|noise| noise.count).collect();
         let middle = counts.len() / 2;
         let (_, median, _) = counts.select_nth_unstable(middle);
         let median = *median;
         self.messages.retain(|_, noise| noise.count > median);
-        // Whoever comes again was counted so often, and may have been forgotten before.
+        // A message that comes again had at most so many copies, and may have been evicted before that.
         self.missed += median;
     }
 }
 
-/// Messages that are kept: with their examples about 20 MB.
+/// Messages that are kept at most; with their examples they take about 20 MB.
 pub(super) const KEPT_MAX: usize = 32 * 1024;
 
-/// Octets of a copy that are kept, to show what was said.
+/// Octets of a copy that are kept, to show the message.
 const EXAMPLE_OCTETS_MAX: usize = 512;
 
 #[cfg(test)]
@@ -138,7 +135,7 @@ mod tests {
             now: Tick::ZERO,
         };
         for _ in 0..times {
-            noisy.count(&offer, Fate::Out, None);
+            noisy.count(&offer, Fate::Forwarded, None);
         }
     }
 
@@ -159,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_others_does_not_drive_out_what_is_said_often() {
+    fn a_flood_of_others_does_not_evict_what_is_said_often() {
         let (mut noisy, rules) = (Noisy::new(), Config::default().rules);
         count(&mut noisy, &rules, 1, 100);
         for hash in 2..3 * KEPT_MAX as u64 {

@@ -2,13 +2,13 @@
 //!
 //! # Guarantees
 //!
-//! - Memory is bounded: when a log is longer than [`BINS_MAX`] bins, two become one.
-//! - The picture holds nothing that was read: no octet of a log gets into the markup.
-//! - It is legible on light and dark ground, because it brings its own.
+//! - Memory is bounded: when a log is longer than [`BINS_MAX`] bins, each two bins become one.
+//! - No octet of a log gets into the markup.
+//! - The picture draws its own background, so it is legible on light and dark pages.
 //!
 //! # Left out
 //!
-//! A plotting library: the kept ones bring fonts and bitmaps for what is two areas and two axes.
+//! A plotting library: the maintained ones bring fonts and bitmaps, and this is two areas and two axes.
 
 use std::fmt::{self, Write as _};
 
@@ -17,17 +17,17 @@ use jiff::tz::Offset;
 
 use crate::tick::WallTime;
 
-/// Lines by time. Times do not run backwards.
+/// Counts of lines by time. Time must not run backwards.
 #[derive(Debug)]
 pub(super) struct Series {
-    /// When the first bin begins, in minutes of the caller's origin.
+    /// The beginning of the first bin, in minutes since the caller's origin.
     start: u64,
-    /// Minutes that a bin holds; a power of two.
+    /// The minutes of a bin; a power of two.
     minutes: u64,
     bins: Vec<Bin>,
 }
 
-/// What happened in one span of time.
+/// The lines in one span of time.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 struct Bin {
     before: u64,
@@ -43,7 +43,7 @@ impl Series {
         }
     }
 
-    /// So many lines came in, and so many went out, at `nanos` after the origin.
+    /// Counts lines that came in (`before`) and lines that came out (`after`), `nanos` after the origin.
     #[inline]
     pub(super) fn count(&mut self, nanos: u64, before: u64, after: u64) {
         let minute = nanos / MINUTE_NANOS;
@@ -79,7 +79,7 @@ impl Series {
             .collect();
     }
 
-    /// Draws it. `wall` is what people call the beginning of the first bin; `caption` is ours.
+    /// Draws the plot. `wall` is the time at which the first bin begins; `caption` must hold no text from a log.
     pub(super) fn svg(&self, wall: WallTime, caption: &str) -> String {
         let columns = self.columns();
         let minutes = self.minutes * columns.per_column as u64;
@@ -129,11 +129,11 @@ impl Series {
             f.write_str("</svg>\n")
         };
         let mut svg = String::new();
-        draw(&mut svg).expect("a String takes whatever is written to it");
+        draw(&mut svg).expect("writing to a String does not fail");
         svg
     }
 
-    /// No more columns than the picture has room for.
+    /// Joins bins to no more columns than the picture has room for.
     fn columns(&self) -> Columns {
         let per_column = self.bins.len().div_ceil(COLUMNS_MAX).max(1);
         let bins = self.bins.chunks(per_column).map(|bins| Bin {
@@ -203,7 +203,7 @@ fn legend(f: &mut String) -> fmt::Result {
     Ok(())
 }
 
-/// Steps: each column is as wide as its span of time.
+/// Draws an area of steps; each column is as wide as its span of time.
 fn area(f: &mut String, heights: &[f64], top: f64, color: &str) -> fmt::Result {
     let width = (RIGHT - LEFT) / heights.len().max(1) as f64;
     write!(f, "<path fill=\"{color}\" d=\"M{LEFT} {BOTTOM}")?;
@@ -216,7 +216,7 @@ fn area(f: &mut String, heights: &[f64], top: f64, color: &str) -> fmt::Result {
     f.write_str(&format!("V{BOTTOM}Z\"/>\n"))
 }
 
-/// The next number whose quarters are easy to read.
+/// The next higher number whose quarters are easy to read.
 fn nice_ceiling(highest: f64) -> f64 {
     if highest <= 0.0 {
         return 1.0;
@@ -236,16 +236,16 @@ fn count_text(lines: f64) -> String {
         thousands if thousands >= 10_000.0 => (thousands / 1000.0, "k"),
         few => (few, ""),
     };
-    // Without what is left of computing in binary.
+    // Cuts off what binary arithmetic adds.
     let text = format!("{lines:.4}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
     format!("{text}{unit}")
 }
 
-/// Bins at most: beyond, two become one.
+/// When there are more bins, each two become one.
 const BINS_MAX: usize = 16 * 1024;
 
-/// Columns at most: one for two pixels.
+/// One column for two pixels.
 const COLUMNS_MAX: usize = 400;
 
 const WIDTH: u32 = 900;
@@ -294,7 +294,7 @@ mod tests {
             series.count(second * 1_000_000_000, 10, 1);
         }
         let svg = series.svg(START, "caption");
-        // 600 a minute: the axis goes to 600, the area to its top.
+        // 600 lines a minute: the axis ends at 600, and the area reaches its top.
         assert!(svg.contains(">600<") && svg.contains(">150<"), "{svg}");
         assert!(svg.contains(&format!("M{LEFT} {BOTTOM}V{TOP:.1}")), "{svg}");
         assert!(svg.contains(">11-22 10:00<"), "{svg}");

@@ -1,42 +1,42 @@
-//! The report of a replay: what it is told, for people and for programs.
+//! The report of a replay, for people and for programs.
 //!
 //! # Guarantees
 //!
 //! - `lines_in = lines_out + suppressed + dropped`, in all, for each rule and for each window that is tried. `tagged`
-//!   and `shadowed` lines are among `lines_out`. Summaries are counted apart: they are lines of ours.
-//! - Octets are those of messages as they came in, line ends and tags not counted.
-//! - Text from a log is escaped where it is shown to people.
+//!   and `shadowed` lines are among `lines_out`. Summaries are counted apart, because tersed writes them.
+//! - Octets are those of messages as they came in, without line ends and annotations.
+//! - Text from a log is escaped in the report for people.
 //!
 //! # Left out
 //!
-//! How it is found out (see the module above).
+//! Counting (`findings`, and the module above).
 
 use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::explain::escaped;
+use crate::logging::printable;
 
-/// What a replay found. The names are the keys in JSON.
+/// What a replay found. The names of the fields are the keys in JSON.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
     /// The files, in order.
     pub files: Vec<FileReport>,
     /// The window of messages that no rule matches.
     pub window: String,
-    /// The first and the last timestamp, as they stood in the log.
+    /// The first timestamp in the log, in UTC.
     pub first: Option<String>,
-    /// As `first`.
+    /// The last timestamp in the log, in UTC.
     pub last: Option<String>,
     /// Lines judged.
     pub lines_in: u64,
     /// Lines that came out.
     pub lines_out: u64,
-    /// Lines held back.
+    /// Lines that were suppressed as repeats.
     pub suppressed: u64,
     /// Lines that rules drop.
     pub dropped: u64,
-    /// Lines that came out marked, because their rule is in mode `tag`.
+    /// Lines that came out with an annotation, because their rule is in mode `tag`.
     pub tagged: u64,
     /// Lines that came out only because their rule is in mode `shadow`.
     pub shadowed: u64,
@@ -46,25 +46,25 @@ pub struct Report {
     pub octets_out: u64,
     /// Octets of the lines that rules drop.
     pub octets_dropped: u64,
-    /// Of lines, what did not come out, in percent.
+    /// The lines that did not come out, in percent.
     pub reduction_percent: f64,
-    /// Of octets, in percent.
+    /// The octets that did not come out, in percent.
     pub octets_reduction_percent: f64,
-    /// Summaries of what was held back.
+    /// Summaries of suppressed lines.
     pub summaries: u64,
-    /// Their octets.
+    /// Octets of the summaries.
     pub summary_octets: u64,
-    /// What was odd.
+    /// What was odd in the log.
     pub oddities: OddityReport,
     /// By rule.
     pub rules: Vec<RuleReport>,
-    /// What other windows and masks would have given.
+    /// The results with other windows and masks.
     pub windows: Vec<WindowReport>,
-    /// The noisiest messages.
+    /// The messages with the most copies.
     pub noisiest: Vec<NoiseReport>,
-    /// Different messages; absent if there are too many to tell.
+    /// How many different messages there are; absent if there are too many to count.
     pub different_messages: Option<u64>,
-    /// The counts of `noisiest` may be too low by so many.
+    /// How much too low the counts of `noisiest` may be.
     pub noisiest_too_low_by: u64,
 }
 
@@ -81,22 +81,22 @@ pub struct FileReport {
     pub error: Option<String>,
 }
 
-/// What was odd. Nothing of it is an error.
+/// What was odd in the log. None of this is an error.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct OddityReport {
-    /// Lines without a single octet, ignored.
+    /// Lines without an octet, ignored.
     pub empty_lines: u64,
     /// Lines longer than `max_message_size`, cut.
     pub cut_lines: u64,
-    /// Lines in no format that is known.
+    /// Lines in no known format.
     pub unparsed_lines: u64,
-    /// Lines without a timestamp: they took the time of the line before.
+    /// Lines without a timestamp, which took the time of the line before.
     pub unstamped_lines: u64,
-    /// Lines with a timestamp before the time reached: they took that time.
+    /// Lines with a timestamp before the time reached, which took that time.
     pub out_of_order_lines: u64,
-    /// Times that a clock was set back, or a file began before the last one ended.
+    /// How often a clock was set back, or a file began before the last one ended.
     pub times_set_back: u64,
-    /// Messages forgotten before their window was over, for want of `dedup.memory`.
+    /// Messages evicted before their window ended, for lack of `dedup.memory`.
     pub evicted_messages: u64,
 }
 
@@ -105,48 +105,48 @@ pub struct OddityReport {
 pub struct RuleReport {
     /// Its name; `default` is `[dedup]`.
     pub rule: String,
-    /// What it does where it is enforced.
+    /// Its action, whatever its mode.
     pub action: &'static str,
-    /// Lines that it decided about.
+    /// Lines that fell under it.
     pub lines_in: u64,
-    /// Lines of these that came out.
+    /// Of these, lines that came out.
     pub lines_out: u64,
-    /// Lines of these held back.
+    /// Of these, lines that were suppressed.
     pub suppressed: u64,
-    /// Lines of these dropped.
+    /// Of these, lines that were dropped.
     pub dropped: u64,
-    /// Lines of these that came out marked.
+    /// Of these, lines that came out with an annotation.
     pub tagged: u64,
-    /// Lines of these that came out only because the rule is in mode `shadow`.
+    /// Of these, lines that came out only because the rule is in mode `shadow`.
     pub shadowed: u64,
-    /// Of lines, what did not come out, in percent.
+    /// The lines that did not come out, in percent.
     pub reduction_percent: f64,
 }
 
-/// What another window, or other masks, would have given.
+/// The result with another window, or with other masks.
 #[derive(Clone, Debug, Serialize)]
 pub struct WindowReport {
-    /// How messages are told apart.
+    /// `as configured`, or the masks that were added.
     pub identity: &'static str,
-    /// The window.
+    /// The window, as in a configuration.
     pub window: String,
     /// Lines that come out.
     pub lines_out: u64,
-    /// Lines held back.
+    /// Lines that are suppressed.
     pub suppressed: u64,
     /// Lines that rules drop: as many under any window.
     pub dropped: u64,
-    /// Of lines, what does not come out, in percent.
+    /// The lines that do not come out, in percent.
     pub reduction_percent: f64,
-    /// Of octets, in percent.
+    /// The octets that do not come out, in percent.
     pub octets_reduction_percent: f64,
-    /// Summaries of what was held back.
+    /// Summaries of suppressed lines.
     pub summaries: u64,
-    /// Messages remembered, at most.
+    /// The most messages that were remembered at once: open windows.
     pub messages_max: u64,
-    /// Octets taken by them, at most.
+    /// The most octets that they took.
     pub memory_max: u64,
-    /// Messages forgotten before their window was over, for want of `dedup.memory`.
+    /// Messages evicted before their window ended, for lack of `dedup.memory`.
     pub evicted_messages: u64,
 }
 
@@ -155,13 +155,13 @@ pub struct WindowReport {
 pub struct NoiseReport {
     /// Copies.
     pub count: u64,
-    /// Copies held back or dropped.
+    /// Copies suppressed or dropped.
     pub suppressed: u64,
-    /// When the first was said.
+    /// The timestamp of the first copy.
     pub first: Option<String>,
-    /// When the last was said.
+    /// The timestamp of the last copy.
     pub last: Option<String>,
-    /// As `tersed explain` gives it.
+    /// The identity that `tersed explain` shows.
     pub identity: String,
     /// HOSTNAME.
     pub hostname: Option<String>,
@@ -172,21 +172,21 @@ pub struct NoiseReport {
 }
 
 impl Report {
-    /// Writes it for programs: one object.
+    /// Writes the report for programs, as one object.
     ///
     /// # Errors
     ///
-    /// Those of `out`.
+    /// If `out` cannot be written.
     pub fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
         serde_json::to_writer_pretty(&mut *out, self)?;
         writeln!(out)
     }
 
-    /// Writes it for people.
+    /// Writes the report for people.
     ///
     /// # Errors
     ///
-    /// Those of `out`.
+    /// If `out` cannot be written.
     pub fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
         self.write_totals(out)?;
         self.write_oddities(out)?;
@@ -197,7 +197,7 @@ impl Report {
             "action",
             "lines in",
             "lines out",
-            "held back",
+            "suppressed",
             "dropped",
             "tagged",
             "shadowed",
@@ -205,7 +205,7 @@ impl Report {
         ]);
         for rule in &self.rules {
             table.row([
-                escaped(&rule.rule),
+                printable(&rule.rule).to_string(),
                 rule.action.to_owned(),
                 grouped(rule.lines_in),
                 grouped(rule.lines_out),
@@ -227,11 +227,11 @@ impl Report {
             write!(
                 out,
                 "{}: {lines} lines, {}",
-                escaped(&file.name),
+                printable(&file.name),
                 file.packing
             )?;
             match &file.error {
-                Some(error) => writeln!(out, ", then: {}", escaped(error))?,
+                Some(error) => writeln!(out, ", then: {}", printable(error))?,
                 None => writeln!(out)?,
             }
         }
@@ -252,33 +252,33 @@ impl Report {
             ]
         };
         let fewer = (self.reduction_percent, self.octets_reduction_percent);
-        let held_back = self.octets_in - self.octets_out - self.octets_dropped;
-        let held_fewer = (
+        let suppressed = self.octets_in - self.octets_out - self.octets_dropped;
+        let fewer_suppressed = (
             share(self.suppressed, self.lines_in),
-            share(held_back, self.octets_in),
+            share(suppressed, self.octets_in),
         );
         table.row(row("in", self.lines_in, self.octets_in, None));
         table.row(row(
-            "held back",
+            "suppressed",
             self.suppressed,
-            held_back,
-            Some(held_fewer),
+            suppressed,
+            Some(fewer_suppressed),
         ));
         if self.dropped > 0 {
             let dropped = self.octets_dropped;
             table.row(row("dropped", self.dropped, dropped, None));
             let gone = self.suppressed + self.dropped;
-            table.row(row("both", gone, held_back + dropped, Some(fewer)));
+            table.row(row("both", gone, suppressed + dropped, Some(fewer)));
         }
         table.row(row("out", self.lines_out, self.octets_out, None));
         table.row(row("summaries", self.summaries, self.summary_octets, None));
         table.write(out)?;
         for (count, what) in [
-            (self.tagged, "marked, by rules in mode tag"),
+            (self.tagged, "annotated, by rules in mode tag"),
             (self.shadowed, "by rules in mode shadow"),
         ] {
             if count > 0 {
-                writeln!(out, "  {} went out {what}", grouped(count))?;
+                writeln!(out, "  {} came out {what}", grouped(count))?;
             }
         }
         Ok(())
@@ -292,7 +292,7 @@ impl Report {
                 oddities.cut_lines,
                 "lines longer than max_message_size, cut",
             ),
-            (oddities.unparsed_lines, "lines in no format that is known"),
+            (oddities.unparsed_lines, "lines in no known format"),
             (
                 oddities.unstamped_lines,
                 "lines without a timestamp, at the time of the line before",
@@ -303,11 +303,11 @@ impl Report {
             ),
             (
                 oddities.times_set_back,
-                "times that a clock was set back, or a file began before the last one ended",
+                "times a clock was set back, or a file began before the last one ended",
             ),
             (
                 oddities.evicted_messages,
-                "messages forgotten too early: raise dedup.memory",
+                "messages evicted too early: raise dedup.memory",
             ),
         ];
         for (count, note) in notes {
@@ -328,7 +328,7 @@ impl Report {
             "fewer",
             "summaries",
             "octets fewer",
-            "messages held",
+            "open windows",
             "memory",
         ]);
         for window in &self.windows {
@@ -347,7 +347,7 @@ impl Report {
         for window in self.windows.iter().filter(|w| w.evicted_messages > 0) {
             writeln!(
                 out,
-                "  {}, {}: {} messages forgotten too early, for want of dedup.memory",
+                "  {}, {}: {} messages evicted too early, for lack of dedup.memory",
                 window.identity,
                 window.window,
                 grouped(window.evicted_messages)
@@ -370,7 +370,7 @@ impl Report {
             )?,
         }
         let mut table = Table::new(&[Right, Right, Left, Left, Left]);
-        table.row(["copies", "held back", "first", "last", "message"]);
+        table.row(["copies", "suppressed", "first", "last", "message"]);
         for noise in &self.noisiest {
             let time = |time: &Option<String>| time.clone().unwrap_or_else(|| "-".to_owned());
             let words = [&noise.hostname, &noise.app_name].into_iter().flatten();
@@ -380,14 +380,14 @@ impl Report {
                 grouped(noise.suppressed),
                 time(&noise.first),
                 time(&noise.last),
-                shortened(&escaped(&words.collect::<Vec<_>>().join(" "))),
+                shortened(&printable(&words.collect::<Vec<_>>().join(" ")).to_string()),
             ]);
         }
         table.write(out)
     }
 }
 
-/// `part` of `whole`, in percent; zero of nothing.
+/// `part` of `whole`, in percent; zero if `whole` is zero.
 pub(super) fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 {
         return 0.0;
@@ -395,13 +395,13 @@ pub(super) fn share(part: u64, whole: u64) -> f64 {
     part as f64 * 100.0 / whole as f64
 }
 
-/// Columns under each other.
+/// A table of aligned columns.
 struct Table {
     sides: &'static [Side],
     rows: Vec<Vec<String>>,
 }
 
-/// Where a column's text stands.
+/// How the text of a column is aligned.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Side {
     Left,
@@ -419,13 +419,19 @@ impl Table {
     }
 
     fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
-        self.rows.push(cells.into_iter().map(Into::into).collect());
+        let row: Vec<String> = cells.into_iter().map(Into::into).collect();
+        assert_eq!(
+            row.len(),
+            self.sides.len(),
+            "a row has a cell for each column"
+        );
+        self.rows.push(row);
     }
 
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let width = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+            let cells = self.rows.iter().map(|row| row[column].chars().count());
+            cells.max().unwrap_or(0)
         };
         let widths: Vec<_> = (0..self.sides.len()).map(width).collect();
         for row in &self.rows {
@@ -496,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_nothing_is_no_share() {
+    fn a_share_of_nothing_is_zero() {
         assert!(share(0, 0).abs() < f64::EPSILON);
         assert!((share(1, 4) - 25.0).abs() < f64::EPSILON);
     }

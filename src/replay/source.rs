@@ -2,15 +2,14 @@
 //!
 //! # Guarantees
 //!
-//! - gzip and zstd are recognised by their first octets, never by the name; several packed streams one
-//!   behind the other are one text.
-//! - Memory is bounded: a packed stream takes its window, which for zstd is 128 MiB at most.
-//! - What was read before a stream breaks off was handed out; the error says how much that was.
+//! - gzip and zstd are recognised by their first octets, never by the name of the file. Several packed streams in one file
+//!   are one text.
+//! - Memory is bounded: a packed stream needs its window, which for zstd is at most 128 MiB.
+//! - If a stream breaks off, all text before that was handed out; the error says how many octets.
 //!
 //! # Left out
 //!
-//! Lines (see `frame`), and whether the text is one (see the module above). Other packers, which are
-//! named in the error.
+//! Lines (see `frame`), and whether the octets are text (see the module above). Other packers: the error names them.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -33,9 +32,9 @@ pub struct Source {
     name: String,
     packing: Packing,
     text: Box<dyn Read>,
-    /// Octets of text handed out.
+    /// Octets of text that were handed out.
     offset: u64,
-    /// Octets read from the file.
+    /// Octets that were read from the file.
     taken: Rc<Cell<u64>>,
     written: Option<WallTime>,
 }
@@ -45,7 +44,7 @@ impl Source {
     ///
     /// # Errors
     ///
-    /// If it is no file that can be read, or packed in a way that is not known here.
+    /// If it is not a readable file, or packed by a packer that is not supported.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
         let name = path.display().to_string();
         let unreadable = |source| SourceError::unreadable(&name, source);
@@ -58,11 +57,11 @@ impl Source {
         Self::new(name, file, written.flatten())
     }
 
-    /// Reads `input`, which is called `name`; it is as fresh as can be.
+    /// Reads `input`, which is called `name`. It counts as written just now.
     ///
     /// # Errors
     ///
-    /// If it cannot be read, or is packed in a way that is not known here.
+    /// If it cannot be read, or is packed by a packer that is not supported.
     pub fn stream(name: &str, input: impl Read + 'static) -> Result<Self, SourceError> {
         Self::new(name.to_owned(), input, None)
     }
@@ -104,11 +103,11 @@ impl Source {
         })
     }
 
-    /// Reads text into `buffer`; how many octets, zero at the end.
+    /// Reads text into `buffer`; returns how many octets, zero at the end.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read any further, or its packing is broken here.
+    /// If the file cannot be read any further, or the packed stream is broken.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, SourceError> {
         loop {
             match self.text.read(buffer) {
@@ -130,7 +129,7 @@ impl Source {
         }
     }
 
-    /// What it is called.
+    /// The name of the file.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -142,13 +141,13 @@ impl Source {
         self.packing
     }
 
-    /// Octets read from the file so far, packed as they are.
+    /// Octets that were read from the file so far, before unpacking.
     #[must_use]
     pub fn taken(&self) -> u64 {
         self.taken.get()
     }
 
-    /// When the file was last written, as far as that says anything.
+    /// When the file was last written; `None` if it is no regular file.
     #[must_use]
     pub const fn written(&self) -> Option<WallTime> {
         self.written
@@ -165,12 +164,12 @@ impl fmt::Debug for Source {
     }
 }
 
-/// Whether the file at `path` can be read, without opening it: what is behind a named pipe would be
-/// gone. Gives its size, if it has one.
+/// Checks that the file at `path` can be read; returns its size, if it has one. Does not open the file, because opening and
+/// closing a named pipe would lose its text.
 ///
 /// # Errors
 ///
-/// If it is not there, not ours to read, or a directory.
+/// If it does not exist, must not be read, or is a directory.
 pub fn probe(path: &Path) -> Result<Option<u64>, SourceError> {
     let name = path.display().to_string();
     let metadata = fs::metadata(path).map_err(|source| SourceError::unreadable(&name, source))?;
@@ -185,15 +184,15 @@ pub fn probe(path: &Path) -> Result<Option<u64>, SourceError> {
 /// How a log is packed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Packing {
-    /// Not at all.
+    /// Not packed.
     Plain,
     /// gzip (RFC 1952).
     Gzip,
     /// Zstandard (RFC 8878).
     Zstd,
-    /// By a packer that we do not know.
+    /// By a packer that is not supported.
     Unknown {
-        /// Its name.
+        /// The name of the packer.
         packer: &'static str,
         /// The command that unpacks.
         unpack: &'static str,
@@ -205,7 +204,7 @@ impl Packing {
         let unknown = |packer, unpack| Self::Unknown { packer, unpack };
         match magic {
             [0x1f, 0x8b, ..] => Self::Gzip,
-            // A frame, or one to be skipped.
+            // A frame, or a skippable frame.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             [0xfd, b'7', b'z', b'X', b'Z', ..] => unknown("xz", "xzcat"),
             [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', ..] => unknown("bzip2", "bzcat"),
@@ -215,7 +214,7 @@ impl Packing {
         }
     }
 
-    /// What it is called.
+    /// The name of the packer, or `plain`.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -230,31 +229,31 @@ impl Packing {
 /// Why a recorded log cannot be read, or not to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// It is not there, or not ours to read.
+    /// It does not exist, or must not be read.
     #[error("{}: cannot be read: {source}", printable(name))]
     Unreadable {
         /// The file.
         name: String,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// It is a directory.
-    #[error("{}: a directory; fits: the files in it", printable(name))]
+    #[error("{}: a directory, expected the files in it", printable(name))]
     Directory {
         /// The directory.
         name: String,
     },
-    /// It is packed in a way that is not known here.
+    /// It is packed by a packer that is not supported.
     #[error(
-        "{0}: packed by {packer}; fits: text, gzip, zstd, or `{unpack} {0} |` before the command",
+        "{0}: packed by {packer}, expected text, gzip or zstd; run `{unpack} {0} |` before the command",
         printable(name)
     )]
     Packed {
         /// The file.
         name: String,
-        /// What packed it.
+        /// The name of the packer.
         packer: &'static str,
-        /// What unpacks it.
+        /// The command that unpacks.
         unpack: &'static str,
     },
     /// Reading broke off.
@@ -264,23 +263,23 @@ pub enum SourceError {
         name: String,
         /// How it is packed.
         packing: Packing,
-        /// Its packing goes on where it ends.
+        /// The packed stream is not complete.
         early: bool,
         /// Octets of text that were read before.
         offset: u64,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// It begins as no text does.
+    /// It begins with octets that no text has.
     #[error(
-        "{0}: not text: a NUL at octet {offset}; if it is a log all the same, take them out: \
+        "{0}: not text: a NUL at octet {offset}; if it is a log all the same, remove the NULs: \
          `tr -d '\\0' <{0} |` before the command",
         printable(name)
     )]
     NotText {
         /// The file.
         name: String,
-        /// Where in its text.
+        /// The offset in the text.
         offset: u64,
     },
 }
@@ -302,7 +301,7 @@ fn broken(packing: Packing, early: bool) -> String {
     }
 }
 
-/// A reader that tells how much was read.
+/// A reader that counts the octets that it reads.
 struct Counted<R> {
     input: R,
     taken: Rc<Cell<u64>>,
@@ -316,7 +315,7 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Zstandard frames one behind the other, those to be skipped left out, checksums compared.
+/// Reads Zstandard frames one after the other. Leaves out skippable frames and compares checksums.
 struct Zstd<R> {
     input: R,
     decoder: FrameDecoder,
@@ -334,7 +333,7 @@ impl<R: BufRead> Zstd<R> {
         }
     }
 
-    /// Begins the next frame; false if there is none.
+    /// Begins the next frame; returns false if there is none.
     fn begin_frame(&mut self) -> io::Result<bool> {
         while !self.input.fill_buf()?.is_empty() {
             match self.decoder.reset(&mut self.input) {
@@ -360,8 +359,8 @@ impl<R: BufRead> Zstd<R> {
 
     fn end_frame(&mut self) -> io::Result<()> {
         self.in_frame = false;
-        let said = self.decoder.get_checksum_from_data();
-        if said.is_some() && said != self.decoder.get_calculated_checksum() {
+        let expected = self.decoder.get_checksum_from_data();
+        if expected.is_some() && expected != self.decoder.get_calculated_checksum() {
             return Err(io::Error::other("the checksum does not fit the text"));
         }
         Ok(())
@@ -387,7 +386,7 @@ impl<R: BufRead> Read for Zstd<R> {
     }
 }
 
-/// The first octets of `input`, as many as tell how it is packed.
+/// Reads the first octets of `input`: as many as it takes to recognise a packer.
 fn first_octets(input: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut octets = Vec::with_capacity(MAGIC_OCTETS);
     let limit = MAGIC_OCTETS as u64;
@@ -405,7 +404,7 @@ fn written(metadata: &Metadata) -> Option<WallTime> {
     Some(WallTime::from_micros(micros))
 }
 
-/// Whether some cause of `err` is that there was no more to read.
+/// Whether `err` was caused by the end of the input.
 fn ends_early(err: &io::Error) -> bool {
     if err.kind() == ErrorKind::UnexpectedEof {
         return true;
@@ -423,13 +422,13 @@ fn ends_early(err: &io::Error) -> bool {
     false
 }
 
-/// The longest of what tells a packing.
+/// Octets of the longest magic number.
 const MAGIC_OCTETS: usize = 6;
 
-/// Octets of a packed file that are read at once.
+/// Octets that are read from a packed file at once.
 const PACKED_OCTETS: usize = 128 * 1024;
 
-/// What `zstd -d` takes unless told otherwise (`--ultra` and `--long` up to 27).
+/// The limit of `zstd -d` without options (`--ultra`, and `--long` up to 27).
 const ZSTD_WINDOW_OCTETS_MAX: u64 = 128 * 1024 * 1024;
 
 #[cfg(test)]
@@ -442,7 +441,7 @@ mod tests {
 
     use super::*;
 
-    /// All text of `octets`, and the error that ended it.
+    /// Reads all text of `octets`; returns it with the error that ended it.
     fn read(octets: Vec<u8>) -> (Vec<u8>, Option<SourceError>) {
         let mut text = Vec::new();
         let mut source = match Source::stream("log", Cursor::new(octets)) {
@@ -494,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_one_behind_the_other_are_one_text() {
+    fn several_streams_in_one_file_are_one_text() {
         for pack in [gzip, zstd] {
             let octets = [pack(b"one\n"), pack(b""), pack(b"two\n")].concat();
             assert_eq!(read(octets).0, b"one\ntwo\n");
@@ -541,7 +540,7 @@ mod tests {
         let (_, err) = read(b"\xfd7zXZ\0\0".to_vec());
         assert_eq!(
             err.unwrap().to_string(),
-            "log: packed by xz; fits: text, gzip, zstd, or `xzcat log |` before the command"
+            "log: packed by xz, expected text, gzip or zstd; run `xzcat log |` before the command"
         );
     }
 
@@ -550,7 +549,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let said = probe(dir.path()).unwrap_err().to_string();
         assert!(
-            said.ends_with(": a directory; fits: the files in it"),
+            said.ends_with(": a directory, expected the files in it"),
             "{said}"
         );
         let said = probe(&dir.path().join("absent")).unwrap_err().to_string();

@@ -1,63 +1,62 @@
-//! The time of a recorded log: stamps in, the core's ticks out.
+//! The time of a recorded log: timestamps in, ticks of the core out.
 //!
 //! ```text
-//! stamps   10:00:00  10:00:05  10:00:03  10:00:06     a straggler counts as of the time reached
-//! ticks    10:00:00  10:00:05  10:00:05  10:00:06
+//! timestamps  10:00:00  10:00:05  10:00:03  10:00:06     a straggler takes the time reached
+//! ticks       10:00:00  10:00:05  10:00:05  10:00:06
 //!
-//! stamps   03:00:00  02:00:00 ... 02:01:00  02:01:30  after a minute without a stamp that keeps up,
-//! ticks    03:00:00  03:00:00 ... 03:00:00  03:00:30  the clock was set back: time goes on from there
+//! timestamps  03:00:00  02:00:00 ... 02:01:00  02:01:30  no timestamp kept up for a minute, so the clock was
+//! ticks       03:00:00  03:00:00 ... 03:00:00  03:00:30  set back, and time continues from there
 //! ```
 //!
 //! # Guarantees
 //!
 //! - Ticks never run backwards.
 //! - A line without a timestamp takes the time of the line before.
-//! - Hosts whose clocks differ may be mixed in one log: as long as one that is ahead goes on speaking, it
-//!   leads, and the others keep its time.
-//! - A stamp from the far future, a clock that was set back and a file that begins before the last
-//!   one ended hold time up for no more than a minute of stamps.
+//! - Hosts whose clocks differ may be mixed in one log. As long as the host that is ahead keeps sending, its clock is the
+//!   time of all.
+//! - A timestamp from the far future, a clock that was set back, and a file that begins before the last one ended stop time
+//!   for at most one minute of timestamps.
 //!
 //! # Left out
 //!
-//! What a stamp means (`stamp`).
+//! What a timestamp means (`timestamp`).
 
-use super::stamp::Stamps;
+use super::timestamp::Timestamps;
 use crate::tick::{Tick, WallTime};
 
-/// Tells the time of one line after the other.
+/// The time of each line, one after the other.
 #[derive(Debug)]
 pub(super) struct LogTime {
-    stamps: Stamps,
+    timestamps: Timestamps,
     /// The time reached, in nanoseconds. Never less than zero.
     now: i64,
-    /// What is added to a stamp: zero until time was set back.
+    /// Added to each timestamp. Zero until a clock was set back.
     offset: i64,
-    /// The earliest of the stamps that were behind since one kept up.
+    /// The earliest timestamp among those that were behind since the last one that kept up.
     behind_since: Option<i64>,
-    /// The next stamp is the first of a file.
+    /// The next timestamp is the first of a file.
     begins: bool,
-    /// The last stamp, without any offset.
+    /// The last timestamp, without `offset`.
     shown: Option<i64>,
-    /// What was odd.
     pub(super) oddities: Oddities,
 }
 
-/// How often time was not what it should be.
+/// How often the time of a line was odd.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Oddities {
     /// Lines without a timestamp, or with one that is no point in time.
-    pub(super) unstamped: u64,
+    pub(super) without_time: u64,
     /// Lines with a timestamp before the time reached.
     pub(super) out_of_order: u64,
-    /// Times that a clock was found to have been set back, or a file to begin before the last ended.
+    /// How often a clock was set back, or a file began before the last one ended.
     pub(super) set_back: u64,
 }
 
 impl LogTime {
-    /// No line was seen.
+    /// The time before the first line.
     pub(super) fn new() -> Self {
         Self {
-            stamps: Stamps::new(),
+            timestamps: Timestamps::new(),
             now: 0,
             offset: 0,
             behind_since: None,
@@ -67,73 +66,74 @@ impl LogTime {
         }
     }
 
-    /// What comes now is from a file that was last written at `written`.
+    /// The lines that follow are from a file that was last written at `written`.
     pub(super) fn begin_file(&mut self, written: WallTime) {
-        self.stamps.begin_file(written);
+        self.timestamps.begin_file(written);
         self.begins = true;
     }
 
-    /// When a line with this timestamp was said.
+    /// Returns the time of a line with this timestamp.
     #[inline]
     pub(super) fn tick(&mut self, timestamp: Option<&[u8]>) -> Tick {
-        match timestamp.and_then(|stamp| self.stamps.read(stamp)) {
-            Some(stamp) => self.take(stamp),
-            None => self.oddities.unstamped += 1,
+        match timestamp.and_then(|timestamp| self.timestamps.read(timestamp)) {
+            Some(nanos) => self.take(nanos),
+            None => self.oddities.without_time += 1,
         }
         self.now()
     }
 
     /// The time reached.
     pub(super) fn now(&self) -> Tick {
-        Tick::from_nanos(u64::try_from(self.now).unwrap_or(0))
+        Tick::from_nanos(u64::try_from(self.now).expect("time begins at zero and is only raised"))
     }
 
-    /// The last stamp as it was meant; `None` before the first.
+    /// The last timestamp as the log shows it; `None` before the first.
     pub(super) fn shown(&self) -> Option<WallTime> {
         self.shown.map(|nanos| WallTime::from_micros(nanos / 1000))
     }
 
-    /// The time that the log would have shown at `tick`. If time was set back since, the answer
-    /// follows the clock as it is now.
+    /// The time that the log would have shown at `tick`. If a clock was set back since, this is the time by the clock as it
+    /// is now.
     pub(super) fn wall_of(&self, tick: Tick) -> WallTime {
-        let nanos = i64::try_from(tick.nanos()).unwrap_or(i64::MAX);
+        let nanos =
+            i64::try_from(tick.nanos()).expect("every tick of a replay was made from an i64");
         WallTime::from_micros(nanos.saturating_sub(self.offset) / 1000)
     }
 
     #[inline]
-    fn take(&mut self, stamp: i64) {
-        self.shown = Some(stamp);
-        let time = stamp.saturating_add(self.offset);
+    fn take(&mut self, nanos: i64) {
+        self.shown = Some(nanos);
+        let time = nanos.saturating_add(self.offset);
         if time >= self.now {
             self.now = time;
             self.behind_since = None;
         } else {
-            self.take_late(stamp);
+            self.take_late(nanos);
         }
         self.begins = false;
     }
 
     #[cold]
-    fn take_late(&mut self, stamp: i64) {
+    fn take_late(&mut self, nanos: i64) {
         self.oddities.out_of_order += 1;
-        let since = self.behind_since.map_or(stamp, |since| since.min(stamp));
+        let since = self.behind_since.map_or(nanos, |since| since.min(nanos));
         self.behind_since = Some(since);
-        if self.begins || stamp.saturating_sub(since) >= BEHIND_NANOS_MAX {
-            self.offset = self.now.saturating_sub(stamp);
+        if self.begins || nanos.saturating_sub(since) >= BEHIND_NANOS_MAX {
+            self.offset = self.now.saturating_sub(nanos);
             self.behind_since = None;
             self.oddities.set_back += 1;
         }
     }
 }
 
-/// Stamps may be behind the time reached for so long, by their own clock; then it is time that is wrong.
+/// How long timestamps may be behind the time reached, by their own clock. After that the time reached is wrong.
 const BEHIND_NANOS_MAX: i64 = 60 * 1_000_000_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Lines with stamps of a day (`""` for none), against the time reached after each.
+    /// Reads lines with timestamps of one day (`""` for none) and checks the time reached after each.
     #[track_caller]
     fn check(lines: &[(&str, &str)]) -> Oddities {
         let mut time = LogTime::new();
@@ -145,10 +145,10 @@ mod tests {
     #[track_caller]
     fn check_on(time: &mut LogTime, lines: &[(&str, &str)]) {
         for (index, (clock, expected)) in lines.iter().enumerate() {
-            let stamp = format!("2026-03-01T{clock}Z");
-            let stamp = Some(stamp.as_bytes()).filter(|_| !clock.is_empty());
+            let timestamp = format!("2026-03-01T{clock}Z");
+            let timestamp = Some(timestamp.as_bytes()).filter(|_| !clock.is_empty());
             let before = time.now();
-            let tick = time.tick(stamp);
+            let tick = time.tick(timestamp);
             assert!(before <= tick, "line {index}");
             let reached = WallTime::from_micros(i64::try_from(tick.nanos() / 1000).unwrap());
             let expected = format!("2026-03-01T{expected}.000000Z");
@@ -159,7 +159,7 @@ mod tests {
     const DAY_MICROS: i64 = 1_795_341_600_000_000;
 
     #[test]
-    fn a_straggler_counts_as_of_the_time_reached() {
+    fn a_straggler_takes_the_time_reached() {
         let oddities = check(&[
             ("10:00:00", "10:00:00"),
             ("10:00:05", "10:00:05"),
@@ -168,7 +168,7 @@ mod tests {
             ("10:00:06", "10:00:06"),
         ]);
         let expected = Oddities {
-            unstamped: 1,
+            without_time: 1,
             out_of_order: 1,
             set_back: 0,
         };
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_from_the_future_holds_time_up_for_a_minute_only() {
+    fn a_timestamp_from_the_future_stops_time_for_a_minute_only() {
         check(&[
             ("10:00:00", "10:00:00"),
             ("23:00:00", "23:00:00"),
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_before_the_first_stamp_are_at_the_beginning_of_time() {
+    fn lines_before_the_first_timestamp_are_at_the_beginning_of_time() {
         let mut time = LogTime::new();
         assert_eq!(time.tick(None), Tick::ZERO);
         assert_eq!(time.shown(), None);

@@ -1,19 +1,19 @@
 //! Globs: names with gaps, for HOSTNAME and APP-NAME.
 //!
-//! `*` stands for any octets or none, `?` for one, `[a-z0-9]` for one of those, `[!a-z]` for one that is none of
-//! those. Everything else stands for itself, letter case included: two spellings of one host are two
-//! names, as they are to identity. (A set with both cases, `[Ww]eb-*`, takes either.)
+//! `*` matches any octets or none, `?` one octet, `[a-z0-9]` one of these, `[!a-z]` one that is not one of these. Every
+//! other octet matches itself, letter case included: two spellings of one host are two names, as they are two identities.
+//! (A set with both cases, `[Ww]eb-*`, matches either.)
 //!
 //! # Guarantees
 //!
-//! - A glob takes the whole name or nothing of it.
-//! - What people write (`web-*`, `*.example.com`) costs one comparison. Any other glob costs at most the name's
-//!   octets times the glob's pieces, so it matches no name of more than [`NAME_OCTETS_MAX`].
-//! - A glob that no name can match is refused, with the place and what is wrong there.
+//! - A glob matches the whole name or does not match.
+//! - The usual globs (`web-*`, `*.example.com`) cost one comparison. Any other glob costs at most the octets of the name
+//!   times the pieces of the glob, so it matches no name of more than [`NAME_OCTETS_MAX`].
+//! - A glob that no name can match is refused; the error says where and what is wrong.
 //!
 //! # Left out
 //!
-//! Braces: lists are there for alternatives. Paths: `*` takes a `/` like any octet, as in `postfix/*`.
+//! Braces: use a list for alternatives. Paths: `*` matches `/` like any octet, as in `postfix/*`.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ pub struct Glob {
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Shape {
-    /// No gap: the name itself.
+    /// No gap: one name.
     Literal(Box<[u8]>),
     /// `name*`
     Prefix(Box<[u8]>),
@@ -40,7 +40,7 @@ enum Shape {
 enum Piece {
     /// Any octets, or none.
     Any,
-    /// One octet of these, as a set of 256 bits.
+    /// One octet of a set of 256 bits.
     One([u64; 4]),
 }
 
@@ -48,11 +48,11 @@ enum Piece {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("at octet {at} of `{glob}`: {what}")]
 pub struct GlobError {
-    /// As written.
+    /// The glob, as it was written.
     pub glob: String,
-    /// Octets before the place.
+    /// The offset of the fault in it.
     pub at: usize,
-    /// What is wrong there, and what fits.
+    /// What is wrong there, and what is right.
     pub what: &'static str,
 }
 
@@ -61,8 +61,8 @@ impl Glob {
     ///
     /// # Errors
     ///
-    /// If it is no glob, or one that no name can match: names have no spaces and no control characters, and
-    /// are not empty.
+    /// If `text` is no glob, or if no name can match it: names have no spaces and no control characters, and are not
+    /// empty.
     pub fn new(text: &str) -> Result<Self, GlobError> {
         let refuse = |at, what| {
             let glob = text.to_owned();
@@ -70,7 +70,7 @@ impl Glob {
         };
         let octets = text.as_bytes();
         if octets.is_empty() {
-            return refuse(0, "matches nothing: no name is empty; `*` is any name");
+            return refuse(0, "matches nothing: no name is empty; `*` matches any name");
         }
         let mut pieces: Vec<Piece> = Vec::new();
         let mut at = 0;
@@ -107,13 +107,13 @@ impl Glob {
         })
     }
 
-    /// As written.
+    /// The glob, as it was written.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The one name that it matches, if it is only one.
+    /// The name, if it matches only one.
     #[must_use]
     pub fn literal(&self) -> Option<&[u8]> {
         match &self.shape {
@@ -122,7 +122,7 @@ impl Glob {
         }
     }
 
-    /// Whether `name` is one that it stands for.
+    /// Whether it matches `name`.
     #[must_use]
     pub fn matches(&self, name: &[u8]) -> bool {
         match &self.shape {
@@ -133,7 +133,7 @@ impl Glob {
         }
     }
 
-    /// Whether every name that `other` matches is one of this one's, as far as that is easily told.
+    /// Whether it certainly matches every name that `other` matches. False where that is not easy to see.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         match (&self.shape, &other.shape) {
@@ -159,20 +159,17 @@ impl Shape {
         if let Some(name) = literal(&pieces) {
             return Self::Literal(name);
         }
-        match pieces.as_slice() {
-            [head @ .., Piece::Any] if is_literal(head) => {
-                Self::Prefix(literal(head).unwrap_or_default())
-            }
-            [Piece::Any, tail @ ..] if is_literal(tail) => {
-                Self::Suffix(literal(tail).unwrap_or_default())
-            }
-            _ => Self::Pieces(pieces.into()),
-        }
+        let with_one_gap = match pieces.as_slice() {
+            [head @ .., Piece::Any] => literal(head).map(Self::Prefix),
+            [Piece::Any, tail @ ..] => literal(tail).map(Self::Suffix),
+            _ => None,
+        };
+        with_one_gap.unwrap_or_else(|| Self::Pieces(pieces.into()))
     }
 }
 
 impl Piece {
-    /// The one octet that it stands for, if it is only one.
+    /// The octet, if it matches only one.
     fn only(&self) -> Option<u8> {
         let Self::One(set) = self else { return None };
         let mut members = (0..=u8::MAX).filter(|octet| holds(set, *octet));
@@ -180,12 +177,8 @@ impl Piece {
     }
 }
 
-fn is_literal(pieces: &[Piece]) -> bool {
-    pieces.iter().all(|piece| piece.only().is_some())
-}
-
-/// Whether `pieces` take all of `name`. Only the last `*` met ever takes more: what it takes less, an earlier one would
-/// have to take instead, and could not help.
+/// Whether `pieces` match all of `name`. After a mismatch only the last `*` that was met is extended: extending an earlier
+/// one instead could not find a match that this misses.
 fn matches(pieces: &[Piece], name: &[u8]) -> bool {
     let (mut piece, mut at) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;
@@ -213,7 +206,7 @@ fn matches(pieces: &[Piece], name: &[u8]) -> bool {
     }
 }
 
-/// The set that begins at `start` of `glob`, and where its `]` stands.
+/// The set that begins at `start` of `glob`, and the offset of its `]`.
 fn set(glob: &[u8], start: usize) -> Result<([u64; 4], usize), (usize, &'static str)> {
     let mut at = start + 1;
     let negated = glob.get(at) == Some(&b'!');
@@ -222,9 +215,11 @@ fn set(glob: &[u8], start: usize) -> Result<([u64; 4], usize), (usize, &'static 
     let mut set = [0; 4];
     loop {
         let low = match glob.get(at) {
-            None => return Err((start, "a set without its `]`; fits: `[a-z]`")),
+            None => return Err((start, "the set has no `]`, expected `[a-z]`")),
             Some(b']') if at > first => break,
-            Some(b']') => return Err((start, "matches nothing: the set is empty; fits: `[a-z]`")),
+            Some(b']') => {
+                return Err((start, "matches nothing: the set is empty, expected `[a-z]`"));
+            }
             Some(&low) => low,
         };
         match (glob.get(at + 1), glob.get(at + 2)) {
@@ -264,10 +259,10 @@ fn holds(set: &[u64; 4], octet: u8) -> bool {
     set[usize::from(octet >> 6)] & (1 << (octet & 63)) != 0
 }
 
-/// Octets and gaps of a glob: no host has a longer name.
+/// Octets and gaps of a glob: no host name is longer.
 const PIECES_MAX: usize = 255;
 
-/// Octets of a name that a glob with several gaps looks at: four times what a host's name may have.
+/// Octets of the longest name that a glob with several gaps matches: four times the longest host name.
 const NAME_OCTETS_MAX: usize = 1024;
 
 #[cfg(test)]

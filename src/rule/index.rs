@@ -1,9 +1,9 @@
-//! The index: all rules of a list as sets of bits, so that many cost little more than one.
+//! The index: all rules of a list as sets of bits, so that many rules cost little more than one.
 //!
-//! A set has a bit for each rule. PRI and listener give the rules that may match by looking them up in tables made once.
-//! From then on the lowest bit is the rule in question. If it asks for a part of the message that was not looked at yet,
-//! that part is looked at for all rules at once, and those that it rules out lose their bit. The first rule that has
-//! nothing left to ask for is the one.
+//! A set has a bit for each rule. Two tables, by PRIVAL and by listener, hold the rules that may match. From then on the
+//! lowest bit is the candidate. If the candidate needs a part of the message that was not looked at yet, that part is
+//! looked at for all rules at once, and the rules that do not match it lose their bit. The first candidate that needs
+//! nothing more decides.
 //!
 //! # Guarantees
 //!
@@ -25,7 +25,7 @@ use crate::parse::Message;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reach(Set);
 
-/// Memory for deciding, to be used again.
+/// Memory that a decision needs; use it again for the next one.
 #[derive(Debug, Default)]
 pub struct Scratch(Option<PatternSet>);
 
@@ -33,7 +33,7 @@ pub struct Scratch(Option<PatternSet>);
 #[derive(Clone, Debug)]
 pub(super) struct Index {
     by_prival: Box<[Set]>,
-    /// By name; what is not there reaches `any_listener` alone.
+    /// By name. A listener that is not listed reaches `any_listener` only.
     by_listener: Vec<(String, Set)>,
     any_listener: Set,
     app_name: Names,
@@ -41,12 +41,12 @@ pub(super) struct Index {
     sources: Vec<Source>,
     any_source: Set,
     texts: Texts,
-    /// The rule of each expression.
+    /// By expression, the index of its rule.
     text_rules: Vec<usize>,
     any_text: Set,
 }
 
-/// A network, and the rules that name it.
+/// A network that a rule names.
 #[derive(Clone, Copy, Debug)]
 struct Source {
     is_v4: bool,
@@ -57,7 +57,6 @@ struct Source {
 
 impl Index {
     pub(super) fn new(rules: &[Rule]) -> Result<Self, TextError> {
-        let rules = rules.get(..RULES_MAX).unwrap_or(rules);
         let matching = |takes: &dyn Fn(&Rule) -> bool| -> Set {
             let places = rules.iter().enumerate();
             places
@@ -113,7 +112,7 @@ impl Index {
         Reach(named.map_or(self.any_listener, |(_, set)| *set))
     }
 
-    /// The place of the first rule that takes `message`.
+    /// The index of the first rule that takes `message`.
     pub(super) fn first(
         &self,
         message: &Message<'_>,
@@ -122,8 +121,8 @@ impl Index {
         scratch: &mut Scratch,
     ) -> Option<u16> {
         let prival = usize::from(message.pri_or_default().prival());
-        let mut left = self.by_prival.get(prival).copied()?.and(reach);
-        // What is still unknown, as the rules that do not mind.
+        let mut left = self.by_prival[prival].and(reach);
+        // For each part: the rules that do not need it. It becomes `ALL` when the part was looked at.
         let (mut app_name, mut hostname) = (self.app_name.any, self.hostname.any);
         let (mut source, mut text) = (self.any_source, self.any_text);
         loop {
@@ -147,7 +146,7 @@ impl Index {
                     left = left.without(first);
                 }
             } else {
-                return u16::try_from(first).ok();
+                return Some(u16::try_from(first).expect("a set has RULES_MAX bits"));
             }
         }
     }
@@ -175,8 +174,8 @@ impl Index {
         self.texts.all(msg, found);
         let places = found.iter().flat_map(PatternSet::iter);
         places
-            .filter_map(|pattern| self.text_rules.get(pattern.as_usize()))
-            .fold(self.any_text, |set, place| set.with(*place))
+            .map(|pattern| self.text_rules[pattern.as_usize()])
+            .fold(self.any_text, Set::with)
     }
 
     /// Searches `msg` for the expressions of all rules.
@@ -192,23 +191,24 @@ impl Index {
 
     fn text_takes(&self, rule: usize, msg: &[u8]) -> bool {
         let index = self.text_rules.iter().position(|place| *place == rule);
-        index.is_some_and(|index| self.texts.one(index, msg))
+        let index = index.expect("a rule that needs MSG has an expression");
+        self.texts.one(index, msg)
     }
 }
 
-/// What rules ask of one of a message's names.
+/// What all rules demand of HOSTNAME or of APP-NAME.
 #[derive(Clone, Debug, Default)]
 struct Names {
-    /// Rules that do not ask.
+    /// Rules that do not need it.
     any: Set,
     literals: HashMap<Box<[u8]>, Set, RandomState>,
-    /// Octets of the longest literal: a longer name is not hashed.
+    /// Octets of the longest literal; a longer name is not hashed.
     literal_octets_max: usize,
     globs: Vec<(Glob, Set)>,
 }
 
 impl Names {
-    /// Of each rule's globs, in order.
+    /// `rules` are the globs of each rule, in order.
     fn new<'r>(rules: impl Iterator<Item = &'r [Glob]>) -> Self {
         let mut names = Self::default();
         for (place, globs) in rules.enumerate() {
@@ -232,7 +232,7 @@ impl Names {
         names
     }
 
-    /// The rules that take the name.
+    /// The rules that take `name`.
     fn of(&self, name: Option<&[u8]>) -> Set {
         let Some(name) = name else {
             return self.any;
@@ -271,7 +271,7 @@ fn bits(address: IpAddr) -> u128 {
     }
 }
 
-/// A bit for each rule.
+/// A set of rules: a bit for each.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 struct Set([u64; WORDS]);
 
@@ -305,7 +305,7 @@ impl Set {
         Self(std::array::from_fn(|word| self.0[word] | other.0[word]))
     }
 
-    /// The lowest.
+    /// The lowest bit.
     #[inline]
     fn first(&self) -> Option<usize> {
         let word = self.0.iter().position(|word| *word != 0)?;

@@ -1,10 +1,10 @@
-//! Matchers: which messages are a rule's own.
+//! Matchers: which messages a rule takes.
 //!
 //! # Guarantees
 //!
-//! - Every part that is given must match; of a list, one of its members. A part that is not given matches everything.
-//! - A part that a message does not have (a frame that names no host, a peer of a Unix socket) is matched by nothing,
-//!   not by `*` either: a rule for hosts is none for who hides his name. `source` says who sent it.
+//! - Every part that is configured must match; of a list, one member. A part that is not configured matches everything.
+//! - If a message lacks a part (a frame that names no host, a peer on a Unix socket), nothing matches that part, not even
+//!   `*`: a rule for hosts must not take messages that name none. `source` matches the address of the sender.
 //! - A message without PRI counts as user.notice, as everywhere.
 //!
 //! # Left out
@@ -13,7 +13,7 @@
 
 use ipnet::IpNet;
 
-use super::{Glob, Text};
+use super::{FACILITIES, Glob, Text};
 
 /// A set of facilities.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -23,27 +23,27 @@ pub struct Facilities(pub(super) u32);
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Severities(pub(super) u8);
 
-/// Which messages are a rule's own.
+/// Which messages a rule takes.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Matcher {
     /// Facilities of PRI.
     pub facility: Facilities,
     /// Severities of PRI.
     pub severity: Severities,
-    /// Of HOSTNAME; empty is anything.
+    /// HOSTNAME; empty matches everything.
     pub hostname: Vec<Glob>,
-    /// Of APP-NAME or tag; empty is anything.
+    /// APP-NAME or TAG; empty matches everything.
     pub app_name: Vec<Glob>,
-    /// What MSG matches.
+    /// Must match somewhere in MSG.
     pub msg: Option<Text>,
-    /// Names of listeners; empty is anything.
+    /// Names of listeners; empty matches everything.
     pub listener: Vec<String>,
-    /// Networks of the sender; empty is anything.
+    /// Networks of the sender; empty matches everything.
     pub source: Vec<IpNet>,
 }
 
 impl Matcher {
-    /// Whether it certainly takes every message that `other` takes.
+    /// Whether this certainly takes every message that `other` takes.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         let globs =
@@ -60,25 +60,25 @@ impl Matcher {
     }
 }
 
-/// Whether what matches one of `some` matches one of `all`; an empty list matches everything.
+/// Whether everything that matches one of `some` matches one of `all`; an empty list matches everything.
 fn covers<T>(all: &[T], some: &[T], one: impl Fn(&T, &T) -> bool) -> bool {
     all.is_empty()
         || (!some.is_empty() && some.iter().all(|some| all.iter().any(|all| one(all, some))))
 }
 
 impl Facilities {
-    /// All of them.
+    /// All facilities.
     pub const ALL: Self = Self((1 << FACILITIES.len()) - 1);
-    /// None of them.
+    /// No facility.
     pub const NONE: Self = Self(0);
 
-    /// The set and the facility of that number, 0 to 23.
+    /// This set with the facility of that number, 0 to 23.
     #[must_use]
     pub const fn with(self, facility: u8) -> Self {
         Self((self.0 | 1 << (facility & 31)) & Self::ALL.0)
     }
 
-    /// Whether that facility is in it.
+    /// Whether that facility is in this set.
     #[must_use]
     pub const fn has(self, facility: u8) -> bool {
         self.0 >> (facility & 31) & 1 != 0
@@ -86,18 +86,18 @@ impl Facilities {
 }
 
 impl Severities {
-    /// All of them.
+    /// All severities.
     pub const ALL: Self = Self(u8::MAX);
-    /// None of them.
+    /// No severity.
     pub const NONE: Self = Self(0);
 
-    /// The set and the severity of that number, 0 to 7.
+    /// This set with the severity of that number, 0 to 7.
     #[must_use]
     pub const fn with(self, severity: u8) -> Self {
         Self(self.0 | 1 << (severity & 7))
     }
 
-    /// Whether that severity is in it.
+    /// Whether that severity is in this set.
     #[must_use]
     pub const fn has(self, severity: u8) -> bool {
         self.0 >> (severity & 7) & 1 != 0
@@ -115,25 +115,6 @@ impl Default for Severities {
         Self::ALL
     }
 }
-
-/// The names of the facilities, by number (RFC 5424 6.2.1, in the short forms of syslog(3) and RFC 5427).
-pub const FACILITIES: [&str; 24] = [
-    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv",
-    "ftp", "ntp", "audit", "alert", "clock", "local0", "local1", "local2", "local3", "local4",
-    "local5", "local6", "local7",
-];
-
-/// The names of the severities, by number; the lower, the worse.
-pub const SEVERITIES: [&str; 8] = [
-    "emergency",
-    "alert",
-    "critical",
-    "error",
-    "warning",
-    "notice",
-    "info",
-    "debug",
-];
 
 #[cfg(test)]
 mod tests {

@@ -1,24 +1,25 @@
-//! Rules: what is done with a message, and when it counts as said already.
+//! Rules: which policy a message falls under, and what becomes of it.
 //!
-//! [`Rules`] is an ordered list. The first [`Rule`] whose [`Matcher`] takes a message decides; where none does, the
-//! `[dedup]` section. What was decided is a [`PolicyId`]: each rule has one of its own, and so engines, counts
-//! and a name of its own.
+//! [`Rules`] is an ordered list. The first [`Rule`] whose [`Matcher`] takes a message decides; if none does, the
+//! `[dedup]` section decides. The decision is a [`PolicyId`]. Each rule has its own, and so its own engines, counters and
+//! name.
 //!
 //! ```text
 //! message ──▶ PRI, listener ──▶ app_name ──▶ hostname ──▶ source ──▶ msg ──▶ the first rule that is left
-//!             (rules that may match, as a set of bits; each step is taken only if a rule still in question asks)
+//!             (rules that may match, as a set of bits; a step is taken only if a rule that is left needs it)
 //! ```
 //!
 //! # Guarantees
 //!
-//! - Deciding looks at the message, its listener and its sender only, and always gives a policy.
-//! - Rules are compiled once. Deciding allocates nothing, except once per [`Scratch`] where many expressions are
+//! - A decision depends on the message, its listener and its sender only. There is always one.
+//! - Rules are compiled once. A decision allocates nothing, except once per [`Scratch`] where many expressions are
 //!   searched together.
-//! - Each part of a message is looked at once at most, however many rules ask for it; but every expression costs.
+//! - Each part of a message is looked at once at most, however many rules need it; but every expression costs.
+//! - The rule from policy and verdict to outcome stands in one place ([`Fate`]).
 //!
 //! # Left out
 //!
-//! What the octets of an identity are (`identity`), and what is done by the verdict (`pipeline`).
+//! What the octets of an identity are (`identity`), and acting on a fate (`pipeline`, `replay`).
 
 use std::time::Duration;
 
@@ -26,40 +27,46 @@ use crate::identity::{Sender, Spec};
 use crate::limits::EXPRESSION_CACHE_OCTETS;
 use crate::parse::Message;
 
+pub use self::fate::{Annotation, Fate, Fates, Seen};
 pub use self::glob::{Glob, GlobError};
 use self::index::Index;
 pub use self::index::{Reach, Scratch};
-pub use self::matcher::{FACILITIES, Facilities, Matcher, SEVERITIES, Severities};
+pub use self::matcher::{Facilities, Matcher, Severities};
+pub use self::names::{
+    FACILITIES, SEVERITIES, facility_name, facility_named, severity_name, severity_named,
+};
 pub use self::profile::Profile;
 pub use self::text::{Text, TextError};
 
+mod fate;
 mod glob;
 mod index;
 mod matcher;
+mod names;
 mod profile;
 mod text;
 
-/// What a message falls under: the position in [`Rules::falls`], and of its engine in each shard.
+/// What a message falls under: an index into [`Rules::falls`], and into the engines of each shard.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct PolicyId(pub u16);
 
 impl PolicyId {
-    /// Where this policy's own things stand in a list by id.
+    /// The index of this policy in a list that is ordered by id.
     #[must_use]
     pub const fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// When a message counts as said already.
+/// When a message counts as a repeat.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct WindowPolicy {
-    /// Age from which on a copy is forwarded again. More than zero.
+    /// The age from which a copy is forwarded again. More than zero.
     pub window: Duration,
     /// Copies forwarded in one window. At least one.
     pub allow: u32,
-    /// `Some(max_quiet)`: a repeat restarts the window, but a copy goes out at least every `max_quiet`
-    /// (at least `window`). `None`: the window is fixed.
+    /// `Some(max_quiet)`: a repeat restarts the window, but a copy is forwarded at least every `max_quiet`, which is
+    /// at least `window`. `None`: the window is fixed.
     pub refresh: Option<Duration>,
 }
 
@@ -69,84 +76,84 @@ pub enum SummaryStyle {
     /// `message repeated N times: [ text]`.
     #[default]
     Prefix,
-    /// `text [repeated N times]`: what matched the text from its start still does.
+    /// `text [message repeated N times]`: a pattern that matched the text from its start still matches.
     Suffix,
-    /// No summary goes out; the counts stand in the metrics alone.
+    /// No summary is written; only the metrics have the counts.
     None,
 }
 
 /// What is done with the messages of a rule.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Action {
-    /// Each goes out once per window.
+    /// Each message is forwarded once per window.
     #[default]
     Dedup,
-    /// All go out; nothing is remembered of them.
+    /// All are forwarded; nothing is remembered of them.
     Pass,
-    /// None goes out.
+    /// None is forwarded.
     Drop,
 }
 
-/// How serious an action is meant, so that people can try before they drop.
+/// Whether an action is carried out or only tried.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Mode {
-    /// What is to be held back or dropped does not go out.
+    /// A message that is to be suppressed or dropped is not forwarded.
     #[default]
     Enforce,
-    /// It goes out, marked.
+    /// It is forwarded with an annotation.
     Tag,
-    /// It goes out as it came, and is counted.
+    /// It is forwarded as it came, and counted.
     Shadow,
 }
 
 /// How the messages of a rule are judged.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Policy {
-    /// When a message counts as said already.
+    /// When a message counts as a repeat.
     pub window: WindowPolicy,
-    /// How its repeats are reported. Nothing is held back, and so nothing reported, unless `mode` is to enforce.
+    /// How repeats are reported, if they are suppressed ([`Policy::summary_style`]).
     pub summary: SummaryStyle,
     /// What makes two messages the same.
     pub identity: Spec,
-    /// What becomes of repeats.
+    /// Whether repeats are suppressed.
     pub mode: Mode,
 }
 
 /// One rule.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rule {
-    /// Unique; in metrics and messages.
+    /// Unique; stands in metrics and log lines.
     pub name: String,
-    /// Which messages are its own.
+    /// Which messages it takes.
     pub matcher: Matcher,
     /// What is done with them.
     pub action: Action,
-    /// How, if that is to dedup. Of other actions the mode alone counts.
+    /// How it is done. For actions other than `Dedup` only the mode counts.
     pub policy: Policy,
 }
 
-/// What a message can fall under: a rule, or what there is beside them.
+/// What a message can fall under: a rule, or one of the two policies that no rule has.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Fall {
     /// The rule's name, or [`DEFAULT_NAME`].
     pub name: String,
-    /// What is done.
+    /// What is done with the message.
     pub action: Action,
-    /// How.
+    /// How it is done.
     pub policy: Policy,
 }
 
 /// The rules in force.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// By [`PolicyId`]: the `[dedup]` section, messages that are never suppressed, then the rules in their order.
+    /// By [`PolicyId`]: the `[dedup]` section, messages that are never suppressed, then the rules in order.
     falls: Vec<Fall>,
     rules: Vec<Rule>,
     index: Option<Box<Index>>,
 }
 
 impl Rules {
-    /// Rules where every message falls under `dedup`, except those that are never suppressed.
+    /// An empty list: every message falls under `dedup`, except messages that are never suppressed.
     #[must_use]
     pub fn new(dedup: Policy) -> Self {
         let literal = Policy {
@@ -171,12 +178,20 @@ impl Rules {
         }
     }
 
-    /// Rules where the first of `rules` that matches decides, and `dedup` where none does.
+    /// A list in which the first of `rules` that matches decides, and `dedup` if none does.
     ///
     /// # Errors
     ///
-    /// If there are more than [`RULES_MAX`], or their expressions are too large together.
+    /// If the expressions of all rules together are too large.
+    ///
+    /// # Panics
+    ///
+    /// If there are more than [`RULES_MAX`] rules. The configuration refuses so many.
     pub fn with(dedup: Policy, rules: Vec<Rule>) -> Result<Self, TextError> {
+        assert!(
+            rules.len() <= RULES_MAX,
+            "the configuration refuses more than {RULES_MAX} rules"
+        );
         let mut made = Self::new(dedup);
         if rules.is_empty() {
             return Ok(made);
@@ -191,13 +206,13 @@ impl Rules {
         Ok(made)
     }
 
-    /// The rules, in their order.
+    /// The rules, in order.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
         &self.rules
     }
 
-    /// All that a message can fall under, by [`PolicyId`].
+    /// Everything that a message can fall under, by [`PolicyId`].
     #[must_use]
     pub fn falls(&self) -> &[Fall] {
         &self.falls
@@ -208,7 +223,7 @@ impl Rules {
         self.falls.iter().map(|fall| &fall.policy)
     }
 
-    /// The most memory that expressions of rules and masks take on one thread that searches with them.
+    /// The most memory that one thread needs to search with the expressions of all rules and masks.
     #[must_use]
     pub fn cache_octets(&self) -> usize {
         let texts = self.rules.iter().filter(|rule| rule.matcher.msg.is_some());
@@ -223,7 +238,7 @@ impl Rules {
         text::Texts::cache_octets(texts.count()) + sets.len() * EXPRESSION_CACHE_OCTETS
     }
 
-    /// Which rules messages of the listener called `name` can fall under.
+    /// The rules that messages of the listener called `name` can fall under.
     #[must_use]
     pub fn reach(&self, name: &str) -> Reach {
         self.index
@@ -231,7 +246,7 @@ impl Rules {
             .map_or_else(Reach::default, |index| index.reach(name))
     }
 
-    /// What `message` falls under, which `sender` sent to a listener of that reach.
+    /// What `message` falls under; `sender` sent it to a listener with that `reach`.
     #[must_use]
     #[inline]
     pub fn decide(
@@ -256,29 +271,30 @@ impl Rules {
         id
     }
 
-    /// Searches `msg` for the expressions of all rules: the most that deciding can take.
+    /// Searches `msg` for the expressions of all rules: the most work that a decision can take.
     pub(crate) fn search_all(&self, msg: &[u8], scratch: &mut Scratch) {
         if let Some(index) = &self.index {
             index.search_all(msg, scratch);
         }
     }
 
-    /// What that id stands for; the default one if the id is from an older set of rules.
+    /// What `id` stands for. An id may come from an older, longer list, whose windows are still being reported; if this
+    /// list has no such id, the `[dedup]` section stands in.
     #[must_use]
     #[inline]
     pub fn fall(&self, id: PolicyId) -> &Fall {
         self.falls.get(id.index()).unwrap_or(&self.falls[0])
     }
 
-    /// The policy of that id; the default one if the id is from an older set of rules.
+    /// The policy of that id, as [`Rules::fall`] finds it.
     #[must_use]
     #[inline]
     pub fn policy(&self, id: PolicyId) -> &Policy {
         &self.fall(id).policy
     }
 
-    /// The policy of `old` whose windows can go on as the one of that id: of the same name, and equal in everything
-    /// that makes two messages the same or says what was done with repeats.
+    /// The policy of `old` whose windows can continue under `id` of this list. It has the same name, and everything is
+    /// equal that makes two messages the same or says what was done with repeats.
     #[must_use]
     pub fn continued(&self, id: PolicyId, old: &Self) -> Option<PolicyId> {
         let new = self.fall(id);
@@ -287,23 +303,22 @@ impl Rules {
                 == (&new.name, new.action, new.policy.window, new.policy.mode)
                 && old.policy.identity == new.policy.identity
         };
-        // The first two have the same name, and stay where they are.
+        // The two policies before the first rule share a name, and never change their ids.
         let candidates = if id < PolicyId(FIRST_RULE) {
             id.0..id.0 + 1
         } else {
-            FIRST_RULE..u16::try_from(old.falls.len()).unwrap_or(u16::MAX)
+            FIRST_RULE..u16::try_from(old.falls.len()).expect("a list has at most RULES_MAX rules")
         };
         candidates
             .map(PolicyId)
             .find(|id| old.falls.get(id.index()).is_some_and(is_same))
     }
 
-    /// Rules that no message reaches, each with the rule before it that takes all of its messages. Only what is
-    /// easily told: a rule that several others take apart between them is not found.
+    /// Rules that no message reaches, each with an earlier rule that takes all of its messages. A rule whose messages are
+    /// taken by several earlier rules together is not found.
     pub fn shadowed(&self) -> impl Iterator<Item = (&Rule, &Rule)> {
         self.rules.iter().enumerate().filter_map(|(at, rule)| {
-            let before = self.rules.get(..at).unwrap_or_default();
-            let other = before
+            let other = self.rules[..at]
                 .iter()
                 .find(|other| other.matcher.covers(&rule.matcher))?;
             Some((rule, other))
@@ -319,23 +334,23 @@ impl PartialEq for Rules {
 
 impl Eq for Rules {}
 
-/// What messages fall under that no rule matches.
+/// Messages that no rule takes fall under this.
 pub const DEFAULT: PolicyId = PolicyId(0);
 
-/// What messages fall under that are never suppressed, unless a rule passes or drops them.
+/// Messages that are never suppressed fall under this, unless a rule passes or drops them.
 pub const LITERAL: PolicyId = PolicyId(1);
 
-/// The name of what is no rule.
+/// The name of both policies that no rule has.
 pub const DEFAULT_NAME: &str = "default";
 
-/// Rules at most. Each costs engines and a bit in a set; a list beyond this is a program.
+/// Rules at most. Each costs engines and a bit in a set; a longer list is a program.
 pub const RULES_MAX: usize = 256;
 
-/// Copies of a message that is never suppressed, equal to the last octet of their timestamp, that
-/// pass in one window.
+/// Copies forwarded in one window of a message that is never suppressed. They are equal to the last octet of their
+/// timestamp.
 ///
-/// Two equal counts are two facts, but more than these are one that goes round: a relay whose
-/// upstream leads back to it gets its own summaries, and nothing else would ever stop them.
+/// Two equal counts are two facts. More copies than these are one message in a loop: a relay whose upstream leads back to
+/// it receives its own summaries, and nothing else would ever stop them.
 pub const LITERAL_COPIES_MAX: u32 = 16;
 
 /// The id of the first rule.

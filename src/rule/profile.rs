@@ -1,72 +1,70 @@
-//! Profiles: ready-made identities for what people really have.
+//! Profiles: ready-made identities for common senders.
 //!
-//! A profile says which fields count, what is folded in MSG, and how long the window is, for the messages of one kind of
-//! sender, and why. A rule uses it by its name; `tersed profiles` prints it as TOML to paste and change.
+//! A profile is for the messages of one kind of sender. It says which fields count, what is folded in MSG, how long the
+//! window is, and why. A rule uses it by its name; `tersed profiles` prints it as TOML to paste and change.
 //!
 //! # Guarantees
 //!
-//! - What tells two events apart stays: another user, address, interface, port that is served, state, status or action is
-//!   another message. What is folded names the single connection, packet, process or moment. `profile/tests.rs` holds
-//!   lines for both.
+//! - What tells two events apart stays: another user, address, interface, served port, state, status or action makes
+//!   another message. What names a single connection, packet, process or moment is folded. `profile/tests.rs` has lines
+//!   for both.
 //!
 //! # Left out
 //!
-//! Which messages are of that kind: a rule matches. [`Profile::matches`] only suggests.
+//! Which messages are of that kind: the matcher of a rule says so. [`Profile::matches`] only suggests one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::identity::mask::{Builtin, MaskError, Masks, Pattern};
+use crate::identity::mask::{Builtin, Masks, Pattern};
 use crate::identity::{Fields, Spec};
 
 /// A ready-made identity.
 #[derive(Debug)]
 pub struct Profile {
-    /// What it is called in a configuration.
+    /// Its name in a configuration.
     pub name: &'static str,
-    /// What it is for, and why it is as it is.
+    /// Its purpose, and the reasons for its choices.
     pub why: &'static str,
-    /// Lines of TOML that match such messages, as a suggestion.
+    /// Lines of TOML that may match such messages.
     pub matches: &'static str,
-    /// How long a message counts as said.
+    /// The window of such messages.
     pub window: Duration,
     /// The fields that count.
     pub fields: Fields,
-    /// The masks that are built in.
+    /// The built-in masks that it uses.
     pub builtins: &'static [Builtin],
-    /// Its own: name, expression, what it folds.
+    /// Its own masks: name, expression, what it folds.
     pub patterns: &'static [(&'static str, &'static str, &'static str)],
 }
 
 impl Profile {
-    /// All of them, in the order in which they are documented.
+    /// All profiles, in the order in which they are documented.
     pub const ALL: &'static [Self] = PROFILES;
 
-    /// The one of that name.
+    /// The profile of that name.
     #[must_use]
     pub fn named(name: &str) -> Option<&'static Self> {
         PROFILES.iter().find(|profile| profile.name == name)
     }
 
-    /// The names of all of them.
+    /// The names of all profiles.
     #[must_use]
     pub fn names() -> Vec<&'static str> {
         Self::ALL.iter().map(|profile| profile.name).collect()
     }
 
-    /// What it compares.
-    ///
-    /// # Errors
-    ///
-    /// None: a test compiles all profiles.
-    pub fn spec(&self) -> Result<Spec, MaskError> {
+    /// The identity that it stands for.
+    #[must_use]
+    pub fn spec(&self) -> Spec {
         let builtins = self.builtins.iter().copied().collect();
         let patterns = self.patterns.iter().map(|(name, regex, _)| Pattern {
             name: (*name).to_owned(),
             regex: (*regex).to_owned(),
         });
-        let masks = Masks::new(builtins, patterns.collect())?;
-        Ok(Spec::new(self.fields, Arc::new(masks)))
+        let masks = Masks::new(builtins, patterns.collect());
+        let masks = masks.expect("a test compiles all profiles");
+        Spec::new(self.fields, Arc::new(masks))
     }
 }
 
@@ -83,7 +81,7 @@ const PROFILES: &[Profile] = &[
         name: "cisco-ios",
         why: "Routers and switches repeat an event for as long as it lasts: a flapping link, a denied flow. The interface, \
               the neighbour, the list and both addresses stay; the client's port, packet counts, process numbers and \
-              addresses in memory are folded.",
+              memory addresses are folded.",
         matches: "facility = [\"local7\"]",
         window: Duration::from_secs(60),
         fields: Fields::DEFAULT,
@@ -92,23 +90,23 @@ const PROFILES: &[Profile] = &[
             (
                 "ios_client_port",
                 r"\([0-9]{1,5}\) ->",
-                "the port of the side that begins, in what access lists log",
+                "the port of the client, in lines of access lists",
             ),
             (
                 "ios_packets",
                 r"\b[0-9]+ packets?\b",
-                "how many packets an access list has seen",
+                "the packets that an access list has counted",
             ),
             (
                 "ios_process",
                 r"\b(?:pid|ipl)= ?[0-9]+",
-                "numbers of a process",
+                "the number of a process",
             ),
         ],
     },
     Profile {
         name: "cisco-asa",
-        why: "A firewall writes two lines for each connection. Interfaces, addresses, the port that is served and the verdict \
+        why: "A firewall writes two lines for each connection. Interfaces, addresses, the served port and the verdict \
               stay; the connection's number, the client's port (five digits, from 10000 on), duration and octets are \
               folded.",
         matches: "msg = '^%(?:ASA|FTD|PIX)-'",
@@ -124,7 +122,7 @@ const PROFILES: &[Profile] = &[
             (
                 "asa_client_port",
                 r"/[1-6][0-9]{4}\b",
-                "a port that a client was given",
+                "the port of a client",
             ),
             (
                 "asa_client_port_in_parentheses",
@@ -134,21 +132,25 @@ const PROFILES: &[Profile] = &[
             (
                 "asa_duration",
                 r"\bduration [0-9]+:[0-9:]+",
-                "how long it lasted",
+                "the duration of a connection",
             ),
-            ("asa_octets", r"\bbytes [0-9]+\b", "how much went over it"),
+            (
+                "asa_octets",
+                r"\bbytes [0-9]+\b",
+                "the octets of a connection",
+            ),
             (
                 "asa_hits",
                 r"\bhit-cnt [0-9]+ (?:first hit|[0-9]+-second interval)",
-                "how often",
+                "the hits of an access list",
             ),
         ],
     },
     Profile {
         name: "linux-auth",
-        why: "sshd, sudo, su, PAM and logind. Who, from which address, as whom, what command and whether it was let in stay; \
-              the client's port, numbers of sessions and processes and the terminal are folded. The addresses stay: \
-              to who watches, two attackers are two events.",
+        why: "sshd, sudo, su, PAM and logind. The user, the address, the target user, the command and the outcome stay; \
+              the client's port, numbers of sessions and processes, and the terminal are folded. The addresses stay \
+              because two attackers are two events.",
         matches: "facility = [\"auth\", \"authpriv\"]",
         window: Duration::from_secs(60),
         fields: Fields::DEFAULT,
@@ -163,12 +165,12 @@ const PROFILES: &[Profile] = &[
             (
                 "auth_more",
                 r"\bPAM [0-9]+ more\b",
-                "how many failures more",
+                "the number of further failures",
             ),
             (
                 "auth_repeats",
                 r"\b[0-9]+ incorrect password attempts?\b",
-                "how many attempts",
+                "the number of attempts",
             ),
             ("auth_terminal", r"\b(?:pts/|tty)[0-9]+\b", "a terminal"),
             (
@@ -180,9 +182,9 @@ const PROFILES: &[Profile] = &[
     },
     Profile {
         name: "iptables-ufw",
-        why: "A line for each packet. Interfaces, hardware and IP addresses, protocol, the port that is served, TCP's flags and the \
-              prefix (which is the verdict) stay; the kernel's clock, the client's port and what numbers the single packet \
-              are folded.",
+        why: "A line for each packet. Interfaces, hardware and IP addresses, protocol, the served port, TCP's flags and the \
+              prefix (which is the verdict) stay; the kernel's clock, the client's port and the fields that differ from \
+              packet to packet are folded.",
         matches: "facility = [\"kern\"]\nmsg = '\\bIN=\\S* OUT='",
         window: Duration::from_secs(60),
         fields: Fields::DEFAULT,
@@ -196,7 +198,7 @@ const PROFILES: &[Profile] = &[
             (
                 "netfilter_packet",
                 r"\b(?:LEN|TTL|HOPLIMIT|ID|SPT|WINDOW|SEQ|ACK|FLOWLBL|TC|TOS|PREC)=(?:0x)?[0-9A-Fa-f]+",
-                "what differs from packet to packet",
+                "fields that differ from packet to packet",
             ),
         ],
     },
@@ -234,7 +236,7 @@ const PROFILES: &[Profile] = &[
     },
     Profile {
         name: "kubernetes",
-        why: "Pods come and go under new names and say the same. Cluster, namespace, container, workload, level and reason stay; \
+        why: "New pods send the messages of old ones under new names. Cluster, namespace, container, workload, level and reason stay; \
               the random end of a pod's name, the thread, times, waits, and identifiers of containers and objects are \
               folded.",
         matches: "app_name = [\"kubelet\", \"kube-*\", \"containerd\"]",
@@ -255,7 +257,7 @@ const PROFILES: &[Profile] = &[
             (
                 "kube_wait",
                 r"\bback-off [0-9hms.]+",
-                "how long it waits before it tries again",
+                "the delay before the next attempt",
             ),
         ],
     },
@@ -281,12 +283,12 @@ const PROFILES: &[Profile] = &[
             (
                 "windows_member",
                 r#""(?:EventTime|EventReceivedTime|RecordNumber|ExecutionProcessID|ExecutionThreadID|ProcessID|ThreadID|ActivityID|IpPort|SubjectLogonId|TargetLogonId|ProcessId)":(?:"[^"]*"|[0-9]+)"#,
-                "the like in JSON",
+                "times, counters and numbers in JSON",
             ),
             (
                 "windows_number",
                 r"\b(?:Logon ID|Process ID|Source Port|Handle ID|Caller Process ID|New Process ID|Creator Process ID):\s*(?:0x)?[0-9A-Fa-f]+",
-                "numbers of a logon, a process, a client's port",
+                "the number of a logon or a process, or a client's port",
             ),
             (
                 "windows_guid",

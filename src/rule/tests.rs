@@ -1,4 +1,4 @@
-//! Claims about rules: what decides, and that the index decides as a plain walk does.
+//! Claims about rules: which rule decides, and that the index decides as a plain walk through the list does.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn policy(secs: u64) -> Policy {
+pub(super) fn policy(secs: u64) -> Policy {
     Policy {
         window: WindowPolicy {
             window: Duration::from_secs(secs),
@@ -38,7 +38,7 @@ fn sender(text: &str) -> Sender {
     Sender::at(text.parse().unwrap())
 }
 
-/// The name of what `frame` falls under.
+/// The name of the rule that `frame` falls under.
 fn decided(rules: &Rules, frame: &[u8], from: Sender, listener: &str) -> String {
     let reach = rules.reach(listener);
     let message = Message::parse(frame);
@@ -165,7 +165,7 @@ fn a_rule_behind_one_that_takes_all_of_its_messages_is_shadowed() {
     assert_eq!(shadowed, [("b", "a")]);
 }
 
-/// Whether `matcher` takes the message, part by part.
+/// Whether `matcher` takes the message: part by part, without the index.
 fn takes(matcher: &Matcher, message: &Message<'_>, from: Sender, listener: &str) -> bool {
     let pri = message.pri_or_default();
     let names = |globs: &[Glob], name: Option<&[u8]>| {

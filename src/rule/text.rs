@@ -2,11 +2,11 @@
 //!
 //! # Guarantees
 //!
-//! - Searching is linear in the text; the engine is `regex`'s. Texts are octets: `\d`, `\w`, `\b` and `(?i)` are ASCII,
-//!   and a `.` is any octet but LF.
-//! - An expression matches if it does anywhere in the text; `^` and `$` are the text's ends.
-//! - Few expressions are searched one after the other, which their literals make fast; many in one pass, whose cost does
-//!   not depend on how many they are.
+//! - A search is linear in the text; the engine is that of `regex`. Texts are octets: `\d`, `\w`, `\b` and `(?i)` are
+//!   ASCII, and `.` matches any octet but LF.
+//! - An expression may match anywhere in the text; `^` and `$` are the ends of the text.
+//! - A few expressions are searched one after the other, which is fast because of their literals. Many are searched in one
+//!   pass, whose cost does not depend on their number.
 
 use regex_automata::{
     Input, MatchKind, PatternSet,
@@ -31,23 +31,23 @@ pub struct Text {
 /// Why an expression is refused.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum TextError {
-    /// It is no regular expression.
+    /// It is not a regular expression.
     #[error("at octet {at} of `{regex}`: {what}")]
     Syntax {
-        /// As written.
+        /// The expression, as it was written.
         regex: String,
-        /// Octets before the place.
+        /// The offset of the fault in it.
         at: usize,
         /// What is wrong there.
         what: String,
     },
-    /// It is long.
+    /// It is too long.
     #[error("an expression of {octets} octets, limit {MASK_PATTERN_OCTETS_MAX}")]
     Long {
         /// Its length.
         octets: usize,
     },
-    /// It matches long texts only.
+    /// It matches only texts that are too long.
     #[error("it matches nothing shorter than {octets} octets, limit {MASK_MATCH_OCTETS_MAX}")]
     Far {
         /// Octets of the shortest text that it matches.
@@ -56,10 +56,10 @@ pub enum TextError {
     /// It matches every text.
     #[error("`{regex}` matches every text; leave it out, or let it match at least one octet")]
     Empty {
-        /// As written.
+        /// The expression, as it was written.
         regex: String,
     },
-    /// Compiled it is large, as `x{1000}{1000}` is.
+    /// It is too large when compiled, as `x{1000}{1000}` is.
     #[error(
         "compiled, the expressions take more than {MASK_COMPILED_OCTETS_MAX} octets, alone or together"
     )]
@@ -71,7 +71,7 @@ impl Text {
     ///
     /// # Errors
     ///
-    /// If it is no regular expression, or too large, or matches whatever the text.
+    /// If it is not a regular expression, is too large, or matches every text.
     pub fn new(regex: &str) -> Result<Self, TextError> {
         if regex.len() > MASK_PATTERN_OCTETS_MAX {
             let octets = regex.len();
@@ -98,7 +98,7 @@ impl Text {
         })
     }
 
-    /// As written.
+    /// The expression, as it was written.
     #[must_use]
     pub fn written(&self) -> &str {
         &self.written
@@ -119,7 +119,7 @@ impl PartialEq for Text {
 
 impl Eq for Text {}
 
-/// Several of them.
+/// The expressions of a list of rules.
 #[derive(Clone, Debug)]
 pub(super) struct Texts {
     each: Vec<Regex>,
@@ -127,7 +127,7 @@ pub(super) struct Texts {
 }
 
 impl Texts {
-    /// The most memory that searching for so many takes on one thread.
+    /// The most memory that one thread needs to search for so many.
     pub(super) const fn cache_octets(texts: usize) -> usize {
         if texts > ONE_BY_ONE_MAX {
             EXPRESSIONS_CACHE_OCTETS
@@ -158,19 +158,17 @@ impl Texts {
         })
     }
 
-    /// Whether they are many.
+    /// Whether they are searched in one pass.
     pub(super) const fn are_many(&self) -> bool {
         self.all.is_some()
     }
 
     /// Whether the one at `index` matches.
     pub(super) fn one(&self, index: usize, text: &[u8]) -> bool {
-        self.each
-            .get(index)
-            .is_some_and(|regex| regex.is_match(text))
+        self.each[index].is_match(text)
     }
 
-    /// Which of them match, by index, in `found`.
+    /// Sets `found` to the indices of those that match.
     pub(super) fn all(&self, text: &[u8], found: &mut Option<PatternSet>) {
         let found = found.get_or_insert_with(|| PatternSet::new(self.each.len()));
         found.clear();
@@ -180,8 +178,8 @@ impl Texts {
     }
 }
 
-/// So many are searched one after the other: measured on a text of 100 octets, a pass over all takes about as long as two
-/// or three searches.
+/// The most that are searched one after the other. Measured on a text of 100 octets, one pass takes about as long as two or
+/// three searches.
 const ONE_BY_ONE_MAX: usize = 2;
 
 #[cfg(test)]

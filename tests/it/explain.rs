@@ -1,10 +1,12 @@
-//! `tersed explain`: what is said of a frame is what the relay does with it.
+//! `tersed explain`: what it says of a frame is what the relay does with it.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
 use super::support::command::{Logs, Ran, argument, tersed};
 
-/// What is said of each of these frames.
+/// The explanations of the frames in `input`.
 #[track_caller]
 fn explain(args: &[&str], input: &[u8]) -> Vec<Value> {
     tersed(&[&["explain"], args].concat(), input).json_lines()
@@ -201,6 +203,37 @@ fn people_get_a_field_a_line_and_names() {
 }
 
 #[test]
+fn a_rule_accepts_every_name_of_a_facility_and_a_severity_that_is_shown() {
+    let frames: String = (0..192).map(|pri| format!("<{pri}>app: text\n")).collect();
+    let ran = tersed(&["explain", "--format", "text"], frames.as_bytes());
+    let shown = |field: &str| -> BTreeSet<String> {
+        let lines = ran.text().lines().filter(|line| line.starts_with(field));
+        let names = lines.map(|line| line.split(['(', ')']).nth(1).unwrap().to_owned());
+        names.collect()
+    };
+    let (facilities, severities) = (shown("facility"), shown("severity"));
+    assert_eq!((facilities.len(), severities.len()), (24, 8));
+    let facilities = Vec::from_iter(&facilities);
+    let rules = severities.iter().map(|severity| {
+        format!("[[rule]]\nname = \"{severity}\"\nfacility = {facilities:?}\nseverity = \"{severity}\"\n")
+    });
+    let logs = Logs::new();
+    let config = logs.write("t.toml", rules.collect::<String>());
+    let explained = explain(&["--config", &config], frames.as_bytes());
+    assert_eq!(explained.len(), 192);
+    let mut names = BTreeMap::new();
+    for value in explained {
+        let (number, name) = (value["severity"].as_u64(), value["rule"].as_str());
+        let before = names.insert(number.unwrap(), name.unwrap().to_owned());
+        assert!(
+            before.is_none_or(|before| Some(before.as_str()) == name),
+            "{value}"
+        );
+    }
+    assert_eq!(names.into_values().collect::<BTreeSet<_>>(), severities);
+}
+
+#[test]
 fn the_configuration_decides_about_the_window() {
     let logs = Logs::new();
     let config = logs.write("t.toml", "[dedup]\nwindow = \"5m\"\n");
@@ -258,7 +291,7 @@ fn what_cannot_be_read_is_told_and_the_rest_is_explained() {
     );
     assert_eq!(
         lines[1],
-        format!("tersed: {directory}: a directory; fits: the files in it")
+        format!("tersed: {directory}: a directory, expected the files in it")
     );
     assert_eq!(lines.len(), 2);
 }
@@ -316,18 +349,18 @@ fn a_rule_says_what_counts_and_what_is_folded() {
         ("hostname", "does not count: it is not in fields"),
         (
             "msg",
-            "counts: it is what happened, less what is folded by ipv4, number",
+            "counts: it is the event, except what is folded by ipv4, number",
         ),
         (
             "source",
-            "counts: it was sent by local, whatever host is named",
+            "counts: it was sent by local, whatever host the frame names",
         ),
     ] {
         assert_eq!(explained[0]["why"][key], sentence);
     }
     assert_eq!(
         explained[2]["why"]["msg"],
-        "counts: it is what happened, in which no mask finds anything to fold"
+        "counts: it is the event, in which no mask finds anything to fold"
     );
     assert_eq!(explained[3]["identity"], explained[4]["identity"]);
     assert_eq!(explained[3]["masked"], "");

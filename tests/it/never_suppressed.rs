@@ -1,17 +1,16 @@
-//! Messages that protect others or count others are never taken for repeats.
+//! Messages that sign or count other messages are never suppressed.
 
 use super::support::originator::Originator;
 use super::support::sink::Sink;
 use super::support::tersed::Setup;
 
-/// F55. RFC 5848 4.2: the blocks of one reboot session may well look alike to anybody who does not
-/// compute hashes.
+/// F55. RFC 5848 4.2: the blocks of one reboot session may look alike to a relay that computes no hashes.
 #[test]
 fn signature_blocks_with_equal_text_all_pass() {
     for (sd_id, frames) in [
         ("ssign", equal("ssign", 10)),
         ("ssign-cert", equal("ssign-cert", 10)),
-        // Of the same text at other times, any number.
+        // The same text at different times, any number of blocks.
         (
             "ssign",
             (0..60).map(|second| block("ssign", second)).collect(),
@@ -37,7 +36,7 @@ fn signature_blocks_with_equal_text_all_pass() {
     }
 }
 
-/// The same text in an element of another name is a message like any other.
+/// The same text in an element of another name is an ordinary message.
 #[test]
 fn only_the_elements_of_rfc_5848_make_a_signature_block() {
     let sink = Sink::tcp();

@@ -12,7 +12,7 @@ use super::support::originator::Originator;
 use super::support::sink::Sink;
 use super::support::tersed::{Setup, url};
 
-/// What comes out of `log` by standard input.
+/// What comes out if `log` is replayed from standard input.
 #[track_caller]
 fn replay(args: &[&str], log: &str) -> String {
     tersed(&[&["replay"], args].concat(), log.as_bytes())
@@ -28,13 +28,13 @@ fn survivors(args: &[&str], log: &str) -> Vec<String> {
     out.lines().filter(is_survivor).map(str::to_owned).collect()
 }
 
-fn gzip(octets: &[u8]) -> Vec<u8> {
+pub(super) fn gzip(octets: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(octets).unwrap();
     encoder.finish().unwrap()
 }
 
-fn zstd(octets: &[u8]) -> Vec<u8> {
+pub(super) fn zstd(octets: &[u8]) -> Vec<u8> {
     ruzstd::encoding::compress_to_vec(octets, ruzstd::encoding::CompressionLevel::Fastest)
 }
 
@@ -47,7 +47,7 @@ Mar  1 10:00:10 h su[5]: failed
 Mar  1 10:00:30 h cron[6]: other
 ";
 
-/// The second su is the first of its window, the summary stands where the first window ends.
+/// The last `su` opens a window of its own; the summary stands where the first window ends.
 const TERSE: &str = "\
 Mar  1 10:00:00 h su[1]: failed
 Mar  1 10:00:02 h cron[3]: other
@@ -111,7 +111,7 @@ fn the_configuration_decides() {
 
 #[test]
 fn every_form_of_timestamp_moves_time() {
-    // Each message comes back after 11 s, and once within its window.
+    // Each message comes once more within its window, and once after it.
     for (first, within, after) in [
         (
             "Mar  1 10:00:00 h",
@@ -161,14 +161,14 @@ fn january_comes_after_december() {
         "Dec 31 23:59:55 h a: b\nJan  1 00:00:04 h a: message repeated 1 times: [ b]\n\
          Jan  1 00:00:05 h a: b\n"
     );
-    // A straggler of the old year does not turn the year once more.
+    // A straggler of the old year does not begin another year.
     let log = "Dec 31 23:59:59 h a: b\nJan  1 00:00:01 h a: c\nDec 31 23:59:58 h a: b\n\
                Jan  1 00:00:02 h a: c\n";
     assert_eq!(survivors(&[], log).len(), 2);
 }
 
 #[test]
-fn the_year_is_the_latest_that_the_file_can_know() {
+fn the_year_is_the_latest_that_is_not_later_than_the_file() {
     let logs = Logs::new();
     let path = logs.write("log", "Dec 31 23:59:55 h a: b\nJan  1 00:00:05 h a: b\n");
     // 2020-01-02.
@@ -184,7 +184,7 @@ fn the_year_is_the_latest_that_the_file_can_know() {
 fn a_straggler_takes_the_time_reached() {
     let log = "Mar  1 10:00:00 h a: b\nMar  1 10:00:20 h a: c\nMar  1 10:00:05 h a: c\n\
                Mar  1 10:00:05 h a: b\nMar  1 10:00:21 h a: b\n";
-    // The second b is judged at 10:00:20, so its window is over; the third falls into the new one.
+    // The second b is judged at 10:00:20, after its window ended; the third falls into the new window.
     assert_eq!(
         survivors(&[], log),
         [
@@ -203,7 +203,7 @@ fn a_clock_that_was_set_back_does_not_stop_time() {
         log.push_str(&format!("Mar  1 02:{minute:02}:{second:02} h a: tick\n"));
     }
     let count = survivors(&[], &log).len();
-    // One in ten seconds, but for the first minute.
+    // One in ten seconds, except in the first minute.
     assert!((24..=26).contains(&count), "{count}");
 }
 
@@ -261,6 +261,31 @@ fn what_is_never_a_repeat_comes_out_each_time() {
     assert_eq!(replay(&[], log), log);
 }
 
+/// As in the relay: its text cannot be read, so equal octets do not make it a copy in a loop.
+#[test]
+fn a_compressed_message_comes_out_each_time() {
+    let compress = |number: u32| {
+        let text = format!(
+            "<13>Mar  1 10:00:00 h app: a text that is long enough to be compressed, {number}"
+        );
+        let level = flate2::Compression::default();
+        let mut encoder = flate2::write::ZlibEncoder::new(b"z".to_vec(), level);
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    // In a log, a line ends at its first LF, and a NUL says that it is no text.
+    let is_line = |octets: &Vec<u8>| {
+        !octets.iter().any(|octet| matches!(octet, b'\n' | 0)) && octets.last() != Some(&b'\r')
+    };
+    let mut line = (0..).map(compress).find(is_line).unwrap();
+    line.push(b'\n');
+    let log = line.repeat(40);
+    let ran = tersed(&["replay"], &log);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+    assert_eq!(ran.stdout.len(), log.len());
+    assert!(ran.stdout == log);
+}
+
 #[test]
 fn long_lines_are_cut_as_by_a_listener() {
     let logs = Logs::new();
@@ -273,10 +298,10 @@ fn long_lines_are_cut_as_by_a_listener() {
     assert_eq!(out, format!("<34>a: {}\n<34>b: c\n", "x".repeat(473)));
 }
 
-/// One judge, two clocks: within one window, what a relay lets out is what a replay of it gives. A Unix
-/// socket's sender is *local*, as that of a log.
+/// Within one window, a relay and a replay of its input forward the same messages: only the clocks differ. The sender on a
+/// Unix socket is *local*, as that of a log.
 #[test]
-fn a_relay_lets_out_what_a_replay_of_its_input_gives() {
+fn a_relay_forwards_what_a_replay_of_its_input_prints() {
     let mut frames = Vec::new();
     for number in 0..600_u32 {
         let (pid, second, what) = (number % 17, number % 50, number * number % 23);
@@ -316,7 +341,7 @@ fn a_relay_lets_out_what_a_replay_of_its_input_gives() {
     let (mut one, survivors): (Vec<_>, Vec<_>) = replayed.into_iter().partition(is_summary);
     let (mut other, relayed): (Vec<_>, Vec<_>) = relayed.into_iter().partition(is_summary);
     assert_eq!(survivors, relayed);
-    // A relay has many shards, and reports one after the other; its element tells its own clock.
+    // A relay has many shards and reports one after the other; its SD-ELEMENT has the times of its own clock.
     let without_times = |line: &mut String| {
         if let Some((before, times_on)) = line.split_once(" first=")
             && let Some((_, behind)) = times_on.split_once(" window=")
@@ -332,10 +357,10 @@ fn a_relay_lets_out_what_a_replay_of_its_input_gives() {
     assert_eq!(one, other);
 }
 
-/// A line of a log, as the reference sees it.
+/// A line of a log for the reference.
 #[derive(Clone, Debug)]
 struct Line {
-    /// Seconds after the line before, or before it.
+    /// Seconds after the line before; negative for a straggler.
     step: i64,
     host: u8,
     text: u8,
@@ -350,21 +375,25 @@ fn lines() -> impl Strategy<Value = Vec<Line>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
-    /// The reference: a map of message to the time it was let through last, and a clock that never
-    /// runs back. Stragglers are few seconds late, so that no clock is taken to be set back.
+    /// The reference: a map from message to the time at which it was last forwarded, and a clock that never runs backwards.
+    /// Stragglers are only a few seconds late, so that no clock counts as set back.
     #[test]
     fn survivors_are_those_of_the_obvious_program(lines in lines(), window in 1..30_i64) {
         let (mut log, mut expected) = (String::new(), String::new());
-        let (mut stamp, mut now) = (0_i64, i64::MIN);
+        let (mut second_of_day, mut now) = (0_i64, i64::MIN);
         let mut passed = HashMap::new();
         for (index, line) in lines.iter().enumerate() {
-            stamp = (stamp + line.step).max(0);
-            let (hour, minute, second) = (stamp / 3600, stamp / 60 % 60, stamp % 60);
+            second_of_day = (second_of_day + line.step).max(0);
+            let (hour, minute, second) = (
+                second_of_day / 3600,
+                second_of_day / 60 % 60,
+                second_of_day % 60,
+            );
             let text = format!(
                 "Mar  1 {hour:02}:{minute:02}:{second:02} h{} app[{index}]: text {}\n",
                 line.host, line.text
             );
-            now = now.max(stamp);
+            now = now.max(second_of_day);
             let message = (line.host, line.text);
             if passed.get(&message).is_none_or(|at| now - at >= window) {
                 passed.insert(message, now);

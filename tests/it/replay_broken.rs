@@ -1,9 +1,10 @@
-//! `tersed replay` where something is broken: what was there comes out, and what is wrong is told.
+//! `tersed replay` of broken logs: all lines before the fault come out, and the error names the fault.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 use std::thread;
 
+use super::replay::{gzip, zstd};
 use super::support::command::{Logs, argument, tersed};
 use super::support::tersed::BINARY;
 
@@ -11,16 +12,6 @@ fn log() -> String {
     (0..20_000)
         .map(|n| format!("Mar  1 10:{:02}:{:02} h a: line {n}\n", n / 60 % 60, n % 60))
         .collect()
-}
-
-fn gzip(octets: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(octets).unwrap();
-    encoder.finish().unwrap()
-}
-
-fn zstd(octets: &[u8]) -> Vec<u8> {
-    ruzstd::encoding::compress_to_vec(octets, ruzstd::encoding::CompressionLevel::Fastest)
 }
 
 #[test]
@@ -57,7 +48,7 @@ fn a_damaged_log_is_told() {
         let ran = tersed(&["replay", "--report", "--format", "json", &path], b"");
         assert_eq!(ran.code, Some(1));
         assert!(ran.stderr.contains("stream "), "{}", ran.stderr);
-        // The report says so as well.
+        // The report has the error as well.
         let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
         let error = report["files"][0]["error"].as_str().unwrap();
         assert!(ran.stderr.contains(error), "{error}");
@@ -75,7 +66,7 @@ fn nothing_is_replayed_if_a_file_is_not_there() {
     let lines: Vec<_> = ran.stderr.lines().collect();
     let said = format!("tersed: {absent}: cannot be read: No such file");
     assert!(lines[0].starts_with(&said), "{}", ran.stderr);
-    let said = format!("tersed: {directory}: a directory; fits: the files in it");
+    let said = format!("tersed: {directory}: a directory, expected the files in it");
     assert_eq!(lines[1..], [said]);
 }
 
@@ -91,7 +82,8 @@ fn what_is_no_text_is_told_by_its_name_and_offset() {
     let path = logs.write("log.xz", b"\xfd7zXZ\0\0\x04");
     let ran = tersed(&["replay", &path], b"");
     assert_eq!(ran.code, Some(1));
-    let said = format!("tersed: {path}: packed by xz; fits: text, gzip, zstd, or `xzcat {path} |`");
+    let said =
+        format!("tersed: {path}: packed by xz, expected text, gzip or zstd; run `xzcat {path} |`");
     assert!(ran.stderr.starts_with(&said), "{}", ran.stderr);
     let ran = tersed(&["replay", "--report", "--format", "json", &path], b"");
     let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
@@ -99,7 +91,7 @@ fn what_is_no_text_is_told_by_its_name_and_offset() {
     assert_eq!(ran.stderr, format!("tersed: {error}\n"));
 }
 
-/// What a crash leaves in a log: the file system had given it room and not written it.
+/// A crash leaves NULs in a log: the file system had allocated blocks and not written them.
 #[test]
 fn nuls_in_the_middle_of_a_log_stay_in_their_line() {
     let log = format!("{}\0\0\0\0Apr  1 10:00:00 h a: after\n", log());
@@ -114,7 +106,7 @@ fn nuls_in_the_middle_of_a_log_stay_in_their_line() {
 }
 
 #[test]
-fn a_reader_that_has_enough_ends_it_quietly() {
+fn a_reader_that_closes_the_pipe_ends_it_quietly() {
     let mut child = Command::new(BINARY)
         .arg("replay")
         .env_clear()
@@ -126,7 +118,7 @@ fn a_reader_that_has_enough_ends_it_quietly() {
     let mut stdin = child.stdin.take().unwrap();
     let writer = thread::spawn(move || {
         let log = log();
-        // Without an end, unless it is not read any more.
+        // Until the reader closes the pipe.
         while stdin.write_all(log.as_bytes()).is_ok() {}
     });
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
@@ -160,9 +152,9 @@ fn a_full_device_is_told() {
 }
 
 #[test]
-fn no_bar_is_drawn_where_nobody_looks() {
+fn no_bar_is_drawn_off_a_terminal() {
     let logs = Logs::new();
     let path = logs.write("log", log());
-    // `text` asserts that nothing was said on standard error.
+    // `text` asserts that standard error is empty.
     assert_eq!(tersed(&["replay", &path], b"").text(), log());
 }

@@ -27,7 +27,7 @@ fn number(value: &Value) -> u64 {
 }
 
 #[test]
-fn lines_in_are_lines_out_and_suppressed_in_all_and_by_rule_and_window() {
+fn lines_in_are_lines_out_and_suppressed_and_dropped_in_all_and_by_rule_and_window() {
     let report = report(&[], LOG);
     let adds_up = |value: &Value, lines_in: &Value| {
         let sum = ["lines_out", "suppressed", "dropped"].map(|key| number(&value[key]));
@@ -89,7 +89,7 @@ fn what_is_odd_is_counted() {
 }
 
 #[test]
-fn other_windows_are_what_a_replay_with_them_would_give() {
+fn other_windows_count_as_a_replay_with_them_does() {
     let log = "Mar  1 10:00:00 h su[1]: failed 1\nMar  1 10:00:03 h su[1]: failed 2\n\
                Mar  1 10:00:20 h su[1]: failed 2\nMar  1 10:00:20 h su: last message repeated 2 times\n";
     let log = &[LOG, log].concat();
@@ -176,7 +176,8 @@ fn people_get_tables() {
     for part in [
         "standard input: 9 lines, plain\n",
         "Each message once in 10s\n",
-        "held back",
+        "suppressed",
+        "open windows",
         "33.3 %",
         "1 lines out of order, at the time reached before",
         "By rule\n",
@@ -190,7 +191,7 @@ fn people_get_tables() {
 }
 
 #[test]
-fn a_small_memory_is_told() {
+fn evictions_in_a_small_memory_are_reported() {
     let logs = Logs::new();
     let config = logs.write("t.toml", "[dedup]\nmemory = \"1MiB\"\n");
     let log: String = (0..20_000)
@@ -203,10 +204,7 @@ fn a_small_memory_is_told() {
     );
     assert_eq!(number(&report["lines_out"]), 20_000);
     let ran = tersed(&["replay", "--report", "--config", &config], log.as_bytes());
-    assert!(
-        ran.text()
-            .contains("forgotten too early: raise dedup.memory")
-    );
+    assert!(ran.text().contains("evicted too early: raise dedup.memory"));
 }
 
 #[test]
@@ -364,8 +362,8 @@ fn each_rule_is_counted_by_its_name_and_the_numbers_add_up() {
     );
     for part in [
         "dropped",
-        "3 went out marked, by rules in mode tag\n",
-        "1 went out by rules in mode shadow\n",
+        "3 came out annotated, by rules in mode tag\n",
+        "1 came out by rules in mode shadow\n",
     ] {
         assert!(
             ran.text().contains(part),

@@ -1,4 +1,4 @@
-//! Rules: what each action and mode lets out, in order and counted by the rule's name; and what a reload keeps.
+//! Rules: what each action and mode forwards, in order and counted by the rule's name; and what a reload keeps.
 
 use nix::sys::signal::Signal;
 
@@ -61,7 +61,7 @@ fn each_action_does_its_own_and_survivors_stay_in_order() {
 }
 
 #[test]
-fn shadow_lets_all_out_as_they_came_and_counts_what_it_would_have_saved() {
+fn shadow_forwards_all_as_they_came_and_counts_what_it_would_have_saved() {
     let (sink, tersed, mut originator) = start(
         "mode = \"shadow\"\n[[rule]]\nname = \"noise\"\nseverity = \"debug\"\naction = \"drop\"\n",
     );
@@ -84,7 +84,7 @@ fn shadow_lets_all_out_as_they_came_and_counts_what_it_would_have_saved() {
 }
 
 #[test]
-fn tag_marks_what_would_not_have_gone_out() {
+fn tag_annotates_what_would_not_have_been_forwarded() {
     let (sink, tersed, mut originator) = start(
         "mode = \"tag\"\n[[rule]]\nname = \"noise\"\nseverity = \"debug\"\naction = \"drop\"\n",
     );
@@ -168,7 +168,7 @@ fn a_reload_keeps_the_windows_of_rules_that_mean_the_same() {
     sink.wait_messages(2);
     let path = tersed.config_file();
     let before = std::fs::read_to_string(&path).unwrap();
-    // The one is somewhere else now, the other means something else.
+    // Rule `a` allows more now, and its windows end. Rule `b` has only another id and another summary.
     let after = rule("c", "") + &rule("b", "summary = \"suffix\"") + &rule("a", "allow = 2");
     let old = rule("a", "") + &rule("b", "");
     assert!(before.contains(&old), "{before}");

@@ -1,4 +1,4 @@
-//! Lines of each profile: what folds, and what must not.
+//! Lines for each profile: what it folds, and what it must not fold.
 
 use super::*;
 use crate::identity::{Identifier, IdentityKind, Key, Origin, Sender};
@@ -16,10 +16,10 @@ fn identity(spec: &Spec, frame: &str) -> Vec<u8> {
     octets
 }
 
-/// The first of `same` folds with the others, and with none of `different`.
+/// Under `profile`, all of `same` are one message, and none of `different` is that message.
 #[track_caller]
 fn check(profile: &str, header: &str, same: &[&str], different: &[&str]) {
-    let spec = Profile::named(profile).unwrap().spec().unwrap();
+    let spec = Profile::named(profile).unwrap().spec();
     let whole = |text: &str| identity(&spec, &format!("{header}{text}"));
     let shown = |text: &str| {
         let mut readable = Vec::new();
@@ -39,7 +39,7 @@ fn check(profile: &str, header: &str, same: &[&str], different: &[&str]) {
 #[test]
 fn every_profile_compiles_and_is_named_once() {
     for (at, profile) in Profile::ALL.iter().enumerate() {
-        assert!(!profile.spec().unwrap().is_default(), "{}", profile.name);
+        assert!(!profile.spec().is_default(), "{}", profile.name);
         assert_eq!(
             Profile::ALL.iter().position(|other| other == profile),
             Some(at)

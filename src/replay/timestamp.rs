@@ -1,22 +1,22 @@
-//! Stamps: the point in time that a message's TIMESTAMP means.
+//! Timestamps: the point in time that the TIMESTAMP of a message means.
 //!
 //! ```text
-//! 2026-03-01T18:46:11.123+01:00     head, fraction, tail: the last head and tail read are kept with
-//! └────── head ─────┘ └─┘└tail┘     their second, so that a second is computed once, not once a line
+//! 2026-03-01T18:46:11.123+01:00     head, fraction, tail: the last head and tail are kept with their second, so that
+//! └────── head ─────┘ └─┘└tail┘     a second is computed once, not once a line
 //! ```
 //!
 //! # Guarantees
 //!
-//! - Every form that `parse` finds has a meaning, except the time since start of a Cisco device
-//!   without a clock (`3d02h`).
-//! - A stamp without an offset counts as UTC: what counts in a replay is how far two stamps are apart.
-//! - A stamp without a year gets the one that goes on from the stamp before: December is followed by
-//!   the next year's January, and a straggler of December still belongs to the old year. The first
-//!   of a log gets the latest year in which it is not in the future of its file.
+//! - Every form that `parse` finds has a meaning, except the time since start that a Cisco device without a clock sends
+//!   (`3d02h`).
+//! - A timestamp without an offset counts as UTC: a replay needs only the distance between two timestamps.
+//! - A timestamp without a year gets the year that continues from the timestamp before: the next year's January follows
+//!   December, and a straggler of December still belongs to the old year. The first timestamp of a log gets the latest year
+//!   in which it is not later than its file.
 //!
 //! # Left out
 //!
-//! Time zones by name and the hour that a clock is put back: `time` deals with time that runs back.
+//! Time zones by name and the hour that a clock is put back: `time` handles time that runs backwards.
 
 use jiff::civil::{Date, DateTime};
 use jiff::tz::Offset;
@@ -25,24 +25,24 @@ use memchr::memchr2;
 
 use crate::tick::WallTime;
 
-/// Reads the stamps of one log after the other.
+/// Reads the timestamps of one log after the other.
 #[derive(Debug)]
-pub(super) struct Stamps {
-    /// No stamp of this file is later, in seconds since the epoch; a day more, for the offset we do
-    /// not know.
+pub(super) struct Timestamps {
+    /// The latest second that a timestamp of this file can mean, since the epoch. A day later than the file, because the
+    /// offset of its clock is unknown.
     latest: i64,
-    /// The stamp before.
+    /// The second of the timestamp before.
     previous: Option<i64>,
-    /// No stamp of this file was read yet.
+    /// No timestamp of this file was read yet.
     begins: bool,
-    /// What was read last and the second that it means.
+    /// The head and tail that were read last, and the second that they mean.
     head: Vec<u8>,
     tail: Vec<u8>,
     second: Option<i64>,
 }
 
-impl Stamps {
-    /// Nothing was read yet.
+impl Timestamps {
+    /// The state before the first timestamp.
     pub(super) const fn new() -> Self {
         Self {
             latest: i64::MAX,
@@ -54,16 +54,16 @@ impl Stamps {
         }
     }
 
-    /// What comes now is from a file that was last written at `written`.
+    /// The timestamps that follow are from a file that was last written at `written`.
     pub(super) fn begin_file(&mut self, written: WallTime) {
         self.latest = written.micros().div_euclid(1_000_000).saturating_add(DAY);
         self.begins = true;
         self.second = None;
     }
 
-    /// The time of `stamp`, in nanoseconds since the epoch; `None` if it is no point in time.
-    pub(super) fn read(&mut self, stamp: &[u8]) -> Option<i64> {
-        let (head, fraction, tail) = split(stamp);
+    /// The time that `timestamp` means, in nanoseconds since the epoch; `None` if it is not a point in time.
+    pub(super) fn read(&mut self, timestamp: &[u8]) -> Option<i64> {
+        let (head, fraction, tail) = split(timestamp);
         let second = match self.second {
             Some(second) if self.head == head && self.tail == tail => second,
             _ => {
@@ -88,7 +88,7 @@ impl Stamps {
         }
     }
 
-    /// The second of a stamp without a year.
+    /// The second of a timestamp without a year.
     fn guess(&self, civil: &Civil) -> Option<i64> {
         let Some(previous) = self.previous else {
             return self.latest_of(civil);
@@ -96,7 +96,7 @@ impl Stamps {
         if self.begins {
             let latest = self.latest_of(civil)?;
             let next = civil.second_in(year_of(latest)? + 1)?;
-            // The next file of a log whose years are guessed too late by one.
+            // The years of this log were guessed one too late, and this is its next file.
             let goes_on =
                 latest < previous - DAY && (previous - DAY..=previous + DAY).contains(&next);
             return Some(if goes_on { next } else { latest });
@@ -111,12 +111,12 @@ impl Stamps {
             return Some(same);
         }
         let next = civil.second_in(year + 1)?;
-        // Otherwise a clock was set back, as that of a machine that starts at January 1 without one.
+        // Otherwise a clock was set back: a device without one starts at January 1.
         let goes_on = next <= self.latest || next - previous <= HALF_YEAR;
         Some(if goes_on { next } else { same })
     }
 
-    /// The second in the latest year in which it is not later than the file.
+    /// The second in the latest year in which `civil` is not later than the file.
     fn latest_of(&self, civil: &Civil) -> Option<i64> {
         let last = year_of(self.latest).unwrap_or(YEAR_MAX).min(YEAR_MAX);
         (last - LEAP_YEARS_APART_MAX..=last)
@@ -128,7 +128,7 @@ impl Stamps {
     }
 }
 
-/// What a stamp says.
+/// A timestamp as it is written.
 #[derive(Debug, Eq, PartialEq)]
 struct Civil {
     year: Option<i16>,
@@ -138,12 +138,12 @@ struct Civil {
     day: i8,
     /// Since midnight.
     second: i64,
-    /// Of its clock before UTC, in seconds.
+    /// Seconds that its clock is ahead of UTC.
     offset: i64,
 }
 
 impl Civil {
-    /// Reads a stamp without its fraction.
+    /// Reads a timestamp without its fraction.
     fn read(head: &[u8], tail: &[u8]) -> Option<Self> {
         match head {
             [_, _, _, _, b'-', ..] => Self::read_iso(head, tail),
@@ -174,7 +174,7 @@ impl Civil {
         })
     }
 
-    /// A month, a day, a clock, and a year or none, in any order that is sent.
+    /// A month, a day, a time, and a year or none, in any order that devices send.
     fn read_words(head: &[u8], tail: &[u8]) -> Option<Self> {
         let (mut year, mut month, mut day, mut second) = (None, None, None, None);
         let words = head.split(|octet| *octet == b' ');
@@ -200,7 +200,7 @@ impl Civil {
         Date::new(year, self.month, self.day).is_ok()
     }
 
-    /// Seconds since the epoch. A day that the month does not have is so many days into the next.
+    /// Seconds since the epoch. A day that the month does not have counts on into the next month.
     fn second_in(&self, year: i16) -> Option<i64> {
         let first = Date::new(year, self.month, 1).ok()?;
         let date = first.checked_add((i32::from(self.day) - 1).days()).ok()?;
@@ -210,22 +210,22 @@ impl Civil {
     }
 }
 
-/// `stamp` before its fraction, the digits of that, and what is behind them.
-fn split(stamp: &[u8]) -> (&[u8], &[u8], &[u8]) {
+/// `timestamp` before its fraction, the digits of the fraction, and the rest.
+fn split(timestamp: &[u8]) -> (&[u8], &[u8], &[u8]) {
     let Some((head, [_, rest @ ..])) =
-        memchr2(b'.', b',', stamp).and_then(|at| stamp.split_at_checked(at))
+        memchr2(b'.', b',', timestamp).map(|at| timestamp.split_at(at))
     else {
-        return (stamp, &[], &[]);
+        return (timestamp, &[], &[]);
     };
     let digits = rest
         .iter()
         .take_while(|octet| octet.is_ascii_digit())
         .count();
-    let (fraction, tail) = rest.split_at_checked(digits).unwrap_or((rest, &[]));
+    let (fraction, tail) = rest.split_at(digits);
     (head, fraction, tail)
 }
 
-/// The nanoseconds of a fraction's digits; those behind the ninth are cut off.
+/// The nanoseconds of a fraction; digits after the ninth are ignored.
 fn nanos(fraction: &[u8]) -> i64 {
     let digits = fraction.iter().copied().chain(std::iter::repeat(b'0'));
     digits
@@ -257,8 +257,8 @@ fn month_of(name: [u8; 3]) -> Option<i8> {
 }
 
 fn year_of(second: i64) -> Option<i16> {
-    let stamp = Timestamp::from_second(second).ok()?;
-    Some(Offset::UTC.to_datetime(stamp).year())
+    let time = Timestamp::from_second(second).ok()?;
+    Some(Offset::UTC.to_datetime(time).year())
 }
 
 const MONTHS: [&[u8; 3]; 12] = [
@@ -272,14 +272,14 @@ const NANOS: i64 = 1_000_000_000;
 
 const DAY: i64 = 24 * 3600;
 
-/// Further than this a stamp without a year does not go on into the next year, if that is in the
-/// future of its file.
+/// A timestamp without a year does not continue into the next year over a longer gap, if it would then be later than its
+/// file.
 const HALF_YEAR: i64 = 183 * DAY;
 
-/// From 1896 to 1904 and from 2096 to 2104.
+/// 1896 to 1904 and 2096 to 2104.
 const LEAP_YEARS_APART_MAX: i16 = 8;
 
-/// `parse` takes no later one.
+/// `parse` accepts no later year.
 const YEAR_MAX: i16 = 2199;
 
 #[cfg(test)]
@@ -289,11 +289,11 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Whatever a log holds, and in whatever order.
+        /// A log may hold any timestamps in any order.
         #[test]
-        fn no_stamps_are_too_strange_to_be_read_one_after_the_other(
+        fn no_timestamps_are_too_strange_to_be_read_one_after_the_other(
             written: i64,
-            stamps in proptest::collection::vec(
+            timestamps in proptest::collection::vec(
                 prop_oneof![
                     "[JFMASOND][aepuco][nbrylgptvc] [ 0-9][0-9] [0-2][0-9]:[0-5][0-9]:[0-6][0-9]([.][0-9]{0,12})?( [12][0-9]{3})?",
                     "[12][0-9]{3}-[01][0-9]-[0-3][0-9][T ][0-2][0-9]:[0-5][0-9]:[0-6][0-9](,[0-9]{3})?(Z|[+-][0-9]{2}:?[0-9]{2})?",
@@ -302,30 +302,30 @@ mod tests {
                 0..20,
             ),
         ) {
-            let mut reader = Stamps::new();
+            let mut reader = Timestamps::new();
             reader.begin_file(WallTime::from_micros(written));
-            for stamp in &stamps {
-                reader.read(stamp.as_bytes());
+            for timestamp in &timestamps {
+                reader.read(timestamp.as_bytes());
             }
             reader.begin_file(WallTime::from_micros(written));
-            for stamp in &stamps {
-                reader.read(stamp.as_bytes());
+            for timestamp in &timestamps {
+                reader.read(timestamp.as_bytes());
             }
         }
     }
 
-    /// The stamps read one after the other, from a file last written at `written`.
+    /// The timestamps read one after the other, from a file last written at `written`.
     #[track_caller]
-    fn check(written: &str, stamps: &[(&str, &str)]) {
-        let mut reader = Stamps::new();
+    fn check(written: &str, timestamps: &[(&str, &str)]) {
+        let mut reader = Timestamps::new();
         reader.begin_file(wall(written));
-        for (stamp, expected) in stamps {
-            assert_eq!(read(&mut reader, stamp), *expected, "{stamp}");
+        for (timestamp, expected) in timestamps {
+            assert_eq!(read(&mut reader, timestamp), *expected, "{timestamp}");
         }
     }
 
-    fn read(reader: &mut Stamps, stamp: &str) -> String {
-        let Some(nanos) = reader.read(stamp.as_bytes()) else {
+    fn read(reader: &mut Timestamps, timestamp: &str) -> String {
+        let Some(nanos) = reader.read(timestamp.as_bytes()) else {
             return "none".to_owned();
         };
         Timestamp::from_nanosecond(nanos.into())
@@ -334,15 +334,15 @@ mod tests {
     }
 
     fn wall(text: &str) -> WallTime {
-        let stamp: Timestamp = text.parse().unwrap();
-        WallTime::from_micros(stamp.as_microsecond())
+        let timestamp: Timestamp = text.parse().unwrap();
+        WallTime::from_micros(timestamp.as_microsecond())
     }
 
     const WRITTEN: &str = "2026-11-22T10:00:00Z";
 
     #[test]
     fn every_form_means_a_point_in_time() {
-        for (stamp, expected) in [
+        for (timestamp, expected) in [
             ("Mar  1 18:46:11", "2026-03-01T18:46:11Z"),
             ("Mar 1 18:46:11", "2026-03-01T18:46:11Z"),
             ("MAR 01 18:46:11.123456", "2026-03-01T18:46:11.123456Z"),
@@ -365,14 +365,14 @@ mod tests {
             ("00:00:46", "none"),
             ("123:45:59", "none"),
         ] {
-            check(WRITTEN, &[(stamp, expected)]);
+            check(WRITTEN, &[(timestamp, expected)]);
         }
     }
 
     #[test]
-    fn the_first_stamp_is_of_the_latest_year_that_the_file_knows() {
+    fn the_first_timestamp_is_of_the_latest_year_that_the_file_knows() {
         check(WRITTEN, &[("Nov 22 09:59:59", "2026-11-22T09:59:59Z")]);
-        // Its clock may be up to a day ahead of UTC.
+        // The clock may be up to a day ahead of UTC.
         check(WRITTEN, &[("Nov 23 09:59:59", "2026-11-23T09:59:59Z")]);
         check(WRITTEN, &[("Nov 24 00:00:00", "2025-11-24T00:00:00Z")]);
         check(
@@ -393,7 +393,7 @@ mod tests {
                 ("Jan  1 00:00:02", "2026-01-01T00:00:02Z"),
             ],
         );
-        // Also if the year was guessed too late, because the file was copied since.
+        // Also if the year was guessed too late, because the file was copied later.
         check(
             WRITTEN,
             &[
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_starts_at_january_does_not_begin_a_year() {
+    fn a_clock_that_starts_in_january_does_not_begin_a_year() {
         check(
             WRITTEN,
             &[
@@ -429,13 +429,13 @@ mod tests {
 
     #[test]
     fn the_next_file_goes_on_or_starts_again() {
-        let mut reader = Stamps::new();
+        let mut reader = Timestamps::new();
         reader.begin_file(wall(WRITTEN));
         assert_eq!(read(&mut reader, "Nov 30 23:59:59"), "2025-11-30T23:59:59Z");
         reader.begin_file(wall(WRITTEN));
         assert_eq!(read(&mut reader, "Dec  1 00:00:00"), "2025-12-01T00:00:00Z");
 
-        let mut reader = Stamps::new();
+        let mut reader = Timestamps::new();
         reader.begin_file(wall(WRITTEN));
         assert_eq!(read(&mut reader, "Oct 30 00:00:00"), "2026-10-30T00:00:00Z");
         assert_eq!(read(&mut reader, "Nov 30 23:59:59"), "2026-11-30T23:59:59Z");
