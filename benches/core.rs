@@ -71,9 +71,9 @@ fn stages(load: &[u8], depth: u32) -> Duration {
         let mut at = 0;
         let mut here = group.recycled();
         let mut last = None;
-        let mut settle = |here: &mut Group<'_>| {
+        let mut judge = |here: &mut Group<'_>| {
             shards.offer_group(here, Tick::ZERO);
-            here.settle(&mut ended, |_, verdict, _| {
+            here.drain(&mut ended, |_, _, verdict, _| {
                 fresh.set(fresh.get() + u32::from(verdict != Verdict::Duplicate))
             });
         };
@@ -99,7 +99,7 @@ fn stages(load: &[u8], depth: u32) -> Duration {
                 };
                 if here.push_again(sighting) {
                     if here.is_full() {
-                        settle(&mut here);
+                        judge(&mut here);
                     }
                     continue;
                 }
@@ -110,16 +110,12 @@ fn stages(load: &[u8], depth: u32) -> Duration {
                 continue;
             }
             if depth == 5 {
-                let sighting = Sighting {
-                    frame: frame.octets,
-                    timestamp: message.timestamp(),
-                    variant: None,
-                };
-                here.push(PolicyId(0), sighting, |octets| {
+                let seen = (frame.octets, message.timestamp());
+                here.push(PolicyId(0), seen, None, |octets| {
                     identifier.append(&message, Sender::Local, octets)
                 });
                 if here.is_full() {
-                    settle(&mut here);
+                    judge(&mut here);
                 }
                 last = Some(message);
                 continue;
@@ -138,7 +134,7 @@ fn stages(load: &[u8], depth: u32) -> Duration {
                 shards.offer(PolicyId(0), identity, sighting, Tick::ZERO, &mut Vec::new());
             fresh.set(fresh.get() + u32::from(verdict != Verdict::Duplicate));
         }
-        settle(&mut here);
+        judge(&mut here);
         group = here.recycled();
     }
     black_box(fresh.get());

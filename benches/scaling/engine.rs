@@ -13,7 +13,7 @@ use std::{
 use nix::time::{ClockId, clock_gettime};
 
 use tersed::{
-    dedup::{Group, Shards, Sighting},
+    dedup::{Group, Shards},
     identity::{Identifier, IdentityKind, Key, Sender},
     parse::Message,
     rule::{PolicyId, WindowPolicy},
@@ -136,17 +136,12 @@ impl Filled {
                     black_box(&message);
                     continue;
                 }
-                let sighting = Sighting {
-                    frame,
-                    timestamp: None,
-                    variant: None,
-                };
-                group.push(PolicyId(0), sighting, |octets| {
+                group.push(PolicyId(0), (frame, None), None, |octets| {
                     identifier.append(&message, Sender::Local, octets)
                 });
             }
             self.shards.offer_group(&mut group, Tick::from_nanos(1));
-            group.settle(&mut ended, |_, verdict, _| {
+            group.drain(&mut ended, |_, _, verdict, _| {
                 black_box(verdict);
             });
             spare = group.recycled();

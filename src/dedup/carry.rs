@@ -24,10 +24,10 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::engine::{Engine, HELD_OCTETS, Refusal};
+use super::engine::{Engine, REPEATS_OCTETS, Refusal};
 use super::shard::Shard;
 use super::table::Probe;
-use super::{EndReason, Ended, Held, Kept, Shards, Stamp, lock};
+use super::{EndReason, Ended, Kept, KeptTimestamp, Repeats, Shards, lock};
 use crate::identity::Identity;
 use crate::rule::{PolicyId, WindowPolicy};
 use crate::tick::Tick;
@@ -116,13 +116,13 @@ impl Shards {
         now: Tick,
         mut each: impl FnMut(&OpenWindow, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let bite = Bite::for_each_of(self.shards.len());
+        let limit = CopyLimit::for_each_of(self.shards.len());
         let mut streams: Vec<_> = self.shards.iter().map(|_| Stream::default()).collect();
         let refill = |shard: usize, stream: &mut Stream| {
             let mut more = true;
             stream.clear();
             while more && stream.windows.is_empty() {
-                more = lock(&self.shards[shard]).copy_out(policy, now, bite, stream);
+                more = lock(&self.shards[shard]).copy_out(policy, now, limit, stream);
             }
             stream.windows.first().map(|(window, _)| window.start)
         };
@@ -174,15 +174,15 @@ struct Stream {
 
 /// What is copied of a shard at a time, at most; the mark that exceeds the octets is the last.
 #[derive(Clone, Copy, Debug)]
-struct Bite {
+struct CopyLimit {
     marks: usize,
     octets: usize,
 }
 
-impl Bite {
+impl CopyLimit {
     fn for_each_of(shards: usize) -> Self {
         Self {
-            marks: (MARKS_COPIED / shards).clamp(MARKS_PER_BITE.0, MARKS_PER_BITE.1),
+            marks: (MARKS_COPIED / shards).clamp(MARKS_PER_COPY.0, MARKS_PER_COPY.1),
             octets: OCTETS_COPIED / shards,
         }
     }
@@ -229,10 +229,10 @@ impl Shard {
     }
 
     /// Copies a bite of the marks of `policy`, from where `stream` stands; true if there may be more.
-    fn copy_out(&self, policy: PolicyId, now: Tick, bite: Bite, stream: &mut Stream) -> bool {
+    fn copy_out(&self, policy: PolicyId, now: Tick, limit: CopyLimit, stream: &mut Stream) -> bool {
         self.engines
             .get(policy.index())
-            .is_some_and(|engine| engine.copy_out(now, bite, stream))
+            .is_some_and(|engine| engine.copy_out(now, limit, stream))
     }
 
     fn restore(
@@ -281,54 +281,54 @@ impl Engine {
         left: &mut usize,
         ended: &mut Vec<Ended>,
     ) -> bool {
-        let mut age = self.age_of(*generation);
-        while age < self.timeline.len() && *left > 0 {
+        let mut offset = self.offset_of(*generation);
+        while offset < self.timeline.len() && *left > 0 {
             *left -= 1;
-            if let Some(held) = &mut self.timeline.mark_mut(age).held
-                && held.count > 0
+            if let Some(repeats) = &mut self.timeline.mark_mut(offset).repeats
+                && repeats.count > 0
             {
-                let open = Held {
+                let open = Repeats {
                     count: 0,
                     kept: Kept::nothing(),
-                    last_timestamp: Stamp::NONE,
-                    ..**held
+                    last_timestamp: KeptTimestamp::NONE,
+                    ..**repeats
                 };
-                let reported = std::mem::replace(&mut **held, open);
+                let reported = std::mem::replace(&mut **repeats, open);
                 self.report(reported, reason, ended);
                 // The report took it for the end of the window.
-                self.held_octets += HELD_OCTETS;
+                self.repeats_octets += REPEATS_OCTETS;
             }
-            age += 1;
+            offset += 1;
         }
-        *generation = self.timeline.base() + age as u64;
-        age < self.timeline.len()
+        *generation = self.timeline.base() + offset as u64;
+        offset < self.timeline.len()
     }
 
-    fn copy_out(&self, now: Tick, bite: Bite, stream: &mut Stream) -> bool {
-        let mut age = self.age_of(stream.generation);
-        let end = self.timeline.len().min(age + bite.marks);
-        while age < end && stream.octets.len() <= bite.octets {
-            let mark = self.timeline.mark(age);
-            let window = match &mark.held {
-                Some(held) if self.policy().refresh.is_some() => OpenWindow {
+    fn copy_out(&self, now: Tick, limit: CopyLimit, stream: &mut Stream) -> bool {
+        let mut offset = self.offset_of(stream.generation);
+        let end = self.timeline.len().min(offset + limit.marks);
+        while offset < end && stream.octets.len() <= limit.octets {
+            let mark = self.timeline.mark(offset);
+            let window = match &mark.repeats {
+                Some(repeats) if self.policy().refresh.is_some() => OpenWindow {
                     start: mark.start,
-                    passed: held.passed,
-                    last: held.last,
-                    forwarded: held.forwarded,
+                    passed: repeats.passed,
+                    last: repeats.last,
+                    forwarded: repeats.forwarded,
                 },
-                held => OpenWindow {
-                    passed: held.as_ref().map_or(1, |held| held.passed),
+                repeats => OpenWindow {
+                    passed: repeats.as_ref().map_or(1, |repeats| repeats.passed),
                     ..OpenWindow::started(mark.start)
                 },
             };
             if !mark.is_dead() && !window.is_over(&self.policy(), now) {
-                self.timeline.copy_octets(age, &mut stream.octets);
+                self.timeline.copy_octets(offset, &mut stream.octets);
                 stream.windows.push((window, stream.octets.len()));
             }
-            age += 1;
+            offset += 1;
         }
-        stream.generation = self.timeline.base() + age as u64;
-        age < self.timeline.len()
+        stream.generation = self.timeline.base() + offset as u64;
+        offset < self.timeline.len()
     }
 
     /// Opens a window again, growing by at most `room` octets, from which it takes by how many it grew, or a few more;
@@ -349,41 +349,42 @@ impl Engine {
         }
         // An identity that is there already, which no export gives: each more of it would lengthen the search for the
         // next one.
-        let Probe::Absent(vacant) = self.table.probe(identity.hash, self.live(), |age| {
-            let age = age as usize;
-            !self.timeline.mark(age).is_dead() && self.timeline.remembers(age, identity.octets)
+        let Probe::Absent(vacant) = self.table.probe(identity.hash, self.live(), |offset| {
+            let offset = offset as usize;
+            !self.timeline.mark(offset).is_dead()
+                && self.timeline.remembers(offset, identity.octets)
         }) else {
             return Ok(false);
         };
-        let held_octets = if window.is_plain() { 0 } else { HELD_OCTETS };
+        let repeats_octets = if window.is_plain() { 0 } else { REPEATS_OCTETS };
         let mut left = room
-            .checked_sub(held_octets)
-            .ok_or(Refusal::Short(held_octets))?;
+            .checked_sub(repeats_octets)
+            .ok_or(Refusal::Short(repeats_octets))?;
         let delivery = self
             .remember(identity, window.start, &mut left, vacant)
             .map_err(|refusal| match refusal {
-                Refusal::Short(wanted) => Refusal::Short(wanted + held_octets),
+                Refusal::Short(wanted) => Refusal::Short(wanted + repeats_octets),
                 Refusal::Full => Refusal::Full,
             })?;
         *room = left;
         if !window.is_plain() {
-            let held = Held {
+            let repeats = Repeats {
                 passed: window.passed,
                 last: window.last,
                 forwarded: window.forwarded,
-                ..Held::new(window.start, delivery)
+                ..Repeats::new(window.start, delivery)
             };
             let youngest = self.timeline.len() - 1;
-            self.timeline.mark_mut(youngest).held = Some(Box::new(held));
-            self.held_octets += held_octets;
+            self.timeline.mark_mut(youngest).repeats = Some(Box::new(repeats));
+            self.repeats_octets += repeats_octets;
         }
         Ok(true)
     }
 
     /// How many places behind the oldest mark that generation stands; of one that is gone, none.
-    fn age_of(&self, generation: u64) -> usize {
-        let age = generation.saturating_sub(self.timeline.base());
-        usize::try_from(age).unwrap_or(usize::MAX)
+    fn offset_of(&self, generation: u64) -> usize {
+        let offset = generation.saturating_sub(self.timeline.base());
+        usize::try_from(offset).unwrap_or(usize::MAX)
     }
 }
 
@@ -394,7 +395,7 @@ const ROUNDS_MAX: usize = 3;
 const MARKS_COPIED: usize = 16 * 1024;
 
 /// ... and of each, at least and at most: a lock is held for microseconds.
-const MARKS_PER_BITE: (usize, usize) = (16, 256);
+const MARKS_PER_COPY: (usize, usize) = (16, 256);
 
 /// Octets of identities copied at a time of all shards together.
 const OCTETS_COPIED: usize = 4 << 20;

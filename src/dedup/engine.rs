@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use super::table::{Live, NoPlace, Place, Probe, Table};
 use super::timeline::{Mark, Timeline};
-use super::{Claim, EndReason, Ended, Held, Kept, Sighting, Verdict, alloc_octets};
+use super::{Claim, EndReason, Ended, Kept, Repeats, Sighting, Verdict, alloc_octets};
 use crate::identity::Identity;
 use crate::rule::{PolicyId, WindowPolicy};
 use crate::tick::Tick;
@@ -53,8 +53,8 @@ pub(super) struct Engine {
     epoch: u32,
     pub(super) timeline: Timeline,
     pub(super) table: Table,
-    /// Octets of all [`Held`] and their frames.
-    pub(super) held_octets: usize,
+    /// Octets of all [`Repeats`] and their frames.
+    pub(super) repeats_octets: usize,
     /// Marks moved to a younger one by `refresh`.
     remarked: u64,
 }
@@ -115,8 +115,8 @@ impl Engine {
         Some(*place)
     }
 
-    /// An empty engine. Allocates nothing. `granule_shift` as in [`Timeline::new`].
-    pub(super) fn new(policy: WindowPolicy, id: PolicyId, epoch: u32, granule_shift: u32) -> Self {
+    /// An empty engine. Allocates nothing. `page_shift` as in [`Timeline::new`].
+    pub(super) fn new(policy: WindowPolicy, id: PolicyId, epoch: u32, page_shift: u32) -> Self {
         let window = ticks(policy.window);
         Self {
             policy,
@@ -130,9 +130,9 @@ impl Engine {
                 .refresh
                 .map_or(u64::MAX, |_| window / QUANTA_PER_WINDOW),
             epoch,
-            timeline: Timeline::new(0, granule_shift),
+            timeline: Timeline::new(0, page_shift),
             table: Table::default(),
-            held_octets: 0,
+            repeats_octets: 0,
             remarked: 0,
         }
     }
@@ -145,16 +145,19 @@ impl Engine {
     /// Where the mark of a copy probably is. Reads that mark.
     pub(super) fn seek(&self, hash: u64) -> (Option<Place>, u64) {
         match self.table.candidate(hash, self.live()) {
-            Some((place, age)) => (Some(place), self.timeline.mark(age as usize).start.nanos()),
+            Some((place, offset)) => (
+                Some(place),
+                self.timeline.mark(offset as usize).start.nanos(),
+            ),
             None => (None, 0),
         }
     }
 
     /// Reads what the mark that is probably at `place` remembers and holds.
     pub(super) fn touch(&self, place: Place, identity: Identity<'_>) -> u64 {
-        let age = self.table.confirm(place, identity.hash, self.live());
-        age.map_or(0, |age| {
-            self.timeline.touch(age as usize, identity.octets.len())
+        let offset = self.table.confirm(place, identity.hash, self.live());
+        offset.map_or(0, |offset| {
+            self.timeline.touch(offset as usize, identity.octets.len())
         })
     }
 
@@ -170,56 +173,56 @@ impl Engine {
         self.retire(now, RETIRED_PER_COPY, ended);
         let (timeline, live) = (&self.timeline, self.live());
         let mut counted = 0;
-        let mut is_it = |age: u32| {
-            let mark = timeline.mark(age as usize);
+        let mut is_it = |offset: u32| {
+            let mark = timeline.mark(offset as usize);
             // Reading this before comparing makes the processor fetch both at once.
-            counted = mark.held.as_ref().map_or(0, |held| held.count);
-            !mark.is_dead() && timeline.remembers(age as usize, identity.octets)
+            counted = mark.repeats.as_ref().map_or(0, |repeats| repeats.count);
+            !mark.is_dead() && timeline.remembers(offset as usize, identity.octets)
         };
         let confirmed = likely.and_then(|place| {
-            let age = self.table.confirm(place, identity.hash, live)?;
-            is_it(age).then_some(Probe::Found { place, age })
+            let offset = self.table.confirm(place, identity.hash, live)?;
+            is_it(offset).then_some(Probe::Found { place, offset })
         });
         let probe = confirmed.unwrap_or_else(|| self.table.probe(identity.hash, live, &mut is_it));
-        let (place, age) = match probe {
-            Probe::Found { place, age } => (place, age as usize),
+        let (place, offset) = match probe {
+            Probe::Found { place, offset } => (place, offset as usize),
             Probe::Absent(vacant) => return Met::Nothing(vacant),
         };
-        let mark = self.timeline.mark_mut(age);
-        let restarted = match &mark.held {
-            Some(held) if self.policy.refresh.is_some() => {
-                let quiet = ticks_since(held.forwarded, now);
+        let mark = self.timeline.mark_mut(offset);
+        let restarted = match &mark.repeats {
+            Some(repeats) if self.policy.refresh.is_some() => {
+                let quiet = ticks_since(repeats.forwarded, now);
                 if quiet >= self.max_quiet {
                     None
                 } else {
-                    Some(held.last)
+                    Some(repeats.last)
                 }
             }
             _ => Some(mark.start),
         };
         if restarted.is_none_or(|start| ticks_since(start, now) >= self.window) {
-            self.end(age, EndReason::Window, ended);
+            self.end(offset, EndReason::Window, ended);
             return Met::Nothing(Some(place));
         }
         // What has held a copy back lets none through any more.
-        match &mut mark.held {
-            Some(held)
+        match &mut mark.repeats {
+            Some(repeats)
                 if counted > 0
                     && ticks_since(mark.start, now) < self.quantum
-                    && held.growth(sighting) == 0 =>
+                    && repeats.growth(sighting) == 0 =>
             {
-                held.count_one(sighting, now);
-                Met::Counted(age)
+                repeats.count_one(sighting, now);
+                Met::Counted(offset)
             }
-            _ => Met::Repeat(place, age),
+            _ => Met::Repeat(place, offset),
         }
     }
 
     /// Counts one more copy of what was just [`Met::Counted`], at the same time; false if that is gone.
-    pub(super) fn count_again(&mut self, age: usize, sighting: Sighting<'_>, now: Tick) -> bool {
-        match &mut self.timeline.mark_mut(age).held {
-            Some(held) if held.growth(sighting) == 0 => {
-                held.count_one(sighting, now);
+    pub(super) fn count_again(&mut self, offset: usize, sighting: Sighting<'_>, now: Tick) -> bool {
+        match &mut self.timeline.mark_mut(offset).repeats {
+            Some(repeats) if repeats.growth(sighting) == 0 => {
+                repeats.count_one(sighting, now);
                 true
             }
             _ => false,
@@ -242,7 +245,9 @@ impl Engine {
     ) -> Result<Verdict, Refusal> {
         match met {
             Met::Counted(_) => Ok(Verdict::Duplicate),
-            Met::Repeat(place, age) => self.repeat(identity, sighting, now, room, (place, age)),
+            Met::Repeat(place, offset) => {
+                self.repeat(identity, sighting, now, room, (place, offset))
+            }
             Met::Nothing(vacant) => {
                 let delivery = self.remember(identity, now, room, vacant)?;
                 Ok(Verdict::Fresh(Claim {
@@ -257,14 +262,18 @@ impl Engine {
     /// Forgets the delivery behind a claim, if it is still the one that holds copies back.
     pub(super) fn reopen(&mut self, claim: Claim, ended: &mut Vec<Ended>) {
         let timeline = &self.timeline;
-        let probe = self.table.probe(claim.hash, self.live(), |age| {
-            let mark = timeline.mark(age as usize);
-            let own = timeline.base() + u64::from(age);
+        let probe = self.table.probe(claim.hash, self.live(), |offset| {
+            let mark = timeline.mark(offset as usize);
+            let own = timeline.base() + u64::from(offset);
             !mark.is_dead()
-                && mark.held.as_ref().map_or(own, |held| held.delivery) == claim.delivery
+                && mark
+                    .repeats
+                    .as_ref()
+                    .map_or(own, |repeats| repeats.delivery)
+                    == claim.delivery
         });
-        if let Probe::Found { age, .. } = probe {
-            self.end(age as usize, EndReason::Reopened, ended);
+        if let Probe::Found { offset, .. } = probe {
+            self.end(offset as usize, EndReason::Reopened, ended);
         }
     }
 
@@ -280,11 +289,11 @@ impl Engine {
 
     /// Forgets the oldest mark, and says whether it was a message still remembered.
     pub(super) fn pop(&mut self, reason: EndReason, ended: &mut Vec<Ended>) -> bool {
-        let Some((dead, held)) = self.timeline.pop() else {
+        let Some((dead, repeats)) = self.timeline.pop() else {
             return false;
         };
-        if let Some(held) = held {
-            self.report(*held, reason, ended);
+        if let Some(repeats) = repeats {
+            self.report(*repeats, reason, ended);
         }
         !dead
     }
@@ -309,21 +318,21 @@ impl Engine {
     }
 
     /// Gives spare memory out, for the caller to drop after it has let go of the lock, looking at
-    /// no more than `segments` segments of the table.
-    pub(super) fn tidy(&mut self, segments: usize) -> Spoils {
-        let mut spoils = Spoils::default();
+    /// no more than `buckets` buckets of the table.
+    pub(super) fn tidy(&mut self, buckets: usize) -> Freed {
+        let mut freed = Freed::default();
         if self.timeline.len() == 0 {
-            spoils._timeline = self.take_timeline();
-            spoils._table = self.take_table();
-            return spoils;
+            freed._timeline = self.take_timeline();
+            freed._table = self.take_table();
+            return freed;
         }
         if self.timeline.has_spares() {
-            spoils._granules = Some(self.timeline.take_spares());
+            freed._spares = Some(self.timeline.take_spares());
         }
         if self.table.slots() > SLOTS_PER_MARK_MAX * self.timeline.len() {
-            spoils._segments = self.table.tidy(segments, self.live());
+            freed._buckets = self.table.tidy(buckets, self.live());
         }
-        spoils
+        freed
     }
 
     /// Frees a little memory that remembers nothing; false if there is none.
@@ -347,18 +356,18 @@ impl Engine {
     }
 
     /// From now on, once it is empty, the engine allocates its timeline in other pieces.
-    pub(super) fn resize_granules(&mut self, granule_shift: u32) {
-        if self.timeline.len() == 0 && self.timeline.granule_shift() != granule_shift {
-            self.timeline = Timeline::new(self.timeline.base(), granule_shift);
+    pub(super) fn resize_pages(&mut self, page_shift: u32) {
+        if self.timeline.len() == 0 && self.timeline.page_shift() != page_shift {
+            self.timeline = Timeline::new(self.timeline.base(), page_shift);
         }
     }
 
     /// Forgets everything and reports nothing: for an engine that cannot be trusted.
     pub(super) fn reset(&mut self) {
         let next = self.timeline.base() + self.timeline.len() as u64;
-        self.timeline = Timeline::new(next, self.timeline.granule_shift());
+        self.timeline = Timeline::new(next, self.timeline.page_shift());
         self.table = Table::default();
-        self.held_octets = 0;
+        self.repeats_octets = 0;
     }
 
     pub(super) const fn policy(&self) -> WindowPolicy {
@@ -381,12 +390,12 @@ impl Engine {
 
     /// Octets allocated.
     pub(super) fn octets(&self) -> usize {
-        self.timeline.octets() + self.table.octets() + self.held_octets
+        self.timeline.octets() + self.table.octets() + self.repeats_octets
     }
 
     /// Octets that count against the budget, never fewer than [`Engine::octets`].
     pub(super) fn charged(&self) -> usize {
-        self.timeline.charged() + self.table.octets() + self.held_octets
+        self.timeline.charged() + self.table.octets() + self.repeats_octets
     }
 
     /// Octets that an empty engine is charged once it remembers a message of `octets` octets, and holds back a copy that
@@ -394,7 +403,7 @@ impl Engine {
     pub(super) fn first_octets(&self, octets: usize) -> usize {
         self.timeline.append_octets(octets)
             + self.table.first_octets()
-            + HELD_OCTETS
+            + REPEATS_OCTETS
             + Kept::octets_max(octets)
     }
 
@@ -416,8 +425,8 @@ impl Engine {
 
     /// When the window of a mark last started.
     fn restarted(&self, mark: &Mark) -> Tick {
-        match &mark.held {
-            Some(held) if self.policy.refresh.is_some() => held.last,
+        match &mark.repeats {
+            Some(repeats) if self.policy.refresh.is_some() => repeats.last,
             _ => mark.start,
         }
     }
@@ -429,52 +438,52 @@ impl Engine {
         sighting: Sighting<'_>,
         now: Tick,
         room: &mut usize,
-        (place, age): (Place, usize),
+        (place, offset): (Place, usize),
     ) -> Result<Verdict, Refusal> {
-        let mark = self.timeline.mark(age);
-        let held = mark.held.as_deref();
-        let passes = held.map_or(1, |held| held.passed) < self.policy.allow;
-        let holds_frame = !passes && held.is_none_or(|held| held.count == 0);
+        let mark = self.timeline.mark(offset);
+        let repeats = mark.repeats.as_deref();
+        let passes = repeats.map_or(1, |repeats| repeats.passed) < self.policy.allow;
+        let keeps_frame = !passes && repeats.is_none_or(|repeats| repeats.count == 0);
         let remarks = ticks_since(mark.start, now) >= self.quantum;
 
-        let mut held_octets = if held.is_none() { HELD_OCTETS } else { 0 };
-        if holds_frame {
-            held_octets += Kept::octets_for(sighting);
+        let mut repeats_octets = if repeats.is_none() { REPEATS_OCTETS } else { 0 };
+        if keeps_frame {
+            repeats_octets += Kept::octets_for(sighting);
         } else if !passes {
-            held_octets += held.map_or(0, |held| held.growth(sighting));
+            repeats_octets += repeats.map_or(0, |repeats| repeats.growth(sighting));
         }
-        let mut wanted = held_octets;
+        let mut wanted = repeats_octets;
         if remarks {
             wanted += self.timeline.append_octets(identity.octets.len());
         }
         *room = room.checked_sub(wanted).ok_or(Refusal::Short(wanted))?;
 
-        let delivery = self.timeline.base() + age as u64;
-        let mark = self.timeline.mark_mut(age);
+        let delivery = self.timeline.base() + offset as u64;
+        let mark = self.timeline.mark_mut(offset);
         let start = mark.start;
-        let held = mark
-            .held
-            .get_or_insert_with(|| Box::new(Held::new(start, delivery)));
+        let repeats = mark
+            .repeats
+            .get_or_insert_with(|| Box::new(Repeats::new(start, delivery)));
         let verdict = if passes {
-            held.passed += 1;
-            (held.forwarded, held.last) = (now, now);
+            repeats.passed += 1;
+            (repeats.forwarded, repeats.last) = (now, now);
             Verdict::Fresh(Claim {
                 hash: identity.hash,
-                delivery: held.delivery,
+                delivery: repeats.delivery,
                 epoch: self.epoch,
             })
         } else {
-            if holds_frame {
-                held.first = now;
-                held.kept = Kept::of(sighting);
+            if keeps_frame {
+                repeats.first = now;
+                repeats.kept = Kept::of(sighting);
             }
-            held.count_one(sighting, now);
+            repeats.count_one(sighting, now);
             Verdict::Duplicate
         };
-        self.held_octets += held_octets;
+        self.repeats_octets += repeats_octets;
         if remarks {
-            let held = self.timeline.kill(age);
-            let generation = self.timeline.append(now, identity.octets, held);
+            let repeats = self.timeline.kill(offset);
+            let generation = self.timeline.append(now, identity.octets, repeats);
             self.table.put(place, identity.hash, generation);
             self.remarked += 1;
         }
@@ -506,27 +515,27 @@ impl Engine {
         Ok(delivery)
     }
 
-    /// Ends the window of the mark `age` places behind the oldest. The mark stays as a dead one.
-    fn end(&mut self, age: usize, reason: EndReason, ended: &mut Vec<Ended>) {
-        if let Some(held) = self.timeline.kill(age) {
-            self.report(*held, reason, ended);
+    /// Ends the window of the mark `offset` places behind the oldest. The mark stays as a dead one.
+    fn end(&mut self, offset: usize, reason: EndReason, ended: &mut Vec<Ended>) {
+        if let Some(repeats) = self.timeline.kill(offset) {
+            self.report(*repeats, reason, ended);
         }
     }
 
-    pub(super) fn report(&mut self, held: Held, reason: EndReason, ended: &mut Vec<Ended>) {
-        self.held_octets -= HELD_OCTETS;
-        if held.count == 0 {
+    pub(super) fn report(&mut self, repeats: Repeats, reason: EndReason, ended: &mut Vec<Ended>) {
+        self.repeats_octets -= REPEATS_OCTETS;
+        if repeats.count == 0 {
             return;
         }
-        self.held_octets -= held.kept.octets();
-        let Held {
+        self.repeats_octets -= repeats.kept.octets();
+        let Repeats {
             count,
             first,
             last,
             kept,
             last_timestamp,
             ..
-        } = held;
+        } = repeats;
         let (frame, variety) = kept.into_parts();
         let last_timestamp = last_timestamp.is_some().then_some(last_timestamp);
         let window = self.policy.window;
@@ -550,7 +559,7 @@ impl Engine {
 
     /// The timeline of an empty engine. Generations go on.
     fn take_timeline(&mut self) -> Option<Timeline> {
-        let next = Timeline::new(self.timeline.base(), self.timeline.granule_shift());
+        let next = Timeline::new(self.timeline.base(), self.timeline.page_shift());
         let timeline = std::mem::replace(&mut self.timeline, next);
         (timeline.octets() > 0).then_some(timeline)
     }
@@ -573,10 +582,10 @@ fn ticks(span: Duration) -> u64 {
 
 /// Memory to be dropped where dropping it makes nobody wait.
 #[derive(Debug, Default)]
-pub(super) struct Spoils {
+pub(super) struct Freed {
     _timeline: Option<Timeline>,
-    _granules: Option<super::timeline::Granules>,
-    _segments: Vec<super::table::SegmentSlots>,
+    _spares: Option<super::timeline::Spares>,
+    _buckets: Vec<super::table::BucketSlots>,
     _table: Option<Table>,
 }
 
@@ -596,5 +605,5 @@ const MARKS_MAX: usize = 1 << 31;
 /// Slots for each mark above which the table is too large.
 const SLOTS_PER_MARK_MAX: usize = 6;
 
-/// Octets of a [`Held`] without its frame. What is left over in front of an aligned one is counted as lost.
-pub(super) const HELD_OCTETS: usize = alloc_octets(size_of::<Held>()) + align_of::<Held>();
+/// Octets of a [`Repeats`] without its frame. What is left over in front of an aligned one is counted as lost.
+pub(super) const REPEATS_OCTETS: usize = alloc_octets(size_of::<Repeats>()) + align_of::<Repeats>();

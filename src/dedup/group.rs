@@ -90,22 +90,8 @@ impl<'f> Group<'f> {
         self.generation
     }
 
-    /// Adds a copy. `write` appends the identity's octets to what it is given and returns their hash.
-    pub fn push(
-        &mut self,
-        policy: PolicyId,
-        Sighting {
-            frame,
-            timestamp,
-            variant,
-        }: Sighting<'f>,
-        write: impl FnOnce(&mut Vec<u8>) -> u64,
-    ) {
-        self.push_varying(policy, (frame, timestamp), variant.copied(), write);
-    }
-
     /// As [`Group::push`]; the copy's frame and its timestamp, and its variant apart, which need not live as long.
-    pub fn push_varying(
+    pub fn push(
         &mut self,
         policy: PolicyId,
         (frame, timestamp): (&'f [u8], Option<&'f [u8]>),
@@ -175,20 +161,8 @@ impl<'f> Group<'f> {
         self.copies.len() >= COPIES_MAX || self.octets.len() >= KEPT_OCTETS_MAX
     }
 
-    /// Gives each copy with its verdict to `each`, in order, and what is to be reported before it; what
-    /// `each` leaves there stays. The group is empty then.
-    pub fn settle(
-        &mut self,
-        ended: &mut Vec<Ended>,
-        mut each: impl FnMut(&'f [u8], Verdict, &mut Vec<Ended>),
-    ) {
-        self.settle_by_policy(ended, |_, frame, verdict, ended| {
-            each(frame, verdict, ended);
-        });
-    }
-
-    /// As [`Group::settle`], with what each copy falls under.
-    pub fn settle_by_policy(
+    /// As [`Group::drain`], with what each copy falls under.
+    pub fn drain(
         &mut self,
         ended: &mut Vec<Ended>,
         mut each: impl FnMut(PolicyId, &'f [u8], Verdict, &mut Vec<Ended>),
@@ -265,7 +239,7 @@ pub(super) struct Copy<'a> {
 pub(super) type Run = Vec<(usize, Option<Place>)>;
 
 impl Shards {
-    /// Judges the copies of `group`, seen at `now`. [`Group::settle`] then gives the verdicts.
+    /// Judges the copies of `group`, seen at `now`. [`Group::drain`] then gives the verdicts.
     pub fn offer_group(&self, group: &mut Group<'_>, now: Tick) {
         let (mut verdicts, mut ended) = (take(&mut group.verdicts), take(&mut group.ended));
         let (mut left, mut run) = (take(&mut group.left), take(&mut group.run));
@@ -350,7 +324,7 @@ mod tests {
             let mut before = None;
             for (policy, text) in texts {
                 if before != Some((policy, text)) || !group.push_again(sighting(text)) {
-                    group.push(PolicyId(*policy), sighting(text), |octets| {
+                    group.push(PolicyId(*policy), (text, None), None, |octets| {
                         octets.extend_from_slice(text);
                         hash(text)
                     });
@@ -358,7 +332,7 @@ mod tests {
                 before = Some((policy, text));
             }
             shards.offer_group(&mut group, now);
-            group.settle(&mut Vec::new(), |_, verdict, ended| {
+            group.drain(&mut Vec::new(), |_, _, verdict, ended| {
                 outcomes.push((take(ended), verdict != Verdict::Duplicate));
             });
             assert!(group.copies.is_empty() && group.octets.is_empty());
@@ -414,19 +388,14 @@ mod tests {
         for round in 0..3_u64 {
             let frame = round.to_le_bytes();
             let mut here = group.recycled();
-            let sighting = Sighting {
-                frame: &frame,
-                timestamp: None,
-                variant: None,
-            };
-            here.push(PolicyId(0), sighting, |octets| {
+            here.push(PolicyId(0), (&frame, None), None, |octets| {
                 octets.extend_from_slice(&frame);
                 round
             });
             shards.offer_group(&mut here, Tick::ZERO);
             let mut fresh = 0;
-            here.settle(&mut Vec::new(), |settled, _, _| {
-                assert_eq!(settled, frame);
+            here.drain(&mut Vec::new(), |_, drained, _, _| {
+                assert_eq!(drained, frame);
                 fresh += 1;
             });
             assert_eq!(fresh, 1);

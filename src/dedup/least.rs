@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::Shards;
 use super::engine::Engine;
-use super::shard::{ROOM_AHEAD_OCTETS, granule_shift};
+use super::shard::{ROOM_AHEAD_OCTETS, page_shift};
 use crate::limits::MESSAGE_OCTETS_EXPECTED;
 use crate::rule::{PolicyId, WindowPolicy};
 
@@ -51,7 +51,7 @@ fn engine_octets_min() -> usize {
         refresh: None,
     };
     // With little memory the pieces of timelines are the smallest; with more, they stay a small part of it.
-    let engine = Engine::new(policy, PolicyId(0), 1, granule_shift(0, 1));
+    let engine = Engine::new(policy, PolicyId(0), 1, page_shift(0, 1));
     size_of::<Engine>() + engine.first_octets(MESSAGE_OCTETS_EXPECTED)
 }
 
@@ -82,7 +82,7 @@ mod tests {
 
     /// Runs of messages fill the memory. Then each message is followed by its copy, under one policy after the other, in
     /// all shards by turns. All at the same time: none is older than another.
-    fn hold_back_after(
+    fn suppresses_after(
         fill: &[Run],
         shard_count: usize,
         policy_count: u16,
@@ -155,8 +155,8 @@ mod tests {
                 (1, last, 2055, count),
                 (1, last, 1604, count),
             ];
-            hold_back_after(&fill, 1, policy_count, 0, false).unwrap();
-            hold_back_after(&fill, 2, policy_count, 0, true).unwrap();
+            suppresses_after(&fill, 1, policy_count, 0, false).unwrap();
+            suppresses_after(&fill, 2, policy_count, 0, true).unwrap();
         }
     }
 
@@ -169,7 +169,7 @@ mod tests {
                 let each: Vec<Run> = (0..policy_count)
                     .map(|policy| (7, policy, usize::try_from(octets).unwrap(), marks))
                     .collect();
-                hold_back_after(&each, 1, policy_count, 0, false).unwrap();
+                suppresses_after(&each, 1, policy_count, 0, false).unwrap();
             }
         }
     }
@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn the_smallest_marks_make_room_for_the_first_message_of_another_policy() {
         for (more, count) in [(0, 2000), (4 << 20, 200_000)] {
-            hold_back_after(&[(7, 1, 1, count)], 1, 2, more, true).unwrap();
+            suppresses_after(&[(7, 1, 1, count)], 1, 2, more, true).unwrap();
         }
     }
 
@@ -214,7 +214,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn with_the_least_memory_or_more_each_copy_is_held_back(
+        fn with_the_least_memory_or_more_each_copy_is_suppressed(
             shard_shift in 0..6_u32,
             policy_count in 1..260_u16,
             more in prop_oneof![Just(0), 0..1_usize << 20, 0..1_usize << 28],
@@ -225,7 +225,7 @@ mod tests {
             let mut fill: Vec<Run> = fill.into_iter().map(|(hash, policy, octets)| (hash, policy, octets, 1)).collect();
             let place = fill.len() / 2;
             fill.splice(place..place, runs);
-            hold_back_after(&fill, 1 << shard_shift, policy_count, more, varied)?;
+            suppresses_after(&fill, 1 << shard_shift, policy_count, more, varied)?;
         }
 
         /// All policies of one shard at the same time.

@@ -63,11 +63,11 @@ pub struct Shards {
     /// A power of two of them, so that the top bits of a hash pick one.
     shards: Box<[CachePadded<Mutex<Shard>>]>,
     /// The epoch given out last, and the generation of the policies. Held while they are changed.
-    given: Mutex<Given>,
+    numbering: Mutex<Numbering>,
 }
 
 #[derive(Debug)]
-struct Given {
+struct Numbering {
     epoch: u32,
     generation: u32,
 }
@@ -88,7 +88,7 @@ impl Shards {
         let epoch = u32::try_from(policies.len()).unwrap_or(u32::MAX);
         Self {
             shards: (0..count).map(shard).collect(),
-            given: Mutex::new(Given {
+            numbering: Mutex::new(Numbering {
                 epoch,
                 generation: 0,
             }),
@@ -137,8 +137,8 @@ impl Shards {
 
     /// What is held now and what has been counted since the start.
     #[must_use]
-    pub fn stats(&self) -> Stats {
-        let mut stats = Stats::default();
+    pub fn stats(&self) -> EngineStats {
+        let mut stats = EngineStats::default();
         for shard in &self.shards {
             lock(shard).add_to(&mut stats);
         }
@@ -170,8 +170,8 @@ impl Shards {
     fn visit<T>(&self, mut visit: impl FnMut(&mut Shard) -> (bool, Vec<T>)) -> bool {
         let mut any = false;
         for shard in &self.shards {
-            let (more, spoils) = visit(&mut lock(shard));
-            drop(spoils);
+            let (more, freed) = visit(&mut lock(shard));
+            drop(freed);
             any |= more;
         }
         any
@@ -300,7 +300,7 @@ pub struct Ended {
     /// How much they vary, where the policy folds what differs.
     pub variety: Option<Variety>,
     /// TIMESTAMP of the last of them.
-    pub last_timestamp: Option<Stamp>,
+    pub last_timestamp: Option<KeptTimestamp>,
 }
 
 /// Why a window ended.
@@ -320,21 +320,21 @@ pub enum EndReason {
 
 /// The octets of a TIMESTAMP, at most 64, kept in place.
 #[derive(Clone, Copy)]
-pub struct Stamp {
-    /// Octets that count; [`NO_STAMP`] if there is no timestamp, which nobody outside gets to see.
+pub struct KeptTimestamp {
+    /// Octets that count; [`NO_TIMESTAMP`] if there is no timestamp, which nobody outside gets to see.
     len: u8,
-    octets: [u8; STAMP_OCTETS_MAX],
+    octets: [u8; TIMESTAMP_OCTETS_MAX],
 }
 
-impl Stamp {
+impl KeptTimestamp {
     const NONE: Self = Self {
-        len: NO_STAMP,
-        octets: [0; STAMP_OCTETS_MAX],
+        len: NO_TIMESTAMP,
+        octets: [0; TIMESTAMP_OCTETS_MAX],
     };
 
     /// Takes over a timestamp. One that is longer than any counts as none: a part of it would be wrong.
     fn set(&mut self, timestamp: Option<&[u8]>) {
-        self.len = NO_STAMP;
+        self.len = NO_TIMESTAMP;
         if let Some(timestamp) = timestamp
             && let Some(octets) = self.octets.get_mut(..timestamp.len())
             && let Ok(len) = u8::try_from(timestamp.len())
@@ -345,11 +345,11 @@ impl Stamp {
     }
 
     const fn is_some(&self) -> bool {
-        self.len != NO_STAMP
+        self.len != NO_TIMESTAMP
     }
 }
 
-impl Deref for Stamp {
+impl Deref for KeptTimestamp {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -357,15 +357,15 @@ impl Deref for Stamp {
     }
 }
 
-impl PartialEq for Stamp {
+impl PartialEq for KeptTimestamp {
     fn eq(&self, other: &Self) -> bool {
         **self == **other
     }
 }
 
-impl Eq for Stamp {}
+impl Eq for KeptTimestamp {}
 
-impl std::fmt::Debug for Stamp {
+impl std::fmt::Debug for KeptTimestamp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "\"{}\"", self.escape_ascii())
     }
@@ -373,7 +373,7 @@ impl std::fmt::Debug for Stamp {
 
 /// What all shards together hold now, and have counted since the start.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Stats {
+pub struct EngineStats {
     /// Messages remembered. Those whose window is over count until they are retired.
     pub live_messages: usize,
     /// Octets allocated for them.
@@ -402,13 +402,13 @@ pub struct Stats {
 /// timestamp is longer than any that is common.
 #[derive(Debug)]
 #[repr(C, align(64))]
-struct Held {
+struct Repeats {
     /// Copies suppressed.
     count: u64,
     /// When the last of them was seen; if there is none yet, the last one that `allow` let through.
     last: Tick,
     /// Of the last copy suppressed.
-    last_timestamp: Stamp,
+    last_timestamp: KeptTimestamp,
     /// Copies let through.
     passed: u32,
     /// When the first copy was suppressed.
@@ -421,7 +421,7 @@ struct Held {
     kept: Kept,
 }
 
-impl Held {
+impl Repeats {
     /// For the delivery `delivery` made at `start`.
     fn new(start: Tick, delivery: u64) -> Self {
         Self {
@@ -432,7 +432,7 @@ impl Held {
             delivery,
             passed: 1,
             kept: Kept::nothing(),
-            last_timestamp: Stamp::NONE,
+            last_timestamp: KeptTimestamp::NONE,
         }
     }
 
@@ -479,11 +479,11 @@ const fn alloc_octets(octets: usize) -> usize {
 /// Shards at most: far more than cores.
 const SHARDS_MAX: usize = 1 << 16;
 
-/// [`Stamp::len`] of none.
-const NO_STAMP: u8 = u8::MAX;
+/// [`KeptTimestamp::len`] of none.
+const NO_TIMESTAMP: u8 = u8::MAX;
 
 /// Octets of a TIMESTAMP that are kept: RFC 5424's longest has 32.
-const STAMP_OCTETS_MAX: usize = 64;
+const TIMESTAMP_OCTETS_MAX: usize = 64;
 
 const _: () = assert!(
     size_of::<Claim>() <= 24,
@@ -738,7 +738,7 @@ mod tests {
 
     #[test]
     fn a_timestamp_longer_than_any_is_not_kept() {
-        let mut stamp = Stamp::NONE;
+        let mut kept_timestamp = KeptTimestamp::NONE;
         for (len, kept) in [
             (64, Some(64)),
             (65, None),
@@ -746,11 +746,15 @@ mod tests {
             (300, None),
             (15, Some(15)),
         ] {
-            stamp.set(Some(&vec![b'x'; len]));
-            assert_eq!(stamp.is_some().then(|| stamp.len()), kept, "{len}");
+            kept_timestamp.set(Some(&vec![b'x'; len]));
+            assert_eq!(
+                kept_timestamp.is_some().then(|| kept_timestamp.len()),
+                kept,
+                "{len}"
+            );
         }
-        stamp.set(None);
-        assert!(!stamp.is_some());
+        kept_timestamp.set(None);
+        assert!(!kept_timestamp.is_some());
     }
 
     #[test]
@@ -1147,10 +1151,10 @@ mod tests {
                 hash: hash(text.as_bytes()),
                 octets: text.as_bytes(),
             };
-            let (frame, stamp) = (format!("{at} {text}"), at.to_string());
+            let (frame, timestamp) = (format!("{at} {text}"), at.to_string());
             let sighting = Sighting {
                 frame: frame.as_bytes(),
-                timestamp: Some(stamp.as_bytes()),
+                timestamp: Some(timestamp.as_bytes()),
                 variant: None,
             };
             self.shards.offer(

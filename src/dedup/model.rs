@@ -11,8 +11,8 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::{
-    Claim, DISTINCT_MAX, EndReason, Ended, Several, Shards, Sighting, Stamp, Stats, Variety,
-    Verdict,
+    Claim, DISTINCT_MAX, EndReason, Ended, EngineStats, KeptTimestamp, Several, Shards, Sighting,
+    Variety, Verdict,
 };
 use crate::identity::{Identity, Variant};
 use crate::rule::{PolicyId, WindowPolicy};
@@ -41,7 +41,7 @@ struct Window {
     forwarded: Tick,
     last: Tick,
     passed: u32,
-    held: Option<Ended>,
+    report: Option<Ended>,
     /// The texts of those copies that were held back, if the policy folds them.
     texts: HashSet<u64>,
 }
@@ -106,7 +106,7 @@ impl Model {
                     open.forwarded = now;
                     return Some(Some(open.delivery));
                 }
-                let held = open.held.get_or_insert_with(|| Ended {
+                let report = open.report.get_or_insert_with(|| Ended {
                     policy,
                     generation: 0,
                     reason: EndReason::Window,
@@ -120,14 +120,14 @@ impl Model {
                 });
                 if let Some(text) = sighting.variant.and_then(|variant| variant.text) {
                     open.texts.insert(text);
-                    held.frame = sighting.frame.into();
-                    held.variety = Some(variety(&open.texts));
+                    report.frame = sighting.frame.into();
+                    report.variety = Some(variety(&open.texts));
                 }
-                held.count += 1;
-                held.last = now;
-                let mut kept = Stamp::NONE;
+                report.count += 1;
+                report.last = now;
+                let mut kept = KeptTimestamp::NONE;
                 kept.set(sighting.timestamp);
-                held.last_timestamp = Some(kept);
+                report.last_timestamp = Some(kept);
                 self.suppressed += 1;
                 return None;
             }
@@ -145,7 +145,7 @@ impl Model {
             forwarded: now,
             last: now,
             passed: 1,
-            held: None,
+            report: None,
             texts: HashSet::new(),
         });
         Some(Some(self.order))
@@ -196,14 +196,14 @@ impl Model {
     }
 
     fn end(&mut self, at: usize, reason: EndReason) {
-        if let Some(held) = self.open.swap_remove(at).held {
+        if let Some(report) = self.open.swap_remove(at).report {
             self.due
-                .insert(held.frame.to_vec(), Ended { reason, ..held });
+                .insert(report.frame.to_vec(), Ended { reason, ..report });
         }
     }
 
     /// What has come out must have been due. What is over may come out late, and then whyever.
-    fn settle(&mut self, ended: &mut Vec<Ended>) {
+    fn take(&mut self, ended: &mut Vec<Ended>) {
         for ended in ended.drain(..) {
             let due = self
                 .due
@@ -242,7 +242,7 @@ struct Regime {
 /// What a stream came past.
 #[derive(Debug)]
 struct Reached {
-    stats: Stats,
+    stats: EngineStats,
     fresh: u64,
     duplicates: u64,
     reopened_with_copies: u64,
@@ -260,7 +260,7 @@ fn run(regime: &Regime, seed: u64) -> Reached {
     let mut claims: Vec<(Claim, Option<u64>)> = Vec::new();
     let mut ended = Vec::new();
     let mut reached = Reached {
-        stats: Stats::default(),
+        stats: EngineStats::default(),
         fresh: 0,
         duplicates: 0,
         reopened_with_copies: 0,
@@ -323,7 +323,7 @@ fn run(regime: &Regime, seed: u64) -> Reached {
                 let message = random.below(at_most);
                 let identity = identity(message, regime.octets_max);
                 let hash = Random(message).next() & (u64::MAX >> (64 - regime.hash_bits));
-                let (frame, stamp) = (format!("{call} {message}"), now.to_string());
+                let (frame, timestamp) = (format!("{call} {message}"), now.to_string());
                 // Frames grow and shrink, so that what is kept of the last one does.
                 let frame = format!("{frame}{}", "x".repeat(random.below(100)));
                 let text = (policy.0 % 2 == 1).then(|| random.below(30));
@@ -333,7 +333,7 @@ fn run(regime: &Regime, seed: u64) -> Reached {
                 });
                 let sighting = Sighting {
                     frame: frame.as_bytes(),
-                    timestamp: Some(stamp.as_bytes()),
+                    timestamp: Some(timestamp.as_bytes()),
                     variant: variant.as_ref(),
                 };
                 let verdict = shards.offer(
@@ -375,7 +375,7 @@ fn run(regime: &Regime, seed: u64) -> Reached {
             reached.varied[0] += u64::from(texts.is_plural());
             reached.varied[1] += u64::from(matches!(texts, Several::AtLeast(_)));
         }
-        model.settle(&mut ended);
+        model.take(&mut ended);
         let stats = shards.stats();
         assert!(stats.octets <= regime.budget_octets, "{stats:?}");
         assert!(
@@ -389,7 +389,7 @@ fn run(regime: &Regime, seed: u64) -> Reached {
     (0..)
         .take(regime.policies.len())
         .for_each(|id| model.end_policy(PolicyId(id), EndReason::Stop));
-    model.settle(&mut ended);
+    model.take(&mut ended);
     assert!(model.due.is_empty(), "never came out: {:?}", model.due);
     assert_eq!(
         (model.reported, model.suppressed),

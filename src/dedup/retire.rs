@@ -21,16 +21,16 @@
 use std::mem::take;
 use std::sync::PoisonError;
 
-use super::engine::{Engine, Spoils};
-use super::shard::{MARKS_PER_SEGMENT, Shard, granule_shift};
-use super::{EndReason, Ended, Given, Shards, lock};
+use super::engine::{Engine, Freed};
+use super::shard::{MARKS_PER_BUCKET, Shard, page_shift};
+use super::{EndReason, Ended, Numbering, Shards, lock};
 use crate::rule::{PolicyId, WindowPolicy};
 
 impl Shards {
     /// The generation of the policies in force: how often they were switched.
     #[must_use]
     pub fn generation(&self) -> u32 {
-        self.given
+        self.numbering
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .generation
@@ -47,20 +47,23 @@ impl Shards {
         policies: &[(WindowPolicy, Option<PolicyId>)],
         budget_octets: usize,
     ) -> u32 {
-        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        given.generation = given.generation.wrapping_add(1);
-        let generation = given.generation;
-        let epochs = given.epochs(policies.len());
+        let mut numbering = self
+            .numbering
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        numbering.generation = numbering.generation.wrapping_add(1);
+        let generation = numbering.generation;
+        let epochs = numbering.epochs(policies.len());
         let target_octets = budget_octets / self.shards.len();
-        let mut age = 0;
+        let mut distance = 0;
         for shard in &self.shards {
             let mut shard = lock(shard);
             shard.switch(policies, &epochs, generation, target_octets);
             let engines = shard.engines.iter();
-            let ages = engines.map(|engine| generation.wrapping_sub(engine.generation));
-            age = age.max(ages.max().unwrap_or(0));
+            let distances = engines.map(|engine| generation.wrapping_sub(engine.generation));
+            distance = distance.max(distances.max().unwrap_or(0));
         }
-        generation.wrapping_sub(age)
+        generation.wrapping_sub(distance)
     }
 
     /// As [`Shards::switch`], and ends at once what retires and what is too much for the budget.
@@ -72,9 +75,9 @@ impl Shards {
     ) {
         self.switch(policies, budget_octets);
         while self.visit(|shard| {
-            let (more, mut spoils) = shard.settle(SETTLED_PER_LOCK, ended);
-            spoils.extend(shard.tidy(SETTLED_PER_LOCK / MARKS_PER_SEGMENT + 1));
-            (more, spoils)
+            let (more, mut freed) = shard.end_leftovers(MARKS_PER_LOCK, ended);
+            freed.extend(shard.tidy(MARKS_PER_LOCK / MARKS_PER_BUCKET + 1));
+            (more, freed)
         }) {}
     }
 
@@ -82,9 +85,12 @@ impl Shards {
     /// fresh. What they held back comes out by [`Shards::advance`] with [`EndReason::Reopened`]. No mark is
     /// touched.
     pub fn forget_all(&self) {
-        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut numbering = self
+            .numbering
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let policies = self.shards.first().map_or(0, |shard| lock(shard).policies);
-        let epochs = given.epochs(policies);
+        let epochs = numbering.epochs(policies);
         for shard in &self.shards {
             lock(shard).forget_all(&epochs);
         }
@@ -97,7 +103,7 @@ impl Shards {
     }
 }
 
-impl Given {
+impl Numbering {
     fn epochs(&mut self, count: usize) -> Vec<u32> {
         let next = || {
             self.epoch = self.epoch.wrapping_add(1).max(1);
@@ -126,7 +132,7 @@ impl Shard {
         self.room = 0;
         let retiring = self.engines.split_off(self.policies);
         let mut old: Vec<_> = take(&mut self.engines).into_iter().map(Some).collect();
-        let shift = granule_shift(target_octets, policies.len());
+        let shift = page_shift(target_octets, policies.len());
         for ((&(policy, kept), &epoch), id) in policies.iter().zip(epochs).zip(0..) {
             let kept = kept
                 .and_then(|id| old.get_mut(id.index()))
@@ -145,7 +151,7 @@ impl Shard {
     /// Gives each policy an engine without marks; those that had some retire.
     fn forget_all(&mut self, epochs: &[u32]) {
         self.room = 0;
-        let shift = granule_shift(self.target_octets, self.policies);
+        let shift = page_shift(self.target_octets, self.policies);
         for (index, &epoch) in (0..self.policies).zip(epochs) {
             let engine = &mut self.engines[index];
             if engine.marks() == 0 {
@@ -168,7 +174,7 @@ impl Shard {
     }
 
     /// True while there is something to end because policies or the budget changed.
-    pub(super) fn is_unsettled(&self) -> bool {
+    pub(super) fn has_leftovers(&self) -> bool {
         self.budget_octets > self.target_octets
             || self.engines[self.policies..]
                 .iter()
@@ -176,15 +182,15 @@ impl Shard {
     }
 
     /// Ends at most `marks_max` marks because policies or the budget changed; true if there are more.
-    pub(super) fn settle(
+    pub(super) fn end_leftovers(
         &mut self,
         marks_max: usize,
         ended: &mut Vec<Ended>,
-    ) -> (bool, Vec<Spoils>) {
-        let spoils = self.bury();
+    ) -> (bool, Vec<Freed>) {
+        let freed = self.remove_retired();
         let left = marks_max - self.end_retiring(marks_max, ended);
         self.lower_budget(left, ended);
-        (self.is_unsettled(), spoils)
+        (self.has_leftovers(), freed)
     }
 
     /// Ends at most `marks_max` marks of engines that retire, and gives how many.
@@ -201,15 +207,15 @@ impl Shard {
     }
 
     /// Takes out engines that have retired. The last ones only: places of others stay what they are.
-    fn bury(&mut self) -> Vec<Spoils> {
-        let mut spoils = Vec::new();
+    fn remove_retired(&mut self) -> Vec<Freed> {
+        let mut freed = Vec::new();
         while self.engines.len() > self.policies
             && let Some(mut engine) = self.engines.pop_if(|engine| engine.marks() == 0)
         {
             self.gone.add(engine.counters());
-            spoils.push(engine.tidy(0));
+            freed.push(engine.tidy(0));
         }
-        spoils
+        freed
     }
 
     /// Evicts at most `marks_max` marks if the budget became smaller, and lowers it by what that freed.
@@ -227,7 +233,7 @@ impl Shard {
 }
 
 /// Marks ended under one hold of a shard's lock by a call that ends them all.
-const SETTLED_PER_LOCK: usize = 1024;
+const MARKS_PER_LOCK: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -316,20 +322,15 @@ mod tests {
         let judge = |generation, policy, text: &'static [u8]| {
             let mut group = Group::new();
             group.set_generation(generation);
-            let sighting = Sighting {
-                frame: text,
-                timestamp: None,
-                variant: None,
-            };
             for _ in 0..2 {
-                group.push(PolicyId(policy), sighting, |octets| {
+                group.push(PolicyId(policy), (text, None), None, |octets| {
                     octets.extend_from_slice(text);
                     identity(text).hash
                 });
             }
             shards.offer_group(&mut group, Tick::from_nanos(1));
             let mut verdicts = Vec::new();
-            group.settle(&mut Vec::new(), |_, verdict, _| {
+            group.drain(&mut Vec::new(), |_, _, verdict, _| {
                 verdicts.push(verdict != Verdict::Duplicate);
             });
             verdicts
@@ -376,18 +377,13 @@ mod tests {
                 let judge = |policy, text: &'static [u8]| {
                     let mut group = Group::new();
                     group.set_generation(generation);
-                    let sighting = Sighting {
-                        frame: text,
-                        timestamp: None,
-                        variant: None,
-                    };
-                    group.push(PolicyId(policy), sighting, |octets| {
+                    group.push(PolicyId(policy), (text, None), None, |octets| {
                         octets.extend_from_slice(text);
                         identity(text).hash
                     });
                     shards.offer_group(&mut group, Tick::from_nanos(1));
                     let mut is_fresh = false;
-                    group.settle(&mut Vec::new(), |_, verdict, _| {
+                    group.drain(&mut Vec::new(), |_, _, verdict, _| {
                         is_fresh = verdict != Verdict::Duplicate;
                     });
                     is_fresh

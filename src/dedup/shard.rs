@@ -19,11 +19,11 @@
 use std::hint::black_box;
 use std::mem::size_of;
 
-use super::engine::{Engine, EngineCounters, Met, Refusal, Spoils};
+use super::engine::{Engine, EngineCounters, Freed, Met, Refusal};
 use super::group::{Group, Run};
 use super::table::Place;
 use super::timeline::{MARKS_SHIFT, Mark};
-use super::{Claim, EndReason, Ended, Sighting, Stats, Verdict};
+use super::{Claim, EndReason, Ended, EngineStats, Sighting, Verdict};
 use crate::identity::Identity;
 use crate::rule::{PolicyId, WindowPolicy};
 use crate::tick::Tick;
@@ -70,7 +70,7 @@ impl Shard {
             gone: EngineCounters::default(),
         };
         let policies: Vec<_> = policies.collect();
-        let shift = granule_shift(budget_octets, policies.len());
+        let shift = page_shift(budget_octets, policies.len());
         shard.policies = policies.len();
         shard.engines = (0..)
             .zip(policies)
@@ -116,8 +116,8 @@ impl Shard {
         for &(index, likely) in &*run {
             let copy = group.copy(index);
             if copy.is_again
-                && let Some((engine, age)) = counted
-                && self.engines[engine].count_again(age, copy.sighting, now)
+                && let Some((engine, offset)) = counted
+                && self.engines[engine].count_again(offset, copy.sighting, now)
             {
                 continue;
             }
@@ -126,9 +126,9 @@ impl Shard {
                 counted = None;
                 continue;
             };
-            let (verdict, age) =
+            let (verdict, offset) =
                 self.judge(engine, copy.identity, copy.sighting, likely, now, &mut over);
-            counted = age.map(|age| (engine, age));
+            counted = offset.map(|offset| (engine, offset));
             // They are duplicates until found fresh. Copying a whole verdict would wait for what judging wrote.
             if let Verdict::Fresh(claim) = verdict {
                 verdicts[index] = Verdict::Fresh(claim);
@@ -192,7 +192,7 @@ impl Shard {
         self.index_before(policy, generation)
     }
 
-    /// Judges one copy in the engine at `index`; its mark is probably at `likely`. Also gives the age of the mark
+    /// Judges one copy in the engine at `index`; its mark is probably at `likely`. Also gives the offset of the mark
     /// that counted it, if that is all that was to be done: it would count another one, too.
     fn judge(
         &mut self,
@@ -213,8 +213,8 @@ impl Shard {
             if engine.emptied() != emptied {
                 self.room = 0;
             }
-            if let Met::Counted(age) = met {
-                return (Verdict::Duplicate, Some(age));
+            if let Met::Counted(offset) = met {
+                return (Verdict::Duplicate, Some(offset));
             }
             let mut admitted = engine.admit(met, identity, sighting, now, &mut self.room);
             if let Err(Refusal::Short(_)) = admitted {
@@ -255,7 +255,7 @@ impl Shard {
         now: Tick,
         marks_max: usize,
         ended: &mut Vec<Ended>,
-    ) -> (bool, Vec<Spoils>) {
+    ) -> (bool, Vec<Freed>) {
         let now = self.advance_clock(now);
         self.room = 0;
         let mut left = marks_max;
@@ -264,11 +264,11 @@ impl Shard {
             engine.retire(now, left, ended);
             left -= before - engine.marks();
         }
-        let (more, mut spoils) = self.settle(left, ended);
+        let (more, mut freed) = self.end_leftovers(left, ended);
         let mut policies = self.engines.iter().take(self.policies);
         let due = more || policies.any(|engine| engine.first_is_due(now));
-        spoils.extend(self.tidy(marks_max / MARKS_PER_SEGMENT + 1));
-        (due, spoils)
+        freed.extend(self.tidy(marks_max / MARKS_PER_BUCKET + 1));
+        (due, freed)
     }
 
     /// Ends at most `marks_max` marks; true if there are more.
@@ -277,7 +277,7 @@ impl Shard {
         reason: EndReason,
         marks_max: usize,
         ended: &mut Vec<Ended>,
-    ) -> (bool, Vec<Spoils>) {
+    ) -> (bool, Vec<Freed>) {
         self.room = 0;
         let mut left = marks_max;
         for engine in &mut self.engines {
@@ -287,19 +287,19 @@ impl Shard {
             }
         }
         let more = self.engines.iter().any(|engine| engine.marks() > 0);
-        (more, self.tidy(marks_max / MARKS_PER_SEGMENT + 1))
+        (more, self.tidy(marks_max / MARKS_PER_BUCKET + 1))
     }
 
     /// When there is something to retire next.
     pub(super) fn next_due(&self) -> Option<Tick> {
-        if self.is_unsettled() {
+        if self.has_leftovers() {
             return Some(self.now);
         }
         self.engines.iter().filter_map(Engine::next_due).min()
     }
 
     /// Adds what this shard holds and has counted.
-    pub(super) fn add_to(&self, stats: &mut Stats) {
+    pub(super) fn add_to(&self, stats: &mut EngineStats) {
         let mut counters = self.gone;
         for engine in &self.engines {
             stats.live_messages += engine.live_messages();
@@ -394,14 +394,14 @@ impl Shard {
         popped
     }
 
-    pub(super) fn tidy(&mut self, segments: usize) -> Vec<Spoils> {
-        let shift = granule_shift(self.budget_octets, self.policies);
+    pub(super) fn tidy(&mut self, buckets: usize) -> Vec<Freed> {
+        let shift = page_shift(self.budget_octets, self.policies);
         self.engines
             .iter_mut()
             .map(|engine| {
-                let spoils = engine.tidy(segments);
-                engine.resize_granules(shift);
-                spoils
+                let freed = engine.tidy(buckets);
+                engine.resize_pages(shift);
+                freed
             })
             .collect()
     }
@@ -420,8 +420,8 @@ impl EngineCounters {
 /// Timelines are allocated in pieces of about a thousandth of the budget, 1 to 64 KiB: small enough
 /// that partly used ones do not count, large enough that there are not too many. Each engine has a few that are
 /// partly used, so with many engines the pieces are smaller.
-pub(super) fn granule_shift(budget_octets: usize, engines: usize) -> u32 {
-    let shift = (budget_octets / (GRANULES_PER_ENGINE * engines).max(1024))
+pub(super) fn page_shift(budget_octets: usize, engines: usize) -> u32 {
+    let shift = (budget_octets / (PAGES_PER_ENGINE * engines).max(1024))
         .checked_ilog2()
         .unwrap_or(0)
         .clamp(10, 16);
@@ -430,7 +430,7 @@ pub(super) fn granule_shift(budget_octets: usize, engines: usize) -> u32 {
 }
 
 /// Pieces of a timeline that an engine's equal part of the budget is made of, at least.
-const GRANULES_PER_ENGINE: usize = 64;
+const PAGES_PER_ENGINE: usize = 64;
 
 /// Copies below which reading ahead takes longer than it saves.
 const FETCHED_MIN: usize = 3;
@@ -449,4 +449,4 @@ const OCTETS_PER_EVICTED: usize = size_of::<Mark>();
 pub(super) const ROOM_AHEAD_OCTETS: usize = 4096;
 
 /// For so many marks that may be retired in a call, one segment of the table may be looked at.
-pub(super) const MARKS_PER_SEGMENT: usize = 8;
+pub(super) const MARKS_PER_BUCKET: usize = 8;

@@ -82,7 +82,7 @@ pub fn write(
     copy(out, &ended.frame, at..content.start);
     let text = ended.frame.get(content).unwrap_or_default();
     let count = ended.count;
-    let variety = ended.variety.filter(|variety| !variety.is_none());
+    let variety = ended.variety.filter(|variety| !variety.is_uniform());
     match style {
         SummaryStyle::Prefix => {
             match variety {
@@ -164,14 +164,14 @@ mod tests {
 
     use super::*;
     use crate::{
-        dedup::{EndReason, Several, Stamp, Variety},
+        dedup::{EndReason, KeptTimestamp, Several, Variety},
         rule::PolicyId,
         tick::Tick,
     };
 
     fn ended(frame: &[u8], last_timestamp: Option<&[u8]>) -> Ended {
-        let mut stamp = Stamp::NONE;
-        stamp.set(last_timestamp);
+        let mut kept = KeptTimestamp::NONE;
+        kept.set(last_timestamp);
         Ended {
             policy: PolicyId(0),
             generation: 0,
@@ -182,7 +182,7 @@ mod tests {
             window: Duration::from_secs(10),
             frame: frame.into(),
             variety: None,
-            last_timestamp: stamp.is_some().then_some(stamp),
+            last_timestamp: kept.is_some().then_some(kept),
         }
     }
 

@@ -5,11 +5,11 @@
 //!             │                                                   │
 //! marks    ▒▒▒█████████│███████████████│███████████████│██████░░░░░   blocks of `block_marks`
 //!             │      each mark knows where its octets start; they end where the next one's start
-//! octets   ▒▒▒▒▒▒▒██████████████│███████████████████████│████████░░   segments of `granule` octets
+//! octets   ▒▒▒▒▒▒▒██████████████│███████████████████████│████████░░   pages of `page_octets` octets
 //! ```
 //!
-//! Both are first-in, first-out and grow by a block or a segment at a time, so growing moves no mark
-//! and retiring is advancing two cursors. An identity may lie across segments; nothing is padded.
+//! Both are first-in, first-out and grow by a block or a page at a time, so growing moves no mark
+//! and retiring is advancing two cursors. An identity may lie across pages; nothing is padded.
 //!
 //! # Guarantees
 //!
@@ -23,7 +23,7 @@
 use std::collections::VecDeque;
 use std::mem::size_of;
 
-use super::{Held, alloc_octets};
+use super::{Repeats, alloc_octets};
 use crate::tick::Tick;
 
 /// The marks of one engine, oldest first.
@@ -39,19 +39,19 @@ pub(super) struct Timeline {
     blocks: VecDeque<Vec<Mark>>,
     head: usize,
     /// All full but the last.
-    segments: VecDeque<Vec<u8>>,
-    /// Position of the first octet of the first segment; positions count all octets ever appended.
-    segments_start: u64,
+    pages: VecDeque<Vec<u8>>,
+    /// Position of the first octet of the first page; positions count all octets ever appended.
+    pages_start: u64,
     /// Position behind the last octet.
     end: u64,
-    /// Emptied blocks and segments for reuse. Freeing them is left to a call that may wait: with
+    /// Emptied blocks and pages for reuse. Freeing them is left to a call that may wait: with
     /// some allocators one `free` gives back gigabytes at once.
     spare_blocks: Vec<Vec<Mark>>,
-    spare_segments: Vec<Vec<u8>>,
-    /// Blocks and segments emptied so far; wraps.
+    spare_pages: Vec<Vec<u8>>,
+    /// Blocks and pages emptied so far; wraps.
     emptied: u32,
-    /// A segment has two to this power octets, a block [`MARKS_SHIFT`] powers fewer marks.
-    granule_shift: u32,
+    /// A page has two to this power octets, a block [`MARKS_SHIFT`] powers fewer marks.
+    page_shift: u32,
 }
 
 /// One window of one message: 24 octets.
@@ -62,7 +62,7 @@ pub(super) struct Mark {
     /// Where the identity's octets start, and [`DEAD`].
     at: u64,
     /// What was held back, once there is something to hold.
-    pub(super) held: Option<Box<Held>>,
+    pub(super) repeats: Option<Box<Repeats>>,
 }
 
 impl Mark {
@@ -76,30 +76,30 @@ impl Mark {
     }
 }
 
-/// Blocks and segments to be dropped where dropping them makes nobody wait.
+/// Blocks and pages to be dropped where dropping them makes nobody wait.
 #[derive(Debug, Default)]
-pub(super) struct Granules {
+pub(super) struct Spares {
     _blocks: Vec<Vec<Mark>>,
-    _segments: Vec<Vec<u8>>,
+    _pages: Vec<Vec<u8>>,
 }
 
 impl Timeline {
-    /// An empty timeline whose first mark gets the generation `base`; a segment has
-    /// `1 << granule_shift` octets (at least `1 << MARKS_SHIFT`). Allocates nothing.
-    pub(super) const fn new(base: u64, granule_shift: u32) -> Self {
+    /// An empty timeline whose first mark gets the generation `base`; a page has
+    /// `1 << page_shift` octets (at least `1 << MARKS_SHIFT`). Allocates nothing.
+    pub(super) const fn new(base: u64, page_shift: u32) -> Self {
         Self {
             base,
             len: 0,
             dead: 0,
             blocks: VecDeque::new(),
             head: 0,
-            segments: VecDeque::new(),
-            segments_start: 0,
+            pages: VecDeque::new(),
+            pages_start: 0,
             end: 0,
             spare_blocks: Vec::new(),
-            spare_segments: Vec::new(),
+            spare_pages: Vec::new(),
             emptied: 0,
-            granule_shift,
+            page_shift,
         }
     }
 
@@ -116,8 +116,8 @@ impl Timeline {
         self.len - self.dead
     }
 
-    pub(super) const fn granule_shift(&self) -> u32 {
-        self.granule_shift
+    pub(super) const fn page_shift(&self) -> u32 {
+        self.page_shift
     }
 
     /// The oldest mark.
@@ -127,18 +127,18 @@ impl Timeline {
 
     /// The youngest mark.
     pub(super) fn last(&self) -> Option<&Mark> {
-        self.len.checked_sub(1).map(|age| self.mark(age))
+        self.len.checked_sub(1).map(|offset| self.mark(offset))
     }
 
-    /// The mark `age` places behind the oldest. `age` is below `len`.
-    pub(super) fn mark(&self, age: usize) -> &Mark {
-        let place = self.head + age;
+    /// The mark `offset` places behind the oldest. `offset` is below `len`.
+    pub(super) fn mark(&self, offset: usize) -> &Mark {
+        let place = self.head + offset;
         &self.blocks[place >> self.block_shift()][place & (self.block_marks() - 1)]
     }
 
     /// As [`Timeline::mark`].
-    pub(super) fn mark_mut(&mut self, age: usize) -> &mut Mark {
-        let place = self.head + age;
+    pub(super) fn mark_mut(&mut self, offset: usize) -> &mut Mark {
+        let place = self.head + offset;
         let (block, mark) = (
             place >> self.block_shift(),
             place & (self.block_marks() - 1),
@@ -146,65 +146,70 @@ impl Timeline {
         &mut self.blocks[block][mark]
     }
 
-    /// Appends what the mark remembers to `octets`. `age` is below `len`.
-    pub(super) fn copy_octets(&self, age: usize, octets: &mut Vec<u8>) {
-        let (start, end) = self.range(age);
-        let (mut segment, mut offset) = self.locate(start);
+    /// Appends what the mark remembers to `octets`. `offset` is below `len`.
+    pub(super) fn copy_octets(&self, offset: usize, octets: &mut Vec<u8>) {
+        let (start, end) = self.range(offset);
+        let (mut page, mut at) = self.locate(start);
         let mut left = usize::try_from(end - start).unwrap_or(usize::MAX);
         while left > 0 {
-            let here = &self.segments[segment][offset..];
+            let here = &self.pages[page][at..];
             let here = here.get(..left).unwrap_or(here);
             octets.extend_from_slice(here);
             left -= here.len();
-            (segment, offset) = (segment + 1, 0);
+            (page, at) = (page + 1, 0);
         }
     }
 
-    /// Whether the mark remembers exactly `octets`. `age` is below `len`.
-    pub(super) fn remembers(&self, age: usize, octets: &[u8]) -> bool {
-        let (start, end) = self.range(age);
+    /// Whether the mark remembers exactly `octets`. `offset` is below `len`.
+    pub(super) fn remembers(&self, offset: usize, octets: &[u8]) -> bool {
+        let (start, end) = self.range(offset);
         if end - start != octets.len() as u64 {
             return false;
         }
-        let (mut segment, mut offset) = self.locate(start);
+        let (mut page, mut at) = self.locate(start);
         let mut rest = octets;
         while !rest.is_empty() {
-            let here = &self.segments[segment][offset..];
+            let here = &self.pages[page][at..];
             let (now, later) = rest.split_at(here.len().min(rest.len()));
             if here[..now.len()] != *now {
                 return false;
             }
-            (segment, offset, rest) = (segment + 1, 0, later);
+            (page, at, rest) = (page + 1, 0, later);
         }
         true
     }
 
     /// An octet of each cache line of the identity of a mark, up to [`TOUCHED_OCTETS`], and of what it holds.
-    /// `age` is below `len`.
-    pub(super) fn touch(&self, age: usize, octets: usize) -> u64 {
-        let mark = self.mark(age);
-        let (segment, offset) = self.locate(mark.position());
-        let here = self.segments[segment].get(offset..).unwrap_or_default();
+    /// `offset` is below `len`.
+    pub(super) fn touch(&self, offset: usize, octets: usize) -> u64 {
+        let mark = self.mark(offset);
+        let (page, at) = self.locate(mark.position());
+        let here = self.pages[page].get(at..).unwrap_or_default();
         let here = here.get(..octets.min(TOUCHED_OCTETS)).unwrap_or(here);
         let octets: u64 = here
             .iter()
             .step_by(CACHE_LINE_OCTETS)
             .map(|octet| u64::from(*octet))
             .sum();
-        octets + mark.held.as_ref().map_or(0, |held| held.count)
+        octets + mark.repeats.as_ref().map_or(0, |repeats| repeats.count)
     }
 
     /// What [`Timeline::charged`] would grow by if a mark of `octets` octets were appended.
     pub(super) fn append_octets(&self, octets: usize) -> usize {
         let first = if self.is_allocated() { 0 } else { self.slack() };
-        let segments = octets / self.granule() + 1;
+        let pages = octets / self.page_octets() + 1;
         let handles = growth(self.blocks.len(), self.blocks.capacity(), 1)
-            + growth(self.segments.len(), self.segments.capacity(), segments);
+            + growth(self.pages.len(), self.pages.capacity(), pages);
         size_of::<Mark>() + octets + first + handles * HANDLE_OCTETS
     }
 
     /// Appends the youngest mark and gives back its generation. `start` is not before any other's.
-    pub(super) fn append(&mut self, start: Tick, octets: &[u8], held: Option<Box<Held>>) -> u64 {
+    pub(super) fn append(
+        &mut self,
+        start: Tick,
+        octets: &[u8],
+        repeats: Option<Box<Repeats>>,
+    ) -> u64 {
         let block_marks = self.block_marks();
         if self
             .blocks
@@ -221,26 +226,26 @@ impl Timeline {
             block.push(Mark {
                 start,
                 at: self.end,
-                held,
+                repeats,
             });
         }
         let mut rest = octets;
         while !rest.is_empty() {
-            let granule = self.granule();
+            let page_octets = self.page_octets();
             if self
-                .segments
+                .pages
                 .back()
-                .is_none_or(|segment| segment.len() == granule)
+                .is_none_or(|page| page.len() == page_octets)
             {
-                let segment = self
-                    .spare_segments
+                let page = self
+                    .spare_pages
                     .pop()
-                    .unwrap_or_else(|| Vec::with_capacity(granule));
-                self.segments.push_back(segment);
+                    .unwrap_or_else(|| Vec::with_capacity(page_octets));
+                self.pages.push_back(page);
             }
-            if let Some(segment) = self.segments.back_mut() {
-                let (now, later) = rest.split_at(rest.len().min(granule - segment.len()));
-                segment.extend_from_slice(now);
+            if let Some(page) = self.pages.back_mut() {
+                let (now, later) = rest.split_at(rest.len().min(page_octets - page.len()));
+                page.extend_from_slice(now);
                 rest = later;
             }
         }
@@ -249,19 +254,19 @@ impl Timeline {
         self.base + (self.len as u64 - 1)
     }
 
-    /// Makes a mark dead and gives back what it held. `age` is below `len`.
-    pub(super) fn kill(&mut self, age: usize) -> Option<Box<Held>> {
-        let mark = self.mark_mut(age);
-        let (was_dead, held) = (mark.is_dead(), mark.held.take());
+    /// Makes a mark dead and gives back what it held. `offset` is below `len`.
+    pub(super) fn kill(&mut self, offset: usize) -> Option<Box<Repeats>> {
+        let mark = self.mark_mut(offset);
+        let (was_dead, repeats) = (mark.is_dead(), mark.repeats.take());
         mark.at |= DEAD;
         self.dead += usize::from(!was_dead);
-        held
+        repeats
     }
 
     /// Forgets the oldest mark: whether it was dead, and what it held.
-    pub(super) fn pop(&mut self) -> Option<(bool, Option<Box<Held>>)> {
+    pub(super) fn pop(&mut self) -> Option<(bool, Option<Box<Repeats>>)> {
         let mark = self.blocks.front_mut()?.get_mut(self.head)?;
-        let (dead, held) = (mark.is_dead(), mark.held.take());
+        let (dead, repeats) = (mark.is_dead(), mark.repeats.take());
         self.base += 1;
         self.len -= 1;
         self.head += 1;
@@ -276,27 +281,27 @@ impl Timeline {
             self.emptied = self.emptied.wrapping_add(1);
             recycle(&mut self.blocks, &mut self.spare_blocks);
         }
-        while kept - self.segments_start >= self.granule() as u64 {
-            recycle(&mut self.segments, &mut self.spare_segments);
-            self.segments_start += self.granule() as u64;
+        while kept - self.pages_start >= self.page_octets() as u64 {
+            recycle(&mut self.pages, &mut self.spare_pages);
+            self.pages_start += self.page_octets() as u64;
             self.emptied = self.emptied.wrapping_add(1);
         }
         if self.len == 0 {
-            recycle(&mut self.segments, &mut self.spare_segments);
-            self.segments_start = self.end;
+            recycle(&mut self.pages, &mut self.spare_pages);
+            self.pages_start = self.end;
         }
-        Some((dead, held))
+        Some((dead, repeats))
     }
 
     /// Octets allocated, with the allocator's overhead.
     pub(super) fn octets(&self) -> usize {
         (self.blocks.len() + self.spare_blocks.len()) * self.block_octets()
-            + (self.segments.len() + self.spare_segments.len()) * alloc_octets(self.granule())
+            + (self.pages.len() + self.spare_pages.len()) * alloc_octets(self.page_octets())
             + self.handle_octets()
     }
 
     /// Octets that count against the budget. Smooth, so that making room for one mark takes about
-    /// one eviction; it counts partly used blocks and segments as if they were whole, and a few octets more.
+    /// one eviction; it counts partly used blocks and pages as if they were whole, and a few octets more.
     pub(super) fn charged(&self) -> usize {
         let slack = if self.is_allocated() { self.slack() } else { 0 };
         let start = self.first().map_or(self.end, Mark::position);
@@ -305,31 +310,31 @@ impl Timeline {
             + octets
             + slack
             + self.spare_blocks.len().saturating_sub(1) * self.block_octets()
-            + self.spare_segments.len().saturating_sub(1) * alloc_octets(self.granule())
+            + self.spare_pages.len().saturating_sub(1) * alloc_octets(self.page_octets())
             + self.handle_octets()
     }
 
-    /// Changes whenever what is charged may have grown although nothing was appended: an emptied block or segment
+    /// Changes whenever what is charged may have grown although nothing was appended: an emptied block or page
     /// counts in full again.
     pub(super) const fn emptied(&self) -> u32 {
         self.emptied
     }
 
-    /// Takes the spare blocks and segments out, for the caller to drop.
-    pub(super) fn take_spares(&mut self) -> Granules {
+    /// Takes the spare blocks and pages out, for the caller to drop.
+    pub(super) fn take_spares(&mut self) -> Spares {
         if self.blocks.capacity() > 4 * self.blocks.len().max(HANDLES_MIN) {
             self.blocks.shrink_to(2 * self.blocks.len());
         }
-        if self.segments.capacity() > 4 * self.segments.len().max(HANDLES_MIN) {
-            self.segments.shrink_to(2 * self.segments.len());
+        if self.pages.capacity() > 4 * self.pages.len().max(HANDLES_MIN) {
+            self.pages.shrink_to(2 * self.pages.len());
         }
-        Granules {
+        Spares {
             _blocks: std::mem::take(&mut self.spare_blocks),
-            _segments: std::mem::take(&mut self.spare_segments),
+            _pages: std::mem::take(&mut self.spare_pages),
         }
     }
 
-    /// Frees a spare block and a spare segment, but not the last ones of a timeline that is in use;
+    /// Frees a spare block and a spare page, but not the last ones of a timeline that is in use;
     /// false if there are none.
     pub(super) fn free_spares(&mut self) -> bool {
         let keep = usize::from(self.len > 0);
@@ -338,40 +343,40 @@ impl Timeline {
         } else {
             None
         };
-        let segment = if self.spare_segments.len() > keep {
-            self.spare_segments.pop()
+        let page = if self.spare_pages.len() > keep {
+            self.spare_pages.pop()
         } else {
             None
         };
-        block.is_some() || segment.is_some()
+        block.is_some() || page.is_some()
     }
 
     /// Frees room for handles beyond what is in use and the least; false if there is none.
     pub(super) fn trim(&mut self) -> bool {
         let before = self.handle_octets();
         self.blocks.shrink_to(HANDLES_MIN);
-        self.segments.shrink_to(HANDLES_MIN);
+        self.pages.shrink_to(HANDLES_MIN);
         self.spare_blocks.shrink_to(HANDLES_MIN);
-        self.spare_segments.shrink_to(HANDLES_MIN);
+        self.spare_pages.shrink_to(HANDLES_MIN);
         self.handle_octets() < before
     }
 
     /// True if [`Timeline::take_spares`] has something to take.
     pub(super) const fn has_spares(&self) -> bool {
-        !self.spare_blocks.is_empty() || !self.spare_segments.is_empty()
+        !self.spare_blocks.is_empty() || !self.spare_pages.is_empty()
     }
 
-    /// True if there is a block or segment, in use or spare.
+    /// True if there is a block or page, in use or spare.
     fn is_allocated(&self) -> bool {
-        !self.blocks.is_empty() || !self.segments.is_empty() || self.has_spares()
+        !self.blocks.is_empty() || !self.pages.is_empty() || self.has_spares()
     }
 
-    const fn granule(&self) -> usize {
-        1 << self.granule_shift
+    const fn page_octets(&self) -> usize {
+        1 << self.page_shift
     }
 
     const fn block_shift(&self) -> u32 {
-        self.granule_shift - MARKS_SHIFT
+        self.page_shift - MARKS_SHIFT
     }
 
     const fn block_marks(&self) -> usize {
@@ -382,27 +387,27 @@ impl Timeline {
         alloc_octets(self.block_marks() * size_of::<Mark>())
     }
 
-    /// What the first and the last block and segment may hold beyond what is used of them, a spare of
+    /// What the first and the last block and page may hold beyond what is used of them, a spare of
     /// each, and the allocator's overhead on those between.
     fn slack(&self) -> usize {
         3 * self.block_octets()
-            + 3 * alloc_octets(self.granule())
-            + (self.blocks.len() + self.segments.len()) * alloc_octets(0)
+            + 3 * alloc_octets(self.page_octets())
+            + (self.blocks.len() + self.pages.len()) * alloc_octets(0)
     }
 
     fn handle_octets(&self) -> usize {
         let handles = self.blocks.capacity()
-            + self.segments.capacity()
+            + self.pages.capacity()
             + self.spare_blocks.capacity()
-            + self.spare_segments.capacity();
+            + self.spare_pages.capacity();
         handles * HANDLE_OCTETS
     }
 
-    /// Where what a mark remembers starts and ends. `age` is below `len`.
-    fn range(&self, age: usize) -> (u64, u64) {
-        let start = self.mark(age).position();
-        let end = if age + 1 < self.len {
-            self.mark(age + 1).position()
+    /// Where what a mark remembers starts and ends. `offset` is below `len`.
+    fn range(&self, offset: usize) -> (u64, u64) {
+        let start = self.mark(offset).position();
+        let end = if offset + 1 < self.len {
+            self.mark(offset + 1).position()
         } else {
             self.end
         };
@@ -411,18 +416,18 @@ impl Timeline {
 
     fn locate(&self, position: u64) -> (usize, usize) {
         // Positions within the timeline differ by less than the memory there is.
-        let place = usize::try_from(position - self.segments_start).unwrap_or(usize::MAX);
-        (place >> self.granule_shift, place & (self.granule() - 1))
+        let place = usize::try_from(position - self.pages_start).unwrap_or(usize::MAX);
+        (place >> self.page_shift, place & (self.page_octets() - 1))
     }
 }
 
-/// Moves the emptied first granule to the spares, or frees it if there are enough of those.
-fn recycle<T>(granules: &mut VecDeque<Vec<T>>, spares: &mut Vec<Vec<T>>) {
-    if let Some(mut granule) = granules.pop_front()
+/// Moves the emptied first page_octets to the spares, or frees it if there are enough of those.
+fn recycle<T>(pieces: &mut VecDeque<Vec<T>>, spares: &mut Vec<Vec<T>>) {
+    if let Some(mut page_octets) = pieces.pop_front()
         && spares.len() < SPARES_MAX
     {
-        granule.clear();
-        spares.push(granule);
+        page_octets.clear();
+        spares.push(page_octets);
     }
 }
 
@@ -443,14 +448,14 @@ const CACHE_LINE_OCTETS: usize = 64;
 /// Set in [`Mark::at`].
 const DEAD: u64 = 1 << 63;
 
-/// A block has this many powers of two fewer marks than a segment has octets: 24 octets a mark.
+/// A block has this many powers of two fewer marks than a page has octets: 24 octets a mark.
 pub(super) const MARKS_SHIFT: u32 = 5;
 
-/// Octets of the handle of a block or segment in its queue.
+/// Octets of the handle of a block or page in its queue.
 const HANDLE_OCTETS: usize = size_of::<Vec<u8>>();
 
 /// Handles that a queue has room for once it has room for one.
 const HANDLES_MIN: usize = 4;
 
-/// Spare blocks, and spare segments, kept at most.
+/// Spare blocks, and spare pages, kept at most.
 const SPARES_MAX: usize = 64;

@@ -184,7 +184,7 @@ impl Several {
 impl Variety {
     /// The variety of copies of which one text or host is like another, and so none.
     #[must_use]
-    pub fn is_none(&self) -> bool {
+    pub fn is_uniform(&self) -> bool {
         !self.texts.is_some_and(Several::is_plural) && !self.hosts.is_some_and(Several::is_plural)
     }
 }
@@ -283,7 +283,7 @@ mod tests {
         ] {
             let variety = Variety { texts, hosts };
             assert_eq!(variety.to_string(), said);
-            assert_eq!(variety.is_none(), said.is_empty());
+            assert_eq!(variety.is_uniform(), said.is_empty());
         }
     }
 }

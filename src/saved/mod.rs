@@ -202,7 +202,10 @@ impl SavedWindows {
         if read.is_err() {
             // Half of them would be as right as all; but what is damaged is not to be trusted.
             let mut none = Vec::new();
-            while self.shards.end_all(EndReason::Stop, FORGET_BITE, &mut none) {}
+            while self
+                .shards
+                .end_all(EndReason::Stop, FORGOTTEN_PER_LOCK, &mut none)
+            {}
         }
         read.map(Some)
     }
@@ -433,7 +436,7 @@ const WINDOWS_PER_LOOK: u32 = 1024;
 const SYNC_EXTRA: Duration = Duration::from_millis(200);
 
 /// Windows forgotten under one hold of a lock.
-const FORGET_BITE: usize = 4096;
+const FORGOTTEN_PER_LOCK: usize = 4096;
 
 #[cfg(test)]
 mod tests;
