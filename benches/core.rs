@@ -1,10 +1,10 @@
-//! The way of a frame without sockets, stage by stage: framing, parsing, identity, verdict.
+//! The path of a frame without sockets, stage by stage: framing, parsing, identity, verdict.
 //!
 //!     cargo bench --bench core
 //!
-//! Each row adds a stage to the one above it; `offer` judges one by one, `group` many together as the relay does, where
-//! frames that repeat the one before them are recognised as well. Figures are nanoseconds of one thread per message, the best of all
-//! rounds: frames of 200 octets, RFC 3164, separated by LF.
+//! Each row adds a stage to the one above it. `offer` judges messages one by one; `group` judges many together as the
+//! relay does, and recognises frames that repeat the one before them. Figures are nanoseconds of one thread per
+//! message, the best of all rounds: frames of 200 octets, RFC 3164, separated by LF.
 
 #![expect(clippy::print_stdout, reason = "the table is the output")]
 

@@ -1,4 +1,4 @@
-//! Any sequence of calls, with hashes of the input's choosing: nothing panics, the budget holds, and every
+//! Any sequence of calls, with hashes that the input chooses: nothing panics, the budget holds, and every
 //! duplicate is reported once.
 
 #![no_main]
@@ -50,7 +50,7 @@ fuzz_target!(|input: &[u8]| {
                 shards.reconfigure(&policies, budget_octets, &mut ended);
             }
             _ => {
-                // Both shards, and few bits where the tables look.
+                // Both shards, and few different bits in the part that the tables use.
                 let identity = Identity {
                     hash: u64::from(hash >> 7) << 63 | u64::from(hash & 0x7f),
                     octets: &input[..usize::from(octets).min(input.len())],

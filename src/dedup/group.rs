@@ -1,16 +1,16 @@
 //! A group: copies of messages that are judged together, shard by shard.
 //!
-//! Judging one copy waits for memory four times in a row: table, mark, identity, what is held. Judging
-//! many at once lets the waits overlap: each step is taken for all copies of a shard before the next
-//! one, and the shard's lock is taken once for all of them.
+//! Judging one copy waits for memory four times in a row: table, mark, identity, repeats. When many copies
+//! are judged together, these waits overlap: each step is done for all copies of a shard before the next
+//! step, and the shard is locked once for all of them.
 //!
 //! # Guarantees
 //!
-//! - The verdicts are those that [`Shards::offer`] would give for the copies one after the other, at one
-//!   `now`, as long as the budget evicts nothing: copies of one identity are in one shard, and a shard judges
-//!   in the order of the group.
-//! - What a window held back comes out before the copy that found it to be over.
-//! - An emptied group keeps its memory, but not more than [`KEPT_OCTETS_MAX`] of it for identities.
+//! - The verdicts equal those of [`Shards::offer`] for the copies one after the other at one `now`, as
+//!   long as the budget evicts nothing: copies of one identity are in one shard, and a shard judges in the order of
+//!   the group.
+//! - An expired window is reported before the copy that found it expired.
+//! - An emptied group keeps its memory, but at most [`KEPT_OCTETS_MAX`] of it for identities.
 //!
 //! # Left out
 //!
@@ -31,33 +31,32 @@ pub struct Group<'f> {
     /// The identities of all copies, side by side.
     octets: Vec<u8>,
     copies: Vec<Member<'f>>,
-    /// Of those copies that have one.
+    /// The variants of those copies that have one.
     variants: Vec<Variant>,
-    /// Some copy is only passed on.
+    /// Whether some frame is only passed on.
     passes: bool,
-    /// Of the list of policies that the ids of the copies are of.
+    /// Generation of the list of policies that the copies' ids refer to.
     generation: u32,
-    /// By copy; empty until the group is judged.
+    /// One for each copy; empty until the group is judged.
     verdicts: Vec<Verdict>,
-    /// What ended, and the copy before which it is to be reported. Unordered.
+    /// Windows that ended, each with the index of the copy before which it is to be reported. Unordered.
     ended: Vec<(usize, Ended)>,
     /// Scratch: copies not judged yet, and those that are being judged.
     left: Vec<usize>,
     run: Run,
 }
 
-/// One copy.
 #[derive(Debug)]
 struct Member<'f> {
     policy: PolicyId,
-    /// It is of the same identity and policy as the copy before it.
+    /// It has the identity and policy of the copy before it.
     is_again: bool,
     /// It is not judged: it goes out in its turn.
     is_passed: bool,
-    /// Where its variant stands in `variants`; behind all of them if it has none.
+    /// Index of its variant in `variants`, or [`NO_VARIANT`].
     variant: u32,
     hash: u64,
-    /// Where its identity stands in `octets`.
+    /// Where its identity is in `octets`.
     identity: Range<usize>,
     frame: &'f [u8],
     timestamp: Option<&'f [u8]>,
@@ -80,8 +79,7 @@ impl<'f> Group<'f> {
         }
     }
 
-    /// The ids of copies added from now on are of the list of policies of that generation. To be said while
-    /// the group is empty.
+    /// Sets the generation of the list of policies that the copies' ids refer to. The group must be empty.
     pub fn set_generation(&mut self, generation: u32) {
         self.generation = generation;
     }
@@ -90,7 +88,7 @@ impl<'f> Group<'f> {
         self.generation
     }
 
-    /// As [`Group::push`]; the copy's frame and its timestamp, and its variant apart, which need not live as long.
+    /// Adds a copy. `write` appends the identity's octets to the vector and returns their hash.
     pub fn push(
         &mut self,
         policy: PolicyId,
@@ -134,8 +132,7 @@ impl<'f> Group<'f> {
         });
     }
 
-    /// Adds a copy of the message that the copy before it is one of, with the same variant; false if there is none
-    /// before it.
+    /// Adds another copy of the message added last, with the same variant. Returns false if the group is empty.
     #[must_use]
     pub fn push_again(&mut self, sighting: Sighting<'f>) -> bool {
         let Some(before) = self.copies.last() else {
@@ -155,19 +152,20 @@ impl<'f> Group<'f> {
         true
     }
 
-    /// True if the group holds as much as is worth judging together.
+    /// Whether the group contains as much as is worth judging together.
     #[must_use]
     pub const fn is_full(&self) -> bool {
         self.copies.len() >= COPIES_MAX || self.octets.len() >= KEPT_OCTETS_MAX
     }
 
-    /// As [`Group::drain`], with what each copy falls under.
+    /// Empties the group: calls `each` with each copy's policy, frame and verdict, in order. Before the call,
+    /// `ended` receives the windows to be reported before the copy; what `each` leaves there stays.
     pub fn drain(
         &mut self,
         ended: &mut Vec<Ended>,
         mut each: impl FnMut(PolicyId, &'f [u8], Verdict, &mut Vec<Ended>),
     ) {
-        // Almost always empty. Stable: one copy's stay in their order.
+        // Almost always empty. The sort is stable: windows of one copy stay in their order.
         self.ended.sort_by_key(|(copy, _)| *copy);
         let mut due = self.ended.drain(..).peekable();
         for (index, (copy, verdict)) in self
@@ -188,7 +186,7 @@ impl<'f> Group<'f> {
         self.octets.shrink_to(KEPT_OCTETS_MAX);
     }
 
-    /// The same group for frames that live elsewhere. It must be empty; what is in it is dropped.
+    /// The same group for frames of another lifetime. It should be empty: copies in it are dropped.
     #[must_use]
     pub fn recycled<'other>(mut self) -> Group<'other> {
         self.copies.clear();
@@ -206,7 +204,6 @@ impl<'f> Group<'f> {
         }
     }
 
-    /// The copy at `index`.
     pub(super) fn copy(&self, index: usize) -> Copy<'_> {
         let member = &self.copies[index];
         Copy {
@@ -225,21 +222,21 @@ impl<'f> Group<'f> {
     }
 }
 
-/// One copy, as an engine wants it.
+/// One copy as an engine needs it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Copy<'a> {
     pub(super) policy: PolicyId,
-    /// It is of the same identity and policy as the copy before it, which is in the same run.
+    /// It has the identity and policy of the copy before it, which is in the same run.
     pub(super) is_again: bool,
     pub(super) identity: Identity<'a>,
     pub(super) sighting: Sighting<'a>,
 }
 
-/// The copies of a group that one shard judges, and what is known of where their marks are.
+/// Indices of the copies of a group that one shard judges, and where their marks probably are.
 pub(super) type Run = Vec<(usize, Option<Place>)>;
 
 impl Shards {
-    /// Judges the copies of `group`, seen at `now`. [`Group::drain`] then gives the verdicts.
+    /// Judges the copies of `group`, seen at `now`. The verdicts are then available by [`Group::drain`].
     pub fn offer_group(&self, group: &mut Group<'_>, now: Tick) {
         let (mut verdicts, mut ended) = (take(&mut group.verdicts), take(&mut group.ended));
         let (mut left, mut run) = (take(&mut group.left), take(&mut group.run));
@@ -272,10 +269,10 @@ impl Shards {
     }
 }
 
-/// Copies judged together: as many as a processor can have waits under way for, in each of a few shards.
+/// Copies judged together: as many as a processor can have memory reads pending for, in each of a few shards.
 const COPIES_MAX: usize = 128;
 
-/// [`Member::variant`] of none: a group never has so many.
+/// The value of [`Member::variant`] without one: a group never has so many.
 const NO_VARIANT: u32 = u32::MAX;
 
 /// Octets of identities judged together, and kept for the next group.
@@ -293,7 +290,7 @@ mod tests {
     use crate::dedup::EndReason;
     use crate::rule::WindowPolicy;
 
-    /// What comes out for one copy: what is reported before it, and whether it is fresh.
+    /// What happened for one copy: what was reported before it, and whether it is fresh.
     type Outcome = (Vec<Ended>, bool);
 
     fn shards(shard_count: usize) -> Shards {
@@ -358,7 +355,7 @@ mod tests {
             .flat_map(|(ended, _)| ended.clone())
             .collect();
         while shards.end_all(EndReason::Stop, 100, &mut ended) {}
-        // Why a window that is over comes out late may differ, and when.
+        // The reason and the time of a late report may differ.
         for over in &mut ended {
             over.reason = EndReason::Window;
         }

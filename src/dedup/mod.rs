@@ -1,4 +1,4 @@
-//! Dedup: has this been said within its window?
+//! Dedup: was this message forwarded already within its window?
 //!
 //! [`Shards`] is a fixed set of shards; an identity's hash picks one. A shard holds one engine per
 //! policy behind one short lock. An engine pairs a timeline (marks in the order of their windows'
@@ -12,12 +12,13 @@
 //!   goes out at least every `max_quiet`).
 //! - Identities are compared by all their octets, never by hash alone.
 //! - An arrival retires at most a small constant number of marks; no growth moves more than one
-//!   small segment of the table.
+//!   small bucket of the table.
 //! - All engines together stay within the byte budget; the oldest mark is evicted and counted.
 //! - Each suppressed copy is reported by exactly one [`Ended`].
-//! - Policies change in a step that touches no mark: what their windows held back comes out a bite at a time.
+//! - Changing policies touches no mark: the windows of old policies are ended and reported a few at a time.
 //! - Windows can be carried over a stop: [`Shards::export`] and [`Shards::restore`] change no verdict.
 //! - The number of shards changes no verdict, unless the budget is reached or time runs backwards.
+//! - A panic while a shard is locked poisons the shard: each later call that needs the shard panics.
 //!
 //! # Left out
 //!
@@ -54,15 +55,15 @@ mod table;
 mod timeline;
 mod variety;
 
-/// What has been said lately, by identity. Shared by all tasks.
+/// The messages seen within their windows, by identity. All tasks share it.
 ///
-/// Somebody must call [`Shards::advance`] regularly: it makes counts come out without another message,
-/// and it gives memory back.
+/// The owner must call [`Shards::advance`] regularly: it reports counts that no further message would
+/// bring out, and it frees memory.
 #[derive(Debug)]
 pub struct Shards {
     /// A power of two of them, so that the top bits of a hash pick one.
     shards: Box<[CachePadded<Mutex<Shard>>]>,
-    /// The epoch given out last, and the generation of the policies. Held while they are changed.
+    /// The newest epoch, and the generation of the policies. Locked while either changes.
     numbering: Mutex<Numbering>,
 }
 
@@ -73,11 +74,11 @@ struct Numbering {
 }
 
 impl Shards {
-    /// Shards with an engine for each of the policies, `budget_octets` for all together.
+    /// Creates shards with an engine for each policy. All of them share `budget_octets`.
     ///
-    /// `shard_count` is rounded up to a power of two, at least 1 and at most 65,536. The budget covers all that is
-    /// allocated for marks and what they hold; an empty engine allocates nothing and is itself of
-    /// about 400 octets, which are not counted.
+    /// `shard_count` is rounded up to a power of two, at least 1 and at most 65,536. The budget covers all
+    /// allocations for marks and for what they store. It does not cover the engines themselves, which take
+    /// about 400 octets each; an empty engine allocates nothing.
     #[must_use]
     pub fn new(shard_count: usize, policies: &[WindowPolicy], budget_octets: usize) -> Self {
         let count = shard_count.clamp(1, SHARDS_MAX).next_power_of_two();
@@ -97,7 +98,7 @@ impl Shards {
 
     /// Judges one copy of the message `identity`, seen at `now`.
     ///
-    /// Windows that the call finds to be over, and marks that it evicts for room, are added to `ended`. A
+    /// Adds to `ended` the windows that the call finds expired and the marks that it evicts for room. A
     /// policy that does not exist (an id from before a reload) counts as the first one.
     pub fn offer(
         &self,
@@ -113,29 +114,29 @@ impl Shards {
 
     /// Forgets the delivery behind `claim` because its survivor was dropped: the next copy is fresh.
     ///
-    /// Copies held back meanwhile come out as an [`Ended`]. Does nothing if the delivery's window is over,
-    /// was replaced by a later delivery's, or was reopened before. If `allow` let several copies
-    /// through, they are one delivery: dropping any of them starts all over.
+    /// Copies suppressed meanwhile are reported as an [`Ended`]. The call does nothing if the delivery's window
+    /// expired, was replaced by a later delivery's, or was reopened before. Copies that `allow` let through
+    /// within one window are one delivery: dropping any of them reopens the window.
     pub fn reopen(&self, claim: Claim, ended: &mut Vec<Ended>) {
         self.shard_of(claim.hash).reopen(claim, ended);
     }
 
-    /// Retires what is over at `now`, at most `marks_max` marks in each shard, so that no lock is held
-    /// for long. So it does with what [`Shards::switch`] and [`Shards::forget_all`] left to be ended. True if
-    /// more is due.
+    /// Retires windows that are expired at `now`, or that [`Shards::switch`] or [`Shards::forget_all`] left
+    /// to end: at most `marks_max` marks in each shard, so that no lock is held for long. Returns whether
+    /// more are due.
     ///
-    /// Also gives back memory that is not needed any more, a part in each call.
+    /// Each call also frees part of the memory that is not needed any more.
     pub fn advance(&self, now: Tick, marks_max: usize, ended: &mut Vec<Ended>) -> bool {
         self.visit(|shard| shard.advance(now, marks_max, ended))
     }
 
-    /// Ends all windows, at most `marks_max` marks in each shard. True while there are more; then the
+    /// Ends all windows, at most `marks_max` marks in each shard. Returns whether more are left; if not, the
     /// engines are empty.
     pub fn end_all(&self, reason: EndReason, marks_max: usize, ended: &mut Vec<Ended>) -> bool {
         self.visit(|shard| shard.end_all(reason, marks_max, ended))
     }
 
-    /// What is held now and what has been counted since the start.
+    /// Returns current sizes, and counts since the start.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
         let mut stats = EngineStats::default();
@@ -145,8 +146,8 @@ impl Shards {
         stats
     }
 
-    /// The earliest time at which [`Shards::advance`] has something to retire; `None` if nothing is
-    /// remembered. May be too early, never too late.
+    /// Returns the earliest time at which [`Shards::advance`] has something to retire, or `None` if no
+    /// message is remembered. The time may be too early, never too late.
     #[must_use]
     pub fn next_due(&self) -> Option<Tick> {
         self.shards
@@ -155,7 +156,7 @@ impl Shards {
             .min()
     }
 
-    /// The top bits of the hash: the table uses the lowest 32.
+    /// Uses the top bits of the hash: the table uses the lowest 32.
     fn index_of(&self, hash: u64) -> usize {
         let bits = self.shards.len().trailing_zeros();
         let index = (hash >> 1) >> (63 - bits);
@@ -166,7 +167,7 @@ impl Shards {
         lock(&self.shards[self.index_of(hash)])
     }
 
-    /// Visits the shards one after the other, and drops what they give out without holding a lock.
+    /// Visits each shard in turn. Drops what a visit frees only after unlocking the shard.
     fn visit<T>(&self, mut visit: impl FnMut(&mut Shard) -> (bool, Vec<T>)) -> bool {
         let mut any = false;
         for shard in &self.shards {
@@ -178,33 +179,33 @@ impl Shards {
     }
 }
 
-/// A copy of a message as it was seen: what a summary needs of it.
+/// One copy of a message as it arrived, as far as a summary needs it.
 #[derive(Clone, Copy, Debug)]
 pub struct Sighting<'a> {
     /// The whole frame.
     pub frame: &'a [u8],
     /// TIMESTAMP as it stands in the frame.
     pub timestamp: Option<&'a [u8]>,
-    /// In what it may differ from other copies, where the policy folds what differs.
+    /// What may differ from other copies, if the policy folds differences.
     pub variant: Option<&'a Variant>,
 }
 
-/// What becomes of a copy.
+/// The decision about one copy.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verdict {
-    /// It is to be forwarded. If it is dropped instead, the claim must be given to [`Shards::reopen`].
+    /// Forward it. If it is dropped instead, the caller must pass the claim to [`Shards::reopen`].
     Fresh(Claim),
-    /// It is held back and counted.
+    /// It is suppressed and counted.
     Duplicate,
 }
 
-/// Which delivery a survivor is: what [`Shards::reopen`] needs to forget it. 24 octets.
+/// Names the delivery that a survivor belongs to, so that [`Shards::reopen`] can forget it. 24 octets.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Claim {
     hash: u64,
     /// Generation of the mark that the delivery made.
     delivery: u64,
-    /// Of the engine. Zero is no engine's.
+    /// Epoch of the engine. Zero belongs to no engine.
     epoch: u32,
 }
 
@@ -216,7 +217,8 @@ impl Claim {
         epoch: 0,
     };
 
-    /// Its three numbers, for a store that keeps many claims side by side. The last is zero if no engine made it.
+    /// Its three numbers, for a store that keeps many claims side by side. The last one is zero if no engine made
+    /// the claim.
     pub(crate) const fn into_parts(self) -> (u64, u64, u32) {
         (self.hash, self.delivery, self.epoch)
     }
@@ -230,13 +232,14 @@ impl Claim {
         }
     }
 
-    /// The claim of a survivor of an earlier run: whether its window is open, and which it is, nobody knows any more.
+    /// The claim of a survivor of an earlier run. Whether its window is still open, and which window it is,
+    /// is not known any more.
     pub(crate) const FORGOTTEN: Self = Self {
         delivery: u64::MAX,
         ..Self::VOID
     };
 
-    /// The claim as octets, for a survivor that waits on disk. Means something only to the [`Shards`] that made it.
+    /// The claim as octets, for a survivor that waits on disk. Only the [`Shards`] that made the claim can use it.
     pub(crate) fn to_octets(self) -> [u8; Self::OCTETS] {
         let mut octets = [0; Self::OCTETS];
         octets[..8].copy_from_slice(&self.hash.to_le_bytes());
@@ -245,8 +248,8 @@ impl Claim {
         octets
     }
 
-    /// What [`Claim::to_octets`] made octets of. Any octets are some claim; one that no engine made reopens
-    /// nothing, or at worst a window too many.
+    /// Reads the octets that [`Claim::to_octets`] wrote. Any octets are some claim; one that no engine made
+    /// reopens nothing, or at worst a window too many.
     pub(crate) fn from_octets(octets: [u8; Self::OCTETS]) -> Self {
         let [
             h0,
@@ -278,16 +281,16 @@ impl Claim {
     pub(crate) const OCTETS: usize = 20;
 }
 
-/// A window that held copies back has ended: what there is to report.
+/// The report of a window that ended after suppressing copies.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Ended {
-    /// The policy it was held back by.
+    /// The policy that suppressed them.
     pub policy: PolicyId,
-    /// Of the list of policies that `policy` is an id of.
+    /// Generation of the list of policies that `policy` is an id in.
     pub generation: u32,
-    /// Why it ended.
+    /// Why the window ended.
     pub reason: EndReason,
-    /// Copies suppressed and not reported before. More than zero.
+    /// Copies suppressed since the last report. More than zero.
     pub count: u64,
     /// When the first of them was seen.
     pub first: Tick,
@@ -295,9 +298,9 @@ pub struct Ended {
     pub last: Tick,
     /// The policy's window.
     pub window: Duration,
-    /// The first of them, whole; the last of them where they vary.
+    /// The first suppressed copy, whole; the last one if the copies vary.
     pub frame: Box<[u8]>,
-    /// How much they vary, where the policy folds what differs.
+    /// How much they vary, if the policy folds differences.
     pub variety: Option<Variety>,
     /// TIMESTAMP of the last of them.
     pub last_timestamp: Option<KeptTimestamp>,
@@ -306,11 +309,11 @@ pub struct Ended {
 /// Why a window ended.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum EndReason {
-    /// It was over, or a refreshed message had been quiet for `max_quiet`.
+    /// The window expired, or a refreshed message had been quiet for `max_quiet`.
     Window,
-    /// Its mark made room for others.
+    /// Its mark was evicted to make room.
     Evicted,
-    /// Its policy was changed or removed.
+    /// A reload changed or removed its policy.
     Reload,
     /// The relay stops.
     Stop,
@@ -318,10 +321,10 @@ pub enum EndReason {
     Reopened,
 }
 
-/// The octets of a TIMESTAMP, at most 64, kept in place.
+/// The octets of a TIMESTAMP, at most 64, stored in place.
 #[derive(Clone, Copy)]
 pub struct KeptTimestamp {
-    /// Octets that count; [`NO_TIMESTAMP`] if there is no timestamp, which nobody outside gets to see.
+    /// Octets in use; [`NO_TIMESTAMP`] if there is no timestamp. Code outside never sees that value.
     len: u8,
     octets: [u8; TIMESTAMP_OCTETS_MAX],
 }
@@ -332,7 +335,7 @@ impl KeptTimestamp {
         octets: [0; TIMESTAMP_OCTETS_MAX],
     };
 
-    /// Takes over a timestamp. One that is longer than any counts as none: a part of it would be wrong.
+    /// Stores a timestamp. A timestamp that is too long is stored as none: part of it would be wrong.
     fn set(&mut self, timestamp: Option<&[u8]>) {
         self.len = NO_TIMESTAMP;
         if let Some(timestamp) = timestamp
@@ -371,43 +374,43 @@ impl std::fmt::Debug for KeptTimestamp {
     }
 }
 
-/// What all shards together hold now, and have counted since the start.
+/// Sizes and counts of all shards together.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct EngineStats {
-    /// Messages remembered. Those whose window is over count until they are retired.
+    /// Messages remembered. Those with an expired window count until they are retired.
     pub live_messages: usize,
     /// Octets allocated for them.
     pub octets: usize,
-    /// The most octets there may be.
+    /// The most octets that may be allocated.
     pub budget_octets: usize,
-    /// Messages forgotten before their window was over, for room.
+    /// Messages evicted before their window expired.
     pub evicted_total: u64,
     /// Copies forwarded because there was no room to remember or to count them.
     pub unremembered_total: u64,
-    /// Entries of the tables found to be stale and reused or removed.
+    /// Stale entries of the tables that were reused or removed.
     pub stale_total: u64,
-    /// Segments of the tables rid of their stale entries.
+    /// Buckets of the tables cleared of their stale entries.
     pub sweeps_total: u64,
-    /// Segments of the tables split.
+    /// Buckets of the tables split.
     pub splits_total: u64,
-    /// Segments of the tables joined.
+    /// Buckets of the tables joined.
     pub merges_total: u64,
-    /// Marks moved to a younger one because `refresh` restarted their window.
+    /// Messages moved to a younger mark because `refresh` restarted their window.
     pub remarked_total: u64,
 }
 
-/// What a mark knows beyond its start: made by the first copy after the survivor.
+/// The repeats of one mark's message. The first repeat allocates it.
 ///
-/// What counting a copy touches comes first and starts with a cache line, so that it is in that one unless the
-/// timestamp is longer than any that is common.
+/// The fields that counting a copy touches come first and start at a cache line, so that they all lie in
+/// one line, unless the timestamp is longer than common ones.
 #[derive(Debug)]
 #[repr(C, align(64))]
 struct Repeats {
     /// Copies suppressed.
     count: u64,
-    /// When the last of them was seen; if there is none yet, the last one that `allow` let through.
+    /// When the last of them was seen; if there is none yet, when `allow` let the last copy through.
     last: Tick,
-    /// Of the last copy suppressed.
+    /// TIMESTAMP of the last suppressed copy.
     last_timestamp: KeptTimestamp,
     /// Copies let through.
     passed: u32,
@@ -415,14 +418,13 @@ struct Repeats {
     first: Tick,
     /// When the last copy was let through.
     forwarded: Tick,
-    /// Generation of the mark that the delivery made; `refresh` moves what is held to younger marks.
+    /// Generation of the mark that the delivery made. `refresh` moves the repeats to younger marks.
     delivery: u64,
-    /// The first copy suppressed, or the last where they vary.
+    /// The first suppressed copy, or the last one if the copies vary.
     kept: Kept,
 }
 
 impl Repeats {
-    /// For the delivery `delivery` made at `start`.
     fn new(start: Tick, delivery: u64) -> Self {
         Self {
             count: 0,
@@ -436,7 +438,7 @@ impl Repeats {
         }
     }
 
-    /// Counts a copy that is held back.
+    /// Counts a suppressed copy.
     #[inline]
     fn count_one(&mut self, sighting: Sighting<'_>, now: Tick) {
         self.count += 1;
@@ -447,7 +449,7 @@ impl Repeats {
         }
     }
 
-    /// Octets that one more copy takes beyond what is there.
+    /// Octets that counting one more copy would allocate.
     #[inline]
     fn growth(&self, sighting: Sighting<'_>) -> usize {
         if sighting.variant.is_none() {
@@ -457,8 +459,12 @@ impl Repeats {
     }
 }
 
-/// Takes the lock. If a panic interrupted the last holder, nobody knows what state the shard is in: it
-/// starts over with nothing remembered, so that copies are forwarded (and what was held back goes unreported).
+/// Locks a shard, or the numbering of the shards.
+///
+/// # Panics
+///
+/// If a task panicked while it held the lock. What it left behind may be inconsistent and could suppress
+/// messages that were never forwarded, so it must not be used any more.
 #[inline]
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(|poisoned| {
@@ -469,20 +475,20 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     })
 }
 
-/// Octets that an allocation of `octets` takes from the allocator: 8 of its own, in steps of 16, at least
-/// 32 (glibc; others differ little).
+/// Octets that an allocation of `octets` takes from the allocator: 8 octets of overhead, in steps of 16,
+/// at least 32 (glibc; others differ little).
 const fn alloc_octets(octets: usize) -> usize {
     let taken = (octets + 8).next_multiple_of(16);
     if taken < 32 { 32 } else { taken }
 }
 
-/// Shards at most: far more than cores.
+/// The most shards: far more than cores.
 const SHARDS_MAX: usize = 1 << 16;
 
-/// [`KeptTimestamp::len`] of none.
+/// The value of [`KeptTimestamp::len`] if there is no timestamp.
 const NO_TIMESTAMP: u8 = u8::MAX;
 
-/// Octets of a TIMESTAMP that are kept: RFC 5424's longest has 32.
+/// Octets of a TIMESTAMP that are stored: RFC 5424's longest has 32.
 const TIMESTAMP_OCTETS_MAX: usize = 64;
 
 const _: () = assert!(
@@ -671,7 +677,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_held_copies_back_reports_them_once() {
+    fn a_window_that_suppressed_copies_reports_them_once() {
         let bed = Bed::new(fixed(10));
         for (at, text) in [(0, "a"), (0, "quiet"), (2, "a"), (5, "a"), (9, "a")] {
             bed.offer(at, text);
@@ -711,7 +717,7 @@ mod tests {
             (*first, *last, *window),
             (tick(2), tick(9), Duration::from_nanos(10))
         );
-        assert_eq!(**frame, *b"2 a", "the first copy held back");
+        assert_eq!(**frame, *b"2 a", "the first suppressed copy");
         assert_eq!(last_timestamp.as_deref(), Some(&b"9"[..]), "the last one's");
         assert_eq!(
             (bed.shards.next_due(), bed.shards.stats().live_messages),
@@ -728,7 +734,7 @@ mod tests {
         for at in [0, 1, 2] {
             bed.offer(at, "a");
         }
-        // More is over than one offer retires: the count must come out all the same.
+        // More marks are expired than one offer retires: the count must still come out.
         for other in 3..9 {
             bed.offer(2, &other.to_string());
         }
@@ -1009,8 +1015,8 @@ mod tests {
 
     #[test]
     fn a_million_live_messages_take_no_more_than_promised() {
-        // DESIGN 10: exact identities of 200 octets, and compact ones of 16. All shards full at once
-        // is the worst case for the tables, halfway between is the best.
+        // Exact identities of 200 octets, and compact ones of 16. The worst case for the tables is
+        // that all shards are full at once; the best is halfway between.
         for (octets, shard_count, octets_max) in [
             (200, 1, 300_000_000),
             (200, 16, 300_000_000),
@@ -1089,7 +1095,7 @@ mod tests {
                 while shards.end_all(EndReason::Stop, 100, &mut ended) {}
                 let duplicates = verdicts.iter().filter(|&&seen| seen == Duplicate).count() as u64;
                 assert_eq!(ended.iter().map(|ended| ended.count).sum::<u64>(), duplicates);
-                // Why a window that is over comes out late may differ, and when, but not what comes out.
+                // The reason and the time of a late report may differ, its content may not.
                 let mut ended: Vec<_> =
                     ended.into_iter().map(|ended| Ended { reason: EndReason::Window, ..ended }).collect();
                 ended.sort_by(|a, b| a.frame.cmp(&b.frame));
@@ -1109,7 +1115,7 @@ mod tests {
     }
     use Seen::{Duplicate, Fresh};
 
-    /// One shard, and what has come out of it.
+    /// One shard, and the reports that came out of it.
     struct Bed {
         shards: Shards,
         ended: RefCell<Vec<Ended>>,
@@ -1186,7 +1192,7 @@ mod tests {
             self.shards.reopen(claim, &mut self.ended.borrow_mut());
         }
 
-        /// What has come out since the last look.
+        /// Takes the reports since the last call.
         fn ended(&self) -> Vec<Ended> {
             self.ended.take()
         }
@@ -1199,7 +1205,7 @@ mod tests {
         }
     }
 
-    /// Offers copies in order, on their own and among a crowd of others.
+    /// Offers copies in order: on their own, and among a crowd of others.
     fn check(policy: WindowPolicy, copies: &[(u64, &str, Seen)]) {
         let alone = Bed::new(policy);
         let crowded = Bed::new(policy);

@@ -1,22 +1,22 @@
-//! Retiring: windows that end many at a time, because policies or the budget changed.
+//! Retiring: many windows end at once because policies or the budget changed.
 //!
 //! ```text
 //! switch, forget_all ──▶ [ engines of the policies ][ engines that retire ]      no mark is touched
-//! advance            ──▶ ends some of their marks                                a bite at a time
+//! advance            ──▶ ends marks of engines that retire                       a few at a time
 //! ```
 //!
 //! # Guarantees
 //!
-//! - From the moment of the switch no message is judged by a window that retires.
-//! - A copy that was given its policy before a switch, or before several, is judged by the window that it would have met
-//!   then. If that is gone, the copy is forwarded.
-//! - The windows that retire count against the budget, and go first where room is needed.
-//! - Each of their counts comes out once: by [`Shards::advance`], for room, or at a stop.
-//! - A smaller budget is reached step by step. Meanwhile the shard does not grow, and it remembers what is new.
+//! - After a switch, no new message is judged by the windows of an engine that retires.
+//! - A copy that got its policy before one or more switches is judged by the window that it would have met
+//!   then. If that window is gone, the copy is forwarded.
+//! - Windows of retiring engines count against the budget, and are ended first when room is needed.
+//! - Each of their counts is reported once: by [`Shards::advance`], when room is made, or at a stop.
+//! - A smaller budget is reached step by step. Until then the shard does not grow, but it remembers new messages.
 //!
 //! # Left out
 //!
-//! When a bite is taken, and who reports what ended.
+//! When [`Shards::advance`] is called, and who reports the windows that ended.
 
 use std::mem::take;
 use std::sync::PoisonError;
@@ -36,12 +36,12 @@ impl Shards {
             .generation
     }
 
-    /// Puts new policies and a new budget in force, and gives the oldest generation that still has windows.
+    /// Puts new policies and a new budget in force. Returns the oldest generation that still has windows.
     ///
-    /// A policy that comes with the id of an old one with an equal [`WindowPolicy`] keeps that one's
-    /// engine, and its claims stay good. The other engines retire: [`Shards::advance`] ends their windows with
-    /// [`EndReason::Reload`], the id the policy **had** and the generation of that. No lock is held for longer than
-    /// it takes to exchange the engines.
+    /// A new policy that comes with the id of an old one and has an equal [`WindowPolicy`] keeps the old one's
+    /// engine, and the engine's claims stay valid. The other engines retire: [`Shards::advance`] ends their windows
+    /// with [`EndReason::Reload`], with the id that the policy **had** and the generation of that id. A shard is
+    /// locked only while its engines are exchanged.
     pub fn switch(
         &self,
         policies: &[(WindowPolicy, Option<PolicyId>)],
@@ -66,7 +66,8 @@ impl Shards {
         generation.wrapping_sub(distance)
     }
 
-    /// As [`Shards::switch`], and ends at once what retires and what is too much for the budget.
+    /// As [`Shards::switch`]; also ends at once the windows of engines that retire, and evicts what exceeds
+    /// the budget.
     pub fn reconfigure(
         &self,
         policies: &[(WindowPolicy, Option<PolicyId>)],
@@ -81,8 +82,8 @@ impl Shards {
         }) {}
     }
 
-    /// Ends all windows because nobody knows which of their survivors were lost: the next copy of each message is
-    /// fresh. What they held back comes out by [`Shards::advance`] with [`EndReason::Reopened`]. No mark is
+    /// Ends all windows because it is not known which of their survivors were lost: the next copy of each message is
+    /// fresh. [`Shards::advance`] reports the copies they suppressed, with [`EndReason::Reopened`]. No mark is
     /// touched.
     pub fn forget_all(&self) {
         let mut numbering = self
@@ -96,7 +97,7 @@ impl Shards {
         }
     }
 
-    /// How many there are.
+    /// The number of shards.
     #[must_use]
     pub fn count(&self) -> usize {
         self.shards.len()
@@ -114,8 +115,8 @@ impl Numbering {
 }
 
 impl Shard {
-    /// Puts the engines in the order of the new policies, and makes those that are new. Those that have no
-    /// place any more retire.
+    /// Puts the engines in the order of the new policies, and makes new ones for new policies. Engines without a
+    /// new policy retire.
     fn switch(
         &mut self,
         policies: &[(WindowPolicy, Option<PolicyId>)],
@@ -124,7 +125,7 @@ impl Shard {
         target_octets: usize,
     ) {
         self.target_octets = target_octets;
-        // A smaller budget comes into force by and by.
+        // A smaller budget comes into force step by step.
         self.budget_octets = self
             .charged()
             .min(self.budget_octets)
@@ -148,7 +149,7 @@ impl Shard {
         self.engines.extend(old.into_iter().flatten());
     }
 
-    /// Gives each policy an engine without marks; those that had some retire.
+    /// Replaces each engine that has marks with an empty one. The old engines retire.
     fn forget_all(&mut self, epochs: &[u32]) {
         self.room = 0;
         let shift = page_shift(self.target_octets, self.policies);
@@ -165,15 +166,15 @@ impl Shard {
         }
     }
 
-    /// The engine of what had the id `policy` in an older list; `None` if it is gone.
+    /// Index of the engine that had the id `policy` in an older list; `None` if it is gone.
     #[cold]
     pub(super) fn index_before(&self, policy: PolicyId, generation: u32) -> Option<usize> {
-        // Those in force come first: of two that had the place one was forgotten.
+        // Those in force come first: if two engines had the id, `forget_all` replaced one of them.
         let mut engines = self.engines.iter();
         engines.position(|engine| engine.place_in(generation) == Some(policy))
     }
 
-    /// True while there is something to end because policies or the budget changed.
+    /// Whether marks are left to end because policies or the budget changed.
     pub(super) fn has_leftovers(&self) -> bool {
         self.budget_octets > self.target_octets
             || self.engines[self.policies..]
@@ -181,7 +182,7 @@ impl Shard {
                 .any(|engine| engine.marks() > 0)
     }
 
-    /// Ends at most `marks_max` marks because policies or the budget changed; true if there are more.
+    /// Ends at most `marks_max` marks because policies or the budget changed. Returns whether more are left.
     pub(super) fn end_leftovers(
         &mut self,
         marks_max: usize,
@@ -193,10 +194,10 @@ impl Shard {
         (self.has_leftovers(), freed)
     }
 
-    /// Ends at most `marks_max` marks of engines that retire, and gives how many.
+    /// Ends at most `marks_max` marks of engines that retire. Returns how many it ended.
     pub(super) fn end_retiring(&mut self, marks_max: usize, ended: &mut Vec<Ended>) -> usize {
         let mut left = marks_max;
-        // From the last one on, so that the last one is the first that can go.
+        // From the last engine on, because only the last one can be removed.
         for engine in self.engines[self.policies..].iter_mut().rev() {
             while left > 0 && engine.marks() > 0 {
                 engine.pop(engine.ending, ended);
@@ -206,7 +207,7 @@ impl Shard {
         marks_max - left
     }
 
-    /// Takes out engines that have retired. The last ones only: places of others stay what they are.
+    /// Removes engines that have retired, from the end only: the indices of the others do not change.
     fn remove_retired(&mut self) -> Vec<Freed> {
         let mut freed = Vec::new();
         while self.engines.len() > self.policies
@@ -218,7 +219,7 @@ impl Shard {
         freed
     }
 
-    /// Evicts at most `marks_max` marks if the budget became smaller, and lowers it by what that freed.
+    /// If the budget became smaller, evicts at most `marks_max` marks, and lowers it by what that freed.
     fn lower_budget(&mut self, marks_max: usize, ended: &mut Vec<Ended>) {
         if self.budget_octets <= self.target_octets {
             return;
@@ -256,7 +257,7 @@ mod tests {
         }
     }
 
-    /// True if the copy is fresh.
+    /// Whether the copy is fresh.
     fn offer(shards: &Shards, policy: u16, text: &[u8], at: u64, ended: &mut Vec<Ended>) -> bool {
         let sighting = Sighting {
             frame: text,
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_ends_nothing_itself_and_old_windows_hold_back_nothing() {
+    fn a_switch_ends_nothing_itself_and_old_windows_suppress_nothing() {
         let shards = Shards::new(1, &[fixed(1000), fixed(2000)], 1 << 20);
         let mut ended = Vec::new();
         for text in [b"a", b"b", b"c"] {
@@ -302,7 +303,7 @@ mod tests {
         assert!(offer(&shards, 1, b"a", 2, &mut ended));
         assert!(!offer(&shards, 1, b"a", 3, &mut ended));
         assert_eq!(counts(&mut ended), []);
-        // A bite at a time; the first engine is over then.
+        // One mark at a time; after the third the first engine is empty.
         for more in [true, true, false] {
             assert_eq!(shards.advance(Tick::from_nanos(3), 1, &mut ended), more);
             assert_eq!(counts(&mut ended), [(0, 0, EndReason::Reload, 1)]);
@@ -335,7 +336,7 @@ mod tests {
             });
             verdicts
         };
-        // The second goes to the first place; the first one retires.
+        // The second policy takes the first place; the first one's engine retires.
         let policies = [(fixed(2000), Some(PolicyId(1))), (fixed(3000), None)];
         shards.switch(&policies, 1 << 20);
         assert_eq!(judge(0, 0, b"a"), [false, false], "by the one that retires");
@@ -428,22 +429,22 @@ mod tests {
         assert!(octets > 4 << 20, "{octets}");
         shards.switch(&[(fixed(1 << 40), Some(PolicyId(0)))], 1 << 20);
         let mut number = 20_000;
-        let mut bites = 0;
+        let mut steps = 0;
         loop {
             for _ in 0..5 {
                 assert!(offer(&shards, 0, &text(number), 1, &mut ended));
                 assert!(!offer(&shards, 0, &text(number), 1, &mut ended));
                 number += 1;
             }
-            // An emptied piece of the timeline may be charged in full again.
+            // An emptied page of the timeline may be charged in full again.
             assert!(shards.stats().octets <= octets + (64 << 10));
             octets = octets.min(shards.stats().octets);
             if !shards.advance(Tick::from_nanos(1), 100, &mut ended) {
                 break;
             }
-            bites += 1;
+            steps += 1;
         }
-        assert!(bites > 50, "{bites}");
+        assert!(steps > 50, "{steps}");
         let stats = shards.stats();
         assert!(
             stats.octets <= 1 << 20 && stats.budget_octets == 1 << 20,
@@ -458,14 +459,14 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Windows that end all at once, and by and by.
+        /// Windows that end all at once, and the same windows ended step by step.
         #[test]
-        fn ending_in_bites_changes_no_verdict_and_no_count(
+        fn ending_in_steps_changes_no_verdict_and_no_count(
             calls in vec((0..40_u64, 0..3_u16, 0..20_u8, 0..60_u8), 1..500),
             shard_count in 0..3_u32,
         ) {
             let policies = [fixed(400), fixed(900), fixed(2000)];
-            let [at_once, in_bites] =
+            let [at_once, in_steps] =
                 [(); 2].map(|()| Shards::new(1 << shard_count, &policies, 64 << 20));
             let (mut of_one, mut of_other) = (Vec::new(), Vec::new());
             let (mut now, mut duplicates) = (0, 0);
@@ -473,31 +474,31 @@ mod tests {
                 now += step;
                 match what {
                     0 | 1 => {
-                        // One changes, and two change places.
+                        // One policy changes, and two exchange their ids.
                         let changed = usize::from(policy);
                         let mut next = [0, 2, 1].map(|id| (policies[usize::from(id)], Some(PolicyId(id))));
                         next[changed].1 = None;
                         at_once.reconfigure(&next, 64 << 20, &mut of_one);
-                        in_bites.switch(&next, 64 << 20);
+                        in_steps.switch(&next, 64 << 20);
                     }
                     2 => {
                         at_once.forget_all();
                         while at_once.advance(Tick::from_nanos(now), 100, &mut of_one) {}
-                        in_bites.forget_all();
+                        in_steps.forget_all();
                     }
                     3..9 => {
-                        in_bites.advance(Tick::from_nanos(now), usize::from(message % 4), &mut of_other);
+                        in_steps.advance(Tick::from_nanos(now), usize::from(message % 4), &mut of_other);
                     }
                     _ => {
                         let one = offer(&at_once, policy, &[message], now, &mut of_one);
-                        let other = offer(&in_bites, policy, &[message], now, &mut of_other);
+                        let other = offer(&in_steps, policy, &[message], now, &mut of_other);
                         prop_assert_eq!(one, other, "at {}", now);
                         duplicates += u64::from(!one);
                     }
                 }
             }
             while at_once.end_all(EndReason::Stop, 100, &mut of_one) {}
-            while in_bites.end_all(EndReason::Stop, 100, &mut of_other) {}
+            while in_steps.end_all(EndReason::Stop, 100, &mut of_other) {}
             let counts = |ended: &[Ended]| {
                 let mut counts: HashMap<(u32, PolicyId, Box<[u8]>), u64> = HashMap::new();
                 for ended in ended {
@@ -507,7 +508,7 @@ mod tests {
                 counts
             };
             prop_assert_eq!(of_one.iter().map(|ended| ended.count).sum::<u64>(), duplicates);
-            // A window that stayed and came to its end may be found before or after its id changed.
+            // An unchanged window that expired may be found before or after its id changed.
             let sums = |ended: &[Ended]| {
                 let mut sums: HashMap<Box<[u8]>, u64> = HashMap::new();
                 for ((_, _, frame), count) in counts(ended) {

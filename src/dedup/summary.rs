@@ -1,6 +1,6 @@
-//! The summary: one line that reports the copies held back under a mark.
+//! The summary: one line that reports the suppressed copies of a message.
 //!
-//! A summary goes out as the message itself: the frame of a held back copy, with the TIMESTAMP of the
+//! A summary looks like the message itself: the frame of a suppressed copy, with the TIMESTAMP of the
 //! last one, and its text wrapped:
 //!
 //! ```text
@@ -11,22 +11,22 @@
 //! The prefix is rsyslog's wording to the octet, closing bracket included, because that is what the
 //! patterns of log analysers were written for.
 //!
-//! Where masks or a choice of fields fold copies that are not the same, it says so, and shows the last one:
+//! If masks or a choice of fields fold copies that differ, the summary says so, and shows the last one:
 //!
 //! ```text
 //! prefix   <34>... su[231]: message repeated 41 times, 7 different texts from 3 hosts: [ 'su root' failed for bob]
 //! suffix   <34>... su[231]: 'su root' failed for bob [7 different texts from 3 hosts] [message repeated 41 times]
 //! ```
 //!
-//! That is another wording on purpose: who counts `message repeated 41 times: [` as 41 times this very text would
-//! be wrong. If all copies were the same after all, the usual wording says so.
+//! The wording differs on purpose: an analyser that reads `message repeated 41 times: [` as 41 times this very text
+//! would count wrong. If all copies turn out to be the same, the usual wording is used.
 //!
 //! # Guarantees
 //!
 //! - PRI, HOSTNAME, APP-NAME, PROCID, MSGID, format and text are those of the copies.
-//! - An RFC 5424 summary carries the SD-ELEMENT `tersed@32473` with `count`, `first`, `last` (UTC, by our
-//!   clock, of the copies held back) and `window` behind the elements that were there; and with `texts` and `hosts`
-//!   where such are folded.
+//! - An RFC 5424 summary carries the SD-ELEMENT `tersed@32473` behind the existing elements, with `count`, `first`,
+//!   `last` (UTC, by our clock, of the suppressed copies) and `window`; and with `texts` and `hosts` if such are
+//!   folded.
 //! - The count never includes a copy that was forwarded.
 //!
 //! # Left out
@@ -47,7 +47,7 @@ use crate::{
 pub const SD_ID: &str = "tersed@32473";
 
 /// Appends the summary of `ended` to `out`, without framing. `first` and `last` are when the first
-/// and the last of the copies held back arrived. Gives whether anything was written.
+/// and the last suppressed copy arrived. Returns whether anything was written.
 pub fn write(
     out: &mut Vec<u8>,
     ended: &Ended,
@@ -126,8 +126,8 @@ fn write_element(out: &mut Vec<u8>, ended: &Ended, first: WallTime, last: WallTi
     out.push(b']');
 }
 
-/// Appends what stands in an RFC 5424 frame from `at` on up to the end of its STRUCTURED-DATA, and behind that the element
-/// that `write` writes. Gives where the rest begins.
+/// Appends an RFC 5424 frame from `at` up to the end of its STRUCTURED-DATA, and behind that the element that
+/// `write` writes. Returns where the rest of the frame begins.
 pub(super) fn write_behind_elements(
     out: &mut Vec<u8>,
     message: &Message<'_>,
@@ -142,7 +142,7 @@ pub(super) fn write_behind_elements(
     };
     copy(out, message.frame(), at..kept);
     if structured_data.is_empty() {
-        // Left out by the sender: its place is directly behind MSGID.
+        // The sender left out STRUCTURED-DATA: its place is directly behind MSGID.
         out.push(b' ');
     }
     write(out);

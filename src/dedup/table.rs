@@ -1,16 +1,17 @@
 //! The table: which generations a hash may stand for.
 //!
-//! Extendible hashing, split finely. A directory of `2^depth` entries, indexed by the low bits of a
-//! hash, names small buckets; a bucket is open addressing over [`BUCKET_SLOTS`] slots of 8 octets.
+//! Extendible hashing with small buckets. A directory of `2^depth` entries, indexed by the low bits of a
+//! hash, names the buckets; a bucket is open addressing over [`BUCKET_SLOTS`] slots of 8 octets.
 //!
 //! ```text
-//! slot    generation, low 32 bits │ 1 │ low 31 bits of the hash
+//! slot    generation, low 32 bits │ 1 │ low 31 bits of the hash: the fingerprint
 //!                                  used │ position ........ directory
 //! ```
 //!
-//! A slot whose generation is not in the timeline any more is **stale**. Nobody looks for stale slots:
-//! a new entry takes the place of one that it meets, and a full bucket sweeps its own out. Only if more
-//! than seven tenths of it live is it split, by bits that the slots carry, so that no mark is touched.
+//! A slot whose generation is not in the timeline any more is **stale**. Stale slots are not searched for:
+//! a new entry replaces one that its probe meets, and a full bucket sweeps its own out. A full bucket is
+//! split only if more than seven tenths of its slots are live. The slots contain the bits that decide the split, so
+//! no mark is touched.
 //!
 //! # Guarantees
 //!
@@ -20,8 +21,8 @@
 //!
 //! # Left out
 //!
-//! Whether a hash's generation is the identity looked for: the caller compares. Generations are kept to 32
-//! bits, so one that is 2^32 generations stale looks live; the comparison tells, and it costs a slot.
+//! Whether a generation belongs to the identity looked for: the caller compares. Generations are kept to 32
+//! bits, so a slot that is stale by 2^32 generations looks live; the comparison tells, and it costs a slot.
 
 use std::mem::size_of;
 
@@ -30,15 +31,15 @@ use super::alloc_octets;
 /// Hash to generation.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    /// Which bucket the hashes that end in an index's bits are in. Empty, or a power of two long.
+    /// The bucket of the hashes that end in the bits of the index. Empty, or a power of two long.
     directory: Vec<u32>,
     buckets: Vec<Bucket>,
-    /// Where [`Table::tidy`] goes on.
+    /// The bucket at which [`Table::tidy`] continues.
     tidied: usize,
     pub(super) counters: TableCounters,
 }
 
-/// What happened in a table.
+/// Counts since the table was made.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct TableCounters {
     /// Stale slots reused or swept out.
@@ -68,7 +69,7 @@ impl Live {
         }
     }
 
-    /// How many places behind the oldest mark a slot's mark stands; `None` if the slot is stale.
+    /// Offset of the slot's mark: its distance from the oldest mark. `None` if the slot is stale.
     const fn offset(self, slot: u64) -> Option<u32> {
         let offset = ((slot >> 32) as u32).wrapping_sub(self.base);
         if offset < self.len {
@@ -79,7 +80,7 @@ impl Live {
     }
 }
 
-/// A slot. Void after anything was inserted elsewhere or tidied.
+/// A slot. Inserting elsewhere or tidying makes it invalid.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     bucket: u32,
@@ -89,9 +90,9 @@ pub(super) struct Place {
 /// What [`Table::probe`] found.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Probe {
-    /// The caller recognised the mark that is `offset` places behind the oldest.
+    /// The caller recognised the mark at `offset`.
     Found { place: Place, offset: u32 },
-    /// It is not here. An entry may be put at the place, if there is one.
+    /// There is no such entry. A new one may be put at the place, if there is one.
     Absent(Option<Place>),
 }
 
@@ -100,23 +101,23 @@ pub(super) enum Probe {
 pub(super) enum NoPlace {
     /// The table must grow by that many octets.
     Short(usize),
-    /// Too many live entries have hashes that a split does not tell apart.
+    /// Too many live entries have hashes that no split separates.
     Full,
 }
 
 #[derive(Debug)]
 struct Bucket {
     slots: Box<[u64; BUCKET_SLOTS]>,
-    /// Slots that are not empty. Stale ones count.
+    /// Slots that are not empty, stale ones included.
     used: u16,
-    /// Low bits that all hashes in the bucket share.
+    /// How many low bits all hashes in the bucket share.
     depth: u16,
     /// Those bits.
     suffix: u32,
 }
 
 impl Table {
-    /// Looks for the entry of `hash` that `is_it` recognises by its offset.
+    /// Searches the entry of `hash` that `is_it` recognises by its offset.
     pub(super) fn probe(&self, hash: u64, live: Live, mut is_it: impl FnMut(u32) -> bool) -> Probe {
         let fingerprint = fingerprint(hash);
         let Some(bucket) = self.bucket_of(fingerprint) else {
@@ -152,7 +153,7 @@ impl Table {
         })
     }
 
-    /// The first live entry that may be that of `hash`, unseen by the caller.
+    /// The first live entry with the fingerprint of `hash`. Whether it is the right one is not checked.
     pub(super) fn candidate(&self, hash: u64, live: Live) -> Option<(Place, u32)> {
         let fingerprint = fingerprint(hash);
         let bucket = self.bucket_of(fingerprint)?;
@@ -173,7 +174,7 @@ impl Table {
         None
     }
 
-    /// The offset of the entry at `place` if it is live and may be that of `hash`. A void place is no harm.
+    /// The offset of the entry at `place` if it is live and has the fingerprint of `hash`. An invalid place does no harm.
     pub(super) fn confirm(&self, place: Place, hash: u64, live: Live) -> Option<u32> {
         let entry = self.buckets.get(place.bucket as usize)?.slots[place.slot];
         if entry & FINGERPRINT_BITS == fingerprint(hash) {
@@ -183,8 +184,8 @@ impl Table {
         }
     }
 
-    /// A place for a new entry of `hash`: the one that its probe found, or one that is made by sweeping
-    /// or splitting the bucket. Grows by at most `room` octets, of which it leaves what it did not take.
+    /// A place for a new entry of `hash`: the one that its probe found, or one made by sweeping or splitting the
+    /// bucket. The table grows by at most `room` octets, and subtracts its growth from `room`.
     pub(super) fn place(
         &mut self,
         hash: u64,
@@ -209,7 +210,7 @@ impl Table {
             };
             let bucket = &self.buckets[index as usize];
             if usize::from(bucket.used) >= USED_MAX {
-                // Either way the stale ones go.
+                // Both sweeping and splitting remove the stale slots.
                 if bucket.live(live) > LIVE_MAX && self.may_split(index) {
                     let cost = self.split_octets(index);
                     *room = room.checked_sub(cost).ok_or(NoPlace::Short(cost))?;
@@ -219,7 +220,7 @@ impl Table {
                 self.counters.stale += self.buckets[index as usize].sweep(live);
                 self.counters.sweeps += 1;
             }
-            // Short of a split, only hashes that agree in all bits of the directory bring this about.
+            // Full without a split only if the hashes agree in all bits that the directory may use.
             return match self.buckets[index as usize].vacancy(fingerprint) {
                 Some(slot) => Ok(Place {
                     bucket: index,
@@ -250,8 +251,8 @@ impl Table {
         self.counters.stale += u64::from(slot != EMPTY && live.offset(slot).is_none());
     }
 
-    /// Looks at the next `buckets` buckets and joins those with their neighbours that have become
-    /// so empty that both fit in one by half. For the caller to drop: what was freed.
+    /// Looks at the next `buckets` buckets. Joins a bucket with its neighbour if both together fill at most half of
+    /// one. Returns the freed slots for the caller to drop.
     pub(super) fn tidy(&mut self, buckets: usize, live: Live) -> Vec<BucketSlots> {
         let mut freed = Vec::new();
         for _ in 0..buckets.min(self.buckets.len()) {
@@ -278,7 +279,7 @@ impl Table {
         freed
     }
 
-    /// Joins all buckets into one; false if there is no more than one. At most half a bucket lives.
+    /// Joins all buckets into one. Returns false if there are fewer than two. At most half a bucket's slots may be live.
     pub(super) fn join_all(&mut self, live: Live) -> bool {
         if self.buckets.len() <= 1 {
             return false;
@@ -330,8 +331,8 @@ impl Table {
             .copied()
     }
 
-    /// A split needs bits that are not part of the position, and a directory that is not already long
-    /// for its buckets: else many equal hashes would double it for nothing.
+    /// Whether splitting helps. A split needs bits that are not part of the position, and a directory that is
+    /// not yet long for its buckets: otherwise many equal hashes would double it in vain.
     fn may_split(&self, index: u32) -> bool {
         let depth = u32::from(self.buckets[index as usize].depth);
         depth < DEPTH_MAX
@@ -401,8 +402,8 @@ impl Table {
         self.buckets.push(other);
     }
 
-    /// Joins the bucket at `index` with the one it was split from or that was split from it, if both
-    /// are as deep and what lives in them fills no more than half of one.
+    /// Joins the bucket at `index` with its sibling (the one it was split from, or that was split from it), if both have
+    /// the same depth and their live entries fill at most half of one bucket.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "there are fewer buckets than 2^22"
@@ -421,7 +422,7 @@ impl Table {
             return None;
         }
         self.counters.merges += 1;
-        // The later one goes, so that the earlier one's index stays right.
+        // The later one is removed, so that the earlier one's index stays right.
         let (stays, goes) = (index.min(other), index.max(other));
         let gone = self.buckets.swap_remove(goes);
         let kept = &mut self.buckets[stays];
@@ -450,7 +451,7 @@ impl Table {
     }
 }
 
-/// Slots to be dropped where dropping them makes nobody wait.
+/// Slots for the caller to drop after it unlocked the shard.
 #[derive(Debug)]
 pub(super) struct BucketSlots {
     _slots: Box<[u64; BUCKET_SLOTS]>,
@@ -466,7 +467,7 @@ impl Bucket {
         }
     }
 
-    /// Puts an entry that is not in the bucket at the next empty slot. There is one.
+    /// Puts a new entry into the next empty slot. There is one.
     fn insert(&mut self, entry: u64) {
         let mut slot = home(entry);
         while self.slots[slot] != EMPTY {
@@ -476,7 +477,7 @@ impl Bucket {
         self.used += 1;
     }
 
-    /// Where an entry of that fingerprint would be put; `None` if all slots are used.
+    /// The slot for a new entry with that fingerprint; `None` if all slots are used.
     fn vacancy(&self, fingerprint: u64) -> Option<usize> {
         (0..BUCKET_SLOTS)
             .map(|step| (home(fingerprint) + step) % BUCKET_SLOTS)
@@ -489,7 +490,7 @@ impl Bucket {
         self.slots.iter().filter(is_live).count()
     }
 
-    /// Removes what is stale, and says how many that were.
+    /// Removes stale entries. Returns how many.
     fn sweep(&mut self, live: Live) -> u64 {
         let used = self.used;
         let old = std::mem::replace(&mut *self.slots, [EMPTY; BUCKET_SLOTS]);
@@ -508,34 +509,34 @@ const fn fingerprint(hash: u64) -> u64 {
     hash & FINGERPRINT_BITS | USED
 }
 
-/// Where the probing for an entry starts.
+/// The slot where probing for an entry starts.
 #[expect(clippy::cast_possible_truncation, reason = "masked")]
 const fn home(entry: u64) -> usize {
     (entry >> (31 - BUCKET_SLOTS.ilog2())) as usize & (BUCKET_SLOTS - 1)
 }
 
-/// A slot that no entry was ever put in.
+/// A slot that never had an entry.
 const EMPTY: u64 = 0;
 
 /// Set in every slot that is not empty.
 const USED: u64 = 1 << 31;
 
-/// The bits of a slot that tell entries apart: the hash's, and [`USED`].
+/// The bits of a slot that distinguish entries: the hash's, and [`USED`].
 const FINGERPRINT_BITS: u64 = (1 << 32) - 1;
 
 /// Slots of a bucket: splitting one takes about a microsecond.
 const BUCKET_SLOTS: usize = 256;
 
-/// Used slots at which a bucket is swept: probing takes longer and longer beyond.
+/// Used slots at which a bucket is swept: with more, probing takes longer and longer.
 const USED_MAX: usize = BUCKET_SLOTS / 8 * 7;
 
-/// Live slots above which a swept bucket is split; below, sweeping has made room for long enough.
+/// A full bucket with more live slots than this is split. With fewer, sweeping makes room for long enough.
 const LIVE_MAX: usize = BUCKET_SLOTS / 10 * 7;
 
-/// Bits of a hash that the directory may use: the rest give the position.
+/// Bits of a hash that the directory may use: the rest determine the position.
 const DEPTH_MAX: u32 = 31 - BUCKET_SLOTS.ilog2();
 
-/// Buckets, and entries of the directory, that there is room for once there is room for one.
+/// The least capacity for buckets, and for entries of the directory, once there are any.
 const HANDLES_MIN: usize = 4;
 
 /// Octets of one more bucket.

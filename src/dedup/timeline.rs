@@ -5,11 +5,14 @@
 //!             │                                                   │
 //! marks    ▒▒▒█████████│███████████████│███████████████│██████░░░░░   blocks of `block_marks`
 //!             │      each mark knows where its octets start; they end where the next one's start
-//! octets   ▒▒▒▒▒▒▒██████████████│███████████████████████│████████░░   pages of `page_octets` octets
+//! octets   ▒▒▒▒▒▒▒██████████████│███████████████████████│████████░░   pages of `page_octets`
 //! ```
 //!
 //! Both are first-in, first-out and grow by a block or a page at a time, so growing moves no mark
 //! and retiring is advancing two cursors. An identity may lie across pages; nothing is padded.
+//!
+//! A mark is named by its **generation**, which never changes, or by its **offset**: its distance from the oldest
+//! mark, which is `generation - base`. An offset must be below `len`.
 //!
 //! # Guarantees
 //!
@@ -18,7 +21,7 @@
 //!
 //! # Left out
 //!
-//! Finding a mark by its identity (`table`), when a mark is over (`engine`).
+//! Finding a mark by its identity (`table`), when a mark expires (`engine`).
 
 use std::collections::VecDeque;
 use std::mem::size_of;
@@ -31,9 +34,9 @@ use crate::tick::Tick;
 pub(super) struct Timeline {
     /// Generation of the oldest mark: one more than that of the mark retired last.
     base: u64,
-    /// Marks held, dead ones included.
+    /// Marks in the timeline, dead ones included.
     len: usize,
-    /// Marks held that are dead.
+    /// Dead marks in the timeline.
     dead: usize,
     /// All full but the last; the first `head` marks of the first one are retired.
     blocks: VecDeque<Vec<Mark>>,
@@ -44,7 +47,7 @@ pub(super) struct Timeline {
     pages_start: u64,
     /// Position behind the last octet.
     end: u64,
-    /// Emptied blocks and pages for reuse. Freeing them is left to a call that may wait: with
+    /// Emptied blocks and pages for reuse. They are freed only by a call that may take its time: with
     /// some allocators one `free` gives back gigabytes at once.
     spare_blocks: Vec<Vec<Mark>>,
     spare_pages: Vec<Vec<u8>>,
@@ -61,12 +64,12 @@ pub(super) struct Mark {
     pub(super) start: Tick,
     /// Where the identity's octets start, and [`DEAD`].
     at: u64,
-    /// What was held back, once there is something to hold.
+    /// What is known of the message's repeats, once there is one.
     pub(super) repeats: Option<Box<Repeats>>,
 }
 
 impl Mark {
-    /// The mark is kept only for its place: its window was ended, reopened, or restarted by a younger mark.
+    /// Whether the mark only keeps its place: its window was ended, reopened, or restarted by a younger mark.
     pub(super) const fn is_dead(&self) -> bool {
         self.at & DEAD != 0
     }
@@ -76,7 +79,7 @@ impl Mark {
     }
 }
 
-/// Blocks and pages to be dropped where dropping them makes nobody wait.
+/// Blocks and pages for the caller to drop after it unlocked the shard.
 #[derive(Debug, Default)]
 pub(super) struct Spares {
     _blocks: Vec<Vec<Mark>>,
@@ -130,7 +133,7 @@ impl Timeline {
         self.len.checked_sub(1).map(|offset| self.mark(offset))
     }
 
-    /// The mark `offset` places behind the oldest. `offset` is below `len`.
+    /// The mark at `offset`.
     pub(super) fn mark(&self, offset: usize) -> &Mark {
         let place = self.head + offset;
         &self.blocks[place >> self.block_shift()][place & (self.block_marks() - 1)]
@@ -146,7 +149,7 @@ impl Timeline {
         &mut self.blocks[block][mark]
     }
 
-    /// Appends what the mark remembers to `octets`. `offset` is below `len`.
+    /// Appends what the mark remembers to `octets`.
     pub(super) fn copy_octets(&self, offset: usize, octets: &mut Vec<u8>) {
         let (start, end) = self.range(offset);
         let (mut page, mut at) = self.locate(start);
@@ -160,7 +163,7 @@ impl Timeline {
         }
     }
 
-    /// Whether the mark remembers exactly `octets`. `offset` is below `len`.
+    /// Whether the mark remembers exactly `octets`.
     pub(super) fn remembers(&self, offset: usize, octets: &[u8]) -> bool {
         let (start, end) = self.range(offset);
         if end - start != octets.len() as u64 {
@@ -179,8 +182,7 @@ impl Timeline {
         true
     }
 
-    /// An octet of each cache line of the identity of a mark, up to [`TOUCHED_OCTETS`], and of what it holds.
-    /// `offset` is below `len`.
+    /// Reads an octet of each cache line of a mark's identity, up to [`TOUCHED_OCTETS`], and of its repeats.
     pub(super) fn touch(&self, offset: usize, octets: usize) -> u64 {
         let mark = self.mark(offset);
         let (page, at) = self.locate(mark.position());
@@ -194,7 +196,7 @@ impl Timeline {
         octets + mark.repeats.as_ref().map_or(0, |repeats| repeats.count)
     }
 
-    /// What [`Timeline::charged`] would grow by if a mark of `octets` octets were appended.
+    /// By how much [`Timeline::charged`] would grow if a mark of `octets` octets were appended.
     pub(super) fn append_octets(&self, octets: usize) -> usize {
         let first = if self.is_allocated() { 0 } else { self.slack() };
         let pages = octets / self.page_octets() + 1;
@@ -203,7 +205,7 @@ impl Timeline {
         size_of::<Mark>() + octets + first + handles * HANDLE_OCTETS
     }
 
-    /// Appends the youngest mark and gives back its generation. `start` is not before any other's.
+    /// Appends the youngest mark. Returns its generation. `start` is not before any other mark's.
     pub(super) fn append(
         &mut self,
         start: Tick,
@@ -254,7 +256,7 @@ impl Timeline {
         self.base + (self.len as u64 - 1)
     }
 
-    /// Makes a mark dead and gives back what it held. `offset` is below `len`.
+    /// Makes a mark dead. Returns its repeats.
     pub(super) fn kill(&mut self, offset: usize) -> Option<Box<Repeats>> {
         let mark = self.mark_mut(offset);
         let (was_dead, repeats) = (mark.is_dead(), mark.repeats.take());
@@ -263,7 +265,7 @@ impl Timeline {
         repeats
     }
 
-    /// Forgets the oldest mark: whether it was dead, and what it held.
+    /// Removes the oldest mark. Returns whether it was dead, and its repeats.
     pub(super) fn pop(&mut self) -> Option<(bool, Option<Box<Repeats>>)> {
         let mark = self.blocks.front_mut()?.get_mut(self.head)?;
         let (dead, repeats) = (mark.is_dead(), mark.repeats.take());
@@ -300,8 +302,8 @@ impl Timeline {
             + self.handle_octets()
     }
 
-    /// Octets that count against the budget. Smooth, so that making room for one mark takes about
-    /// one eviction; it counts partly used blocks and pages as if they were whole, and a few octets more.
+    /// Octets that count against the budget. The number changes smoothly, so that making room for one mark takes
+    /// about one eviction: it counts partly used blocks and pages as if they were whole, and a few octets more.
     pub(super) fn charged(&self) -> usize {
         let slack = if self.is_allocated() { self.slack() } else { 0 };
         let start = self.first().map_or(self.end, Mark::position);
@@ -314,13 +316,13 @@ impl Timeline {
             + self.handle_octets()
     }
 
-    /// Changes whenever what is charged may have grown although nothing was appended: an emptied block or page
+    /// Changes whenever the charged octets may have grown without an append: an emptied block or page
     /// counts in full again.
     pub(super) const fn emptied(&self) -> u32 {
         self.emptied
     }
 
-    /// Takes the spare blocks and pages out, for the caller to drop.
+    /// Takes out the spare blocks and pages, for the caller to drop.
     pub(super) fn take_spares(&mut self) -> Spares {
         if self.blocks.capacity() > 4 * self.blocks.len().max(HANDLES_MIN) {
             self.blocks.shrink_to(2 * self.blocks.len());
@@ -334,8 +336,8 @@ impl Timeline {
         }
     }
 
-    /// Frees a spare block and a spare page, but not the last ones of a timeline that is in use;
-    /// false if there are none.
+    /// Frees a spare block and a spare page, but not the last ones of a timeline that is in use. Returns false if
+    /// there are none.
     pub(super) fn free_spares(&mut self) -> bool {
         let keep = usize::from(self.len > 0);
         let block = if self.spare_blocks.len() > keep {
@@ -351,7 +353,7 @@ impl Timeline {
         block.is_some() || page.is_some()
     }
 
-    /// Frees room for handles beyond what is in use and the least; false if there is none.
+    /// Frees unused capacity for handles, down to the least. Returns false if there is none.
     pub(super) fn trim(&mut self) -> bool {
         let before = self.handle_octets();
         self.blocks.shrink_to(HANDLES_MIN);
@@ -361,12 +363,12 @@ impl Timeline {
         self.handle_octets() < before
     }
 
-    /// True if [`Timeline::take_spares`] has something to take.
+    /// Whether [`Timeline::take_spares`] has something to take.
     pub(super) const fn has_spares(&self) -> bool {
         !self.spare_blocks.is_empty() || !self.spare_pages.is_empty()
     }
 
-    /// True if there is a block or page, in use or spare.
+    /// Whether there is a block or page, in use or spare.
     fn is_allocated(&self) -> bool {
         !self.blocks.is_empty() || !self.pages.is_empty() || self.has_spares()
     }
@@ -387,7 +389,7 @@ impl Timeline {
         alloc_octets(self.block_marks() * size_of::<Mark>())
     }
 
-    /// What the first and the last block and page may hold beyond what is used of them, a spare of
+    /// Octets by which the first and the last block and page may exceed what is used of them, a spare of
     /// each, and the allocator's overhead on those between.
     fn slack(&self) -> usize {
         3 * self.block_octets()
@@ -403,7 +405,7 @@ impl Timeline {
         handles * HANDLE_OCTETS
     }
 
-    /// Where what a mark remembers starts and ends. `offset` is below `len`.
+    /// Where the octets of a mark start and end.
     fn range(&self, offset: usize) -> (u64, u64) {
         let start = self.mark(offset).position();
         let end = if offset + 1 < self.len {
@@ -415,23 +417,22 @@ impl Timeline {
     }
 
     fn locate(&self, position: u64) -> (usize, usize) {
-        // Positions within the timeline differ by less than the memory there is.
         let place = usize::try_from(position - self.pages_start).unwrap_or(usize::MAX);
         (place >> self.page_shift, place & (self.page_octets() - 1))
     }
 }
 
-/// Moves the emptied first page_octets to the spares, or frees it if there are enough of those.
-fn recycle<T>(pieces: &mut VecDeque<Vec<T>>, spares: &mut Vec<Vec<T>>) {
-    if let Some(mut page_octets) = pieces.pop_front()
+/// Moves the emptied first block or page to the spares, or frees it if there are enough of those.
+fn recycle<T>(queue: &mut VecDeque<Vec<T>>, spares: &mut Vec<Vec<T>>) {
+    if let Some(mut first) = queue.pop_front()
         && spares.len() < SPARES_MAX
     {
-        page_octets.clear();
-        spares.push(page_octets);
+        first.clear();
+        spares.push(first);
     }
 }
 
-/// Handles that a queue will be longer by if `more` are pushed.
+/// By how many handles the capacity of a queue grows if `more` are pushed.
 fn growth(len: usize, capacity: usize, more: usize) -> usize {
     if len + more <= capacity {
         0
@@ -440,7 +441,7 @@ fn growth(len: usize, capacity: usize, more: usize) -> usize {
     }
 }
 
-/// Octets of an identity that are worth fetching ahead: of a longer one the processor sees that it goes on.
+/// Octets of an identity that are worth fetching ahead: the processor itself recognises that a longer one goes on.
 const TOUCHED_OCTETS: usize = 256;
 
 const CACHE_LINE_OCTETS: usize = 64;
@@ -454,7 +455,7 @@ pub(super) const MARKS_SHIFT: u32 = 5;
 /// Octets of the handle of a block or page in its queue.
 const HANDLE_OCTETS: usize = size_of::<Vec<u8>>();
 
-/// Handles that a queue has room for once it has room for one.
+/// The least capacity for handles of a queue, once it has any.
 const HANDLES_MIN: usize = 4;
 
 /// Spare blocks, and spare pages, kept at most.

@@ -1,13 +1,13 @@
-//! The octets of saved windows.
+//! The file format of saved windows.
 //!
 //! ```text
 //! file      "tersed windows\n" version │ block ...
 //! block     length of body │ CRC-32 of body │ body
 //! body      'H' layout, kind, secret, moment     once, first
-//!           'P' what tells a policy              before its windows
-//!           'W' windows, oldest first            so many as fit into about 64 KiB, and then more blocks
-//!           'E' how many windows                 once, last
-//! window    start │ octets of the identity, and whether there is more │ passed, last, forwarded │ identity
+//!           'P' policy                           before its windows
+//!           'W' windows, oldest first            as many as fit into about 64 KiB, then further blocks
+//!           'E' number of windows                once, last
+//! window    start │ length of the identity, and whether more follows │ passed, last, forwarded │ identity
 //! ```
 //!
 //! Numbers are little-endian, 32 bits if they count octets or copies and 64 otherwise; times are ticks of the run
@@ -16,9 +16,9 @@
 //! # Guarantees
 //!
 //! - A file that lacks a part, or has an octet that is not the one written, is refused.
-//! - Reading holds one block at a time, and takes memory for what there is, never for what a length promises.
-//! - What is read makes sense as far as it goes: windows are sorted and of the past, and there are no more and no fewer
-//!   than were written.
+//! - Reading holds one block at a time, and takes memory for the octets that exist, not for those that a length promises.
+//! - Windows that are returned are plausible: they are sorted, they started in the past, and there are exactly as
+//!   many as were written.
 //!
 //! # Left out
 //!
@@ -36,28 +36,28 @@ use crate::identity::{IdentityKind, LAYOUT, Secret};
 use crate::rule::{Action, DEFAULT, Fall, LITERAL, Mode, PolicyId, WindowPolicy};
 use crate::tick::{Tick, WallTime};
 
-/// Why octets are not those of saved windows.
+/// Why octets cannot be read as saved windows.
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
-    /// They could not be read.
-    #[error("cannot be read: {0}")]
+    /// The disk returned an error.
+    #[error("cannot read: {0}")]
     Unreadable(#[from] io::Error),
-    /// They are something else.
+    /// The file does not start with [`MAGIC`].
     #[error("not a file of saved windows")]
     Foreign,
-    /// Another version wrote them.
-    #[error("of format {found}, this version reads {VERSION}")]
+    /// Another version wrote the file.
+    #[error("format {found} is not supported, expected format {VERSION}")]
     Version {
-        /// The format.
+        /// Its format.
         found: u8,
     },
-    /// Another version wrote them, whose identities have other octets.
-    #[error("with identities of layout {found}, this version has {LAYOUT}")]
+    /// Another version wrote the file, and its identities have other octets.
+    #[error("identity layout {found} is not supported, expected layout {LAYOUT}")]
     Layout {
-        /// The layout.
+        /// Its identity layout.
         found: u32,
     },
-    /// They are not as they were written.
+    /// The octets are not as they were written.
     #[error("damaged: {what}, in the block at octet {at}")]
     Damaged {
         /// Octets before the block.
@@ -67,31 +67,31 @@ pub enum FormatError {
     },
 }
 
-/// What comes first.
+/// The first block.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Header {
     pub(super) kind: IdentityKind,
     /// `exact` identities need none.
     pub(super) secret: Option<Secret>,
-    /// When windows were saved.
+    /// When the windows were saved.
     pub(super) saved: Moment,
 }
 
-/// What tells a policy: the windows of one are good for another only if all of this is equal.
+/// Identifies a policy: windows are restored under a policy only if all of this is equal.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct PolicyKey {
-    /// What is no rule stands at a place of its own.
+    /// The default and the literal policy, which are not rules, have a place of their own.
     place: u8,
     action: u8,
     mode: u8,
     window: WindowPolicy,
-    /// Of what is compared.
+    /// Fingerprint of what is compared.
     spec: u64,
     name: Vec<u8>,
 }
 
 impl PolicyKey {
-    /// Of the policy of that id, which `fall` falls under.
+    /// The key of the policy with that id, as `fall` describes it.
     pub(super) fn of(id: PolicyId, fall: &Fall) -> Self {
         Self {
             place: match id {
@@ -119,7 +119,7 @@ impl PolicyKey {
         out.extend([self.place, self.action, self.mode]);
         put64(out, nanos(self.window.window));
         put32(out, self.window.allow);
-        // No time is shorter than a millisecond.
+        // Zero means no refresh: no time is shorter than a millisecond.
         put64(out, self.window.refresh.map_or(0, nanos));
         put64(out, self.spec);
         out.extend_from_slice(&self.name);
@@ -142,7 +142,6 @@ impl PolicyKey {
     }
 }
 
-/// Writes windows.
 #[derive(Debug)]
 pub(super) struct Writer<W> {
     out: W,
@@ -152,7 +151,7 @@ pub(super) struct Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Writes what comes first.
+    /// Writes the header.
     pub(super) fn new(mut out: W, header: &Header) -> io::Result<Self> {
         out.write_all(MAGIC)?;
         out.write_all(&[VERSION])?;
@@ -173,13 +172,13 @@ impl<W: Write> Writer<W> {
         put64(body, other);
         put64(body, header.saved.tick.nanos());
         body.extend(header.saved.wall.micros().to_le_bytes());
-        // No boot has this id.
+        // No boot has the id zero.
         body.extend(header.saved.boot.unwrap_or(0).to_le_bytes());
         writer.end_block()?;
         Ok(writer)
     }
 
-    /// The windows that follow are of that policy.
+    /// Starts the windows of that policy.
     pub(super) fn policy(&mut self, key: &PolicyKey) -> io::Result<()> {
         self.end_block()?;
         self.body.push(POLICY);
@@ -187,9 +186,10 @@ impl<W: Write> Writer<W> {
         self.end_block()
     }
 
-    /// Writes a window of the message whose identity is `identity`. They come in the order of their starts.
+    /// Writes the window of the message with `identity`. The caller writes the windows of a policy in the order of
+    /// their starts.
     pub(super) fn window(&mut self, window: &OpenWindow, identity: &[u8]) -> io::Result<()> {
-        // There is none as long: whoever reads must know that, too.
+        // No identity is that long. The reader refuses such a length, so it must not be written either.
         let Some(length) = u32::try_from(identity.len())
             .ok()
             .filter(|length| *length <= IDENTITY_OCTETS_MAX)
@@ -216,7 +216,7 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Writes what comes last. Gives what was written to, how many windows, and how many octets.
+    /// Writes the last block. Returns the output, the number of windows, and the number of octets.
     pub(super) fn finish(mut self) -> io::Result<(W, u64, u64)> {
         self.end_block()?;
         self.body.push(END);
@@ -243,23 +243,22 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Reads windows.
 #[derive(Debug)]
 pub(super) struct Reader<R> {
     input: R,
     header: Header,
-    /// The block being read, and what of it was not given yet.
+    /// The block being read, and which part of it is not read yet.
     body: Vec<u8>,
     left: Range<usize>,
     /// Octets before that block, and up to its end.
     at: u64,
     end: u64,
-    /// The start of the window given last, under the same policy. `None` before the first policy.
+    /// The start of the last window under the same policy. `None` before the first policy.
     youngest: Option<Tick>,
     windows: u64,
 }
 
-/// What comes next.
+/// The next thing in the file.
 #[derive(Debug)]
 pub(super) enum Item<'a> {
     /// The windows that follow are of that policy.
@@ -269,7 +268,7 @@ pub(super) enum Item<'a> {
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads what comes first.
+    /// Reads the header.
     pub(super) fn new(mut input: R) -> Result<Self, FormatError> {
         let mut magic = Vec::new();
         let octets = MAGIC.len() as u64 + 1;
@@ -310,12 +309,11 @@ impl<R: Read> Reader<R> {
         }
         match Header::read(&mut octets) {
             Some(header) if octets.0.is_empty() => reader.header = header,
-            _ => return Err(reader.damaged("a header that makes no sense")),
+            _ => return Err(reader.damaged("invalid header")),
         }
         Ok(reader)
     }
 
-    /// What came first.
     pub(super) const fn header(&self) -> &Header {
         &self.header
     }
@@ -325,7 +323,7 @@ impl<R: Read> Reader<R> {
         self.end
     }
 
-    /// What comes next; `None` at the end, when all is known to be as it was written.
+    /// Reads the next thing. Returns `None` at the end, if everything is as it was written.
     pub(super) fn next(&mut self) -> Result<Option<Item<'_>>, FormatError> {
         while self.left.is_empty() {
             self.read_block()?;
@@ -333,7 +331,7 @@ impl<R: Read> Reader<R> {
             match octets.array() {
                 Some([POLICY]) => {
                     let Some(key) = PolicyKey::read(&mut octets) else {
-                        return Err(self.damaged("a policy that makes no sense"));
+                        return Err(self.damaged("invalid policy"));
                     };
                     self.youngest = Some(Tick::ZERO);
                     return Ok(Some(Item::Policy(key)));
@@ -341,25 +339,25 @@ impl<R: Read> Reader<R> {
                 Some([WINDOWS]) if self.youngest.is_some() => self.left = 1..self.body.len(),
                 Some([END]) => {
                     if octets.u64() != Some(self.windows) || !octets.0.is_empty() {
-                        return Err(self.damaged("not as many windows as were written"));
+                        return Err(self.damaged("wrong number of windows"));
                     }
                     let mut rest = [0];
                     return match self.input.read(&mut rest)? {
                         0 => Ok(None),
-                        _ => Err(self.damaged("more behind the end")),
+                        _ => Err(self.damaged("data after the end")),
                     };
                 }
-                _ => return Err(self.damaged("a block that makes no sense")),
+                _ => return Err(self.damaged("invalid block")),
             }
         }
         let mut octets = Octets(self.body.get(self.left.clone()).unwrap_or_default());
         let Some((window, length)) = read_window(&mut octets) else {
-            return Err(self.damaged("a window that makes no sense"));
+            return Err(self.damaged("invalid window"));
         };
         let start = self.left.end - octets.0.len();
         let identity = start..start.saturating_add(length);
         if identity.end > self.left.end {
-            return Err(self.damaged("a window that makes no sense"));
+            return Err(self.damaged("invalid window"));
         }
         let saved = self.header.saved.tick;
         if self.youngest > Some(window.start)
@@ -368,7 +366,7 @@ impl<R: Read> Reader<R> {
             || window.forwarded > window.last
             || window.passed == 0
         {
-            return Err(self.damaged("a window that cannot have been"));
+            return Err(self.damaged("impossible window"));
         }
         self.youngest = Some(window.start);
         self.windows += 1;
@@ -382,7 +380,7 @@ impl<R: Read> Reader<R> {
         let mut head = [0; HEAD_OCTETS];
         self.input.read_exact(&mut head).map_err(|error| {
             if error.kind() == io::ErrorKind::UnexpectedEof {
-                self.damaged("the file ends")
+                self.damaged("the file ends early")
             } else {
                 error.into()
             }
@@ -390,7 +388,7 @@ impl<R: Read> Reader<R> {
         let mut head = Octets(&head);
         let (length, checksum) = (head.u32().unwrap_or(0), head.u32());
         if !(1..=BLOCK_OCTETS_MAX).contains(&length) {
-            return Err(self.damaged("a length that makes no sense"));
+            return Err(self.damaged("invalid length"));
         }
         self.body.clear();
         self.left = 0..0;
@@ -398,10 +396,10 @@ impl<R: Read> Reader<R> {
         { input }.read_to_end(&mut self.body)?;
         self.end += (HEAD_OCTETS + self.body.len()) as u64;
         if u32::try_from(self.body.len()) != Ok(length) {
-            return Err(self.damaged("the file ends"));
+            return Err(self.damaged("the file ends early"));
         }
         if Some(crc32fast::hash(&self.body)) != checksum {
-            return Err(self.damaged("a checksum that does not fit"));
+            return Err(self.damaged("wrong checksum"));
         }
         Ok(())
     }
@@ -412,7 +410,7 @@ impl<R: Read> Reader<R> {
 }
 
 impl Header {
-    /// What stands behind the layout.
+    /// Reads what follows the layout.
     fn read(octets: &mut Octets<'_>) -> Option<Self> {
         let kind = match octets.array()? {
             [EXACT] => IdentityKind::Exact,
@@ -451,7 +449,7 @@ impl Octets<'_> {
     }
 }
 
-/// A window, and how many octets of its identity follow.
+/// Reads a window, up to its identity. Returns the number of octets of the identity.
 fn read_window(octets: &mut Octets<'_>) -> Option<(OpenWindow, usize)> {
     let start = Tick::from_nanos(octets.u64()?);
     let length = octets.u32()?;
@@ -471,7 +469,7 @@ fn read_window(octets: &mut Octets<'_>) -> Option<(OpenWindow, usize)> {
     Some((window, usize::try_from(length & !HAS_MORE).ok()?))
 }
 
-/// True if `octets` begin as those of saved windows do.
+/// Whether `octets` begin like a file of saved windows.
 pub(super) fn is_ours(octets: &[u8]) -> bool {
     octets.starts_with(MAGIC)
 }
@@ -488,7 +486,7 @@ fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What a file of saved windows begins with.
+/// The first octets of a file of saved windows.
 pub(super) const MAGIC: &[u8] = b"tersed windows\n";
 
 const VERSION: u8 = 1;
@@ -504,10 +502,10 @@ const COMPACT: u8 = 1;
 /// Octets before a body.
 const HEAD_OCTETS: usize = 8;
 
-/// Set in the length of an identity: what makes the window more than plain stands before it.
+/// Set in the length of an identity if `passed`, `last` and `forwarded` stand before it.
 const HAS_MORE: u32 = 1 << 31;
 
-/// Octets of a body above which it is written.
+/// A body is written once it has this many octets.
 const BLOCK_OCTETS: usize = 64 * 1024;
 
 /// Octets of an identity at most: the longest message, all of which masks made twice as long.
