@@ -29,6 +29,7 @@ mod upstream;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use crate::clock::Clock;
+use crate::dedup::EngineStats;
 use crate::tick::{Tick, WallTime};
 
 pub use config::ConfigMetrics;
@@ -535,23 +536,6 @@ impl RuleMetrics {
     pub fn name(&self) -> &str {
         &self.name
     }
-}
-
-/// What the engines of all shards say of themselves, summed at one moment.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct EngineStats {
-    /// Marks whose windows are open.
-    pub live: u64,
-    /// Marks given up so far to stay within the budget.
-    pub evicted: u64,
-    /// Copies forwarded because there was no room to remember or count them.
-    pub unremembered: u64,
-    /// Stale table entries met so far.
-    pub stale: u64,
-    /// Octets held, bookkeeping included.
-    pub memory_octets: u64,
-    /// Octets that may be held.
-    pub memory_budget_octets: u64,
 }
 
 /// The two sides of the counting law: `received + recovered = forwarded + suppressed + dropped + queued`.

@@ -16,7 +16,8 @@ use prometheus_client::metrics::MetricType;
 
 use super::counter::ByReason;
 use super::reason::Reason;
-use super::{EngineStats, ListenerMetrics, Metrics, RuleMetrics, UpstreamMetrics};
+use super::{ListenerMetrics, Metrics, RuleMetrics, UpstreamMetrics};
+use crate::dedup::EngineStats;
 use crate::tick::WallTime;
 
 /// What one page is made from.

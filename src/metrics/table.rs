@@ -18,7 +18,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::samples::{Samples, Scrape};
-use super::{EngineStats, MemoryPart, Metrics, config, process};
+use super::{MemoryPart, Metrics, config, process};
+use crate::dedup::EngineStats;
 
 /// The whole page, `# EOF` included.
 pub(super) fn encode(metrics: &Arc<Metrics>, engine: EngineStats) -> String {
@@ -189,34 +190,34 @@ static FAMILIES: &[Family] = &[
         "tersed_live_messages",
         "Messages whose windows are open.",
         |scrape, out| {
-            out.count(&[], scrape.engine.live);
+            out.count(&[], scrape.engine.live_messages as u64);
         },
     ),
     counter(
         "tersed_evicted",
         "Windows ended early to stay within the memory budget.",
-        |scrape, out| out.count(&[], scrape.engine.evicted),
+        |scrape, out| out.count(&[], scrape.engine.evicted_total),
     ),
     counter(
         "tersed_unremembered",
         "Frames forwarded although they may be repeats, because the memory budget left no room to remember or count them at once.",
-        |scrape, out| out.count(&[], scrape.engine.unremembered),
+        |scrape, out| out.count(&[], scrape.engine.unremembered_total),
     ),
     counter("tersed_stale", "Stale table entries met.", |scrape, out| {
-        out.count(&[], scrape.engine.stale);
+        out.count(&[], scrape.engine.stale_total);
     }),
     in_bytes(
         "tersed_memory",
         "Octets that the engines hold.",
         |scrape, out| {
-            out.count(&[], scrape.engine.memory_octets);
+            out.count(&[], scrape.engine.octets as u64);
         },
     ),
     in_bytes(
         "tersed_memory_budget",
         "Octets that the engines may hold.",
         |scrape, out| {
-            out.count(&[], scrape.engine.memory_budget_octets);
+            out.count(&[], scrape.engine.budget_octets as u64);
         },
     ),
     // Rules.
@@ -518,8 +519,8 @@ mod tests {
         encode(
             &metrics,
             EngineStats {
-                live: 7,
-                memory_octets: 9,
+                live_messages: 7,
+                octets: 9,
                 ..EngineStats::default()
             },
         )
