@@ -34,7 +34,10 @@ fn main() {
                 continue;
             }
             let load = load(distinct, 500_000);
-            let best = (0..7).map(|_| run(&load)).min().unwrap_or_default();
+            let best = (0..7)
+                .map(|_| run(&load))
+                .min()
+                .expect("there are seven rounds");
             println!(
                 "{name:8} {stage:10} {:7.1} ns",
                 best.as_secs_f64() * 1e9 / 500_000.0

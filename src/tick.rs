@@ -98,7 +98,8 @@ impl WallTime {
 impl fmt::Display for WallTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let micros = self.0.clamp(RFC3339_MICROS_MIN, RFC3339_MICROS_MAX);
-        let timestamp = Timestamp::from_microsecond(micros).unwrap_or(Timestamp::UNIX_EPOCH);
+        let timestamp =
+            Timestamp::from_microsecond(micros).expect("jiff represents all of this range");
         write!(f, "{timestamp:.6}")
     }
 }

@@ -57,7 +57,7 @@ impl Filled {
             live,
         };
         let mut numbers = 0..live;
-        filled.offer(live, true, || numbers.next().unwrap_or(0));
+        filled.offer(live, true, || numbers.next().expect("one for each message"));
         filled
     }
 
@@ -125,7 +125,7 @@ impl Filled {
         while left > 0 {
             let together = left.min(GROUP);
             left -= together;
-            let frames = &mut frames[..usize::try_from(together).unwrap_or(0)];
+            let frames = &mut frames[..usize::try_from(together).expect("a group is small")];
             for frame in &mut *frames {
                 frame.set(number());
             }
@@ -152,7 +152,7 @@ impl Filled {
 /// Processor time of one read, at random, of as much memory as `live` messages of 200 octets take, in nanoseconds. Each
 /// read waits for the one before, as a table's entry, its mark and its octets wait for each other.
 pub(crate) fn read_of_memory(live: u64) -> f64 {
-    let cells = usize::try_from(live).unwrap_or(usize::MAX) * CELLS_PER_MESSAGE;
+    let cells = usize::try_from(live).expect("they fit into memory") * CELLS_PER_MESSAGE;
     // `black_box` makes the kernel really allocate the zeros.
     let memory: Vec<u64> = (0..cells).map(|_| black_box(0)).collect();
     let mut random = Random::new(7);
@@ -160,7 +160,7 @@ pub(crate) fn read_of_memory(live: u64) -> f64 {
     let before = cpu_time();
     for _ in 0..READS {
         let at = (random.next() ^ found) % cells as u64;
-        found = memory[usize::try_from(at).unwrap_or(0)];
+        found = memory[usize::try_from(at).expect("it is below `cells`")];
     }
     black_box(found);
     (cpu_time() - before).as_secs_f64() * 1e9 / READS as f64

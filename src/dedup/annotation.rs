@@ -41,7 +41,7 @@ impl Annotation {
                     out.extend_from_slice(part);
                 }
             });
-            out.extend_from_slice(frame.get(at..).unwrap_or_default());
+            out.extend_from_slice(&frame[at..]);
         } else {
             let (text, terminators) = frame.split_at(message.msg_range().end.min(frame.len()));
             for part in [text, b" [", word, b"]", terminators] {

@@ -409,7 +409,7 @@ impl Engine {
     /// Offset of the mark of `generation`, or of the oldest mark if that one is gone.
     fn offset_of(&self, generation: u64) -> usize {
         let offset = generation.saturating_sub(self.timeline.base());
-        usize::try_from(offset).unwrap_or(usize::MAX)
+        usize::try_from(offset).expect("marks are in memory")
     }
 }
 

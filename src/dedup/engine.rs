@@ -365,14 +365,6 @@ impl Engine {
         }
     }
 
-    /// Forgets everything and reports nothing: for an engine that cannot be trusted.
-    pub(super) fn reset(&mut self) {
-        let next = self.timeline.base() + self.timeline.len() as u64;
-        self.timeline = Timeline::new(next, self.timeline.page_shift());
-        self.table = Table::default();
-        self.repeats_octets = 0;
-    }
-
     pub(super) const fn policy(&self) -> WindowPolicy {
         self.policy
     }
@@ -576,6 +568,10 @@ impl Engine {
 }
 
 const fn ticks_since(earlier: Tick, now: Tick) -> u64 {
+    debug_assert!(
+        earlier.nanos() <= now.nanos(),
+        "a shard's time does not run backwards"
+    );
     now.nanos().saturating_sub(earlier.nanos())
 }
 

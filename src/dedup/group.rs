@@ -102,7 +102,7 @@ impl<'f> Group<'f> {
             None => NO_VARIANT,
             Some(variant) => {
                 self.variants.push(variant);
-                u32::try_from(self.variants.len() - 1).unwrap_or(NO_VARIANT)
+                u32::try_from(self.variants.len() - 1).expect("a group is judged long before")
             }
         };
         self.copies.push(Member {
@@ -165,6 +165,11 @@ impl<'f> Group<'f> {
         ended: &mut Vec<Ended>,
         mut each: impl FnMut(PolicyId, &'f [u8], Verdict, &mut Vec<Ended>),
     ) {
+        assert_eq!(
+            self.copies.len(),
+            self.verdicts.len(),
+            "a group is judged before it is drained"
+        );
         // Almost always empty. The sort is stable: windows of one copy stay in their order.
         self.ended.sort_by_key(|(copy, _)| *copy);
         let mut due = self.ended.drain(..).peekable();
@@ -216,7 +221,8 @@ impl<'f> Group<'f> {
             sighting: Sighting {
                 frame: member.frame,
                 timestamp: member.timestamp,
-                variant: self.variants.get(member.variant as usize),
+                variant: (member.variant != NO_VARIANT)
+                    .then(|| &self.variants[member.variant as usize]),
             },
         }
     }

@@ -86,7 +86,7 @@ impl Shards {
             let engines = policies.iter().copied().zip(1..);
             CachePadded::new(Mutex::new(Shard::new(engines, budget_octets / count)))
         };
-        let epoch = u32::try_from(policies.len()).unwrap_or(u32::MAX);
+        let epoch = u32::try_from(policies.len()).expect("a policy's id has 16 bits");
         Self {
             shards: (0..count).map(shard).collect(),
             numbering: Mutex::new(Numbering {
@@ -156,11 +156,17 @@ impl Shards {
             .min()
     }
 
+    /// Whether a task panicked while it held a lock. Then most calls panic.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.numbering.is_poisoned() || self.shards.iter().any(|shard| shard.is_poisoned())
+    }
+
     /// Uses the top bits of the hash: the table uses the lowest 32.
     fn index_of(&self, hash: u64) -> usize {
         let bits = self.shards.len().trailing_zeros();
         let index = (hash >> 1) >> (63 - bits);
-        usize::try_from(index).unwrap_or(0)
+        usize::try_from(index).expect("there are at most 65,536 shards")
     }
 
     fn shard_of(&self, hash: u64) -> MutexGuard<'_, Shard> {
@@ -356,7 +362,7 @@ impl Deref for KeptTimestamp {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.octets.get(..usize::from(self.len)).unwrap_or_default()
+        &self.octets[..usize::from(self.len)]
     }
 }
 
@@ -370,7 +376,11 @@ impl Eq for KeptTimestamp {}
 
 impl std::fmt::Debug for KeptTimestamp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "\"{}\"", self.escape_ascii())
+        if self.is_some() {
+            write!(f, "\"{}\"", self.escape_ascii())
+        } else {
+            f.write_str("none")
+        }
     }
 }
 
@@ -466,13 +476,15 @@ impl Repeats {
 /// If a task panicked while it held the lock. What it left behind may be inconsistent and could suppress
 /// messages that were never forwarded, so it must not be used any more.
 #[inline]
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(|poisoned| {
-        let mut guard = poisoned.into_inner();
-        guard.reset();
-        shard.clear_poison();
-        guard
-    })
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|_| panic_poisoned())
+}
+
+#[cold]
+fn panic_poisoned() -> ! {
+    panic!(
+        "a task panicked while it judged a message, so the windows of its shard cannot be trusted"
+    )
 }
 
 /// Octets that an allocation of `octets` takes from the allocator: 8 octets of overhead, in steps of 16,
@@ -500,6 +512,7 @@ const _: () = assert!(
 mod tests {
     use std::cell::RefCell;
     use std::hash::{DefaultHasher, Hasher as _};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use proptest::collection::vec;
     use proptest::prelude::*;
@@ -1052,9 +1065,10 @@ mod tests {
     }
 
     #[test]
-    fn a_poisoned_shard_starts_over() {
+    fn a_poisoned_shard_is_not_used_on() {
         let bed = Bed::new(fixed(10));
         let claim = bed.claim(0, "a");
+        assert!(!bed.shards.is_poisoned());
         std::thread::scope(|scope| {
             let shards = &bed.shards;
             let panics = scope.spawn(|| {
@@ -1063,10 +1077,24 @@ mod tests {
             });
             assert!(panics.join().is_err());
         });
-        assert_eq!((bed.offer(1, "a"), bed.offer(1, "a")), (Fresh, Duplicate));
-        bed.reopen(claim);
-        assert_eq!(bed.offer(1, "a"), Duplicate, "claims from before are void");
-        assert!(!bed.shards.shards[0].is_poisoned());
+        assert!(bed.shards.is_poisoned());
+        let uses: [&dyn Fn(); 4] = [
+            &|| {
+                bed.offer(1, "a");
+            },
+            &|| bed.reopen(claim),
+            &|| {
+                bed.shards.advance(tick(1), 1, &mut Vec::new());
+            },
+            &|| {
+                bed.shards.stats();
+            },
+        ];
+        for use_on in uses {
+            let panic = catch_unwind(AssertUnwindSafe(use_on)).unwrap_err();
+            let said = panic.downcast_ref::<&str>().unwrap();
+            assert!(said.contains("cannot be trusted"), "{said}");
+        }
     }
 
     proptest! {

@@ -19,7 +19,6 @@
 //! When [`Shards::advance`] is called, and who reports the windows that ended.
 
 use std::mem::take;
-use std::sync::PoisonError;
 
 use super::engine::{Engine, Freed};
 use super::shard::{MARKS_PER_BUCKET, Shard, page_shift};
@@ -30,10 +29,7 @@ impl Shards {
     /// The generation of the policies in force: how often they were switched.
     #[must_use]
     pub fn generation(&self) -> u32 {
-        self.numbering
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .generation
+        lock(&self.numbering).generation
     }
 
     /// Puts new policies and a new budget in force. Returns the oldest generation that still has windows.
@@ -42,15 +38,16 @@ impl Shards {
     /// engine, and the engine's claims stay valid. The other engines retire: [`Shards::advance`] ends their windows
     /// with [`EndReason::Reload`], with the id that the policy **had** and the generation of that id. A shard is
     /// locked only while its engines are exchanged.
+    ///
+    /// # Panics
+    ///
+    /// If an id is none of the policies in force.
     pub fn switch(
         &self,
         policies: &[(WindowPolicy, Option<PolicyId>)],
         budget_octets: usize,
     ) -> u32 {
-        let mut numbering = self
-            .numbering
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut numbering = lock(&self.numbering);
         numbering.generation = numbering.generation.wrapping_add(1);
         let generation = numbering.generation;
         let epochs = numbering.epochs(policies.len());
@@ -86,11 +83,8 @@ impl Shards {
     /// fresh. [`Shards::advance`] reports the copies they suppressed, with [`EndReason::Reopened`]. No mark is
     /// touched.
     pub fn forget_all(&self) {
-        let mut numbering = self
-            .numbering
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let policies = self.shards.first().map_or(0, |shard| lock(shard).policies);
+        let mut numbering = lock(&self.numbering);
+        let policies = lock(&self.shards[0]).policies;
         let epochs = numbering.epochs(policies);
         for shard in &self.shards {
             lock(shard).forget_all(&epochs);
@@ -135,9 +129,8 @@ impl Shard {
         let mut old: Vec<_> = take(&mut self.engines).into_iter().map(Some).collect();
         let shift = page_shift(target_octets, policies.len());
         for ((&(policy, kept), &epoch), id) in policies.iter().zip(epochs).zip(0..) {
-            let kept = kept
-                .and_then(|id| old.get_mut(id.index()))
-                .and_then(|engine| engine.take_if(|engine| engine.policy() == policy));
+            let kept =
+                kept.and_then(|id| old[id.index()].take_if(|engine| engine.policy() == policy));
             let mut engine =
                 kept.unwrap_or_else(|| Engine::new(policy, PolicyId(id), epoch, shift));
             engine.place(PolicyId(id), generation);

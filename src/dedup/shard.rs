@@ -316,13 +316,6 @@ impl Shard {
         stats.remarked_total += counters.remarked;
     }
 
-    /// Forgets everything and reports nothing: for a shard whose last call did not end well. Claims
-    /// on what it forgot find nothing.
-    pub(super) fn reset(&mut self) {
-        self.engines.iter_mut().for_each(Engine::reset);
-        self.room = 0;
-    }
-
     pub(super) fn advance_clock(&mut self, now: Tick) -> Tick {
         self.now = self.now.max(now);
         self.now

@@ -80,7 +80,7 @@ pub fn write(
     }
     let content = message.content_range();
     copy(out, &ended.frame, at..content.start);
-    let text = ended.frame.get(content).unwrap_or_default();
+    let text = &ended.frame[content];
     let count = ended.count;
     let variety = ended.variety.filter(|variety| !variety.is_uniform());
     match style {
@@ -155,15 +155,20 @@ fn append(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
 }
 
 fn copy(out: &mut Vec<u8>, frame: &[u8], range: Range<usize>) {
-    out.extend_from_slice(frame.get(range).unwrap_or_default());
+    out.extend_from_slice(&frame[range]);
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
     use crate::{
+        dedup::annotation::Annotation,
         dedup::{EndReason, KeptTimestamp, Several, Variety},
         rule::PolicyId,
         tick::Tick,
@@ -356,6 +361,50 @@ mod tests {
                 Some(last),
                 &expect(before, after),
             );
+        }
+    }
+
+    /// Pieces of frames of every format, and octets that fit nowhere.
+    fn frames() -> impl Strategy<Value = Vec<u8>> {
+        let pieces: [&[u8]; 20] = [
+            b"<34>",
+            b"<34>1 ",
+            b"<189>237: ",
+            b"2026-01-01T00:00:00Z ",
+            b"Nov 22 10:00:01 ",
+            b"*Mar  1 18:46:11: ",
+            b"%SYS-5-CONFIG_I: ",
+            b"host ",
+            b"su[231]: ",
+            b"- ",
+            b"-",
+            b"[x@1 a=\"b\"]",
+            b"[x@1 a=\"",
+            b"[",
+            b" ",
+            b": ",
+            b"\xEF\xBB\xBF",
+            b"\r\n",
+            b"text",
+            b"\xff\0",
+        ];
+        vec(select(pieces.to_vec()), 0..16).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_frame_has_a_summary_and_an_annotation(frame in frames()) {
+            let at = WallTime::from_micros(0);
+            for style in [SummaryStyle::Prefix, SummaryStyle::Suffix] {
+                let mut out = Vec::new();
+                prop_assert!(write(&mut out, &ended(&frame, Some(b"0")), style, at, at));
+                prop_assert!(memchr::memmem::find(&out, b"message repeated 41 times").is_some());
+            }
+            let mut out = Vec::new();
+            Annotation::Repeated.write(&mut out, &frame);
+            prop_assert!(out.len() > frame.len());
         }
     }
 

@@ -125,7 +125,7 @@ impl Timeline {
 
     /// The oldest mark.
     pub(super) fn first(&self) -> Option<&Mark> {
-        self.blocks.front()?.get(self.head)
+        Some(&self.blocks.front()?[self.head])
     }
 
     /// The youngest mark.
@@ -153,10 +153,10 @@ impl Timeline {
     pub(super) fn copy_octets(&self, offset: usize, octets: &mut Vec<u8>) {
         let (start, end) = self.range(offset);
         let (mut page, mut at) = self.locate(start);
-        let mut left = usize::try_from(end - start).unwrap_or(usize::MAX);
+        let mut left = usize::try_from(end - start).expect("an identity is in memory");
         while left > 0 {
             let here = &self.pages[page][at..];
-            let here = here.get(..left).unwrap_or(here);
+            let here = &here[..left.min(here.len())];
             octets.extend_from_slice(here);
             left -= here.len();
             (page, at) = (page + 1, 0);
@@ -186,8 +186,9 @@ impl Timeline {
     pub(super) fn touch(&self, offset: usize, octets: usize) -> u64 {
         let mark = self.mark(offset);
         let (page, at) = self.locate(mark.position());
-        let here = self.pages[page].get(at..).unwrap_or_default();
-        let here = here.get(..octets.min(TOUCHED_OCTETS)).unwrap_or(here);
+        // The position of an empty identity may be behind the last page.
+        let here = self.pages.get(page).map_or(&[][..], |page| &page[at..]);
+        let here = &here[..octets.min(TOUCHED_OCTETS).min(here.len())];
         let octets: u64 = here
             .iter()
             .step_by(CACHE_LINE_OCTETS)
@@ -224,13 +225,16 @@ impl Timeline {
                 .unwrap_or_else(|| Vec::with_capacity(block_marks));
             self.blocks.push_back(block);
         }
-        if let Some(block) = self.blocks.back_mut() {
-            block.push(Mark {
-                start,
-                at: self.end,
-                repeats,
-            });
-        }
+        debug_assert!(
+            self.last().is_none_or(|youngest| youngest.start <= start),
+            "marks are appended in the order of their windows' start"
+        );
+        let block = self.blocks.back_mut().expect("there is a block with room");
+        block.push(Mark {
+            start,
+            at: self.end,
+            repeats,
+        });
         let mut rest = octets;
         while !rest.is_empty() {
             let page_octets = self.page_octets();
@@ -245,11 +249,10 @@ impl Timeline {
                     .unwrap_or_else(|| Vec::with_capacity(page_octets));
                 self.pages.push_back(page);
             }
-            if let Some(page) = self.pages.back_mut() {
-                let (now, later) = rest.split_at(rest.len().min(page_octets - page.len()));
-                page.extend_from_slice(now);
-                rest = later;
-            }
+            let page = self.pages.back_mut().expect("there is a page with room");
+            let (now, later) = rest.split_at(rest.len().min(page_octets - page.len()));
+            page.extend_from_slice(now);
+            rest = later;
         }
         self.end += octets.len() as u64;
         self.len += 1;
@@ -267,7 +270,7 @@ impl Timeline {
 
     /// Removes the oldest mark. Returns whether it was dead, and its repeats.
     pub(super) fn pop(&mut self) -> Option<(bool, Option<Box<Repeats>>)> {
-        let mark = self.blocks.front_mut()?.get_mut(self.head)?;
+        let mark = &mut self.blocks.front_mut()?[self.head];
         let (dead, repeats) = (mark.is_dead(), mark.repeats.take());
         self.base += 1;
         self.len -= 1;
@@ -307,7 +310,7 @@ impl Timeline {
     pub(super) fn charged(&self) -> usize {
         let slack = if self.is_allocated() { self.slack() } else { 0 };
         let start = self.first().map_or(self.end, Mark::position);
-        let octets = usize::try_from(self.end - start).unwrap_or(usize::MAX);
+        let octets = usize::try_from(self.end - start).expect("the octets are in memory");
         self.len * size_of::<Mark>()
             + octets
             + slack
@@ -417,7 +420,8 @@ impl Timeline {
     }
 
     fn locate(&self, position: u64) -> (usize, usize) {
-        let place = usize::try_from(position - self.pages_start).unwrap_or(usize::MAX);
+        let place = position - self.pages_start;
+        let place = usize::try_from(place).expect("the octets are in memory");
         (place >> self.page_shift, place & (self.page_octets() - 1))
     }
 }

@@ -139,8 +139,7 @@ impl Kept {
                     texts: varied.texts.several(),
                     hosts: varied.hosts.several(),
                 };
-                let frame = varied.buffer.get(..varied.len).unwrap_or_default();
-                (frame.into(), Some(variety))
+                (varied.buffer[..varied.len].into(), Some(variety))
             }
         }
     }

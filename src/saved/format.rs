@@ -513,3 +513,82 @@ const IDENTITY_OCTETS_MAX: u32 = 48 << 20;
 
 /// Octets of a body at most: one window more than fits.
 const BLOCK_OCTETS_MAX: u32 = IDENTITY_OCTETS_MAX + (1 << 20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Files of an older version are read by a newer one.
+    #[test]
+    fn the_octets_of_a_file_are_these() {
+        let header = Header {
+            kind: IdentityKind::Compact,
+            secret: Some(Secret(0x0102_0304_0506_0708, 0x1112_1314_1516_1718)),
+            saved: Moment {
+                tick: Tick::from_nanos(1_000_000),
+                wall: WallTime::from_micros(-5),
+                boot: Some(0x2122_2324_2526_2728_292a_2b2c_2d2e_2f30),
+            },
+        };
+        let policy = PolicyKey {
+            place: 2,
+            action: 0,
+            mode: 1,
+            window: WindowPolicy {
+                window: Duration::from_secs(10),
+                allow: 3,
+                refresh: Some(Duration::from_secs(60)),
+            },
+            spec: 0x3132_3334_3536_3738,
+            name: b"sshd".to_vec(),
+        };
+        let window = |start, passed, last, forwarded| OpenWindow {
+            start: Tick::from_nanos(start),
+            passed,
+            last: Tick::from_nanos(last),
+            forwarded: Tick::from_nanos(forwarded),
+        };
+        let windows = [
+            (window(900, 1, 900, 900), &b"abcd"[..]),
+            (window(950, 7, 990, 980), &b"xy"[..]),
+        ];
+        let expected: [&[u8]; 5] = [
+            b"tersed windows\n\x01",
+            b"6\x00\x00\x00\xfe\xa1DSH\x01\x00\x00\x00\x01\x08\x07\x06\x05\x04\x03\x02\x01\x18\x17\x16\
+              \x15\x14\x13\x12\x11@B\x0f\x00\x00\x00\x00\x00\xfb\xff\xff\xff\xff\xff\xff\xff0/.-,+*)('&%\
+              $#\"!",
+            b"$\x00\x00\x00\x07:\x0d\xcdP\x02\x00\x01\x00\xe4\x0bT\x02\x00\x00\x00\x03\x00\x00\x00\x00XG\
+              \xf8\x0d\x00\x00\x0087654321sshd",
+            b"3\x00\x00\x00:\x80\xa1\xc1W\x84\x03\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00abcd\xb6\x03\
+              \x00\x00\x00\x00\x00\x00\x02\x00\x00\x80\x07\x00\x00\x00\xde\x03\x00\x00\x00\x00\x00\x00\
+              \xd4\x03\x00\x00\x00\x00\x00\x00xy",
+            b"\x09\x00\x00\x00\x9bU)0E\x02\x00\x00\x00\x00\x00\x00\x00",
+        ];
+        let mut writer = Writer::new(Vec::new(), &header).unwrap();
+        writer.policy(&policy).unwrap();
+        for (window, identity) in &windows {
+            writer.window(window, identity).unwrap();
+        }
+        let (octets, count, written) = writer.finish().unwrap();
+        assert_eq!((count, written), (2, octets.len() as u64));
+        assert_eq!(
+            octets.escape_ascii().to_string(),
+            expected.concat().escape_ascii().to_string()
+        );
+
+        let mut reader = Reader::new(&octets[..]).unwrap();
+        assert_eq!(*reader.header(), header);
+        let Some(Item::Policy(read)) = reader.next().unwrap() else {
+            panic!("the policy comes first");
+        };
+        assert_eq!(read, policy);
+        for (window, identity) in &windows {
+            let Some(Item::Window(read, octets)) = reader.next().unwrap() else {
+                panic!("then the windows");
+            };
+            assert_eq!((&read, octets), (window, *identity));
+        }
+        assert!(reader.next().unwrap().is_none());
+        assert_eq!(reader.octets(), octets.len() as u64);
+    }
+}

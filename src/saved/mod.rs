@@ -112,6 +112,9 @@ pub enum SaveError {
     /// Something else is at the path.
     #[error("the path holds something other than saved windows; move it away")]
     Taken,
+    /// A task panicked while it judged a message.
+    #[error("a task panicked while it judged a message, so its windows cannot be trusted")]
+    Poisoned,
     /// The path cannot be checked.
     #[error("cannot check the path: {0}")]
     Look(#[source] io::Error),
@@ -276,6 +279,9 @@ impl SavedWindows {
     }
 
     fn try_save(&self, key: &Key, started: Tick, time: Duration) -> Result<(u64, u64), SaveError> {
+        if self.shards.is_poisoned() {
+            return Err(SaveError::Poisoned);
+        }
         look(&self.path)?;
         let mut new = self.path.clone().into_os_string();
         new.push(NEW_SUFFIX);
