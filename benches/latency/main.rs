@@ -45,7 +45,7 @@ struct Arguments {
     /// How often each case is measured.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// How long a run sends; four times as long at 1,000 messages/s, for want of messages.
+    /// How long a run sends; four times as long at 1,000 messages/s, which are few.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     seconds: u16,
     /// Only cases whose name contains one of these.

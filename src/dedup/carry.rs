@@ -636,7 +636,7 @@ mod tests {
         assert!(restore(0, b"a", 2000));
         assert!(!restore(0, b"b", 1999), "before the youngest");
         assert!(!restore(0, b"c", 5001), "in the future");
-        assert!(!restore(0, b"d", 1000), "over");
+        assert!(!restore(0, b"d", 1000), "expired");
         assert!(!restore(7, b"e", 2000), "no policy");
         assert!(restore(0, b"f", 5000));
         assert!(!restore(0, &[0; 1 << 20], 5000), "more than the budget");

@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(
             shards.switch(&policies, 1 << 20),
             0,
-            "some are of the start"
+            "some windows are of the first generation"
         );
         assert!(!offer(&shards, 0, b"kept", 2, &mut ended));
         assert!(offer(&shards, 1, b"a", 2, &mut ended));
@@ -302,8 +302,16 @@ mod tests {
             assert_eq!(counts(&mut ended), [(0, 0, EndReason::Reload, 1)]);
         }
         shards.advance(Tick::from_nanos(3), 1, &mut ended);
-        assert_eq!(lock(&shards.shards[0]).engines.len(), 2, "it is gone");
-        assert_eq!(shards.switch(&policies, 1 << 20), 1, "none is of the start");
+        assert_eq!(
+            lock(&shards.shards[0]).engines.len(),
+            2,
+            "the engine is gone"
+        );
+        assert_eq!(
+            shards.switch(&policies, 1 << 20),
+            1,
+            "no window is of the first generation"
+        );
         assert_eq!(shards.generation(), 2);
     }
 
@@ -340,7 +348,11 @@ mod tests {
         while shards.advance(now, 100, &mut ended) {}
         assert_eq!(counts(&mut ended), [(0, 0, EndReason::Reload, 2)]);
         while shards.advance(now, 100, &mut ended) {}
-        assert_eq!(judge(0, 0, b"a"), [true, true], "by none: it is gone");
+        assert_eq!(
+            judge(0, 0, b"a"),
+            [true, true],
+            "by none: the window is gone"
+        );
     }
 
     /// A thread may stand still in the middle of a batch while the configuration is read again several times.

@@ -565,7 +565,7 @@ mod tests {
         assert!(table.octets() > 20 * least);
         assert!(table.join_all(live));
         assert_eq!(table.octets(), least);
-        assert!(!table.join_all(live), "there is but one");
+        assert!(!table.join_all(live), "there is only one bucket");
         for number in 9980..10_000 {
             let probe = table.probe(hash(number), live, |offset| {
                 u64::from(offset) + 9990 == number

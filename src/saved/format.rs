@@ -30,6 +30,8 @@ use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::time::Duration;
 
+use bytes::{Buf as _, BufMut as _, TryGetError};
+
 use super::away::Moment;
 use crate::dedup::OpenWindow;
 use crate::identity::{IdentityKind, LAYOUT, Secret};
@@ -42,7 +44,7 @@ pub enum FormatError {
     /// The disk returned an error.
     #[error("cannot read: {0}")]
     Unreadable(#[from] io::Error),
-    /// The file does not start with [`MAGIC`].
+    /// The file does not start like a file of saved windows.
     #[error("not a file of saved windows")]
     Foreign,
     /// Another version wrote the file.
@@ -116,28 +118,30 @@ impl PolicyKey {
     }
 
     fn write(&self, out: &mut Vec<u8>) {
-        out.extend([self.place, self.action, self.mode]);
-        put64(out, nanos(self.window.window));
-        put32(out, self.window.allow);
+        out.put_slice(&[self.place, self.action, self.mode]);
+        out.put_u64_le(nanos(self.window.window));
+        out.put_u32_le(self.window.allow);
         // Zero means no refresh: no time is shorter than a millisecond.
-        put64(out, self.window.refresh.map_or(0, nanos));
-        put64(out, self.spec);
-        out.extend_from_slice(&self.name);
+        out.put_u64_le(self.window.refresh.map_or(0, nanos));
+        out.put_u64_le(self.spec);
+        out.put_slice(&self.name);
     }
 
-    fn read(octets: &mut Octets<'_>) -> Option<Self> {
-        let [place, action, mode] = octets.array()?;
-        Some(Self {
-            place,
-            action,
-            mode,
+    /// Reads a key up to the end of its block.
+    fn read(mut octets: &[u8]) -> Result<Self, TryGetError> {
+        Ok(Self {
+            place: octets.try_get_u8()?,
+            action: octets.try_get_u8()?,
+            mode: octets.try_get_u8()?,
             window: WindowPolicy {
-                window: Duration::from_nanos(octets.u64()?),
-                allow: octets.u32()?,
-                refresh: Some(Duration::from_nanos(octets.u64()?)).filter(|quiet| !quiet.is_zero()),
+                window: Duration::from_nanos(octets.try_get_u64_le()?),
+                allow: octets.try_get_u32_le()?,
+                refresh: Some(octets.try_get_u64_le()?)
+                    .filter(|quiet| *quiet > 0)
+                    .map(Duration::from_nanos),
             },
-            spec: octets.u64()?,
-            name: std::mem::take(&mut octets.0).to_vec(),
+            spec: octets.try_get_u64_le()?,
+            name: octets.to_vec(),
         })
     }
 }
@@ -162,18 +166,18 @@ impl<W: Write> Writer<W> {
             octets: MAGIC.len() as u64 + 1,
         };
         let body = &mut writer.body;
-        put32(body, LAYOUT);
-        body.push(match header.kind {
+        body.put_u32_le(LAYOUT);
+        body.put_u8(match header.kind {
             IdentityKind::Exact => EXACT,
             IdentityKind::Compact => COMPACT,
         });
         let Secret(one, other) = header.secret.unwrap_or(Secret(0, 0));
-        put64(body, one);
-        put64(body, other);
-        put64(body, header.saved.tick.nanos());
-        body.extend(header.saved.wall.micros().to_le_bytes());
+        body.put_u64_le(one);
+        body.put_u64_le(other);
+        body.put_u64_le(header.saved.tick.nanos());
+        body.put_i64_le(header.saved.wall.micros());
         // No boot has the id zero.
-        body.extend(header.saved.boot.unwrap_or(0).to_le_bytes());
+        body.put_u128_le(header.saved.boot.unwrap_or(0));
         writer.end_block()?;
         Ok(writer)
     }
@@ -181,7 +185,7 @@ impl<W: Write> Writer<W> {
     /// Starts the windows of that policy.
     pub(super) fn policy(&mut self, key: &PolicyKey) -> io::Result<()> {
         self.end_block()?;
-        self.body.push(POLICY);
+        self.body.put_u8(POLICY);
         key.write(&mut self.body);
         self.end_block()
     }
@@ -197,18 +201,19 @@ impl<W: Write> Writer<W> {
             return Ok(());
         };
         if self.body.is_empty() {
-            self.body.push(WINDOWS);
+            self.body.put_u8(WINDOWS);
         }
         let is_plain =
             window.passed == 1 && (window.last, window.forwarded) == (window.start, window.start);
-        put64(&mut self.body, window.start.nanos());
-        put32(&mut self.body, length | if is_plain { 0 } else { HAS_MORE });
+        let body = &mut self.body;
+        body.put_u64_le(window.start.nanos());
+        body.put_u32_le(length | if is_plain { 0 } else { HAS_MORE });
         if !is_plain {
-            put32(&mut self.body, window.passed);
-            put64(&mut self.body, window.last.nanos());
-            put64(&mut self.body, window.forwarded.nanos());
+            body.put_u32_le(window.passed);
+            body.put_u64_le(window.last.nanos());
+            body.put_u64_le(window.forwarded.nanos());
         }
-        self.body.extend_from_slice(identity);
+        body.put_slice(identity);
         self.windows += 1;
         if self.body.len() >= BLOCK_OCTETS {
             self.end_block()?;
@@ -219,8 +224,8 @@ impl<W: Write> Writer<W> {
     /// Writes the last block. Returns the output, the number of windows, and the number of octets.
     pub(super) fn finish(mut self) -> io::Result<(W, u64, u64)> {
         self.end_block()?;
-        self.body.push(END);
-        put64(&mut self.body, self.windows);
+        self.body.put_u8(END);
+        self.body.put_u64_le(self.windows);
         self.end_block()?;
         Ok((self.out, self.windows, self.octets))
     }
@@ -229,12 +234,10 @@ impl<W: Write> Writer<W> {
         if self.body.is_empty() {
             return Ok(());
         }
+        let length = u32::try_from(self.body.len()).expect("a block exceeds 64 KiB by one window");
         let mut head = Vec::with_capacity(HEAD_OCTETS);
-        put32(
-            &mut head,
-            u32::try_from(self.body.len()).unwrap_or(u32::MAX),
-        );
-        put32(&mut head, crc32fast::hash(&self.body));
+        head.put_u32_le(length);
+        head.put_u32_le(crc32fast::hash(&self.body));
         self.out.write_all(&head)?;
         self.out.write_all(&self.body)?;
         self.octets += (head.len() + self.body.len()) as u64;
@@ -297,19 +300,19 @@ impl<R: Read> Reader<R> {
             windows: 0,
         };
         reader.read_block()?;
-        let mut octets = Octets(&reader.body);
-        if octets.array() != Some([HEADER]) {
+        let mut octets = reader.body.as_slice();
+        if octets.try_get_u8() != Ok(HEADER) {
             return Err(reader.damaged("no header"));
         }
         // Another layout may have another header.
-        match octets.u32() {
-            Some(LAYOUT) => {}
-            Some(found) => return Err(FormatError::Layout { found }),
-            None => return Err(reader.damaged("no header")),
+        match octets.try_get_u32_le() {
+            Ok(LAYOUT) => {}
+            Ok(found) => return Err(FormatError::Layout { found }),
+            Err(_) => return Err(reader.damaged("no header")),
         }
-        match Header::read(&mut octets) {
-            Some(header) if octets.0.is_empty() => reader.header = header,
-            _ => return Err(reader.damaged("invalid header")),
+        match Header::read(octets) {
+            Some(header) => reader.header = header,
+            None => return Err(reader.damaged("invalid header")),
         }
         Ok(reader)
     }
@@ -327,18 +330,18 @@ impl<R: Read> Reader<R> {
     pub(super) fn next(&mut self) -> Result<Option<Item<'_>>, FormatError> {
         while self.left.is_empty() {
             self.read_block()?;
-            let mut octets = Octets(&self.body);
-            match octets.array() {
-                Some([POLICY]) => {
-                    let Some(key) = PolicyKey::read(&mut octets) else {
+            let mut octets = self.body.as_slice();
+            match octets.try_get_u8() {
+                Ok(POLICY) => {
+                    let Ok(key) = PolicyKey::read(octets) else {
                         return Err(self.damaged("invalid policy"));
                     };
                     self.youngest = Some(Tick::ZERO);
                     return Ok(Some(Item::Policy(key)));
                 }
-                Some([WINDOWS]) if self.youngest.is_some() => self.left = 1..self.body.len(),
-                Some([END]) => {
-                    if octets.u64() != Some(self.windows) || !octets.0.is_empty() {
+                Ok(WINDOWS) if self.youngest.is_some() => self.left = 1..self.body.len(),
+                Ok(END) => {
+                    if octets.try_get_u64_le() != Ok(self.windows) || octets.has_remaining() {
                         return Err(self.damaged("wrong number of windows"));
                     }
                     let mut rest = [0];
@@ -350,13 +353,12 @@ impl<R: Read> Reader<R> {
                 _ => return Err(self.damaged("invalid block")),
             }
         }
-        let mut octets = Octets(self.body.get(self.left.clone()).unwrap_or_default());
-        let Some((window, length)) = read_window(&mut octets) else {
+        let left = self.body.get(self.left.clone());
+        let mut octets = left.expect("what is left of the body is in the body");
+        let Ok((window, length)) = read_window(&mut octets) else {
             return Err(self.damaged("invalid window"));
         };
-        let start = self.left.end - octets.0.len();
-        let identity = start..start.saturating_add(length);
-        if identity.end > self.left.end {
+        if length > octets.remaining() {
             return Err(self.damaged("invalid window"));
         }
         let saved = self.header.saved.tick;
@@ -370,8 +372,8 @@ impl<R: Read> Reader<R> {
         }
         self.youngest = Some(window.start);
         self.windows += 1;
-        self.left.start = identity.end;
-        let identity = self.body.get(identity).unwrap_or_default();
+        let (identity, rest) = octets.split_at(length);
+        self.left.start = self.left.end - rest.len();
         Ok(Some(Item::Window(window, identity)))
     }
 
@@ -385,8 +387,8 @@ impl<R: Read> Reader<R> {
                 error.into()
             }
         })?;
-        let mut head = Octets(&head);
-        let (length, checksum) = (head.u32().unwrap_or(0), head.u32());
+        let mut head = head.as_slice();
+        let (length, checksum) = (head.get_u32_le(), head.get_u32_le());
         if !(1..=BLOCK_OCTETS_MAX).contains(&length) {
             return Err(self.damaged("invalid length"));
         }
@@ -398,7 +400,7 @@ impl<R: Read> Reader<R> {
         if u32::try_from(self.body.len()) != Ok(length) {
             return Err(self.damaged("the file ends early"));
         }
-        if Some(crc32fast::hash(&self.body)) != checksum {
+        if crc32fast::hash(&self.body) != checksum {
             return Err(self.damaged("wrong checksum"));
         }
         Ok(())
@@ -410,55 +412,39 @@ impl<R: Read> Reader<R> {
 }
 
 impl Header {
-    /// Reads what follows the layout.
-    fn read(octets: &mut Octets<'_>) -> Option<Self> {
-        let kind = match octets.array()? {
-            [EXACT] => IdentityKind::Exact,
-            [COMPACT] => IdentityKind::Compact,
+    /// Reads what follows the layout, up to the end of the block.
+    fn read(mut octets: &[u8]) -> Option<Self> {
+        let kind = match octets.try_get_u8().ok()? {
+            EXACT => IdentityKind::Exact,
+            COMPACT => IdentityKind::Compact,
             _ => return None,
         };
-        let secret = Secret(octets.u64()?, octets.u64()?);
-        Some(Self {
+        let secret = Secret(octets.try_get_u64_le().ok()?, octets.try_get_u64_le().ok()?);
+        let header = Self {
             kind,
             secret: (kind == IdentityKind::Compact).then_some(secret),
             saved: Moment {
-                tick: Tick::from_nanos(octets.u64()?),
-                wall: WallTime::from_micros(i64::from_le_bytes(octets.array()?)),
-                boot: Some(u128::from_le_bytes(octets.array()?)).filter(|id| *id != 0),
+                tick: Tick::from_nanos(octets.try_get_u64_le().ok()?),
+                wall: WallTime::from_micros(octets.try_get_i64_le().ok()?),
+                boot: Some(octets.try_get_u128_le().ok()?).filter(|id| *id != 0),
             },
-        })
-    }
-}
-
-/// Octets not read yet.
-struct Octets<'a>(&'a [u8]);
-
-impl Octets<'_> {
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (array, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*array)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_le_bytes)
+        };
+        (!octets.has_remaining()).then_some(header)
     }
 }
 
 /// Reads a window, up to its identity. Returns the number of octets of the identity.
-fn read_window(octets: &mut Octets<'_>) -> Option<(OpenWindow, usize)> {
-    let start = Tick::from_nanos(octets.u64()?);
-    let length = octets.u32()?;
+fn read_window(octets: &mut &[u8]) -> Result<(OpenWindow, usize), TryGetError> {
+    let start = Tick::from_nanos(octets.try_get_u64_le()?);
+    let length = octets.try_get_u32_le()?;
     let (passed, last, forwarded) = if length & HAS_MORE == 0 {
         (1, start, start)
     } else {
-        let passed = octets.u32()?;
-        let last = Tick::from_nanos(octets.u64()?);
-        (passed, last, Tick::from_nanos(octets.u64()?))
+        (
+            octets.try_get_u32_le()?,
+            Tick::from_nanos(octets.try_get_u64_le()?),
+            Tick::from_nanos(octets.try_get_u64_le()?),
+        )
     };
     let window = OpenWindow {
         start,
@@ -466,20 +452,13 @@ fn read_window(octets: &mut Octets<'_>) -> Option<(OpenWindow, usize)> {
         last,
         forwarded,
     };
-    Some((window, usize::try_from(length & !HAS_MORE).ok()?))
+    let length = usize::try_from(length & !HAS_MORE).expect("a usize has 32 bits at least");
+    Ok((window, length))
 }
 
 /// Whether `octets` begin like a file of saved windows.
 pub(super) fn is_ours(octets: &[u8]) -> bool {
     octets.starts_with(MAGIC)
-}
-
-fn put32(out: &mut Vec<u8>, number: u32) {
-    out.extend_from_slice(&number.to_le_bytes());
-}
-
-fn put64(out: &mut Vec<u8>, number: u64) {
-    out.extend_from_slice(&number.to_le_bytes());
 }
 
 fn nanos(span: Duration) -> u64 {

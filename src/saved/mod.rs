@@ -12,7 +12,7 @@
 //! - When in doubt, forward: a file is not used if it is missing, accessible to others, damaged or of another kind, or
 //!   if its age is unknown. The reason is logged. Nothing of a damaged file is used.
 //! - Windows are saved when no message is on its way any more, so that no window stands for a survivor that was
-//!   dropped. Windows are not saved if a task panicked while it judged.
+//!   dropped. If a task panicked while it changed windows, none are saved.
 //! - A file at the path that is no file of saved windows is neither read, removed nor replaced.
 //! - The memory budget holds. A window that expired, or whose policy changed, is left out and counted.
 //! - Saving ends when its time is over; then the path is as it was before.
@@ -112,8 +112,8 @@ pub enum SaveError {
     /// Something else is at the path.
     #[error("the path holds something other than saved windows; move it away")]
     Taken,
-    /// A task panicked while it judged a message.
-    #[error("a task panicked while it judged a message, so its windows cannot be trusted")]
+    /// A task panicked while it changed windows.
+    #[error("a task panicked while it changed windows, so they cannot be trusted")]
     Poisoned,
     /// The path cannot be checked.
     #[error("cannot check the path: {0}")]
