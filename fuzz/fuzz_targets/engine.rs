@@ -47,7 +47,7 @@ fuzz_target!(|input: &[u8]| {
             2 => {
                 let kept = (hash % 2 == 0).then_some(PolicyId(0));
                 let policies = [(fixed, kept), (refreshed, Some(PolicyId(1)))];
-                shards.reconfigure(&policies, budget_octets, &mut ended);
+                shards.switch(&policies, budget_octets);
             }
             _ => {
                 // Both shards, and few different bits in the part that the tables use.

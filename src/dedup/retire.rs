@@ -21,7 +21,7 @@
 use std::mem::take;
 
 use super::engine::{Engine, Freed};
-use super::shard::{MARKS_PER_BUCKET, Shard, page_shift};
+use super::shard::{Shard, page_shift};
 use super::{EndReason, Ended, Numbering, Shards, lock};
 use crate::rule::{PolicyId, WindowPolicy};
 
@@ -61,22 +61,6 @@ impl Shards {
             distance = distance.max(distances.max().unwrap_or(0));
         }
         generation.wrapping_sub(distance)
-    }
-
-    /// As [`Shards::switch`]; also ends at once the windows of engines that retire, and evicts what exceeds
-    /// the budget.
-    pub fn reconfigure(
-        &self,
-        policies: &[(WindowPolicy, Option<PolicyId>)],
-        budget_octets: usize,
-        ended: &mut Vec<Ended>,
-    ) {
-        self.switch(policies, budget_octets);
-        while self.visit(|shard| {
-            let (more, mut freed) = shard.end_leftovers(MARKS_PER_LOCK, ended);
-            freed.extend(shard.tidy(MARKS_PER_LOCK / MARKS_PER_BUCKET + 1));
-            (more, freed)
-        }) {}
     }
 
     /// Ends all windows because it is not known which of their survivors were lost: the next copy of each message is
@@ -226,8 +210,24 @@ impl Shard {
     }
 }
 
-/// Marks ended under one hold of a shard's lock by a call that ends them all.
-const MARKS_PER_LOCK: usize = 1024;
+#[cfg(test)]
+impl Shards {
+    /// As [`Shards::switch`]; also ends at once the windows of engines that retire, and evicts what exceeds
+    /// the budget.
+    pub(super) fn reconfigure(
+        &self,
+        policies: &[(WindowPolicy, Option<PolicyId>)],
+        budget_octets: usize,
+        ended: &mut Vec<Ended>,
+    ) {
+        self.switch(policies, budget_octets);
+        while self.visit(|shard| {
+            let (more, mut freed) = shard.end_leftovers(1024, ended);
+            freed.extend(shard.tidy(128));
+            (more, freed)
+        }) {}
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -442,4 +442,4 @@ const OCTETS_PER_EVICTED: usize = size_of::<Mark>();
 pub(super) const ROOM_AHEAD_OCTETS: usize = 4096;
 
 /// For each so many marks that may be retired in a call, the call may look at one bucket of the table.
-pub(super) const MARKS_PER_BUCKET: usize = 8;
+const MARKS_PER_BUCKET: usize = 8;
