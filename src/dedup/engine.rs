@@ -43,7 +43,7 @@ pub(super) struct Engine {
     pub(super) id: PolicyId,
     pub(super) generation: u32,
     /// Its ids in older lists, each valid from that generation until the next entry. Ascending, few.
-    before: Vec<(u32, PolicyId)>,
+    pub(super) before: Vec<(u32, PolicyId)>,
     /// Why its windows end once the engine retires.
     pub(super) ending: EndReason,
     /// The policy in ticks, for speed. A repeat moves its message to a younger mark if it comes `quantum` or
@@ -92,31 +92,6 @@ pub(super) struct EngineCounters {
 }
 
 impl Engine {
-    /// Sets the engine's id in the list of `generation`.
-    pub(super) fn place(&mut self, id: PolicyId, generation: u32) {
-        self.generation = generation;
-        if self.before.last().is_none_or(|(_, last)| *last != id) {
-            if self.before.len() == PLACES_MAX {
-                self.before.remove(0);
-            }
-            self.before.push((generation, id));
-        }
-        self.id = id;
-    }
-
-    /// Takes over the ids of `old`, in older lists too.
-    pub(super) fn replace(&mut self, old: &Self) {
-        (self.generation, self.before) = (old.generation, old.before.clone());
-    }
-
-    /// The engine's id in the list of `generation`, if it had one.
-    pub(super) fn place_in(&self, generation: u32) -> Option<PolicyId> {
-        let since = self.before.iter().rev();
-        let mut place = since.filter(|(since, _)| *since <= generation);
-        let (_, place) = place.next().filter(|_| generation <= self.generation)?;
-        Some(*place)
-    }
-
     /// An empty engine. Allocates nothing. `page_shift` as in [`Timeline::new`].
     pub(super) fn new(policy: WindowPolicy, id: PolicyId, epoch: u32, page_shift: u32) -> Self {
         let window = ticks(policy.window);
@@ -593,10 +568,6 @@ const RETIRED_PER_COPY: usize = 2;
 
 /// A refreshed message gets a younger mark once its last one is this part of a window old.
 const QUANTA_PER_WINDOW: u64 = 16;
-
-/// Changes of its id that an engine remembers. A batch that takes longer than so many such reloads is
-/// judged as if it were new.
-const PLACES_MAX: usize = 64;
 
 /// Marks of one engine at most: 32 bits must distinguish their generations.
 const MARKS_MAX: usize = 1 << 31;

@@ -210,6 +210,37 @@ impl Shard {
     }
 }
 
+impl Engine {
+    /// Sets the engine's id in the list of `generation`.
+    pub(super) fn place(&mut self, id: PolicyId, generation: u32) {
+        self.generation = generation;
+        if self.before.last().is_none_or(|(_, last)| *last != id) {
+            if self.before.len() == PLACES_MAX {
+                self.before.remove(0);
+            }
+            self.before.push((generation, id));
+        }
+        self.id = id;
+    }
+
+    /// Takes over the ids of `old`, in older lists too.
+    pub(super) fn replace(&mut self, old: &Self) {
+        (self.generation, self.before) = (old.generation, old.before.clone());
+    }
+
+    /// The engine's id in the list of `generation`, if it had one.
+    pub(super) fn place_in(&self, generation: u32) -> Option<PolicyId> {
+        let since = self.before.iter().rev();
+        let mut place = since.filter(|(since, _)| *since <= generation);
+        let (_, place) = place.next().filter(|_| generation <= self.generation)?;
+        Some(*place)
+    }
+}
+
+/// Changes of its id that an engine remembers. A batch that takes longer than so many such reloads is
+/// judged as if it were new.
+const PLACES_MAX: usize = 64;
+
 #[cfg(test)]
 impl Shards {
     /// As [`Shards::switch`]; also ends at once the windows of engines that retire, and evicts what exceeds
