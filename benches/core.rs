@@ -1,10 +1,10 @@
-//! The way of a frame without sockets, stage by stage: framing, parsing, identity, verdict.
+//! The path of a frame without sockets, stage by stage: framing, parsing, identity, verdict.
 //!
 //!     cargo bench --bench core
 //!
-//! Each row adds a stage to the one above it; `offer` judges one by one, `group` many together as the relay does, where
-//! frames that repeat the one before them are recognised as well. Figures are nanoseconds of one thread per message, the best of all
-//! rounds: frames of 200 octets, RFC 3164, separated by LF.
+//! Each row adds a stage to the one above it. `offer` judges messages one by one; `group` judges many together as the
+//! relay does, and recognises frames that repeat the one before them. Figures are nanoseconds of one thread per
+//! message, the best of all rounds: frames of 200 octets, RFC 3164, separated by LF.
 
 #![expect(clippy::print_stdout, reason = "the table is the output")]
 
@@ -34,7 +34,10 @@ fn main() {
                 continue;
             }
             let load = load(distinct, 500_000);
-            let best = (0..7).map(|_| run(&load)).min().unwrap_or_default();
+            let best = (0..7)
+                .map(|_| run(&load))
+                .min()
+                .expect("there are seven rounds");
             println!(
                 "{name:8} {stage:10} {:7.1} ns",
                 best.as_secs_f64() * 1e9 / 500_000.0
@@ -71,9 +74,9 @@ fn stages(load: &[u8], depth: u32) -> Duration {
         let mut at = 0;
         let mut here = group.recycled();
         let mut last = None;
-        let mut settle = |here: &mut Group<'_>| {
+        let mut judge = |here: &mut Group<'_>| {
             shards.offer_group(here, Tick::ZERO);
-            here.settle(&mut ended, |_, verdict, _| {
+            here.drain(&mut ended, |_, _, verdict, _| {
                 fresh.set(fresh.get() + u32::from(verdict != Verdict::Duplicate))
             });
         };
@@ -99,7 +102,7 @@ fn stages(load: &[u8], depth: u32) -> Duration {
                 };
                 if here.push_again(sighting) {
                     if here.is_full() {
-                        settle(&mut here);
+                        judge(&mut here);
                     }
                     continue;
                 }
@@ -110,16 +113,12 @@ fn stages(load: &[u8], depth: u32) -> Duration {
                 continue;
             }
             if depth == 5 {
-                let sighting = Sighting {
-                    frame: frame.octets,
-                    timestamp: message.timestamp(),
-                    variant: None,
-                };
-                here.push(PolicyId(0), sighting, |octets| {
+                let seen = (frame.octets, message.timestamp());
+                here.push(PolicyId(0), seen, None, |octets| {
                     identifier.append(&message, Sender::Local, octets)
                 });
                 if here.is_full() {
-                    settle(&mut here);
+                    judge(&mut here);
                 }
                 last = Some(message);
                 continue;
@@ -138,7 +137,7 @@ fn stages(load: &[u8], depth: u32) -> Duration {
                 shards.offer(PolicyId(0), identity, sighting, Tick::ZERO, &mut Vec::new());
             fresh.set(fresh.get() + u32::from(verdict != Verdict::Duplicate));
         }
-        settle(&mut here);
+        judge(&mut here);
         group = here.recycled();
     }
     black_box(fresh.get());

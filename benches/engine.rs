@@ -1,5 +1,5 @@
-//! The engine beside the two ways that went before it: time per message, memory, and the longest that
-//! any one message waited.
+//! The engine beside two simpler designs: time per message, memory, and the longest time that any one message
+//! waited.
 //!
 //! ```text
 //! cargo bench --bench engine               one table, ready for the README
@@ -7,14 +7,14 @@
 //! ```
 //!
 //! - **plain**: a map from identity to the time it was forwarded. It never forgets.
-//! - **eager**: a map and a timeline. Whatever is over is retired at once, and the memory given back at once.
+//! - **eager**: a map and a timeline. It retires expired messages at once, and frees their memory at once.
 //! - **tersed**: ours, behind its shards and their locks, hashing each identity once.
 //!
-//! Each measurement runs in a process of its own, so that none inherits another's heap; the ways take
+//! Each measurement runs in a process of its own, so that none inherits another's heap; the designs take
 //! turns, and the table shows the median of all rounds. The longest wait is in processor time, and the least of all
-//! rounds: a pause that is the algorithm's own comes in each of them, one that the machine caused does
-//! not. The way **nothing** judges nothing, and where all messages are new it copies them to fresh
-//! memory: it shows what the loop, the clock and the machine take for themselves.
+//! rounds: a pause that the algorithm causes comes in each of them, one that the machine caused does
+//! not. The row **nothing** judges nothing, and if all messages are new it copies them to fresh
+//! memory: it shows what the loop, the clock and the machine themselves take.
 //!
 //! Memory is what the process occupies (RSS) beyond what it did at first.
 
@@ -108,7 +108,7 @@ fn main() {
     memory(scale);
 }
 
-/// Prints what live messages take.
+/// Prints the memory that live messages take.
 fn memory(scale: usize) {
     println!("\n| 1 M live, tersed | memory | counted against the budget |");
     println!("|---|--:|--:|");
@@ -156,7 +156,7 @@ struct Traffic {
 enum Kind {
     /// 99 of 100 are one message, the others are new.
     Flood,
-    /// Each is one of so many, at random.
+    /// Each is one of this many, at random.
     Among(u64),
     /// Each is new.
     Unique,
@@ -233,18 +233,18 @@ const LOADS: [Load; 6] = [
     },
 ];
 
-/// One way of telling what was said within its window.
+/// A design that decides whether a message came within its window.
 trait Way {
-    /// Whether it is to be forwarded.
+    /// Whether the message is to be forwarded.
     fn judge(&mut self, identity: &[u8], now: Tick) -> bool;
 
     /// What a timer does beside the messages.
     fn advance(&mut self, _now: Tick) {}
 }
 
-/// Says nothing about anything.
+/// Judges nothing.
 struct Nothing {
-    /// Where it copies the messages to, if it is to copy them.
+    /// Where it copies the messages to, if it copies them.
     copies: Option<Vec<Vec<u8>>>,
 }
 
@@ -301,7 +301,7 @@ impl Way for Eager {
                 self.live.remove(&over);
             }
         }
-        // Shrinking at each and every chance would copy all marks for each of them.
+        // Shrinking at every chance would copy all marks for each message.
         if self.timeline.len() < self.timeline.capacity() / 4 {
             self.timeline.shrink_to_fit();
             self.live.shrink_to_fit();
@@ -315,7 +315,6 @@ impl Way for Eager {
     }
 }
 
-/// Ours.
 struct Ours {
     hasher: FixedState,
     shards: Shards,
@@ -361,7 +360,7 @@ impl Way for Ours {
     }
 }
 
-/// What one process found.
+/// What one process measured.
 struct Measured {
     /// Nanoseconds for each message.
     per_message: f64,
@@ -433,7 +432,7 @@ fn measure_way(way: &mut impl Way, load: &Load, each: bool, scale: usize) -> Mea
     };
     if let Some(before) = &load.before {
         stream.send(way, before, scale, |_| ());
-        // After a storm its windows are over; a crowd that does not end goes on at once.
+        // After a storm its windows expire first; a crowd that does not end continues at once.
         stream.now = if before.step.is_zero() {
             stream.now
         } else {
@@ -443,8 +442,8 @@ fn measure_way(way: &mut impl Way, load: &Load, each: bool, scale: usize) -> Mea
     let start = instant();
     let mut longest = Duration::ZERO;
     let fresh = if each {
-        // Asking for processor time takes as long as several messages do, so it is asked for seldom. A wait is
-        // at most what this thread has had of the processor since it was last asked for.
+        // Reading the processor time takes as long as several messages do, so it is read seldom. A wait is
+        // at most what this thread has had of the processor since the last reading.
         let (mut last, mut cpu, mut steps) = (instant(), cpu_time(), 0_u32);
         stream.send(way, &load.measured, scale, |step| {
             let took = last.elapsed();
@@ -487,7 +486,7 @@ enum Step {
 }
 
 impl Stream {
-    /// Sends all of it, and says how many messages were forwarded.
+    /// Sends all of it. Returns how many messages were forwarded.
     fn send(
         &mut self,
         way: &mut impl Way,
@@ -536,7 +535,7 @@ fn message(number: u64) -> [u8; 200] {
 
 /// Octets of this process, as the kernel counts them under that name.
 fn resident(name: &str) -> f64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = fs::read_to_string("/proc/self/status").expect("this is Linux");
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
     kib.expect("the kernel knows our memory") * 1024.0
@@ -547,7 +546,7 @@ fn instant() -> Instant {
     Instant::now()
 }
 
-/// What this thread has had of the processor: what others had is none of our wait.
+/// Processor time of this thread. What other threads took is not part of a wait.
 fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
         .expect("each thread has such a clock")
@@ -568,13 +567,13 @@ fn octets(octets: f64) -> String {
 
 const WAYS: [&str; 4] = ["nothing", "plain", "eager", "tersed"];
 
-/// First argument of the processes that measure; then way, load, gauge, and by what to divide the load.
+/// First argument of the processes that measure; then design, load, gauge, and by what to divide the load.
 const CHILD: &str = "--measure";
 
 /// The same for memory alone; then the octets of an identity, and by what to divide the million.
 const MEMORY: &str = "--memory";
 
-/// The two things that are measured: reading the clock for each message would slow all of them down.
+/// The two things that are measured separately: reading the clock for each message would slow down all of them.
 const SPEED: &str = "speed";
 const LONGEST: &str = "longest";
 
@@ -588,5 +587,5 @@ const SHARDS: usize = 16;
 
 const BUDGET_OCTETS: usize = 8 << 30;
 
-/// A timer comes by every ten milliseconds of a stream of a hundred thousand a second.
+/// A timer fires every ten milliseconds of a stream of a hundred thousand a second.
 const MESSAGES_PER_TIMER: usize = 1000;

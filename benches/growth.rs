@@ -1,24 +1,24 @@
 //! Growth: how long single messages wait for their verdict while the engine grows from empty to ten million live
-//! messages, and what each of them takes in memory.
+//! messages, and how much memory each of them takes.
 //!
 //! ```text
 //! cargo bench --bench growth                      1 M and 10 M live messages, exact and compact, 3 rounds
 //! cargo bench --bench growth -- --rounds 1 --live 1000000
 //! ```
 //!
-//! First every message is new, until all are live; then as many as a fifth of them come again, at random. Each single
+//! First every message is new, until all are live; then a fifth as many come again, at random. Each single
 //! verdict is timed: the identity is made and hashed from a parsed message of 200 octets, and its shard
 //! judges it. Four ways take turns, each in a process of its own:
 //!
-//! - **nothing**: the same loop judges nothing. This is the clock, and whatever the machine does in between.
+//! - **nothing**: the same loop judges nothing. It measures the clock, and what the machine does in between.
 //! - **copy**: the same loop copies the message into fresh memory: what the kernel takes for its pages.
 //! - **exact**, **compact**: ours, with the two kinds of identity.
 //!
-//! A verdict takes as long as the clock on the wall says, but no longer than this thread had the processor: what others
-//! did with it meanwhile is no verdict's doing. The kernel's work for this thread, and interrupts that it has
-//! to bear, stay in; the rows of *nothing* and *copy* show how much that is. Figures are medians of the rounds, but the
-//! maximum is the least of them: a pause that is the algorithm's own comes in each round. What the clock on
-//! the wall alone says of the longest verdict is in the column beside it.
+//! A verdict takes as long as the wall clock says, but no longer than this thread had the processor: time that other
+//! threads had is not the verdict's. The kernel's work for this thread, and the interrupts it serves, are
+//! included; the rows of *nothing* and *copy* show how much they are. Figures are medians of the rounds, but the
+//! maximum is the least of them: a pause that the algorithm causes comes in each round. The column beside it shows
+//! the longest verdict by the wall clock alone.
 //!
 //! Memory is what the process occupies (RSS) beyond what it did at first, and what the engines count
 //! against their budget, for each live message.
@@ -59,13 +59,13 @@ struct Arguments {
     /// How often each way is measured.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Grow to so many live messages; without it to 1,000,000 and then 10,000,000.
+    /// Grow to this many live messages; without it to 1,000,000 and then 10,000,000.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1000..))]
     live: Option<u64>,
-    /// Measure this way once and print its figures: what the processes are started with.
+    /// Measure this way once and print its figures: the processes are started with it.
     #[arg(long, hide = true)]
     way: Option<String>,
-    /// Cargo says so.
+    /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -147,7 +147,7 @@ fn shown(name: &str, figure: f64) -> String {
     }
 }
 
-/// The [`FIGURES`] of one way.
+/// Measures the [`FIGURES`] of one way.
 fn measure(way: &str, live: u64) -> [f64; FIGURES.len()] {
     let at_first = resident_octets();
     let mut watch = Watch::new();
@@ -186,7 +186,7 @@ fn measure(way: &str, live: u64) -> [f64; FIGURES.len()] {
                     watch.resident_octets = resident_octets();
                 }
                 if number % MESSAGES_PER_TIMER == 0 {
-                    // Nothing is over; what is looked for is what a timer does beside the messages.
+                    // Nothing has expired. This shows what a timer costs beside the messages.
                     shards.advance(now, 128, &mut ended);
                     watch.skip();
                 }
@@ -234,10 +234,10 @@ fn measure(way: &str, live: u64) -> [f64; FIGURES.len()] {
 struct Watch {
     all: Histogram<u64>,
     longest_wall: Duration,
-    /// Processor time of this thread when it was last asked for.
+    /// Processor time of this thread at the last reading.
     cpu: Duration,
     timed: u32,
-    /// When all messages were live.
+    /// Octets when all messages were live.
     resident_octets: f64,
 }
 
@@ -252,7 +252,7 @@ impl Watch {
         }
     }
 
-    /// `live` new messages, then a fifth as many of them at random.
+    /// Sends `live` new messages, then a fifth as many of them at random.
     fn follow(&mut self, live: u64, mut each: impl FnMut(&mut Self, u64, &[u8])) {
         let mut message = Numbered::new();
         let mut random = Random::new(0x2545_F491_4F6C_DD17);
@@ -266,8 +266,9 @@ impl Watch {
         }
     }
 
-    /// Asking for processor time takes as long as a verdict does, so it is asked for seldom, and after each verdict that
-    /// seems to have taken long: it took at most what this thread has had since it was last asked for.
+    /// Times one verdict. Reading the processor time takes as long as a verdict does, so it is read seldom, and after
+    /// each verdict that seems to have taken long: that took at most what this thread has had since the last
+    /// reading.
     fn time(&mut self, judge: impl FnOnce()) {
         let start = instant();
         judge();
@@ -283,14 +284,14 @@ impl Watch {
         self.all.saturating_record(nanos.max(1));
     }
 
-    /// What happened since is no message's wait.
+    /// Leaves out what happened since the last verdict: it is no message's wait.
     fn skip(&mut self) {
         self.cpu = cpu_time();
     }
 }
 
 fn resident_octets() -> f64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = fs::read_to_string("/proc/self/status").expect("this is Linux");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
     kib.expect("the kernel knows our memory") * 1024.0
@@ -327,8 +328,8 @@ const SHARDS: usize = 16;
 /// More than ten million messages take.
 const BUDGET_OCTETS: usize = 8 << 30;
 
-/// What takes longer may have been interrupted.
+/// A verdict that takes longer may have been interrupted.
 const LONG: Duration = Duration::from_micros(4);
 
-/// A timer comes by every ten milliseconds of a stream of a hundred thousand a second.
+/// A timer fires every ten milliseconds of a stream of a hundred thousand a second.
 const MESSAGES_PER_TIMER: u64 = 1000;

@@ -325,7 +325,7 @@ impl<'f> Batch<'_, 'f> {
             };
             let variant = identifier.variant(spec, &message, sender);
             let seen = (frame, message.timestamp());
-            self.group.push_varying(policy, seen, variant, |octets| {
+            self.group.push(policy, seen, variant, |octets| {
                 identifier.append_by(spec, &message, origin, octets)
             });
         }
@@ -367,7 +367,7 @@ impl<'f> Batch<'_, 'f> {
         let mut copies = self.copies_door.is_some().then_some(&mut self.copies);
         let rules = &self.in_force.rules;
         self.group
-            .settle_by_policy(&mut self.ended, |policy, frame, verdict, ended| {
+            .drain(&mut self.ended, |policy, frame, verdict, ended| {
                 let (seen, claim) = match verdict {
                     Verdict::Fresh(claim) => {
                         // The summary of a window comes before the copy that opens the next one.

@@ -1,11 +1,11 @@
-//! The core's time: a number it is handed.
+//! The core's time: a number that the caller passes in.
 //!
 //! A [`Tick`] is a count of nanoseconds since an origin that the caller chose and keeps. The daemon
-//! counts from a month before the machine's boot with suspended time included (`CLOCK_BOOTTIME`), so that steps
-//! of the wall clock change nothing; recorded traffic counts from the Unix epoch on its own
+//! counts from a month before the machine's boot, suspended time included (`CLOCK_BOOTTIME`), so that changes
+//! of the wall clock do not matter; recorded traffic counts from the Unix epoch on its own
 //! timestamps. The core never asks what time it is.
 //!
-//! A [`WallTime`] is what people read: it is only ever written out, and never decides anything.
+//! A [`WallTime`] is for people to read: it is only written out, and never decides anything.
 
 use std::fmt;
 use std::io::Write as _;
@@ -85,7 +85,7 @@ impl WallTime {
     }
 
     /// Appends `2026-11-22T10:00:00.123456Z`: RFC 3339 in UTC, six fraction digits (the most that
-    /// RFC 5424 6.2.3 takes), always 27 octets.
+    /// RFC 5424 6.2.3 allows), always 27 octets.
     ///
     /// RFC 3339 has four-digit years only: a time outside 0000 to 9999 is written as the first or
     /// the last that can be.
@@ -98,8 +98,9 @@ impl WallTime {
 impl fmt::Display for WallTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let micros = self.0.clamp(RFC3339_MICROS_MIN, RFC3339_MICROS_MAX);
-        let stamp = Timestamp::from_microsecond(micros).unwrap_or(Timestamp::UNIX_EPOCH);
-        write!(f, "{stamp:.6}")
+        let timestamp =
+            Timestamp::from_microsecond(micros).expect("jiff represents all of this range");
+        write!(f, "{timestamp:.6}")
     }
 }
 
@@ -107,7 +108,7 @@ impl fmt::Display for WallTime {
 const RFC3339_MICROS_MIN: i64 = -62_167_219_200_000_000;
 
 /// 9999-12-30T21:59:59.999999Z: jiff ends here, 26 hours before the year does, so that the time at
-/// every offset from UTC still falls into it.
+/// every offset from UTC is still within it.
 const RFC3339_MICROS_MAX: i64 = 253_402_207_199_999_999;
 
 #[cfg(test)]

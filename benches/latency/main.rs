@@ -7,18 +7,18 @@
 //! cargo bench --bench latency -- --rounds 5 --seconds 10
 //! ```
 //!
-//! Nine of ten messages are repeats of a hundred; every tenth is new, carries a number, and has to come out. The
-//! number is an index into a table of the instants at which that message was due and at which it was handed to the
+//! Nine of ten messages are repeats of a hundred; every tenth is new, carries a number, and must be forwarded. The
+//! number is an index into a table of the instants at which that message was due and at which it was passed to the
 //! kernel. One process sends and receives, so there is one clock. It receives over TCP, as the relay forwards.
 //!
-//! Latency is counted **from when a message was due**, which the rate alone decides. Whoever counts from the sending
-//! leaves out what matters: while a stalled relay holds its sender up, nothing is sent, and so nothing is late. The
-//! price is that the sender's own lateness is in it. It is measured: in the rows of *nothing*, where the same sender
-//! sends the same load straight to the same receiver, and in the columns counted from the sending. What the relay adds is
-//! the difference to *nothing*.
+//! Latency is counted **from when a message was due**, which the rate alone decides. Counting from the sending
+//! would miss the point: while a stalled relay blocks its sender, nothing is sent, and so nothing is late. The
+//! price is that the latency includes the sender's own lateness. That is measured: in the rows of *nothing*, where the
+//! same sender sends the same load straight to the same receiver, and in the columns counted from the sending. What the
+//! relay adds is the difference to *nothing*.
 //!
-//! Figures are medians of the rounds, in microseconds. A survivor that does not arrive is counted as lost, and an
-//! error unless the kernel dropped datagrams.
+//! Figures are medians of the rounds, in microseconds. A numbered message that does not arrive is counted as lost, and
+//! is an error unless the kernel dropped datagrams.
 
 #![expect(clippy::print_stdout, reason = "the table is the output")]
 #![expect(clippy::print_stderr, reason = "progress is for people")]
@@ -45,12 +45,12 @@ struct Arguments {
     /// How often each case is measured.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// How long a run sends; four times as long at 1,000 messages/s, for want of messages.
+    /// How long a run sends; four times as long at 1,000 messages/s, which are few.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     seconds: u16,
     /// Only cases whose name contains one of these.
     words: Vec<String>,
-    /// Cargo says so.
+    /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -70,7 +70,7 @@ fn main() -> ExitCode {
 }
 
 fn measure(arguments: &Arguments) -> io::Result<()> {
-    // Nothing first: what the machine does by itself.
+    // First without a relay: what the machine does by itself.
     let mut through = vec![None, Some(Peer::Tersed)];
     if arguments.peers {
         let (peers, missing) = bed::peer::installed();

@@ -20,7 +20,7 @@ use crate::bed::{
     run::{Relay, kernel_drops},
 };
 
-/// How the load comes in.
+/// How the load is sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Input {
     Tcp,
@@ -36,7 +36,7 @@ impl Input {
     }
 }
 
-/// A load, and where it goes.
+/// A load and how it is sent.
 #[derive(Debug)]
 pub(crate) struct Probe {
     input: Input,
@@ -46,7 +46,7 @@ pub(crate) struct Probe {
     frames: Vec<u8>,
 }
 
-/// What one run showed.
+/// The result of one run.
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) from_due: Quantiles,
@@ -56,7 +56,7 @@ pub(crate) struct Measured {
     pub(crate) lost: u64,
 }
 
-/// Microseconds, by how many of all took no longer.
+/// Microseconds, by the share of messages that took no longer.
 #[derive(Debug)]
 pub(crate) struct Quantiles(Histogram<u64>);
 
@@ -70,7 +70,7 @@ impl Quantiles {
     }
 }
 
-/// Nanoseconds since the start at which each numbered message was due, was sent, and arrived; zero is never.
+/// Nanoseconds since the start at which each numbered message was due, was sent, and arrived; zero means never.
 struct Times {
     started: Instant,
     due: Vec<AtomicU64>,
@@ -98,7 +98,7 @@ impl Probe {
         }
     }
 
-    /// What a relay is started for.
+    /// The case that a relay is started for.
     pub(crate) const fn case(&self) -> Case {
         match self.input {
             Input::Tcp => Case::tcp(Mix::Mixed, 1),
@@ -125,7 +125,7 @@ impl Probe {
         let (ready, over) = (AtomicBool::new(false), AtomicBool::new(false));
         let sending = thread::scope(|scope| {
             let receiving = scope.spawn(|| receiver.receive(&times, &ready, &over));
-            // Whatever happened here: nothing more will come.
+            // Even if sending failed: nothing more will come.
             let sent = self.send(target, &times, &ready);
             over.store(true, Ordering::Relaxed);
             let received = receiving.join().expect("the receiver does not panic");
@@ -139,7 +139,7 @@ impl Probe {
         Ok(measured)
     }
 
-    /// Says how long it took.
+    /// Returns how long sending took.
     fn send(&self, target: SocketAddr, times: &Times, ready: &AtomicBool) -> io::Result<Duration> {
         let socket = match self.input {
             Input::Tcp => Socket::Tcp(TcpStream::connect(target)?),
@@ -180,11 +180,11 @@ impl Probe {
             }
         }
         let took = started.elapsed();
-        // Closing may reset what is unread.
+        // Closing with octets unread may reset the connection.
         if let Socket::Tcp(tcp) = &socket {
             tcp.shutdown(std::net::Shutdown::Write)?;
             tcp.set_read_timeout(Some(QUIET))?;
-            // The other end closes, or says nothing.
+            // The other end closes, or stays silent until the time-out.
             (&*tcp).read_exact(&mut [0]).ok();
         }
         Ok(took)
@@ -192,7 +192,7 @@ impl Probe {
 }
 
 impl Times {
-    /// Those of `numbers` that carry a number were due then, and are sent now.
+    /// Notes that the numbered ones among `numbers` were due then, and are sent now.
     fn note(&self, numbers: std::ops::Range<usize>, due: Instant) {
         let mut sent = None;
         for number in numbers.filter(|number| is_numbered(*number)) {
@@ -269,7 +269,7 @@ impl Receiver {
         Ok(Self { address, socket })
     }
 
-    /// Notes when messages arrive, until all have or nothing comes any more.
+    /// Notes when messages arrive, until all have arrived or no more come.
     fn receive(&self, times: &Times, ready: &AtomicBool, over: &AtomicBool) -> io::Result<()> {
         let mut source = match &self.socket {
             Listening::Tcp(listener) => {
@@ -302,7 +302,7 @@ impl Receiver {
                 Socket::Udp(udp) => udp.recv(&mut buffer[held..]),
             };
             let octets = match read {
-                // A process that was stopped and goes on finds its waiting interrupted.
+                // In a process that was stopped and continued, the wait was interrupted.
                 Err(error)
                     if [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted]
                         .contains(&error.kind()) =>
@@ -360,7 +360,7 @@ fn frame(what: &str) -> Vec<u8> {
 
 const FRAME_OCTETS: usize = 200;
 
-/// Every so many messages there is one with a number, which has to come out.
+/// One message in this many has a number and must be forwarded.
 const EVERY: usize = 10;
 
 /// How many different messages the others are.
@@ -370,7 +370,7 @@ const NUMBERED: &str = "number=";
 
 const WARM_UP: &str = "the first message";
 
-/// After the last message was sent, nothing more is expected when nothing has come for so long.
+/// After the last message was sent, the receiver gives up once nothing has come for this long.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// Longer than any relay takes to connect.
@@ -378,5 +378,5 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 const POLL: Duration = Duration::from_millis(1);
 
-/// A minute, in nanoseconds: what takes longer counts as that.
+/// A minute, in nanoseconds: longer times count as a minute.
 const LONGEST: u64 = 60_000_000_000;

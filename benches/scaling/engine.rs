@@ -1,8 +1,8 @@
 //! The engine by itself: what a verdict costs by the number of live messages, and by threads and shards.
 //!
-//! A verdict is what stands between a parsed message and its fate: the identity is made and hashed, and its shard
-//! judges it. What the loop around it takes (the message is made and parsed) is measured apart and
-//! subtracted. All of it is processor time of the threads.
+//! The cost covers the work between a parsed message and its verdict: the identity is made and hashed, and its shard
+//! judges it. The cost of the loop around it (the message is made and parsed) is measured separately and
+//! subtracted. All figures are processor time of the threads.
 
 use std::{
     hint::black_box,
@@ -13,7 +13,7 @@ use std::{
 use nix::time::{ClockId, clock_gettime};
 
 use tersed::{
-    dedup::{Group, Shards, Sighting},
+    dedup::{Group, Shards},
     identity::{Identifier, IdentityKind, Key, Sender},
     parse::Message,
     rule::{PolicyId, WindowPolicy},
@@ -39,7 +39,7 @@ pub(crate) struct Filled {
 pub(crate) struct Judged {
     /// Processor time for each message, all threads together, in nanoseconds.
     pub(crate) cpu_nanos: f64,
-    /// Verdicts per second on the wall, the loop around them included.
+    /// Verdicts per second by the wall clock, the loop around them included.
     pub(crate) per_second: f64,
 }
 
@@ -57,11 +57,11 @@ impl Filled {
             live,
         };
         let mut numbers = 0..live;
-        filled.offer(live, true, || numbers.next().unwrap_or(0));
+        filled.offer(live, true, || numbers.next().expect("one for each message"));
         filled
     }
 
-    /// Lets each live message come once more, in no order. Says the processor time for each, in nanoseconds.
+    /// Offers each live message once more, in no particular order. Returns the processor time for each, in nanoseconds.
     pub(crate) fn repeat_each(&self) -> f64 {
         let run = |judges: bool| {
             let mut number = 0;
@@ -83,7 +83,7 @@ impl Filled {
         (cpu.as_secs_f64() - around.as_secs_f64()) * 1e9 / self.live as f64
     }
 
-    /// Lets each of `threads` judge its part of `messages` repeats at random.
+    /// Each of `threads` judges its part of `messages` repeats at random.
     pub(crate) fn judge(&self, messages: u64, threads: u64) -> Judged {
         let share = messages / threads;
         let run = |judges: bool| {
@@ -115,7 +115,7 @@ impl Filled {
         }
     }
 
-    /// As the relay does: messages come together in groups, and those are judged.
+    /// Judges messages in groups, as the relay does.
     fn offer(&self, messages: u64, judges: bool, mut number: impl FnMut() -> u64) {
         let mut frames: Vec<_> = (0..GROUP).map(|_| Numbered::new()).collect();
         let identifier = Identifier::new(&self.key, self.kind);
@@ -125,7 +125,7 @@ impl Filled {
         while left > 0 {
             let together = left.min(GROUP);
             left -= together;
-            let frames = &mut frames[..usize::try_from(together).unwrap_or(0)];
+            let frames = &mut frames[..usize::try_from(together).expect("a group is small")];
             for frame in &mut *frames {
                 frame.set(number());
             }
@@ -136,17 +136,12 @@ impl Filled {
                     black_box(&message);
                     continue;
                 }
-                let sighting = Sighting {
-                    frame,
-                    timestamp: None,
-                    variant: None,
-                };
-                group.push(PolicyId(0), sighting, |octets| {
+                group.push(PolicyId(0), (frame, None), None, |octets| {
                     identifier.append(&message, Sender::Local, octets)
                 });
             }
             self.shards.offer_group(&mut group, Tick::from_nanos(1));
-            group.settle(&mut ended, |_, verdict, _| {
+            group.drain(&mut ended, |_, _, verdict, _| {
                 black_box(verdict);
             });
             spare = group.recycled();
@@ -157,15 +152,15 @@ impl Filled {
 /// Processor time of one read, at random, of as much memory as `live` messages of 200 octets take, in nanoseconds. Each
 /// read waits for the one before, as a table's entry, its mark and its octets wait for each other.
 pub(crate) fn read_of_memory(live: u64) -> f64 {
-    let cells = usize::try_from(live).unwrap_or(usize::MAX) * CELLS_PER_MESSAGE;
-    // Zeros that the kernel has really given out.
+    let cells = usize::try_from(live).expect("they fit into memory") * CELLS_PER_MESSAGE;
+    // `black_box` makes the kernel really allocate the zeros.
     let memory: Vec<u64> = (0..cells).map(|_| black_box(0)).collect();
     let mut random = Random::new(7);
     let mut found = 0;
     let before = cpu_time();
     for _ in 0..READS {
         let at = (random.next() ^ found) % cells as u64;
-        found = memory[usize::try_from(at).unwrap_or(0)];
+        found = memory[usize::try_from(at).expect("it is below `cells`")];
     }
     black_box(found);
     (cpu_time() - before).as_secs_f64() * 1e9 / READS as f64
@@ -177,13 +172,13 @@ fn cpu_time() -> Duration {
         .into()
 }
 
-/// More than ten million messages take, each with a repeat held back.
+/// More than ten million messages take, each with a suppressed repeat.
 const BUDGET_OCTETS: usize = 16 << 30;
 
 /// Messages judged together.
 const GROUP: u64 = 128;
 
-/// Of 8 octets.
+/// Cells of 8 octets.
 const CELLS_PER_MESSAGE: usize = 25;
 
 const READS: u64 = 2_000_000;

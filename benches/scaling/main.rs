@@ -8,14 +8,14 @@
 //! ```
 //!
 //! - **live** (the engine alone): repeats in no order among 1,000 to 10 million live messages, exact and compact. The
-//!   first repeat of a message makes what its summary needs; later ones only count.
+//!   first repeat of a message allocates what its summary needs; later ones only count.
 //! - **length** (the relay, TCP): messages of 64 octets to 8 KiB, of a flood and all new.
 //! - **connections** (the relay, TCP): the same messages over 1 to 1,000 connections.
-//! - **workers** (the relay, TCP, 8 connections): 1 to 8 worker threads, however few cores there are.
+//! - **workers** (the relay, TCP, 8 connections): 1 to 8 worker threads, whatever the number of cores.
 //! - **contention** (the engine alone): 1 to 8 threads at 1 to 64 shards, 10,000 live messages.
 //!
-//! Cost is processor time for each message: of the relay's process, or of the engine's threads. rsyslogd stands beside
-//! it where it is installed. Figures are medians of the rounds.
+//! Cost is processor time for each message: of the relay's process, or of the engine's threads. rsyslogd is measured
+//! beside it if it is installed. Figures are medians of the rounds.
 
 #![expect(clippy::print_stdout, reason = "the tables are the output")]
 #![expect(clippy::print_stderr, reason = "progress is for people")]
@@ -44,7 +44,7 @@ use engine::Filled;
 use plot::{Line, Plot, Scale};
 use tersed::identity::IdentityKind;
 
-/// What a message costs by what.
+/// What a message costs, by different quantities.
 #[derive(Debug, clap::Parser)]
 #[command(bin_name = "cargo bench --bench scaling --")]
 struct Arguments {
@@ -54,9 +54,9 @@ struct Arguments {
     /// Where the plots are written.
     #[arg(long, value_name = "DIRECTORY", default_value = PLOTS)]
     plots: PathBuf,
-    /// Only these.
+    /// Measure only these.
     words: Vec<By>,
-    /// Cargo says so.
+    /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -235,7 +235,7 @@ fn by_workers(rounds: usize) -> Result<Plot, Box<dyn Error>> {
     })
 }
 
-/// A line for each relay and each of the cases that `cases` makes of an `x`; the relays take turns.
+/// Returns a line for each relay and each of the cases that `cases` makes of an `x`. The relays take turns.
 fn beside_rsyslogd<const N: usize>(
     rounds: usize,
     xs: &[usize],
@@ -287,7 +287,7 @@ fn line(name: &str, points: Vec<(f64, f64)>) -> Line {
     }
 }
 
-/// The same as a table.
+/// Prints the plot as a table.
 fn print(plot: &Plot) {
     println!("### {}\n", plot.title);
     print!("| {} |", plot.x);

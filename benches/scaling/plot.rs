@@ -1,4 +1,4 @@
-//! Plots: one small SVG for each question, with a background of its own, so that it can be read on light and on
+//! Plots: one small SVG for each question, with its own background, so that it can be read on light and on
 //! dark pages.
 
 use std::{error::Error, path::Path};
@@ -24,10 +24,10 @@ pub(crate) struct Plot {
     pub(crate) lines: Vec<Line>,
 }
 
-/// Of the vertical axis.
+/// The scale of the vertical axis.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Scale {
-    /// From zero.
+    /// Starts at zero.
     Linear,
     Logarithmic,
 }
@@ -40,7 +40,7 @@ pub(crate) struct Line {
 }
 
 impl Plot {
-    /// Writes it to `file`.
+    /// Writes the plot to `file`.
     pub(crate) fn write(&self, file: &Path) -> Result<(), Box<dyn Error>> {
         let ys = || self.points().map(|(_, y)| y);
         let most = ys().fold(0.0, f64::max);
@@ -54,7 +54,7 @@ impl Plot {
                     .collect();
                 let from = ticks.iter().copied().rfind(|tick| *tick <= least);
                 let range = from.unwrap_or(least)..most * HEADROOM.powi(3);
-                // The library would draw the others, too, outside.
+                // The library would also draw ticks outside the range.
                 ticks.retain(|tick| range.contains(tick));
                 self.draw(file, range.log_scale().with_key_points(ticks))
             }
@@ -142,13 +142,13 @@ fn short(number: f64) -> String {
     }
 }
 
-/// Above the highest point, so that there is room for the names of the lines.
+/// Room above the highest point for the names of the lines.
 const HEADROOM: f64 = 1.5;
 
 const INK: RGBColor = RGBColor(40, 40, 40);
 const GRID: RGBColor = RGBColor(222, 222, 222);
 
-/// Told apart by those who do not see all colours (Okabe and Ito).
+/// Distinguishable for colour-blind readers (Okabe and Ito).
 const COLORS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),

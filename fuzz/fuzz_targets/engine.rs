@@ -1,4 +1,4 @@
-//! Any sequence of calls, with hashes of the input's choosing: nothing panics, the budget holds, and every
+//! Any sequence of calls, with hashes that the input chooses: nothing panics, the budget holds, and every
 //! duplicate is reported once.
 
 #![no_main]
@@ -47,10 +47,10 @@ fuzz_target!(|input: &[u8]| {
             2 => {
                 let kept = (hash % 2 == 0).then_some(PolicyId(0));
                 let policies = [(fixed, kept), (refreshed, Some(PolicyId(1)))];
-                shards.reconfigure(&policies, budget_octets, &mut ended);
+                shards.switch(&policies, budget_octets);
             }
             _ => {
-                // Both shards, and few bits where the tables look.
+                // Both shards, and few different bits in the part that the tables use.
                 let identity = Identity {
                     hash: u64::from(hash >> 7) << 63 | u64::from(hash & 0x7f),
                     octets: &input[..usize::from(octets).min(input.len())],

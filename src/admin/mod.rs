@@ -48,7 +48,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::metrics::{EngineStats, Metrics};
+use crate::dedup::EngineStats;
+use crate::metrics::Metrics;
 use crate::thread::Pool;
 
 use self::guests::{Guest, Guests, PagesFor};
@@ -325,7 +326,7 @@ mod tests {
     impl Admin {
         async fn start(limits: Limits) -> Self {
             let stats = || EngineStats {
-                live: 42,
+                live_messages: 42,
                 ..EngineStats::default()
             };
             Self::start_with(limits, Arc::new(stats)).await

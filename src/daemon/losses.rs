@@ -36,7 +36,7 @@ use tracing::warn;
 use crate::{
     clock::Clock,
     config::{ForwardConfig, UDP_PAYLOAD_MAX, size_text, time_text},
-    dedup::{Shards, Stats},
+    dedup::{EngineStats, Shards},
     listen,
     logging::{PeerLog, printable},
     metrics::{DropReason, Metrics, PauseCounters, RejectReason, SummaryReason},
@@ -144,7 +144,7 @@ impl Losses {
     }
 
     /// What to do, with the values in force.
-    fn advice(&self, kind: &Kind, stats: &Stats) -> String {
+    fn advice(&self, kind: &Kind, stats: &EngineStats) -> String {
         let forward = self.forward.borrow();
         let queue = size_text(forward.queue);
         match kind {
@@ -199,7 +199,7 @@ impl Losses {
     }
 
     /// Lets `look` see every episode and how much was lost by now, and logs what is new.
-    fn tell(&self, stats: &Stats, look: impl Fn(&mut Episode, u64) -> Option<News>) {
+    fn tell(&self, stats: &EngineStats, look: impl Fn(&mut Episode, u64) -> Option<News>) {
         let mut news = Vec::new();
         {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -232,7 +232,7 @@ impl Losses {
     }
 
     /// How much of each kind was lost so far.
-    fn totals(&self, stats: &Stats, seen: &mut Seen) -> Vec<(Kind, u64)> {
+    fn totals(&self, stats: &EngineStats, seen: &mut Seen) -> Vec<(Kind, u64)> {
         let metrics = &self.metrics;
         let dropped = |reason| metrics.frames.dropped[reason].get();
         let rejected = |reason| metrics.connections_rejected[reason].get();
@@ -271,7 +271,7 @@ impl Losses {
         totals
     }
 
-    fn tell_beginning(&self, kind: &Kind, count: u64, stats: &Stats) {
+    fn tell_beginning(&self, kind: &Kind, count: u64, stats: &EngineStats) {
         let memory = size_text(stats.budget_octets);
         let queue = size_text(self.forward.borrow().queue);
         match kind {

@@ -61,7 +61,7 @@ use crate::{
     ledger::Ledger,
     listen::{BindError, Bound, Context, PassedSockets},
     logging::{PeerLog, PeerReason},
-    metrics::{EngineStats, Metrics},
+    metrics::Metrics,
     pipeline::Pipeline,
     rule::WindowPolicy,
     signal::{Event, Signals},
@@ -371,17 +371,7 @@ impl Daemon {
         let state = AdminState {
             metrics: Arc::clone(&self.context.metrics),
             readiness: self.readiness.clone(),
-            engine_stats: Arc::new(move || {
-                let stats = shards.stats();
-                EngineStats {
-                    live: stats.live_messages as u64,
-                    evicted: stats.evicted_total,
-                    unremembered: stats.unremembered_total,
-                    stale: stats.stale_total,
-                    memory_octets: stats.octets as u64,
-                    memory_budget_octets: stats.budget_octets as u64,
-                }
-            }),
+            engine_stats: Arc::new(move || shards.stats()),
             pool: Arc::clone(&self.chores),
             losses: Arc::new(move || losses.lines(Clock::now())),
             in_force: self.in_force.clone(),

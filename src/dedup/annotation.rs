@@ -1,4 +1,4 @@
-//! Tags: the mark on a message that would not have gone out if its rule were enforced.
+//! Annotations: the mode `tag` adds one to a message that the rule, if enforced, would not have forwarded.
 //!
 //! ```text
 //! RFC 5424  <34>1 2026-01-01T00:00:00Z host su 231 - [tersed@32473 verdict="repeated"] 'su root' failed
@@ -7,14 +7,14 @@
 //!
 //! # Guarantees
 //!
-//! - Nothing but the tag is added, and nothing taken away; a text of RFC 5424 stays as it was.
+//! - Nothing but the annotation is added, and nothing is removed; the MSG of an RFC 5424 message stays as it was.
 
 use super::summary::{SD_ID, write_behind_elements};
 use crate::parse::{Format, Message};
 pub use crate::rule::Annotation;
 
 impl Annotation {
-    /// The word for it.
+    /// The word that is written.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -23,7 +23,7 @@ impl Annotation {
         }
     }
 
-    /// Appends `frame` with the tag to `out`.
+    /// Appends `frame` with the annotation to `out`.
     pub fn write(self, out: &mut Vec<u8>, frame: &[u8]) {
         let message = Message::parse(frame);
         let word = self.word().as_bytes();
@@ -33,7 +33,7 @@ impl Annotation {
                     out.extend_from_slice(part);
                 }
             });
-            out.extend_from_slice(frame.get(at..).unwrap_or_default());
+            out.extend_from_slice(&frame[at..]);
         } else {
             let (text, terminators) = frame.split_at(message.msg_range().end.min(frame.len()));
             for part in [text, b" [", word, b"]", terminators] {

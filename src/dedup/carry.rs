@@ -1,33 +1,58 @@
-//! Carrying windows over a stop: what is open goes out of one set of shards, and into another.
+//! Carrying windows over a restart: out of the shards of one run, into the shards of the next.
 //!
 //! ```text
-//! report_all ──▶ every count comes out, the windows stay open
-//! export     ──▶ one policy's open windows, oldest first, whatever shards they are in
-//! restore    ◀── the same, one at a time, into whatever shards there are now
+//! stop    no task judges any more
+//!           ▶ report_all   again and again until it returns false; the windows stay open
+//!           ▶ the queue empties; for each survivor that is dropped, `reopen` ends its window
+//!           ▶ export       once for each policy: its open windows, oldest first
+//! start   new shards, each of them empty
+//!           ▶ restore      once for each window: policy by policy, oldest first
+//!           ▶ tasks begin to judge
 //! ```
+//!
+//! The daemon calls [`Shards::report_all`] when all tasks that judge have ended. `saved` calls the other two:
+//! [`Shards::export`] to write the file, [`Shards::restore`] to read it.
+//!
+//! # One window
+//!
+//! | state | left by |
+//! |---|---|
+//! | open, with copies suppressed since the last report | `report_all` reports them as an [`Ended`] and sets the count to zero |
+//! | open, nothing to report | `export` copies it as an [`OpenWindow`] with the identity's octets, and leaves it in its shard |
+//! | an [`OpenWindow`] | `restore` opens it in the new shards, unless it has expired or there is no room |
+//! | open in the new shards, nothing to report | judging: it suppresses the next copy, and its count starts at one |
+//!
+//! # What each call may assume
+//!
+//! - `report_all`: no copy is judged from its first call on, or copies that a window suppresses after its turn
+//!   are never reported. Survivors may still be on their way: `reopen` may come at any time, and so may `advance`.
+//! - `export`: `report_all` has returned false, and no survivor is on its way. So each window that is open stands
+//!   for a message that was forwarded. `advance` may still come.
+//! - `restore`: no copy was judged in these shards yet. Identities are hashed anew: the number of shards, and the
+//!   hash, may differ from the last run. Nothing is assumed of the windows themselves, which come from a file.
 //!
 //! # Guarantees
 //!
-//! - A window that was exported and restored gives the verdicts that it would have given; what it held back was
-//!   reported before, and what it holds back from then on counts from zero.
-//! - No lock is held for longer than it takes to look at a bite of marks, nor is more than a bite of each shard
-//!   copied at a time.
-//! - Restoring stays within the budget. For room the oldest go, as always; one that is older than all that are there
-//!   is the one that is left out.
-//! - Whatever is restored, timelines stay sorted: a window that starts before the one restored last under the same
-//!   policy, or in the future, is left out.
+//! - A window that was exported and restored gives the verdicts that it would have given without a stop.
+//! - No lock is held for longer than it takes to look at a [`CopyLimit`] of marks (`export`) or at `marks_max`
+//!   marks (`report_all`). `export` copies no more than a [`CopyLimit`] of each shard at a time.
+//! - `restore` stays within the budget. To make room, the oldest marks are evicted, as always; a window older than all
+//!   marks is left out instead.
+//! - Timelines stay sorted: `restore` leaves out a window that starts in the future, or before the one that it
+//!   restored last under the same policy and in the same shard.
 //!
 //! # Left out
 //!
-//! Where windows are kept meanwhile, and how far the clock moved (`saved`). Claims: those of a run end with it.
+//! Where windows are stored meanwhile, and how far the clock moved (`saved`). Claims: they end with the run that
+//! made them.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::engine::{Engine, HELD_OCTETS, Refusal};
+use super::engine::{Engine, REPEATS_OCTETS, Refusal};
 use super::shard::Shard;
 use super::table::Probe;
-use super::{EndReason, Ended, Held, Kept, Shards, Stamp, lock};
+use super::{EndReason, Ended, Kept, KeptTimestamp, Repeats, Shards, lock};
 use crate::identity::Identity;
 use crate::rule::{PolicyId, WindowPolicy};
 use crate::tick::Tick;
@@ -39,14 +64,14 @@ pub struct OpenWindow {
     pub start: Tick,
     /// Copies let through. At least one.
     pub passed: u32,
-    /// With refresh, when the last copy was seen; else as `start`.
+    /// With refresh, when the last copy was seen; otherwise the same as `start`.
     pub last: Tick,
-    /// With refresh, when the last copy was let through; else as `start`.
+    /// With refresh, when the last copy was let through; otherwise the same as `start`.
     pub forwarded: Tick,
 }
 
 impl OpenWindow {
-    /// Whether a copy seen at `now` would be the first of another window.
+    /// Whether the window has expired at `now`, so that a copy would start another one.
     #[must_use]
     pub fn is_over(&self, policy: &WindowPolicy, now: Tick) -> bool {
         match policy.refresh {
@@ -57,7 +82,7 @@ impl OpenWindow {
         }
     }
 
-    /// Whether it is as its first copy left it.
+    /// Whether the window is in the state in which its first copy left it.
     fn is_plain(&self) -> bool {
         *self == Self::started(self.start)
     }
@@ -77,13 +102,13 @@ impl OpenWindow {
 pub struct Progress {
     shard: usize,
     engine: usize,
-    /// Of the next mark.
+    /// Generation of the next mark.
     generation: u64,
 }
 
 impl Shards {
-    /// Brings out what all windows hold back, and leaves them open. Looks at `marks_max` marks at most, from
-    /// where `progress` stands, which begins at the default. True while there are more.
+    /// Reports the copies that windows have suppressed, and leaves the windows open. Looks at most at `marks_max`
+    /// marks, starting at `progress`, which is the default at the first call. Returns whether more marks are left.
     pub fn report_all(
         &self,
         reason: EndReason,
@@ -104,25 +129,25 @@ impl Shards {
         false
     }
 
-    /// Gives the windows of `policy` that are open at `now` to `each`, with their identities' octets, in the order of
-    /// their starts.
+    /// Calls `each` with the windows of `policy` that are open at `now` and their identities' octets, in the
+    /// order of their starts: merges the timelines of all shards, each of which is sorted.
     ///
     /// # Errors
     ///
-    /// The first error of `each`; then no more are given.
+    /// The first error of `each`, which is not called again.
     pub fn export<E>(
         &self,
         policy: PolicyId,
         now: Tick,
         mut each: impl FnMut(&OpenWindow, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let bite = Bite::for_each_of(self.shards.len());
+        let limit = CopyLimit::for_each_of(self.shards.len());
         let mut streams: Vec<_> = self.shards.iter().map(|_| Stream::default()).collect();
         let refill = |shard: usize, stream: &mut Stream| {
             let mut more = true;
             stream.clear();
             while more && stream.windows.is_empty() {
-                more = lock(&self.shards[shard]).copy_out(policy, now, bite, stream);
+                more = lock(&self.shards[shard]).copy_out(policy, now, limit, stream);
             }
             stream.windows.first().map(|(window, _)| window.start)
         };
@@ -140,12 +165,12 @@ impl Shards {
         Ok(())
     }
 
-    /// Opens the window of `identity` under `policy` again, and says whether it is open now. Windows of one policy come
-    /// in the order of their starts, before any copy is judged under it. Of an identity that comes twice, the first window is
-    /// opened.
+    /// Opens the window of `identity` under `policy` again. Returns whether it is open. The caller restores the
+    /// windows of a policy in the order of their starts, before any copy is judged under the policy. If an
+    /// identity comes twice, only its first window is opened.
     ///
-    /// A window that is over at `now` stays closed. What makes room for it, and held copies back, is added to
-    /// `ended`.
+    /// A window that has expired at `now` stays closed. If a mark that suppressed copies is evicted to make room,
+    /// it is added to `ended`.
     pub fn restore(
         &self,
         policy: PolicyId,
@@ -159,30 +184,30 @@ impl Shards {
     }
 }
 
-/// Windows of one shard that were copied and not given yet.
+/// Windows that were copied from one shard and not passed on yet.
 #[derive(Debug, Default)]
 struct Stream {
-    /// Of the next mark to copy.
+    /// Generation of the next mark to copy.
     generation: u64,
-    /// Each with where its octets end.
+    /// Each window, and the end of its identity in `octets`.
     windows: Vec<(OpenWindow, usize)>,
     octets: Vec<u8>,
-    /// Of the current window: its place, and where its octets start.
+    /// Index of the current window, and the start of its identity in `octets`.
     at: usize,
     octets_at: usize,
 }
 
-/// What is copied of a shard at a time, at most; the mark that exceeds the octets is the last.
+/// How much is copied of a shard under one hold of its lock. The mark that exceeds `octets` is the last one.
 #[derive(Clone, Copy, Debug)]
-struct Bite {
+struct CopyLimit {
     marks: usize,
     octets: usize,
 }
 
-impl Bite {
+impl CopyLimit {
     fn for_each_of(shards: usize) -> Self {
         Self {
-            marks: (MARKS_COPIED / shards).clamp(MARKS_PER_BITE.0, MARKS_PER_BITE.1),
+            marks: (MARKS_COPIED / shards).clamp(MARKS_PER_COPY.0, MARKS_PER_COPY.1),
             octets: OCTETS_COPIED / shards,
         }
     }
@@ -195,13 +220,13 @@ impl Stream {
         (self.at, self.octets_at) = (0, 0);
     }
 
-    /// The window to give. There is one.
+    /// The window to pass on next. There is one.
     fn current(&self) -> (OpenWindow, &[u8]) {
         let (window, end) = self.windows[self.at];
         (window, &self.octets[self.octets_at..end])
     }
 
-    /// Goes on to the next one, and gives its start if it has been copied.
+    /// Moves on to the next window. Returns its start, or `None` if no further window has been copied.
     fn step(&mut self) -> Option<Tick> {
         self.octets_at = self.windows[self.at].1;
         self.at += 1;
@@ -210,7 +235,7 @@ impl Stream {
 }
 
 impl Shard {
-    /// Looks at `left` marks at most, and takes them off. True if that was too few.
+    /// As [`Shards::report_all`] for one shard. Subtracts the marks it looked at from `left`.
     fn report_all(
         &mut self,
         reason: EndReason,
@@ -228,11 +253,11 @@ impl Shard {
         false
     }
 
-    /// Copies a bite of the marks of `policy`, from where `stream` stands; true if there may be more.
-    fn copy_out(&self, policy: PolicyId, now: Tick, bite: Bite, stream: &mut Stream) -> bool {
+    /// Copies marks of `policy` from where `stream` stands, up to `limit`. Returns whether more may be left.
+    fn copy_out(&self, policy: PolicyId, now: Tick, limit: CopyLimit, stream: &mut Stream) -> bool {
         self.engines
             .get(policy.index())
-            .is_some_and(|engine| engine.copy_out(now, bite, stream))
+            .is_some_and(|engine| engine.copy_out(now, limit, stream))
     }
 
     fn restore(
@@ -273,7 +298,7 @@ impl Shard {
 }
 
 impl Engine {
-    /// As [`Shard::report_all`], from `generation` on.
+    /// As [`Shard::report_all`], from the mark of `generation` on.
     fn report_all(
         &mut self,
         reason: EndReason,
@@ -281,58 +306,58 @@ impl Engine {
         left: &mut usize,
         ended: &mut Vec<Ended>,
     ) -> bool {
-        let mut age = self.age_of(*generation);
-        while age < self.timeline.len() && *left > 0 {
+        let mut offset = self.offset_of(*generation);
+        while offset < self.timeline.len() && *left > 0 {
             *left -= 1;
-            if let Some(held) = &mut self.timeline.mark_mut(age).held
-                && held.count > 0
+            if let Some(repeats) = &mut self.timeline.mark_mut(offset).repeats
+                && repeats.count > 0
             {
-                let open = Held {
+                let open = Repeats {
                     count: 0,
                     kept: Kept::nothing(),
-                    last_timestamp: Stamp::NONE,
-                    ..**held
+                    last_timestamp: KeptTimestamp::NONE,
+                    ..**repeats
                 };
-                let reported = std::mem::replace(&mut **held, open);
+                let reported = std::mem::replace(&mut **repeats, open);
                 self.report(reported, reason, ended);
-                // The report took it for the end of the window.
-                self.held_octets += HELD_OCTETS;
+                // `report` subtracted them because it usually ends the window.
+                self.repeats_octets += REPEATS_OCTETS;
             }
-            age += 1;
+            offset += 1;
         }
-        *generation = self.timeline.base() + age as u64;
-        age < self.timeline.len()
+        *generation = self.timeline.base() + offset as u64;
+        offset < self.timeline.len()
     }
 
-    fn copy_out(&self, now: Tick, bite: Bite, stream: &mut Stream) -> bool {
-        let mut age = self.age_of(stream.generation);
-        let end = self.timeline.len().min(age + bite.marks);
-        while age < end && stream.octets.len() <= bite.octets {
-            let mark = self.timeline.mark(age);
-            let window = match &mark.held {
-                Some(held) if self.policy().refresh.is_some() => OpenWindow {
+    fn copy_out(&self, now: Tick, limit: CopyLimit, stream: &mut Stream) -> bool {
+        let mut offset = self.offset_of(stream.generation);
+        let end = self.timeline.len().min(offset + limit.marks);
+        while offset < end && stream.octets.len() <= limit.octets {
+            let mark = self.timeline.mark(offset);
+            let window = match &mark.repeats {
+                Some(repeats) if self.policy().refresh.is_some() => OpenWindow {
                     start: mark.start,
-                    passed: held.passed,
-                    last: held.last,
-                    forwarded: held.forwarded,
+                    passed: repeats.passed,
+                    last: repeats.last,
+                    forwarded: repeats.forwarded,
                 },
-                held => OpenWindow {
-                    passed: held.as_ref().map_or(1, |held| held.passed),
+                repeats => OpenWindow {
+                    passed: repeats.as_ref().map_or(1, |repeats| repeats.passed),
                     ..OpenWindow::started(mark.start)
                 },
             };
             if !mark.is_dead() && !window.is_over(&self.policy(), now) {
-                self.timeline.copy_octets(age, &mut stream.octets);
+                self.timeline.copy_octets(offset, &mut stream.octets);
                 stream.windows.push((window, stream.octets.len()));
             }
-            age += 1;
+            offset += 1;
         }
-        stream.generation = self.timeline.base() + age as u64;
-        age < self.timeline.len()
+        stream.generation = self.timeline.base() + offset as u64;
+        offset < self.timeline.len()
     }
 
-    /// Opens a window again, growing by at most `room` octets, from which it takes by how many it grew, or a few more;
-    /// false if it is none that can be open.
+    /// Opens a window again. The engine grows by at most `room` octets, and subtracts from `room` its growth, or a
+    /// few octets more. Returns false if the window cannot be open.
     fn restore(
         &mut self,
         identity: Identity<'_>,
@@ -347,54 +372,55 @@ impl Engine {
         if !is_sorted || window.start > now || window.is_over(&self.policy(), now) {
             return Ok(false);
         }
-        // An identity that is there already, which no export gives: each more of it would lengthen the search for the
-        // next one.
-        let Probe::Absent(vacant) = self.table.probe(identity.hash, self.live(), |age| {
-            let age = age as usize;
-            !self.timeline.mark(age).is_dead() && self.timeline.remembers(age, identity.octets)
+        // No export contains an identity twice. A file that does would make the search for each further
+        // copy longer.
+        let Probe::Absent(vacant) = self.table.probe(identity.hash, self.live(), |offset| {
+            let offset = offset as usize;
+            !self.timeline.mark(offset).is_dead()
+                && self.timeline.remembers(offset, identity.octets)
         }) else {
             return Ok(false);
         };
-        let held_octets = if window.is_plain() { 0 } else { HELD_OCTETS };
+        let repeats_octets = if window.is_plain() { 0 } else { REPEATS_OCTETS };
         let mut left = room
-            .checked_sub(held_octets)
-            .ok_or(Refusal::Short(held_octets))?;
+            .checked_sub(repeats_octets)
+            .ok_or(Refusal::Short(repeats_octets))?;
         let delivery = self
             .remember(identity, window.start, &mut left, vacant)
             .map_err(|refusal| match refusal {
-                Refusal::Short(wanted) => Refusal::Short(wanted + held_octets),
+                Refusal::Short(wanted) => Refusal::Short(wanted + repeats_octets),
                 Refusal::Full => Refusal::Full,
             })?;
         *room = left;
         if !window.is_plain() {
-            let held = Held {
+            let repeats = Repeats {
                 passed: window.passed,
                 last: window.last,
                 forwarded: window.forwarded,
-                ..Held::new(window.start, delivery)
+                ..Repeats::new(window.start, delivery)
             };
             let youngest = self.timeline.len() - 1;
-            self.timeline.mark_mut(youngest).held = Some(Box::new(held));
-            self.held_octets += held_octets;
+            self.timeline.mark_mut(youngest).repeats = Some(Box::new(repeats));
+            self.repeats_octets += repeats_octets;
         }
         Ok(true)
     }
 
-    /// How many places behind the oldest mark that generation stands; of one that is gone, none.
-    fn age_of(&self, generation: u64) -> usize {
-        let age = generation.saturating_sub(self.timeline.base());
-        usize::try_from(age).unwrap_or(usize::MAX)
+    /// Offset of the mark of `generation`, or of the oldest mark if that one is gone.
+    fn offset_of(&self, generation: u64) -> usize {
+        let offset = generation.saturating_sub(self.timeline.base());
+        usize::try_from(offset).expect("marks are in memory")
     }
 }
 
-/// How often a restoration is tried.
+/// How often `restore` tries to make room.
 const ROUNDS_MAX: usize = 3;
 
 /// Marks copied at a time of all shards together ...
 const MARKS_COPIED: usize = 16 * 1024;
 
 /// ... and of each, at least and at most: a lock is held for microseconds.
-const MARKS_PER_BITE: (usize, usize) = (16, 256);
+const MARKS_PER_COPY: (usize, usize) = (16, 256);
 
 /// Octets of identities copied at a time of all shards together.
 const OCTETS_COPIED: usize = 4 << 20;
@@ -425,8 +451,7 @@ mod tests {
         ]
     }
 
-    /// Shards, and the two things that differ from run to run: what an identity's hash is, and what time the
-    /// clock shows.
+    /// Shards, and what differs from run to run: the hash of an identity and the time on the clock.
     struct Run {
         shards: Shards,
         salt: u64,
@@ -477,7 +502,7 @@ mod tests {
             }
         }
 
-        /// Stops, and goes on as `next`. What was held back is in `ended`; gives how many windows were open.
+        /// Stops, and goes on as `next`. Adds to `ended` what was suppressed. Returns how many windows were open.
         fn restart(&mut self, next: Self, now: u64, ended: &mut Vec<Ended>) -> usize {
             let mut progress = Progress::default();
             while self
@@ -521,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_was_carried_over_holds_back_and_counts_from_zero() {
+    fn a_window_that_was_carried_over_suppresses_and_counts_from_zero() {
         let mut run = Run::new(1, 1, 100, 1 << 20);
         let mut ended = Vec::new();
         for now in 0..3 {
@@ -556,7 +581,7 @@ mod tests {
         let mut ended = Vec::new();
         let messages = 3000_u64;
         for now in 0..messages {
-            // By turns under two policies: the second one's come last, and some of them are the oldest.
+            // Two policies by turns. The second one's windows are restored last, and some of them are among the oldest.
             let policy = u16::from(now % 2 == 1);
             run.offer(
                 policy,
@@ -588,7 +613,7 @@ mod tests {
         assert!(shards.stats().octets <= 100_000, "{:?}", shards.stats());
         assert!((100..2000).contains(&starts.len()), "{}", starts.len());
         starts.sort_unstable();
-        // Making room goes in steps: here and there one of the younger is missing, and then never the youngest.
+        // Making room goes in steps: now and then a younger window is missing, but never the youngest.
         let span = messages - starts[0];
         assert!(
             starts.len() as u64 * 10 >= span * 9,
@@ -611,7 +636,7 @@ mod tests {
         assert!(restore(0, b"a", 2000));
         assert!(!restore(0, b"b", 1999), "before the youngest");
         assert!(!restore(0, b"c", 5001), "in the future");
-        assert!(!restore(0, b"d", 1000), "over");
+        assert!(!restore(0, b"d", 1000), "expired");
         assert!(!restore(7, b"e", 2000), "no policy");
         assert!(restore(0, b"f", 5000));
         assert!(!restore(0, &[0; 1 << 20], 5000), "more than the budget");
@@ -621,7 +646,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// One run that never stops, and one that stops time and again, now with so many shards, now with so many.
+        /// One run never stops; the other stops again and again, and continues with another number of shards.
         #[test]
         fn restarts_change_no_verdict(
             calls in vec((0..900_u64, 0..4_u16, 0..30_u8, 0..40_u8), 1..600),
@@ -631,7 +656,7 @@ mod tests {
             let mut broken = Run::new(1, 9, 1000, 64 << 20);
             let mut clocks = clocks.into_iter().cycle();
             let (mut of_whole, mut of_broken) = (Vec::new(), Vec::new());
-            let (mut now, mut held_back, mut restarts) = (0, 0_u64, 0);
+            let (mut now, mut suppressed, mut restarts) = (0, 0_u64, 0);
             for (step, policy, message, what) in calls {
                 now += step;
                 if what == 0 {
@@ -640,12 +665,12 @@ mod tests {
                     broken.restart(next, now, &mut of_broken);
                     restarts += 1;
                 }
-                // Of different lengths, some longer than a piece of the timeline.
+                // Identities of different lengths, some longer than a page of the timeline.
                 let octets = vec![message; usize::from(message).pow(2) * 4 + 1];
                 let one = whole.offer(policy, &octets, now, &mut of_whole);
                 let other = broken.offer(policy, &octets, now, &mut of_broken);
                 prop_assert_eq!(one.is_some(), other.is_some(), "at {}, {} restarts", now, restarts);
-                held_back += u64::from(one.is_none());
+                suppressed += u64::from(one.is_none());
                 if what == 1 && let (Some(one), Some(other)) = (one, other) {
                     whole.shards.reopen(one, &mut of_whole);
                     broken.shards.reopen(other, &mut of_broken);
@@ -661,7 +686,7 @@ mod tests {
                 counts
             };
             prop_assert_eq!(counts(&of_whole), counts(&of_broken));
-            prop_assert_eq!(of_broken.iter().map(|ended| ended.count).sum::<u64>(), held_back);
+            prop_assert_eq!(of_broken.iter().map(|ended| ended.count).sum::<u64>(), suppressed);
         }
     }
 }

@@ -1,34 +1,36 @@
 //! One engine: the marks of one policy's messages, found by identity.
 //!
-//! Judging a copy takes one call, or two. [`Engine::meet`] finds its mark, and counts it if that is all
-//! there is to do, which it is for most repeats. Anything else makes the engine grow: [`Engine::admit`] is told by how many
-//! octets it may, and if that is too little it changes nothing and says how many it wants.
+//! Judging a copy takes one or two calls. [`Engine::meet`] finds the copy's mark. For most repeats it
+//! also counts the copy, and the copy is judged. Otherwise the engine must grow: the caller passes to
+//! [`Engine::admit`] the number of octets by which it may. If they are too few, `admit` changes nothing and
+//! returns how many it needs.
 //!
 //! # Guarantees
 //!
-//! - Whether a copy is fresh is decided by exact comparison of times and octets. That over marks have
-//!   not been retired, or stale slots not been swept, changes no verdict.
+//! - Times and octets are compared exactly to decide whether a copy is fresh. Expired marks that are not
+//!   retired yet, and stale slots not swept yet, do not affect verdicts.
 //! - A copy retires at most [`RETIRED_PER_COPY`] marks, appends at most one, and inserts at most one slot.
-//! - Copies held back come out exactly once: when their mark is ended, whyever.
+//! - Suppressed copies are reported exactly once: when their mark ends, for whatever reason.
 //!
 //! # Refresh
 //!
-//! With `refresh` a repeat restarts the window, but the timeline stays sorted only if restarting means
-//! a younger mark. One for each repeat would let one busy message fill the memory; so a repeat notes the
-//! time in the mark, and moves to a younger mark only when it is a quantum (a sixteenth of the window) behind the
-//! old one's start. What that costs: up to 16 dead marks for each message and window, and what
-//! ends may be retired up to a quantum late, behind a mark that was restarted in place. Verdicts stay exact.
+//! With `refresh` a repeat restarts the window. The timeline must stay sorted, so a restarted window needs
+//! a younger mark. One mark for each repeat would let a busy message fill the memory. So a repeat only notes
+//! its time in the mark; the message moves to a younger mark when the repeat comes a quantum (a sixteenth of
+//! the window) or more after the start of the old one. The cost: up to 16 dead marks for each message and
+//! window, and an expired mark may be retired up to a quantum late, because it stands behind a mark that was
+//! restarted in place. Verdicts stay exact.
 //!
 //! # Left out
 //!
-//! Budgets and eviction order (`shard`), locks (`mod`). `now` must not run backwards; `shard` sees to that.
+//! Budgets and eviction order (`shard`), locks (`mod`). `now` must not run backwards; `shard` ensures that.
 
 use std::mem::size_of;
 use std::time::Duration;
 
 use super::table::{Live, NoPlace, Place, Probe, Table};
 use super::timeline::{Mark, Timeline};
-use super::{Claim, EndReason, Ended, Held, Kept, Sighting, Verdict, alloc_octets};
+use super::{Claim, EndReason, Ended, Kept, Repeats, Sighting, Verdict, alloc_octets};
 use crate::identity::Identity;
 use crate::rule::{PolicyId, WindowPolicy};
 use crate::tick::Tick;
@@ -37,45 +39,45 @@ use crate::tick::Tick;
 #[derive(Debug)]
 pub(super) struct Engine {
     policy: WindowPolicy,
-    /// The policy's place in the list of that generation: what its [`Ended`] carry.
+    /// The policy's id in the list of that generation, which its [`Ended`] carry.
     pub(super) id: PolicyId,
     pub(super) generation: u32,
-    /// Its places in older lists, each from that generation on until the next. Ascending, few.
-    before: Vec<(u32, PolicyId)>,
-    /// Why its windows end once it retires.
+    /// Its ids in older lists, each valid from that generation until the next entry. Ascending, few.
+    pub(super) before: Vec<(u32, PolicyId)>,
+    /// Why its windows end once the engine retires.
     pub(super) ending: EndReason,
-    /// The same in ticks, for speed. Beyond all time if there is no refresh: `max_quiet`, and the
-    /// quantum that a repeat must be behind a mark's start to move it.
+    /// The policy in ticks, for speed. A repeat moves its message to a younger mark if it comes `quantum` or
+    /// more after the mark's start. Without refresh, `max_quiet` and `quantum` are longer than all time.
     window: u64,
     max_quiet: u64,
     quantum: u64,
-    /// Tells this engine's claims from those of engines that are gone. The same in all shards, never zero.
+    /// Distinguishes this engine's claims from those of earlier engines. The same in all shards, never zero.
     epoch: u32,
     pub(super) timeline: Timeline,
     pub(super) table: Table,
-    /// Octets of all [`Held`] and their frames.
-    pub(super) held_octets: usize,
-    /// Marks moved to a younger one by `refresh`.
+    /// Octets of all [`Repeats`] and their frames.
+    pub(super) repeats_octets: usize,
+    /// Messages that `refresh` moved to a younger mark.
     remarked: u64,
 }
 
-/// What a copy met in the engine. Void after any other call.
+/// What [`Engine::meet`] found for a copy. Any other call makes it invalid.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Met {
-    /// Its mark, which has counted it: it is a duplicate. How many places the mark is behind the oldest.
+    /// The mark at this offset has counted the copy: it is a duplicate.
     Counted(usize),
-    /// Its mark, so many places behind the oldest, for which there is more to do than to count.
+    /// The mark at this offset is the copy's, but counting alone does not do.
     Repeat(Place, usize),
-    /// No mark with an open window. An entry may be put at the place, if there is one.
+    /// No mark has an open window. The new entry may go to the place, if there is one.
     Nothing(Option<Place>),
 }
 
-/// The engine would have to grow by more octets than it may.
+/// The engine cannot grow as the copy needs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Refusal {
-    /// With this much room it can go on.
+    /// It needs this many octets of room.
     Short(usize),
-    /// No room helps: the table is full of equal hashes.
+    /// No amount of room helps: the table is full of equal hashes.
     Full,
 }
 
@@ -90,33 +92,8 @@ pub(super) struct EngineCounters {
 }
 
 impl Engine {
-    /// Gives the engine its place in the list of `generation`.
-    pub(super) fn place(&mut self, id: PolicyId, generation: u32) {
-        self.generation = generation;
-        if self.before.last().is_none_or(|(_, last)| *last != id) {
-            if self.before.len() == PLACES_MAX {
-                self.before.remove(0);
-            }
-            self.before.push((generation, id));
-        }
-        self.id = id;
-    }
-
-    /// Takes the place of `old`, also in older lists.
-    pub(super) fn replace(&mut self, old: &Self) {
-        (self.generation, self.before) = (old.generation, old.before.clone());
-    }
-
-    /// Its place in the list of `generation`, if it had one.
-    pub(super) fn place_in(&self, generation: u32) -> Option<PolicyId> {
-        let since = self.before.iter().rev();
-        let mut place = since.filter(|(since, _)| *since <= generation);
-        let (_, place) = place.next().filter(|_| generation <= self.generation)?;
-        Some(*place)
-    }
-
-    /// An empty engine. Allocates nothing. `granule_shift` as in [`Timeline::new`].
-    pub(super) fn new(policy: WindowPolicy, id: PolicyId, epoch: u32, granule_shift: u32) -> Self {
+    /// An empty engine. Allocates nothing. `page_shift` as in [`Timeline::new`].
+    pub(super) fn new(policy: WindowPolicy, id: PolicyId, epoch: u32, page_shift: u32) -> Self {
         let window = ticks(policy.window);
         Self {
             policy,
@@ -130,35 +107,38 @@ impl Engine {
                 .refresh
                 .map_or(u64::MAX, |_| window / QUANTA_PER_WINDOW),
             epoch,
-            timeline: Timeline::new(0, granule_shift),
+            timeline: Timeline::new(0, page_shift),
             table: Table::default(),
-            held_octets: 0,
+            repeats_octets: 0,
             remarked: 0,
         }
     }
 
-    /// Reads where probing for a copy begins, so that it is near when the copy is judged.
+    /// Reads the slot where probing for a copy begins, so that it is in the cache when the copy is judged.
     pub(super) fn glance(&self, hash: u64) -> u64 {
         self.table.glance(hash)
     }
 
-    /// Where the mark of a copy probably is. Reads that mark.
+    /// Finds the place where the mark of a copy probably is, and reads that mark.
     pub(super) fn seek(&self, hash: u64) -> (Option<Place>, u64) {
         match self.table.candidate(hash, self.live()) {
-            Some((place, age)) => (Some(place), self.timeline.mark(age as usize).start.nanos()),
+            Some((place, offset)) => (
+                Some(place),
+                self.timeline.mark(offset as usize).start.nanos(),
+            ),
             None => (None, 0),
         }
     }
 
-    /// Reads what the mark that is probably at `place` remembers and holds.
+    /// Reads the identity and the repeats of the mark that is probably at `place`.
     pub(super) fn touch(&self, place: Place, identity: Identity<'_>) -> u64 {
-        let age = self.table.confirm(place, identity.hash, self.live());
-        age.map_or(0, |age| {
-            self.timeline.touch(age as usize, identity.octets.len())
+        let offset = self.table.confirm(place, identity.hash, self.live());
+        offset.map_or(0, |offset| {
+            self.timeline.touch(offset as usize, identity.octets.len())
         })
     }
 
-    /// Finds the mark of a copy seen at `now`, first where it probably is. If its window is over, it ends.
+    /// Finds the mark of a copy seen at `now`, looking at `likely` first. If the mark's window has expired, ends it.
     pub(super) fn meet(
         &mut self,
         identity: Identity<'_>,
@@ -170,68 +150,69 @@ impl Engine {
         self.retire(now, RETIRED_PER_COPY, ended);
         let (timeline, live) = (&self.timeline, self.live());
         let mut counted = 0;
-        let mut is_it = |age: u32| {
-            let mark = timeline.mark(age as usize);
+        let mut is_it = |offset: u32| {
+            let mark = timeline.mark(offset as usize);
             // Reading this before comparing makes the processor fetch both at once.
-            counted = mark.held.as_ref().map_or(0, |held| held.count);
-            !mark.is_dead() && timeline.remembers(age as usize, identity.octets)
+            counted = mark.repeats.as_ref().map_or(0, |repeats| repeats.count);
+            !mark.is_dead() && timeline.remembers(offset as usize, identity.octets)
         };
         let confirmed = likely.and_then(|place| {
-            let age = self.table.confirm(place, identity.hash, live)?;
-            is_it(age).then_some(Probe::Found { place, age })
+            let offset = self.table.confirm(place, identity.hash, live)?;
+            is_it(offset).then_some(Probe::Found { place, offset })
         });
         let probe = confirmed.unwrap_or_else(|| self.table.probe(identity.hash, live, &mut is_it));
-        let (place, age) = match probe {
-            Probe::Found { place, age } => (place, age as usize),
+        let (place, offset) = match probe {
+            Probe::Found { place, offset } => (place, offset as usize),
             Probe::Absent(vacant) => return Met::Nothing(vacant),
         };
-        let mark = self.timeline.mark_mut(age);
-        let restarted = match &mark.held {
-            Some(held) if self.policy.refresh.is_some() => {
-                let quiet = ticks_since(held.forwarded, now);
+        let mark = self.timeline.mark_mut(offset);
+        let restarted = match &mark.repeats {
+            Some(repeats) if self.policy.refresh.is_some() => {
+                let quiet = ticks_since(repeats.forwarded, now);
                 if quiet >= self.max_quiet {
                     None
                 } else {
-                    Some(held.last)
+                    Some(repeats.last)
                 }
             }
             _ => Some(mark.start),
         };
         if restarted.is_none_or(|start| ticks_since(start, now) >= self.window) {
-            self.end(age, EndReason::Window, ended);
+            self.end(offset, EndReason::Window, ended);
             return Met::Nothing(Some(place));
         }
-        // What has held a copy back lets none through any more.
-        match &mut mark.held {
-            Some(held)
+        // Once a copy was suppressed, `allow` lets no further one through.
+        match &mut mark.repeats {
+            Some(repeats)
                 if counted > 0
                     && ticks_since(mark.start, now) < self.quantum
-                    && held.growth(sighting) == 0 =>
+                    && repeats.growth(sighting) == 0 =>
             {
-                held.count_one(sighting, now);
-                Met::Counted(age)
+                repeats.count_one(sighting, now);
+                Met::Counted(offset)
             }
-            _ => Met::Repeat(place, age),
+            _ => Met::Repeat(place, offset),
         }
     }
 
-    /// Counts one more copy of what was just [`Met::Counted`], at the same time; false if that is gone.
-    pub(super) fn count_again(&mut self, age: usize, sighting: Sighting<'_>, now: Tick) -> bool {
-        match &mut self.timeline.mark_mut(age).held {
-            Some(held) if held.growth(sighting) == 0 => {
-                held.count_one(sighting, now);
+    /// Counts one more copy of the message just [`Met::Counted`], at the same time. Returns false if it cannot be
+    /// counted in place.
+    pub(super) fn count_again(&mut self, offset: usize, sighting: Sighting<'_>, now: Tick) -> bool {
+        match &mut self.timeline.mark_mut(offset).repeats {
+            Some(repeats) if repeats.growth(sighting) == 0 => {
+                repeats.count_one(sighting, now);
                 true
             }
             _ => false,
         }
     }
 
-    /// Judges a copy by what it just met, growing by at most `room` octets, from which it takes by how many
-    /// it grew, or a few more.
+    /// Judges a copy by what [`Engine::meet`] found. The engine grows by at most `room` octets, and subtracts
+    /// from `room` its growth, or a few octets more.
     ///
     /// # Errors
     ///
-    /// If `room` is too little. Then the copy was not judged and nothing is remembered of it.
+    /// If `room` is too little. Then the copy is not judged and the engine remembers nothing of it.
     pub(super) fn admit(
         &mut self,
         met: Met,
@@ -242,7 +223,9 @@ impl Engine {
     ) -> Result<Verdict, Refusal> {
         match met {
             Met::Counted(_) => Ok(Verdict::Duplicate),
-            Met::Repeat(place, age) => self.repeat(identity, sighting, now, room, (place, age)),
+            Met::Repeat(place, offset) => {
+                self.repeat(identity, sighting, now, room, (place, offset))
+            }
             Met::Nothing(vacant) => {
                 let delivery = self.remember(identity, now, room, vacant)?;
                 Ok(Verdict::Fresh(Claim {
@@ -254,21 +237,25 @@ impl Engine {
         }
     }
 
-    /// Forgets the delivery behind a claim, if it is still the one that holds copies back.
+    /// Forgets the delivery behind a claim, if its window is still the one that suppresses copies.
     pub(super) fn reopen(&mut self, claim: Claim, ended: &mut Vec<Ended>) {
         let timeline = &self.timeline;
-        let probe = self.table.probe(claim.hash, self.live(), |age| {
-            let mark = timeline.mark(age as usize);
-            let own = timeline.base() + u64::from(age);
+        let probe = self.table.probe(claim.hash, self.live(), |offset| {
+            let mark = timeline.mark(offset as usize);
+            let own = timeline.base() + u64::from(offset);
             !mark.is_dead()
-                && mark.held.as_ref().map_or(own, |held| held.delivery) == claim.delivery
+                && mark
+                    .repeats
+                    .as_ref()
+                    .map_or(own, |repeats| repeats.delivery)
+                    == claim.delivery
         });
-        if let Probe::Found { age, .. } = probe {
-            self.end(age as usize, EndReason::Reopened, ended);
+        if let Probe::Found { offset, .. } = probe {
+            self.end(offset as usize, EndReason::Reopened, ended);
         }
     }
 
-    /// Retires what is over at the head of the timeline, at most `marks_max` marks.
+    /// Retires expired marks at the head of the timeline, at most `marks_max`.
     pub(super) fn retire(&mut self, now: Tick, marks_max: usize, ended: &mut Vec<Ended>) {
         for _ in 0..marks_max {
             if !self.first_is_due(now) {
@@ -278,25 +265,25 @@ impl Engine {
         }
     }
 
-    /// Forgets the oldest mark, and says whether it was a message still remembered.
+    /// Removes the oldest mark. Returns whether its message was still remembered.
     pub(super) fn pop(&mut self, reason: EndReason, ended: &mut Vec<Ended>) -> bool {
-        let Some((dead, held)) = self.timeline.pop() else {
+        let Some((dead, repeats)) = self.timeline.pop() else {
             return false;
         };
-        if let Some(held) = held {
-            self.report(*held, reason, ended);
+        if let Some(repeats) = repeats {
+            self.report(*repeats, reason, ended);
         }
         !dead
     }
 
-    /// True if the oldest mark is over or dead.
+    /// Whether the oldest mark is expired or dead.
     pub(super) fn first_is_due(&self, now: Tick) -> bool {
         self.timeline.first().is_some_and(|mark| {
             mark.is_dead() || ticks_since(self.restarted(mark), now) >= self.window
         })
     }
 
-    /// When the oldest mark is over.
+    /// When the oldest mark expires.
     pub(super) fn next_due(&self) -> Option<Tick> {
         self.timeline
             .first()
@@ -308,29 +295,29 @@ impl Engine {
         self.timeline.first().map(|mark| mark.start)
     }
 
-    /// Gives spare memory out, for the caller to drop after it has let go of the lock, looking at
-    /// no more than `segments` segments of the table.
-    pub(super) fn tidy(&mut self, segments: usize) -> Spoils {
-        let mut spoils = Spoils::default();
+    /// Takes out spare memory, looking at no more than `buckets` buckets of the table. The caller drops it
+    /// after unlocking the shard.
+    pub(super) fn tidy(&mut self, buckets: usize) -> Freed {
+        let mut freed = Freed::default();
         if self.timeline.len() == 0 {
-            spoils._timeline = self.take_timeline();
-            spoils._table = self.take_table();
-            return spoils;
+            freed._timeline = self.take_timeline();
+            freed._table = self.take_table();
+            return freed;
         }
         if self.timeline.has_spares() {
-            spoils._granules = Some(self.timeline.take_spares());
+            freed._spares = Some(self.timeline.take_spares());
         }
         if self.table.slots() > SLOTS_PER_MARK_MAX * self.timeline.len() {
-            spoils._segments = self.table.tidy(segments, self.live());
+            freed._buckets = self.table.tidy(buckets, self.live());
         }
-        spoils
+        freed
     }
 
-    /// Frees a little memory that remembers nothing; false if there is none.
+    /// Frees a little memory that holds no message. Returns false if there is none.
     ///
-    /// An empty engine's table goes at once, which for a million slots takes a tenth of a millisecond. It is
-    /// still there only if [`Engine::tidy`] has not been called since the engine became empty. What an engine with one
-    /// mark has grown to goes at once, too: else it would take that mark's place.
+    /// An empty engine's table is freed at once, which takes a tenth of a millisecond for a million slots. The table
+    /// is still there only if [`Engine::tidy`] was not called since the engine became empty. An engine with one mark
+    /// also gives up at once all that it had grown to: otherwise that would take the mark's place.
     pub(super) fn free_spares(&mut self) -> bool {
         let live = self.live();
         match self.timeline.len() {
@@ -346,19 +333,11 @@ impl Engine {
         }
     }
 
-    /// From now on, once it is empty, the engine allocates its timeline in other pieces.
-    pub(super) fn resize_granules(&mut self, granule_shift: u32) {
-        if self.timeline.len() == 0 && self.timeline.granule_shift() != granule_shift {
-            self.timeline = Timeline::new(self.timeline.base(), granule_shift);
+    /// Sets the size of the timeline's pages, if the engine is empty.
+    pub(super) fn resize_pages(&mut self, page_shift: u32) {
+        if self.timeline.len() == 0 && self.timeline.page_shift() != page_shift {
+            self.timeline = Timeline::new(self.timeline.base(), page_shift);
         }
-    }
-
-    /// Forgets everything and reports nothing: for an engine that cannot be trusted.
-    pub(super) fn reset(&mut self) {
-        let next = self.timeline.base() + self.timeline.len() as u64;
-        self.timeline = Timeline::new(next, self.timeline.granule_shift());
-        self.table = Table::default();
-        self.held_octets = 0;
     }
 
     pub(super) const fn policy(&self) -> WindowPolicy {
@@ -374,27 +353,27 @@ impl Engine {
         self.timeline.len()
     }
 
-    /// Messages remembered. Those whose window is over count until they are retired.
+    /// Messages remembered. Those with an expired window count until they are retired.
     pub(super) const fn live_messages(&self) -> usize {
         self.timeline.live()
     }
 
     /// Octets allocated.
     pub(super) fn octets(&self) -> usize {
-        self.timeline.octets() + self.table.octets() + self.held_octets
+        self.timeline.octets() + self.table.octets() + self.repeats_octets
     }
 
     /// Octets that count against the budget, never fewer than [`Engine::octets`].
     pub(super) fn charged(&self) -> usize {
-        self.timeline.charged() + self.table.octets() + self.held_octets
+        self.timeline.charged() + self.table.octets() + self.repeats_octets
     }
 
-    /// Octets that an empty engine is charged once it remembers a message of `octets` octets, and holds back a copy that
-    /// long.
+    /// Octets that an empty engine is charged for its first message, of `octets` octets, and a suppressed copy of the
+    /// same length.
     pub(super) fn first_octets(&self, octets: usize) -> usize {
         self.timeline.append_octets(octets)
             + self.table.first_octets()
-            + HELD_OCTETS
+            + REPEATS_OCTETS
             + Kept::octets_max(octets)
     }
 
@@ -416,72 +395,72 @@ impl Engine {
 
     /// When the window of a mark last started.
     fn restarted(&self, mark: &Mark) -> Tick {
-        match &mark.held {
-            Some(held) if self.policy.refresh.is_some() => held.last,
+        match &mark.repeats {
+            Some(repeats) if self.policy.refresh.is_some() => repeats.last,
             _ => mark.start,
         }
     }
 
-    /// A copy inside the window: one more that `allow` lets through, or one to hold back.
+    /// Judges a copy inside the window: `allow` lets it through, or it is suppressed.
     fn repeat(
         &mut self,
         identity: Identity<'_>,
         sighting: Sighting<'_>,
         now: Tick,
         room: &mut usize,
-        (place, age): (Place, usize),
+        (place, offset): (Place, usize),
     ) -> Result<Verdict, Refusal> {
-        let mark = self.timeline.mark(age);
-        let held = mark.held.as_deref();
-        let passes = held.map_or(1, |held| held.passed) < self.policy.allow;
-        let holds_frame = !passes && held.is_none_or(|held| held.count == 0);
+        let mark = self.timeline.mark(offset);
+        let repeats = mark.repeats.as_deref();
+        let passes = repeats.map_or(1, |repeats| repeats.passed) < self.policy.allow;
+        let keeps_frame = !passes && repeats.is_none_or(|repeats| repeats.count == 0);
         let remarks = ticks_since(mark.start, now) >= self.quantum;
 
-        let mut held_octets = if held.is_none() { HELD_OCTETS } else { 0 };
-        if holds_frame {
-            held_octets += Kept::octets_for(sighting);
+        let mut repeats_octets = if repeats.is_none() { REPEATS_OCTETS } else { 0 };
+        if keeps_frame {
+            repeats_octets += Kept::octets_for(sighting);
         } else if !passes {
-            held_octets += held.map_or(0, |held| held.growth(sighting));
+            repeats_octets += repeats.map_or(0, |repeats| repeats.growth(sighting));
         }
-        let mut wanted = held_octets;
+        let mut wanted = repeats_octets;
         if remarks {
             wanted += self.timeline.append_octets(identity.octets.len());
         }
         *room = room.checked_sub(wanted).ok_or(Refusal::Short(wanted))?;
 
-        let delivery = self.timeline.base() + age as u64;
-        let mark = self.timeline.mark_mut(age);
+        let delivery = self.timeline.base() + offset as u64;
+        let mark = self.timeline.mark_mut(offset);
         let start = mark.start;
-        let held = mark
-            .held
-            .get_or_insert_with(|| Box::new(Held::new(start, delivery)));
+        let repeats = mark
+            .repeats
+            .get_or_insert_with(|| Box::new(Repeats::new(start, delivery)));
         let verdict = if passes {
-            held.passed += 1;
-            (held.forwarded, held.last) = (now, now);
+            repeats.passed += 1;
+            (repeats.forwarded, repeats.last) = (now, now);
             Verdict::Fresh(Claim {
                 hash: identity.hash,
-                delivery: held.delivery,
+                delivery: repeats.delivery,
                 epoch: self.epoch,
             })
         } else {
-            if holds_frame {
-                held.first = now;
-                held.kept = Kept::of(sighting);
+            if keeps_frame {
+                repeats.first = now;
+                repeats.kept = Kept::of(sighting);
             }
-            held.count_one(sighting, now);
+            repeats.count_one(sighting, now);
             Verdict::Duplicate
         };
-        self.held_octets += held_octets;
+        self.repeats_octets += repeats_octets;
         if remarks {
-            let held = self.timeline.kill(age);
-            let generation = self.timeline.append(now, identity.octets, held);
+            let repeats = self.timeline.kill(offset);
+            let generation = self.timeline.append(now, identity.octets, repeats);
             self.table.put(place, identity.hash, generation);
             self.remarked += 1;
         }
         Ok(verdict)
     }
 
-    /// Starts a window, and gives the generation of its mark.
+    /// Starts a window. Returns the generation of its mark.
     pub(super) fn remember(
         &mut self,
         identity: Identity<'_>,
@@ -506,27 +485,27 @@ impl Engine {
         Ok(delivery)
     }
 
-    /// Ends the window of the mark `age` places behind the oldest. The mark stays as a dead one.
-    fn end(&mut self, age: usize, reason: EndReason, ended: &mut Vec<Ended>) {
-        if let Some(held) = self.timeline.kill(age) {
-            self.report(*held, reason, ended);
+    /// Ends the window of the mark at `offset`. The mark stays in the timeline as a dead one.
+    fn end(&mut self, offset: usize, reason: EndReason, ended: &mut Vec<Ended>) {
+        if let Some(repeats) = self.timeline.kill(offset) {
+            self.report(*repeats, reason, ended);
         }
     }
 
-    pub(super) fn report(&mut self, held: Held, reason: EndReason, ended: &mut Vec<Ended>) {
-        self.held_octets -= HELD_OCTETS;
-        if held.count == 0 {
+    pub(super) fn report(&mut self, repeats: Repeats, reason: EndReason, ended: &mut Vec<Ended>) {
+        self.repeats_octets -= REPEATS_OCTETS;
+        if repeats.count == 0 {
             return;
         }
-        self.held_octets -= held.kept.octets();
-        let Held {
+        self.repeats_octets -= repeats.kept.octets();
+        let Repeats {
             count,
             first,
             last,
             kept,
             last_timestamp,
             ..
-        } = held;
+        } = repeats;
         let (frame, variety) = kept.into_parts();
         let last_timestamp = last_timestamp.is_some().then_some(last_timestamp);
         let window = self.policy.window;
@@ -548,14 +527,14 @@ impl Engine {
         Live::new(self.timeline.base(), self.timeline.len())
     }
 
-    /// The timeline of an empty engine. Generations go on.
+    /// Takes the timeline of an empty engine. Generations go on.
     fn take_timeline(&mut self) -> Option<Timeline> {
-        let next = Timeline::new(self.timeline.base(), self.timeline.granule_shift());
+        let next = Timeline::new(self.timeline.base(), self.timeline.page_shift());
         let timeline = std::mem::replace(&mut self.timeline, next);
         (timeline.octets() > 0).then_some(timeline)
     }
 
-    /// The table of an empty engine. Its counts stay.
+    /// Takes the table of an empty engine. Its counts stay.
     fn take_table(&mut self) -> Option<Table> {
         let table = std::mem::take(&mut self.table);
         self.table.counters = table.counters;
@@ -564,6 +543,10 @@ impl Engine {
 }
 
 const fn ticks_since(earlier: Tick, now: Tick) -> u64 {
+    debug_assert!(
+        earlier.nanos() <= now.nanos(),
+        "a shard's time does not run backwards"
+    );
     now.nanos().saturating_sub(earlier.nanos())
 }
 
@@ -571,30 +554,26 @@ fn ticks(span: Duration) -> u64 {
     Tick::ZERO.after(span).nanos()
 }
 
-/// Memory to be dropped where dropping it makes nobody wait.
+/// Memory for the caller to drop after it unlocked the shard, so that no other task waits for that.
 #[derive(Debug, Default)]
-pub(super) struct Spoils {
+pub(super) struct Freed {
     _timeline: Option<Timeline>,
-    _granules: Option<super::timeline::Granules>,
-    _segments: Vec<super::table::SegmentSlots>,
+    _spares: Option<super::timeline::Spares>,
+    _buckets: Vec<super::table::BucketSlots>,
     _table: Option<Table>,
 }
 
-/// Marks that a copy retires at most: one more than it appends, so that retiring catches up.
+/// Marks that one copy retires at most: one more than it appends, so that retiring catches up.
 const RETIRED_PER_COPY: usize = 2;
 
 /// A refreshed message gets a younger mark once its last one is this part of a window old.
 const QUANTA_PER_WINDOW: u64 = 16;
 
-/// Changes of an engine's place that it remembers: a batch that is slower than so many reloads of that kind is judged as
-/// if it were new.
-const PLACES_MAX: usize = 64;
-
-/// Marks of one engine: generations must be told apart by 32 bits.
+/// Marks of one engine at most: 32 bits must distinguish their generations.
 const MARKS_MAX: usize = 1 << 31;
 
-/// Slots for each mark above which the table is too large.
+/// The table is too large if it has more slots than this for each mark.
 const SLOTS_PER_MARK_MAX: usize = 6;
 
-/// Octets of a [`Held`] without its frame. What is left over in front of an aligned one is counted as lost.
-pub(super) const HELD_OCTETS: usize = alloc_octets(size_of::<Held>()) + align_of::<Held>();
+/// Octets of a [`Repeats`] without its frame. Its alignment may waste octets in front of it; they are counted too.
+pub(super) const REPEATS_OCTETS: usize = alloc_octets(size_of::<Repeats>()) + align_of::<Repeats>();

@@ -1,16 +1,16 @@
 //! A group: copies of messages that are judged together, shard by shard.
 //!
-//! Judging one copy waits for memory four times in a row: table, mark, identity, what is held. Judging
-//! many at once lets the waits overlap: each step is taken for all copies of a shard before the next
-//! one, and the shard's lock is taken once for all of them.
+//! Judging one copy waits for memory four times in a row: table, mark, identity, repeats. When many copies
+//! are judged together, these waits overlap: each step is done for all copies of a shard before the next
+//! step, and the shard is locked once for all of them.
 //!
 //! # Guarantees
 //!
-//! - The verdicts are those that [`Shards::offer`] would give for the copies one after the other, at one
-//!   `now`, as long as the budget evicts nothing: copies of one identity are in one shard, and a shard judges
-//!   in the order of the group.
-//! - What a window held back comes out before the copy that found it to be over.
-//! - An emptied group keeps its memory, but not more than [`KEPT_OCTETS_MAX`] of it for identities.
+//! - The verdicts equal those of [`Shards::offer`] for the copies one after the other at one `now`, as
+//!   long as the budget evicts nothing: copies of one identity are in one shard, and a shard judges in the order of
+//!   the group.
+//! - An expired window is reported before the copy that found it expired.
+//! - An emptied group keeps its memory, but at most [`KEPT_OCTETS_MAX`] of it for identities.
 //!
 //! # Left out
 //!
@@ -31,33 +31,32 @@ pub struct Group<'f> {
     /// The identities of all copies, side by side.
     octets: Vec<u8>,
     copies: Vec<Member<'f>>,
-    /// Of those copies that have one.
+    /// The variants of those copies that have one.
     variants: Vec<Variant>,
-    /// Some copy is only passed on.
+    /// Whether some frame is only passed on.
     passes: bool,
-    /// Of the list of policies that the ids of the copies are of.
+    /// Generation of the list of policies that the copies' ids refer to.
     generation: u32,
-    /// By copy; empty until the group is judged.
+    /// One for each copy; empty until the group is judged.
     verdicts: Vec<Verdict>,
-    /// What ended, and the copy before which it is to be reported. Unordered.
+    /// Windows that ended, each with the index of the copy before which it is to be reported. Unordered.
     ended: Vec<(usize, Ended)>,
     /// Scratch: copies not judged yet, and those that are being judged.
     left: Vec<usize>,
     run: Run,
 }
 
-/// One copy.
 #[derive(Debug)]
 struct Member<'f> {
     policy: PolicyId,
-    /// It is of the same identity and policy as the copy before it.
+    /// It has the identity and policy of the copy before it.
     is_again: bool,
     /// It is not judged: it goes out in its turn.
     is_passed: bool,
-    /// Where its variant stands in `variants`; behind all of them if it has none.
+    /// Index of its variant in `variants`, or [`NO_VARIANT`].
     variant: u32,
     hash: u64,
-    /// Where its identity stands in `octets`.
+    /// Where its identity is in `octets`.
     identity: Range<usize>,
     frame: &'f [u8],
     timestamp: Option<&'f [u8]>,
@@ -80,8 +79,7 @@ impl<'f> Group<'f> {
         }
     }
 
-    /// The ids of copies added from now on are of the list of policies of that generation. To be said while
-    /// the group is empty.
+    /// Sets the generation of the list of policies that the copies' ids refer to. The group must be empty.
     pub fn set_generation(&mut self, generation: u32) {
         self.generation = generation;
     }
@@ -90,22 +88,8 @@ impl<'f> Group<'f> {
         self.generation
     }
 
-    /// Adds a copy. `write` appends the identity's octets to what it is given and returns their hash.
+    /// Adds a copy. `write` appends the identity's octets to the vector and returns their hash.
     pub fn push(
-        &mut self,
-        policy: PolicyId,
-        Sighting {
-            frame,
-            timestamp,
-            variant,
-        }: Sighting<'f>,
-        write: impl FnOnce(&mut Vec<u8>) -> u64,
-    ) {
-        self.push_varying(policy, (frame, timestamp), variant.copied(), write);
-    }
-
-    /// As [`Group::push`]; the copy's frame and its timestamp, and its variant apart, which need not live as long.
-    pub fn push_varying(
         &mut self,
         policy: PolicyId,
         (frame, timestamp): (&'f [u8], Option<&'f [u8]>),
@@ -118,7 +102,7 @@ impl<'f> Group<'f> {
             None => NO_VARIANT,
             Some(variant) => {
                 self.variants.push(variant);
-                u32::try_from(self.variants.len() - 1).unwrap_or(NO_VARIANT)
+                u32::try_from(self.variants.len() - 1).expect("a group is judged long before")
             }
         };
         self.copies.push(Member {
@@ -148,8 +132,7 @@ impl<'f> Group<'f> {
         });
     }
 
-    /// Adds a copy of the message that the copy before it is one of, with the same variant; false if there is none
-    /// before it.
+    /// Adds another copy of the message added last, with the same variant. Returns false if the group is empty.
     #[must_use]
     pub fn push_again(&mut self, sighting: Sighting<'f>) -> bool {
         let Some(before) = self.copies.last() else {
@@ -169,31 +152,25 @@ impl<'f> Group<'f> {
         true
     }
 
-    /// True if the group holds as much as is worth judging together.
+    /// Whether the group contains as much as is worth judging together.
     #[must_use]
     pub const fn is_full(&self) -> bool {
         self.copies.len() >= COPIES_MAX || self.octets.len() >= KEPT_OCTETS_MAX
     }
 
-    /// Gives each copy with its verdict to `each`, in order, and what is to be reported before it; what
-    /// `each` leaves there stays. The group is empty then.
-    pub fn settle(
-        &mut self,
-        ended: &mut Vec<Ended>,
-        mut each: impl FnMut(&'f [u8], Verdict, &mut Vec<Ended>),
-    ) {
-        self.settle_by_policy(ended, |_, frame, verdict, ended| {
-            each(frame, verdict, ended);
-        });
-    }
-
-    /// As [`Group::settle`], with what each copy falls under.
-    pub fn settle_by_policy(
+    /// Empties the group: calls `each` with each copy's policy, frame and verdict, in order. Before the call,
+    /// `ended` receives the windows to be reported before the copy; what `each` leaves there stays.
+    pub fn drain(
         &mut self,
         ended: &mut Vec<Ended>,
         mut each: impl FnMut(PolicyId, &'f [u8], Verdict, &mut Vec<Ended>),
     ) {
-        // Almost always empty. Stable: one copy's stay in their order.
+        assert_eq!(
+            self.copies.len(),
+            self.verdicts.len(),
+            "a group is judged before it is drained"
+        );
+        // Almost always empty. The sort is stable: windows of one copy stay in their order.
         self.ended.sort_by_key(|(copy, _)| *copy);
         let mut due = self.ended.drain(..).peekable();
         for (index, (copy, verdict)) in self
@@ -214,7 +191,7 @@ impl<'f> Group<'f> {
         self.octets.shrink_to(KEPT_OCTETS_MAX);
     }
 
-    /// The same group for frames that live elsewhere. It must be empty; what is in it is dropped.
+    /// The same group for frames of another lifetime. It should be empty: copies in it are dropped.
     #[must_use]
     pub fn recycled<'other>(mut self) -> Group<'other> {
         self.copies.clear();
@@ -232,7 +209,6 @@ impl<'f> Group<'f> {
         }
     }
 
-    /// The copy at `index`.
     pub(super) fn copy(&self, index: usize) -> Copy<'_> {
         let member = &self.copies[index];
         Copy {
@@ -245,27 +221,28 @@ impl<'f> Group<'f> {
             sighting: Sighting {
                 frame: member.frame,
                 timestamp: member.timestamp,
-                variant: self.variants.get(member.variant as usize),
+                variant: (member.variant != NO_VARIANT)
+                    .then(|| &self.variants[member.variant as usize]),
             },
         }
     }
 }
 
-/// One copy, as an engine wants it.
+/// One copy as an engine needs it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Copy<'a> {
     pub(super) policy: PolicyId,
-    /// It is of the same identity and policy as the copy before it, which is in the same run.
+    /// It has the identity and policy of the copy before it, which is in the same run.
     pub(super) is_again: bool,
     pub(super) identity: Identity<'a>,
     pub(super) sighting: Sighting<'a>,
 }
 
-/// The copies of a group that one shard judges, and what is known of where their marks are.
+/// Indices of the copies of a group that one shard judges, and where their marks probably are.
 pub(super) type Run = Vec<(usize, Option<Place>)>;
 
 impl Shards {
-    /// Judges the copies of `group`, seen at `now`. [`Group::settle`] then gives the verdicts.
+    /// Judges the copies of `group`, seen at `now`. The verdicts are then available by [`Group::drain`].
     pub fn offer_group(&self, group: &mut Group<'_>, now: Tick) {
         let (mut verdicts, mut ended) = (take(&mut group.verdicts), take(&mut group.ended));
         let (mut left, mut run) = (take(&mut group.left), take(&mut group.run));
@@ -298,10 +275,10 @@ impl Shards {
     }
 }
 
-/// Copies judged together: as many as a processor can have waits under way for, in each of a few shards.
+/// Copies judged together: as many as a processor can have memory reads pending for, in each of a few shards.
 const COPIES_MAX: usize = 128;
 
-/// [`Member::variant`] of none: a group never has so many.
+/// The value of [`Member::variant`] without one: a group never has so many.
 const NO_VARIANT: u32 = u32::MAX;
 
 /// Octets of identities judged together, and kept for the next group.
@@ -319,7 +296,7 @@ mod tests {
     use crate::dedup::EndReason;
     use crate::rule::WindowPolicy;
 
-    /// What comes out for one copy: what is reported before it, and whether it is fresh.
+    /// What happened for one copy: what was reported before it, and whether it is fresh.
     type Outcome = (Vec<Ended>, bool);
 
     fn shards(shard_count: usize) -> Shards {
@@ -350,7 +327,7 @@ mod tests {
             let mut before = None;
             for (policy, text) in texts {
                 if before != Some((policy, text)) || !group.push_again(sighting(text)) {
-                    group.push(PolicyId(*policy), sighting(text), |octets| {
+                    group.push(PolicyId(*policy), (text, None), None, |octets| {
                         octets.extend_from_slice(text);
                         hash(text)
                     });
@@ -358,7 +335,7 @@ mod tests {
                 before = Some((policy, text));
             }
             shards.offer_group(&mut group, now);
-            group.settle(&mut Vec::new(), |_, verdict, ended| {
+            group.drain(&mut Vec::new(), |_, _, verdict, ended| {
                 outcomes.push((take(ended), verdict != Verdict::Duplicate));
             });
             assert!(group.copies.is_empty() && group.octets.is_empty());
@@ -384,7 +361,7 @@ mod tests {
             .flat_map(|(ended, _)| ended.clone())
             .collect();
         while shards.end_all(EndReason::Stop, 100, &mut ended) {}
-        // Why a window that is over comes out late may differ, and when.
+        // The reason and the time of a late report may differ.
         for over in &mut ended {
             over.reason = EndReason::Window;
         }
@@ -414,19 +391,14 @@ mod tests {
         for round in 0..3_u64 {
             let frame = round.to_le_bytes();
             let mut here = group.recycled();
-            let sighting = Sighting {
-                frame: &frame,
-                timestamp: None,
-                variant: None,
-            };
-            here.push(PolicyId(0), sighting, |octets| {
+            here.push(PolicyId(0), (&frame, None), None, |octets| {
                 octets.extend_from_slice(&frame);
                 round
             });
             shards.offer_group(&mut here, Tick::ZERO);
             let mut fresh = 0;
-            here.settle(&mut Vec::new(), |settled, _, _| {
-                assert_eq!(settled, frame);
+            here.drain(&mut Vec::new(), |_, drained, _, _| {
+                assert_eq!(drained, frame);
                 fresh += 1;
             });
             assert_eq!(fresh, 1);

@@ -2,11 +2,11 @@
 //!
 //! # Guarantees
 //!
-//! - With [`Shards::octets_min`] octets or more, a copy that follows its message is held back, whatever the shard and
-//!   the policy, as long as neither is longer than [`MESSAGE_OCTETS_EXPECTED`]: each engine of each shard has room
-//!   for a message of its own and what it holds back.
-//!   So it is after any other messages: engines that remember none of them give back all that they have grown to.
-//! - The number is reckoned from what engines really allocate.
+//! - With [`Shards::octets_min`] octets or more, a copy that directly follows its message is suppressed, whatever the
+//!   shard and the policy, as long as neither is longer than [`MESSAGE_OCTETS_EXPECTED`]: each engine of each
+//!   shard has room for one message and one suppressed copy.
+//!   This holds after any other messages: engines that remember none of them free all that they had grown to.
+//! - The number is computed from what engines really allocate.
 //!
 //! # Left out
 //!
@@ -17,12 +17,12 @@ use std::time::Duration;
 
 use super::Shards;
 use super::engine::Engine;
-use super::shard::{ROOM_AHEAD_OCTETS, granule_shift};
+use super::shard::{ROOM_AHEAD_OCTETS, page_shift};
 use crate::limits::MESSAGE_OCTETS_EXPECTED;
 use crate::rule::{PolicyId, WindowPolicy};
 
 impl Shards {
-    /// The least budget for so many shards and policies. Grows with both.
+    /// The least budget for this many shards and policies. Grows with both.
     #[must_use]
     pub fn octets_min(shard_count: usize, policies: usize) -> usize {
         let policies = policies.max(1);
@@ -32,8 +32,8 @@ impl Shards {
         shard_count * per_shard
     }
 
-    /// The largest power of two of shards, at most `shards_max`, for which `budget_octets` is enough; `None` if not even
-    /// one is possible.
+    /// The largest power of two of shards, at most `shards_max`, for which `budget_octets` is enough. Returns `None` if
+    /// it is too little for one shard.
     #[must_use]
     pub fn count_max(budget_octets: usize, policies: usize, shards_max: usize) -> Option<usize> {
         (0..=shards_max.max(1).ilog2())
@@ -43,15 +43,15 @@ impl Shards {
     }
 }
 
-/// What an engine takes for itself and one message that holds back a copy.
+/// Octets of an engine, one message and a suppressed copy of it.
 fn engine_octets_min() -> usize {
     let policy = WindowPolicy {
         window: Duration::from_secs(1),
         allow: 1,
         refresh: None,
     };
-    // With little memory the pieces of timelines are the smallest; with more, they stay a small part of it.
-    let engine = Engine::new(policy, PolicyId(0), 1, granule_shift(0, 1));
+    // With little memory the pages of timelines are the smallest; with more, they stay a small part of it.
+    let engine = Engine::new(policy, PolicyId(0), 1, page_shift(0, 1));
     size_of::<Engine>() + engine.first_octets(MESSAGE_OCTETS_EXPECTED)
 }
 
@@ -77,12 +77,12 @@ mod tests {
         );
     }
 
-    /// So many messages of so many octets each, under one policy; the hash of the first.
+    /// The hash of the first message, its policy, the octets of each message, and the number of messages.
     type Run = (u64, u16, usize, u64);
 
-    /// Runs of messages fill the memory. Then each message is followed by its copy, under one policy after the other, in
-    /// all shards by turns. All at the same time: none is older than another.
-    fn hold_back_after(
+    /// Fills the memory with runs of messages. Then offers a message and its copy under each policy in turn, which
+    /// reach all shards by turns. All have the same time: none is older than another.
+    fn suppresses_after(
         fill: &[Run],
         shard_count: usize,
         policy_count: u16,
@@ -145,7 +145,7 @@ mod tests {
         number.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
-    /// The mark of the message itself started when the others did, and was taken for the oldest.
+    /// A message's own mark started at the same time as the others, and was evicted as if it were the oldest.
     #[test]
     fn a_mark_makes_no_room_for_its_own_copy_while_there_are_others() {
         for (policy_count, count) in [(2, 8), (4, 19), (12, 60), (260, 1500)] {
@@ -155,12 +155,12 @@ mod tests {
                 (1, last, 2055, count),
                 (1, last, 1604, count),
             ];
-            hold_back_after(&fill, 1, policy_count, 0, false).unwrap();
-            hold_back_after(&fill, 2, policy_count, 0, true).unwrap();
+            suppresses_after(&fill, 1, policy_count, 0, false).unwrap();
+            suppresses_after(&fill, 2, policy_count, 0, true).unwrap();
         }
     }
 
-    /// What engines have grown to is not theirs to keep.
+    /// An engine must free what it had grown to.
     #[test]
     fn what_was_full_once_leaves_room_for_others() {
         for (policy_count, sizes) in [(2, &[1, 16, 2000][..]), (12, &[16, 2000])] {
@@ -169,12 +169,12 @@ mod tests {
                 let each: Vec<Run> = (0..policy_count)
                     .map(|policy| (7, policy, usize::try_from(octets).unwrap(), marks))
                     .collect();
-                hold_back_after(&each, 1, policy_count, 0, false).unwrap();
+                suppresses_after(&each, 1, policy_count, 0, false).unwrap();
             }
         }
     }
 
-    /// With hundreds of engines, the handles of pieces that are gone would add up to most of the budget.
+    /// With hundreds of engines, the handles of freed pages and blocks would add up to most of the budget.
     #[test]
     fn engines_that_remember_nothing_keep_nothing_while_room_is_short() {
         let policy = WindowPolicy {
@@ -202,11 +202,11 @@ mod tests {
         assert_eq!(kept, [0; 11]);
     }
 
-    /// The least of marks, of which the most must go, and a first message, for which an engine wants the most.
+    /// The smallest marks, of which the most must be evicted, and a first message, for which an engine needs the most.
     #[test]
     fn the_smallest_marks_make_room_for_the_first_message_of_another_policy() {
         for (more, count) in [(0, 2000), (4 << 20, 200_000)] {
-            hold_back_after(&[(7, 1, 1, count)], 1, 2, more, true).unwrap();
+            suppresses_after(&[(7, 1, 1, count)], 1, 2, more, true).unwrap();
         }
     }
 
@@ -214,7 +214,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn with_the_least_memory_or_more_each_copy_is_held_back(
+        fn with_the_least_memory_or_more_each_copy_is_suppressed(
             shard_shift in 0..6_u32,
             policy_count in 1..260_u16,
             more in prop_oneof![Just(0), 0..1_usize << 20, 0..1_usize << 28],
@@ -225,7 +225,7 @@ mod tests {
             let mut fill: Vec<Run> = fill.into_iter().map(|(hash, policy, octets)| (hash, policy, octets, 1)).collect();
             let place = fill.len() / 2;
             fill.splice(place..place, runs);
-            hold_back_after(&fill, 1 << shard_shift, policy_count, more, varied)?;
+            suppresses_after(&fill, 1 << shard_shift, policy_count, more, varied)?;
         }
 
         /// All policies of one shard at the same time.

@@ -1,9 +1,9 @@
 //! The slow, obvious twin of the engines, and random streams judged beside it.
 //!
-//! The [`Model`] is a list of open windows. It ends what is over whenever it is asked anything, and
-//! finds everything by looking at all of it. What it cannot know is how many octets the real engines need: it is told
-//! how many messages they evicted, and whether they forwarded a copy without remembering it, and
-//! from that works out itself which messages those must be, and what has to come out.
+//! The [`Model`] is a list of open windows. Each call first ends the windows that have expired, and searches
+//! the whole list for what it needs. The model cannot know how many octets the real engines need. So it is told how
+//! many messages they evicted, and whether they forwarded a copy without remembering it. From that it works out
+//! which messages those must be, and what has to be reported.
 //!
 //! Each regime must reach the limits that it is there for: see [`Reached`].
 
@@ -11,8 +11,8 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::{
-    Claim, DISTINCT_MAX, EndReason, Ended, Several, Shards, Sighting, Stamp, Stats, Variety,
-    Verdict,
+    Claim, DISTINCT_MAX, EndReason, Ended, EngineStats, KeptTimestamp, Several, Shards, Sighting,
+    Variety, Verdict,
 };
 use crate::identity::{Identity, Variant};
 use crate::rule::{PolicyId, WindowPolicy};
@@ -23,9 +23,9 @@ struct Model {
     policies: Vec<WindowPolicy>,
     open: Vec<Window>,
     now: Tick,
-    /// Counts everything that starts or restarts, to tell what happened at the same time apart.
+    /// Counts all starts and restarts, to order those at the same time.
     order: u64,
-    /// What has ended and has not come out yet, by its frame, which no other copy has.
+    /// Reports of ended windows that have not come out yet, by their frames, which are unique.
     due: HashMap<Vec<u8>, Ended>,
     suppressed: u64,
     reported: u64,
@@ -34,15 +34,15 @@ struct Model {
 struct Window {
     policy: PolicyId,
     identity: Vec<u8>,
-    /// When a fixed window started; and where a message stands among those that may be evicted.
+    /// When a fixed window started. With `order`, also the position among the messages that may be evicted.
     start: Tick,
     order: u64,
     delivery: u64,
     forwarded: Tick,
     last: Tick,
     passed: u32,
-    held: Option<Ended>,
-    /// The texts of those copies that were held back, if the policy folds them.
+    report: Option<Ended>,
+    /// The texts of suppressed copies, if the policy folds them.
     texts: HashSet<u64>,
 }
 
@@ -66,7 +66,7 @@ impl Model {
         }
     }
 
-    /// The delivery that the copy starts or belongs to; `None` if it is a duplicate, `Some(None)` if it is
+    /// Returns the delivery that the copy starts or belongs to; `None` if it is a duplicate, `Some(None)` if it is
     /// forwarded and not remembered.
     fn offer(
         &mut self,
@@ -106,7 +106,7 @@ impl Model {
                     open.forwarded = now;
                     return Some(Some(open.delivery));
                 }
-                let held = open.held.get_or_insert_with(|| Ended {
+                let report = open.report.get_or_insert_with(|| Ended {
                     policy,
                     generation: 0,
                     reason: EndReason::Window,
@@ -120,14 +120,14 @@ impl Model {
                 });
                 if let Some(text) = sighting.variant.and_then(|variant| variant.text) {
                     open.texts.insert(text);
-                    held.frame = sighting.frame.into();
-                    held.variety = Some(variety(&open.texts));
+                    report.frame = sighting.frame.into();
+                    report.variety = Some(variety(&open.texts));
                 }
-                held.count += 1;
-                held.last = now;
-                let mut kept = Stamp::NONE;
+                report.count += 1;
+                report.last = now;
+                let mut kept = KeptTimestamp::NONE;
                 kept.set(sighting.timestamp);
-                held.last_timestamp = Some(kept);
+                report.last_timestamp = Some(kept);
                 self.suppressed += 1;
                 return None;
             }
@@ -145,7 +145,7 @@ impl Model {
             forwarded: now,
             last: now,
             passed: 1,
-            held: None,
+            report: None,
             texts: HashSet::new(),
         });
         Some(Some(self.order))
@@ -166,7 +166,7 @@ impl Model {
         }
     }
 
-    /// Of what is equally old, that of the policy which wants the room goes last.
+    /// Among equally old messages, those of the policy that needs the room are evicted last.
     fn evict(&mut self, messages: u64, wanting: PolicyId) {
         for _ in 0..messages {
             let oldest = (0..self.open.len())
@@ -196,14 +196,14 @@ impl Model {
     }
 
     fn end(&mut self, at: usize, reason: EndReason) {
-        if let Some(held) = self.open.swap_remove(at).held {
+        if let Some(report) = self.open.swap_remove(at).report {
             self.due
-                .insert(held.frame.to_vec(), Ended { reason, ..held });
+                .insert(report.frame.to_vec(), Ended { reason, ..report });
         }
     }
 
-    /// What has come out must have been due. What is over may come out late, and then whyever.
-    fn settle(&mut self, ended: &mut Vec<Ended>) {
+    /// Checks that each report was due. An expired window may come out late, and then for any reason.
+    fn take(&mut self, ended: &mut Vec<Ended>) {
         for ended in ended.drain(..) {
             let due = self
                 .due
@@ -239,20 +239,20 @@ struct Regime {
     step_max: u64,
 }
 
-/// What a stream came past.
+/// What happened during a stream.
 #[derive(Debug)]
 struct Reached {
-    stats: Stats,
+    stats: EngineStats,
     fresh: u64,
     duplicates: u64,
     reopened_with_copies: u64,
     reloaded_with_copies: u64,
     windows_ended_by_an_offer: u64,
-    /// Windows whose copies were of several texts, and of more than are counted.
+    /// Windows whose copies had several texts, and more texts than are counted.
     varied: [u64; 2],
 }
 
-/// Judges a random stream beside the model, and says what it came past.
+/// Judges a random stream beside the model. Returns what happened.
 fn run(regime: &Regime, seed: u64) -> Reached {
     let mut random = Random(seed);
     let shards = Shards::new(1, &regime.policies, regime.budget_octets);
@@ -260,7 +260,7 @@ fn run(regime: &Regime, seed: u64) -> Reached {
     let mut claims: Vec<(Claim, Option<u64>)> = Vec::new();
     let mut ended = Vec::new();
     let mut reached = Reached {
-        stats: Stats::default(),
+        stats: EngineStats::default(),
         fresh: 0,
         duplicates: 0,
         reopened_with_copies: 0,
@@ -271,7 +271,7 @@ fn run(regime: &Regime, seed: u64) -> Reached {
     let mut now = 0;
     for call in 0..CALLS {
         now += random.below::<u64>(regime.step_max + 1);
-        // Now and then nothing happens for long, or a caller's clock is a little behind.
+        // Sometimes a long time passes, or the caller's clock is a little behind.
         now += if random.below::<u64>(4096) == 0 {
             40 * regime.step_max * random.below::<u64>(100)
         } else {
@@ -299,7 +299,7 @@ fn run(regime: &Regime, seed: u64) -> Reached {
                 model.advance(at);
                 assert!(
                     more || model.due.len() - ended.len() <= late(regime, &model),
-                    "what is over comes out"
+                    "expired windows come out"
                 );
             }
             40 => {
@@ -318,13 +318,13 @@ fn run(regime: &Regime, seed: u64) -> Reached {
             _ => {
                 let policy = PolicyId(random.below(regime.policies.len() as u64));
                 let stretch = regime.messages[usize::from(call / 5000 % 2 == 1)];
-                // Some are much more frequent than others.
+                // Some messages are much more frequent than others.
                 let at_most = random.below::<u64>(stretch) + 1;
                 let message = random.below(at_most);
                 let identity = identity(message, regime.octets_max);
                 let hash = Random(message).next() & (u64::MAX >> (64 - regime.hash_bits));
-                let (frame, stamp) = (format!("{call} {message}"), now.to_string());
-                // Frames grow and shrink, so that what is kept of the last one does.
+                let (frame, timestamp) = (format!("{call} {message}"), now.to_string());
+                // Frames grow and shrink, so that the kept last frame does, too.
                 let frame = format!("{frame}{}", "x".repeat(random.below(100)));
                 let text = (policy.0 % 2 == 1).then(|| random.below(30));
                 let variant = text.map(|text| Variant {
@@ -333,7 +333,7 @@ fn run(regime: &Regime, seed: u64) -> Reached {
                 });
                 let sighting = Sighting {
                     frame: frame.as_bytes(),
-                    timestamp: Some(stamp.as_bytes()),
+                    timestamp: Some(timestamp.as_bytes()),
                     variant: variant.as_ref(),
                 };
                 let verdict = shards.offer(
@@ -375,7 +375,7 @@ fn run(regime: &Regime, seed: u64) -> Reached {
             reached.varied[0] += u64::from(texts.is_plural());
             reached.varied[1] += u64::from(matches!(texts, Several::AtLeast(_)));
         }
-        model.settle(&mut ended);
+        model.take(&mut ended);
         let stats = shards.stats();
         assert!(stats.octets <= regime.budget_octets, "{stats:?}");
         assert!(
@@ -389,7 +389,7 @@ fn run(regime: &Regime, seed: u64) -> Reached {
     (0..)
         .take(regime.policies.len())
         .for_each(|id| model.end_policy(PolicyId(id), EndReason::Stop));
-    model.settle(&mut ended);
+    model.take(&mut ended);
     assert!(model.due.is_empty(), "never came out: {:?}", model.due);
     assert_eq!(
         (model.reported, model.suppressed),
@@ -402,7 +402,7 @@ fn run(regime: &Regime, seed: u64) -> Reached {
     reached
 }
 
-/// What may be over without having come out: behind a mark that refresh restarted in place.
+/// How many expired windows may not have come out yet: those behind a mark that refresh restarted in place.
 fn late(regime: &Regime, model: &Model) -> usize {
     if regime
         .policies
@@ -449,7 +449,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Below `bound`, which `T` holds; zero if that is zero.
+    /// A number below `bound`, which must fit into `T`; zero if `bound` is zero.
     fn below<T: TryFrom<u64, Error: std::fmt::Debug>>(&mut self, bound: u64) -> T {
         T::try_from(self.next() % bound.max(1)).expect("the bound is in range")
     }
@@ -579,11 +579,11 @@ fn judges_as_the_model_does_where_hashes_are_few() {
     } = run(&regime, 30);
     assert!(
         stats.unremembered_total > 1000,
-        "segments were full: {stats:?}"
+        "buckets were full: {stats:?}"
     );
     assert!(
         stats.octets < 2 << 20,
-        "and splitting them in vain has stopped: {stats:?}"
+        "and splitting them in vain stopped: {stats:?}"
     );
     assert!(duplicates > 1000 && stats.evicted_total == 0);
 }

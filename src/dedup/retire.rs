@@ -1,103 +1,88 @@
-//! Retiring: windows that end many at a time, because policies or the budget changed.
+//! Retiring: many windows end at once because policies or the budget changed.
 //!
 //! ```text
 //! switch, forget_all ──▶ [ engines of the policies ][ engines that retire ]      no mark is touched
-//! advance            ──▶ ends some of their marks                                a bite at a time
+//! advance            ──▶ ends marks of engines that retire                       a few at a time
 //! ```
 //!
 //! # Guarantees
 //!
-//! - From the moment of the switch no message is judged by a window that retires.
-//! - A copy that was given its policy before a switch, or before several, is judged by the window that it would have met
-//!   then. If that is gone, the copy is forwarded.
-//! - The windows that retire count against the budget, and go first where room is needed.
-//! - Each of their counts comes out once: by [`Shards::advance`], for room, or at a stop.
-//! - A smaller budget is reached step by step. Meanwhile the shard does not grow, and it remembers what is new.
+//! - After a switch, no new message is judged by the windows of an engine that retires.
+//! - A copy that got its policy before one or more switches is judged by the window that it would have met
+//!   then. If that window is gone, the copy is forwarded.
+//! - Windows of retiring engines count against the budget, and are ended first when room is needed.
+//! - Each of their counts is reported once: by [`Shards::advance`], when room is made, or at a stop.
+//! - A smaller budget is reached step by step. Until then the shard does not grow, but it remembers new messages.
 //!
 //! # Left out
 //!
-//! When a bite is taken, and who reports what ended.
+//! When [`Shards::advance`] is called, and who reports the windows that ended.
 
 use std::mem::take;
-use std::sync::PoisonError;
 
-use super::engine::{Engine, Spoils};
-use super::shard::{MARKS_PER_SEGMENT, Shard, granule_shift};
-use super::{EndReason, Ended, Given, Shards, lock};
+use super::engine::{Engine, Freed};
+use super::shard::{Shard, page_shift};
+use super::{EndReason, Ended, Numbering, Shards, lock};
 use crate::rule::{PolicyId, WindowPolicy};
 
 impl Shards {
     /// The generation of the policies in force: how often they were switched.
     #[must_use]
     pub fn generation(&self) -> u32 {
-        self.given
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .generation
+        lock(&self.numbering).generation
     }
 
-    /// Puts new policies and a new budget in force, and gives the oldest generation that still has windows.
+    /// Puts new policies and a new budget in force. Returns the oldest generation that still has windows.
     ///
-    /// A policy that comes with the id of an old one with an equal [`WindowPolicy`] keeps that one's
-    /// engine, and its claims stay good. The other engines retire: [`Shards::advance`] ends their windows with
-    /// [`EndReason::Reload`], the id the policy **had** and the generation of that. No lock is held for longer than
-    /// it takes to exchange the engines.
+    /// A new policy that comes with the id of an old one and has an equal [`WindowPolicy`] keeps the old one's
+    /// engine, and the engine's claims stay valid. The other engines retire: [`Shards::advance`] ends their windows
+    /// with [`EndReason::Reload`], with the id that the policy **had** and the generation of that id. A shard is
+    /// locked only while its engines are exchanged.
+    ///
+    /// # Panics
+    ///
+    /// If an id is none of the policies in force.
     pub fn switch(
         &self,
         policies: &[(WindowPolicy, Option<PolicyId>)],
         budget_octets: usize,
     ) -> u32 {
-        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        given.generation = given.generation.wrapping_add(1);
-        let generation = given.generation;
-        let epochs = given.epochs(policies.len());
+        let mut numbering = lock(&self.numbering);
+        numbering.generation = numbering.generation.wrapping_add(1);
+        let generation = numbering.generation;
+        let epochs = numbering.epochs(policies.len());
         let target_octets = budget_octets / self.shards.len();
-        let mut age = 0;
+        let mut distance = 0;
         for shard in &self.shards {
             let mut shard = lock(shard);
             shard.switch(policies, &epochs, generation, target_octets);
             let engines = shard.engines.iter();
-            let ages = engines.map(|engine| generation.wrapping_sub(engine.generation));
-            age = age.max(ages.max().unwrap_or(0));
+            let distances = engines.map(|engine| generation.wrapping_sub(engine.generation));
+            distance = distance.max(distances.max().unwrap_or(0));
         }
-        generation.wrapping_sub(age)
+        generation.wrapping_sub(distance)
     }
 
-    /// As [`Shards::switch`], and ends at once what retires and what is too much for the budget.
-    pub fn reconfigure(
-        &self,
-        policies: &[(WindowPolicy, Option<PolicyId>)],
-        budget_octets: usize,
-        ended: &mut Vec<Ended>,
-    ) {
-        self.switch(policies, budget_octets);
-        while self.visit(|shard| {
-            let (more, mut spoils) = shard.settle(SETTLED_PER_LOCK, ended);
-            spoils.extend(shard.tidy(SETTLED_PER_LOCK / MARKS_PER_SEGMENT + 1));
-            (more, spoils)
-        }) {}
-    }
-
-    /// Ends all windows because nobody knows which of their survivors were lost: the next copy of each message is
-    /// fresh. What they held back comes out by [`Shards::advance`] with [`EndReason::Reopened`]. No mark is
+    /// Ends all windows because it is not known which of their survivors were lost: the next copy of each message is
+    /// fresh. [`Shards::advance`] reports the copies they suppressed, with [`EndReason::Reopened`]. No mark is
     /// touched.
     pub fn forget_all(&self) {
-        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        let policies = self.shards.first().map_or(0, |shard| lock(shard).policies);
-        let epochs = given.epochs(policies);
+        let mut numbering = lock(&self.numbering);
+        let policies = lock(&self.shards[0]).policies;
+        let epochs = numbering.epochs(policies);
         for shard in &self.shards {
             lock(shard).forget_all(&epochs);
         }
     }
 
-    /// How many there are.
+    /// The number of shards.
     #[must_use]
     pub fn count(&self) -> usize {
         self.shards.len()
     }
 }
 
-impl Given {
+impl Numbering {
     fn epochs(&mut self, count: usize) -> Vec<u32> {
         let next = || {
             self.epoch = self.epoch.wrapping_add(1).max(1);
@@ -108,8 +93,8 @@ impl Given {
 }
 
 impl Shard {
-    /// Puts the engines in the order of the new policies, and makes those that are new. Those that have no
-    /// place any more retire.
+    /// Puts the engines in the order of the new policies, and makes new ones for new policies. Engines without a
+    /// new policy retire.
     fn switch(
         &mut self,
         policies: &[(WindowPolicy, Option<PolicyId>)],
@@ -118,7 +103,7 @@ impl Shard {
         target_octets: usize,
     ) {
         self.target_octets = target_octets;
-        // A smaller budget comes into force by and by.
+        // A smaller budget comes into force step by step.
         self.budget_octets = self
             .charged()
             .min(self.budget_octets)
@@ -126,11 +111,10 @@ impl Shard {
         self.room = 0;
         let retiring = self.engines.split_off(self.policies);
         let mut old: Vec<_> = take(&mut self.engines).into_iter().map(Some).collect();
-        let shift = granule_shift(target_octets, policies.len());
+        let shift = page_shift(target_octets, policies.len());
         for ((&(policy, kept), &epoch), id) in policies.iter().zip(epochs).zip(0..) {
-            let kept = kept
-                .and_then(|id| old.get_mut(id.index()))
-                .and_then(|engine| engine.take_if(|engine| engine.policy() == policy));
+            let kept =
+                kept.and_then(|id| old[id.index()].take_if(|engine| engine.policy() == policy));
             let mut engine =
                 kept.unwrap_or_else(|| Engine::new(policy, PolicyId(id), epoch, shift));
             engine.place(PolicyId(id), generation);
@@ -142,10 +126,10 @@ impl Shard {
         self.engines.extend(old.into_iter().flatten());
     }
 
-    /// Gives each policy an engine without marks; those that had some retire.
+    /// Replaces each engine that has marks with an empty one. The old engines retire.
     fn forget_all(&mut self, epochs: &[u32]) {
         self.room = 0;
-        let shift = granule_shift(self.target_octets, self.policies);
+        let shift = page_shift(self.target_octets, self.policies);
         for (index, &epoch) in (0..self.policies).zip(epochs) {
             let engine = &mut self.engines[index];
             if engine.marks() == 0 {
@@ -159,38 +143,38 @@ impl Shard {
         }
     }
 
-    /// The engine of what had the id `policy` in an older list; `None` if it is gone.
+    /// Index of the engine that had the id `policy` in an older list; `None` if it is gone.
     #[cold]
     pub(super) fn index_before(&self, policy: PolicyId, generation: u32) -> Option<usize> {
-        // Those in force come first: of two that had the place one was forgotten.
+        // Those in force come first: if two engines had the id, `forget_all` replaced one of them.
         let mut engines = self.engines.iter();
         engines.position(|engine| engine.place_in(generation) == Some(policy))
     }
 
-    /// True while there is something to end because policies or the budget changed.
-    pub(super) fn is_unsettled(&self) -> bool {
+    /// Whether marks are left to end because policies or the budget changed.
+    pub(super) fn has_leftovers(&self) -> bool {
         self.budget_octets > self.target_octets
             || self.engines[self.policies..]
                 .iter()
                 .any(|engine| engine.marks() > 0)
     }
 
-    /// Ends at most `marks_max` marks because policies or the budget changed; true if there are more.
-    pub(super) fn settle(
+    /// Ends at most `marks_max` marks because policies or the budget changed. Returns whether more are left.
+    pub(super) fn end_leftovers(
         &mut self,
         marks_max: usize,
         ended: &mut Vec<Ended>,
-    ) -> (bool, Vec<Spoils>) {
-        let spoils = self.bury();
+    ) -> (bool, Vec<Freed>) {
+        let freed = self.remove_retired();
         let left = marks_max - self.end_retiring(marks_max, ended);
         self.lower_budget(left, ended);
-        (self.is_unsettled(), spoils)
+        (self.has_leftovers(), freed)
     }
 
-    /// Ends at most `marks_max` marks of engines that retire, and gives how many.
+    /// Ends at most `marks_max` marks of engines that retire. Returns how many it ended.
     pub(super) fn end_retiring(&mut self, marks_max: usize, ended: &mut Vec<Ended>) -> usize {
         let mut left = marks_max;
-        // From the last one on, so that the last one is the first that can go.
+        // From the last engine on, because only the last one can be removed.
         for engine in self.engines[self.policies..].iter_mut().rev() {
             while left > 0 && engine.marks() > 0 {
                 engine.pop(engine.ending, ended);
@@ -200,19 +184,19 @@ impl Shard {
         marks_max - left
     }
 
-    /// Takes out engines that have retired. The last ones only: places of others stay what they are.
-    fn bury(&mut self) -> Vec<Spoils> {
-        let mut spoils = Vec::new();
+    /// Removes engines that have retired, from the end only: the indices of the others do not change.
+    fn remove_retired(&mut self) -> Vec<Freed> {
+        let mut freed = Vec::new();
         while self.engines.len() > self.policies
             && let Some(mut engine) = self.engines.pop_if(|engine| engine.marks() == 0)
         {
             self.gone.add(engine.counters());
-            spoils.push(engine.tidy(0));
+            freed.push(engine.tidy(0));
         }
-        spoils
+        freed
     }
 
-    /// Evicts at most `marks_max` marks if the budget became smaller, and lowers it by what that freed.
+    /// If the budget became smaller, evicts at most `marks_max` marks, and lowers it by what that freed.
     fn lower_budget(&mut self, marks_max: usize, ended: &mut Vec<Ended>) {
         if self.budget_octets <= self.target_octets {
             return;
@@ -226,8 +210,55 @@ impl Shard {
     }
 }
 
-/// Marks ended under one hold of a shard's lock by a call that ends them all.
-const SETTLED_PER_LOCK: usize = 1024;
+impl Engine {
+    /// Sets the engine's id in the list of `generation`.
+    pub(super) fn place(&mut self, id: PolicyId, generation: u32) {
+        self.generation = generation;
+        if self.before.last().is_none_or(|(_, last)| *last != id) {
+            if self.before.len() == PLACES_MAX {
+                self.before.remove(0);
+            }
+            self.before.push((generation, id));
+        }
+        self.id = id;
+    }
+
+    /// Takes over the ids of `old`, in older lists too.
+    pub(super) fn replace(&mut self, old: &Self) {
+        (self.generation, self.before) = (old.generation, old.before.clone());
+    }
+
+    /// The engine's id in the list of `generation`, if it had one.
+    pub(super) fn place_in(&self, generation: u32) -> Option<PolicyId> {
+        let since = self.before.iter().rev();
+        let mut place = since.filter(|(since, _)| *since <= generation);
+        let (_, place) = place.next().filter(|_| generation <= self.generation)?;
+        Some(*place)
+    }
+}
+
+/// Changes of its id that an engine remembers. A batch that takes longer than so many such reloads is
+/// judged as if it were new.
+const PLACES_MAX: usize = 64;
+
+#[cfg(test)]
+impl Shards {
+    /// As [`Shards::switch`]; also ends at once the windows of engines that retire, and evicts what exceeds
+    /// the budget.
+    pub(super) fn reconfigure(
+        &self,
+        policies: &[(WindowPolicy, Option<PolicyId>)],
+        budget_octets: usize,
+        ended: &mut Vec<Ended>,
+    ) {
+        self.switch(policies, budget_octets);
+        while self.visit(|shard| {
+            let (more, mut freed) = shard.end_leftovers(1024, ended);
+            freed.extend(shard.tidy(128));
+            (more, freed)
+        }) {}
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -250,7 +281,7 @@ mod tests {
         }
     }
 
-    /// True if the copy is fresh.
+    /// Whether the copy is fresh.
     fn offer(shards: &Shards, policy: u16, text: &[u8], at: u64, ended: &mut Vec<Ended>) -> bool {
         let sighting = Sighting {
             frame: text,
@@ -278,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_ends_nothing_itself_and_old_windows_hold_back_nothing() {
+    fn a_switch_ends_nothing_itself_and_old_windows_suppress_nothing() {
         let shards = Shards::new(1, &[fixed(1000), fixed(2000)], 1 << 20);
         let mut ended = Vec::new();
         for text in [b"a", b"b", b"c"] {
@@ -290,20 +321,28 @@ mod tests {
         assert_eq!(
             shards.switch(&policies, 1 << 20),
             0,
-            "some are of the start"
+            "some windows are of the first generation"
         );
         assert!(!offer(&shards, 0, b"kept", 2, &mut ended));
         assert!(offer(&shards, 1, b"a", 2, &mut ended));
         assert!(!offer(&shards, 1, b"a", 3, &mut ended));
         assert_eq!(counts(&mut ended), []);
-        // A bite at a time; the first engine is over then.
+        // One mark at a time; after the third the first engine is empty.
         for more in [true, true, false] {
             assert_eq!(shards.advance(Tick::from_nanos(3), 1, &mut ended), more);
             assert_eq!(counts(&mut ended), [(0, 0, EndReason::Reload, 1)]);
         }
         shards.advance(Tick::from_nanos(3), 1, &mut ended);
-        assert_eq!(lock(&shards.shards[0]).engines.len(), 2, "it is gone");
-        assert_eq!(shards.switch(&policies, 1 << 20), 1, "none is of the start");
+        assert_eq!(
+            lock(&shards.shards[0]).engines.len(),
+            2,
+            "the engine is gone"
+        );
+        assert_eq!(
+            shards.switch(&policies, 1 << 20),
+            1,
+            "no window is of the first generation"
+        );
         assert_eq!(shards.generation(), 2);
     }
 
@@ -316,25 +355,20 @@ mod tests {
         let judge = |generation, policy, text: &'static [u8]| {
             let mut group = Group::new();
             group.set_generation(generation);
-            let sighting = Sighting {
-                frame: text,
-                timestamp: None,
-                variant: None,
-            };
             for _ in 0..2 {
-                group.push(PolicyId(policy), sighting, |octets| {
+                group.push(PolicyId(policy), (text, None), None, |octets| {
                     octets.extend_from_slice(text);
                     identity(text).hash
                 });
             }
             shards.offer_group(&mut group, Tick::from_nanos(1));
             let mut verdicts = Vec::new();
-            group.settle(&mut Vec::new(), |_, verdict, _| {
+            group.drain(&mut Vec::new(), |_, _, verdict, _| {
                 verdicts.push(verdict != Verdict::Duplicate);
             });
             verdicts
         };
-        // The second goes to the first place; the first one retires.
+        // The second policy takes the first place; the first one's engine retires.
         let policies = [(fixed(2000), Some(PolicyId(1))), (fixed(3000), None)];
         shards.switch(&policies, 1 << 20);
         assert_eq!(judge(0, 0, b"a"), [false, false], "by the one that retires");
@@ -345,7 +379,11 @@ mod tests {
         while shards.advance(now, 100, &mut ended) {}
         assert_eq!(counts(&mut ended), [(0, 0, EndReason::Reload, 2)]);
         while shards.advance(now, 100, &mut ended) {}
-        assert_eq!(judge(0, 0, b"a"), [true, true], "by none: it is gone");
+        assert_eq!(
+            judge(0, 0, b"a"),
+            [true, true],
+            "by none: the window is gone"
+        );
     }
 
     /// A thread may stand still in the middle of a batch while the configuration is read again several times.
@@ -376,18 +414,13 @@ mod tests {
                 let judge = |policy, text: &'static [u8]| {
                     let mut group = Group::new();
                     group.set_generation(generation);
-                    let sighting = Sighting {
-                        frame: text,
-                        timestamp: None,
-                        variant: None,
-                    };
-                    group.push(PolicyId(policy), sighting, |octets| {
+                    group.push(PolicyId(policy), (text, None), None, |octets| {
                         octets.extend_from_slice(text);
                         identity(text).hash
                     });
                     shards.offer_group(&mut group, Tick::from_nanos(1));
                     let mut is_fresh = false;
-                    group.settle(&mut Vec::new(), |_, verdict, _| {
+                    group.drain(&mut Vec::new(), |_, _, verdict, _| {
                         is_fresh = verdict != Verdict::Duplicate;
                     });
                     is_fresh
@@ -432,22 +465,22 @@ mod tests {
         assert!(octets > 4 << 20, "{octets}");
         shards.switch(&[(fixed(1 << 40), Some(PolicyId(0)))], 1 << 20);
         let mut number = 20_000;
-        let mut bites = 0;
+        let mut steps = 0;
         loop {
             for _ in 0..5 {
                 assert!(offer(&shards, 0, &text(number), 1, &mut ended));
                 assert!(!offer(&shards, 0, &text(number), 1, &mut ended));
                 number += 1;
             }
-            // An emptied piece of the timeline may be charged in full again.
+            // An emptied page of the timeline may be charged in full again.
             assert!(shards.stats().octets <= octets + (64 << 10));
             octets = octets.min(shards.stats().octets);
             if !shards.advance(Tick::from_nanos(1), 100, &mut ended) {
                 break;
             }
-            bites += 1;
+            steps += 1;
         }
-        assert!(bites > 50, "{bites}");
+        assert!(steps > 50, "{steps}");
         let stats = shards.stats();
         assert!(
             stats.octets <= 1 << 20 && stats.budget_octets == 1 << 20,
@@ -462,14 +495,14 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Windows that end all at once, and by and by.
+        /// Windows that end all at once, and the same windows ended step by step.
         #[test]
-        fn ending_in_bites_changes_no_verdict_and_no_count(
+        fn ending_in_steps_changes_no_verdict_and_no_count(
             calls in vec((0..40_u64, 0..3_u16, 0..20_u8, 0..60_u8), 1..500),
             shard_count in 0..3_u32,
         ) {
             let policies = [fixed(400), fixed(900), fixed(2000)];
-            let [at_once, in_bites] =
+            let [at_once, in_steps] =
                 [(); 2].map(|()| Shards::new(1 << shard_count, &policies, 64 << 20));
             let (mut of_one, mut of_other) = (Vec::new(), Vec::new());
             let (mut now, mut duplicates) = (0, 0);
@@ -477,31 +510,31 @@ mod tests {
                 now += step;
                 match what {
                     0 | 1 => {
-                        // One changes, and two change places.
+                        // One policy changes, and two exchange their ids.
                         let changed = usize::from(policy);
                         let mut next = [0, 2, 1].map(|id| (policies[usize::from(id)], Some(PolicyId(id))));
                         next[changed].1 = None;
                         at_once.reconfigure(&next, 64 << 20, &mut of_one);
-                        in_bites.switch(&next, 64 << 20);
+                        in_steps.switch(&next, 64 << 20);
                     }
                     2 => {
                         at_once.forget_all();
                         while at_once.advance(Tick::from_nanos(now), 100, &mut of_one) {}
-                        in_bites.forget_all();
+                        in_steps.forget_all();
                     }
                     3..9 => {
-                        in_bites.advance(Tick::from_nanos(now), usize::from(message % 4), &mut of_other);
+                        in_steps.advance(Tick::from_nanos(now), usize::from(message % 4), &mut of_other);
                     }
                     _ => {
                         let one = offer(&at_once, policy, &[message], now, &mut of_one);
-                        let other = offer(&in_bites, policy, &[message], now, &mut of_other);
+                        let other = offer(&in_steps, policy, &[message], now, &mut of_other);
                         prop_assert_eq!(one, other, "at {}", now);
                         duplicates += u64::from(!one);
                     }
                 }
             }
             while at_once.end_all(EndReason::Stop, 100, &mut of_one) {}
-            while in_bites.end_all(EndReason::Stop, 100, &mut of_other) {}
+            while in_steps.end_all(EndReason::Stop, 100, &mut of_other) {}
             let counts = |ended: &[Ended]| {
                 let mut counts: HashMap<(u32, PolicyId, Box<[u8]>), u64> = HashMap::new();
                 for ended in ended {
@@ -511,7 +544,7 @@ mod tests {
                 counts
             };
             prop_assert_eq!(of_one.iter().map(|ended| ended.count).sum::<u64>(), duplicates);
-            // A window that stayed and came to its end may be found before or after its id changed.
+            // An unchanged window that expired may be found before or after its id changed.
             let sums = |ended: &[Ended]| {
                 let mut sums: HashMap<Box<[u8]>, u64> = HashMap::new();
                 for ((_, _, frame), count) in counts(ended) {

@@ -2,15 +2,15 @@
 //!
 //! # Guarantees
 //!
-//! - The octets allocated stay within the budget in force after every call.
-//! - For room, the mark that started first in any of the engines goes first; of those that started at the same time, one of
-//!   the engine that wants the room goes last. So a mark is not evicted for what its own next copy wants while there is
-//!   another.
-//! - Where room is short, an engine that remembers nothing keeps nothing, and one that remembers one message keeps no
-//!   more than that takes.
-//! - One offer looks for room at most [`ROUNDS_MAX`] times, and evicts at most [`EVICTED_PER_ROUND`] marks each time, and one
-//!   more for every [`OCTETS_PER_EVICTED`] octets that it wants. If that is too little, or if it wants more than
-//!   half the budget, it forwards and does not remember.
+//! - After every call, the octets allocated are within the budget in force.
+//! - To make room, the mark that started first in any engine is evicted first. Among marks that started at the
+//!   same time, those of the engine that needs the room are evicted last. So no mark is evicted for its own
+//!   next copy while there is another mark.
+//! - When room is short, an engine that remembers nothing frees all its memory, and one that remembers one message
+//!   keeps no more than that takes.
+//! - One offer looks for room at most [`ROUNDS_MAX`] times. Each time it evicts at most [`EVICTED_PER_ROUND`] marks,
+//!   and one more for every [`OCTETS_PER_EVICTED`] octets that it needs. If that is too little, or if it needs more
+//!   than half the budget, the copy is forwarded and not remembered.
 //!
 //! # Left out
 //!
@@ -19,40 +19,40 @@
 use std::hint::black_box;
 use std::mem::size_of;
 
-use super::engine::{Engine, EngineCounters, Met, Refusal, Spoils};
+use super::engine::{Engine, EngineCounters, Freed, Met, Refusal};
 use super::group::{Group, Run};
 use super::table::Place;
 use super::timeline::{MARKS_SHIFT, Mark};
-use super::{Claim, EndReason, Ended, Sighting, Stats, Verdict};
+use super::{Claim, EndReason, Ended, EngineStats, Sighting, Verdict};
 use crate::identity::Identity;
 use crate::rule::{PolicyId, WindowPolicy};
 use crate::tick::Tick;
 
-/// A part of all identities, and what is remembered of them.
+/// Part of all identities, and what is remembered of them.
 #[derive(Debug)]
 pub(super) struct Shard {
-    /// Those of the policies, by [`PolicyId`], then those that retire.
+    /// The engines of the policies, by [`PolicyId`], then those that retire.
     pub(super) engines: Vec<Engine>,
     /// How many engines do not retire.
     pub(super) policies: usize,
-    /// Of the list that the policies are of.
+    /// Generation of the list of policies in force.
     pub(super) generation: u32,
     /// The budget in force. Above `target_octets` while there are marks to evict.
     pub(super) budget_octets: usize,
     /// The budget as configured.
     pub(super) target_octets: usize,
-    /// Octets by which the engines may grow, or fewer: reckoning them takes longer than judging a copy.
+    /// Octets by which the engines may grow. May be too low: computing it takes longer than judging a copy.
     pub(super) room: usize,
-    /// The latest time seen: time does not run backwards in here.
+    /// The latest time seen: time does not run backwards in a shard.
     pub(super) now: Tick,
     evicted: u64,
     unremembered: u64,
-    /// What engines that are gone have counted.
+    /// Counts of engines that are gone.
     pub(super) gone: EngineCounters,
 }
 
 impl Shard {
-    /// A shard with an engine for each policy, of the epoch given with it.
+    /// A shard with an engine for each policy and epoch.
     pub(super) fn new(
         policies: impl Iterator<Item = (WindowPolicy, u32)>,
         budget_octets: usize,
@@ -70,7 +70,7 @@ impl Shard {
             gone: EngineCounters::default(),
         };
         let policies: Vec<_> = policies.collect();
-        let shift = granule_shift(budget_octets, policies.len());
+        let shift = page_shift(budget_octets, policies.len());
         shard.policies = policies.len();
         shard.engines = (0..)
             .zip(policies)
@@ -83,7 +83,7 @@ impl Shard {
         shard
     }
 
-    /// Judges one copy. A policy that is not there counts as the first one.
+    /// Judges one copy. A policy that does not exist counts as the first one.
     pub(super) fn offer(
         &mut self,
         policy: PolicyId,
@@ -97,8 +97,8 @@ impl Shard {
         self.judge(index, identity, sighting, None, now, ended).0
     }
 
-    /// Judges those copies of `group` that `run` names, in that order. What ends is added to `ended` with
-    /// the copy that was being judged.
+    /// Judges the copies of `group` that `run` names, in the order of `run`. Adds to `ended` the windows that ended,
+    /// each with the index of the copy that was being judged.
     pub(super) fn offer_run(
         &mut self,
         group: &Group<'_>,
@@ -111,13 +111,13 @@ impl Shard {
         let generation = group.generation();
         self.fetch(group, run);
         let mut over = Vec::new();
-        // The engine and the mark that counted the copy before.
+        // The engine that counted the previous copy, and the offset of the mark.
         let mut counted: Option<(usize, usize)> = None;
         for &(index, likely) in &*run {
             let copy = group.copy(index);
             if copy.is_again
-                && let Some((engine, age)) = counted
-                && self.engines[engine].count_again(age, copy.sighting, now)
+                && let Some((engine, offset)) = counted
+                && self.engines[engine].count_again(offset, copy.sighting, now)
             {
                 continue;
             }
@@ -126,10 +126,10 @@ impl Shard {
                 counted = None;
                 continue;
             };
-            let (verdict, age) =
+            let (verdict, offset) =
                 self.judge(engine, copy.identity, copy.sighting, likely, now, &mut over);
-            counted = age.map(|age| (engine, age));
-            // They are duplicates until found fresh. Copying a whole verdict would wait for what judging wrote.
+            counted = offset.map(|offset| (engine, offset));
+            // The verdicts are preset to duplicate. Copying a whole verdict would wait for what judging wrote.
             if let Verdict::Fresh(claim) = verdict {
                 verdicts[index] = Verdict::Fresh(claim);
             }
@@ -140,9 +140,9 @@ impl Shard {
     }
 
     /// Reads what judging the copies will read, step by step for all of them, so that the processor waits
-    /// for many at a time. Notes in `run` where their marks probably are.
+    /// for many reads at a time. Notes in `run` where their marks probably are.
     fn fetch(&self, group: &Group<'_>, run: &mut Run) {
-        // What comes with ids of other policies is rare.
+        // A group of an older generation is rare.
         if run.len() < FETCHED_MIN
             || self.engines.is_empty()
             || group.generation() != self.generation
@@ -174,7 +174,7 @@ impl Shard {
                 read ^= engine.touch(place, copy.identity);
             }
         }
-        // Or the compiler would leave it all out.
+        // Otherwise the compiler would remove all of it.
         black_box(read);
     }
 
@@ -183,7 +183,7 @@ impl Shard {
         if index < self.policies { index } else { 0 }
     }
 
-    /// The engine of what had the id `policy` in the list of that generation; `None` if it is gone.
+    /// Index of the engine that has or had the id `policy` in the list of `generation`; `None` if it is gone.
     #[inline]
     fn index_in(&self, policy: PolicyId, generation: u32) -> Option<usize> {
         if generation == self.generation {
@@ -192,8 +192,8 @@ impl Shard {
         self.index_before(policy, generation)
     }
 
-    /// Judges one copy in the engine at `index`; its mark is probably at `likely`. Also gives the age of the mark
-    /// that counted it, if that is all that was to be done: it would count another one, too.
+    /// Judges one copy in the engine at `index`; its mark is probably at `likely`. If the mark only had to count
+    /// the copy, also returns the mark's offset: it would count another copy, too.
     fn judge(
         &mut self,
         index: usize,
@@ -203,7 +203,7 @@ impl Shard {
         now: Tick,
         ended: &mut Vec<Ended>,
     ) -> (Verdict, Option<usize>) {
-        // Room for the mark itself may be found before the table turns out to need some, too.
+        // Once there is room for the mark, the table may turn out to need room, too.
         for _ in 0..ROUNDS_MAX {
             let Some(engine) = self.engines.get_mut(index) else {
                 break;
@@ -213,12 +213,12 @@ impl Shard {
             if engine.emptied() != emptied {
                 self.room = 0;
             }
-            if let Met::Counted(age) = met {
-                return (Verdict::Duplicate, Some(age));
+            if let Met::Counted(offset) = met {
+                return (Verdict::Duplicate, Some(offset));
             }
             let mut admitted = engine.admit(met, identity, sighting, now, &mut self.room);
             if let Err(Refusal::Short(_)) = admitted {
-                // What has been retired since it was last reckoned may be enough.
+                // Marks retired since the last computation may have left enough.
                 self.room = self.reckon_room();
                 let engine = &mut self.engines[index];
                 admitted = engine.admit(met, identity, sighting, now, &mut self.room);
@@ -247,15 +247,15 @@ impl Shard {
         }
     }
 
-    /// Retires at most `marks_max` marks: those that are over, those of engines that retire, and those that are
-    /// too many for a smaller budget. Gives memory out for the caller to drop when it has let go of the
-    /// lock; true if more is due.
+    /// Retires at most `marks_max` marks: those that have expired, those of engines that retire, and those that
+    /// exceed a smaller budget. Returns whether more are due, and memory that the caller drops after unlocking the
+    /// shard.
     pub(super) fn advance(
         &mut self,
         now: Tick,
         marks_max: usize,
         ended: &mut Vec<Ended>,
-    ) -> (bool, Vec<Spoils>) {
+    ) -> (bool, Vec<Freed>) {
         let now = self.advance_clock(now);
         self.room = 0;
         let mut left = marks_max;
@@ -264,20 +264,20 @@ impl Shard {
             engine.retire(now, left, ended);
             left -= before - engine.marks();
         }
-        let (more, mut spoils) = self.settle(left, ended);
+        let (more, mut freed) = self.end_leftovers(left, ended);
         let mut policies = self.engines.iter().take(self.policies);
         let due = more || policies.any(|engine| engine.first_is_due(now));
-        spoils.extend(self.tidy(marks_max / MARKS_PER_SEGMENT + 1));
-        (due, spoils)
+        freed.extend(self.tidy(marks_max / MARKS_PER_BUCKET + 1));
+        (due, freed)
     }
 
-    /// Ends at most `marks_max` marks; true if there are more.
+    /// Ends at most `marks_max` marks. Returns whether more are left, and memory to drop.
     pub(super) fn end_all(
         &mut self,
         reason: EndReason,
         marks_max: usize,
         ended: &mut Vec<Ended>,
-    ) -> (bool, Vec<Spoils>) {
+    ) -> (bool, Vec<Freed>) {
         self.room = 0;
         let mut left = marks_max;
         for engine in &mut self.engines {
@@ -287,19 +287,19 @@ impl Shard {
             }
         }
         let more = self.engines.iter().any(|engine| engine.marks() > 0);
-        (more, self.tidy(marks_max / MARKS_PER_SEGMENT + 1))
+        (more, self.tidy(marks_max / MARKS_PER_BUCKET + 1))
     }
 
     /// When there is something to retire next.
     pub(super) fn next_due(&self) -> Option<Tick> {
-        if self.is_unsettled() {
+        if self.has_leftovers() {
             return Some(self.now);
         }
         self.engines.iter().filter_map(Engine::next_due).min()
     }
 
-    /// Adds what this shard holds and has counted.
-    pub(super) fn add_to(&self, stats: &mut Stats) {
+    /// Adds this shard's sizes and counts.
+    pub(super) fn add_to(&self, stats: &mut EngineStats) {
         let mut counters = self.gone;
         for engine in &self.engines {
             stats.live_messages += engine.live_messages();
@@ -316,13 +316,6 @@ impl Shard {
         stats.remarked_total += counters.remarked;
     }
 
-    /// Forgets everything and reports nothing: for a shard whose last call did not end well. Claims
-    /// on what it forgot find nothing.
-    pub(super) fn reset(&mut self) {
-        self.engines.iter_mut().for_each(Engine::reset);
-        self.room = 0;
-    }
-
     pub(super) fn advance_clock(&mut self, now: Tick) -> Tick {
         self.now = self.now.max(now);
         self.now
@@ -336,8 +329,8 @@ impl Shard {
         self.budget_octets.saturating_sub(self.charged())
     }
 
-    /// Makes room for what the engine at `index` wants, so many octets, as far as one round does; false if it wants
-    /// too many.
+    /// Makes room for the `wanted` octets that the engine at `index` needs, as far as one round allows. Returns false if
+    /// they are too many.
     pub(super) fn make_room_for(
         &mut self,
         wanted: usize,
@@ -345,11 +338,11 @@ impl Shard {
         now: Tick,
         ended: &mut Vec<Ended>,
     ) -> bool {
-        // More would evict half of all others, and then still might not fit.
+        // Otherwise it would evict half of all other marks, and still might not fit.
         if wanted > self.budget_octets / 2 {
             return false;
         }
-        // A little more than is wanted, so that not each and every offer comes through here.
+        // A little more than needed, so that not every offer has to make room.
         let ahead = ROOM_AHEAD_OCTETS.min(wanted);
         let evicted_max = EVICTED_PER_ROUND + wanted / OCTETS_PER_EVICTED;
         self.make_room(wanted + ahead, Some(index), evicted_max, now, ended);
@@ -357,8 +350,8 @@ impl Shard {
     }
 
     /// Frees spare memory, then ends marks of engines that retire, then evicts the oldest marks, until `wanted`
-    /// octets are free or `marks_max` marks are gone. Gives how many are. Of marks equally old, those of the engine at
-    /// `spared` go last.
+    /// octets are free or `marks_max` marks are gone. Returns how many are gone. Among equally old marks, those of
+    /// the engine at `spared` are evicted last.
     pub(super) fn make_room(
         &mut self,
         wanted: usize,
@@ -394,14 +387,14 @@ impl Shard {
         popped
     }
 
-    pub(super) fn tidy(&mut self, segments: usize) -> Vec<Spoils> {
-        let shift = granule_shift(self.budget_octets, self.policies);
+    pub(super) fn tidy(&mut self, buckets: usize) -> Vec<Freed> {
+        let shift = page_shift(self.budget_octets, self.policies);
         self.engines
             .iter_mut()
             .map(|engine| {
-                let spoils = engine.tidy(segments);
-                engine.resize_granules(shift);
-                spoils
+                let freed = engine.tidy(buckets);
+                engine.resize_pages(shift);
+                freed
             })
             .collect()
     }
@@ -417,11 +410,11 @@ impl EngineCounters {
     }
 }
 
-/// Timelines are allocated in pieces of about a thousandth of the budget, 1 to 64 KiB: small enough
-/// that partly used ones do not count, large enough that there are not too many. Each engine has a few that are
-/// partly used, so with many engines the pieces are smaller.
-pub(super) fn granule_shift(budget_octets: usize, engines: usize) -> u32 {
-    let shift = (budget_octets / (GRANULES_PER_ENGINE * engines).max(1024))
+/// The size of a page of a timeline, as a power of two: about a thousandth of the budget, 1 to 64 KiB. Pages are
+/// small enough that partly used ones do not matter, and large enough that there are not too many. Each engine
+/// has a few partly used ones, so with many engines pages are smaller.
+pub(super) fn page_shift(budget_octets: usize, engines: usize) -> u32 {
+    let shift = (budget_octets / (PAGES_PER_ENGINE * engines).max(1024))
         .checked_ilog2()
         .unwrap_or(0)
         .clamp(10, 16);
@@ -429,8 +422,8 @@ pub(super) fn granule_shift(budget_octets: usize, engines: usize) -> u32 {
     shift
 }
 
-/// Pieces of a timeline that an engine's equal part of the budget is made of, at least.
-const GRANULES_PER_ENGINE: usize = 64;
+/// Pages in an engine's equal share of the budget, at least.
+const PAGES_PER_ENGINE: usize = 64;
 
 /// Copies below which reading ahead takes longer than it saves.
 const FETCHED_MIN: usize = 3;
@@ -438,15 +431,15 @@ const FETCHED_MIN: usize = 3;
 /// How often an offer is tried.
 const ROUNDS_MAX: usize = 3;
 
-/// Marks that an offer evicts at most each time it finds too little room, whatever it wants ...
+/// Marks that an offer evicts at most each time it finds too little room, whatever it needs ...
 const EVICTED_PER_ROUND: usize = 64;
 
-/// ... and one more for every so many octets that it wants: each mark gives back as many at least, so that one round is
-/// enough, however short the messages were.
+/// ... and one more for every so many octets that it needs: each mark frees at least as many, so that one round
+/// is enough, however short the messages were.
 const OCTETS_PER_EVICTED: usize = size_of::<Mark>();
 
-/// Octets freed beyond what an offer wants, but never more than it wants.
+/// Octets freed beyond what an offer needs, but never more than it needs.
 pub(super) const ROOM_AHEAD_OCTETS: usize = 4096;
 
-/// For so many marks that may be retired in a call, one segment of the table may be looked at.
-pub(super) const MARKS_PER_SEGMENT: usize = 8;
+/// For each so many marks that may be retired in a call, the call may look at one bucket of the table.
+const MARKS_PER_BUCKET: usize = 8;

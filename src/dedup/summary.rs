@@ -1,6 +1,6 @@
-//! The summary: one line that reports the copies held back under a mark.
+//! The summary: one line that reports the suppressed copies of a message.
 //!
-//! A summary goes out as the message itself: the frame of a held back copy, with the TIMESTAMP of the
+//! A summary looks like the message itself: the frame of a suppressed copy, with the TIMESTAMP of the
 //! last one, and its text wrapped:
 //!
 //! ```text
@@ -11,22 +11,22 @@
 //! The prefix is rsyslog's wording to the octet, closing bracket included, because that is what the
 //! patterns of log analysers were written for.
 //!
-//! Where masks or a choice of fields fold copies that are not the same, it says so, and shows the last one:
+//! If masks or a choice of fields fold copies that differ, the summary says so, and shows the last one:
 //!
 //! ```text
 //! prefix   <34>... su[231]: message repeated 41 times, 7 different texts from 3 hosts: [ 'su root' failed for bob]
 //! suffix   <34>... su[231]: 'su root' failed for bob [7 different texts from 3 hosts] [message repeated 41 times]
 //! ```
 //!
-//! That is another wording on purpose: who counts `message repeated 41 times: [` as 41 times this very text would
-//! be wrong. If all copies were the same after all, the usual wording says so.
+//! The wording differs on purpose: an analyser that reads `message repeated 41 times: [` as 41 times this very text
+//! would count wrong. If all copies turn out to be the same, the usual wording is used.
 //!
 //! # Guarantees
 //!
 //! - PRI, HOSTNAME, APP-NAME, PROCID, MSGID, format and text are those of the copies.
-//! - An RFC 5424 summary carries the SD-ELEMENT `tersed@32473` with `count`, `first`, `last` (UTC, by our
-//!   clock, of the copies held back) and `window` behind the elements that were there; and with `texts` and `hosts`
-//!   where such are folded.
+//! - An RFC 5424 summary carries the SD-ELEMENT `tersed@32473` behind the existing elements, with `count`, `first`,
+//!   `last` (UTC, by our clock, of the suppressed copies) and `window`; and with `texts` and `hosts` if such are
+//!   folded.
 //! - The count never includes a copy that was forwarded.
 //!
 //! # Left out
@@ -47,7 +47,7 @@ use crate::{
 pub const SD_ID: &str = "tersed@32473";
 
 /// Appends the summary of `ended` to `out`, without framing. `first` and `last` are when the first
-/// and the last of the copies held back arrived. Gives whether anything was written.
+/// and the last suppressed copy arrived. Returns whether anything was written.
 pub fn write(
     out: &mut Vec<u8>,
     ended: &Ended,
@@ -80,9 +80,9 @@ pub fn write(
     }
     let content = message.content_range();
     copy(out, &ended.frame, at..content.start);
-    let text = ended.frame.get(content).unwrap_or_default();
+    let text = &ended.frame[content];
     let count = ended.count;
-    let variety = ended.variety.filter(|variety| !variety.is_none());
+    let variety = ended.variety.filter(|variety| !variety.is_uniform());
     match style {
         SummaryStyle::Prefix => {
             match variety {
@@ -126,8 +126,8 @@ fn write_element(out: &mut Vec<u8>, ended: &Ended, first: WallTime, last: WallTi
     out.push(b']');
 }
 
-/// Appends what stands in an RFC 5424 frame from `at` on up to the end of its STRUCTURED-DATA, and behind that the element
-/// that `write` writes. Gives where the rest begins.
+/// Appends an RFC 5424 frame from `at` up to the end of its STRUCTURED-DATA, and behind that the element that
+/// `write` writes. Returns where the rest of the frame begins.
 pub(super) fn write_behind_elements(
     out: &mut Vec<u8>,
     message: &Message<'_>,
@@ -142,7 +142,7 @@ pub(super) fn write_behind_elements(
     };
     copy(out, message.frame(), at..kept);
     if structured_data.is_empty() {
-        // Left out by the sender: its place is directly behind MSGID.
+        // The sender left out STRUCTURED-DATA: its place is directly behind MSGID.
         out.push(b' ');
     }
     write(out);
@@ -155,23 +155,28 @@ fn append(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
 }
 
 fn copy(out: &mut Vec<u8>, frame: &[u8], range: Range<usize>) {
-    out.extend_from_slice(frame.get(range).unwrap_or_default());
+    out.extend_from_slice(&frame[range]);
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
     use crate::{
-        dedup::{EndReason, Several, Stamp, Variety},
+        dedup::annotation::Annotation,
+        dedup::{EndReason, KeptTimestamp, Several, Variety},
         rule::PolicyId,
         tick::Tick,
     };
 
     fn ended(frame: &[u8], last_timestamp: Option<&[u8]>) -> Ended {
-        let mut stamp = Stamp::NONE;
-        stamp.set(last_timestamp);
+        let mut kept = KeptTimestamp::NONE;
+        kept.set(last_timestamp);
         Ended {
             policy: PolicyId(0),
             generation: 0,
@@ -182,7 +187,7 @@ mod tests {
             window: Duration::from_secs(10),
             frame: frame.into(),
             variety: None,
-            last_timestamp: stamp.is_some().then_some(stamp),
+            last_timestamp: kept.is_some().then_some(kept),
         }
     }
 
@@ -356,6 +361,50 @@ mod tests {
                 Some(last),
                 &expect(before, after),
             );
+        }
+    }
+
+    /// Pieces of frames of every format, and octets that fit nowhere.
+    fn frames() -> impl Strategy<Value = Vec<u8>> {
+        let pieces: [&[u8]; 20] = [
+            b"<34>",
+            b"<34>1 ",
+            b"<189>237: ",
+            b"2026-01-01T00:00:00Z ",
+            b"Nov 22 10:00:01 ",
+            b"*Mar  1 18:46:11: ",
+            b"%SYS-5-CONFIG_I: ",
+            b"host ",
+            b"su[231]: ",
+            b"- ",
+            b"-",
+            b"[x@1 a=\"b\"]",
+            b"[x@1 a=\"",
+            b"[",
+            b" ",
+            b": ",
+            b"\xEF\xBB\xBF",
+            b"\r\n",
+            b"text",
+            b"\xff\0",
+        ];
+        vec(select(pieces.to_vec()), 0..16).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_frame_has_a_summary_and_an_annotation(frame in frames()) {
+            let at = WallTime::from_micros(0);
+            for style in [SummaryStyle::Prefix, SummaryStyle::Suffix] {
+                let mut out = Vec::new();
+                prop_assert!(write(&mut out, &ended(&frame, Some(b"0")), style, at, at));
+                prop_assert!(memchr::memmem::find(&out, b"message repeated 41 times").is_some());
+            }
+            let mut out = Vec::new();
+            Annotation::Repeated.write(&mut out, &frame);
+            prop_assert!(out.len() > frame.len());
         }
     }
 

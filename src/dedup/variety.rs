@@ -1,12 +1,12 @@
-//! Variety: in what the copies under one mark differ, where masks or a choice of fields fold different texts or hosts.
+//! Variety: how the suppressed copies of a message differ, if masks or a choice of fields fold different texts or hosts.
 //!
-//! A mark keeps a copy for its summary: the first one, if all are the same; else the last one, and how many different
-//! texts and hosts there were.
+//! A mark keeps one copy for its summary: the first one if nothing is folded, otherwise the last one and the number
+//! of different texts and hosts.
 //!
 //! # Guarantees
 //!
 //! - Counts are exact up to [`DISTINCT_MAX`]; beyond that it is known that there are more.
-//! - A mark that needs none of this pays nothing for it: [`Kept`] is no larger than a frame.
+//! - A mark whose policy folds nothing pays nothing for it: [`Kept`] is no larger than a frame.
 //!
 //! # Left out
 //!
@@ -16,40 +16,39 @@ use std::fmt;
 
 use super::{Sighting, alloc_octets};
 
-/// What a mark keeps of the copies that it held back.
+/// What a mark keeps of the copies that it suppressed.
 #[derive(Debug)]
 pub(super) enum Kept {
-    /// The first of them; nothing if there is none yet.
+    /// The first of them; empty if there is none yet.
     First(Box<[u8]>),
-    /// The last of them, and in what they differ.
+    /// The last of them, and how they differ.
     Varied(Box<Varied>),
 }
 
-/// Copies that differ.
 #[derive(Debug)]
 pub(super) struct Varied {
-    /// The last of them, in its first `len` octets.
+    /// The last copy, in the first `len` octets.
     buffer: Box<[u8]>,
     len: usize,
     texts: Distinct,
     hosts: Distinct,
 }
 
-/// How much variety copies had that were folded.
+/// How much the folded copies vary.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Variety {
     /// Different texts, if texts are folded.
     pub texts: Option<Several>,
-    /// Different hosts, if hosts are.
+    /// Different hosts, if hosts are folded.
     pub hosts: Option<Several>,
 }
 
-/// A number that is known exactly, or to be larger than [`DISTINCT_MAX`].
+/// A number that is known exactly, or known to be larger than [`DISTINCT_MAX`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Several {
-    /// So many.
+    /// Exactly this many.
     Exactly(u8),
-    /// At least so many.
+    /// At least this many.
     AtLeast(u8),
 }
 
@@ -58,7 +57,7 @@ pub enum Several {
 struct Distinct {
     hashes: [u64; DISTINCT_MAX as usize],
     len: u8,
-    /// There were others.
+    /// Whether there were more than fit.
     overflows: bool,
 }
 
@@ -67,7 +66,7 @@ impl Kept {
         Self::First(Box::default())
     }
 
-    /// What is kept of the first copy.
+    /// Keeps the first copy.
     pub(super) fn of(sighting: Sighting<'_>) -> Self {
         if sighting.variant.is_none() {
             return Self::First(sighting.frame.into());
@@ -95,7 +94,7 @@ impl Kept {
         VARIED_OCTETS + alloc_octets(octets)
     }
 
-    /// Octets allocated for what is kept. Something is.
+    /// Octets allocated. A copy must have been kept.
     pub(super) const fn octets(&self) -> usize {
         match self {
             Self::First(frame) => alloc_octets(frame.len()),
@@ -103,7 +102,7 @@ impl Kept {
         }
     }
 
-    /// Octets more that one more copy needs.
+    /// Octets that noting one more copy would allocate.
     #[inline]
     pub(super) fn growth(&self, sighting: Sighting<'_>) -> usize {
         match self {
@@ -116,7 +115,7 @@ impl Kept {
         }
     }
 
-    /// Notes one more copy, with which it grows by [`Kept::growth`].
+    /// Notes one more copy. Allocates what [`Kept::growth`] says.
     pub(super) fn note(&mut self, sighting: Sighting<'_>) {
         let (Self::Varied(varied), Some(variant)) = (self, sighting.variant) else {
             return;
@@ -131,7 +130,7 @@ impl Kept {
         varied.hosts.note(variant.host);
     }
 
-    /// The copy that is kept, and the variety of all of them.
+    /// The copy that is kept, and the variety of all copies.
     pub(super) fn into_parts(self) -> (Box<[u8]>, Option<Variety>) {
         match self {
             Self::First(frame) => (frame, None),
@@ -140,8 +139,7 @@ impl Kept {
                     texts: varied.texts.several(),
                     hosts: varied.hosts.several(),
                 };
-                let frame = varied.buffer.get(..varied.len).unwrap_or_default();
-                (frame.into(), Some(variety))
+                (varied.buffer[..varied.len].into(), Some(variety))
             }
         }
     }
@@ -182,9 +180,9 @@ impl Several {
 }
 
 impl Variety {
-    /// The variety of copies of which one text or host is like another, and so none.
+    /// Whether all copies have the same text and host.
     #[must_use]
-    pub fn is_none(&self) -> bool {
+    pub fn is_uniform(&self) -> bool {
         !self.texts.is_some_and(Several::is_plural) && !self.hosts.is_some_and(Several::is_plural)
     }
 }
@@ -211,7 +209,7 @@ impl fmt::Display for Variety {
     }
 }
 
-/// Different texts or hosts that are told apart: enough to tell a handful from a crowd, in two cache lines.
+/// Different texts or hosts that are counted: enough to distinguish a handful from a crowd, in two cache lines.
 pub const DISTINCT_MAX: u8 = 16;
 
 const VARIED_OCTETS: usize = alloc_octets(size_of::<Varied>());
@@ -283,7 +281,7 @@ mod tests {
         ] {
             let variety = Variety { texts, hosts };
             assert_eq!(variety.to_string(), said);
-            assert_eq!(variety.is_none(), said.is_empty());
+            assert_eq!(variety.is_uniform(), said.is_empty());
         }
     }
 }

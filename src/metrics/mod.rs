@@ -28,6 +28,7 @@ mod upstream;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use crate::clock::Clock;
+use crate::dedup::EngineStats;
 use crate::tick::{Tick, WallTime};
 
 pub use config::ConfigMetrics;
@@ -502,23 +503,6 @@ impl RuleMetrics {
     pub fn name(&self) -> &str {
         &self.name
     }
-}
-
-/// The state of the engines of all shards, summed at one moment.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct EngineStats {
-    /// Windows that are open.
-    pub live: u64,
-    /// Windows evicted so far to stay within the memory limit.
-    pub evicted: u64,
-    /// Messages forwarded although they may be repeats, because there was no room to remember or count them.
-    pub unremembered: u64,
-    /// Stale table entries found so far.
-    pub stale: u64,
-    /// Octets of memory in use, including bookkeeping.
-    pub memory_octets: u64,
-    /// The most octets of memory.
-    pub memory_budget_octets: u64,
 }
 
 /// The two sides of the counting law: `received + recovered = forwarded + suppressed + dropped + queued`.

@@ -14,9 +14,10 @@ use std::sync::Arc;
 use prometheus_client::encoding::{MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
+use super::Metrics;
 use super::counter::ByReason;
 use super::reason::Reason;
-use super::{EngineStats, Metrics};
+use crate::dedup::EngineStats;
 use crate::tick::WallTime;
 
 /// What one page is made of.

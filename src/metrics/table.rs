@@ -23,7 +23,8 @@ use self::family::Values::{
 };
 use self::family::{Family, counter, gauge, in_bytes, in_seconds, info, seconds_used};
 use super::samples::{Samples, Scrape};
-use super::{EngineStats, MemoryPart, Metrics, process};
+use super::{MemoryPart, Metrics, process};
+use crate::dedup::EngineStats;
 
 /// The whole page, `# EOF` included.
 pub(super) fn encode(metrics: &Arc<Metrics>, engine: EngineStats) -> String {
@@ -158,32 +159,32 @@ static FAMILIES: &[Family] = &[
     gauge(
         "tersed_live_messages",
         "Windows open now.",
-        Count(|s| s.engine.live),
+        Count(|s| s.engine.live_messages as u64),
     ),
     counter(
         "tersed_evicted",
         "Windows ended early because the memory limit was reached.",
-        Count(|s| s.engine.evicted),
+        Count(|s| s.engine.evicted_total),
     ),
     counter(
         "tersed_unremembered",
         "Frames forwarded although they may be repeats, because the memory limit left no room to remember or count them.",
-        Count(|s| s.engine.unremembered),
+        Count(|s| s.engine.unremembered_total),
     ),
     counter(
         "tersed_stale",
         "Stale entries found in the hash tables.",
-        Count(|s| s.engine.stale),
+        Count(|s| s.engine.stale_total),
     ),
     in_bytes(
         "tersed_memory",
         "Octets that the windows take.",
-        Count(|s| s.engine.memory_octets),
+        Count(|s| s.engine.octets as u64),
     ),
     in_bytes(
         "tersed_memory_budget",
         "Octets that the windows may take.",
-        Count(|s| s.engine.memory_budget_octets),
+        Count(|s| s.engine.budget_octets as u64),
     ),
     // Rules.
     counter(
@@ -373,8 +374,8 @@ mod tests {
         encode(
             &metrics,
             EngineStats {
-                live: 7,
-                memory_octets: 9,
+                live_messages: 7,
+                octets: 9,
                 ..EngineStats::default()
             },
         )

@@ -1,10 +1,10 @@
-//! The time away: how old windows have become between a stop and a start.
+//! The time away: how much older windows became between a stop and a start.
 //!
 //! # Guarantees
 //!
-//! - Within one boot of the machine the clock decides that no step of the wall clock moves, to the nanosecond.
-//! - Across boots the wall clock decides. Where nobody can say whether it was the same boot, the longer of both times
-//!   counts: windows that end too early let a message through, windows that end too late hold one back.
+//! - Within one boot of the machine the monotonic clock decides, to the nanosecond. Clock changes do not count.
+//! - Across boots the wall clock decides. If it is unknown whether it was the same boot, the longer of both times
+//!   counts: windows that end too early let a message through, windows that end too late suppress one.
 //! - A wall clock that ran backwards, or ahead by more than [`AWAY_MAX`], is not believed.
 
 use std::fs;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::tick::{Tick, WallTime};
 
-/// What the clocks say, and of which boot.
+/// What the clocks say, and during which boot.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Moment {
     pub(super) tick: Tick,
@@ -22,38 +22,38 @@ pub(super) struct Moment {
     pub(super) boot: Option<u128>,
 }
 
-/// Why nobody knows how long it was.
+/// Why the time away is unknown.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum AwayError {
     /// The clock is behind where it was.
-    #[error("saved at {saved}, and now it is {now}: the clock ran backwards")]
+    #[error("saved at {saved}, but the clock says {now}: it ran backwards")]
     Backwards {
-        /// When windows were saved.
+        /// When the windows were saved.
         saved: WallTime,
         /// What the clock says now.
         now: WallTime,
     },
     /// The clock is far ahead of where it was.
-    #[error("saved at {saved}, and now it is {now}: longer ago than any relay is away")]
+    #[error("saved at {saved}, but the clock says {now}: more than a year later")]
     Absurd {
-        /// When windows were saved.
+        /// When the windows were saved.
         saved: WallTime,
         /// What the clock says now.
         now: WallTime,
     },
 }
 
-/// How ticks of the run before are those of this one.
+/// Converts ticks of the last run to ticks of this run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Away {
-    /// How long it was.
+    /// The time away.
     pub(super) span: Duration,
     saved: Tick,
     now: Tick,
 }
 
 impl Moment {
-    /// What the clocks say now.
+    /// Reads the clocks and the boot's id.
     pub(super) fn now() -> Self {
         let boot = fs::read_to_string(BOOT_ID).ok();
         Self {
@@ -80,7 +80,8 @@ impl Away {
         })
     }
 
-    /// A tick of the run before, not after it was saved; `None` if it is too long ago for any window.
+    /// Converts a tick of the last run, at or before the time of saving. Returns `None` if it is too long ago for any
+    /// window.
     pub(super) fn moved(&self, tick: Tick) -> Option<Tick> {
         let age = self.saved.since(tick).checked_add(self.span)?;
         let age = u64::try_from(age.as_nanos()).ok()?;
@@ -104,7 +105,7 @@ fn boot_id(text: &str) -> Option<u128> {
     u128::from_str_radix(&text.trim_end().replace('-', ""), 16).ok()
 }
 
-/// The longest time away that is believed: by far the longest window is over by then.
+/// The longest time away that is believed: by far the longest window has expired by then.
 const AWAY_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_knows_the_boot_the_longer_time_counts() {
+    fn where_the_boot_is_unknown_the_longer_time_counts() {
         check(moment(1000, 0, None), moment(4000, 3000, None), 3000);
         check(moment(1000, 0, None), moment(4000, 10, Some(1)), 3000);
         check(moment(1000, 0, Some(1)), moment(4000, 9000, None), 9000);
@@ -171,7 +172,7 @@ mod tests {
             let error = Away::between(&saved, &now).unwrap_err();
             assert!(matches!(error, AwayError::Absurd { .. }), "{error}");
         }
-        // A boot whose clock runs backwards is none.
+        // A clock that ran backwards cannot be of the same boot.
         let back = moment(900, 4000, Some(1));
         assert_eq!(
             Away::between(&saved, &back).unwrap().span,

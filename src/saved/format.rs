@@ -1,13 +1,13 @@
-//! The octets of saved windows.
+//! The file format of saved windows.
 //!
 //! ```text
 //! file      "tersed windows\n" version │ block ...
 //! block     length of body │ CRC-32 of body │ body
 //! body      'H' layout, kind, secret, moment     once, first
-//!           'P' what tells a policy              before its windows
-//!           'W' windows, oldest first            so many as fit into about 64 KiB, and then more blocks
-//!           'E' how many windows                 once, last
-//! window    start │ octets of the identity, and whether there is more │ passed, last, forwarded │ identity
+//!           'P' policy                           before its windows
+//!           'W' windows, oldest first            as many as fit into about 64 KiB, then further blocks
+//!           'E' number of windows                once, last
+//! window    start │ length of the identity, and whether more follows │ passed, last, forwarded │ identity
 //! ```
 //!
 //! Numbers are little-endian, 32 bits if they count octets or copies and 64 otherwise; times are ticks of the run
@@ -16,9 +16,9 @@
 //! # Guarantees
 //!
 //! - A file that lacks a part, or has an octet that is not the one written, is refused.
-//! - Reading holds one block at a time, and takes memory for what there is, never for what a length promises.
-//! - What is read makes sense as far as it goes: windows are sorted and of the past, and there are no more and no fewer
-//!   than were written.
+//! - Reading holds one block at a time, and takes memory for the octets that exist, not for those that a length promises.
+//! - Windows that are returned are plausible: they are sorted, they started in the past, and there are exactly as
+//!   many as were written.
 //!
 //! # Left out
 //!
@@ -30,34 +30,36 @@ use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::time::Duration;
 
+use bytes::{Buf as _, BufMut as _, TryGetError};
+
 use super::away::Moment;
 use crate::dedup::OpenWindow;
 use crate::identity::{IdentityKind, LAYOUT, Secret};
 use crate::rule::{Action, DEFAULT, Fall, LITERAL, Mode, PolicyId, WindowPolicy};
 use crate::tick::{Tick, WallTime};
 
-/// Why octets are not those of saved windows.
+/// Why octets cannot be read as saved windows.
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
-    /// They could not be read.
-    #[error("cannot be read: {0}")]
+    /// The disk returned an error.
+    #[error("cannot read: {0}")]
     Unreadable(#[from] io::Error),
-    /// They are something else.
+    /// The file does not start like a file of saved windows.
     #[error("not a file of saved windows")]
     Foreign,
-    /// Another version wrote them.
-    #[error("of format {found}, this version reads {VERSION}")]
+    /// Another version wrote the file.
+    #[error("format {found} is not supported, expected format {VERSION}")]
     Version {
-        /// The format.
+        /// Its format.
         found: u8,
     },
-    /// Another version wrote them, whose identities have other octets.
-    #[error("with identities of layout {found}, this version has {LAYOUT}")]
+    /// Another version wrote the file, and its identities have other octets.
+    #[error("identity layout {found} is not supported, expected layout {LAYOUT}")]
     Layout {
-        /// The layout.
+        /// Its identity layout.
         found: u32,
     },
-    /// They are not as they were written.
+    /// The octets are not as they were written.
     #[error("damaged: {what}, in the block at octet {at}")]
     Damaged {
         /// Octets before the block.
@@ -67,31 +69,31 @@ pub enum FormatError {
     },
 }
 
-/// What comes first.
+/// The first block.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Header {
     pub(super) kind: IdentityKind,
     /// `exact` identities need none.
     pub(super) secret: Option<Secret>,
-    /// When windows were saved.
+    /// When the windows were saved.
     pub(super) saved: Moment,
 }
 
-/// What tells a policy: the windows of one are good for another only if all of this is equal.
+/// Identifies a policy: windows are restored under a policy only if all of this is equal.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct PolicyKey {
-    /// What is no rule stands at a place of its own.
+    /// The default and the literal policy, which are not rules, have a place of their own.
     place: u8,
     action: u8,
     mode: u8,
     window: WindowPolicy,
-    /// Of what is compared.
+    /// Fingerprint of what is compared.
     spec: u64,
     name: Vec<u8>,
 }
 
 impl PolicyKey {
-    /// Of the policy of that id, which `fall` falls under.
+    /// The key of the policy with that id, as `fall` describes it.
     pub(super) fn of(id: PolicyId, fall: &Fall) -> Self {
         Self {
             place: match id {
@@ -116,33 +118,34 @@ impl PolicyKey {
     }
 
     fn write(&self, out: &mut Vec<u8>) {
-        out.extend([self.place, self.action, self.mode]);
-        put64(out, nanos(self.window.window));
-        put32(out, self.window.allow);
-        // No time is shorter than a millisecond.
-        put64(out, self.window.refresh.map_or(0, nanos));
-        put64(out, self.spec);
-        out.extend_from_slice(&self.name);
+        out.put_slice(&[self.place, self.action, self.mode]);
+        out.put_u64_le(nanos(self.window.window));
+        out.put_u32_le(self.window.allow);
+        // Zero means no refresh: no time is shorter than a millisecond.
+        out.put_u64_le(self.window.refresh.map_or(0, nanos));
+        out.put_u64_le(self.spec);
+        out.put_slice(&self.name);
     }
 
-    fn read(octets: &mut Octets<'_>) -> Option<Self> {
-        let [place, action, mode] = octets.array()?;
-        Some(Self {
-            place,
-            action,
-            mode,
+    /// Reads a key up to the end of its block.
+    fn read(mut octets: &[u8]) -> Result<Self, TryGetError> {
+        Ok(Self {
+            place: octets.try_get_u8()?,
+            action: octets.try_get_u8()?,
+            mode: octets.try_get_u8()?,
             window: WindowPolicy {
-                window: Duration::from_nanos(octets.u64()?),
-                allow: octets.u32()?,
-                refresh: Some(Duration::from_nanos(octets.u64()?)).filter(|quiet| !quiet.is_zero()),
+                window: Duration::from_nanos(octets.try_get_u64_le()?),
+                allow: octets.try_get_u32_le()?,
+                refresh: Some(octets.try_get_u64_le()?)
+                    .filter(|quiet| *quiet > 0)
+                    .map(Duration::from_nanos),
             },
-            spec: octets.u64()?,
-            name: std::mem::take(&mut octets.0).to_vec(),
+            spec: octets.try_get_u64_le()?,
+            name: octets.to_vec(),
         })
     }
 }
 
-/// Writes windows.
 #[derive(Debug)]
 pub(super) struct Writer<W> {
     out: W,
@@ -152,7 +155,7 @@ pub(super) struct Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Writes what comes first.
+    /// Writes the header.
     pub(super) fn new(mut out: W, header: &Header) -> io::Result<Self> {
         out.write_all(MAGIC)?;
         out.write_all(&[VERSION])?;
@@ -163,33 +166,34 @@ impl<W: Write> Writer<W> {
             octets: MAGIC.len() as u64 + 1,
         };
         let body = &mut writer.body;
-        put32(body, LAYOUT);
-        body.push(match header.kind {
+        body.put_u32_le(LAYOUT);
+        body.put_u8(match header.kind {
             IdentityKind::Exact => EXACT,
             IdentityKind::Compact => COMPACT,
         });
         let Secret(one, other) = header.secret.unwrap_or(Secret(0, 0));
-        put64(body, one);
-        put64(body, other);
-        put64(body, header.saved.tick.nanos());
-        body.extend(header.saved.wall.micros().to_le_bytes());
-        // No boot has this id.
-        body.extend(header.saved.boot.unwrap_or(0).to_le_bytes());
+        body.put_u64_le(one);
+        body.put_u64_le(other);
+        body.put_u64_le(header.saved.tick.nanos());
+        body.put_i64_le(header.saved.wall.micros());
+        // No boot has the id zero.
+        body.put_u128_le(header.saved.boot.unwrap_or(0));
         writer.end_block()?;
         Ok(writer)
     }
 
-    /// The windows that follow are of that policy.
+    /// Starts the windows of that policy.
     pub(super) fn policy(&mut self, key: &PolicyKey) -> io::Result<()> {
         self.end_block()?;
-        self.body.push(POLICY);
+        self.body.put_u8(POLICY);
         key.write(&mut self.body);
         self.end_block()
     }
 
-    /// Writes a window of the message whose identity is `identity`. They come in the order of their starts.
+    /// Writes the window of the message with `identity`. The caller writes the windows of a policy in the order of
+    /// their starts.
     pub(super) fn window(&mut self, window: &OpenWindow, identity: &[u8]) -> io::Result<()> {
-        // There is none as long: whoever reads must know that, too.
+        // No identity is that long. The reader refuses such a length, so it must not be written either.
         let Some(length) = u32::try_from(identity.len())
             .ok()
             .filter(|length| *length <= IDENTITY_OCTETS_MAX)
@@ -197,18 +201,19 @@ impl<W: Write> Writer<W> {
             return Ok(());
         };
         if self.body.is_empty() {
-            self.body.push(WINDOWS);
+            self.body.put_u8(WINDOWS);
         }
         let is_plain =
             window.passed == 1 && (window.last, window.forwarded) == (window.start, window.start);
-        put64(&mut self.body, window.start.nanos());
-        put32(&mut self.body, length | if is_plain { 0 } else { HAS_MORE });
+        let body = &mut self.body;
+        body.put_u64_le(window.start.nanos());
+        body.put_u32_le(length | if is_plain { 0 } else { HAS_MORE });
         if !is_plain {
-            put32(&mut self.body, window.passed);
-            put64(&mut self.body, window.last.nanos());
-            put64(&mut self.body, window.forwarded.nanos());
+            body.put_u32_le(window.passed);
+            body.put_u64_le(window.last.nanos());
+            body.put_u64_le(window.forwarded.nanos());
         }
-        self.body.extend_from_slice(identity);
+        body.put_slice(identity);
         self.windows += 1;
         if self.body.len() >= BLOCK_OCTETS {
             self.end_block()?;
@@ -216,11 +221,11 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Writes what comes last. Gives what was written to, how many windows, and how many octets.
+    /// Writes the last block. Returns the output, the number of windows, and the number of octets.
     pub(super) fn finish(mut self) -> io::Result<(W, u64, u64)> {
         self.end_block()?;
-        self.body.push(END);
-        put64(&mut self.body, self.windows);
+        self.body.put_u8(END);
+        self.body.put_u64_le(self.windows);
         self.end_block()?;
         Ok((self.out, self.windows, self.octets))
     }
@@ -229,12 +234,10 @@ impl<W: Write> Writer<W> {
         if self.body.is_empty() {
             return Ok(());
         }
+        let length = u32::try_from(self.body.len()).expect("a block exceeds 64 KiB by one window");
         let mut head = Vec::with_capacity(HEAD_OCTETS);
-        put32(
-            &mut head,
-            u32::try_from(self.body.len()).unwrap_or(u32::MAX),
-        );
-        put32(&mut head, crc32fast::hash(&self.body));
+        head.put_u32_le(length);
+        head.put_u32_le(crc32fast::hash(&self.body));
         self.out.write_all(&head)?;
         self.out.write_all(&self.body)?;
         self.octets += (head.len() + self.body.len()) as u64;
@@ -243,23 +246,22 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Reads windows.
 #[derive(Debug)]
 pub(super) struct Reader<R> {
     input: R,
     header: Header,
-    /// The block being read, and what of it was not given yet.
+    /// The block being read, and which part of it is not read yet.
     body: Vec<u8>,
     left: Range<usize>,
     /// Octets before that block, and up to its end.
     at: u64,
     end: u64,
-    /// The start of the window given last, under the same policy. `None` before the first policy.
+    /// The start of the last window under the same policy. `None` before the first policy.
     youngest: Option<Tick>,
     windows: u64,
 }
 
-/// What comes next.
+/// The next thing in the file.
 #[derive(Debug)]
 pub(super) enum Item<'a> {
     /// The windows that follow are of that policy.
@@ -269,7 +271,7 @@ pub(super) enum Item<'a> {
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads what comes first.
+    /// Reads the header.
     pub(super) fn new(mut input: R) -> Result<Self, FormatError> {
         let mut magic = Vec::new();
         let octets = MAGIC.len() as u64 + 1;
@@ -298,24 +300,23 @@ impl<R: Read> Reader<R> {
             windows: 0,
         };
         reader.read_block()?;
-        let mut octets = Octets(&reader.body);
-        if octets.array() != Some([HEADER]) {
+        let mut octets = reader.body.as_slice();
+        if octets.try_get_u8() != Ok(HEADER) {
             return Err(reader.damaged("no header"));
         }
         // Another layout may have another header.
-        match octets.u32() {
-            Some(LAYOUT) => {}
-            Some(found) => return Err(FormatError::Layout { found }),
-            None => return Err(reader.damaged("no header")),
+        match octets.try_get_u32_le() {
+            Ok(LAYOUT) => {}
+            Ok(found) => return Err(FormatError::Layout { found }),
+            Err(_) => return Err(reader.damaged("no header")),
         }
-        match Header::read(&mut octets) {
-            Some(header) if octets.0.is_empty() => reader.header = header,
-            _ => return Err(reader.damaged("a header that makes no sense")),
+        match Header::read(octets) {
+            Some(header) => reader.header = header,
+            None => return Err(reader.damaged("invalid header")),
         }
         Ok(reader)
     }
 
-    /// What came first.
     pub(super) const fn header(&self) -> &Header {
         &self.header
     }
@@ -325,41 +326,40 @@ impl<R: Read> Reader<R> {
         self.end
     }
 
-    /// What comes next; `None` at the end, when all is known to be as it was written.
+    /// Reads the next thing. Returns `None` at the end, if everything is as it was written.
     pub(super) fn next(&mut self) -> Result<Option<Item<'_>>, FormatError> {
         while self.left.is_empty() {
             self.read_block()?;
-            let mut octets = Octets(&self.body);
-            match octets.array() {
-                Some([POLICY]) => {
-                    let Some(key) = PolicyKey::read(&mut octets) else {
-                        return Err(self.damaged("a policy that makes no sense"));
+            let mut octets = self.body.as_slice();
+            match octets.try_get_u8() {
+                Ok(POLICY) => {
+                    let Ok(key) = PolicyKey::read(octets) else {
+                        return Err(self.damaged("invalid policy"));
                     };
                     self.youngest = Some(Tick::ZERO);
                     return Ok(Some(Item::Policy(key)));
                 }
-                Some([WINDOWS]) if self.youngest.is_some() => self.left = 1..self.body.len(),
-                Some([END]) => {
-                    if octets.u64() != Some(self.windows) || !octets.0.is_empty() {
-                        return Err(self.damaged("not as many windows as were written"));
+                Ok(WINDOWS) if self.youngest.is_some() => self.left = 1..self.body.len(),
+                Ok(END) => {
+                    if octets.try_get_u64_le() != Ok(self.windows) || octets.has_remaining() {
+                        return Err(self.damaged("wrong number of windows"));
                     }
                     let mut rest = [0];
                     return match self.input.read(&mut rest)? {
                         0 => Ok(None),
-                        _ => Err(self.damaged("more behind the end")),
+                        _ => Err(self.damaged("data after the end")),
                     };
                 }
-                _ => return Err(self.damaged("a block that makes no sense")),
+                _ => return Err(self.damaged("invalid block")),
             }
         }
-        let mut octets = Octets(self.body.get(self.left.clone()).unwrap_or_default());
-        let Some((window, length)) = read_window(&mut octets) else {
-            return Err(self.damaged("a window that makes no sense"));
+        let left = self.body.get(self.left.clone());
+        let mut octets = left.expect("what is left of the body is in the body");
+        let Ok((window, length)) = read_window(&mut octets) else {
+            return Err(self.damaged("invalid window"));
         };
-        let start = self.left.end - octets.0.len();
-        let identity = start..start.saturating_add(length);
-        if identity.end > self.left.end {
-            return Err(self.damaged("a window that makes no sense"));
+        if length > octets.remaining() {
+            return Err(self.damaged("invalid window"));
         }
         let saved = self.header.saved.tick;
         if self.youngest > Some(window.start)
@@ -368,12 +368,12 @@ impl<R: Read> Reader<R> {
             || window.forwarded > window.last
             || window.passed == 0
         {
-            return Err(self.damaged("a window that cannot have been"));
+            return Err(self.damaged("impossible window"));
         }
         self.youngest = Some(window.start);
         self.windows += 1;
-        self.left.start = identity.end;
-        let identity = self.body.get(identity).unwrap_or_default();
+        let (identity, rest) = octets.split_at(length);
+        self.left.start = self.left.end - rest.len();
         Ok(Some(Item::Window(window, identity)))
     }
 
@@ -382,15 +382,15 @@ impl<R: Read> Reader<R> {
         let mut head = [0; HEAD_OCTETS];
         self.input.read_exact(&mut head).map_err(|error| {
             if error.kind() == io::ErrorKind::UnexpectedEof {
-                self.damaged("the file ends")
+                self.damaged("the file ends early")
             } else {
                 error.into()
             }
         })?;
-        let mut head = Octets(&head);
-        let (length, checksum) = (head.u32().unwrap_or(0), head.u32());
+        let mut head = head.as_slice();
+        let (length, checksum) = (head.get_u32_le(), head.get_u32_le());
         if !(1..=BLOCK_OCTETS_MAX).contains(&length) {
-            return Err(self.damaged("a length that makes no sense"));
+            return Err(self.damaged("invalid length"));
         }
         self.body.clear();
         self.left = 0..0;
@@ -398,10 +398,10 @@ impl<R: Read> Reader<R> {
         { input }.read_to_end(&mut self.body)?;
         self.end += (HEAD_OCTETS + self.body.len()) as u64;
         if u32::try_from(self.body.len()) != Ok(length) {
-            return Err(self.damaged("the file ends"));
+            return Err(self.damaged("the file ends early"));
         }
-        if Some(crc32fast::hash(&self.body)) != checksum {
-            return Err(self.damaged("a checksum that does not fit"));
+        if crc32fast::hash(&self.body) != checksum {
+            return Err(self.damaged("wrong checksum"));
         }
         Ok(())
     }
@@ -412,55 +412,39 @@ impl<R: Read> Reader<R> {
 }
 
 impl Header {
-    /// What stands behind the layout.
-    fn read(octets: &mut Octets<'_>) -> Option<Self> {
-        let kind = match octets.array()? {
-            [EXACT] => IdentityKind::Exact,
-            [COMPACT] => IdentityKind::Compact,
+    /// Reads what follows the layout, up to the end of the block.
+    fn read(mut octets: &[u8]) -> Option<Self> {
+        let kind = match octets.try_get_u8().ok()? {
+            EXACT => IdentityKind::Exact,
+            COMPACT => IdentityKind::Compact,
             _ => return None,
         };
-        let secret = Secret(octets.u64()?, octets.u64()?);
-        Some(Self {
+        let secret = Secret(octets.try_get_u64_le().ok()?, octets.try_get_u64_le().ok()?);
+        let header = Self {
             kind,
             secret: (kind == IdentityKind::Compact).then_some(secret),
             saved: Moment {
-                tick: Tick::from_nanos(octets.u64()?),
-                wall: WallTime::from_micros(i64::from_le_bytes(octets.array()?)),
-                boot: Some(u128::from_le_bytes(octets.array()?)).filter(|id| *id != 0),
+                tick: Tick::from_nanos(octets.try_get_u64_le().ok()?),
+                wall: WallTime::from_micros(octets.try_get_i64_le().ok()?),
+                boot: Some(octets.try_get_u128_le().ok()?).filter(|id| *id != 0),
             },
-        })
+        };
+        (!octets.has_remaining()).then_some(header)
     }
 }
 
-/// Octets not read yet.
-struct Octets<'a>(&'a [u8]);
-
-impl Octets<'_> {
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (array, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*array)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_le_bytes)
-    }
-}
-
-/// A window, and how many octets of its identity follow.
-fn read_window(octets: &mut Octets<'_>) -> Option<(OpenWindow, usize)> {
-    let start = Tick::from_nanos(octets.u64()?);
-    let length = octets.u32()?;
+/// Reads a window, up to its identity. Returns the number of octets of the identity.
+fn read_window(octets: &mut &[u8]) -> Result<(OpenWindow, usize), TryGetError> {
+    let start = Tick::from_nanos(octets.try_get_u64_le()?);
+    let length = octets.try_get_u32_le()?;
     let (passed, last, forwarded) = if length & HAS_MORE == 0 {
         (1, start, start)
     } else {
-        let passed = octets.u32()?;
-        let last = Tick::from_nanos(octets.u64()?);
-        (passed, last, Tick::from_nanos(octets.u64()?))
+        (
+            octets.try_get_u32_le()?,
+            Tick::from_nanos(octets.try_get_u64_le()?),
+            Tick::from_nanos(octets.try_get_u64_le()?),
+        )
     };
     let window = OpenWindow {
         start,
@@ -468,27 +452,20 @@ fn read_window(octets: &mut Octets<'_>) -> Option<(OpenWindow, usize)> {
         last,
         forwarded,
     };
-    Some((window, usize::try_from(length & !HAS_MORE).ok()?))
+    let length = usize::try_from(length & !HAS_MORE).expect("a usize has 32 bits at least");
+    Ok((window, length))
 }
 
-/// True if `octets` begin as those of saved windows do.
+/// Whether `octets` begin like a file of saved windows.
 pub(super) fn is_ours(octets: &[u8]) -> bool {
     octets.starts_with(MAGIC)
-}
-
-fn put32(out: &mut Vec<u8>, number: u32) {
-    out.extend_from_slice(&number.to_le_bytes());
-}
-
-fn put64(out: &mut Vec<u8>, number: u64) {
-    out.extend_from_slice(&number.to_le_bytes());
 }
 
 fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What a file of saved windows begins with.
+/// The first octets of a file of saved windows.
 pub(super) const MAGIC: &[u8] = b"tersed windows\n";
 
 const VERSION: u8 = 1;
@@ -504,10 +481,10 @@ const COMPACT: u8 = 1;
 /// Octets before a body.
 const HEAD_OCTETS: usize = 8;
 
-/// Set in the length of an identity: what makes the window more than plain stands before it.
+/// Set in the length of an identity if `passed`, `last` and `forwarded` stand before it.
 const HAS_MORE: u32 = 1 << 31;
 
-/// Octets of a body above which it is written.
+/// A body is written once it has this many octets.
 const BLOCK_OCTETS: usize = 64 * 1024;
 
 /// Octets of an identity at most: the longest message, all of which masks made twice as long.
@@ -515,3 +492,82 @@ const IDENTITY_OCTETS_MAX: u32 = 48 << 20;
 
 /// Octets of a body at most: one window more than fits.
 const BLOCK_OCTETS_MAX: u32 = IDENTITY_OCTETS_MAX + (1 << 20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Files of an older version are read by a newer one.
+    #[test]
+    fn the_octets_of_a_file_are_these() {
+        let header = Header {
+            kind: IdentityKind::Compact,
+            secret: Some(Secret(0x0102_0304_0506_0708, 0x1112_1314_1516_1718)),
+            saved: Moment {
+                tick: Tick::from_nanos(1_000_000),
+                wall: WallTime::from_micros(-5),
+                boot: Some(0x2122_2324_2526_2728_292a_2b2c_2d2e_2f30),
+            },
+        };
+        let policy = PolicyKey {
+            place: 2,
+            action: 0,
+            mode: 1,
+            window: WindowPolicy {
+                window: Duration::from_secs(10),
+                allow: 3,
+                refresh: Some(Duration::from_secs(60)),
+            },
+            spec: 0x3132_3334_3536_3738,
+            name: b"sshd".to_vec(),
+        };
+        let window = |start, passed, last, forwarded| OpenWindow {
+            start: Tick::from_nanos(start),
+            passed,
+            last: Tick::from_nanos(last),
+            forwarded: Tick::from_nanos(forwarded),
+        };
+        let windows = [
+            (window(900, 1, 900, 900), &b"abcd"[..]),
+            (window(950, 7, 990, 980), &b"xy"[..]),
+        ];
+        let expected: [&[u8]; 5] = [
+            b"tersed windows\n\x01",
+            b"6\x00\x00\x00\xfe\xa1DSH\x01\x00\x00\x00\x01\x08\x07\x06\x05\x04\x03\x02\x01\x18\x17\x16\
+              \x15\x14\x13\x12\x11@B\x0f\x00\x00\x00\x00\x00\xfb\xff\xff\xff\xff\xff\xff\xff0/.-,+*)('&%\
+              $#\"!",
+            b"$\x00\x00\x00\x07:\x0d\xcdP\x02\x00\x01\x00\xe4\x0bT\x02\x00\x00\x00\x03\x00\x00\x00\x00XG\
+              \xf8\x0d\x00\x00\x0087654321sshd",
+            b"3\x00\x00\x00:\x80\xa1\xc1W\x84\x03\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00abcd\xb6\x03\
+              \x00\x00\x00\x00\x00\x00\x02\x00\x00\x80\x07\x00\x00\x00\xde\x03\x00\x00\x00\x00\x00\x00\
+              \xd4\x03\x00\x00\x00\x00\x00\x00xy",
+            b"\x09\x00\x00\x00\x9bU)0E\x02\x00\x00\x00\x00\x00\x00\x00",
+        ];
+        let mut writer = Writer::new(Vec::new(), &header).unwrap();
+        writer.policy(&policy).unwrap();
+        for (window, identity) in &windows {
+            writer.window(window, identity).unwrap();
+        }
+        let (octets, count, written) = writer.finish().unwrap();
+        assert_eq!((count, written), (2, octets.len() as u64));
+        assert_eq!(
+            octets.escape_ascii().to_string(),
+            expected.concat().escape_ascii().to_string()
+        );
+
+        let mut reader = Reader::new(&octets[..]).unwrap();
+        assert_eq!(*reader.header(), header);
+        let Some(Item::Policy(read)) = reader.next().unwrap() else {
+            panic!("the policy comes first");
+        };
+        assert_eq!(read, policy);
+        for (window, identity) in &windows {
+            let Some(Item::Window(read, octets)) = reader.next().unwrap() else {
+                panic!("then the windows");
+            };
+            assert_eq!((&read, octets), (window, *identity));
+        }
+        assert!(reader.next().unwrap().is_none());
+        assert_eq!(reader.octets(), octets.len() as u64);
+    }
+}

@@ -1,24 +1,25 @@
-//! Saved windows: what is open at a stop is open again at the next start, and as much older as the relay was away.
+//! Saved windows: windows that are open at a stop are open again at the next start, older by the time away.
 //!
 //! ```text
 //! stop     all counts reported ▶ queue empty ▶ PATH.new written, synced ▶ renamed to PATH
-//! start    PATH opened, looked at ▶ removed ▶ read: windows restored, or all of them forgotten
+//! start    PATH opened, checked ▶ removed ▶ read: windows restored, or all of them forgotten
 //! ```
 //!
 //! # Guarantees
 //!
-//! - What was saved holds for one start. Before it is read it is removed, so that a crash later does not bring back windows
-//!   from before it: a crash forgets windows, never messages.
-//! - When in doubt, forward: a file that is missing, not ours alone, damaged or of another kind, or of which
-//!   nobody knows how long ago it was, is not used, and the reason is logged. Of a damaged one nothing is used.
-//! - Windows are saved when nothing is under way any more, so that none claims a survivor that was dropped.
-//! - What stands at the path and is no file of saved windows is neither read, removed nor replaced.
-//! - The memory budget holds; a window that is over, or whose policy is not there as it was, is left out and counted.
-//! - Saving ends when its time is over, with what stood at the path before.
+//! - A saved file is used for one start. It is removed before it is read, so that windows from before a later crash
+//!   do not come back: a crash forgets windows, never messages.
+//! - When in doubt, forward: a file is not used if it is missing, accessible to others, damaged or of another kind, or
+//!   if its age is unknown. The reason is logged. Nothing of a damaged file is used.
+//! - Windows are saved when no message is on its way any more, so that no window stands for a survivor that was
+//!   dropped. If a task panicked while it changed windows, none are saved.
+//! - A file at the path that is no file of saved windows is neither read, removed nor replaced.
+//! - The memory budget holds. A window that expired, or whose policy changed, is left out and counted.
+//! - Saving ends when its time is over; then the path is as it was before.
 //!
 //! # Left out
 //!
-//! Counts: those were reported at the stop. Two relays with one path: the later stop wins.
+//! Counts: they were reported at the stop. Two relays with one path: the later stop wins.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek};
@@ -50,11 +51,11 @@ pub use self::format::FormatError;
 /// Windows, and where they are saved.
 #[derive(Clone, Debug)]
 pub struct SavedWindows {
-    /// The file.
+    /// The path of the saved file.
     pub path: PathBuf,
-    /// Where windows are open.
+    /// Where the windows are open.
     pub shards: Arc<Shards>,
-    /// What they are open under.
+    /// The rules whose policies they are open under.
     pub rules: Arc<Rules>,
     /// How identities are kept.
     pub kind: IdentityKind,
@@ -63,44 +64,44 @@ pub struct SavedWindows {
 /// Why saved windows are not used.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// It cannot be opened.
-    #[error("cannot be opened: {0}")]
+    /// The file cannot be opened.
+    #[error("cannot open: {0}")]
     Open(#[source] io::Error),
-    /// It leads somewhere else.
+    /// The path is a symbolic link.
     #[error("a symbolic link, which is not followed")]
     Link,
     /// It is a directory, a socket, a device.
     #[error("not a regular file")]
     NotAFile,
-    /// Somebody else wrote it.
-    #[error("owned by user {found}, and not by {own}")]
+    /// Another user owns the file.
+    #[error("owned by user {found}, expected {own}")]
     Owner {
-        /// Whose it is.
+        /// The owner.
         found: u32,
-        /// Who we are.
+        /// Our user.
         own: u32,
     },
-    /// Somebody else may have written it, or read it.
-    #[error("its mode {mode:04o} lets others at it; 0600 is right")]
+    /// Other users may have written or read the file.
+    #[error("mode {mode:04o} allows access by others; expected 0600")]
     Mode {
         /// Its permissions.
         mode: u32,
     },
-    /// It would be read again after a crash.
-    #[error("cannot be removed, and must not be read twice: {0}")]
+    /// The file would be read again after a crash.
+    #[error("cannot be removed, and a file that stays must not be read: {0}")]
     Remove(#[source] io::Error),
-    /// What it holds is not right.
+    /// Its content is wrong.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// It holds what cannot be compared.
-    #[error("with `{}` identities, and now they are `{}`", word(*.found), word(*.own))]
+    /// Its identities cannot be compared with those of this run.
+    #[error("the identities in it are `{}`, those of this run are `{}`", word(*.found), word(*.own))]
     Kind {
-        /// What was kept then.
+        /// The kind in the file.
         found: IdentityKind,
-        /// What is kept now.
+        /// The kind of this run.
         own: IdentityKind,
     },
-    /// Nobody knows how old its windows are.
+    /// It is unknown how old its windows are.
     #[error(transparent)]
     Away(#[from] AwayError),
 }
@@ -108,21 +109,24 @@ pub enum RestoreError {
 /// Why windows were not saved.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
-    /// The path is somebody else's.
-    #[error("what stands there is no file of saved windows; move it away")]
+    /// Something else is at the path.
+    #[error("the path holds something other than saved windows; move it away")]
     Taken,
-    /// The path cannot be looked at.
-    #[error("cannot be looked at: {0}")]
+    /// A task panicked while it changed windows.
+    #[error("a task panicked while it changed windows, so they cannot be trusted")]
+    Poisoned,
+    /// The path cannot be checked.
+    #[error("cannot check the path: {0}")]
     Look(#[source] io::Error),
-    /// A file cannot be written.
-    #[error("cannot be written: {0}")]
+    /// The file cannot be written.
+    #[error("cannot write: {0}")]
     Write(#[source] io::Error),
-    /// There were too many, or the disk is slow.
-    #[error("not done within {0:?}")]
+    /// There were too many windows, or the disk is slow.
+    #[error("not finished within {0:?}")]
     Late(Duration),
 }
 
-/// What became of saved windows.
+/// What happened to the windows of a file.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     read: u64,
@@ -132,10 +136,10 @@ struct Tally {
 }
 
 impl SavedWindows {
-    /// Opens saved windows again, if there are any, and says in the log how it went. Gives the key of this run, which goes on
-    /// where that of the run before ended if it has to.
+    /// Opens saved windows again, if there are any, and logs the result. Returns the key of this run, which continues
+    /// that of the last run if identities need it.
     ///
-    /// No copy has been judged yet.
+    /// No copy may have been judged yet.
     #[must_use]
     pub fn restore(&self) -> Key {
         let started = Clock::now();
@@ -143,9 +147,9 @@ impl SavedWindows {
         match self.try_restore() {
             Ok(None) => {
                 info!(%path, "no saved windows; starting without any");
-                // Better now than at the stop.
+                // Better warned now than at the stop.
                 if !directory(&self.path).is_dir() {
-                    warn!(%path, "there is no such directory; windows will not be saved");
+                    warn!(%path, "the directory does not exist; windows will not be saved");
                 }
                 Key::random()
             }
@@ -171,13 +175,13 @@ impl SavedWindows {
         }
     }
 
-    /// Saves what is open by a thread of `pool`, within `time`, and says in the log how it went. Nothing is judged any more, and nothing is
-    /// under way.
+    /// Saves the open windows on a thread of `pool`, within `time`, and logs the result. No task may judge any more, and
+    /// no message may be on its way.
     pub async fn save(self, key: Key, time: Duration, pool: &Pool) {
         let path = self.path.clone();
         let started = Clock::now();
         let saving = pool.call(move || self.try_save(&key, started, time));
-        // A disk that does not answer is not waited for.
+        // If the disk does not respond, the stop goes on without it.
         let result = match timeout(time + SYNC_EXTRA, saving).await {
             Ok(Ok(result)) => result,
             Ok(Err(error)) => Err(SaveError::Write(io::Error::other(error))),
@@ -189,7 +193,7 @@ impl SavedWindows {
                 info!(path = %path.display(), windows, octets, ?took, "windows saved");
             }
             Err(error) => {
-                warn!(path = %path.display(), %error, ?took, "windows are not saved; what is open will pass again");
+                warn!(path = %path.display(), %error, ?took, "windows are not saved; repeats will be forwarded once after the restart");
             }
         }
     }
@@ -200,14 +204,17 @@ impl SavedWindows {
         };
         let read = self.read(BufReader::with_capacity(READ_OCTETS, file));
         if read.is_err() {
-            // Half of them would be as right as all; but what is damaged is not to be trusted.
+            // Windows already restored may be right, but a damaged file is not trusted at all.
             let mut none = Vec::new();
-            while self.shards.end_all(EndReason::Stop, FORGET_BITE, &mut none) {}
+            while self
+                .shards
+                .end_all(EndReason::Stop, FORGOTTEN_PER_LOCK, &mut none)
+            {}
         }
         read.map(Some)
     }
 
-    /// Restores what `input` holds, up to the first thing that is wrong.
+    /// Restores the windows of `input`, up to the first error.
     fn read(&self, input: impl Read) -> Result<(Key, Tally, Duration), RestoreError> {
         let mut reader = Reader::new(input)?;
         let Header {
@@ -247,7 +254,7 @@ impl SavedWindows {
                 (Some(window), Some(identity)) => {
                     self.shards.restore(id, identity, &window, now, &mut none);
                 }
-                // Counted as one for which there was no room: there is none such.
+                // Counted as `without_room`: only a damaged file has such an identity.
                 (Some(_), None) => {}
             }
         }
@@ -255,14 +262,14 @@ impl SavedWindows {
         Ok((key, tally, away.span))
     }
 
-    /// What is as the policy of that key was, if it is there.
+    /// The policy of this run that equals the saved one, if there is one.
     fn policy(&self, key: &PolicyKey) -> Option<(PolicyId, WindowPolicy)> {
         self.policies()
             .find(|(_, own)| own == key)
             .map(|(id, _)| (id, self.rules.policy(id).window))
     }
 
-    /// All that remember.
+    /// All policies that remember messages.
     fn policies(&self) -> impl Iterator<Item = (PolicyId, PolicyKey)> {
         (0..)
             .map(PolicyId)
@@ -272,13 +279,16 @@ impl SavedWindows {
     }
 
     fn try_save(&self, key: &Key, started: Tick, time: Duration) -> Result<(u64, u64), SaveError> {
+        if self.shards.is_poisoned() {
+            return Err(SaveError::Poisoned);
+        }
         look(&self.path)?;
         let mut new = self.path.clone().into_os_string();
         new.push(NEW_SUFFIX);
         let new = PathBuf::from(new);
         let written = self.write(&new, key, started.after(time), time);
         if written.is_err() {
-            // It is of no use to anybody; if it cannot be removed, the next stop tries again.
+            // The file is of no use. If it cannot be removed, the next stop tries again.
             drop(fs::remove_file(&new));
         }
         written
@@ -336,7 +346,7 @@ impl SavedWindows {
     }
 }
 
-/// Opens the file at `path` and removes it, so that nobody reads it again; `None` if there is none.
+/// Opens the file at `path` and removes it, so that it is not read again. Returns `None` if there is none.
 fn take(path: &Path) -> Result<Option<File>, RestoreError> {
     let mut file = match open(path) {
         Ok(file) => file,
@@ -356,7 +366,7 @@ fn take(path: &Path) -> Result<Option<File>, RestoreError> {
     if mode & 0o077 != 0 {
         return Err(RestoreError::Mode { mode });
     }
-    // What somebody else keeps here stays.
+    // A foreign file stays.
     if !begins_as_ours(&mut file).map_err(FormatError::Unreadable)? {
         return Err(FormatError::Foreign.into());
     }
@@ -367,7 +377,7 @@ fn take(path: &Path) -> Result<Option<File>, RestoreError> {
     Ok(Some(file))
 }
 
-/// Whether the file at `path`, if there is one, may be replaced.
+/// Checks that the file at `path`, if there is one, may be replaced.
 fn look(path: &Path) -> Result<(), SaveError> {
     let mut file = match open(path) {
         Ok(file) => file,
@@ -380,7 +390,7 @@ fn look(path: &Path) -> Result<(), SaveError> {
     if may { Ok(()) } else { Err(SaveError::Taken) }
 }
 
-/// Opens what stands at `path` and waits for nobody, whatever it is.
+/// Opens `path` without waiting, whatever kind of file it is.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -403,7 +413,7 @@ fn directory(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
-/// The window in ticks of this run; `None` if it is over whatever its policy.
+/// The window in ticks of this run; `None` if it has expired under any policy.
 fn moved(window: &OpenWindow, away: &Away) -> Option<OpenWindow> {
     Some(OpenWindow {
         start: away.moved(window.start)?,
@@ -420,7 +430,7 @@ const fn word(kind: IdentityKind) -> &'static str {
     }
 }
 
-/// What the name of a file ends in that is not whole yet.
+/// Suffix of a file that is not complete yet.
 const NEW_SUFFIX: &str = ".new";
 
 /// Octets read at a time.
@@ -429,11 +439,11 @@ const READ_OCTETS: usize = 256 * 1024;
 /// Windows written or read between two looks at the clock: about a millisecond.
 const WINDOWS_PER_LOOK: u32 = 1024;
 
-/// How much longer than it may a disk takes before nobody waits for it.
+/// How much longer than allowed the disk may take before the stop goes on.
 const SYNC_EXTRA: Duration = Duration::from_millis(200);
 
 /// Windows forgotten under one hold of a lock.
-const FORGET_BITE: usize = 4096;
+const FORGOTTEN_PER_LOCK: usize = 4096;
 
 #[cfg(test)]
 mod tests;

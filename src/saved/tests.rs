@@ -1,4 +1,4 @@
-//! Saved windows: written and read through real files, and through files that are not right.
+//! Saved windows: written and read through real files, and through damaged ones.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 
@@ -142,7 +142,7 @@ fn the_next_run_goes_on_where_the_last_one_stopped() {
             let claim = bed.offer(policy, text);
             assert_eq!(claim.is_some(), passes, "{kind:?} {policy} {text}");
         }
-        // And on, and on.
+        // And again.
         bed.save();
         let bed = Bed::started(windows(&dir, kind, rules(&["zero", "two", "one"])));
         assert_eq!(bed.offer(0, "dropped"), None);
@@ -177,7 +177,7 @@ fn a_file_that_is_not_as_it_was_written_is_refused_whatever_differs() {
     }
 }
 
-/// What has the right checksums need not make sense.
+/// A right checksum does not make the content right.
 #[test]
 fn no_content_is_believed_for_its_checksum() {
     let mut random = 1_u64;
@@ -224,7 +224,7 @@ fn no_content_is_believed_for_its_checksum() {
 
 #[test]
 fn a_length_is_not_believed() {
-    // A gigabyte, of which there is nothing.
+    // Up to 4 GiB are promised, and none follow.
     for length in [0, 1 << 20, 1 << 30, u32::MAX] {
         let octets = [format::MAGIC, &[1], &length.to_le_bytes(), &[0; 4]].concat();
         let error = Reader::new(&octets[..]).unwrap_err();
@@ -242,14 +242,17 @@ fn a_file_of_another_version_is_refused_with_its_number() {
     let mut other = octets.clone();
     other[15] = 9;
     let error = Reader::new(&other[..]).unwrap_err();
-    assert_eq!(error.to_string(), "of format 9, this version reads 1");
+    assert_eq!(
+        error.to_string(),
+        "format 9 is not supported, expected format 1"
+    );
     let mut other = octets;
     let length = u32::from_le_bytes(other[16..20].try_into().unwrap()) as usize;
     other[25] = 7;
     let checksum = crc32fast::hash(&other[24..24 + length]);
     other[20..24].copy_from_slice(&checksum.to_le_bytes());
     let error = Reader::new(&other[..]).unwrap_err();
-    let expected = "with identities of layout 7, this version has 1";
+    let expected = "identity layout 7 is not supported, expected layout 1";
     assert_eq!(error.to_string(), expected);
 }
 
@@ -269,11 +272,11 @@ fn what_is_not_ours_alone_is_neither_read_nor_removed() {
     };
     for mode in [0o640, 0o602, 0o644] {
         fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
-        let expected = format!("its mode {mode:04o} lets others at it; 0600 is right");
+        let expected = format!("mode {mode:04o} allows access by others; expected 0600");
         check(&expected);
     }
-    // What is a file of saved windows all the same is replaced at the stop, and then it is ours alone.
-    check("its mode 0644 lets others at it; 0600 is right").save();
+    // The stop still replaces it, because it is a file of saved windows; then only we can access it.
+    check("mode 0644 allows access by others; expected 0600").save();
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
 
     let taken = |bed: Bed| {
@@ -310,7 +313,7 @@ fn identities_of_another_kind_are_no_use() {
     assert_eq!(bed.open(), 0);
     saved(&dir, IdentityKind::Compact);
     let error = bed.windows.try_restore().unwrap_err();
-    let expected = "with `compact` identities, and now they are `exact`";
+    let expected = "the identities in it are `compact`, those of this run are `exact`";
     assert_eq!(error.to_string(), expected);
 }
 
@@ -335,7 +338,7 @@ fn saving_ends_when_its_time_is_over_and_leaves_nothing() {
 }
 
 #[test]
-fn what_an_interrupted_save_left_is_in_nobodys_way() {
+fn what_an_interrupted_save_left_does_not_block_the_next() {
     let dir = TempDir::new().unwrap();
     let bed = Bed::new(&dir, IdentityKind::Exact);
     bed.offer(0, "a");
@@ -349,7 +352,7 @@ fn what_an_interrupted_save_left_is_in_nobodys_way() {
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A file that says one thing a million times took minutes to read: each was looked up behind all before it.
+/// Reading a file with one identity a million times took minutes: each was looked up behind all before it.
 #[test]
 fn a_million_windows_of_one_identity_are_read_in_linear_time() {
     for kind in KINDS {
@@ -379,13 +382,13 @@ fn a_million_windows_of_one_identity_are_read_in_linear_time() {
             writer.window(&window, &[7; 16]).unwrap();
         }
         let (octets, _, _) = writer.finish().unwrap();
-        // Processor time, which others do not disturb.
+        // Processor time, which other processes do not disturb.
         let started = ThreadTime::now();
         let (_, tally, _) = windows.read(&octets[..]).unwrap();
         let took = started.elapsed();
         assert_eq!((tally.read, tally.over), (1_000_000, 0));
         assert_eq!(windows.shards.stats().live_messages, 1);
-        // Without the compiler's help; more than a minute, before.
+        // In a debug build. It was more than a minute before.
         assert!(took < Duration::from_secs(30), "{took:?}");
     }
 }
