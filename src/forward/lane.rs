@@ -216,7 +216,7 @@ impl Lane {
             changed = self.changes.changed() => return Ok(Self::changed(changed.is_ok())),
             heard = active.connection.heard() => {
                 match heard {
-                    Ok(Heard::Progress) => self.settle(),
+                    Ok(Heard::Progress) => self.act_on_answers(),
                     Ok(Heard::Moved(to)) => {
                         info!(upstream = %self.upstreams[active.index].config.url, %to, "the upstream's name has moved");
                         self.leave(false).await?;
@@ -371,7 +371,7 @@ impl Lane {
         taken: usize,
         error: UpstreamError,
     ) -> Result<(), ForwardEnded> {
-        self.settle();
+        self.act_on_answers();
         let Some(mut active) = self.active.take() else {
             return Ok(());
         };

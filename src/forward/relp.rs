@@ -57,7 +57,7 @@ pub(super) struct Relp {
     /// An unanswered server is given up after so long.
     stall: Duration,
     /// What the server said and is not framed yet.
-    unread: Vec<u8>,
+    input: Vec<u8>,
     /// What is numbered and not written.
     wire: Vec<u8>,
     /// Octets of `wire` that were written.
@@ -103,7 +103,7 @@ impl Relp {
             client: Client::new(),
             is_open: false,
             stall,
-            unread: Vec::new(),
+            input: Vec::new(),
             wire: Vec::new(),
             written: 0,
             chunks: VecDeque::new(),
@@ -218,8 +218,8 @@ impl Relp {
             if self.idle_talk >= IDLE_TALK_MAX {
                 break;
             }
-            self.unread.reserve(READ_OCTETS);
-            let error = match self.socket.try_read(&mut self.unread) {
+            self.input.reserve(READ_OCTETS);
+            let error = match self.socket.try_read(&mut self.input) {
                 Ok(0) => UpstreamError::Closed,
                 Ok(octets) => {
                     self.idle_talk += octets.max(READ_COST);
@@ -236,8 +236,8 @@ impl Relp {
             }
             break;
         }
-        if self.unread.is_empty() {
-            self.unread = Vec::new();
+        if self.input.is_empty() {
+            self.input = Vec::new();
         }
         Ok(())
     }
@@ -246,7 +246,7 @@ impl Relp {
         let mut at = 0;
         let mut is_answer = false;
         loop {
-            let input = self.unread.get(at..).unwrap_or_default();
+            let input = self.input.get(at..).unwrap_or_default();
             let Some((frame, octets)) = Frame::first(input, ANSWER_OCTETS_MAX)? else {
                 break;
             };
@@ -267,7 +267,7 @@ impl Relp {
             }
             at += octets;
         }
-        self.unread.drain(..at);
+        self.input.drain(..at);
         if is_answer {
             self.since = Clock::now();
             self.idle_talk = 0;
@@ -327,7 +327,7 @@ impl Relp {
     }
 
     /// The next `count` frames were answered: their chunk, and how many of them are in it. The caller takes them
-    /// off its front and says so ([`Relp::settled`]).
+    /// off its front and says so ([`Relp::took_off`]).
     fn oldest(&mut self, count: usize) -> Option<(&mut Chunk, usize)> {
         let chunk = self.chunks.front_mut()?;
         let count = chunk.len().min(count);
@@ -335,7 +335,7 @@ impl Relp {
     }
 
     /// `count` entries were taken off the front.
-    fn settled(&mut self, count: usize) {
+    fn took_off(&mut self, count: usize) {
         let (chunks, entries) = &mut self.unnumbered;
         if *chunks == 0 {
             *entries = entries.saturating_sub(count);
@@ -374,7 +374,7 @@ impl Relp {
 
 impl Lane {
     /// Does what the upstream's answers say, and counts what was sent.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn act_on_answers(&mut self) {
         let Some(active) = &mut self.active else {
             return;
         };
@@ -416,7 +416,7 @@ impl Lane {
                         1
                     }
                 };
-                relp.settled(count);
+                relp.took_off(count);
                 left -= count;
             }
         }
@@ -442,7 +442,7 @@ impl Lane {
                 () = sleep(patience) => Err(UpstreamError::NotEnded(patience)),
             };
             match progress {
-                Ok(()) => self.settle(),
+                Ok(()) => self.act_on_answers(),
                 Err(error) => return self.lost(Vec::new(), 0, error).await,
             }
         }

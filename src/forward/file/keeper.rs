@@ -32,7 +32,7 @@ use tracing::{debug, info, warn};
 use super::{
     compress::compress,
     create_file,
-    names::{Kind, Stamp},
+    names::{Kind, RotatedAt},
     open_file,
 };
 use crate::{
@@ -81,7 +81,7 @@ enum Work {
 /// A rotated file, in one or two of its forms.
 #[derive(Clone, Copy, Debug)]
 struct Rotated {
-    stamp: Stamp,
+    at: RotatedAt,
     is_plain: bool,
     is_compressed: bool,
 }
@@ -171,14 +171,14 @@ impl Keeper {
             // Somebody else has moved it away.
             return open_file(&self.path);
         }
-        let newest = self.rotated()?.last().map(|rotated| rotated.stamp);
-        let mut stamp = Stamp::after(newest, Clock::wall());
+        let newest = self.rotated()?.last().map(|rotated| rotated.at);
+        let mut at = RotatedAt::after(newest, Clock::wall());
         let rotated = loop {
-            let rotated = self.beside(stamp, Kind::Plain);
+            let rotated = self.beside(at, Kind::Plain);
             match create_file(&rotated) {
                 Ok(_) => break rotated,
                 // A symlink, or something else that is nobody of ours.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => stamp = stamp.next(),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => at = at.next(),
                 Err(error) => return Err(error),
             }
         };
@@ -288,10 +288,10 @@ impl Keeper {
         if !rotated.is_plain {
             return Ok(());
         }
-        let plain = self.beside(rotated.stamp, Kind::Plain);
+        let plain = self.beside(rotated.at, Kind::Plain);
         if !rotated.is_compressed {
-            let part = self.beside(rotated.stamp, Kind::Part);
-            let compressed = self.beside(rotated.stamp, Kind::Compressed);
+            let part = self.beside(rotated.at, Kind::Part);
+            let compressed = self.beside(rotated.at, Kind::Compressed);
             match compress(&plain, &part, &compressed) {
                 // Deleted meanwhile, as one too many.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -304,9 +304,9 @@ impl Keeper {
     /// Removes what a killed run left half-done.
     fn remove_leftovers(&self) -> io::Result<()> {
         let _naming = lock(&self.naming);
-        for (stamp, kind, octets) in self.found()? {
+        for (at, kind, octets) in self.found()? {
             if kind == Kind::Part || (kind == Kind::Plain && octets == 0) {
-                remove(&self.beside(stamp, kind))?;
+                remove(&self.beside(at, kind))?;
             }
         }
         Ok(())
@@ -325,7 +325,7 @@ impl Keeper {
                 (Kind::Compressed, oldest.is_compressed),
             ] {
                 if is_there {
-                    let path = self.beside(oldest.stamp, kind);
+                    let path = self.beside(oldest.at, kind);
                     remove(&path)?;
                     info!(path = %path.display(), keep, "deleted the oldest rotated file");
                 }
@@ -338,19 +338,19 @@ impl Keeper {
     /// The rotated files, the oldest first.
     fn rotated(&self) -> io::Result<Vec<Rotated>> {
         let mut all: Vec<Rotated> = Vec::new();
-        for (stamp, kind, octets) in self.found()? {
+        for (at, kind, octets) in self.found()? {
             let (is_plain, is_compressed) = (kind == Kind::Plain, kind == Kind::Compressed);
             // A reserved name, or half a file.
             if kind == Kind::Part || (is_plain && octets == 0) {
                 continue;
             }
             match all.last_mut() {
-                Some(last) if last.stamp == stamp => {
+                Some(last) if last.at == at => {
                     last.is_plain |= is_plain;
                     last.is_compressed |= is_compressed;
                 }
                 _ => all.push(Rotated {
-                    stamp,
+                    at,
                     is_plain,
                     is_compressed,
                 }),
@@ -360,30 +360,30 @@ impl Keeper {
     }
 
     /// Regular files that are named as ours, the oldest first, with their octets.
-    fn found(&self) -> io::Result<Vec<(Stamp, Kind, u64)>> {
+    fn found(&self) -> io::Result<Vec<(RotatedAt, Kind, u64)>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
             let name = entry.file_name();
-            let Some((stamp, kind)) = name
+            let Some((at, kind)) = name
                 .to_str()
-                .and_then(|name| Stamp::parse(&self.name, name))
+                .and_then(|name| RotatedAt::parse(&self.name, name))
             else {
                 continue;
             };
             match entry.metadata() {
-                Ok(metadata) if metadata.is_file() => found.push((stamp, kind, metadata.len())),
+                Ok(metadata) if metadata.is_file() => found.push((at, kind, metadata.len())),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
-        found.sort_unstable_by_key(|(stamp, _, _)| *stamp);
+        found.sort_unstable_by_key(|(at, _, _)| *at);
         Ok(found)
     }
 
-    fn beside(&self, stamp: Stamp, kind: Kind) -> PathBuf {
-        self.directory.join(stamp.name(&self.name, kind))
+    fn beside(&self, at: RotatedAt, kind: Kind) -> PathBuf {
+        self.directory.join(at.name(&self.name, kind))
     }
 }
 
@@ -444,7 +444,7 @@ mod tests {
         compression: Compression::Off,
         ..Rotation::OFF
     };
-    const STAMP: &str = "a.log.20200101T000000.000000Z";
+    const ROTATED: &str = "a.log.20200101T000000.000000Z";
 
     #[test]
     fn what_a_killed_run_left_is_finished_or_removed() {
@@ -456,8 +456,8 @@ mod tests {
         let (_file, keeper) = keeper(dir.path(), zstd);
         let path = |name: &str| dir.path().join(name);
         // Killed while compressing, after the name was reserved, before the plain form was removed.
-        fs::write(path(STAMP), "one\n").unwrap();
-        fs::write(path(&format!("{STAMP}.zst.part")), "half").unwrap();
+        fs::write(path(ROTATED), "one\n").unwrap();
+        fs::write(path(&format!("{ROTATED}.zst.part")), "half").unwrap();
         fs::write(path("a.log.20200101T000001.000000Z"), "").unwrap();
         fs::write(path("a.log.20200101T000002.000000Z"), "two\n").unwrap();
         fs::write(path("a.log.20200101T000002.000000Z.zst"), "all of it").unwrap();
@@ -542,9 +542,9 @@ mod tests {
         };
         let (_file, keeper) = keeper(dir.path(), zstd);
         let path = |name: &str| dir.path().join(name);
-        fs::write(path(STAMP), "one\n").unwrap();
+        fs::write(path(ROTATED), "one\n").unwrap();
         // Nothing can be created under the name that it needs, and that is not removed either.
-        fs::create_dir(path(&format!("{STAMP}.zst.part"))).unwrap();
+        fs::create_dir(path(&format!("{ROTATED}.zst.part"))).unwrap();
         keeper.tidy_at(Tick::ZERO);
         let errors = || lock(&keeper.state).metrics.rotation_errors.get();
         assert_eq!(errors(), 1);

@@ -21,7 +21,7 @@ use crate::tick::WallTime;
 
 /// When a file was rotated; in names.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct Stamp(WallTime);
+pub(super) struct RotatedAt(WallTime);
 
 /// What a file beside the one in use is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -34,7 +34,7 @@ pub(super) enum Kind {
     Part,
 }
 
-impl Stamp {
+impl RotatedAt {
     /// Now, or the next one after `newest` if the wall clock does not say anything later.
     pub(super) fn after(newest: Option<Self>, now: WallTime) -> Self {
         newest.map_or(Self(now), |newest| newest.next().max(Self(now)))
@@ -59,10 +59,10 @@ impl Stamp {
         let kind = [Kind::Plain, Kind::Compressed, Kind::Part]
             .into_iter()
             .find(|kind| kind.ending() == ending)?;
-        let stamp: Timestamp = time.parse().ok()?;
-        let stamp = Self(WallTime::from_micros(stamp.as_microsecond()));
+        let at: Timestamp = time.parse().ok()?;
+        let at = Self(WallTime::from_micros(at.as_microsecond()));
         // Only what we would have written ourselves.
-        (stamp.name(name, kind) == found).then_some((stamp, kind))
+        (at.name(name, kind) == found).then_some((at, kind))
     }
 }
 
@@ -92,14 +92,14 @@ mod tests {
             (Kind::Compressed, "a.log.20261122T100000.123456Z.zst"),
             (Kind::Part, "a.log.20261122T100000.123456Z.zst.part"),
         ] {
-            let name = Stamp(NOON).name("a.log", kind);
+            let name = RotatedAt(NOON).name("a.log", kind);
             assert_eq!(name, expected);
-            assert_eq!(Stamp::parse("a.log", &name), Some((Stamp(NOON), kind)));
+            assert_eq!(RotatedAt::parse("a.log", &name), Some((RotatedAt(NOON), kind)));
         }
-        let even = Stamp(WallTime::from_micros(0));
+        let even = RotatedAt(WallTime::from_micros(0));
         let name = even.name("a", Kind::Plain);
         assert_eq!(name, "a.19700101T000000.000000Z");
-        assert_eq!(Stamp::parse("a", &name), Some((even, Kind::Plain)));
+        assert_eq!(RotatedAt::parse("a", &name), Some((even, Kind::Plain)));
     }
 
     #[test]
@@ -117,17 +117,17 @@ mod tests {
             "a.logx.20261122T100000.123456Z",
             "a.log.aaaaaaaaaaaaaaaaaaaaaa\u{e9}",
         ] {
-            assert_eq!(Stamp::parse("a.log", found), None, "{found}");
+            assert_eq!(RotatedAt::parse("a.log", found), None, "{found}");
         }
     }
 
     #[test]
     fn a_later_rotation_sorts_later_though_the_clock_went_back() {
-        let first = Stamp::after(None, NOON);
+        let first = RotatedAt::after(None, NOON);
         let back = WallTime::from_micros(NOON.micros() - 3_600_000_000);
-        let second = Stamp::after(Some(first), back);
-        let third = Stamp::after(Some(second), NOON);
-        let names = [first, second, third].map(|stamp| stamp.name("a", Kind::Plain));
+        let second = RotatedAt::after(Some(first), back);
+        let third = RotatedAt::after(Some(second), NOON);
+        let names = [first, second, third].map(|at| at.name("a", Kind::Plain));
         assert!(names.is_sorted_by(|one, two| one < two), "{names:?}");
     }
 }
