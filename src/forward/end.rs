@@ -1,9 +1,8 @@
-//! The end of a stream that its peer ended in order: what the peer's kernel acknowledged and its process may not
-//! have read.
+//! Asks how much a peer has read that ended its direction of a stream in order: its kernel may have acknowledged more.
 //!
-//! A Linux peer that closes with unread octets sends a reset. So an end without one says that all was read, if
-//! it is the end of both directions. But a peer may have ended its own alone (`shutdown`) and read on; if it is
-//! killed then, what it had not read is gone, and the end that came before looked the same. Over TCP it is
+//! A Linux peer that closes with unread octets sends a reset. So an end without a reset says that all was read, if it
+//! is the end of both directions. But the peer may have ended only its own direction (`shutdown`) and still be
+//! reading. If it is killed then, what it had not read is lost, and the end looked the same. Over TCP the peer is
 //! therefore asked:
 //!
 //! ```text
@@ -12,27 +11,27 @@
 //!          └─▶ reset: it ended its direction first, and then closed with unread octets
 //! ```
 //!
-//! A kernel answers octets for a closed socket with a reset, and acknowledges those for a half-closed one. The LF
-//! is an empty line, which receivers skip, and only a half-closed one ever gets it. With octet counting it is no
-//! frame (RFC 6587 3.4.1); rsyslog and we skip it there as well, and a stricter receiver stumbles behind the last
-//! frame, having read all of them, on a connection that is over. Not to ask would cost more: the whole ring twice
-//! whenever a collector restarts.
+//! A kernel answers octets for a closed socket with a reset, and acknowledges octets for a half-closed one. The LF is
+//! an empty line, which receivers skip, and only a half-closed peer ever gets it. With octet counting it is no frame
+//! (RFC 6587 3.4.1). rsyslog and tersed skip it there as well; a stricter receiver stops with an error behind the last
+//! frame, having read all of them, on a connection that is over. Not asking would cost more: the whole ring would be
+//! sent twice whenever a collector restarts.
 //!
-//! Over a Unix stream the kernel knows what the peer has not read.
+//! Over a Unix stream the kernel knows how much the peer has not read.
 //!
 //! # Guarantees
 //!
-//! - Zero is answered only where nothing speaks against it; in doubt everything may be unread.
-//! - Nothing is written inside a frame, where an LF would make a whole message of a part of one.
-//! - It takes no longer than twice [`PATIENCE_MAX`].
+//! - The answer is zero only if nothing speaks against it. In doubt everything may be unread.
+//! - Nothing is written inside a frame, where an LF would turn a part of a message into a whole one.
+//! - It takes at most twice [`PATIENCE_MAX`].
 //!
 //! # Left out
 //!
-//! - A peer that ended both directions (`SHUT_RDWR`), reads on what came before, and is killed: it answers as if it
-//!   had closed. One that closes within the first wait is noticed.
-//! - A connection that we end first: a peer that ends its direction in answer, or by chance, without a reset,
-//!   counts as having read everything.
-//! - A peer whose kernel closes without a reset, whatever is unread.
+//! - A peer that ended both directions (`SHUT_RDWR`), goes on reading what it has, and is killed: it answers as if it
+//!   had closed. If it closes within the first wait, that is noticed.
+//! - A connection that we end first: a peer that ends its direction without a reset, in answer or by chance, counts as
+//!   having read everything.
+//! - A peer whose kernel closes without a reset although octets are unread.
 
 use std::{io::IoSlice, os::fd::AsFd as _, time::Duration};
 
@@ -42,8 +41,8 @@ use super::upstream::Stream;
 use crate::{socket::Socket, sys};
 
 impl Stream {
-    /// How many octets of those that were acknowledged the peer, which has just ended its direction, may not have
-    /// read, at most. Takes some round trips, and may write an octet where what was written ends `between_frames`.
+    /// At most how many acknowledged octets the peer, which has just ended its direction, may not have read. Takes
+    /// some round trips, and may write one octet if what was written ends `between_frames`.
     ///
     /// # Cancel safety
     ///
@@ -51,7 +50,7 @@ impl Stream {
     pub(super) async fn unread_octets(&self, between_frames: bool) -> usize {
         let is_all_read = match &self.socket {
             Socket::Unix(_) => {
-                // Asked first: a peer that closes leaves its error before it lets go of what it has not read.
+                // Asked before the error: a closing peer sets its error before it frees what it has not read.
                 let unread = sys::unacknowledged_octets(self.socket.as_fd()).unwrap_or(usize::MAX);
                 if unread > 0 {
                     return unread;
@@ -63,7 +62,7 @@ impl Stream {
         if is_all_read { 0 } else { usize::MAX }
     }
 
-    /// Whether the peer's end was that of both directions, with nothing unread.
+    /// Whether the peer ended both directions, with nothing unread.
     async fn is_closed_at_peer(&self) -> bool {
         let patience = sys::round_trip(self.socket.as_fd())
             .unwrap_or(PATIENCE_MAX)
@@ -97,13 +96,15 @@ impl Stream {
         timeout(patience, answer).await.unwrap_or(false)
     }
 
-    /// Whether the connection was broken. Reading does not tell once the end was read. Asked again, it answers no.
+    /// Whether the connection was reset. Once the end was read, further reads do not tell. The error is cleared: a
+    /// second call returns false.
     fn was_reset(&self) -> bool {
         !matches!(self.socket.take_error(), Ok(None))
     }
 }
 
-/// A process that ends its direction and then closes does both in short order; its kernel answers in one round trip.
+/// A process that ends its direction and then closes does both within a short time; its kernel answers in one round
+/// trip.
 const ROUND_TRIPS: u32 = 4;
 const PATIENCE_MIN: Duration = Duration::from_millis(50);
 const PATIENCE_MAX: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! Files and standard output as upstreams: written to by a thread of their own, and rotated if so configured.
+//! Files and standard output as upstreams: a thread of their own writes to each, and rotates it if configured.
 //!
 //! ```text
 //! once.log ──full or old──▶ once.log.20261122T100000.123456Z ──▶ once.log.20261122T100000.123456Z.zst
@@ -8,19 +8,19 @@
 //! # Guarantees
 //!
 //! - A symlink in place of any of these files is refused or ignored, never followed.
-//! - No frame is torn: what a full disk broke off is cut back to the last whole frame; a rotation falls
-//!   between two writes; a line that a killed run left unfinished is ended before the next one. What holds for
-//!   pipes is said in `pipe`.
-//! - A file is rotated before a write that would take it beyond `rotate_size`, so it is longer only if
-//!   one write alone is.
-//! - A file's age counts from its first octet, suspended time included; in a file of an earlier run, from
+//! - No frame is torn. If a full disk breaks off a write, the file is cut back to the last whole frame. A rotation
+//!   falls between two writes. A line that a killed run left unfinished is ended before the next frame. `pipe` says
+//!   what holds for pipes.
+//! - A file is rotated before a write that would take it beyond `rotate_size`, so it is longer only if one write alone
+//!   is.
+//! - A file's age counts from its first octet, suspended time included. For a file of an earlier run it counts from
 //!   its creation, by the wall clock.
 //! - A rotation that fails is counted, logged once, and tried again later; meanwhile the file grows.
 //!
 //! # Left out
 //!
-//! A file to which nothing is written stays as it is, whatever its age. What is no regular file (a
-//! device, a pipe), and standard output, is not rotated. Two writers of one file, which other settings rule out.
+//! A file that gets no writes is not rotated, whatever its age. Devices, pipes and standard output are not rotated.
+//! Two writers of one file: the configuration rules them out.
 
 mod compress;
 mod frames;
@@ -50,17 +50,17 @@ use crate::{
     tick::Tick,
 };
 
-/// A file that is appended to.
+/// A regular file that is appended to.
 #[derive(Debug)]
 struct LogFile {
     file: File,
-    /// When its first octet was written; `None` while there is none.
+    /// When its first octet was written; `None` while it is empty.
     begun: Option<Begun>,
-    /// What rotates it, if it is to be rotated and can be.
+    /// Present if the file is to be rotated and can be.
     keeper: Option<Arc<Keeper>>,
 }
 
-/// How old a file was at a tick. Its age cannot be told as a tick: it may be older than the machine is up.
+/// The age of a file at a tick. Not a tick of its creation: the file may be older than the machine is up.
 #[derive(Clone, Copy, Debug)]
 struct Begun {
     age: Duration,
@@ -68,7 +68,7 @@ struct Begun {
 }
 
 impl LogFile {
-    /// What standard output is, if that is a regular file.
+    /// Standard output, if it is a regular file.
     const fn of_stdout(file: File) -> Self {
         Self {
             file,
@@ -90,8 +90,7 @@ impl LogFile {
             end_torn_line(path, &file, metadata.len())?;
         }
         if metadata.len() > 0 {
-            // Where a file system does not know when a file was created, the last change is the best that
-            // it can tell: then the age counts from there.
+            // Some file systems do not record when a file was created. Then its age counts from its last change.
             let created = metadata.created().or_else(|_| metadata.modified())?;
             begun = Some(Begun::before_now(created));
         }
@@ -107,7 +106,7 @@ impl LogFile {
         })
     }
 
-    /// Writes all of `wire` to one file, or tells how much was written before the error.
+    /// Writes all of `wire` to one file. Returns how many octets were written, and the error that ended it early.
     #[expect(
         clippy::disallowed_methods,
         reason = "the short write is what is counted here"
@@ -128,7 +127,7 @@ impl LogFile {
 
     fn rotate_if_due(&mut self, more: u64, now: Tick) {
         let Some(keeper) = &self.keeper else { return };
-        // Asked each time: others may have cut it, or written to it.
+        // Asked each time: other programs may have cut the file or written to it.
         let len = self.file.metadata().map_or(0, |metadata| metadata.len());
         let age = self.begun.map_or(Duration::ZERO, |begun| begun.age_at(now));
         if !is_due(keeper.rotation(), len, more, age) {
@@ -140,7 +139,7 @@ impl LogFile {
         }
     }
 
-    /// Takes the last `octets` off the file, which were written last; false if that cannot be done.
+    /// Removes the last `octets` of the file, which were written last; returns false if that is impossible.
     fn cut_back(&mut self, octets: usize) -> bool {
         octets == 0 || self.try_cut_back(octets).is_ok()
     }
@@ -154,7 +153,7 @@ impl LogFile {
         if flags.contains(OFlag::O_APPEND) {
             return self.file.set_len(cut);
         }
-        // Standard output as a shell opened it: the place of the next write goes back as well, if it is at the end.
+        // Standard output as a shell opened it: the write position moves back as well, if it is at the end.
         if self.file.stream_position()? != len {
             return Err(io::ErrorKind::InvalidData.into());
         }
@@ -164,7 +163,7 @@ impl LogFile {
 }
 
 impl Begun {
-    /// At `created` by the wall clock; now if that is yet to come.
+    /// Created at `created` by the wall clock; now if that is in the future.
     fn before_now(created: std::time::SystemTime) -> Self {
         let created = created
             .duration_since(std::time::UNIX_EPOCH)
@@ -182,7 +181,7 @@ impl Begun {
     }
 }
 
-/// Whether a file of `len` octets and that age has to be rotated before `more` octets are written.
+/// Whether a file of `len` octets and this age has to be rotated before `more` octets are written.
 fn is_due(rotation: Rotation, len: u64, more: u64, age: Duration) -> bool {
     let is_full = rotation
         .size
@@ -191,13 +190,13 @@ fn is_due(rotation: Rotation, len: u64, more: u64, age: Duration) -> bool {
     len > 0 && (is_full || is_old)
 }
 
-/// Opens a file to append to. A symlink is refused: whoever may write to the directory could point it
-/// at a file that only we may write to.
+/// Opens a file to append to. A symlink is refused: a user who may write to the directory could point it at a file
+/// that only tersed may write to.
 fn open_file(path: &Path) -> io::Result<File> {
     appending().create(true).open(path)
 }
 
-/// Creates a file to append to; an error if anything is there.
+/// Creates a file to append to; an error if the name exists.
 fn create_file(path: &Path) -> io::Result<File> {
     appending().create_new(true).open(path)
 }
@@ -211,7 +210,7 @@ fn appending() -> OpenOptions {
     options
 }
 
-/// Opens a file to read what an earlier run or we ourselves left.
+/// Opens a file that this or an earlier run wrote, for reading.
 fn open_to_read(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -219,8 +218,8 @@ fn open_to_read(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Ends the last line of `file`, which a killed run may have left unfinished, so that it and the next
-/// frame are two lines. What cannot be read is left as it is.
+/// Ends the last line of `file`, which a killed run may have left unfinished, so that it and the next frame are two
+/// lines. If the file cannot be read, it is left as it is.
 fn end_torn_line(path: &Path, mut file: &File, len: u64) -> io::Result<()> {
     use io::Write as _;
     let Some(last) = len.checked_sub(1) else {
@@ -235,7 +234,7 @@ fn end_torn_line(path: &Path, mut file: &File, len: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes all of `wire` by `write`, or tells how much was written before the error.
+/// Writes all of `wire` by `write`. Returns how many octets were written, and the error that ended it early.
 fn write_counting(
     wire: &[u8],
     mut write: impl FnMut(&[u8]) -> io::Result<usize>,

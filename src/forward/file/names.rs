@@ -1,4 +1,4 @@
-//! Names of rotated files: the file's own, a dot, and when it was rotated.
+//! Names of rotated files: the file's own name, a dot, and the time of the rotation.
 //!
 //! ```text
 //! once.log   once.log.20261122T100000.123456Z   once.log.20261122T100000.123456Z.zst   ....zst.part
@@ -7,52 +7,51 @@
 //!
 //! # Guarantees
 //!
-//! - The names of a file's rotations sort as they were made, whatever the wall clock does: a new one is
-//!   later than all that are there.
-//! - What does not look exactly like this is nobody of ours, and is not touched.
+//! - Names of a file's rotations sort in the order of the rotations, whatever the wall clock does: a new name is later
+//!   than all existing ones.
+//! - Any other name is not ours and is left alone.
 //!
 //! # Left out
 //!
-//! The disk.
+//! Looking at the disk.
 
 use jiff::Timestamp;
 
 use crate::tick::WallTime;
 
-/// When a file was rotated; in names.
+/// The time of a rotation, as written in the name.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct RotatedAt(WallTime);
 
-/// What a file beside the one in use is.
+/// What the file of a name is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Kind {
-    /// Rotated.
+    /// Rotated, not compressed.
     Plain,
-    /// Rotated and compressed.
     Compressed,
-    /// On the way to it.
+    /// Being compressed.
     Part,
 }
 
 impl RotatedAt {
-    /// Now, or the next one after `newest` if the wall clock does not say anything later.
+    /// `now`, or the microsecond after `newest` if that is later.
     pub(super) fn after(newest: Option<Self>, now: WallTime) -> Self {
         newest.map_or(Self(now), |newest| newest.next().max(Self(now)))
     }
 
-    /// The one behind it.
+    /// One microsecond later.
     pub(super) const fn next(self) -> Self {
         Self(WallTime::from_micros(self.0.micros().saturating_add(1)))
     }
 
-    /// The name of what was rotated then from the file `name`.
+    /// The name for a rotation of the file `name` at this time.
     pub(super) fn name(self, name: &str, kind: Kind) -> String {
         let mut time = self.0.to_string();
         time.retain(|character| !matches!(character, '-' | ':'));
         format!("{name}.{time}{}", kind.ending())
     }
 
-    /// What `found` is to the file `name`, if it is one of its rotations.
+    /// Reads `found` as the name of a rotation of the file `name`; `None` if it is not one.
     pub(super) fn parse(name: &str, found: &str) -> Option<(Self, Kind)> {
         let rest = found.strip_prefix(name)?.strip_prefix('.')?;
         let (time, ending) = rest.split_at_checked(TIME_OCTETS)?;
@@ -61,7 +60,7 @@ impl RotatedAt {
             .find(|kind| kind.ending() == ending)?;
         let at: Timestamp = time.parse().ok()?;
         let at = Self(WallTime::from_micros(at.as_microsecond()));
-        // Only what we would have written ourselves.
+        // Only a name that we would have written.
         (at.name(name, kind) == found).then_some((at, kind))
     }
 }
@@ -94,7 +93,10 @@ mod tests {
         ] {
             let name = RotatedAt(NOON).name("a.log", kind);
             assert_eq!(name, expected);
-            assert_eq!(RotatedAt::parse("a.log", &name), Some((RotatedAt(NOON), kind)));
+            assert_eq!(
+                RotatedAt::parse("a.log", &name),
+                Some((RotatedAt(NOON), kind))
+            );
         }
         let even = RotatedAt(WallTime::from_micros(0));
         let name = even.name("a", Kind::Plain);
