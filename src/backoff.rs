@@ -17,6 +17,7 @@ use std::time::Duration;
 pub struct Backoff {
     min: Duration,
     max: Duration,
+    /// At most 31.
     attempt: u32,
     state: u64,
 }
@@ -35,9 +36,7 @@ impl Backoff {
 
     /// The delay before the next attempt.
     pub fn next_delay(&mut self) -> Duration {
-        let full = self
-            .min
-            .saturating_mul(1_u32.checked_shl(self.attempt).unwrap_or(u32::MAX));
+        let full = self.min.saturating_mul(1 << self.attempt);
         let full = full.min(self.max);
         self.attempt = self.attempt.saturating_add(1).min(31);
         let half = full / 2;

@@ -9,9 +9,8 @@
 //! - An attempt that takes too long names its step: the look-up, the address, the session ([`Step`]).
 
 use std::{
-    fmt, io,
+    io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
     time::Duration,
 };
 
@@ -21,34 +20,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{UpstreamError, names};
-
-/// What an attempt to connect is doing.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Step {
-    /// Asks the resolver for this name.
-    LookUp(String),
-    /// Connects to this address.
-    Connect(SocketAddr),
-    /// Connects to the socket at this path.
-    ConnectTo(PathBuf),
-    /// Opens a RELP session with this host and port.
-    Session(String),
-    /// Opens this file, or standard output.
-    Open(String),
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::LookUp(host) => write!(f, "looking up {host}"),
-            Self::Connect(address) => write!(f, "connecting to {address}"),
-            Self::ConnectTo(path) => write!(f, "connecting to {}", path.display()),
-            Self::Session(peer) => write!(f, "opening a RELP session with {peer}"),
-            Self::Open(file) => write!(f, "opening {file}"),
-        }
-    }
-}
+use super::{
+    error::{Step, UpstreamError},
+    names,
+};
 
 /// How long an attempt to connect may take: `forward.connect_timeout`.
 #[derive(Clone, Copy, Debug)]
@@ -157,7 +132,7 @@ pub(super) async fn connect_tcp(
             Err(error) => last = Some(error),
         }
     }
-    Err(last.unwrap_or_else(|| UpstreamError::Open(io::ErrorKind::NotFound.into())))
+    Err(last.expect("a name has at least one address, and each that fails leaves its error"))
 }
 
 /// Opens a socket to the `attempt`-th address of the name, or to the next one for which that works. A UDP socket opens
@@ -190,7 +165,7 @@ pub(super) async fn connect_udp(
             Err(error) => last = Some(cannot_connect(address, error)),
         }
     }
-    Err(last.unwrap_or_else(|| UpstreamError::Open(io::ErrorKind::NotFound.into())))
+    Err(last.expect("a name has at least one address, and each that fails leaves its error"))
 }
 
 /// [`resolve`], within the time that is left.

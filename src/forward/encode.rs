@@ -13,7 +13,7 @@
 //!
 //! Writing to a socket or file.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::VecDeque};
 
 use crate::{
     chunk::{Chunk, is_terminator},
@@ -144,19 +144,40 @@ impl Encoder {
         whole
     }
 
+    /// The frames of `chunks` that do not lie wholly in the first `wire_octets` octets.
+    pub(super) fn beyond(
+        self,
+        chunks: impl Iterator<Item = Chunk>,
+        wire_octets: usize,
+    ) -> VecDeque<Chunk> {
+        let mut beyond = VecDeque::new();
+        let mut start = 0;
+        for mut chunk in chunks {
+            let octets = self.chunk_octets(&chunk);
+            if start < wire_octets {
+                chunk.advance(self.whole_entries(&chunk, wire_octets - start));
+            }
+            start += octets;
+            if !chunk.is_empty() {
+                beyond.push_back(chunk);
+            }
+        }
+        beyond
+    }
+
     fn write_line(self, wire: &mut Vec<u8>, line: &[u8]) -> bool {
         let mut at = 0;
         for found in memchr::memchr2_iter(b'\n', 0, line) {
-            wire.extend_from_slice(line.get(at..found).unwrap_or_default());
-            let replacement: &[u8] = match (self.line_breaks, line.get(found)) {
+            wire.extend_from_slice(&line[at..found]);
+            let replacement: &[u8] = match (self.line_breaks, line[found]) {
                 (LineBreaks::Space, _) => b" ",
-                (LineBreaks::Escape, Some(b'\n')) => b"#012",
+                (LineBreaks::Escape, b'\n') => b"#012",
                 (LineBreaks::Escape, _) => b"#000",
             };
             wire.extend_from_slice(replacement);
             at = found + 1;
         }
-        wire.extend_from_slice(line.get(at..).unwrap_or_default());
+        wire.extend_from_slice(&line[at..]);
         wire.push(b'\n');
         at > 0
     }
@@ -168,7 +189,7 @@ fn trimmed(frame: &[u8]) -> &[u8] {
         .iter()
         .rposition(|octet| !is_terminator(*octet))
         .map_or(0, |last| last + 1);
-    frame.get(..end).unwrap_or_default()
+    &frame[..end]
 }
 
 #[cfg(test)]

@@ -5,10 +5,23 @@
 //! - [`UpstreamError::story`] names the step or the address, the system's answer with its number, the key that sets a
 //!   limit, and what an operator can do, if there is something.
 
-use std::{io, path::Path, time::Duration};
+use std::{
+    error::Error,
+    fmt, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use super::{dial::Step, error_chain};
-use crate::relp::RelpFault;
+use crate::{chunk::Chunk, relp::RelpFault};
+
+/// Why forwarding, or one lane of it, ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardEnded {
+    /// The only upstream is gone for good.
+    #[error("no upstream is left")]
+    NoUpstream(#[source] UpstreamError),
+}
 
 /// Why an upstream was lost, or could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +161,84 @@ impl UpstreamError {
             _ => return None,
         })
     }
+}
+
+/// What an attempt to connect is doing.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// Asks the resolver for this name.
+    LookUp(String),
+    /// Connects to this address.
+    Connect(SocketAddr),
+    /// Connects to the socket at this path.
+    ConnectTo(PathBuf),
+    /// Opens a RELP session with this host and port.
+    Session(String),
+    /// Opens this file, or standard output.
+    Open(String),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LookUp(host) => write!(f, "looking up {host}"),
+            Self::Connect(address) => write!(f, "connecting to {address}"),
+            Self::ConnectTo(path) => write!(f, "connecting to {}", path.display()),
+            Self::Session(peer) => write!(f, "opening a RELP session with {peer}"),
+            Self::Open(file) => write!(f, "opening {file}"),
+        }
+    }
+}
+
+/// A connection is lost: why, and the batch that it was sending.
+#[derive(Debug)]
+pub(super) struct Lost {
+    pub(super) batch: Vec<Chunk>,
+    /// How many octets of the batch on the wire were taken.
+    pub(super) taken: usize,
+    pub(super) error: UpstreamError,
+}
+
+impl From<UpstreamError> for Lost {
+    /// Lost between two batches.
+    fn from(error: UpstreamError) -> Self {
+        Self {
+            batch: Vec::new(),
+            taken: 0,
+            error,
+        }
+    }
+}
+
+/// A write broke off.
+#[derive(Debug)]
+pub(super) struct BrokenOff {
+    /// How many octets were taken before.
+    pub(super) taken: usize,
+    pub(super) error: UpstreamError,
+}
+
+impl BrokenOff {
+    /// The loss of the connection, on which `batch` was being written.
+    pub(super) fn in_batch(self, batch: Vec<Chunk>) -> Lost {
+        Lost {
+            batch,
+            taken: self.taken,
+            error: self.error,
+        }
+    }
+}
+
+/// An error and its causes on one line.
+pub(super) fn error_chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 #[cfg(test)]

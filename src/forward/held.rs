@@ -4,7 +4,7 @@
 //!
 //! The queue, whose limit is in the configuration.
 
-use super::{datagram, overflow, relp, source::BATCH_OCTETS, upstream::UNIX_BUFFER_OCTETS};
+use super::{datagram, overflow, relp, source::BATCH_OCTETS, stream::UNIX_BUFFER_OCTETS};
 use crate::{
     chunk::Chunk,
     config::{Compression, ForwardConfig, Strategy, UpstreamConfig, UpstreamUrl},

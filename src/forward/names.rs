@@ -14,9 +14,10 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr, ToSocketAddrs as _},
-    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, LazyLock, Mutex},
 };
 
+use super::lock::lock;
 use crate::{
     config::{UpstreamConfig, UpstreamUrl},
     thread::{CallError, Pool},
@@ -131,10 +132,6 @@ impl Drop for Turn {
             }
         }
     }
-}
-
-fn lock(under_way: &Mutex<UnderWay>) -> MutexGuard<'_, UnderWay> {
-    under_way.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Look-ups of one name that may block at once: one may hang for good while the next one succeeds.

@@ -10,8 +10,8 @@ use std::{
 use proptest::prelude::*;
 
 use super::{
-    Encoder,
-    ring::{ResendRing, Taken},
+    encode::Encoder,
+    stream::ring::{ResendRing, Taken},
 };
 use crate::{
     chunk::{Chunk, Entry},

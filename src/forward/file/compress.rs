@@ -31,7 +31,7 @@ use std::{
 
 use zstd::stream::write::Encoder;
 
-use super::{create_file, keeper::remove, open_to_read};
+use super::open::{create_file, open_to_read, remove};
 
 /// Writes the compressed form of `plain` to `part` and renames that to `compressed`.
 pub(super) fn compress(plain: &Path, part: &Path, compressed: &Path) -> io::Result<()> {
@@ -42,7 +42,7 @@ pub(super) fn compress(plain: &Path, part: &Path, compressed: &Path) -> io::Resu
     let written = write(source, part).and_then(|()| {
         fs::rename(part, compressed)?;
         // The name has to be on the disk before the plain file is removed.
-        let directory = compressed.parent().unwrap_or(Path::new("/"));
+        let directory = compressed.parent().expect("it lies beside the plain file");
         File::open(directory)?.sync_all()
     });
     if written.is_err() {

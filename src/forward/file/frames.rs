@@ -17,7 +17,7 @@ pub(super) struct Frames(pub(super) OutputFraming);
 impl Frames {
     /// Where the frame that begins at `from` ends.
     pub(super) fn next_end(self, wire: &[u8], from: usize) -> usize {
-        let rest = wire.get(from..).unwrap_or_default();
+        let rest = &wire[from..];
         let octets = match self.0 {
             OutputFraming::Lf => memchr::memchr(b'\n', rest).map(|last| last + 1),
             OutputFraming::OctetCounting => counted(rest),
@@ -35,8 +35,7 @@ impl Frames {
         }
         match self.0 {
             OutputFraming::Lf => {
-                let within = wire.get(from..limit).unwrap_or_default();
-                memchr::memrchr(b'\n', within).map_or(from, |last| from + last + 1)
+                memchr::memrchr(b'\n', &wire[from..limit]).map_or(from, |last| from + last + 1)
             }
             OutputFraming::OctetCounting => {
                 let mut end = from;

@@ -22,7 +22,7 @@ use std::{
     io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     thread,
     time::Duration,
 };
@@ -31,13 +31,13 @@ use tracing::{debug, info, warn};
 
 use super::{
     compress::compress,
-    create_file,
     names::{Kind, RotatedAt},
-    open_file,
+    open::{create_file, open_file, remove},
 };
 use crate::{
     clock::Clock,
     config::{Compression, Rotation},
+    forward::lock::lock,
     metrics::UpstreamMetrics,
     sys,
     tick::Tick,
@@ -385,23 +385,11 @@ impl Keeper {
     }
 }
 
-/// Removes a file; it may be gone already.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
 /// Removes a name that was reserved in vain. If that fails, the next background run removes it.
 fn give_up(path: &Path) {
     if let Err(error) = remove(path) {
         debug!(path = %path.display(), %error, "a reserved name stays");
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One for each path that was rotated in this run. Bounded by what the operator configured.

@@ -45,7 +45,7 @@ use nix::{
 
 use super::{
     frames::Frames,
-    writer::{Progress, Written},
+    progress::{Progress, Written},
 };
 use crate::{clock::Clock, sys, tick::Tick};
 
@@ -194,7 +194,7 @@ impl Pipe {
                     Waited::Late => return Ok(false),
                 }
             }
-            match self.offer(wire.get(*at..end).unwrap_or_default()) {
+            match self.offer(&wire[*at..end]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(octets) => {
                     *at += octets;
@@ -288,7 +288,7 @@ impl Pipe {
                 pause = EMPTY_PAUSE_MIN;
             }
             unread = left;
-            let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO);
+            let timeout = PollTimeout::try_from(pause).expect("a pause is short");
             match self.poll(PollFlags::empty(), true, timeout)? {
                 Waited::Late => pause = (pause * 2).min(EMPTY_PAUSE_MAX),
                 // No event was asked for, so this is an error: there is no reader any more.

@@ -31,8 +31,7 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex,
         mpsc::{self, Receiver, SyncSender},
     },
     time::Duration,
@@ -46,21 +45,30 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    LogFile,
     frames::Frames,
-    open_file,
+    log::LogFile,
+    open::open_file,
     pipe::{FINISH_MAX, Pipe},
+    progress::{Progress, Written},
 };
 use crate::{
+    chunk::Chunk,
+    clock::Clock,
     config::{ForwardConfig, OutputFraming, Strategy, UpstreamConfig, UpstreamUrl},
-    forward::{error::UpstreamError, stopping::Stopping, upstream::BrokenOff},
+    forward::{
+        account::Account,
+        error::{BrokenOff, Lost, UpstreamError},
+        evidence::Evidence,
+        lock::lock,
+        stopping::Stopping,
+    },
     metrics::UpstreamMetrics,
     thread::Waiting,
 };
 
 /// A file or standard output, and the thread that writes to it.
 #[derive(Debug)]
-pub(in super::super) struct Blocking {
+pub(in crate::forward) struct Blocking {
     batches: SyncSender<Batch>,
     progress: Arc<Progress>,
     /// Wakes a thread that waits for room.
@@ -76,25 +84,6 @@ pub(in super::super) struct Blocking {
 struct Batch {
     wire: Vec<u8>,
     answer: oneshot::Sender<Written>,
-}
-
-/// The outcome of a batch.
-#[derive(Debug)]
-pub(super) struct Written {
-    /// Octets of the whole frames that were taken.
-    pub(super) taken: usize,
-    /// True if all was taken, false if writing was interrupted.
-    pub(super) outcome: io::Result<bool>,
-}
-
-/// What the thread and its lane tell each other while a batch is written.
-#[derive(Debug, Default)]
-pub(super) struct Progress {
-    /// Octets of whole frames of this batch taken so far.
-    taken: AtomicUsize,
-    /// Incremented whenever something was taken.
-    signs: AtomicU64,
-    is_interrupted: AtomicBool,
 }
 
 /// What a thread writes to.
@@ -127,7 +116,7 @@ impl Blocking {
     /// # Cancel safety
     ///
     /// Can be dropped at any point: a thread that waits for the disk ends when the disk answers.
-    pub(in super::super) async fn open(
+    pub(in crate::forward) async fn open(
         upstream: &UpstreamConfig,
         forward: &ForwardConfig,
         metrics: &Arc<UpstreamMetrics>,
@@ -172,6 +161,44 @@ impl Blocking {
         })
     }
 
+    /// Writes `batch` and counts it. If it has to wait for room and `leave` ends, it stops between two frames.
+    ///
+    /// # Errors
+    ///
+    /// The batch, and how much of it was taken.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: the thread goes on writing.
+    pub(in crate::forward) async fn send(
+        &mut self,
+        mut batch: Vec<Chunk>,
+        leave: impl Future<Output = ()>,
+        account: &Account<'_>,
+        evidence: &mut Evidence,
+    ) -> Result<(), Lost> {
+        account.take_out(&mut batch);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let parts = account.encode(&batch);
+        let wire = match parts.as_slice() {
+            [one] => one.to_vec(),
+            parts => parts.concat(),
+        };
+        drop(parts);
+        if let Err(broken) = self.write(wire, leave, &account.shared.stop).await {
+            return Err(broken.in_batch(batch));
+        }
+        let now = Clock::now();
+        for mut chunk in batch {
+            let (entries, octets) = (chunk.len(), account.encoder.chunk_octets(&chunk));
+            account.forwarded(&mut chunk, entries, octets as u64);
+            evidence.wrote(now, || octets, account.shared);
+        }
+        Ok(())
+    }
+
     /// Writes all of `wire`. If it has to wait for room and `leave` ends, it stops between two frames.
     ///
     /// # Errors
@@ -182,7 +209,7 @@ impl Blocking {
     /// # Cancel safety
     ///
     /// Not cancel safe: the thread goes on writing.
-    pub(in super::super) async fn send(
+    async fn write(
         &mut self,
         wire: Vec<u8>,
         leave: impl Future<Output = ()>,
@@ -214,7 +241,7 @@ impl Blocking {
             biased;
             answer = &mut written => answer.ok(),
             () = last_word => Some(Written {
-                taken: self.progress.taken.load(Ordering::Acquire),
+                taken: self.progress.taken(),
                 outcome: Ok(false),
             }),
         };
@@ -231,7 +258,7 @@ impl Blocking {
         why: Option<UpstreamError>,
     ) -> Result<(), BrokenOff> {
         let Some(Written { taken, outcome }) = answer else {
-            return Err(thread_gone(self.progress.taken.load(Ordering::Acquire)));
+            return Err(thread_gone(self.progress.taken()));
         };
         let error = match outcome {
             Ok(_) if taken == octets => {
@@ -240,7 +267,7 @@ impl Blocking {
                 }
                 return Ok(());
             }
-            Ok(_) => why.unwrap_or(UpstreamError::CutOff),
+            Ok(_) => why.expect("without an error only an interruption ends a write early"),
             Err(error)
                 if self.url == UpstreamUrl::Stdout && error.kind() == io::ErrorKind::BrokenPipe =>
             {
@@ -254,10 +281,10 @@ impl Blocking {
     /// Returns when nothing was taken for too long and another upstream can take over. Where none can, giving up would
     /// not help: this logs it once and goes on waiting.
     async fn stalled(&self, is_told: &mut bool) {
-        let mut seen = self.progress.signs.load(Ordering::Acquire);
+        let mut seen = self.progress.signs();
         loop {
             sleep(self.stall).await;
-            let signs = self.progress.signs.load(Ordering::Acquire);
+            let signs = self.progress.signs();
             if std::mem::replace(&mut seen, signs) != signs {
                 continue;
             }
@@ -277,34 +304,6 @@ impl Blocking {
             // Without room in the socket, an octet is there already and wakes the thread.
             drop(waker.write_all(b"!"));
         }
-    }
-}
-
-impl Progress {
-    fn begin(&self) {
-        self.taken.store(0, Ordering::Release);
-        self.is_interrupted.store(false, Ordering::Release);
-    }
-
-    /// Records that whole frames of `whole` octets of the batch are taken by now. More octets, a part of the next
-    /// frame, may be taken as well.
-    pub(super) fn took(&self, whole: usize) {
-        self.taken.store(whole, Ordering::Release);
-        self.sign();
-    }
-
-    /// Records that the reader is alive.
-    pub(super) fn sign(&self) {
-        self.signs.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// Asks the thread to stop between two frames.
-    pub(super) fn interrupt(&self) {
-        self.is_interrupted.store(true, Ordering::Release);
-    }
-
-    pub(super) fn is_interrupted(&self) -> bool {
-        self.is_interrupted.load(Ordering::Acquire)
     }
 }
 
@@ -403,7 +402,7 @@ fn thread_gone(taken: usize) -> BrokenOff {
 /// Waits until no other thread has the file at `path` open.
 async fn sole_writer_of(path: &Path) -> OwnedSemaphorePermit {
     let place = {
-        let mut paths = PATHS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut paths = lock(&PATHS);
         match paths.iter().find(|(known, _)| known == path) {
             Some((_, place)) => Arc::clone(place),
             None => {
@@ -426,19 +425,19 @@ fn place(metadata: &Metadata) -> (u64, u64) {
 
 /// Remembers that the last octets written at `place` are a part of a frame.
 fn remember_torn(place: (u64, u64)) {
-    let mut torn = TORN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut torn = lock(&TORN);
     if !torn.contains(&place) {
         torn.push(place);
     }
 }
 
 fn is_torn(place: (u64, u64)) -> bool {
-    let torn = TORN.lock().unwrap_or_else(PoisonError::into_inner);
+    let torn = lock(&TORN);
     torn.contains(&place)
 }
 
 fn forget_torn(place: (u64, u64)) {
-    let mut torn = TORN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut torn = lock(&TORN);
     torn.retain(|known| *known != place);
 }
 

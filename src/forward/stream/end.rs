@@ -37,70 +37,64 @@ use std::{io::IoSlice, os::fd::AsFd as _, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
-use super::upstream::Stream;
 use crate::{socket::Socket, sys};
 
-impl Stream {
-    /// At most how many acknowledged octets the peer, which has just ended its direction, may not have read. Takes
-    /// some round trips, and may write one octet if what was written ends `between_frames`.
-    ///
-    /// # Cancel safety
-    ///
-    /// Can be dropped at any point.
-    pub(super) async fn unread_octets(&self, between_frames: bool) -> usize {
-        let is_all_read = match &self.socket {
-            Socket::Unix(_) => {
-                // Asked before the error: a closing peer sets its error before it frees what it has not read.
-                let unread = sys::unacknowledged_octets(self.socket.as_fd()).unwrap_or(usize::MAX);
-                if unread > 0 {
-                    return unread;
-                }
-                !self.was_reset()
+/// At most how many acknowledged octets the peer, which has just ended its direction, may not have read. Takes some
+/// round trips, and may write one octet if what was written ends `between_frames`.
+///
+/// # Cancel safety
+///
+/// Can be dropped at any point.
+pub(super) async fn unread_octets(socket: &Socket, between_frames: bool) -> usize {
+    let is_all_read = match socket {
+        Socket::Unix(_) => {
+            // Asked before the error: a closing peer sets its error before it frees what it has not read.
+            let unread = sys::unacknowledged_octets(socket.as_fd()).unwrap_or(usize::MAX);
+            if unread > 0 {
+                return unread;
             }
-            Socket::Tcp(_) => between_frames && self.is_closed_at_peer().await,
-        };
-        if is_all_read { 0 } else { usize::MAX }
-    }
-
-    /// Whether the peer ended both directions, with nothing unread.
-    async fn is_closed_at_peer(&self) -> bool {
-        let patience = sys::round_trip(self.socket.as_fd())
-            .unwrap_or(PATIENCE_MAX)
-            .saturating_mul(ROUND_TRIPS)
-            .clamp(PATIENCE_MIN, PATIENCE_MAX);
-        let reset = async {
-            while !self.was_reset() {
-                sleep(POLL).await;
-            }
-        };
-        if timeout(patience, reset).await.is_ok() {
-            return false;
+            !was_reset(socket)
         }
-        if !matches!(
-            self.socket.try_write_vectored(&[IoSlice::new(b"\n")]),
-            Ok(1)
-        ) {
-            return false;
-        }
-        let answer = async {
-            loop {
-                if self.was_reset() {
-                    return true;
-                }
-                if self.unacknowledged_octets() == 0 {
-                    return false;
-                }
-                sleep(POLL).await;
-            }
-        };
-        timeout(patience, answer).await.unwrap_or(false)
-    }
+        Socket::Tcp(_) => between_frames && is_closed_at_peer(socket).await,
+    };
+    if is_all_read { 0 } else { usize::MAX }
+}
 
-    /// Whether the connection was reset. Once the end was read, further reads do not tell. The error is cleared: a
-    /// second call returns false.
-    fn was_reset(&self) -> bool {
-        !matches!(self.socket.take_error(), Ok(None))
+/// Whether the peer ended both directions of a TCP connection, with nothing unread.
+async fn is_closed_at_peer(socket: &Socket) -> bool {
+    let patience = sys::round_trip(socket.as_fd())
+        .unwrap_or(PATIENCE_MAX)
+        .saturating_mul(ROUND_TRIPS)
+        .clamp(PATIENCE_MIN, PATIENCE_MAX);
+    let reset = async {
+        while !was_reset(socket) {
+            sleep(POLL).await;
+        }
+    };
+    if timeout(patience, reset).await.is_ok() {
+        return false;
     }
+    if !matches!(socket.try_write_vectored(&[IoSlice::new(b"\n")]), Ok(1)) {
+        return false;
+    }
+    let answer = async {
+        loop {
+            if was_reset(socket) {
+                return true;
+            }
+            if matches!(sys::unacknowledged_octets(socket.as_fd()), Ok(0)) {
+                return false;
+            }
+            sleep(POLL).await;
+        }
+    };
+    timeout(patience, answer).await.unwrap_or(false)
+}
+
+/// Whether the connection was reset. Once the end was read, further reads do not tell. The error is cleared: a second
+/// call returns false.
+fn was_reset(socket: &Socket) -> bool {
+    !matches!(socket.take_error(), Ok(None))
 }
 
 /// A process that ends its direction and then closes does both within a short time; its kernel answers in one round
