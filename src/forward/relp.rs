@@ -268,10 +268,7 @@ impl Relp {
     fn take_answers(&mut self) -> Result<(), UpstreamError> {
         let mut at = 0;
         let mut is_answer = false;
-        loop {
-            let Some((frame, octets)) = Frame::first(&self.input[at..], ANSWER_OCTETS_MAX)? else {
-                break;
-            };
+        while let Some((frame, octets)) = Frame::first(&self.input[at..], ANSWER_OCTETS_MAX)? {
             match self.client.take(frame)? {
                 Heard::Opened => {
                     self.is_open = true;
