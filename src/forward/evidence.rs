@@ -4,8 +4,9 @@
 //!           proof seen (see `Proof`)
 //!   open ─────────────────────────────▶ proved        on probation: few octets until then
 //!
-//!            lost                                     proved, or idle for PROOF_MIN
-//!   trusted ───────▶ not trusted ──took something──▶ in doubt ────────────────────────▶ trusted
+//!            lost                                         proved
+//!   trusted ───────▶ not trusted ──took something──▶ in doubt ───▶ trusted
+//!                         └────────── idle for PROOF_MIN ────────────▲
 //! ```
 //!
 //! The second line is the upstream's: a connection to one that was not lost begins as trusted.

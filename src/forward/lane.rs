@@ -221,7 +221,7 @@ impl Lane {
         {
             let rebind_in = active.evidence.rebind_in(rebind, now);
             if rebind_in.is_zero() {
-                debug!(upstream = %self.upstreams[active.index].config.url, "ending a connection to make it anew");
+                debug!(upstream = %self.upstreams[active.index].config.url, "ending a connection to open it anew (forward.rebind)");
                 self.leave(true).await?;
                 return Ok(Next::Continue);
             }

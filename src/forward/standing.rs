@@ -4,7 +4,7 @@
 //!            lost, or not reached            proved
 //!   trusted ─────────────────────▶ outage ───────────▶ trusted
 //!      │                            │  ▲
-//!      │ told: WARN                 └──┘ each further attempt is counted; told again after ten minutes
+//!      │ logged: WARN               └──┘ each further attempt is counted; logged again after ten minutes
 //! ```
 //!
 //! # Guarantees
@@ -13,7 +13,7 @@
 //!   attempts.
 //! - An upstream that had a connection and fails is logged as lost; any other as one that cannot be connected to.
 //! - A connection ends an outage if it lived for [`PROOF_MIN`] and, if there was something to send, took some of it.
-//!   That alone would not do: a load balancer without a backend accepts, takes octets, and closes.
+//!   Taking octets alone proves nothing: a load balancer without a backend accepts, takes octets, and closes.
 //! - A connection that follows several that broke before they proved anything is on probation: it gets ever fewer
 //!   octets until it has proved itself, because all of them may have to be sent again.
 //!

@@ -1,8 +1,8 @@
 //! Stopping: tells those who wait for an upstream how far a stop has come.
 //!
 //! ```text
-//! ──── begun: no upstream that is away is left alone any longer ──── over: nothing waits any more
-//!      └─────────────────────────── the grace ──────────────────────┘
+//! ──── begun: upstreams that are away are tried often ──── over: nothing waits any more
+//!      └─────────────────── grace period ────────────────┘
 //! ```
 
 use tokio_util::sync::CancellationToken;

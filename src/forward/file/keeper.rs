@@ -507,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_somebody_else_moved_away_keeps_the_name_that_it_was_given() {
+    fn a_file_that_another_program_moved_away_keeps_the_name_that_it_was_given() {
         let dir = tempfile::tempdir().unwrap();
         let (file, keeper) = keeper(dir.path(), PLAIN);
         fs::write(dir.path().join("a.log"), "one").unwrap();

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_resembles_a_name_is_nobody_of_ours() {
+    fn what_only_resembles_a_name_is_left_alone() {
         for found in [
             "a.log",
             "a.log.1",
