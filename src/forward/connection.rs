@@ -10,18 +10,19 @@
 //!
 //! The calls, in order: [`Connection::open`]; then any number of [`Connection::heard`], [`Connection::send`] and
 //! [`Connection::tend`]; then [`Connection::finish`]. Once a call fails, or a caller stops waiting for `finish`, only
-//! [`Connection::take_back`] may follow, once. The facts ([`Connection::is_ready`] and the others) can be asked at any time.
+//! [`Connection::take_back`] may follow, once. The facts ([`Connection::is_ready`] and the others) can be asked at any
+//! time.
 //!
 //! What the kinds are, and when a frame counts as forwarded and is safe:
 //!
-//! | kind     | carries                 | forwarded                  | safe                          | taken back                        |
-//! |----------|-------------------------|----------------------------|-------------------------------|-----------------------------------|
-//! | stream   | TCP, Unix               | the kernel has all of it   | the peer's kernel has it, too | what the peer may not have read   |
-//! | datagram | UDP, Unix               | the kernel has it          | at once                       | after a refusal, the last 200 ms  |
-//! | relp     | RELP                    | answered with 200          | answered with 200             | all that is unanswered            |
-//! | blocking | a file, standard output | written                    | written                       | nothing                           |
+//! | kind     | carries      | forwarded                | safe                      | taken back                       |
+//! |----------|--------------|--------------------------|---------------------------|----------------------------------|
+//! | stream   | TCP, Unix    | the kernel has all of it | the peer's kernel has it  | what the peer may not have read  |
+//! | datagram | UDP, Unix    | the kernel has it        | at once                   | after a refusal, the last 200 ms |
+//! | relp     | RELP         | answered with 200        | answered with 200         | all that is unanswered           |
+//! | blocking | file, stdout | written                  | written                   | nothing                          |
 //!
-//! Besides, each kind takes back the frames of a batch that it was given and did not send.
+//! Besides these, each kind takes back the frames of a batch that it was given and did not send.
 //!
 //! # Guarantees
 //!
@@ -93,8 +94,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`UpstreamError::Resolve`], [`UpstreamError::Connect`], [`UpstreamError::Open`] or [`UpstreamError::TooSlow`], which
-    /// names the step; over RELP also why there is no session.
+    /// [`UpstreamError::Resolve`], [`UpstreamError::Connect`], [`UpstreamError::Open`] or [`UpstreamError::TooSlow`],
+    /// which names the step; over RELP also why there is no session.
     ///
     /// # Cancel safety
     ///
@@ -129,8 +130,8 @@ impl Connection {
         })
     }
 
-    /// Waits until the peer has answered something, or can take more, or has moved; acts on answers. Never returns where
-    /// there is no peer to hear from.
+    /// Waits until the peer has answered something, or can take more, or has moved; acts on answers. Never returns
+    /// where there is no peer to hear from.
     ///
     /// # Errors
     ///
@@ -182,10 +183,10 @@ impl Connection {
 
     /// Ends the connection in order.
     ///
-    /// What a stream took is with the upstream if the peer closes as well, or has at least acknowledged everything. Only
-    /// the former counts if there is `doubt`, or the upstream is not trusted; a stop waits for one that is not trusted
-    /// as long as it can. A RELP session waits for the answers to all that was sent; if no further chunk can come, as long
-    /// as the stop does. The other kinds have nothing to wait for.
+    /// What a stream took is with the upstream if the peer closes as well, or has at least acknowledged everything.
+    /// Only the former counts if there is `doubt`, or the upstream is not trusted; a stop waits for one that is not
+    /// trusted as long as it can. A RELP session waits for the answers to all that was sent; if no further chunk can
+    /// come, as long as the stop does. The other kinds have nothing to wait for.
     ///
     /// # Errors
     ///
@@ -221,9 +222,9 @@ impl Connection {
         }
     }
 
-    /// Takes back the frames that the upstream may not have, in order, after `lost`; counts them as queued again, and the
-    /// others of the batch as forwarded. A stream may ask its peer first, for up to 2 s. If the upstream `is_trusted`, a
-    /// peer that was only cut off by us will read what its kernel has.
+    /// Takes back the frames that the upstream may not have, in order, after `lost`; counts them as queued again, and
+    /// the others of the batch as forwarded. A stream may ask its peer first, for up to 2 s. If the upstream
+    /// `is_trusted`, a peer that was only cut off by us will read what its kernel has.
     ///
     /// # Cancel safety
     ///
@@ -260,8 +261,8 @@ impl Connection {
         again
     }
 
-    /// Lets go of what has arrived, or is old, and need not be kept to be sent again. Returns how long to wait before the
-    /// next call, which is short if a sender waits to hear that its messages are safe (`is_awaited`).
+    /// Lets go of what has arrived, or is old, and need not be kept to be sent again. Returns how long to wait before
+    /// the next call, which is short if a sender waits to hear that its messages are safe (`is_awaited`).
     pub(super) fn tend(&mut self, now: Tick, is_awaited: bool) -> Duration {
         match self {
             Self::Stream(stream) => stream.tend(now, is_awaited),

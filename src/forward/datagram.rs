@@ -11,8 +11,8 @@
 //!   while nothing is sent. Then the upstream is away like any other, and what was sent just before is sent again, as
 //!   far as it is among the last [`RECENT_OCTETS`].
 //! - After a refusal few frames are sent at first; the others follow when no refusal came for [`RECENT_AGE`].
-//! - What waited while the upstream was away is sent in portions of [`PACE_FRAMES`] with a pause of [`PACE_PAUSE`] between
-//!   them: a burst of it would overflow a receive buffer of the usual size.
+//! - What waited while the upstream was away is sent in portions of [`PACE_FRAMES`] with a pause of [`PACE_PAUSE`]
+//!   between them: a burst of it would overflow a receive buffer of the usual size.
 //! - A name is looked up again every [`RESOLVE_PERIOD`] and when asked to. If it has moved, the caller is told.
 //!
 //! # Left out

@@ -24,8 +24,7 @@
 //!              ended
 //! ```
 //!
-//! *Leave* becomes *lost* if the connection does not end in order. A lane does not end while it owes something that came
-//! back then, except at the end of a stop.
+//! *Leave* becomes *lost* if the connection does not end in order. If something came back then, a drained lane goes on.
 //!
 //! # Guarantees
 //!
@@ -41,8 +40,8 @@
 //!
 //! # Left out
 //!
-//! What the kinds of connection do (`connection`). How many lanes there are, and what becomes of chunks that no lane sent
-//! (the parent module).
+//! What the kinds of connection do (`connection`). How many lanes there are, and what becomes of chunks that no lane
+//! sent (the parent module).
 
 use std::{
     future::poll_fn,

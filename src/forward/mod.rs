@@ -15,14 +15,14 @@
 //! - A frame is counted as forwarded when the last of its octets was taken by the kernel (or the file). A frame broken
 //!   off in the middle is sent again whole on the next connection.
 //! - Plain TCP has no acknowledgement, so what was written is kept in the resend ring. After an orderly close with
-//!   nothing on its way, nothing is sent again. After a reset, a time-out, any other error, or an end that may be that of
-//!   one direction only, two parts are sent again: what the peer's kernel had not acknowledged, and as much before it as
-//!   the peer's process may not have read (the largest window that it can ever advertise, at least 256 KiB, at most
-//!   `resend_max`). Frames that are sent twice are counted as resent.
+//!   nothing on its way, nothing is sent again. After a reset, a time-out, any other error, or an end that may be that
+//!   of one direction only, two parts are sent again: what the peer's kernel had not acknowledged, and as much before
+//!   it as the peer's process may not have read (the largest window that it can ever advertise, at least 256 KiB, at
+//!   most `resend_max`). Frames that are sent twice are counted as resent.
 //! - RELP answers each frame, which counts as forwarded only then. What was not answered when the connection is lost is
 //!   sent again.
-//! - Messages to be forwarded are safe, for senders that wait to hear so, when they were answered (RELP), when the peer's
-//!   kernel has acknowledged them (other streams), or when they were written (datagrams, files).
+//! - Messages to be forwarded are safe, for senders that wait to hear so, when they were answered (RELP), when the
+//!   peer's kernel has acknowledged them (other streams), or when they were written (datagrams, files).
 //! - Each frame that has to be dropped is counted with its reason, and reopens its window.
 //!
 //! # Left out

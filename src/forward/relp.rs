@@ -22,8 +22,9 @@
 //!     lost ◀───────────────────────── from any state: closed, broken, invalid RELP, no answer for `send_timeout`
 //! ```
 //!
-//! The calls: [`Relp::open`] once; then, in any order, [`Relp::take`] while [`Relp::is_ready`], and [`Relp::progress`],
-//! followed by [`Relp::act_on_answers`] each time; at the end [`Relp::finish`], or [`Relp::take_back`] once a call failed.
+//! The calls: [`Relp::open`] once; then, in any order, [`Relp::take`] while [`Relp::is_ready`], and
+//! [`Relp::progress`], followed by [`Relp::act_on_answers`] each time; at the end [`Relp::finish`], or
+//! [`Relp::take_back`] once a call failed.
 //!
 //! # Guarantees
 //!
@@ -37,7 +38,8 @@
 //!
 //! # Left out
 //!
-//! Which upstream, and when to try again (see `lane`). The longest message that the server takes: RELP has no way to ask.
+//! Which upstream, and when to try again (see `lane`). The longest message that the server takes: RELP has no way to
+//! ask.
 
 use std::{
     collections::VecDeque,
@@ -93,7 +95,8 @@ pub(super) struct Relp {
     has_answered: bool,
     /// When the server answered last, or, if all was answered, when it was sent the first frame since.
     since: Tick,
-    /// What reading cost since the last answer, or since the last pause: octets, and at least [`READ_COST`] for each read.
+    /// What reading cost since the last answer, or since the last pause: octets, and at least [`READ_COST`] for each
+    /// read.
     idle_talk: usize,
     /// The server announced that it is closing.
     is_leaving: bool,
@@ -443,7 +446,8 @@ impl Relp {
         Ok(())
     }
 
-    /// Closes a session in which everything is answered. Waits up to `limit` for the answer; a missing one does no harm.
+    /// Closes a session in which everything is answered. Waits up to `limit` for the answer; a missing one does no
+    /// harm.
     async fn close(&mut self, limit: Duration) {
         self.client.close(&mut self.wire);
         let closed = async {

@@ -248,8 +248,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Marks what the peer has taken as safe, and removes what is old from the ring. Returns how long to wait before the
-    /// next call.
+    /// Marks what the peer has taken as safe, and removes what is old from the ring. Returns how long to wait before
+    /// the next call.
     pub(super) fn tend(&mut self, now: Tick, is_awaited: bool) -> Duration {
         let (socket, unacknowledged) = (&self.socket, &mut self.unacknowledged);
         self.ring.tend(now, is_awaited, || {

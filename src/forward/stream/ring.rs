@@ -160,8 +160,9 @@ impl ResendRing {
         encoder.beyond(written.chain(batch), certain)
     }
 
-    /// Marks what the peer has taken as safe and removes what is old; asks for the progress only if that may change something. Returns how long to wait before
-    /// the next call, which is short if a sender waits to hear what has arrived. `taken` asks for the peer's progress.
+    /// Marks what the peer has taken as safe and removes what is old; asks for the progress only if that may change
+    /// something. Returns how long to wait before the next call, which is short if a sender waits to hear what has
+    /// arrived. `taken` asks for the peer's progress.
     pub(in crate::forward) fn tend(
         &mut self,
         now: Tick,
