@@ -2,21 +2,22 @@
 //!
 //! # Guarantees
 //!
-//! - The n-th delay lies between half and all of `min * 2^n`, capped at `max`: a hundred relays whose
-//!   collector restarts do not come back in step.
+//! - The n-th delay lies between half and all of `min * 2^n`, capped at `max`: when a collector restarts, a hundred
+//!   relays do not reconnect in step.
 //! - The same seed gives the same delays.
 //!
 //! # Left out
 //!
-//! Waiting. The caller sleeps.
+//! Waiting: the caller sleeps.
 
 use std::time::Duration;
 
-/// The delays between attempts at one thing.
+/// Computes the delays between attempts at one thing.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     min: Duration,
     max: Duration,
+    /// At most 31.
     attempt: u32,
     state: u64,
 }
@@ -35,9 +36,7 @@ impl Backoff {
 
     /// The delay before the next attempt.
     pub fn next_delay(&mut self) -> Duration {
-        let full = self
-            .min
-            .saturating_mul(1_u32.checked_shl(self.attempt).unwrap_or(u32::MAX));
+        let full = self.min.saturating_mul(1 << self.attempt);
         let full = full.min(self.max);
         self.attempt = self.attempt.saturating_add(1).min(31);
         let half = full / 2;
@@ -45,18 +44,18 @@ impl Backoff {
         half + Duration::from_nanos(self.random() % span.saturating_add(1))
     }
 
-    /// The thing worked: the next failure starts at `min` again.
+    /// Starts over at `min`: the attempt succeeded.
     pub const fn reset(&mut self) {
         self.attempt = 0;
     }
 
-    /// Time is short: starts at `min` again, and no delay is longer than `max` from now on.
+    /// Starts over at `min`, and caps all further delays at `max`: time is short.
     pub fn hurry(&mut self, max: Duration) {
         self.max = self.max.min(max);
         self.reset();
     }
 
-    /// SplitMix64: jitter needs to differ between processes, not to be unpredictable.
+    /// SplitMix64: jitter has to differ between processes, not to be unpredictable.
     const fn random(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.state;

@@ -11,13 +11,13 @@
 //! # Guarantees
 //!
 //! - The upstream in charge is the first of the list that is up.
-//! - While a later one is in charge, every earlier one is tried again at its own backed-off times, so
-//!   that charge returns up the list.
-//! - An upstream that failed is not tried before its delay is over.
+//! - While a later upstream is in charge, each earlier one is tried again at its own backed-off times, so that charge
+//!   returns up the list.
+//! - A failed upstream is not tried before its delay is over.
 //!
 //! # Left out
 //!
-//! Connecting, sockets, sleeping. The caller acts on [`Failover::due`] and reports what happened.
+//! Connecting, sockets, sleeping. The caller acts on [`Failover::due`] and reports the outcome.
 
 use std::time::Duration;
 
@@ -32,13 +32,13 @@ pub struct Failover {
 #[derive(Clone, Debug)]
 struct State {
     up: bool,
-    /// When it may be tried (again). Meaningless while up.
+    /// When the next attempt may begin. Meaningless while `up`.
     retry_at: Tick,
     backoff: Backoff,
 }
 
 impl Failover {
-    /// All upstreams away and due at once, with these delays, first of the list first.
+    /// All upstreams away and due at once. `backoffs` has their delays, in the order of the list.
     #[must_use]
     pub fn new(backoffs: Vec<Backoff>) -> Self {
         let upstreams = backoffs
@@ -58,19 +58,19 @@ impl Failover {
         self.upstreams.iter().position(|upstream| upstream.up)
     }
 
-    /// The first upstream worth connecting to at `now`: away, due, and before the one in charge.
+    /// The first upstream to connect to at `now`: away, due, and before the one in charge.
     #[must_use]
     pub fn due(&self, now: Tick) -> Option<usize> {
         self.all_due(now).next()
     }
 
-    /// All of them.
+    /// All upstreams for which [`Failover::due`] holds.
     pub fn all_due(&self, now: Tick) -> impl Iterator<Item = usize> {
         self.candidates()
             .filter(move |&index| self.upstreams[index].retry_at <= now)
     }
 
-    /// When [`Failover::due`] will next have an answer; `None` if the first upstream is in charge.
+    /// When [`Failover::due`] will next return an upstream; `None` if the first upstream is in charge.
     #[must_use]
     pub fn next_due(&self) -> Option<Tick> {
         self.candidates()
@@ -84,32 +84,32 @@ impl Failover {
         self.upstreams[index].retry_at
     }
 
-    /// Upstream `index` accepted a connection.
+    /// Records that upstream `index` accepted a connection.
     pub fn connected(&mut self, index: usize) {
         self.upstreams[index].up = true;
     }
 
-    /// Upstream `index` works: its next failure starts with a short delay again. A connection alone does not
-    /// prove that, and octets that it took do not either: some accept, and close a moment later.
+    /// Records that upstream `index` works: its next failure starts with a short delay again. Neither a connection nor
+    /// octets taken prove that: some peers accept, take octets, and close a moment later.
     pub fn proved(&mut self, index: usize) {
         self.upstreams[index].backoff.reset();
     }
 
-    /// Upstream `index` refused, timed out or went away at `now`.
+    /// Records that upstream `index` refused, timed out or was lost at `now`.
     pub fn failed(&mut self, index: usize, now: Tick) {
         let upstream = &mut self.upstreams[index];
         upstream.up = false;
         upstream.retry_at = now.after(upstream.backoff.next_delay());
     }
 
-    /// Upstream `index` was left in favour of an earlier one; it may be tried again at once.
+    /// Records that upstream `index` was left for an earlier one; it may be tried again at once.
     pub fn left(&mut self, index: usize, now: Tick) {
         let upstream = &mut self.upstreams[index];
         upstream.up = false;
         upstream.retry_at = now;
     }
 
-    /// Time is short: all that are away may be tried at `now`, and again after at most `delay_max`.
+    /// Makes all upstreams that are away due at `now`, and again after at most `delay_max`: time is short.
     pub fn hurry(&mut self, now: Tick, delay_max: Duration) {
         for upstream in &mut self.upstreams {
             upstream.retry_at = upstream.retry_at.min(now);

@@ -1,23 +1,23 @@
 //! Datagrams to an upstream: one frame, one datagram (RFC 5426 3.1).
 //!
 //! ```text
-//! frames ──send──▶ kernel, counted as forwarded ──▶ [ the last RECENT_AGE of them ] ──▶ forgotten
-//!                      refused (ICMP) ──▶ the upstream is away, and these go out again
+//! frames ──send──▶ kernel, counted as forwarded ──▶ [ ring: the last RECENT_AGE of them ] ──▶ forgotten
+//!                      refused (ICMP) ──▶ the upstream is away, and the frames of the ring are sent again
 //! ```
 //!
 //! # Guarantees
 //!
-//! - UDP gives no answers, so a frame is forwarded when the kernel has taken it. But a refusal is heard of at once,
-//!   also while nothing is sent: then the upstream is away, like any other, and what was sent just before is sent
-//!   again, as far as it is among the last [`RECENT_OCTETS`].
-//! - After a refusal a few frames go first; the others follow when no refusal came for [`RECENT_AGE`].
-//! - What waited while the upstream was away goes out in portions of [`PACE_FRAMES`] with a pause of [`PACE_PAUSE`] between
-//!   them: a burst of it would not find room in a receive buffer of the usual size.
+//! - UDP has no answers, so a frame is forwarded when the kernel has taken it. But a refusal is noticed at once, also
+//!   while nothing is sent. Then the upstream is away like any other, and what was sent just before is sent again, as
+//!   far as it is among the last [`RECENT_OCTETS`].
+//! - After a refusal few frames are sent at first; the others follow when no refusal came for [`RECENT_AGE`].
+//! - What waited while the upstream was away is sent in portions of [`PACE_FRAMES`] with a pause of [`PACE_PAUSE`]
+//!   between them: a burst of it would overflow a receive buffer of the usual size.
 //! - A name is looked up again every [`RESOLVE_PERIOD`] and when asked to. If it has moved, the caller is told.
 //!
 //! # Left out
 //!
-//! Datagrams that are lost on the way without a word.
+//! Datagrams that are lost on the way without a refusal.
 
 use std::{collections::VecDeque, fmt, io, net::SocketAddr, path::Path, pin::Pin, time::Duration};
 
@@ -29,26 +29,30 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ForwardEnded,
+    account::Account,
     dial::{Patience, connect_udp, resolve},
-    error::UpstreamError,
-    lane::Lane,
-    ring::Taken,
-    upstream::Connection,
+    error::{Lost, UpstreamError},
+    evidence::{Evidence, Proof},
+    standing::{PROBATION_OCTETS_MIN, Standing},
+    stream::ring::{ResendRing, Taken},
 };
 use crate::{
     chunk::Chunk,
     clock::Clock,
     metrics::{DropReason, FrameErrorReason},
+    tick::Tick,
 };
 
 /// A datagram socket to an upstream.
 #[derive(Debug)]
 pub(super) struct Datagram {
     socket: DatagramSocket,
+    /// The upstream is given up when a send finds no room for so long.
     stall: Duration,
-    /// What waited while the upstream was away goes out at a pace that its receive buffer can take.
-    pub(super) is_paced: bool,
+    /// What waited while the upstream was away is sent at a pace that its receive buffer can take.
+    is_paced: bool,
+    /// What is sent again after a refusal. Over a Unix socket it keeps nothing: the peer has what was sent.
+    ring: ResendRing,
 }
 
 #[derive(Debug)]
@@ -72,9 +76,9 @@ type Lookup = Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, UpstreamError>
 struct Sent {
     /// Frames that the kernel took.
     frames: usize,
-    /// Their octets.
+    /// Octets of these frames that were sent.
     octets: u64,
-    /// How many of them were cut.
+    /// How many of these frames were cut.
     cut: u64,
     /// Why it went no further.
     end: Option<Broke>,
@@ -89,11 +93,11 @@ enum Broke {
 }
 
 impl Datagram {
-    /// A socket to the `attempt`-th address of `host`. A send that finds no room for `stall` has failed.
+    /// Opens a socket to the `attempt`-th address of `host`. A send that finds no room for `stall` has failed.
     ///
     /// # Errors
     ///
-    /// The name has no address, or none can be reached from here.
+    /// The name has no address, or there is no route to any of them.
     pub(super) async fn udp(
         host: &str,
         port: u16,
@@ -112,14 +116,15 @@ impl Datagram {
             socket: DatagramSocket::Udp(socket, name),
             stall,
             is_paced: attempt > 0,
+            ring: ResendRing::new(RECENT_OCTETS, RECENT_AGE),
         })
     }
 
-    /// A socket to the one at `path`.
+    /// Connects to the socket at `path`.
     ///
     /// # Errors
     ///
-    /// There is none that takes datagrams.
+    /// No socket for datagrams is there.
     pub(super) fn unix(path: &Path, stall: Duration) -> Result<Self, UpstreamError> {
         let socket = UnixDatagram::unbound()
             .and_then(|socket| socket.connect(path).map(|()| socket))
@@ -128,22 +133,15 @@ impl Datagram {
             socket: DatagramSocket::Unix(socket),
             stall,
             is_paced: false,
+            ring: ResendRing::new(0, RECENT_AGE),
         })
-    }
-
-    /// Octets that are kept in case a refusal comes: over a Unix socket the other end has them already.
-    pub(super) const fn recent_octets(&self) -> usize {
-        match self.socket {
-            DatagramSocket::Udp(..) => RECENT_OCTETS,
-            DatagramSocket::Unix(_) => 0,
-        }
     }
 
     /// Waits until the name has moved, and returns its first address.
     ///
     /// # Errors
     ///
-    /// [`UpstreamError::Refused`] as soon as the network says so.
+    /// [`UpstreamError::Refused`] as soon as the network reports it.
     ///
     /// # Cancel safety
     ///
@@ -156,7 +154,7 @@ impl Datagram {
         let mut waste = [0; 1];
         loop {
             select! {
-                // RFC 5426 has no answers: what is read is thrown away.
+                // RFC 5426 has no answers: what is read is discarded.
                 received = socket.recv(&mut waste) => {
                     received.map_err(UpstreamError::Refused)?;
                 }
@@ -165,15 +163,105 @@ impl Datagram {
         }
     }
 
-    /// Looks the name up at the next opportunity.
+    /// Makes the next [`Datagram::heard`] look the name up.
     pub(super) fn resolve_now(&mut self) {
         if let DatagramSocket::Udp(_, name) = &mut self.socket {
             name.due = Instant::now();
         }
     }
 
-    /// Sends what is left in `chunk`, each frame cut to `octets_max`, waiting while there is no room.
-    async fn send(&self, chunk: &Chunk, octets_max: usize, cut_off: &CancellationToken) -> Sent {
+    /// Sends `batch` and counts it.
+    ///
+    /// # Errors
+    ///
+    /// The upstream is away; the frames that were not sent, and how far the first chunk of them was.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: dropped before its end, the rest of the batch is lost without being counted.
+    pub(super) async fn send(
+        &mut self,
+        batch: Vec<Chunk>,
+        account: &Account<'_>,
+        evidence: &mut Evidence,
+    ) -> Result<(), Lost> {
+        let frames: usize = batch.iter().map(Chunk::len).sum();
+        let (shared, encoder) = (account.shared, account.encoder);
+        let mut left = VecDeque::from(batch);
+        while let Some(mut chunk) = left.pop_front() {
+            let sent = self
+                .send_chunk(&chunk, account.config.udp_max, &shared.stop.cut_off)
+                .await;
+            shared.metrics.frame_errors[FrameErrorReason::Truncated].add(sent.cut);
+            shared.metrics.frames.cut.add(sent.cut);
+            if let Some(Broke::Lost(error)) = sent.end {
+                let taken = encoder.first_octets(&chunk, sent.frames);
+                left.push_front(chunk);
+                return Err(Lost {
+                    batch: left.into(),
+                    taken,
+                    error,
+                });
+            }
+            let mut whole = chunk.split_entries(sent.frames);
+            account.forwarded(&mut whole, sent.frames, sent.octets);
+            let now = Clock::now();
+            evidence.wrote(now, || encoder.chunk_octets(&whole), shared);
+            if !whole.is_empty() {
+                self.ring.push(whole, encoder, taken_all(now));
+            }
+            if let Some(Broke::TooLarge) = sent.end {
+                let lost = chunk.split_entries(1);
+                account.dropped(&lost, DropReason::TooLarge);
+            }
+            if !chunk.is_empty() {
+                left.push_front(chunk);
+            }
+        }
+        // A small batch is all that waited.
+        self.is_paced &= frames >= PACE_FRAMES;
+        Ok(())
+    }
+
+    /// Removes what is old from the ring. Returns how long to wait before the next call.
+    pub(super) fn tend(&mut self, now: Tick, is_awaited: bool) -> Duration {
+        self.ring.tend(now, is_awaited, || taken_all(now))
+    }
+
+    /// Takes back what was not sent and, after a refusal, what the ring holds. Counts the frames of `batch` that were
+    /// sent in its first `taken` octets.
+    pub(super) fn take_back(
+        &mut self,
+        mut batch: Vec<Chunk>,
+        taken: usize,
+        error: &UpstreamError,
+        account: &Account<'_>,
+    ) -> VecDeque<Chunk> {
+        // After a refusal: no process has listened there for as long as the ring remembers, or for a shorter time.
+        let is_refused = matches!(error, UpstreamError::Refused(_));
+        let uncertain = if is_refused { usize::MAX } else { 0 };
+        account.partly_forwarded(&mut batch, taken);
+        self.ring
+            .take_back(batch, taken, uncertain, account.encoder)
+    }
+
+    /// The octets that it gets on probation, if the upstream refused datagrams before.
+    pub(super) fn probation(standing: &Standing) -> Option<usize> {
+        standing.is_refused().then_some(PROBATION_OCTETS_MIN)
+    }
+
+    /// Proved when no refusal came for [`RECENT_AGE`].
+    pub(super) const fn proof() -> Proof {
+        Proof::NoRefusal(RECENT_AGE)
+    }
+
+    /// Sends what is left in `chunk`, each frame cut to `octets_max`; waits while there is no room.
+    async fn send_chunk(
+        &self,
+        chunk: &Chunk,
+        octets_max: usize,
+        cut_off: &CancellationToken,
+    ) -> Sent {
         let mut sent = Sent {
             frames: 0,
             octets: 0,
@@ -218,7 +306,7 @@ impl Datagram {
             }
             match self.socket.try_send(datagram) {
                 Ok(_) => return Ok(()),
-                // A queue behind the socket is full; nothing tells when it no longer is.
+                // A queue behind the socket is full; no event tells when it has room again.
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     if Instant::now() >= until {
                         return Err(Broke::Lost(UpstreamError::Broken(error)));
@@ -289,60 +377,12 @@ impl fmt::Debug for Name {
     }
 }
 
-impl Lane {
-    /// Sends `batch` as datagrams, and counts what became of it.
-    pub(super) async fn send_datagrams(&mut self, batch: Vec<Chunk>) -> Result<(), ForwardEnded> {
-        let frames: usize = batch.iter().map(Chunk::len).sum();
-        let mut left = VecDeque::from(batch);
-        while let Some(mut chunk) = left.pop_front() {
-            let Some(active) = &mut self.active else {
-                left.push_front(chunk);
-                break;
-            };
-            let Connection::Datagram(datagram) = &active.connection else {
-                left.push_front(chunk);
-                break;
-            };
-            let shared = &self.shared;
-            let sent = datagram
-                .send(&chunk, self.config.udp_max, &shared.stop.cut_off)
-                .await;
-            shared.metrics.frame_errors[FrameErrorReason::Truncated].add(sent.cut);
-            shared.metrics.frames.cut.add(sent.cut);
-            if let Some(Broke::Lost(error)) = sent.end {
-                let taken = active.encoder.first_octets(&chunk, sent.frames);
-                left.push_front(chunk);
-                return self.lost(left.into(), taken, error).await;
-            }
-            let mut whole = chunk.split_entries(sent.frames);
-            let metrics = &self.upstreams[active.index].metrics;
-            metrics.frames.add(sent.frames as u64);
-            metrics.octets.add(sent.octets);
-            shared.ledger.forwarded(&mut whole, sent.frames);
-            let taken = Taken {
-                unacknowledged: 0,
-                is_all: true,
-                now: Clock::now(),
-            };
-            active.wrote(whole, taken, &self.shared);
-            if let Some(Broke::TooLarge) = sent.end {
-                let lost = chunk.split_entries(1);
-                if let Some(summaries) = shared.ledger.dropped(&lost, DropReason::TooLarge) {
-                    shared.source.add(summaries);
-                }
-            }
-            if !chunk.is_empty() {
-                left.push_front(chunk);
-            }
-        }
-        self.shared.source.give_back(left.into_iter());
-        if let Some(active) = &mut self.active
-            && let Connection::Datagram(datagram) = &mut active.connection
-        {
-            // A small batch is all that there was.
-            datagram.is_paced &= frames >= PACE_FRAMES;
-        }
-        Ok(())
+/// The kernel tells nothing of datagrams once it took them: all count as taken.
+const fn taken_all(now: Tick) -> Taken {
+    Taken {
+        unacknowledged: 0,
+        is_all: true,
+        now,
     }
 }
 
@@ -350,13 +390,12 @@ fn is_no_room(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS)
 }
 
-/// How long after a datagram was sent its refusal may come: the round trips of most networks are shorter.
-pub(super) const RECENT_AGE: Duration = Duration::from_millis(200);
+/// How long after a datagram was sent its refusal may arrive: longer than the round trip of most networks.
+const RECENT_AGE: Duration = Duration::from_millis(200);
 
 /// Octets that are kept for so long.
 pub(super) const RECENT_OCTETS: usize = 256 * 1024;
 
-/// How often a name is looked up.
 const RESOLVE_PERIOD: Duration = Duration::from_secs(30);
 
 /// Datagrams in a portion of what waited: a receive buffer of 208 KiB holds some 270 short ones.

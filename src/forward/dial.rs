@@ -1,18 +1,16 @@
-//! Dialing: a name in, an open socket out.
+//! Dialing: turns a name into an open socket.
 //!
 //! # Guarantees
 //!
-//! - Names are resolved anew each time, and all their addresses are tried in order. Each gets its share of the
-//!   time, so that one that never answers does not keep the next from being tried.
-//! - A connection to ourselves, which a kernel makes when the port it picks is the one dialed, counts
-//!   as refused.
-//!
-//! - What takes too long is named: the look-up, the address, the session ([`Step`]).
+//! - Names are resolved anew each time, and all their addresses are tried in order. Each address gets its share of the
+//!   time, so that one without an answer does not keep the next from being tried.
+//! - A connection to ourselves, which a kernel makes when it picks the dialed port as the local one, counts as
+//!   refused.
+//! - An attempt that takes too long names its step: the look-up, the address, the session ([`Step`]).
 
 use std::{
-    fmt, io,
+    io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
     time::Duration,
 };
 
@@ -22,34 +20,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{UpstreamError, names};
-
-/// What an attempt to connect does at a time.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Step {
-    /// Asks the resolver for this name.
-    LookUp(String),
-    /// Connects to this address.
-    Connect(SocketAddr),
-    /// Connects to the socket at this path.
-    ConnectTo(PathBuf),
-    /// Opens a RELP session with this host and port.
-    Session(String),
-    /// Opens this file, or standard output.
-    Open(String),
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::LookUp(host) => write!(f, "looking up {host}"),
-            Self::Connect(address) => write!(f, "connecting to {address}"),
-            Self::ConnectTo(path) => write!(f, "connecting to {}", path.display()),
-            Self::Session(peer) => write!(f, "opening a RELP session with {peer}"),
-            Self::Open(file) => write!(f, "opening {file}"),
-        }
-    }
-}
+use super::{
+    error::{Step, UpstreamError},
+    names,
+};
 
 /// How long an attempt to connect may take: `forward.connect_timeout`.
 #[derive(Clone, Copy, Debug)]
@@ -59,18 +33,17 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// So long from now on.
     pub(super) fn new(limit: Duration) -> Self {
-        // As good as for ever, and the clock can still tell it.
+        // No limit in practice, and the clock can still represent it.
         let until = Instant::now() + limit.min(LIMIT_MAX);
         Self { until, limit }
     }
 
-    /// Takes a step, as long as the attempt may take.
+    /// Takes a step; it may take all of the time that is left.
     ///
     /// # Errors
     ///
-    /// [`UpstreamError::TooSlow`], or what the step says.
+    /// [`UpstreamError::TooSlow`], or the step's own error.
     pub(super) async fn take<T>(
         self,
         step: Step,
@@ -79,7 +52,7 @@ impl Patience {
         self.take_share(1, step, taken).await
     }
 
-    /// Takes a step that may take one of `shares` of the time.
+    /// Takes a step that may use one of `shares` equal parts of the time.
     async fn take_share<T>(
         self,
         shares: u32,
@@ -89,7 +62,7 @@ impl Patience {
         let (now, share) = (Instant::now(), self.limit / shares);
         let until = self.until.min(now + share.min(LIMIT_MAX));
         let taken = timeout_at(until, taken).await;
-        // Steps before this one may have taken their part.
+        // Earlier steps may have used some of the time.
         let left =
             Duration::from_millis(u64::try_from((until - now).as_millis()).unwrap_or(u64::MAX));
         let after = if share.saturating_sub(left) > SHARE_SLACK {
@@ -123,7 +96,7 @@ pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Up
     Ok(addresses)
 }
 
-/// A connection to the first address of `host` that takes one.
+/// Connects to the first address of `host` that accepts.
 pub(super) async fn connect_tcp(
     host: &str,
     port: u16,
@@ -139,7 +112,7 @@ pub(super) async fn connect_tcp(
                 .await
                 .map_err(|error| cannot_connect(address, error))?;
             if stream.local_addr().ok() == Some(address) {
-                // The kernel picked the port that we connect to: we are talking to ourselves.
+                // The kernel picked the port that we connect to: the peer is this socket itself.
                 let refused = io::ErrorKind::ConnectionRefused;
                 return Err(cannot_connect(address, refused.into()));
             }
@@ -149,7 +122,7 @@ pub(super) async fn connect_tcp(
         match patience.take_share(shares, step, connect).await {
             Ok(stream) => {
                 let socket = SockRef::from(&stream);
-                // Batches are written whole; waiting to fill a segment would only delay the last one.
+                // Batches are written whole; waiting to fill a packet would only delay the last one.
                 socket.set_tcp_nodelay(true).map_err(UpstreamError::Open)?;
                 socket
                     .set_tcp_user_timeout(Some(user_timeout))
@@ -159,11 +132,11 @@ pub(super) async fn connect_tcp(
             Err(error) => last = Some(error),
         }
     }
-    Err(last.unwrap_or_else(|| UpstreamError::Open(io::ErrorKind::NotFound.into())))
+    Err(last.expect("a name has at least one address, and each that fails leaves its error"))
 }
 
-/// A socket to the `attempt`-th of the name's addresses, or the next that can be had: it opens whether the other end
-/// is there or not.
+/// Opens a socket to the `attempt`-th address of the name, or to the next one for which that works. A UDP socket opens
+/// whether the peer exists or not; so each attempt begins with another address.
 pub(super) async fn connect_udp(
     host: &str,
     port: u16,
@@ -192,10 +165,10 @@ pub(super) async fn connect_udp(
             Err(error) => last = Some(cannot_connect(address, error)),
         }
     }
-    Err(last.unwrap_or_else(|| UpstreamError::Open(io::ErrorKind::NotFound.into())))
+    Err(last.expect("a name has at least one address, and each that fails leaves its error"))
 }
 
-/// [`resolve`], as long as the attempt may take.
+/// [`resolve`], within the time that is left.
 async fn look_up(
     host: &str,
     port: u16,
@@ -212,8 +185,8 @@ fn cannot_connect(to: SocketAddr, source: io::Error) -> UpstreamError {
     }
 }
 
-/// Less than this taken by earlier steps is not worth saying.
+/// If earlier steps took less than this, the error does not mention it.
 const SHARE_SLACK: Duration = Duration::from_millis(100);
 
-/// A year, which stands for no limit.
+/// A year: no limit in practice.
 const LIMIT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -1,19 +1,19 @@
-//! Encoding: entries of a chunk in, the octets that an upstream gets out (RFC 6587, RFC 5426).
+//! Encoding: turns the entries of a chunk into the octets that an upstream gets (RFC 6587, RFC 5426).
 //!
 //! # Guarantees
 //!
-//! - Octet counting (RFC 6587 3.4.1) and datagrams leave a frame as it came.
-//! - LF framing (RFC 6587 3.4.2) drops trailing terminators and replaces an LF or NUL inside, which would
-//!   cut the frame in two; each such frame is counted as rewritten.
+//! - Octet counting (RFC 6587 3.4.1) and datagrams leave every octet of a frame as it was received.
+//! - LF framing (RFC 6587 3.4.2) drops trailing terminators and replaces an LF or NUL inside, which would cut the
+//!   frame in two. Each such frame is counted as rewritten.
 //! - A chunk that is its own wire form is not copied.
-//! - A compressed message, of which every octet counts, is never rewritten: where LF framing would have to, it is taken out
-//!   before ([`Encoder::take_out`]).
+//! - A compressed message must keep every octet, so it is never rewritten: [`Encoder::take_out`] removes it before LF
+//!   framing would have to.
 //!
 //! # Left out
 //!
-//! Writing.
+//! Writing to a socket or file.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::VecDeque};
 
 use crate::{
     chunk::{Chunk, is_terminator},
@@ -30,7 +30,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// The wire form of what is left of `chunk`, and how many frames had to be rewritten.
+    /// The wire form of the entries left in `chunk`, and how many frames were rewritten.
     #[must_use]
     pub fn encode<'a>(&self, chunk: &'a Chunk) -> (Cow<'a, [u8]>, u64) {
         if self.framing == OutputFraming::Lf && chunk.is_plain() {
@@ -53,7 +53,7 @@ impl Encoder {
         (Cow::Owned(wire), rewritten)
     }
 
-    /// Takes out of `batch` what this framing cannot carry.
+    /// Removes from `batch` what this framing cannot carry, and returns it.
     #[must_use]
     pub fn take_out(&self, batch: &mut [Chunk]) -> Vec<Chunk> {
         match self.framing {
@@ -65,7 +65,7 @@ impl Encoder {
         }
     }
 
-    /// The wire forms of all of `batch`, and how many frames had to be rewritten.
+    /// The wire forms of all of `batch`, and how many frames were rewritten.
     #[must_use]
     pub fn encode_all<'a>(&self, batch: &'a [Chunk]) -> (Vec<Cow<'a, [u8]>>, u64) {
         let mut rewritten = 0;
@@ -98,7 +98,7 @@ impl Encoder {
         }
     }
 
-    /// Octets that what is left of `chunk` takes on the wire.
+    /// Octets that the entries left in `chunk` take on the wire.
     #[must_use]
     pub fn chunk_octets(&self, chunk: &Chunk) -> usize {
         if self.framing == OutputFraming::Lf && chunk.is_plain() {
@@ -130,7 +130,7 @@ impl Encoder {
             .count()
     }
 
-    /// The part of the first `wire_octets` octets of `batch` that ends with a whole frame.
+    /// How many of the first `wire_octets` octets of `batch` belong to whole frames.
     #[must_use]
     pub fn whole_octets(&self, batch: &[Chunk], wire_octets: usize) -> usize {
         let mut whole = 0;
@@ -144,19 +144,40 @@ impl Encoder {
         whole
     }
 
+    /// The frames of `chunks` that do not lie wholly in the first `wire_octets` octets.
+    pub(super) fn beyond(
+        self,
+        chunks: impl Iterator<Item = Chunk>,
+        wire_octets: usize,
+    ) -> VecDeque<Chunk> {
+        let mut beyond = VecDeque::new();
+        let mut start = 0;
+        for mut chunk in chunks {
+            let octets = self.chunk_octets(&chunk);
+            if start < wire_octets {
+                chunk.advance(self.whole_entries(&chunk, wire_octets - start));
+            }
+            start += octets;
+            if !chunk.is_empty() {
+                beyond.push_back(chunk);
+            }
+        }
+        beyond
+    }
+
     fn write_line(self, wire: &mut Vec<u8>, line: &[u8]) -> bool {
         let mut at = 0;
         for found in memchr::memchr2_iter(b'\n', 0, line) {
-            wire.extend_from_slice(line.get(at..found).unwrap_or_default());
-            let replacement: &[u8] = match (self.line_breaks, line.get(found)) {
+            wire.extend_from_slice(&line[at..found]);
+            let replacement: &[u8] = match (self.line_breaks, line[found]) {
                 (LineBreaks::Space, _) => b" ",
-                (LineBreaks::Escape, Some(b'\n')) => b"#012",
+                (LineBreaks::Escape, b'\n') => b"#012",
                 (LineBreaks::Escape, _) => b"#000",
             };
             wire.extend_from_slice(replacement);
             at = found + 1;
         }
-        wire.extend_from_slice(line.get(at..).unwrap_or_default());
+        wire.extend_from_slice(&line[at..]);
         wire.push(b'\n');
         at > 0
     }
@@ -168,7 +189,7 @@ fn trimmed(frame: &[u8]) -> &[u8] {
         .iter()
         .rposition(|octet| !is_terminator(*octet))
         .map_or(0, |last| last + 1);
-    frame.get(..end).unwrap_or_default()
+    &frame[..end]
 }
 
 #[cfg(test)]

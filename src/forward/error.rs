@@ -1,14 +1,27 @@
-//! What can go wrong with an upstream: what was tried, what the system said, and what to do about it.
+//! What can go wrong with an upstream: what was tried, the system's answer, and what to do about it.
 //!
 //! # Guarantees
 //!
 //! - [`UpstreamError::story`] names the step or the address, the system's answer with its number, the key that sets a
 //!   limit, and what an operator can do, if there is something.
 
-use std::{io, path::Path, time::Duration};
+use std::{
+    error::Error,
+    fmt, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use super::{dial::Step, error_chain};
-use crate::relp::RelpFault;
+use crate::{chunk::Chunk, relp::RelpFault};
+
+/// Why forwarding, or one lane of it, ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardEnded {
+    /// The only upstream is gone for good.
+    #[error("no upstream is left")]
+    NoUpstream(#[source] UpstreamError),
+}
 
 /// Why an upstream was lost, or could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -18,15 +31,15 @@ pub enum UpstreamError {
     Resolve {
         /// The name asked for.
         host: String,
-        /// What the resolver said.
+        /// The resolver's answer.
         source: io::Error,
     },
-    /// The last address of the name, or the socket, took no connection.
+    /// No address of the name, or not the socket, accepted a connection.
     #[error("cannot connect to {to}")]
     Connect {
-        /// The address or the path.
+        /// The last address tried, or the path.
         to: String,
-        /// What the system said.
+        /// The system's answer.
         source: io::Error,
     },
     /// The file did not open, or the socket could not be set up.
@@ -39,11 +52,11 @@ pub enum UpstreamError {
         if after < limit { format!(" = {limit:?}") } else { String::new() }
     )]
     TooSlow {
-        /// What was being done.
+        /// What the attempt was doing.
         step: Step,
-        /// What it may take.
+        /// The time that this step had.
         after: Duration,
-        /// What all steps may take together.
+        /// The time that all steps together have.
         limit: Duration,
     },
     /// The peer closed the connection in order.
@@ -55,31 +68,31 @@ pub enum UpstreamError {
     /// The peer answered nothing for that long.
     #[error("the upstream answered nothing for {0:?} (forward.send_timeout)")]
     Unanswered(Duration),
-    /// The peer did not answer the end of the connection for that long.
+    /// The peer did not answer the end of the connection in time.
     #[error("the upstream did not answer the end of the connection for {0:?}")]
     NotEnded(Duration),
-    /// The peer said that it is about to close.
-    #[error("about to close, as it says")]
+    /// The peer announced that it is closing.
+    #[error("the peer announced that it is closing")]
     Leaving,
-    /// The peer does not speak RELP, or broke it.
-    #[error("not RELP as it should be")]
+    /// The peer does not speak RELP, or violated it.
+    #[error("invalid RELP")]
     Relp(#[from] RelpFault),
     /// The connection broke.
     #[error("broken")]
     Broken(#[source] io::Error),
-    /// An answer of the network (ICMP) says that datagrams do not arrive.
+    /// The network reported (ICMP) that datagrams do not arrive.
     #[error("datagrams are refused")]
     Refused(#[source] io::Error),
-    /// The deadline of the shutdown passed.
+    /// The grace period of the shutdown expired, or a reload interrupted the writing.
     #[error("cut off by the shutdown")]
     CutOff,
-    /// The reader of standard output went away; it cannot be opened again.
+    /// The reader of standard output closed it; it cannot be opened again.
     #[error("standard output is closed")]
     OutputClosed,
 }
 
 impl UpstreamError {
-    /// The socket at `path` took no connection.
+    /// The socket at `path` accepted no connection.
     pub(super) fn at(path: &Path, source: io::Error) -> Self {
         Self::Connect {
             to: path.display().to_string(),
@@ -87,8 +100,8 @@ impl UpstreamError {
         }
     }
 
-    /// True if the peer ended its direction in order. Whether it has read everything is another question: see
-    /// `Stream::unread_octets`.
+    /// True if the peer ended its direction in order. That does not say whether it has read everything: see
+    /// `stream::end`.
     #[must_use]
     pub const fn is_orderly(&self) -> bool {
         matches!(self, Self::Closed)
@@ -136,18 +149,96 @@ impl UpstreamError {
                 _ => return None,
             },
             Self::Open(source) => match (source.kind(), source.raw_os_error()) {
-                (Kind::NotFound, _) => "make the directory, or correct the path",
+                (Kind::NotFound, _) => "create the directory, or correct the path",
                 (Kind::PermissionDenied, _) => "let the user that tersed runs as write to it",
                 (_, Some(libc::ELOOP)) => "a symlink is not followed: name the file itself",
                 _ => return None,
             },
             Self::Broken(source) => match source.kind() {
-                Kind::StorageFull | Kind::QuotaExceeded => "make room on the disk",
+                Kind::StorageFull | Kind::QuotaExceeded => "free space on the disk",
                 _ => return None,
             },
             _ => return None,
         })
     }
+}
+
+/// What an attempt to connect is doing.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// Asks the resolver for this name.
+    LookUp(String),
+    /// Connects to this address.
+    Connect(SocketAddr),
+    /// Connects to the socket at this path.
+    ConnectTo(PathBuf),
+    /// Opens a RELP session with this host and port.
+    Session(String),
+    /// Opens this file, or standard output.
+    Open(String),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LookUp(host) => write!(f, "looking up {host}"),
+            Self::Connect(address) => write!(f, "connecting to {address}"),
+            Self::ConnectTo(path) => write!(f, "connecting to {}", path.display()),
+            Self::Session(peer) => write!(f, "opening a RELP session with {peer}"),
+            Self::Open(file) => write!(f, "opening {file}"),
+        }
+    }
+}
+
+/// A connection is lost: why, and the batch that it was sending.
+#[derive(Debug)]
+pub(super) struct Lost {
+    pub(super) batch: Vec<Chunk>,
+    /// How many octets of the batch on the wire were taken.
+    pub(super) taken: usize,
+    pub(super) error: UpstreamError,
+}
+
+impl From<UpstreamError> for Lost {
+    /// Lost between two batches.
+    fn from(error: UpstreamError) -> Self {
+        Self {
+            batch: Vec::new(),
+            taken: 0,
+            error,
+        }
+    }
+}
+
+/// A write broke off.
+#[derive(Debug)]
+pub(super) struct BrokenOff {
+    /// How many octets were taken before.
+    pub(super) taken: usize,
+    pub(super) error: UpstreamError,
+}
+
+impl BrokenOff {
+    /// The loss of the connection, on which `batch` was being written.
+    pub(super) fn in_batch(self, batch: Vec<Chunk>) -> Lost {
+        Lost {
+            batch,
+            taken: self.taken,
+            error: self.error,
+        }
+    }
+}
+
+/// An error and its causes on one line.
+pub(super) fn error_chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 #[cfg(test)]

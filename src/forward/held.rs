@@ -1,30 +1,30 @@
-//! What forwarding takes of memory beside the queue, at most.
+//! How much memory forwarding takes at most, besides the queue.
 //!
 //! # Left out
 //!
-//! The queue, whose bound is in the configuration.
+//! The queue, whose limit is in the configuration.
 
-use super::{datagram, overflow, relp, source::BATCH_OCTETS, upstream::UNIX_BUFFER_OCTETS};
+use super::{datagram, overflow, relp, source::BATCH_OCTETS, stream::UNIX_BUFFER_OCTETS};
 use crate::{
     chunk::Chunk,
     config::{Compression, ForwardConfig, Strategy, UpstreamConfig, UpstreamUrl},
 };
 
-/// The most memory that forwarding takes, in octets.
+/// An upper limit of the memory that forwarding takes, in octets.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Held {
-    /// Written and kept to be sent again. With the shortest messages their bookkeeping is most of it.
+    /// Written, and kept to be sent again. With the shortest messages most of it is bookkeeping.
     pub resend: usize,
-    /// On its way: batches, their wire form, and what a RELP upstream has not answered.
+    /// Being sent: batches, their wire form, and messages that a RELP upstream has not answered.
     pub sending: usize,
 }
 
-/// What upstreams take as `config` has them.
+/// The memory that the upstreams of `config` take.
 #[must_use]
 pub fn held(config: &ForwardConfig) -> Held {
     let each = config.to.iter().map(|upstream| by(upstream, config));
     match config.strategy {
-        // One of them is in charge.
+        // Only one of them is in charge at a time.
         Strategy::Failover => each.fold(Held::default(), |most, one| Held {
             resend: most.resend.max(one.resend),
             sending: most.sending.max(one.sending),
@@ -67,14 +67,14 @@ fn by(upstream: &UpstreamConfig, config: &ForwardConfig) -> Held {
     }
 }
 
-/// What a spool of `max_size` takes: what is appended at once, its records, and what is read ahead.
+/// The memory that a spool of `max_size` takes: the batch being appended, its records, and what is read ahead.
 #[must_use]
 pub fn held_by_spool(max_size: usize) -> usize {
     let append = overflow::APPEND_OCTETS.min(max_size / 4);
     append + append + append / 2 + overflow::READY_OCTETS + 4 * overflow::READ_OCTETS
 }
 
-/// What our own kernel may hold of a TCP connection, which is kept beyond `resend_max`: the third number of
+/// What our own kernel may hold of a TCP connection, which the ring keeps beyond `resend_max`: the third number of
 /// `net.ipv4.tcp_wmem`, unless changed.
 const TCP_BUFFER_OCTETS: usize = 4 * 1024 * 1024;
 

@@ -1,24 +1,47 @@
-//! One lane: chunks from the source to the upstream in charge of the lane.
+//! One lane: moves chunks from the source to the upstream in charge.
 //!
 //! ```text
-//! source ──batch──▶ [ in hand ] ──write──▶ upstream in charge        (the first of the list that is up)
-//!    ▲                   │
-//!    └── given back ◀────┴──── [ resend ring ]                       what the peer may not have read
+//! source ──batch──▶ [ in hand ] ──send──▶ connection to the upstream in charge    (the first of the list that is up)
+//!    ▲                                         │
+//!    └──────────── given back ◀────────────────┘                    what the upstream may not have
 //! ```
+//!
+//! A lane is in one of two states, and does one step at a time:
+//!
+//! ```text
+//!               an attempt succeeded: take charge
+//!   connecting ───────────────────────────────────▶ forwarding
+//!    │ ▲  │ ▲                                        │ ▲  │
+//!    │ │  └─┘ an attempt failed: next, or wait       │ └──┘ a batch: send; an answer: count;
+//!    │ │                                             │      an earlier upstream answered: leave, take charge of that
+//!    │ ├─── lost: take back, give back ◀─────────────┤
+//!    │ └─── left: finish ◀───────────────────────────┤ the name has moved; it is time to rebind
+//!    │                                               │
+//!    └───────────┬───────────────────────────────────┘
+//!                │ a reload in either state: take over the list; keep the connection, or leave
+//!                │ drained, told to leave, or the stop is over: leave (finish, or take back), and end
+//!                ▼
+//!              ended
+//! ```
+//!
+//! *Leave* becomes *lost* if the connection does not end in order. If something came back then, a drained lane goes on.
 //!
 //! # Guarantees
 //!
-//! - One upstream of the lane's list is in charge at a time; frames leave for it in the order of the source. When
-//!   it is lost the next of the list that answers takes over, and charge returns up the list.
-//! - A frame is counted as forwarded once, when the last of its octets was taken by the kernel (or the
-//!   file); a frame broken off half-way is sent again whole on the next connection.
+//! - One upstream of the lane's list is in charge at a time; frames leave for it in the order of the source. When it is
+//!   lost, the next upstream of the list that answers takes over, and charge returns up the list.
+//! - A frame is counted as forwarded when the last of its octets was taken by the kernel (or the file), or when it was
+//!   answered (RELP). A frame broken off in the middle is sent again whole on the next connection.
 //! - What may have been lost with a connection goes back to the front of the source.
-//! - A lane ends when the source is drained, or when it is told to leave; then everything it had in hand is with
-//!   the upstream, or back in the source.
+//! - When a lane has ended, everything it had in hand is with the upstream, or back in the source.
+//! - At a reload, a connection to an upstream that stays listed stays. A file is opened anew: that is how a file that
+//!   another program rotated is closed. The name of a UDP upstream is looked up again, and upstreams that are away
+//!   are tried at once.
 //!
 //! # Left out
 //!
-//! How many lanes there are, and what becomes of what nobody sent (see the parent module).
+//! What the kinds of connection do (`connection`). How many lanes there are, and what becomes of chunks that no lane
+//! sent (the parent module).
 
 use std::{
     future::poll_fn,
@@ -29,35 +52,34 @@ use std::{
 };
 
 use tokio::{select, sync::watch, task::yield_now, time::sleep};
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
 use super::{
-    ForwardEnded, Shared,
-    active::{Active, WAIT_MIN},
+    account::Account,
+    active::Active,
+    connection::{Connection, Heard},
     encode::Encoder,
-    error::UpstreamError,
-    standing::Upstream,
-    upstream::{BrokenOff, Connection, Heard},
+    error::{ForwardEnded, Lost, UpstreamError, error_chain},
+    shared::Shared,
+    upstreams::Upstreams,
 };
 use crate::{
     chunk::Chunk,
     clock::Clock,
-    config::{ForwardConfig, Strategy},
-    failover::Failover,
-    metrics::DropReason,
+    config::{ForwardConfig, Strategy, UpstreamUrl},
     tick::Tick,
 };
 
 /// Moves chunks from the source to the upstream in charge.
 #[derive(Debug)]
 pub(super) struct Lane {
-    pub(super) shared: Arc<Shared>,
-    pub(super) changes: watch::Receiver<Arc<ForwardConfig>>,
-    pub(super) config: Arc<ForwardConfig>,
-    pub(super) upstreams: Vec<Upstream>,
-    pub(super) failover: Failover,
-    pub(super) active: Option<Active>,
-    /// A stop has begun, and all upstreams are tried at once and again and again.
+    shared: Arc<Shared>,
+    changes: watch::Receiver<Arc<ForwardConfig>>,
+    config: Arc<ForwardConfig>,
+    upstreams: Upstreams,
+    /// Set while an upstream is in charge.
+    active: Option<Active>,
+    /// A stop has begun: all upstreams are tried at once, and often.
     hurries: bool,
 }
 
@@ -72,23 +94,21 @@ enum Next {
 type Attempt = Pin<Box<dyn Future<Output = (usize, Result<Connection, UpstreamError>)> + Send>>;
 
 impl Lane {
-    /// A lane to the upstreams that `changes` names. It ends when the source is drained, the sender of the changes
-    /// is gone, or it is cut off.
+    /// A lane to the upstreams of `changes`. It ends when the source is drained, the sender of the changes is gone, or
+    /// the stop is over.
     pub(super) fn new(
         shared: Arc<Shared>,
         mut changes: watch::Receiver<Arc<ForwardConfig>>,
     ) -> Self {
         let config = Arc::clone(&changes.borrow_and_update());
-        let mut lane = Self {
+        let lane = Self {
+            upstreams: Upstreams::new(&config, &shared.metrics),
             shared,
             changes,
             config,
-            upstreams: Vec::new(),
-            failover: Failover::new(Vec::new()),
             active: None,
             hurries: false,
         };
-        lane.set_upstreams();
         lane.tell();
         lane
     }
@@ -125,19 +145,18 @@ impl Lane {
     /// One step while no upstream is in charge.
     async fn connect(&mut self) -> Result<Next, ForwardEnded> {
         let now = Clock::now();
+        let failover = &mut self.upstreams.failover;
         if !self.hurries && self.shared.stop.has_begun() {
             self.hurries = true;
-            self.failover.hurry(now, HURRIED_DELAY_MAX);
+            failover.hurry(now, HURRIED_DELAY_MAX);
         }
-        // In a hurry nothing waits for one that does not answer.
+        // In a hurry an upstream that does not answer does not delay the others.
         let at_once = if self.hurries { usize::MAX } else { 1 };
-        let due: Vec<usize> = self.failover.all_due(now).take(at_once).collect();
+        let due: Vec<usize> = failover.all_due(now).take(at_once).collect();
+        let next_due = failover.next_due();
         let mut attempts: Vec<Attempt> = due.into_iter().map(|index| self.attempt(index)).collect();
         if attempts.is_empty() {
-            let wait = self
-                .failover
-                .next_due()
-                .map_or(Duration::MAX, |due| due.since(now));
+            let wait = next_due.map_or(Duration::MAX, |due| due.since(now));
             return Ok(select! {
                 biased;
                 () = self.shared.stop.over() => Next::Done,
@@ -152,7 +171,7 @@ impl Lane {
                 biased;
                 () = self.shared.stop.over() => return Ok(Next::Done),
                 changed = self.changes.changed() => return Ok(Self::changed(changed.is_ok())),
-                // Nobody waits for a connection that nothing is to be sent over.
+                // Nothing is left to send over the connection.
                 () = self.shared.source.drained() => return Ok(Next::Done),
                 () = self.shared.stop.begun(), if !self.hurries => return Ok(Next::Continue),
                 ended = first_to_end(&mut attempts) => ended,
@@ -168,7 +187,7 @@ impl Lane {
         Ok(Next::Continue)
     }
 
-    /// An attempt to connect to upstream `index`.
+    /// Begins an attempt to connect to upstream `index`.
     fn attempt(&self, index: usize) -> Attempt {
         let upstream = &self.upstreams[index];
         let attempts = upstream.standing.attempts();
@@ -182,46 +201,55 @@ impl Lane {
         })
     }
 
-    /// One step while an upstream is in charge.
+    /// One step while an upstream is in charge. `probe` is an attempt to reach an earlier one meanwhile.
     async fn forward(&mut self, probe: &mut Option<Attempt>) -> Result<Next, ForwardEnded> {
         let now = Clock::now();
         if probe.is_none()
-            && let Some(index) = self.failover.due(now)
+            && let Some(index) = self.upstreams.failover.due(now)
         {
             *probe = Some(self.attempt(index));
         }
-        let mut wait = match self.failover.next_due() {
+        let mut wait = match self.upstreams.failover.next_due() {
             Some(due) if probe.is_none() => due.since(now).max(WAIT_MIN),
             _ => Duration::MAX,
         };
         wait = wait.min(self.tend(now));
-        let Some(active) = &mut self.active else {
-            return Ok(Next::Continue);
-        };
-        let rebind_in = active.rebind_in(self.config.rebind, now);
-        if rebind_in == Some(Duration::ZERO) {
-            debug!(upstream = %self.upstreams[active.index].config.url, "ending a connection to make it anew");
-            self.leave(true).await?;
-            return Ok(Next::Continue);
+        let active = self.active.as_mut().expect(IN_CHARGE);
+        if let Some(rebind) = self.config.rebind
+            && active.connection.is_rebindable()
+        {
+            let rebind_in = active.evidence.rebind_in(rebind, now);
+            if rebind_in.is_zero() {
+                debug!(upstream = %self.upstreams[active.index].config.url, "ending a connection to open it anew (forward.rebind)");
+                self.leave(true).await?;
+                return Ok(Next::Continue);
+            }
+            wait = wait.min(rebind_in);
         }
-        wait = wait.min(rebind_in.unwrap_or(Duration::MAX));
         let is_stopping = self.shared.stop.has_begun();
-        // At a stop what one takes and loses comes too late for the others.
-        let gives_way = is_stopping && !active.is_trusted() && self.shared.source.is_lane_trusted();
-        let has_used_up = active.is_on_probation() && active.has_used_up();
+        // During a stop, what an upstream takes and loses may come back too late for the other lanes.
+        let gives_way =
+            is_stopping && !active.evidence.is_trusted() && self.shared.source.is_lane_trusted();
+        let has_used_up = active.evidence.has_used_up();
         let is_ready = active.connection.is_ready() && !has_used_up && !gives_way;
+        let account = Account {
+            shared: &self.shared,
+            upstream: &self.upstreams[active.index],
+            config: &self.config,
+            encoder: active.encoder,
+        };
         let batch = select! {
             biased;
             () = self.shared.stop.over() => return Ok(Next::Done),
             changed = self.changes.changed() => return Ok(Self::changed(changed.is_ok())),
-            heard = active.connection.heard() => {
+            heard = active.connection.heard(&account) => {
                 match heard {
-                    Ok(Heard::Progress) => self.settle(),
+                    Ok(Heard::Progress) => {}
                     Ok(Heard::Moved(to)) => {
                         info!(upstream = %self.upstreams[active.index].config.url, %to, "the upstream's name has moved");
                         self.leave(false).await?;
                     }
-                    Err(error) => self.lost(Vec::new(), 0, error).await?,
+                    Err(error) => self.lost(error.into()).await?,
                 }
                 return Ok(Next::Continue);
             }
@@ -239,238 +267,156 @@ impl Lane {
             () = sleep(wait) => return Ok(Next::Continue),
         };
         let Some(batch) = batch else {
-            if active.is_trusted() && self.shared.source.is_lane_in_doubt() {
-                // What that one may lose, this one takes over.
-                select! {
-                    biased;
-                    () = self.shared.stop.over() => return Ok(Next::Done),
-                    () = sleep(DOUBT_POLL) => return Ok(Next::Continue),
-                }
-            }
-            // Closed and empty. A reset now means that the last frames may not have been read.
-            self.leave(false).await?;
-            return Ok(if self.shared.source.is_owed() {
-                Next::Continue
-            } else {
-                Next::Done
-            });
+            return self.drained().await;
         };
-        let (batch, rest) = active.cut(batch);
+        let (batch, rest) = active.evidence.cut(batch, active.encoder);
         if !rest.is_empty() {
             self.shared.source.give_back(rest.into_iter());
         }
         self.send(batch).await?;
         if self.config.strategy == Strategy::Balance {
-            // A peer that takes all there is at once leaves the others their share.
+            // A peer that takes everything at once leaves the other lanes their share.
             yield_now().await;
         }
         Ok(Next::Continue)
     }
 
+    /// The last step: no chunk comes any more, and none waits.
+    async fn drained(&mut self) -> Result<Next, ForwardEnded> {
+        let active = self.active.as_ref().expect(IN_CHARGE);
+        if active.evidence.is_trusted() && self.shared.source.is_lane_in_doubt() {
+            // If that lane loses something, this one takes it over.
+            select! {
+                biased;
+                () = self.shared.stop.over() => return Ok(Next::Done),
+                () = sleep(DOUBT_POLL) => return Ok(Next::Continue),
+            }
+        }
+        // A reset now means that the last frames may not have been read.
+        self.leave(false).await?;
+        Ok(if self.shared.source.is_owed() {
+            Next::Continue
+        } else {
+            Next::Done
+        })
+    }
+
     /// Lets go of what has arrived, and looks whether the connection has proved that the upstream works. Returns
-    /// when to look again.
+    /// how long to wait before the next look.
     fn tend(&mut self, now: Tick) -> Duration {
-        let Some(active) = &mut self.active else {
-            return Duration::MAX;
-        };
-        let is_awaited = self.shared.custody.is_awaited();
-        let mut wait = active.tend(now, is_awaited);
-        let upstream = &mut self.upstreams[active.index];
+        let Active {
+            index,
+            connection,
+            evidence,
+            ..
+        } = self.active.as_mut().expect(IN_CHARGE);
+        let mut wait = connection.tend(now, self.shared.custody.is_awaited());
+        let upstream = &mut self.upstreams[*index];
         let was_outage = upstream.standing.is_outage();
-        if active.has_proved(now) {
-            active.trust(&self.shared);
+        let proof = connection.proof();
+        let has_proved = evidence.has_proved(proof, now);
+        if has_proved {
+            evidence.trust(&self.shared);
             upstream.standing.proved();
             upstream.found(now);
-            self.failover.proved(active.index);
-        } else if was_outage && active.is_idle_long(now) {
-            // Nothing was there to send, so this is as much as can be known.
-            active.trust(&self.shared);
+        } else if was_outage && evidence.is_idle_long(now) {
+            // There was nothing to send, so no better proof can be had.
+            evidence.trust(&self.shared);
             upstream.found(now);
         }
-        if !active.is_proved || upstream.standing.is_outage() {
-            wait = wait.min(active.proof_due(now).max(WAIT_MIN));
+        let is_outage = upstream.standing.is_outage();
+        if !evidence.is_proved() || is_outage {
+            wait = wait.min(evidence.proof_due(proof, now).max(WAIT_MIN));
         }
-        upstream.metrics.unacknowledged.set(active.unacknowledged());
-        if was_outage && !upstream.standing.is_outage() {
+        upstream
+            .metrics
+            .unacknowledged
+            .set(connection.unacknowledged());
+        if has_proved {
+            self.upstreams.failover.proved(*index);
+        }
+        if was_outage && !is_outage {
             self.tell();
         }
         wait
     }
 
-    /// Sends `batch` to the upstream in charge and counts what became of it.
-    async fn send(&mut self, mut batch: Vec<Chunk>) -> Result<(), ForwardEnded> {
-        let Some(active) = &mut self.active else {
-            self.shared.source.give_back(batch.into_iter());
-            return Ok(());
+    /// Sends `batch` to the upstream in charge.
+    async fn send(&mut self, batch: Vec<Chunk>) -> Result<(), ForwardEnded> {
+        let Active {
+            index,
+            connection,
+            encoder,
+            evidence,
+            ..
+        } = self.active.as_mut().expect(IN_CHARGE);
+        let account = Account {
+            shared: &self.shared,
+            upstream: &self.upstreams[*index],
+            config: &self.config,
+            encoder: *encoder,
         };
-        let encoder = active.encoder;
-        if matches!(
-            active.connection,
-            Connection::Stream(_) | Connection::Blocking(_)
-        ) {
-            for lost in encoder.take_out(&mut batch) {
-                // They have no windows, so no summaries come of it.
-                drop(self.shared.ledger.dropped(&lost, DropReason::Compressed));
-            }
-            batch.retain(|chunk| !chunk.is_empty());
-            if batch.is_empty() {
-                return Ok(());
-            }
-        }
-        let sent = match &mut active.connection {
-            Connection::Stream(stream) => {
-                let (wire, rewritten) = encoder.encode_all(&batch);
-                self.shared.metrics.frames.rewritten.add(rewritten);
-                let parts: Vec<&[u8]> = wire.iter().map(AsRef::as_ref).collect();
-                let sent = stream.send(&parts, &self.shared.stop.cut_off).await;
-                // A reload may have allowed more.
-                let limit = stream.unread_octets_max().min(self.config.resend_max);
-                active.ring.set_limit(limit);
-                sent
-            }
-            Connection::Blocking(blocking) => {
-                let (wire, rewritten) = encoder.encode_all(&batch);
-                self.shared.metrics.frames.rewritten.add(rewritten);
-                let wire = match wire.as_slice() {
-                    [one] => one.to_vec(),
-                    parts => parts.concat(),
-                };
-                // The change itself is for the main loop.
-                let mut changes = self.changes.clone();
-                let leave = async { drop(changes.changed().await) };
-                blocking.send(wire, leave, &self.shared.stop).await
-            }
-            Connection::Datagram(_) => return self.send_datagrams(batch).await,
-            Connection::Relp(relp) => {
-                relp.take(batch);
-                return Ok(());
-            }
-        };
-        match sent {
-            Ok(()) => {
-                let taken = active.taken(Clock::now());
-                let metrics = &self.upstreams[active.index].metrics;
-                for mut chunk in batch {
-                    let entries = chunk.len();
-                    metrics.frames.add(entries as u64);
-                    metrics.octets.add(encoder.chunk_octets(&chunk) as u64);
-                    self.shared.ledger.forwarded(&mut chunk, entries);
-                    active.wrote(chunk, taken, &self.shared);
-                }
-                Ok(())
-            }
-            Err(BrokenOff { taken, error }) => self.lost(batch, taken, error).await,
+        // A clone, so that the main loop sees the change as well.
+        let leave = async { drop(self.changes.clone().changed().await) };
+        match connection.send(batch, leave, &account, evidence).await {
+            Ok(()) => Ok(()),
+            Err(lost) => self.lost(lost).await,
         }
     }
 
-    /// The connection is gone after `taken` octets of `batch`: what may not have been read goes to the
-    /// front of what is to be sent.
-    pub(super) async fn lost(
-        &mut self,
-        mut batch: Vec<Chunk>,
-        taken: usize,
-        error: UpstreamError,
-    ) -> Result<(), ForwardEnded> {
-        self.settle();
-        let Some(mut active) = self.active.take() else {
-            return Ok(());
+    /// Takes back what the upstream in charge may not have, now that its connection is lost, and gives it back to the
+    /// source.
+    async fn lost(&mut self, mut lost: Lost) -> Result<(), ForwardEnded> {
+        let mut active = self.active.take().expect(IN_CHARGE);
+        let account = Account {
+            shared: &self.shared,
+            upstream: &self.upstreams[active.index],
+            config: &self.config,
+            encoder: active.encoder,
         };
-        let uncertain = self.uncertain(&active, &batch, taken, &error).await;
-        let mut left = taken;
-        let metrics = &self.upstreams[active.index].metrics;
-        metrics.octets.add(taken as u64);
-        for chunk in &mut batch {
-            let whole = active.encoder.whole_entries(chunk, left);
-            left = left.saturating_sub(active.encoder.chunk_octets(chunk));
-            metrics.frames.add(whole as u64);
-            self.shared.ledger.forwarded(chunk, whole);
-        }
-        let mut again = match &mut active.connection {
-            Connection::Relp(relp) => {
-                let (again, sent) = relp.take_back();
-                self.shared.metrics.frames.resent.add(sent as u64);
-                again
-            }
-            _ => active
-                .ring
-                .take_back(batch, taken, uncertain, active.encoder),
-        };
-        // They are not with the upstream, for all we know: they wait again.
-        for chunk in &mut again {
-            self.shared.ledger.taken_back(chunk);
-        }
+        let is_trusted = active.evidence.is_trusted();
+        let again = active
+            .connection
+            .take_back(&mut lost, is_trusted, &account)
+            .await;
+        let error = lost.error;
         let is_idle = again.is_empty();
         self.shared.source.give_back(again.into_iter());
         let upstream = &mut self.upstreams[active.index];
-        if is_idle && error.is_orderly() && active.has_lived(Clock::now()) {
-            // Some peers end connections that say nothing for a while. That is an outage if the next attempt fails.
+        if is_idle && error.is_orderly() && active.evidence.has_lived(Clock::now()) {
+            // Some peers end connections on which nothing was sent for a while. That is an outage if the next attempt
+            // fails.
             debug!(upstream = %upstream.config.url, "upstream closed an idle connection");
             self.let_go(active.index);
             return Ok(());
         }
-        if !active.is_proved && !is_idle && matches!(active.connection, Connection::Stream(_)) {
+        if !active.evidence.is_proved() && !is_idle && active.connection.is_put_on_probation() {
             upstream.standing.broke_early();
         }
         self.failed(active.index, error)
     }
 
-    /// How many of the last octets written on a connection that is gone the peer may not have read.
-    async fn uncertain(
-        &self,
-        active: &Active,
-        batch: &[Chunk],
-        taken: usize,
-        error: &UpstreamError,
-    ) -> usize {
-        let stream = match &active.connection {
-            Connection::Stream(stream) => stream,
-            // Nobody listened there for as long as the ring remembers, or no longer.
-            Connection::Datagram(_) if matches!(error, UpstreamError::Refused(_)) => {
-                return usize::MAX;
-            }
-            _ => return 0,
-        };
-        // Before the peer is asked, which adds an octet.
-        let unacknowledged = stream.unacknowledged_octets();
-        if matches!(error, UpstreamError::CutOff) && active.is_trusted() {
-            // The connection is not broken: what the peer's kernel has its process will read.
-            return unacknowledged;
-        }
-        // With octets on their way an end tells nothing: they reset a peer that closed, whatever it had read.
-        let is_askable = error.is_orderly() && unacknowledged == 0;
-        let is_at_stake = active.ring.limit() > 0 && active.ring.octets() + taken > 0;
-        let unread = if is_askable && is_at_stake {
-            let between_frames = active.encoder.whole_octets(batch, taken) == taken;
-            select! {
-                biased;
-                () = self.shared.stop.over() => usize::MAX,
-                unread = stream.unread_octets(between_frames) => unread,
-            }
-        } else {
-            usize::MAX
-        };
-        unacknowledged.saturating_add(unread.min(active.ring.limit()))
-    }
-
-    /// Upstream `index` could not be reached, or was lost.
+    /// Records that upstream `index` could not be reached, or was lost.
     fn failed(&mut self, index: usize, error: UpstreamError) -> Result<(), ForwardEnded> {
         if matches!(error, UpstreamError::CutOff) {
             self.tell();
             return Ok(());
         }
         let now = Clock::now();
-        self.failover.failed(index, now);
-        let retry_in = self.failover.retry_at(index).since(now);
+        let failover = &mut self.upstreams.failover;
+        failover.failed(index, now);
+        let retry_in = failover.retry_at(index).since(now);
         let waiting = self.shared.source.octets();
         self.upstreams[index].failed(&error, now, retry_in, waiting);
         self.tell();
-        let only = self.upstreams.len() == 1;
-        if only && matches!(error, UpstreamError::OutputClosed) {
+        let is_only = self.upstreams.len() == 1;
+        if is_only && matches!(error, UpstreamError::OutputClosed) {
             return Err(ForwardEnded::NoUpstream(error));
         }
         Ok(())
     }
 
+    /// Puts upstream `index` in charge.
     fn take_charge(&mut self, index: usize, connection: Connection) {
         let upstream = &mut self.upstreams[index];
         upstream.connected();
@@ -478,20 +424,19 @@ impl Lane {
             framing: upstream.config.framing,
             line_breaks: self.config.line_breaks,
         };
-        self.failover.connected(index);
+        self.upstreams.failover.connected(index);
         self.active = Some(Active::new(
             index,
             connection,
             encoder,
-            &upstream.standing,
-            &self.config,
+            &self.upstreams[index].standing,
             &self.shared,
             Clock::now(),
         ));
         self.tell();
     }
 
-    /// An upstream before the one in charge answered: charge returns to it.
+    /// Returns charge to upstream `index`, which stands before the one in charge and answered.
     async fn switch_to(
         &mut self,
         index: usize,
@@ -506,31 +451,22 @@ impl Lane {
         Ok(())
     }
 
-    /// Ends the connection to the upstream in charge in order.
-    ///
-    /// What it took is with the upstream if that closes, too, or has at least acknowledged everything. If there is `doubt`,
-    /// or the upstream has not proved itself since it was lost, only the former counts; a stop waits for that as long as
-    /// it can.
-    pub(super) async fn leave(&mut self, doubt: bool) -> Result<(), ForwardEnded> {
-        self.leave_relp(FINISH_MAX).await?;
+    /// Ends the connection to the upstream in charge in order, if there is one. With `doubt`, acknowledging everything
+    /// does not do: the peer has to close as well.
+    async fn leave(&mut self, doubt: bool) -> Result<(), ForwardEnded> {
         let Some(active) = &mut self.active else {
             return Ok(());
         };
-        let is_trusted = active.is_trusted();
-        let limit = if self.shared.stop.has_begun() && !is_trusted {
-            Duration::MAX
-        } else {
-            FINISH_MAX
+        let account = Account {
+            shared: &self.shared,
+            upstream: &self.upstreams[active.index],
+            config: &self.config,
+            encoder: active.encoder,
         };
-        if let Connection::Stream(stream) = &mut active.connection {
-            let finished = select! {
-                biased;
-                () = self.shared.stop.over() => Err(UpstreamError::CutOff),
-                finished = stream.finish(limit, doubt || !is_trusted) => finished,
-            };
-            if let Err(error) = finished {
-                return self.lost(Vec::new(), 0, error).await;
-            }
+        let is_trusted = active.evidence.is_trusted();
+        let finished = active.connection.finish(doubt, is_trusted, &account).await;
+        if let Err(error) = finished {
+            return self.lost(error.into()).await;
         }
         let index = active.index;
         self.active = None;
@@ -538,20 +474,54 @@ impl Lane {
         Ok(())
     }
 
-    /// Upstream `index` is not connected any more, and nothing is wrong with it.
+    /// Records that upstream `index` is not connected any more, and that nothing is wrong with it.
     fn let_go(&mut self, index: usize) {
-        self.failover.left(index, Clock::now());
+        self.upstreams.failover.left(index, Clock::now());
         self.upstreams[index].standing.ended_in_order();
         self.tell();
     }
 
-    /// A change of configuration, or that no further one can come.
+    /// Takes over a changed configuration.
+    async fn reload(&mut self) {
+        self.config = Arc::clone(&self.changes.borrow_and_update());
+        let kept = self.active.as_ref().and_then(|active| {
+            let config = &self.upstreams[active.index].config;
+            let is_file = matches!(config.url, UpstreamUrl::File(_));
+            self.config
+                .to
+                .iter()
+                .position(|upstream| upstream == config && !is_file)
+        });
+        if kept.is_none()
+            && let Err(error) = self.leave(false).await
+        {
+            error!(cause = %error_chain(&error), "an upstream that the reload removed broke down");
+        }
+        self.upstreams.set(&self.config, &self.shared.metrics);
+        match (kept, &mut self.active) {
+            (Some(index), Some(active)) => {
+                active.index = index;
+                active.encoder.line_breaks = self.config.line_breaks;
+                active.connection.resolve_now();
+                self.upstreams.failover.connected(index);
+            }
+            _ => self.active = None,
+        }
+        self.tell();
+    }
+
+    fn tell(&self) {
+        let in_charge = self.active.as_ref().map(|active| active.index);
+        self.upstreams.tell(in_charge);
+    }
+
+    /// What to do after the configuration changed, or, if that cannot happen any more, was told to leave.
     const fn changed(is_change: bool) -> Next {
         if is_change { Next::Reload } else { Next::Done }
     }
 }
 
-/// The outcome of a running probe; never ready without one.
+/// The outcome of the running probe; never ready without one.
 async fn poll_probe(probe: &mut Option<Attempt>) -> (usize, Result<Connection, UpstreamError>) {
     match probe {
         Some(probe) => probe.await,
@@ -559,7 +529,7 @@ async fn poll_probe(probe: &mut Option<Attempt>) -> (usize, Result<Connection, U
     }
 }
 
-/// The outcome of the first of `attempts` that ends, which is taken out of them.
+/// The outcome of the first of `attempts` that ends. Removes it from them.
 async fn first_to_end(attempts: &mut Vec<Attempt>) -> (usize, Result<Connection, UpstreamError>) {
     poll_fn(|context: &mut Context<'_>| {
         for place in 0..attempts.len() {
@@ -573,11 +543,13 @@ async fn first_to_end(attempts: &mut Vec<Attempt>) -> (usize, Result<Connection,
     .await
 }
 
-/// How long a connection that is being left may take to acknowledge what it was sent.
-const FINISH_MAX: Duration = Duration::from_secs(2);
+const IN_CHARGE: &str = "these steps are taken only while an upstream is in charge";
 
-/// How often a lane that has nothing more to send looks whether another one does well.
+/// The shortest sleep, so that a time that has just passed does not spin.
+const WAIT_MIN: Duration = Duration::from_millis(1);
+
+/// How often a lane that has nothing more to send looks whether another lane is still in doubt.
 const DOUBT_POLL: Duration = Duration::from_millis(50);
 
-/// How long an upstream that is away is left alone during a stop.
+/// How long an upstream that is away is left alone at most during a stop.
 const HURRIED_DELAY_MAX: Duration = Duration::from_millis(500);

@@ -9,50 +9,52 @@
 //!
 //! # Guarantees
 //!
-//! - Frames leave for an upstream in the order of the queue. With `failover` one upstream is in charge at a time;
-//!   with `balance` each that is up takes the next batch when it has written the last, and what one of them may
-//!   have lost the others take over.
-//! - A frame is counted as forwarded once, when the last of its octets was taken by the kernel (or the
-//!   file); a frame broken off half-way is sent again whole on the next connection.
-//! - Plain TCP has no acknowledgement, so what was written is kept in the resend ring. After an orderly
-//!   close with nothing on its way nothing is sent again; after a reset, a time-out, any error, or an end
-//!   that may be that of one direction only, what the peer's kernel had not acknowledged, and as much before it as
-//!   its process may not have read: the largest window that it can ever advertise, at least 256 KiB, at most
-//!   `resend_max`. What is sent twice is counted as resent.
-//! - RELP answers each frame, and only then it counts as forwarded; what was not answered when the connection is
-//!   lost is sent again.
-//! - Survivors are safe, for those who wait to hear so, when they were answered (RELP), when the peer's kernel has
-//!   acknowledged them (other streams), or when they were written (datagrams, files).
-//! - Whatever has to be dropped is counted with its reason and reopens its window.
+//! - Frames leave for an upstream in the order of the queue. With `failover` one upstream is in charge at a time. With
+//!   `balance` each upstream that is up takes the next batch when it has written the last; what one of them may have
+//!   lost, the others take over.
+//! - A frame is counted as forwarded when the last of its octets was taken by the kernel (or the file). A frame broken
+//!   off in the middle is sent again whole on the next connection.
+//! - Plain TCP has no acknowledgement, so what was written is kept in the resend ring. After an orderly close with
+//!   nothing on its way, nothing is sent again. After a reset, a time-out, any other error, or an end that may be that
+//!   of one direction only, two parts are sent again: what the peer's kernel had not acknowledged, and as much before
+//!   it as the peer's process may not have read (the largest window that it can ever advertise, at least 256 KiB, at
+//!   most `resend_max`). Frames that are sent twice are counted as resent.
+//! - RELP answers each frame, which counts as forwarded only then. What was not answered when the connection is lost is
+//!   sent again.
+//! - Messages to be forwarded are safe, for senders that wait to hear so, when they were answered (RELP), when the
+//!   peer's kernel has acknowledged them (other streams), or when they were written (datagrams, files).
+//! - Each frame that has to be dropped is counted with its reason, and reopens its window.
 //!
 //! # Left out
 //!
 //! What the peer's process read and then lost: only a protocol with acknowledgements covers that.
 
+mod account;
 mod active;
+mod connection;
 mod copies;
 mod datagram;
 mod delivery;
 mod dial;
 mod encode;
-mod end;
 mod error;
+mod evidence;
 mod file;
 mod held;
 mod lane;
+mod lock;
 mod names;
 mod outbox;
 mod overflow;
-mod reload;
 mod relp;
-mod ring;
+mod shared;
 mod source;
 mod standing;
 mod stopping;
-mod told;
+mod stream;
 #[cfg(test)]
 mod truth;
-mod upstream;
+mod upstreams;
 
 use std::{io, panic, sync::Arc};
 
@@ -62,14 +64,13 @@ use tracing::error;
 pub use self::{
     copies::{CopiesDoor, OpenDoor},
     delivery::Delivery,
-    dial::Step,
     encode::Encoder,
-    error::UpstreamError,
+    error::{ForwardEnded, Step, UpstreamError},
     held::{Held, held, held_by_spool},
     outbox::Outbox,
     stopping::Stopping,
 };
-use self::{lane::Lane, overflow::Overflow, source::Source};
+use self::{error::error_chain, lane::Lane, overflow::Overflow, shared::Shared, source::Source};
 use crate::{
     config::{ForwardConfig, Strategy, UpstreamConfig},
     custody::Custody,
@@ -83,39 +84,21 @@ use crate::{
 pub struct Forwarder {
     shared: Arc<Shared>,
     changes: watch::Receiver<Arc<ForwardConfig>>,
-    /// The lanes that were not told to end. Dropping a sender tells its lane.
+    /// The lanes that were not told to end. Dropping a sender tells its lane to end.
     lanes: Vec<(LaneKey, watch::Sender<Arc<ForwardConfig>>)>,
 }
 
-/// What all lanes share.
-#[derive(Debug)]
-struct Shared {
-    source: Source,
-    ledger: Arc<Ledger>,
-    metrics: Arc<Metrics>,
-    custody: Arc<Custody>,
-    stop: Stopping,
-}
-
-/// Which lane it is: that of one upstream, or of all.
+/// Whether a lane serves one upstream, or all of them.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum LaneKey {
     All,
     One(UpstreamConfig),
 }
 
-/// Why [`Forwarder::run`] ended.
-#[derive(Debug, thiserror::Error)]
-pub enum ForwardEnded {
-    /// The only way out is gone for good.
-    #[error("no upstream is left")]
-    NoUpstream(#[source] UpstreamError),
-}
-
 type Lanes = JoinSet<Result<(), ForwardEnded>>;
 
-/// Makes the threads that forwarding as `config` says cannot do without later, when the system may make none: for the
-/// disk, if it goes over a spool, and for look-ups, if an upstream has a name.
+/// Makes the threads that forwarding by `config` must have: for the disk, if there is a spool, and for look-ups, if an
+/// upstream has a name. Later the system may make none.
 ///
 /// # Errors
 ///
@@ -128,9 +111,9 @@ pub fn keep_threads(config: &ForwardConfig, with_spool: bool) -> io::Result<()> 
 }
 
 impl Forwarder {
-    /// A forwarder that empties `outbox` into the upstreams that `changes` names, until the outbox is
-    /// closed and empty or `stop` is over. What the outbox cannot hold goes over `spool`, if there is one.
-    /// `custody` says whether somebody waits to hear what is safe.
+    /// A forwarder that empties `outbox` into the upstreams of `changes`, until the outbox is closed and empty or
+    /// `stop` is over. What the outbox cannot hold goes over `spool`, if there is one. `custody` knows whether a sender
+    /// waits to hear what is safe.
     #[must_use]
     pub fn new(
         outbox: Arc<Outbox>,
@@ -189,7 +172,6 @@ impl Forwarder {
             match ended {
                 None => break,
                 Some(Ok(Ok(()))) => {}
-                // The others go on.
                 Some(Ok(Err(error))) if !running.is_empty() => {
                     error!(cause = %error_chain(&error), "an upstream is given up; the others go on");
                 }
@@ -207,7 +189,7 @@ impl Forwarder {
         result
     }
 
-    /// Lets each lane know its part of the configuration, starts those that are new and tells the others to end.
+    /// Gives each lane its part of the configuration, starts new lanes, and tells the others to end.
     fn set_lanes(&mut self, running: &mut Lanes) {
         let config = Arc::clone(&self.changes.borrow_and_update());
         let mut old = std::mem::take(&mut self.lanes);
@@ -216,7 +198,7 @@ impl Forwarder {
             let sender = match known {
                 Some(known) => {
                     let (_, sender) = old.swap_remove(known);
-                    // Its lane may have ended by itself.
+                    // Not `send`: the lane may have ended by itself.
                     sender.send_replace(part);
                     sender
                 }
@@ -230,7 +212,7 @@ impl Forwarder {
         }
     }
 
-    /// Counts what could not be sent. The stop tells of it, with what others drop.
+    /// Counts what could not be sent as dropped. The stop logs it, with what others drop.
     fn drop_rest(&self) {
         let ledger = &self.shared.ledger;
         for chunk in self.shared.source.take_rest() {
@@ -241,7 +223,7 @@ impl Forwarder {
     }
 }
 
-/// What each lane has to know of `config`.
+/// The lanes of `config`, and the part of it that each has to know.
 fn parts(config: &Arc<ForwardConfig>) -> Vec<(LaneKey, Arc<ForwardConfig>)> {
     match config.strategy {
         Strategy::Failover => vec![(LaneKey::All, Arc::clone(config))],
@@ -257,16 +239,4 @@ fn parts(config: &Arc<ForwardConfig>) -> Vec<(LaneKey, Arc<ForwardConfig>)> {
             config.to.iter().map(one).collect()
         }
     }
-}
-
-/// An error and its causes on one line.
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

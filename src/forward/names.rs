@@ -1,41 +1,42 @@
-//! Names: looked up on threads of our own, because the system's resolver blocks for as long as it likes.
+//! Names: look-ups run on threads of their own, because the system's resolver may block for any time.
 //!
 //! # Guarantees
 //!
-//! - A look-up that never returns takes one thread, and holds up neither other names nor the stop.
-//! - At most [`EACH_MAX`] look-ups of one name, and [`THREADS_MAX`] of all, block at once.
-//! - Where the system makes no thread for the first look-up, the caller hears of it and tries again later.
+//! - A look-up that never returns occupies one thread, and delays neither other names nor the stop.
+//! - At most [`EACH_MAX`] look-ups of one name, and [`THREADS_MAX`] of all names, block at once.
+//! - If the system makes no thread for the first look-up, the caller gets an error and tries again later.
 //!
 //! # Left out
 //!
-//! How long a look-up may take: the caller gives up.
+//! A time limit: the caller stops waiting.
 
 use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr, ToSocketAddrs as _},
-    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, LazyLock, Mutex},
 };
 
+use super::lock::lock;
 use crate::{
     config::{UpstreamConfig, UpstreamUrl},
     thread::{CallError, Pool},
 };
 
-/// All addresses of `host`, in the resolver's order. What is an address already is not looked up.
+/// All addresses of `host`, in the resolver's order. An address is returned without a look-up.
 ///
 /// # Errors
 ///
-/// What the resolver says; there is no thread to ask it; or it owes several answers for this name already.
+/// The resolver's error; there is no thread to ask it; or too many look-ups of this name have not returned yet.
 pub(super) async fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     NAMES.look_up(host, port).await
 }
 
-/// Makes a thread for look-ups, if one of `upstreams` has a name.
+/// Makes a thread for look-ups if one of `upstreams` has a name.
 ///
 /// # Errors
 ///
-/// The system makes none.
+/// The system makes no thread.
 pub(super) fn keep_thread_for(upstreams: &[UpstreamConfig]) -> io::Result<()> {
     let has_name = |upstream: &UpstreamConfig| match &upstream.url {
         UpstreamUrl::Tcp { host, .. }
@@ -65,7 +66,7 @@ struct Names {
     under_way: Arc<Mutex<UnderWay>>,
 }
 
-/// Look-ups of each name that have not returned.
+/// How many look-ups of each name have not returned.
 type UnderWay = HashMap<String, usize>;
 
 impl Names {
@@ -96,7 +97,7 @@ impl Names {
     }
 }
 
-/// One of the look-ups that a name may have under way, until it returns.
+/// One of the look-ups that a name may have under way; ends when it returns.
 struct Turn {
     under_way: Arc<Mutex<UnderWay>>,
     host: String,
@@ -133,14 +134,10 @@ impl Drop for Turn {
     }
 }
 
-fn lock(under_way: &Mutex<UnderWay>) -> MutexGuard<'_, UnderWay> {
-    under_way.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Look-ups of one name that block at once: one may be stuck for good, and the next one not.
+/// Look-ups of one name that may block at once: one may hang for good while the next one succeeds.
 const EACH_MAX: usize = 4;
 
-/// Look-ups that block at once. Those beyond it wait for their turn.
+/// Look-ups of all names that may block at once. Others wait for their turn.
 const THREADS_MAX: usize = 32;
 
 #[cfg(test)]
@@ -149,7 +146,7 @@ mod tests {
 
     use super::*;
 
-    /// A resolver that never answers for `stuck`, while the test runs.
+    /// A resolver that never answers for `stuck` while the test runs.
     fn names() -> Names {
         Names::new(|host, port| match host {
             "stuck" => loop {
@@ -177,7 +174,7 @@ mod tests {
         let names = names();
         for _ in 0..EACH_MAX {
             let mut stuck = pin!(names.look_up("stuck", 1));
-            // Its caller gives up.
+            // The caller gives up.
             let pending = std::future::poll_fn(|context| {
                 Poll::Ready(stuck.as_mut().poll(context).is_pending())
             });
@@ -194,7 +191,7 @@ mod tests {
         }
     }
 
-    /// What has returned, or failed, is not counted any more.
+    /// Look-ups that returned or failed are not counted any more.
     #[tokio::test]
     async fn a_name_can_be_asked_for_again_and_again() {
         let names = names();

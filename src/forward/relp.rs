@@ -1,24 +1,45 @@
-//! RELP to an upstream: the one protocol that tells what the other end has taken for good.
+//! RELP to an upstream: the one protocol whose peer answers each message.
+//!
+//! What happens to a frame:
 //!
 //! ```text
-//! chunks ──number──▶ [ unanswered, up to WINDOW ] ──▶ wire
-//!    200: forwarded, and safe ◀── in order ──┘
-//!    500: dropped
+//! take ──▶ [ not numbered ] ──window has room──▶ [ unanswered, up to WINDOW ] ──answer, in order──▶ 200: forwarded, safe
+//!               chunks                                chunks, wire, input                           other: dropped
 //! ```
+//!
+//! What happens to a session:
+//!
+//! ```text
+//!                200 to `open`                  all answered, then `close`
+//!   Opening ───────────────────▶ Open ──────────────────────────────────────▶ ended, nothing is left
+//!      │                          │
+//!      │                          │ the server announces its close
+//!      │                          ▼
+//!      │                       Leaving: sends no new frame, takes answers
+//!      │                          │
+//!      │ 500 to `open`            │ all that was sent is answered
+//!      ▼                          ▼
+//!     lost ◀───────────────────────── from any state: closed, broken, invalid RELP, no answer for `send_timeout`
+//! ```
+//!
+//! The calls: [`Relp::open`] once; then, in any order, [`Relp::take`] while [`Relp::is_ready`], and
+//! [`Relp::progress`], followed by [`Relp::act_on_answers`] each time; at the end [`Relp::finish`], or
+//! [`Relp::take_back`] once a call failed.
 //!
 //! # Guarantees
 //!
-//! - A frame is counted as forwarded when it is answered with 200, and its chunk is kept until its last frame is.
-//! - What is unanswered when the connection is lost goes back to the source, in order, whole.
-//! - A frame that is answered with anything else is the upstream's to refuse: it is dropped with that reason, and
-//!   its window reopened.
-//! - A server that answers nothing for `send_timeout`, or breaks the protocol, is given up. Only an answer counts:
-//!   hints, and the octets of an answer that is not whole, do not. One that says that it leaves gets nothing more.
+//! - A frame is counted as forwarded when it is answered with 200. Its chunk is kept until its last frame is answered.
+//! - What is unanswered when the session is lost goes back to the source, in order, whole.
+//! - A frame that gets any other answer was refused by the upstream: it is dropped with that reason, and its window is
+//!   reopened.
+//! - A server that answers nothing for `send_timeout`, or violates the protocol, is given up. Only an answer counts;
+//!   hints, and the first octets of an answer, do not. A server that announces its close gets no further frame.
 //! - A server that never stops sending hints costs a fixed share of a core, and no memory.
 //!
 //! # Left out
 //!
-//! Which upstream, and when to try again (see `lane`). How long a message the server takes: RELP has no way to ask.
+//! Which upstream, and when to try again (see `lane`). The longest message that the server takes: RELP has no way to
+//! ask.
 
 use std::{
     collections::VecDeque,
@@ -30,14 +51,13 @@ use tokio::{
     select,
     time::{sleep, timeout},
 };
-use tracing::error;
+use tracing::{debug, error};
 
 use super::{
-    ForwardEnded,
-    dial::{Patience, Step, connect_tcp},
-    error::UpstreamError,
-    lane::Lane,
-    upstream::Connection,
+    account::Account,
+    dial::{Patience, connect_tcp},
+    error::{Step, UpstreamError},
+    evidence::Proof,
 };
 use crate::{
     chunk::Chunk,
@@ -53,33 +73,36 @@ use crate::{
 pub(super) struct Relp {
     socket: Socket,
     client: Client,
+    /// The server agreed to the session.
     is_open: bool,
-    /// An unanswered server is given up after so long.
+    /// A server that answers nothing for so long is given up.
     stall: Duration,
-    /// What the server said and is not framed yet.
-    unread: Vec<u8>,
+    /// What the server sent and is not framed yet.
+    input: Vec<u8>,
     /// What is numbered and not written.
     wire: Vec<u8>,
     /// Octets of `wire` that were written.
     written: usize,
-    /// Oldest first; what was answered has left them.
+    /// Oldest first. Answered frames have left them; none is empty.
     chunks: VecDeque<Chunk>,
-    /// Memory that they take.
+    /// Memory that `chunks` take.
     held_octets: usize,
-    /// The first chunk that is not numbered to its end, and how many of its entries are.
+    /// The first chunk that is not numbered to its end, and how many of its entries are numbered.
     unnumbered: (usize, usize),
-    /// Answers that were not acted upon, and how many of each there are in a row.
+    /// Answers that were not acted upon, and how many of each came in a row.
     answered: VecDeque<(Answer, usize)>,
-    /// When the server answered last, or was asked first.
+    /// A frame was answered.
+    has_answered: bool,
+    /// When the server answered last, or, if all was answered, when it was sent the first frame since.
     since: Tick,
-    /// What it cost to read what the server said since it answered, or since it was not read for a while: octets,
-    /// and no fewer than [`READ_COST`] each time.
+    /// What reading cost since the last answer, or since the last pause: octets, and at least [`READ_COST`] for each
+    /// read.
     idle_talk: usize,
-    /// The server said that it is about to close.
+    /// The server announced that it is closing.
     is_leaving: bool,
-    /// When it was logged last that it refuses, and how many it refused since.
+    /// When a refusal was logged last, and how many frames were refused since.
     refused: (Option<Tick>, u64),
-    /// Frames numbered and octets written that were not counted.
+    /// Frames numbered and octets written that are not in the upstream's metrics yet.
     uncounted: (u64, u64),
 }
 
@@ -88,7 +111,7 @@ impl Relp {
     ///
     /// # Errors
     ///
-    /// There is no connection, or nobody who speaks RELP and takes messages.
+    /// There is no connection, or its peer does not speak RELP, or takes no messages.
     pub(super) async fn open(
         host: &str,
         port: u16,
@@ -103,13 +126,14 @@ impl Relp {
             client: Client::new(),
             is_open: false,
             stall,
-            unread: Vec::new(),
+            input: Vec::new(),
             wire: Vec::new(),
             written: 0,
             chunks: VecDeque::new(),
             held_octets: 0,
             unnumbered: (0, 0),
             answered: VecDeque::new(),
+            has_answered: false,
             since: Clock::now(),
             idle_talk: 0,
             is_leaving: false,
@@ -134,7 +158,7 @@ impl Relp {
         Ok(())
     }
 
-    /// Whether more chunks may be given to it: all that it has are numbered, and the window has room.
+    /// Whether it takes more chunks: all that it has are numbered, and the window has room.
     pub(super) fn is_ready(&self) -> bool {
         !self.is_leaving
             && self.unnumbered.0 == self.chunks.len()
@@ -143,12 +167,12 @@ impl Relp {
             && self.wire.len() - self.written < WIRE_OCTETS
     }
 
-    /// Memory of what is not answered.
+    /// Memory of the chunks that are not answered.
     pub(super) const fn held_octets(&self) -> usize {
         self.held_octets
     }
 
-    /// Takes chunks to send; [`Relp::progress`] sends them.
+    /// Takes chunks, which [`Relp::progress`] sends.
     pub(super) fn take(&mut self, batch: Vec<Chunk>) {
         let batch = batch.into_iter().filter(|chunk| !chunk.is_empty());
         for chunk in batch {
@@ -157,22 +181,23 @@ impl Relp {
         }
     }
 
-    /// Sends and listens until something was answered, or more may be given to it.
+    /// Sends and receives until something was answered, or until it is ready again. [`Relp::act_on_answers`] has to
+    /// follow.
     ///
     /// # Errors
     ///
-    /// The session is over.
+    /// The session is lost.
     ///
     /// # Cancel safety
     ///
-    /// Can be dropped at any point: what was sent and heard is remembered.
+    /// Can be dropped at any point: what was sent and received is remembered.
     pub(super) async fn progress(&mut self) -> Result<(), UpstreamError> {
         let was_ready = self.is_ready();
         loop {
             self.hear()?;
             self.number();
             if let Err(error) = self.write() {
-                // What it answered before it broke the connection counts.
+                // What the server answered before it broke the connection counts.
                 let heard = self.hear();
                 if self.answered.is_empty() {
                     return heard.and(Err(error));
@@ -188,12 +213,12 @@ impl Relp {
         }
     }
 
-    /// Waits until there is something to do.
+    /// Waits until there is something to read or room to write.
     async fn wait(&mut self) -> Result<(), UpstreamError> {
         let is_waiting = self.client.unanswered() > 0;
         let left = self.stall.saturating_sub(Clock::now().since(self.since));
         if is_waiting && left.is_zero() {
-            // A server that always has something to read does not get around this.
+            // Checked here because the socket of a server that never stops sending is always readable.
             return Err(UpstreamError::Unanswered(self.stall));
         }
         let is_flooding = self.idle_talk >= IDLE_TALK_MAX;
@@ -212,14 +237,14 @@ impl Relp {
         }
     }
 
-    /// Reads what the server said by now.
+    /// Reads what has arrived.
     fn hear(&mut self) -> Result<(), UpstreamError> {
         for _ in 0..READS_MAX {
             if self.idle_talk >= IDLE_TALK_MAX {
                 break;
             }
-            self.unread.reserve(READ_OCTETS);
-            let error = match self.socket.try_read(&mut self.unread) {
+            self.input.reserve(READ_OCTETS);
+            let error = match self.socket.try_read(&mut self.input) {
                 Ok(0) => UpstreamError::Closed,
                 Ok(octets) => {
                     self.idle_talk += octets.max(READ_COST);
@@ -230,26 +255,23 @@ impl Relp {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => UpstreamError::Broken(error),
             };
-            // First what was answered; the next call says it again.
+            // The answers come first; the next call returns the error again.
             if self.answered.is_empty() {
                 return Err(error);
             }
             break;
         }
-        if self.unread.is_empty() {
-            self.unread = Vec::new();
+        if self.input.is_empty() {
+            self.input = Vec::new();
         }
         Ok(())
     }
 
+    /// Frames the input.
     fn take_answers(&mut self) -> Result<(), UpstreamError> {
         let mut at = 0;
         let mut is_answer = false;
-        loop {
-            let input = self.unread.get(at..).unwrap_or_default();
-            let Some((frame, octets)) = Frame::first(input, ANSWER_OCTETS_MAX)? else {
-                break;
-            };
+        while let Some((frame, octets)) = Frame::first(&self.input[at..], ANSWER_OCTETS_MAX)? {
             match self.client.take(frame)? {
                 Heard::Opened => {
                     self.is_open = true;
@@ -267,7 +289,7 @@ impl Relp {
             }
             at += octets;
         }
-        self.unread.drain(..at);
+        self.input.drain(..at);
         if is_answer {
             self.since = Clock::now();
             self.idle_talk = 0;
@@ -275,7 +297,7 @@ impl Relp {
         Ok(())
     }
 
-    /// Puts what the window has room for on the wire.
+    /// Numbers frames and puts them on the wire while the window has room.
     fn number(&mut self) {
         if self.is_leaving || !self.is_open {
             return;
@@ -300,12 +322,9 @@ impl Relp {
 
     /// Writes what the socket has room for.
     fn write(&mut self) -> Result<(), UpstreamError> {
-        while let Some(rest) = self
-            .wire
-            .get(self.written..)
-            .filter(|rest| !rest.is_empty())
-        {
-            match self.socket.try_write_vectored(&[IoSlice::new(rest)]) {
+        while self.written < self.wire.len() {
+            let rest = IoSlice::new(&self.wire[self.written..]);
+            match self.socket.try_write_vectored(&[rest]) {
                 Ok(octets) => {
                     self.written += octets;
                     self.uncounted.1 += octets as u64;
@@ -326,28 +345,65 @@ impl Relp {
         Ok(())
     }
 
-    /// The next `count` frames were answered: their chunk, and how many of them are in it. The caller takes them
-    /// off its front and says so ([`Relp::settled`]).
-    fn oldest(&mut self, count: usize) -> Option<(&mut Chunk, usize)> {
-        let chunk = self.chunks.front_mut()?;
-        let count = chunk.len().min(count);
-        Some((chunk, count))
+    /// Counts what was sent, and does what the answers say: counts frames as forwarded or dropped.
+    pub(super) fn act_on_answers(&mut self, account: &Account<'_>) {
+        let metrics = &account.upstream.metrics;
+        metrics.frames.add(self.uncounted.0);
+        metrics.octets.add(self.uncounted.1);
+        self.uncounted = (0, 0);
+        while let Some((answer, mut left)) = self.answered.pop_front() {
+            self.has_answered = true;
+            while left > 0 {
+                let chunk = self.chunks.front_mut();
+                let chunk = chunk.expect("only what was sent is answered");
+                let count = match answer {
+                    Answer::Ok => {
+                        let count = chunk.len().min(left);
+                        account.shared.ledger.forwarded(chunk, count);
+                        chunk.advance(count);
+                        count
+                    }
+                    Answer::Refused(code) => {
+                        let lost = chunk.split_first();
+                        account.dropped(&lost, DropReason::Refused);
+                        self.log_refusal(code, account);
+                        1
+                    }
+                };
+                self.took_off(count);
+                left -= count;
+            }
+        }
     }
 
-    /// `count` entries were taken off the front.
-    fn settled(&mut self, count: usize) {
+    fn log_refusal(&mut self, code: u16, account: &Account<'_>) {
+        let now = Clock::now();
+        let (told, frames) = &mut self.refused;
+        *frames += 1;
+        if told.is_none_or(|told| now.since(told) >= TELL_PERIOD) {
+            let frames = std::mem::take(frames);
+            *told = Some(now);
+            error!(upstream = %account.upstream.config.url, code, frames, "the upstream refuses messages; they are dropped");
+        }
+    }
+
+    /// Accounts for `count` answered entries, which were taken off the front of the first chunk.
+    fn took_off(&mut self, count: usize) {
         let (chunks, entries) = &mut self.unnumbered;
         if *chunks == 0 {
-            *entries = entries.saturating_sub(count);
+            let left = entries.checked_sub(count);
+            *entries = left.expect("only numbered frames are answered");
         }
-        if self.chunks.front().is_some_and(Chunk::is_empty) {
-            let answered = self.chunks.pop_front();
-            self.held_octets -= answered.map_or(0, |chunk| chunk.footprint());
-            *chunks = chunks.saturating_sub(1);
+        if self.chunks.front().is_some_and(Chunk::is_empty)
+            && let Some(answered) = self.chunks.pop_front()
+        {
+            self.held_octets -= answered.footprint();
+            let left = chunks.checked_sub(1);
+            *chunks = left.expect("a chunk whose last frame is answered is numbered to its end");
         }
     }
 
-    /// What is not answered, and how much of it may have arrived.
+    /// Takes back what is not answered. Also returns how many of these frames may have arrived.
     pub(super) fn take_back(&mut self) -> (VecDeque<Chunk>, usize) {
         let (chunks, entries) = self.unnumbered;
         self.held_octets = 0;
@@ -355,7 +411,43 @@ impl Relp {
         (std::mem::take(&mut self.chunks), whole + entries)
     }
 
-    /// Ends a session in which everything is answered; waits for the last answer, which nobody needs, `limit` long.
+    /// Proved once a frame was answered, and the connection lived for some time.
+    pub(super) const fn proof(&self) -> Proof {
+        Proof::Answer {
+            is_seen: self.has_answered,
+        }
+    }
+
+    /// Ends the session in order: waits for the answers to all frames, and then up to `close_max` for that to `close`.
+    ///
+    /// # Errors
+    ///
+    /// The session is lost, answered nothing for `patience`, or the stop is over.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped at any point: what was sent and received is remembered.
+    pub(super) async fn finish(
+        &mut self,
+        patience: Duration,
+        close_max: Duration,
+        account: &Account<'_>,
+    ) -> Result<(), UpstreamError> {
+        while !self.chunks.is_empty() {
+            select! {
+                biased;
+                () = account.shared.stop.over() => return Err(UpstreamError::CutOff),
+                progress = self.progress() => progress?,
+                () = sleep(patience) => return Err(UpstreamError::NotEnded(patience)),
+            }
+            self.act_on_answers(account);
+        }
+        self.close(close_max).await;
+        Ok(())
+    }
+
+    /// Closes a session in which everything is answered. Waits up to `limit` for the answer; a missing one does no
+    /// harm.
     async fn close(&mut self, limit: Duration) {
         self.client.close(&mut self.wire);
         let closed = async {
@@ -367,104 +459,26 @@ impl Relp {
             Ok::<_, UpstreamError>(())
         };
         if !matches!(timeout(limit, closed).await, Ok(Ok(()))) {
-            tracing::debug!("the server did not answer that it heard us close");
+            debug!("the server did not answer the close of the session");
         }
     }
 }
 
-impl Lane {
-    /// Does what the upstream's answers say, and counts what was sent.
-    pub(super) fn settle(&mut self) {
-        let Some(active) = &mut self.active else {
-            return;
-        };
-        let Connection::Relp(relp) = &mut active.connection else {
-            return;
-        };
-        let upstream = &self.upstreams[active.index];
-        upstream.metrics.frames.add(relp.uncounted.0);
-        upstream.metrics.octets.add(relp.uncounted.1);
-        relp.uncounted = (0, 0);
-        if relp.answered.is_empty() {
-            return;
-        }
-        while let Some((answer, count)) = relp.answered.pop_front() {
-            let mut left = count;
-            while let Some((chunk, count)) = relp.oldest(left).filter(|(_, count)| *count > 0) {
-                let count = match answer {
-                    Answer::Ok => {
-                        self.shared.ledger.forwarded(chunk, count);
-                        chunk.advance(count);
-                        count
-                    }
-                    Answer::Refused(code) => {
-                        let lost = chunk.split_first();
-                        let reason = DropReason::Refused;
-                        if let Some(summaries) = self.shared.ledger.dropped(&lost, reason) {
-                            self.shared.source.add(summaries);
-                        }
-                        relp.refused.1 += 1;
-                        let now = Clock::now();
-                        if relp
-                            .refused
-                            .0
-                            .is_none_or(|told| now.since(told) >= TELL_PERIOD)
-                        {
-                            let (_, frames) = std::mem::replace(&mut relp.refused, (Some(now), 0));
-                            error!(upstream = %upstream.config.url, code, frames, "the upstream refuses messages; they are dropped");
-                        }
-                        1
-                    }
-                };
-                relp.settled(count);
-                left -= count;
-            }
-        }
-        active.was_answered();
-    }
-
-    /// Ends a RELP session in order: waits for the answers that are owed.
-    pub(super) async fn leave_relp(&mut self, close_max: Duration) -> Result<(), ForwardEnded> {
-        let is_last = self.shared.source.is_closed();
-        while let Some(active) = &mut self.active
-            && let Connection::Relp(relp) = &mut active.connection
-        {
-            if relp.chunks.is_empty() {
-                relp.close(close_max).await;
-                return Ok(());
-            }
-            // Where others take over, nobody waits long for a server that says nothing.
-            let patience = if is_last { Duration::MAX } else { close_max };
-            let progress = select! {
-                biased;
-                () = self.shared.stop.over() => Err(UpstreamError::CutOff),
-                progress = relp.progress() => progress,
-                () = sleep(patience) => Err(UpstreamError::NotEnded(patience)),
-            };
-            match progress {
-                Ok(()) => self.settle(),
-                Err(error) => return self.lost(Vec::new(), 0, error).await,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Transactions that may be unanswered. A server that takes fewer at a time lets them wait in the connection;
-/// more than this brings nothing.
+/// Transactions that may be unanswered. If a server takes fewer at a time, they wait in the connection; a larger window
+/// gains nothing.
 const WINDOW: u32 = 4096;
 
-/// Memory of messages that may be unanswered, and a batch more: the window alone does not bound it.
+/// Memory that unanswered messages may take before no further batch is taken: the window alone does not limit it.
 pub(super) const HELD_OCTETS: usize = 8 * 1024 * 1024;
 
-/// Octets on the wire that are not written, before more is numbered.
+/// Octets that may be on the wire and not written before numbering pauses.
 pub(super) const WIRE_OCTETS: usize = 128 * 1024;
 
-/// Octets read at a time, and how many times in a row: answers are short.
+/// Octets read at a time, and how many reads in a row: answers are short.
 const READ_OCTETS: usize = 16 * 1024;
 const READS_MAX: usize = 16;
 
-/// How much a server may say without an answer before it is not read for a while, and how long that is.
+/// How much a server may send without an answer before reading pauses, the least that a read counts as, and the pause.
 const IDLE_TALK_MAX: usize = 256 * 1024;
 const READ_COST: usize = 1024;
 const FLOOD_PAUSE: Duration = Duration::from_millis(20);
@@ -472,5 +486,5 @@ const FLOOD_PAUSE: Duration = Duration::from_millis(20);
 /// Octets that an answer may have: offers, and a text for people.
 const ANSWER_OCTETS_MAX: usize = 64 * 1024;
 
-/// How often it is logged that the upstream refuses, at most.
+/// How often it is logged at most that the upstream refuses messages.
 const TELL_PERIOD: Duration = Duration::from_secs(10);

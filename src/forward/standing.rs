@@ -4,21 +4,22 @@
 //!            lost, or not reached            proved
 //!   trusted ─────────────────────▶ outage ───────────▶ trusted
 //!      │                            │  ▲
-//!      │ told: WARN                 └──┘ each further attempt is counted; told again after ten minutes
+//!      │ logged: WARN               └──┘ each further attempt is counted; logged again after ten minutes
 //! ```
 //!
 //! # Guarantees
 //!
-//! - An outage is told when it begins, every [`REMIND_PERIOD`] while it lasts, and when it ends, with the number of attempts.
-//! - An upstream that had a connection, and cannot be reached, is lost; one that did not cannot be connected to.
-//! - A connection ends an outage when it lived for [`PROOF_MIN`] and took something, if there was something. A load
-//!   balancer without a backend accepts, takes octets, and closes.
-//! - A connection that follows on several that broke before they proved anything is on probation: it gets ever fewer
+//! - An outage is logged when it begins, every [`REMIND_PERIOD`] while it lasts, and when it ends, with the number of
+//!   attempts.
+//! - An upstream that had a connection and fails is logged as lost; any other as one that cannot be connected to.
+//! - A connection ends an outage if it lived for [`PROOF_MIN`] and, if there was something to send, took some of it.
+//!   Taking octets alone proves nothing: a load balancer without a backend accepts, takes octets, and closes.
+//! - A connection that follows several that broke before they proved anything is on probation: it gets ever fewer
 //!   octets until it has proved itself, because all of them may have to be sent again.
 //!
 //! # Left out
 //!
-//! When the next attempt is (`failover`). What was lost with a connection (`ring`).
+//! When to try next (`failover`). What was lost with a connection (`stream::ring`).
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,7 +28,6 @@ use tracing::{debug, info, warn};
 use super::error::UpstreamError;
 use crate::{config::UpstreamConfig, metrics::UpstreamMetrics, tick::Tick};
 
-/// One upstream of a lane's list.
 #[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) config: UpstreamConfig,
@@ -35,16 +35,16 @@ pub(super) struct Upstream {
     pub(super) standing: Standing,
 }
 
-/// What is known of it.
+/// What is known of an upstream.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Standing {
-    /// Since it was lost, until it is trusted again.
+    /// From the loss until the upstream is trusted again.
     outage: Option<Outage>,
     /// It had a connection, and was not left for another upstream since.
     was_connected: bool,
-    /// It was told once that it is connected.
+    /// Its first connection was logged.
     is_known: bool,
-    /// Connections in a row that broke before they proved anything, and took frames along.
+    /// How many connections in a row broke before they proved anything, with frames that had to be sent again.
     broken_early: u32,
 }
 
@@ -52,11 +52,10 @@ pub(super) struct Standing {
 struct Outage {
     since: Tick,
     attempts: u32,
-    /// The last attempt ended with a refusal of datagrams.
+    /// The last attempt ended because datagrams were refused.
     is_refused: bool,
-    /// When it was logged last.
     told_at: Tick,
-    /// The last attempt ended in order: what is wrong is that it has not proved yet that it works.
+    /// The last connection ended in order: the upstream can be reached, but has not proved yet that it works.
     is_reached: bool,
 }
 
@@ -66,37 +65,36 @@ impl Standing {
         self.outage.is_some()
     }
 
-    /// Whether it refused datagrams the last time it was sent some.
+    /// Whether it refused datagrams the last time some were sent.
     pub(super) fn is_refused(&self) -> bool {
         self.outage.is_some_and(|outage| outage.is_refused)
     }
 
-    /// Whether it failed when it was tried last.
+    /// Whether its last attempt failed.
     pub(super) fn is_down(&self) -> bool {
         self.outage.is_some_and(|outage| !outage.is_reached)
     }
 
-    /// Its connection ended in order.
+    /// Records that its connection ended in order.
     pub(super) const fn ended_in_order(&mut self) {
         if let Some(outage) = &mut self.outage {
             outage.is_reached = !outage.is_refused;
         }
     }
 
-    /// Since when it is lost.
     pub(super) fn outage_since(&self) -> Option<Tick> {
         self.outage.map(|outage| outage.since)
     }
 
-    /// How often in this outage it was tried without success.
+    /// How many attempts failed in this outage.
     pub(super) fn attempts(&self) -> u32 {
         self.outage.map_or(0, |outage| outage.attempts)
     }
 
-    /// Octets that the next connection gets before it has proved itself; `None` is as many as it takes. So much may
-    /// be sent again: `resend_octets`.
+    /// How many octets the next connection gets before it has proved itself; `None` means no limit. `resend_octets`
+    /// may have to be sent again if it breaks.
     pub(super) fn probation(&self, resend_octets: usize) -> Option<usize> {
-        // The first time may have been bad luck.
+        // The first break may have been bad luck.
         let quarters = self
             .broken_early
             .checked_sub(1)
@@ -105,24 +103,25 @@ impl Standing {
         Some(octets.max(PROBATION_OCTETS_MIN))
     }
 
-    /// It was left for another upstream: it stands by.
+    /// Records that it was left for another upstream and stands by.
     pub(super) const fn left(&mut self) {
         self.was_connected = false;
     }
 
-    /// A connection has proved itself.
+    /// Records that a connection has proved itself.
     pub(super) const fn proved(&mut self) {
         self.broken_early = 0;
     }
 
-    /// A connection broke before it proved anything, and frames have to be sent again.
+    /// Records that a connection broke before it proved anything, with frames that have to be sent again.
     pub(super) const fn broke_early(&mut self) {
         self.broken_early = self.broken_early.saturating_add(1);
     }
 }
 
 impl Upstream {
-    /// It could not be reached, or was lost; it is tried again after `retry_in`, and so many octets wait meanwhile.
+    /// Records and logs a failed attempt or a lost connection. The next attempt is after `retry_in`; `waiting_octets`
+    /// are queued.
     pub(super) fn failed(
         &mut self,
         error: &UpstreamError,
@@ -162,7 +161,7 @@ impl Upstream {
         }
     }
 
-    /// It is connected. Whether it is to be trusted shows later, if it was lost.
+    /// Records and logs a connection. After an outage it shows later whether the upstream is to be trusted.
     pub(super) fn connected(&mut self) {
         self.metrics.connects.inc();
         self.standing.was_connected = true;
@@ -175,7 +174,7 @@ impl Upstream {
         }
     }
 
-    /// It is to be trusted: an outage is over.
+    /// Ends the outage, if there is one, and logs that: the upstream is trusted.
     pub(super) fn found(&mut self, now: Tick) {
         if let Some(Outage {
             since, attempts, ..
@@ -188,20 +187,20 @@ impl Upstream {
     }
 }
 
-/// As exact as people read it.
+/// Rounds to what an operator reads: seconds from ten seconds on, else milliseconds.
 fn rounded(span: Duration) -> Duration {
     let millis = span.as_millis();
     let unit = if millis >= 10_000 { 1000 } else { 1 };
     Duration::from_millis(u64::try_from(millis / unit * unit).unwrap_or(u64::MAX))
 }
 
-/// How often an upstream that stays away is logged.
+/// How often an outage is logged while it lasts.
 pub(super) const REMIND_PERIOD: Duration = Duration::from_secs(600);
 
 /// How long a connection has to live to prove something.
 pub(super) const PROOF_MIN: Duration = Duration::from_secs(5);
 
-/// What a connection on probation gets in any case.
+/// What a connection on probation gets at least.
 pub(super) const PROBATION_OCTETS_MIN: usize = 64 * 1024;
 
 #[cfg(test)]
@@ -234,7 +233,7 @@ mod tests {
         };
         let begun = Tick::from_nanos(1);
         let mut told = Vec::new();
-        // An attempt each half minute, for an hour.
+        // An attempt every half minute, for an hour.
         for number in 0..=120 {
             let span = Duration::from_secs(30 * number);
             let now = begun.after(span);

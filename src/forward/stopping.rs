@@ -1,8 +1,8 @@
-//! Stopping: how far a stop has come, for those who wait for an upstream.
+//! Stopping: tells those who wait for an upstream how far a stop has come.
 //!
 //! ```text
-//! ──── begun: no upstream that is away is left alone any longer ──── over: nothing waits any more
-//!      └─────────────────────────── the grace ──────────────────────┘
+//! ──── begun: upstreams that are away are tried often ──── over: nothing waits any more
+//!      └─────────────────── grace period ────────────────┘
 //! ```
 
 use tokio_util::sync::CancellationToken;
@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 #[derive(Clone, Debug, Default)]
 pub struct Stopping {
     begun: CancellationToken,
-    /// Cancelled when the stop is over.
+    /// Cancelled when the grace period is over.
     pub(super) cut_off: CancellationToken,
 }
 
 impl Stopping {
-    /// No stop. The stop of whoever owns this one is a stop of the new one as well.
+    /// A new one, not stopped. A stop of `self` is a stop of the new one as well.
     #[must_use]
     pub fn child(&self) -> Self {
         Self {
@@ -25,12 +25,12 @@ impl Stopping {
         }
     }
 
-    /// A stop begins: what is taken in already is to be delivered soon.
+    /// Begins a stop: what was accepted is to be delivered soon.
     pub fn begin(&self) {
         self.begun.cancel();
     }
 
-    /// The time is over.
+    /// Ends the grace period.
     pub fn cut_off(&self) {
         self.begun.cancel();
         self.cut_off.cancel();
@@ -47,7 +47,7 @@ impl Stopping {
         self.begun.cancelled().await;
     }
 
-    /// Waits until the time is over.
+    /// Waits until the grace period is over.
     pub async fn over(&self) {
         self.cut_off.cancelled().await;
     }

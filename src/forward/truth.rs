@@ -1,5 +1,5 @@
-//! What becomes of frames on a connection that breaks, at any point and in any order, against a model that knows where
-//! each of them is. Tests only.
+//! Tests what becomes of frames on a connection that breaks, at any point and in any order, against a model that knows
+//! where each frame is.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -10,8 +10,8 @@ use std::{
 use proptest::prelude::*;
 
 use super::{
-    Encoder,
-    ring::{ResendRing, Taken},
+    encode::Encoder,
+    stream::ring::{ResendRing, Taken},
 };
 use crate::{
     chunk::{Chunk, Entry},
@@ -23,10 +23,10 @@ use crate::{
     tick::Tick,
 };
 
-/// One step of a lane's life, or of the network's.
+/// One step in the life of a lane, or of the network.
 #[derive(Clone, Debug)]
 enum Step {
-    /// So many frames come in, of so many octets each.
+    /// So many frames of so many octets each arrive.
     Arrive(usize, usize),
     /// The next chunk is written whole.
     Write,
@@ -34,29 +34,29 @@ enum Step {
     Acknowledge(usize),
     /// So many milliseconds pass.
     Wait(u64),
-    /// The connection breaks when so many octets of the next chunk were taken, and nobody knows whether the peer has read
-    /// the last so many octets before.
+    /// The connection breaks after so many octets of the next chunk were taken. The peer may not have read the last so
+    /// many octets before.
     Break(usize, usize),
-    /// A stop gives up what waits.
+    /// A stop drops what waits.
     Stop,
 }
 
-/// Where a frame is, as far as anybody can know.
+/// Where a frame is, as far as the relay can know.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Place {
     Waiting,
     /// Written to the connection that is open.
     Written,
-    /// Written, and the peer has it for certain.
+    /// Written, and the peer certainly has it.
     Certain,
     Dropped,
 }
 
-/// The slow and obvious twin: each frame by its number.
+/// The slow and obvious twin: tracks each frame by its number.
 #[derive(Debug, Default)]
 struct Model {
     places: BTreeMap<usize, Place>,
-    /// Written to the connection that is open: number, end on the wire, and when it was acknowledged.
+    /// What was written to the open connection: number, end on the wire, and when it was acknowledged.
     wire: Vec<(usize, usize, Option<Tick>)>,
 }
 
@@ -90,8 +90,8 @@ impl Model {
         }
     }
 
-    /// What the peer does not have for certain when the connection breaks: what was not acknowledged, and of what was
-    /// acknowledged not long ago what its process may not have read.
+    /// What the peer may not have when the connection breaks: what was not acknowledged, and what was acknowledged
+    /// recently and may not have been read.
     fn doubtful(&self, unacknowledged: usize, unread: usize, now: Tick) -> Vec<usize> {
         let read = self.written().saturating_sub(unacknowledged + unread);
         let doubtful = self.wire.iter().filter(|(_, end, at)| match at {
@@ -204,7 +204,7 @@ impl Bed {
         self.ring.push(chunk, LF, self.taken());
     }
 
-    /// As a lane does it when it loses its connection.
+    /// Does what a lane does when it loses its connection.
     fn break_off(&mut self, taken: usize, unread: usize) {
         let mut batch: Vec<Chunk> = self.waiting.pop_front().into_iter().collect();
         let octets: usize = batch.iter().map(|chunk| LF.chunk_octets(chunk)).sum();
@@ -290,8 +290,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Under any order of written, acknowledged, broken, taken back and stopped the law holds at each step, and nothing is
-/// called forwarded that the model says was not taken.
+/// Under any order of writing, acknowledging, breaking, taking back and stopping, the law holds at each step, and no
+/// frame counts as forwarded that the model says was not taken.
 #[test]
 fn forwarded_is_what_was_taken_and_the_law_holds_at_each_step() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();

@@ -268,7 +268,7 @@ fn a_disk_too_full_to_compress_on_keeps_the_file_and_forwarding_goes_on() {
         format!("mount -t tmpfs -o size=3m none disk; head -c 2000000 /dev/urandom >disk/{old}");
     let setup = setup.with_mounts(&script);
     let tersed = start(setup, &survivors, "rotate_size = \"100MiB\"");
-    let told = tersed.wait_log("cannot look after rotated files");
+    let told = tersed.wait_log("cannot manage rotated files");
     assert!(told.mentions("No space left on device"), "{told:?}");
     Originator::tcp(tersed.address(TCP)).send_all(ordered_all(100, OCTETS));
     wait_forwarded(&tersed, 100);

@@ -1,7 +1,7 @@
-//! Compression of one rotated file: `NAME` in, `NAME.zst` out, by way of `NAME.zst.part`.
+//! Compresses one rotated file: `NAME` in, `NAME.zst` out, by way of `NAME.zst.part`.
 //!
-//! The library is zstd's own, in C. Measured on 64 MiB of syslog text made from the public corpora, one
-//! core, in that order: octets saved, processor time.
+//! The library is zstd's own, in C. Compression ratio and speed, measured on one core with 64 MiB of syslog text made
+//! from the public corpora:
 //!
 //! ```text
 //! zstd 1.5.7, level 1     8.6 : 1    560 MB/s
@@ -10,18 +10,18 @@
 //! ruzstd 0.9.1            5.1 : 1     93 MB/s     all in Rust, one level; panics when the disk is full
 //! ```
 //!
-//! A flood of repeats is rotated as fast as it comes, so half the size in a quarter of the time counts. What
-//! *reads* compressed files, which may come from anybody, stays ruzstd.
+//! A flood of repeats is rotated as fast as it arrives, so half the size in a quarter of the time counts. Compressed
+//! input, which may come from anyone, is still *read* by ruzstd.
 //!
 //! # Guarantees
 //!
-//! - The compressed file gets its name when all of it is on the disk, checksum included.
-//! - What goes wrong leaves no half of it behind.
-//! - No symlink is followed, and nothing that is there is written to.
+//! - The compressed file gets its name only when all of it is on the disk, checksum included.
+//! - A failure leaves no partial file behind.
+//! - No symlink is followed, and no existing file is written to.
 //!
 //! # Left out
 //!
-//! Removing what was compressed (the keeper's).
+//! Removing the plain file (the keeper does it).
 
 use std::{
     fs::{self, File},
@@ -31,9 +31,9 @@ use std::{
 
 use zstd::stream::write::Encoder;
 
-use super::{create_file, keeper::remove, open_to_read};
+use super::open::{create_file, open_to_read, remove};
 
-/// Writes `plain` to `part` in compressed form and renames it to `compressed`.
+/// Writes the compressed form of `plain` to `part` and renames that to `compressed`.
 pub(super) fn compress(plain: &Path, part: &Path, compressed: &Path) -> io::Result<()> {
     let source = open_to_read(plain)?;
     if !source.metadata()?.is_file() {
@@ -41,12 +41,12 @@ pub(super) fn compress(plain: &Path, part: &Path, compressed: &Path) -> io::Resu
     }
     let written = write(source, part).and_then(|()| {
         fs::rename(part, compressed)?;
-        // The name, too, before the other file goes.
-        let directory = compressed.parent().unwrap_or(Path::new("/"));
+        // The name has to be on the disk before the plain file is removed.
+        let directory = compressed.parent().expect("it lies beside the plain file");
         File::open(directory)?.sync_all()
     });
     if written.is_err() {
-        // If this fails as well, the next run does it.
+        // If this fails too, the next run removes it.
         drop(remove(part));
     }
     written
@@ -59,7 +59,7 @@ fn write(mut source: File, part: &Path) -> io::Result<()> {
     encoder.finish()?.sync_all()
 }
 
-/// See the page above.
+/// Measured: see the table at the top of this file.
 const LEVEL: i32 = 3;
 
 #[cfg(test)]

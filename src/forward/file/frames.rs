@@ -1,24 +1,23 @@
-//! Frames: where they end in octets that are on their way out.
+//! Finds where frames end in encoded octets.
 //!
 //! # Guarantees
 //!
-//! - The ends are those that `Encoder` made: behind each LF, or as far as each length says.
-//! - No octet is looked at twice by one call.
+//! - The ends are those that `Encoder` wrote: behind each LF, or where each length says.
+//! - One call looks at each octet at most once.
 //!
 //! # Left out
 //!
-//! Octets that no `Encoder` wrote: what is not framed is one frame to its end.
+//! Octets that no `Encoder` wrote: unframed octets count as one frame up to their end.
 
 use crate::config::OutputFraming;
 
-/// Finds the ends of frames.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frames(pub(super) OutputFraming);
 
 impl Frames {
     /// Where the frame that begins at `from` ends.
     pub(super) fn next_end(self, wire: &[u8], from: usize) -> usize {
-        let rest = wire.get(from..).unwrap_or_default();
+        let rest = &wire[from..];
         let octets = match self.0 {
             OutputFraming::Lf => memchr::memchr(b'\n', rest).map(|last| last + 1),
             OutputFraming::OctetCounting => counted(rest),
@@ -29,15 +28,14 @@ impl Frames {
             .unwrap_or(wire.len())
     }
 
-    /// The last end of a frame that is not beyond `limit`; `from`, where a frame begins, if there is none.
+    /// The last end of a frame that is not beyond `limit`. Returns `from`, where a frame begins, if there is none.
     pub(super) fn last_end(self, wire: &[u8], from: usize, limit: usize) -> usize {
         if limit >= wire.len() {
             return wire.len();
         }
         match self.0 {
             OutputFraming::Lf => {
-                let within = wire.get(from..limit).unwrap_or_default();
-                memchr::memrchr(b'\n', within).map_or(from, |last| from + last + 1)
+                memchr::memrchr(b'\n', &wire[from..limit]).map_or(from, |last| from + last + 1)
             }
             OutputFraming::OctetCounting => {
                 let mut end = from;
@@ -53,7 +51,7 @@ impl Frames {
     }
 }
 
-/// Octets of the counted frame at the front of `octets`, its length included (RFC 6587 3.4.1).
+/// The length of the counted frame at the front of `octets`, its MSG-LEN included (RFC 6587 3.4.1).
 fn counted(octets: &[u8]) -> Option<usize> {
     let digits = memchr::memchr(b' ', octets)?;
     let length = octets.get(..digits)?;

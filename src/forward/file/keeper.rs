@@ -1,28 +1,28 @@
-//! The keeper of a file's rotations: takes a new name for what is full, compresses it, deletes the oldest.
+//! The keeper of a file's rotations: renames a full or old file, compresses it, and deletes the oldest.
 //!
 //! # Guarantees
 //!
-//! - Nothing that is there is ever overwritten: a name is created before it is renamed to.
-//! - Whatever moment a run is killed at, the next open of the file finishes what it left: an empty
-//!   reserved name and half a compressed file are removed, a rotated file is compressed. A rotated file is
-//!   removed only when all of it is on the disk in its compressed form.
-//! - At most `rotate_keep` rotated files are there after each rotation, and what is deleted for it is
-//!   logged. One that was just being compressed can come back for a moment.
-//! - Files are compressed on a thread at the lowest priority, one at a time; nobody waits for it, neither who
-//!   writes nor the end of the process.
-//! - What fails is counted each time and logged once until it works again; the file in use is never given
-//!   up for it.
+//! - No existing file is ever overwritten: a name is created before a file is renamed to it.
+//! - Whenever the process is killed, the next open of the file finishes the work: it removes a reserved name that is
+//!   still empty and a partly compressed file, and compresses a rotated file that is plain. A plain rotated file is
+//!   removed only when all of its compressed form is on the disk.
+//! - At most `rotate_keep` rotated files exist after each rotation; each deletion is logged. A file that was being
+//!   compressed at that moment can reappear briefly.
+//! - A thread at the lowest priority compresses one file at a time. Neither the writer nor the end of the process
+//!   waits for it.
+//! - Each failure is counted, and the first is logged, until it works again. No failure makes the keeper give up the
+//!   file in use.
 //!
 //! # Left out
 //!
-//! When (see the parent module). Rotated files are no longer touched when rotation is switched off.
+//! When to rotate (see `log`). Rotated files are left alone once rotation is switched off.
 
 use std::{
     fs::{self, File},
     io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     thread,
     time::Duration,
 };
@@ -31,28 +31,28 @@ use tracing::{debug, info, warn};
 
 use super::{
     compress::compress,
-    create_file,
-    names::{Kind, Stamp},
-    open_file,
+    names::{Kind, RotatedAt},
+    open::{create_file, open_file, remove},
 };
 use crate::{
     clock::Clock,
     config::{Compression, Rotation},
+    forward::lock::lock,
     metrics::UpstreamMetrics,
     sys,
     tick::Tick,
 };
 
-/// The keeper of the rotations of one file. There is one for each path, as long as the process lives:
-/// what goes on in the background goes on over a reload.
+/// The keeper of one file's rotations. There is one for each path, as long as the process lives: its background work
+/// goes on over a reload.
 #[derive(Debug)]
 pub(super) struct Keeper {
     path: PathBuf,
     directory: PathBuf,
     name: String,
     state: Mutex<State>,
-    /// Held while a name is reserved and given to the file, so that the reservation is not tidied away, and while
-    /// names are removed.
+    /// Held while a name is reserved and the file is renamed to it, so that tidying does not remove the reservation;
+    /// also held while files are removed.
     naming: Mutex<()>,
 }
 
@@ -61,37 +61,36 @@ struct State {
     rotation: Rotation,
     metrics: Arc<UpstreamMetrics>,
     work: Work,
-    /// Rotation fails; the next attempt is due then.
+    /// Rotation fails; the next attempt is due at this time.
     rotate_again: Option<Tick>,
-    /// What is done in the background fails; nothing is compressed before then.
+    /// Background work fails; nothing is compressed before this time.
     tidy_again: Option<Tick>,
 }
 
-/// What the thread in the background does.
+/// What the background thread does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Work {
-    /// There is none.
+    /// There is no thread.
     Idle,
-    /// It works.
     Busy,
-    /// It works, and has to look again when it is done.
+    /// It works, and starts over when it is done.
     Again,
 }
 
-/// A rotated file, in one or two of its forms.
+/// A rotated file, in one or both of its forms.
 #[derive(Clone, Copy, Debug)]
 struct Rotated {
-    stamp: Stamp,
+    at: RotatedAt,
     is_plain: bool,
     is_compressed: bool,
 }
 
 impl Keeper {
-    /// The keeper of `path`, from now on as `rotation` says.
+    /// The keeper of `path`, which follows `rotation` from now on.
     ///
     /// # Errors
     ///
-    /// The path names no file.
+    /// [`io::ErrorKind::InvalidInput`] if the path names no file.
     pub(super) fn of(
         path: &Path,
         rotation: Rotation,
@@ -125,13 +124,12 @@ impl Keeper {
         Ok(keeper)
     }
 
-    /// As configured.
     pub(super) fn rotation(&self) -> Rotation {
         lock(&self.state).rotation
     }
 
-    /// Gives `file`, which is the one in use, its rotated name, and gives the one to be used from now on;
-    /// `None` if that did not work, and `file` is still in use.
+    /// Renames `file`, which is the file in use, and returns a new file to use from now on; `None` if that failed and
+    /// `file` is still in use.
     pub(super) fn rotate(self: &Arc<Self>, file: &File, now: Tick) -> Option<File> {
         if lock(&self.state).rotate_again.is_some_and(|due| now < due) {
             return None;
@@ -145,7 +143,7 @@ impl Keeper {
                     info!(path = %self.path.display(), "rotation works again");
                 }
                 drop(state);
-                // Not left to the thread alone, which may have a large file in hand.
+                // Not left to the thread alone, which may be busy with a large file.
                 if let Err(error) = self.thin_out() {
                     debug!(path = %self.path.display(), %error, "cannot delete the oldest");
                 }
@@ -168,25 +166,25 @@ impl Keeper {
     fn rotate_now(&self, file: &File) -> io::Result<File> {
         let _naming = lock(&self.naming);
         if !self.is_in_place(file)? {
-            // Somebody else has moved it away.
+            // Another program has moved it away.
             return open_file(&self.path);
         }
-        let newest = self.rotated()?.last().map(|rotated| rotated.stamp);
-        let mut stamp = Stamp::after(newest, Clock::wall());
+        let newest = self.rotated()?.last().map(|rotated| rotated.at);
+        let mut at = RotatedAt::after(newest, Clock::wall());
         let rotated = loop {
-            let rotated = self.beside(stamp, Kind::Plain);
+            let rotated = self.beside(at, Kind::Plain);
             match create_file(&rotated) {
                 Ok(_) => break rotated,
-                // A symlink, or something else that is nobody of ours.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => stamp = stamp.next(),
+                // A symlink, or another file that is not ours.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => at = at.next(),
                 Err(error) => return Err(error),
             }
         };
         fs::rename(&self.path, &rotated).inspect_err(|_| give_up(&rotated))?;
         create_file(&self.path).inspect_err(|_| {
-            // Better a file that grows than none.
+            // A file that grows is better than none.
             if let Err(error) = fs::rename(&rotated, &self.path) {
-                warn!(path = %self.path.display(), %error, "cannot take a rotation back");
+                warn!(path = %self.path.display(), %error, "cannot undo a rotation");
             }
         })
     }
@@ -201,7 +199,7 @@ impl Keeper {
         }
     }
 
-    /// Has what was rotated compressed and thinned out, in the background.
+    /// Starts compressing and deleting rotated files in the background.
     pub(super) fn tidy(self: &Arc<Self>) {
         {
             let mut state = lock(&self.state);
@@ -232,8 +230,8 @@ impl Keeper {
         }
     }
 
-    /// Does what is to be done, except that a disk on which nothing could be compressed just now is left alone:
-    /// trying would take what little room others find there.
+    /// Removes leftovers, deletes the oldest files and compresses the others. After a failure nothing is compressed
+    /// for a while: each try takes what little room is left on a full disk.
     fn tidy_at(&self, now: Tick) {
         let mut outcome = self.remove_leftovers().and_then(|()| self.thin_out());
         let is_paused = lock(&self.state).tidy_again.is_some_and(|due| now < due);
@@ -246,27 +244,27 @@ impl Keeper {
         self.tidied(outcome, now);
     }
 
-    /// Counts and tells how it went.
+    /// Counts and logs the outcome.
     fn tidied(&self, result: io::Result<()>, now: Tick) {
         let mut state = lock(&self.state);
         let failed_before = state.tidy_again.is_some();
         state.tidy_again = result.is_err().then(|| now.after(TIDY_PAUSE));
         let path = self.path.display();
         match result {
-            Ok(()) if failed_before => info!(%path, "rotated files are looked after again"),
+            Ok(()) if failed_before => info!(%path, "rotated files are managed again"),
             Ok(()) => {}
             Err(error) => {
                 state.metrics.rotation_errors.inc();
                 if failed_before {
-                    debug!(%path, %error, "still cannot look after rotated files");
+                    debug!(%path, %error, "still cannot manage rotated files");
                 } else {
-                    warn!(%path, %error, "cannot look after rotated files");
+                    warn!(%path, %error, "cannot manage rotated files");
                 }
             }
         }
     }
 
-    /// Compresses what is not, as far as it can be.
+    /// Compresses all plain rotated files, as far as possible.
     fn compress_all(&self) -> io::Result<()> {
         let mut outcome = Ok(());
         for rotated in self.rotated()? {
@@ -278,7 +276,7 @@ impl Keeper {
             if is_disk_full {
                 break;
             }
-            // More may have been rotated meanwhile.
+            // More files may have been rotated meanwhile.
             outcome = outcome.and(self.thin_out());
         }
         outcome
@@ -288,12 +286,12 @@ impl Keeper {
         if !rotated.is_plain {
             return Ok(());
         }
-        let plain = self.beside(rotated.stamp, Kind::Plain);
+        let plain = self.beside(rotated.at, Kind::Plain);
         if !rotated.is_compressed {
-            let part = self.beside(rotated.stamp, Kind::Part);
-            let compressed = self.beside(rotated.stamp, Kind::Compressed);
+            let part = self.beside(rotated.at, Kind::Part);
+            let compressed = self.beside(rotated.at, Kind::Compressed);
             match compress(&plain, &part, &compressed) {
-                // Deleted meanwhile, as one too many.
+                // It was deleted meanwhile, as the oldest.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
                 outcome => outcome?,
             }
@@ -301,20 +299,20 @@ impl Keeper {
         remove(&plain)
     }
 
-    /// Removes what a killed run left half-done.
+    /// Removes what a killed run left unfinished.
     fn remove_leftovers(&self) -> io::Result<()> {
         let _naming = lock(&self.naming);
-        for (stamp, kind, octets) in self.found()? {
+        for (at, kind, octets) in self.found()? {
             if kind == Kind::Part || (kind == Kind::Plain && octets == 0) {
-                remove(&self.beside(stamp, kind))?;
+                remove(&self.beside(at, kind))?;
             }
         }
         Ok(())
     }
 
-    /// Deletes the oldest that are more than may be kept.
+    /// Deletes the oldest files in excess of `rotate_keep`.
     fn thin_out(&self) -> io::Result<()> {
-        // One at a time, so that each is counted once.
+        // Locked, so that each deletion is counted once.
         let _naming = lock(&self.naming);
         let rotated = self.rotated()?;
         let keep = self.rotation().keep;
@@ -325,7 +323,7 @@ impl Keeper {
                 (Kind::Compressed, oldest.is_compressed),
             ] {
                 if is_there {
-                    let path = self.beside(oldest.stamp, kind);
+                    let path = self.beside(oldest.at, kind);
                     remove(&path)?;
                     info!(path = %path.display(), keep, "deleted the oldest rotated file");
                 }
@@ -338,19 +336,19 @@ impl Keeper {
     /// The rotated files, the oldest first.
     fn rotated(&self) -> io::Result<Vec<Rotated>> {
         let mut all: Vec<Rotated> = Vec::new();
-        for (stamp, kind, octets) in self.found()? {
+        for (at, kind, octets) in self.found()? {
             let (is_plain, is_compressed) = (kind == Kind::Plain, kind == Kind::Compressed);
-            // A reserved name, or half a file.
+            // A reserved name, or a partly compressed file.
             if kind == Kind::Part || (is_plain && octets == 0) {
                 continue;
             }
             match all.last_mut() {
-                Some(last) if last.stamp == stamp => {
+                Some(last) if last.at == at => {
                     last.is_plain |= is_plain;
                     last.is_compressed |= is_compressed;
                 }
                 _ => all.push(Rotated {
-                    stamp,
+                    at,
                     is_plain,
                     is_compressed,
                 }),
@@ -359,60 +357,48 @@ impl Keeper {
         Ok(all)
     }
 
-    /// Regular files that are named as ours, the oldest first, with their octets.
-    fn found(&self) -> io::Result<Vec<(Stamp, Kind, u64)>> {
+    /// The regular files with names of our form, the oldest first, with their length in octets.
+    fn found(&self) -> io::Result<Vec<(RotatedAt, Kind, u64)>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
             let name = entry.file_name();
-            let Some((stamp, kind)) = name
+            let Some((at, kind)) = name
                 .to_str()
-                .and_then(|name| Stamp::parse(&self.name, name))
+                .and_then(|name| RotatedAt::parse(&self.name, name))
             else {
                 continue;
             };
             match entry.metadata() {
-                Ok(metadata) if metadata.is_file() => found.push((stamp, kind, metadata.len())),
+                Ok(metadata) if metadata.is_file() => found.push((at, kind, metadata.len())),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
-        found.sort_unstable_by_key(|(stamp, _, _)| *stamp);
+        found.sort_unstable_by_key(|(at, _, _)| *at);
         Ok(found)
     }
 
-    fn beside(&self, stamp: Stamp, kind: Kind) -> PathBuf {
-        self.directory.join(stamp.name(&self.name, kind))
+    fn beside(&self, at: RotatedAt, kind: Kind) -> PathBuf {
+        self.directory.join(at.name(&self.name, kind))
     }
 }
 
-/// Removes a file that may be gone already.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Removes a name that was reserved in vain; if that fails, the next run of the background does it.
+/// Removes a name that was reserved in vain. If that fails, the next background run removes it.
 fn give_up(path: &Path) {
     if let Err(error) = remove(path) {
         debug!(path = %path.display(), %error, "a reserved name stays");
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// One for each path that was ever rotated in this run. Bounded by what the operator configured.
+/// One for each path that was rotated in this run. Bounded by what the operator configured.
 static KEEPERS: Mutex<Vec<Arc<Keeper>>> = Mutex::new(Vec::new());
 
-/// How long nothing is compressed after that failed.
+/// How long nothing is compressed after a failure.
 const TIDY_PAUSE: Duration = Duration::from_secs(60);
 
-/// How long a rotation that failed is not tried again: trying costs a look at the whole directory.
+/// How long the next rotation waits after a failure: each try reads the whole directory.
 const ROTATE_PAUSE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -422,7 +408,6 @@ mod tests {
     use super::*;
     use crate::metrics::Metrics;
 
-    /// A file, and its keeper.
     fn keeper(dir: &Path, rotation: Rotation) -> (File, Arc<Keeper>) {
         let path = dir.join("a.log");
         let metrics = Metrics::new().upstream("file");
@@ -444,7 +429,7 @@ mod tests {
         compression: Compression::Off,
         ..Rotation::OFF
     };
-    const STAMP: &str = "a.log.20200101T000000.000000Z";
+    const ROTATED: &str = "a.log.20200101T000000.000000Z";
 
     #[test]
     fn what_a_killed_run_left_is_finished_or_removed() {
@@ -455,9 +440,9 @@ mod tests {
         };
         let (_file, keeper) = keeper(dir.path(), zstd);
         let path = |name: &str| dir.path().join(name);
-        // Killed while compressing, after the name was reserved, before the plain form was removed.
-        fs::write(path(STAMP), "one\n").unwrap();
-        fs::write(path(&format!("{STAMP}.zst.part")), "half").unwrap();
+        // A run was killed: while compressing, after it reserved a name, before it removed the plain form.
+        fs::write(path(ROTATED), "one\n").unwrap();
+        fs::write(path(&format!("{ROTATED}.zst.part")), "half").unwrap();
         fs::write(path("a.log.20200101T000001.000000Z"), "").unwrap();
         fs::write(path("a.log.20200101T000002.000000Z"), "two\n").unwrap();
         fs::write(path("a.log.20200101T000002.000000Z.zst"), "all of it").unwrap();
@@ -508,7 +493,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (file, keeper) = keeper(dir.path(), PLAIN);
         fs::write(dir.path().join("a.log"), "one").unwrap();
-        // From a run whose wall clock was ahead; the next name is a symlink's.
+        // Written by a run whose wall clock was ahead. The next name is taken by a symlink.
         let ahead = "a.log.29990101T000000.000000Z";
         fs::write(dir.path().join(ahead), "zero").unwrap();
         let planted = dir.path().join("a.log.29990101T000000.000001Z");
@@ -522,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_somebody_else_moved_away_keeps_the_name_that_it_was_given() {
+    fn a_file_that_another_program_moved_away_keeps_the_name_that_it_was_given() {
         let dir = tempfile::tempdir().unwrap();
         let (file, keeper) = keeper(dir.path(), PLAIN);
         fs::write(dir.path().join("a.log"), "one").unwrap();
@@ -542,9 +527,9 @@ mod tests {
         };
         let (_file, keeper) = keeper(dir.path(), zstd);
         let path = |name: &str| dir.path().join(name);
-        fs::write(path(STAMP), "one\n").unwrap();
-        // Nothing can be created under the name that it needs, and that is not removed either.
-        fs::create_dir(path(&format!("{STAMP}.zst.part"))).unwrap();
+        fs::write(path(ROTATED), "one\n").unwrap();
+        // A directory takes the name that compressing needs; it is not removed either.
+        fs::create_dir(path(&format!("{ROTATED}.zst.part"))).unwrap();
         keeper.tidy_at(Tick::ZERO);
         let errors = || lock(&keeper.state).metrics.rotation_errors.get();
         assert_eq!(errors(), 1);
@@ -580,7 +565,7 @@ mod tests {
     fn a_rotation_that_fails_is_not_tried_again_at_once_and_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
         let (file, keeper) = keeper(dir.path(), PLAIN);
-        // A directory cannot be read as one that is gone.
+        // Reading a directory that does not exist fails.
         let away = dir.path().join("away");
         let gone = Arc::new(Keeper {
             path: dir.path().join("a.log"),

@@ -1,4 +1,4 @@
-//! Files and standard output as upstreams: written to by a thread of their own, and rotated if so configured.
+//! Files and standard output as upstreams: a thread of their own writes to each, and rotates it if configured.
 //!
 //! ```text
 //! once.log ──full or old──▶ once.log.20261122T100000.123456Z ──▶ once.log.20261122T100000.123456Z.zst
@@ -8,309 +8,28 @@
 //! # Guarantees
 //!
 //! - A symlink in place of any of these files is refused or ignored, never followed.
-//! - No frame is torn: what a full disk broke off is cut back to the last whole frame; a rotation falls
-//!   between two writes; a line that a killed run left unfinished is ended before the next one. What holds for
-//!   pipes is said in `pipe`.
-//! - A file is rotated before a write that would take it beyond `rotate_size`, so it is longer only if
-//!   one write alone is.
-//! - A file's age counts from its first octet, suspended time included; in a file of an earlier run, from
+//! - No frame is torn. If a full disk breaks off a write, the file is cut back to the last whole frame. A rotation
+//!   falls between two writes. A line that a killed run left unfinished is ended before the next frame. `pipe` says
+//!   what holds for pipes.
+//! - A file is rotated before a write that would take it beyond `rotate_size`, so it is longer only if one write alone
+//!   is.
+//! - A file's age counts from its first octet, suspended time included. For a file of an earlier run it counts from
 //!   its creation, by the wall clock.
 //! - A rotation that fails is counted, logged once, and tried again later; meanwhile the file grows.
 //!
 //! # Left out
 //!
-//! A file to which nothing is written stays as it is, whatever its age. What is no regular file (a
-//! device, a pipe), and standard output, is not rotated. Two writers of one file, which other settings rule out.
+//! A file that gets no writes is not rotated, whatever its age. Devices, pipes and standard output are not rotated.
+//! Two writers of one file: the configuration rules them out.
 
 mod compress;
 mod frames;
 mod keeper;
+mod log;
 mod names;
+mod open;
 mod pipe;
+mod progress;
 mod writer;
 
-use std::{
-    fs::{File, OpenOptions},
-    io,
-    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
-
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use tracing::warn;
-
-use self::keeper::Keeper;
 pub(super) use self::writer::Blocking;
-use crate::{
-    clock::Clock,
-    config::{OutputFraming, Rotation, UpstreamConfig},
-    metrics::UpstreamMetrics,
-    tick::Tick,
-};
-
-/// A file that is appended to.
-#[derive(Debug)]
-struct LogFile {
-    file: File,
-    /// When its first octet was written; `None` while there is none.
-    begun: Option<Begun>,
-    /// What rotates it, if it is to be rotated and can be.
-    keeper: Option<Arc<Keeper>>,
-}
-
-/// How old a file was at a tick. Its age cannot be told as a tick: it may be older than the machine is up.
-#[derive(Clone, Copy, Debug)]
-struct Begun {
-    age: Duration,
-    at: Tick,
-}
-
-impl LogFile {
-    /// What standard output is, if that is a regular file.
-    const fn of_stdout(file: File) -> Self {
-        Self {
-            file,
-            begun: None,
-            keeper: None,
-        }
-    }
-
-    /// The regular file that was opened at `path`.
-    fn of(
-        file: File,
-        path: &Path,
-        upstream: &UpstreamConfig,
-        metrics: &Arc<UpstreamMetrics>,
-    ) -> io::Result<Self> {
-        let metadata = file.metadata()?;
-        let (mut begun, mut keeper) = (None, None);
-        if upstream.framing == OutputFraming::Lf {
-            end_torn_line(path, &file, metadata.len())?;
-        }
-        if metadata.len() > 0 {
-            // Where a file system does not know when a file was created, the last change is the best that
-            // it can tell: then the age counts from there.
-            let created = metadata.created().or_else(|_| metadata.modified())?;
-            begun = Some(Begun::before_now(created));
-        }
-        if upstream.rotation.is_on() {
-            let kept = Keeper::of(path, upstream.rotation, metrics)?;
-            kept.tidy();
-            keeper = Some(kept);
-        }
-        Ok(Self {
-            file,
-            begun,
-            keeper,
-        })
-    }
-
-    /// Writes all of `wire` to one file, or tells how much was written before the error.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the short write is what is counted here"
-    )]
-    fn write(&mut self, wire: &[u8]) -> (usize, io::Result<()>) {
-        use io::Write as _;
-        let now = Clock::now();
-        self.rotate_if_due(wire.len() as u64, now);
-        let written = write_counting(wire, |rest| self.file.write(rest));
-        if self.begun.is_none() && written.0 > 0 {
-            self.begun = Some(Begun {
-                age: Duration::ZERO,
-                at: now,
-            });
-        }
-        written
-    }
-
-    fn rotate_if_due(&mut self, more: u64, now: Tick) {
-        let Some(keeper) = &self.keeper else { return };
-        // Asked each time: others may have cut it, or written to it.
-        let len = self.file.metadata().map_or(0, |metadata| metadata.len());
-        let age = self.begun.map_or(Duration::ZERO, |begun| begun.age_at(now));
-        if !is_due(keeper.rotation(), len, more, age) {
-            return;
-        }
-        if let Some(file) = keeper.rotate(&self.file, now) {
-            self.file = file;
-            self.begun = None;
-        }
-    }
-
-    /// Takes the last `octets` off the file, which were written last; false if that cannot be done.
-    fn cut_back(&mut self, octets: usize) -> bool {
-        octets == 0 || self.try_cut_back(octets).is_ok()
-    }
-
-    fn try_cut_back(&mut self, octets: usize) -> io::Result<()> {
-        use io::Seek as _;
-        let octets = u64::try_from(octets).map_err(io::Error::other)?;
-        let len = self.file.metadata()?.len();
-        let cut = len.checked_sub(octets).ok_or(io::ErrorKind::InvalidData)?;
-        let flags = OFlag::from_bits_retain(fcntl(&self.file, FcntlArg::F_GETFL)?);
-        if flags.contains(OFlag::O_APPEND) {
-            return self.file.set_len(cut);
-        }
-        // Standard output as a shell opened it: the place of the next write goes back as well, if it is at the end.
-        if self.file.stream_position()? != len {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        self.file.set_len(cut)?;
-        self.file.seek(io::SeekFrom::Start(cut)).map(drop)
-    }
-}
-
-impl Begun {
-    /// At `created` by the wall clock; now if that is yet to come.
-    fn before_now(created: std::time::SystemTime) -> Self {
-        let created = created
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO);
-        let now =
-            u64::try_from(Clock::wall().micros()).map_or(Duration::ZERO, Duration::from_micros);
-        Self {
-            age: now.saturating_sub(created),
-            at: Clock::now(),
-        }
-    }
-
-    fn age_at(self, now: Tick) -> Duration {
-        self.age.saturating_add(now.since(self.at))
-    }
-}
-
-/// Whether a file of `len` octets and that age has to be rotated before `more` octets are written.
-fn is_due(rotation: Rotation, len: u64, more: u64, age: Duration) -> bool {
-    let is_full = rotation
-        .size
-        .is_some_and(|size| len.saturating_add(more) > size as u64);
-    let is_old = rotation.age.is_some_and(|limit| age >= limit);
-    len > 0 && (is_full || is_old)
-}
-
-/// Opens a file to append to. A symlink is refused: whoever may write to the directory could point it
-/// at a file that only we may write to.
-fn open_file(path: &Path) -> io::Result<File> {
-    appending().create(true).open(path)
-}
-
-/// Creates a file to append to; an error if anything is there.
-fn create_file(path: &Path) -> io::Result<File> {
-    appending().create_new(true).open(path)
-}
-
-fn appending() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options
-        .append(true)
-        .mode(0o640)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK);
-    options
-}
-
-/// Opens a file to read what an earlier run or we ourselves left.
-fn open_to_read(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK)
-        .open(path)
-}
-
-/// Ends the last line of `file`, which a killed run may have left unfinished, so that it and the next
-/// frame are two lines. What cannot be read is left as it is.
-fn end_torn_line(path: &Path, mut file: &File, len: u64) -> io::Result<()> {
-    use io::Write as _;
-    let Some(last) = len.checked_sub(1) else {
-        return Ok(());
-    };
-    let mut octet = [0];
-    let read = open_to_read(path).and_then(|file| file.read_exact_at(&mut octet, last));
-    if read.is_ok() && octet != *b"\n" {
-        warn!(path = %path.display(), "ended a line that was left unfinished");
-        file.write_all(b"\n")?;
-    }
-    Ok(())
-}
-
-/// Writes all of `wire` by `write`, or tells how much was written before the error.
-fn write_counting(
-    wire: &[u8],
-    mut write: impl FnMut(&[u8]) -> io::Result<usize>,
-) -> (usize, io::Result<()>) {
-    let mut taken = 0;
-    while let Some(rest) = wire.get(taken..).filter(|rest| !rest.is_empty()) {
-        match write(rest) {
-            Ok(0) => return (taken, Err(io::ErrorKind::WriteZero.into())),
-            Ok(octets) => taken += octets,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return (taken, Err(error)),
-        }
-    }
-    (taken, Ok(()))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-    use crate::config::UpstreamUrl;
-    use crate::metrics::Metrics;
-
-    #[test]
-    fn a_file_is_due_before_it_is_too_long_and_as_soon_as_it_is_old() {
-        let rotation = Rotation {
-            size: Some(100),
-            age: Some(Duration::from_secs(60)),
-            ..Rotation::OFF
-        };
-        let (young, old) = (Duration::from_secs(59), Duration::from_secs(60));
-        for (len, more, age, expected) in [
-            (0, 1000, old, false),
-            (1, 99, young, false),
-            (1, 100, young, true),
-            (100, 1, young, true),
-            (1, 1, old, true),
-            (u64::MAX, u64::MAX, young, true),
-        ] {
-            let due = is_due(rotation, len, more, age);
-            assert_eq!(due, expected, "{len} + {more}, {age:?}");
-        }
-        assert!(!is_due(Rotation::OFF, 1000, 1000, Duration::MAX));
-    }
-
-    #[test]
-    fn a_file_may_be_older_than_the_machine_is_up() {
-        let begun = Begun {
-            age: Duration::from_secs(3600),
-            at: Tick::from_nanos(5),
-        };
-        let later = Tick::from_nanos(5).after(Duration::from_secs(1));
-        assert_eq!(begun.age_at(later), Duration::from_secs(3601));
-    }
-
-    #[test]
-    fn an_unfinished_line_is_ended_and_a_finished_one_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.log");
-        let upstream = |framing| UpstreamConfig {
-            framing,
-            ..UpstreamConfig::new(UpstreamUrl::File(path.clone()))
-        };
-        let metrics = Metrics::new().upstream("file");
-        for (before, framing, after) in [
-            ("", OutputFraming::Lf, ""),
-            ("one\ntw", OutputFraming::Lf, "one\ntw\n"),
-            ("one\n", OutputFraming::Lf, "one\n"),
-            ("3 one", OutputFraming::OctetCounting, "3 one"),
-        ] {
-            fs::write(&path, before).unwrap();
-            let file = open_file(&path).unwrap();
-            LogFile::of(file, &path, &upstream(framing), &metrics).unwrap();
-            assert_eq!(fs::read_to_string(&path).unwrap(), after);
-        }
-    }
-}

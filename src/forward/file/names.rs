@@ -1,4 +1,4 @@
-//! Names of rotated files: the file's own, a dot, and when it was rotated.
+//! Names of rotated files: the file's own name, a dot, and the time of the rotation.
 //!
 //! ```text
 //! once.log   once.log.20261122T100000.123456Z   once.log.20261122T100000.123456Z.zst   ....zst.part
@@ -7,62 +7,61 @@
 //!
 //! # Guarantees
 //!
-//! - The names of a file's rotations sort as they were made, whatever the wall clock does: a new one is
-//!   later than all that are there.
-//! - What does not look exactly like this is nobody of ours, and is not touched.
+//! - Names of a file's rotations sort in the order of the rotations, whatever the wall clock does: a new name is later
+//!   than all existing ones.
+//! - Any other name is not ours and is left alone.
 //!
 //! # Left out
 //!
-//! The disk.
+//! Looking at the disk.
 
 use jiff::Timestamp;
 
 use crate::tick::WallTime;
 
-/// When a file was rotated; in names.
+/// The time of a rotation, as written in the name.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct Stamp(WallTime);
+pub(super) struct RotatedAt(WallTime);
 
-/// What a file beside the one in use is.
+/// What the file of a name is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Kind {
-    /// Rotated.
+    /// Rotated, not compressed.
     Plain,
-    /// Rotated and compressed.
     Compressed,
-    /// On the way to it.
+    /// Being compressed.
     Part,
 }
 
-impl Stamp {
-    /// Now, or the next one after `newest` if the wall clock does not say anything later.
+impl RotatedAt {
+    /// `now`, or the microsecond after `newest` if that is later.
     pub(super) fn after(newest: Option<Self>, now: WallTime) -> Self {
         newest.map_or(Self(now), |newest| newest.next().max(Self(now)))
     }
 
-    /// The one behind it.
+    /// One microsecond later.
     pub(super) const fn next(self) -> Self {
         Self(WallTime::from_micros(self.0.micros().saturating_add(1)))
     }
 
-    /// The name of what was rotated then from the file `name`.
+    /// The name for a rotation of the file `name` at this time.
     pub(super) fn name(self, name: &str, kind: Kind) -> String {
         let mut time = self.0.to_string();
         time.retain(|character| !matches!(character, '-' | ':'));
         format!("{name}.{time}{}", kind.ending())
     }
 
-    /// What `found` is to the file `name`, if it is one of its rotations.
+    /// Reads `found` as the name of a rotation of the file `name`; `None` if it is not one.
     pub(super) fn parse(name: &str, found: &str) -> Option<(Self, Kind)> {
         let rest = found.strip_prefix(name)?.strip_prefix('.')?;
         let (time, ending) = rest.split_at_checked(TIME_OCTETS)?;
         let kind = [Kind::Plain, Kind::Compressed, Kind::Part]
             .into_iter()
             .find(|kind| kind.ending() == ending)?;
-        let stamp: Timestamp = time.parse().ok()?;
-        let stamp = Self(WallTime::from_micros(stamp.as_microsecond()));
-        // Only what we would have written ourselves.
-        (stamp.name(name, kind) == found).then_some((stamp, kind))
+        let at: Timestamp = time.parse().ok()?;
+        let at = Self(WallTime::from_micros(at.as_microsecond()));
+        // Only a name that we would have written.
+        (at.name(name, kind) == found).then_some((at, kind))
     }
 }
 
@@ -92,18 +91,21 @@ mod tests {
             (Kind::Compressed, "a.log.20261122T100000.123456Z.zst"),
             (Kind::Part, "a.log.20261122T100000.123456Z.zst.part"),
         ] {
-            let name = Stamp(NOON).name("a.log", kind);
+            let name = RotatedAt(NOON).name("a.log", kind);
             assert_eq!(name, expected);
-            assert_eq!(Stamp::parse("a.log", &name), Some((Stamp(NOON), kind)));
+            assert_eq!(
+                RotatedAt::parse("a.log", &name),
+                Some((RotatedAt(NOON), kind))
+            );
         }
-        let even = Stamp(WallTime::from_micros(0));
+        let even = RotatedAt(WallTime::from_micros(0));
         let name = even.name("a", Kind::Plain);
         assert_eq!(name, "a.19700101T000000.000000Z");
-        assert_eq!(Stamp::parse("a", &name), Some((even, Kind::Plain)));
+        assert_eq!(RotatedAt::parse("a", &name), Some((even, Kind::Plain)));
     }
 
     #[test]
-    fn what_only_resembles_a_name_is_nobody_of_ours() {
+    fn what_only_resembles_a_name_is_left_alone() {
         for found in [
             "a.log",
             "a.log.1",
@@ -117,17 +119,17 @@ mod tests {
             "a.logx.20261122T100000.123456Z",
             "a.log.aaaaaaaaaaaaaaaaaaaaaa\u{e9}",
         ] {
-            assert_eq!(Stamp::parse("a.log", found), None, "{found}");
+            assert_eq!(RotatedAt::parse("a.log", found), None, "{found}");
         }
     }
 
     #[test]
     fn a_later_rotation_sorts_later_though_the_clock_went_back() {
-        let first = Stamp::after(None, NOON);
+        let first = RotatedAt::after(None, NOON);
         let back = WallTime::from_micros(NOON.micros() - 3_600_000_000);
-        let second = Stamp::after(Some(first), back);
-        let third = Stamp::after(Some(second), NOON);
-        let names = [first, second, third].map(|stamp| stamp.name("a", Kind::Plain));
+        let second = RotatedAt::after(Some(first), back);
+        let third = RotatedAt::after(Some(second), NOON);
+        let names = [first, second, third].map(|at| at.name("a", Kind::Plain));
         assert!(names.is_sorted_by(|one, two| one < two), "{names:?}");
     }
 }

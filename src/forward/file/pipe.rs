@@ -1,4 +1,4 @@
-//! Pipes, terminals, sockets and devices: descriptors that take octets when there is room.
+//! Pipes, terminals, sockets and devices: descriptors that may have no room.
 //!
 //! ```text
 //! batch ──┬─ whole frames, up to PIPE_BUF octets ────▶ pipe          the pipe takes all of it, or nothing
@@ -9,18 +9,18 @@
 //!
 //! # Guarantees
 //!
-//! - A write never waits for a reader, except where the descriptor is shared, may not be opened again, and another
-//!   process fills the pipe between our poll and our write.
-//! - The flags of a description that others share are never changed. One that has O_NONBLOCK works as well.
-//! - A frame that fits into an empty pipe is in it as a whole or not at all, also when the process is killed. One
-//!   that does not fit goes on where it stopped.
-//! - Interrupted, it stops between two frames. A frame that was begun is finished if there is room within
+//! - A write never blocks on a slow reader, with one exception: the descriptor is shared, cannot be reopened, and
+//!   another process fills the pipe between our poll and our write.
+//! - The flags of a description that other processes share are never changed. One with O_NONBLOCK works as well.
+//! - A frame that fits into an empty pipe is written whole or not at all, also when the process is killed. A longer
+//!   frame continues where it stopped.
+//! - An interruption takes effect between two frames. A frame that was begun is finished if there is room within
 //!   [`FINISH_MAX`]. Otherwise it is not counted, and the next writer of this process ends the torn line first.
 //!
 //! # Left out
 //!
-//! A frame larger than the pipe that a stop or a kill broke off stays torn: the next process cannot know of it.
-//! Other writers of the same pipe come between two frames, and may come between the parts of such a frame.
+//! A frame longer than the pipe that a stop or a kill broke off stays torn: the next process cannot know of it. Other
+//! writers of the same pipe may write between two frames, and between the parts of such a long frame.
 
 use std::{
     fs::{File, Metadata, OpenOptions},
@@ -45,16 +45,16 @@ use nix::{
 
 use super::{
     frames::Frames,
-    writer::{Progress, Written},
+    progress::{Progress, Written},
 };
 use crate::{clock::Clock, sys, tick::Tick};
 
-/// What takes octets when it has room.
+/// A descriptor that takes octets when it has room.
 #[derive(Debug)]
 pub(super) struct Pipe {
     file: File,
     kind: Kind,
-    /// The description is shared and blocks: poll says whether a write would.
+    /// The description is shared and blocking: poll tells whether a write would block.
     may_block: bool,
     frames: Frames,
     /// Readable when the caller interrupts.
@@ -64,7 +64,7 @@ pub(super) struct Pipe {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Kind {
-    /// A pipe or FIFO of that many octets.
+    /// A pipe or FIFO with a buffer of that many octets.
     Pipe {
         capacity: usize,
     },
@@ -73,31 +73,30 @@ enum Kind {
     Device,
 }
 
-/// What to do next with the octets that are left.
+/// What to do with the octets that are left.
 enum Step {
-    /// Offer them up to here.
+    /// Write them up to this index.
     Offer(usize),
-    /// Wait until the reader has emptied the pipe.
     AwaitEmpty,
 }
 
-/// What a wait ended by.
+/// Why a wait ended.
 enum Waited {
-    /// There is room, or an error that a write tells.
+    /// There is room, or an error that the write will report.
     Ready,
     /// The caller may have interrupted.
     Woken,
-    /// The time given is over.
+    /// The time is over.
     Late,
 }
 
 impl Pipe {
-    /// `file`, which is no regular file. Interrupted when the other end of `woken` gets an octet and `progress` says
-    /// so.
+    /// `file`, which is no regular file. The caller interrupts by [`Progress::interrupt`] and an octet into the other
+    /// end of `woken`.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The system's error.
     pub(super) fn new(
         file: File,
         metadata: &Metadata,
@@ -125,7 +124,7 @@ impl Pipe {
             woken,
             progress,
         };
-        // `send` is told each time not to wait.
+        // `send` gets MSG_DONTWAIT at each call.
         if !flags.contains(OFlag::O_NONBLOCK) && kind != Kind::Socket {
             match pipe.reopened(metadata) {
                 Some(own) => pipe.file = own,
@@ -135,8 +134,8 @@ impl Pipe {
         Ok(pipe)
     }
 
-    /// The same pipe or terminal by a description of our own, on which a write does not wait. `None` where the
-    /// system does not allow that: the pipe may be another user's.
+    /// The same pipe or terminal by a description of our own, on which a write does not block. `None` where the system
+    /// does not allow that: the pipe may belong to another user.
     fn reopened(&self, metadata: &Metadata) -> Option<File> {
         if !matches!(self.kind, Kind::Pipe { .. } | Kind::Terminal) {
             return None;
@@ -152,14 +151,14 @@ impl Pipe {
         is_same.then_some(own)
     }
 
-    /// Whether it would take something now.
+    /// Whether a write would take something now.
     pub(super) fn has_room(&self) -> bool {
         let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
-        // An error is told by the write.
+        // The write will report an error.
         poll(&mut fds, PollTimeout::ZERO) != Ok(0)
     }
 
-    /// Writes all of `wire`, or tells how many octets of whole frames were taken before it was interrupted or broke.
+    /// Writes all of `wire`, or returns how many octets of whole frames were taken before an interruption or an error.
     /// The second value is true if a part of a frame was taken as well.
     pub(super) fn write(&mut self, wire: &[u8]) -> (Written, bool) {
         let (mut at, mut whole) = (0, 0);
@@ -171,9 +170,10 @@ impl Pipe {
         (written, at > whole)
     }
 
-    /// `at` are the octets that were taken, `whole` those of them that are whole frames. False if it was interrupted.
+    /// Writes from `at`, and advances both: `at` past the octets that were taken, `whole` past the whole frames among
+    /// them. Returns false if it was interrupted.
     fn write_on(&mut self, wire: &[u8], at: &mut usize, whole: &mut usize) -> io::Result<bool> {
-        // Until when a frame that was begun may be finished, once the caller interrupts.
+        // The deadline for a frame that was begun; set once the caller interrupts.
         let mut until: Option<Tick> = None;
         let mut is_full = false;
         while *at < wire.len() {
@@ -194,7 +194,7 @@ impl Pipe {
                     Waited::Late => return Ok(false),
                 }
             }
-            match self.offer(wire.get(*at..end).unwrap_or_default()) {
+            match self.offer(&wire[*at..end]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(octets) => {
                     *at += octets;
@@ -209,7 +209,7 @@ impl Pipe {
         Ok(true)
     }
 
-    /// How much of `wire` behind `at` to offer, of which the last whole frame ended at `whole`.
+    /// What to do at `at`. The last whole frame taken ended at `whole`.
     fn step(&self, wire: &[u8], at: usize, whole: usize) -> Step {
         let frames = self.frames;
         let upto = |end: usize, octets: usize| Step::Offer(end.min(at.saturating_add(octets)));
@@ -258,13 +258,13 @@ impl Pipe {
         nix::unistd::write(&self.file, octets)
     }
 
-    /// Waits until it may take something, or the caller interrupts. With `until` the caller has done so: it waits
-    /// no longer than that.
+    /// Waits until there is room, or the caller interrupts. With `until` the caller has interrupted already: it waits
+    /// until then at most.
     fn await_room(&mut self, until: Option<Tick>) -> io::Result<Waited> {
         let timeout = match until {
             Some(until) => match until.since(Clock::now()) {
                 Duration::ZERO => return Ok(Waited::Late),
-                // Rounded up, so that it is late when it has passed.
+                // Rounded up, so that the deadline has passed when it ends.
                 left => PollTimeout::try_from(left + Duration::from_millis(1)),
             }
             .unwrap_or(PollTimeout::MAX),
@@ -273,8 +273,8 @@ impl Pipe {
         self.poll(PollFlags::POLLOUT, until.is_none(), timeout)
     }
 
-    /// Waits until the reader has emptied the pipe, or the caller interrupts. The system does not tell when a pipe is
-    /// empty, so this asks.
+    /// Waits until the reader has emptied the pipe, or the caller interrupts. The system reports no event for an empty
+    /// pipe, so this polls its length.
     fn await_empty(&mut self) -> io::Result<()> {
         let mut unread = usize::MAX;
         let mut pause = EMPTY_PAUSE_MIN;
@@ -288,17 +288,17 @@ impl Pipe {
                 pause = EMPTY_PAUSE_MIN;
             }
             unread = left;
-            let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO);
+            let timeout = PollTimeout::try_from(pause).expect("a pause is short");
             match self.poll(PollFlags::empty(), true, timeout)? {
                 Waited::Late => pause = (pause * 2).min(EMPTY_PAUSE_MAX),
-                // An error alone was to be told: there is no reader any more.
+                // No event was asked for, so this is an error: there is no reader any more.
                 Waited::Ready => return Err(Errno::EPIPE.into()),
                 Waited::Woken => {}
             }
         }
     }
 
-    /// Polls for `events`, and for the caller if `is_woken`.
+    /// Polls for `events`, and with `is_woken` for an interruption too.
     fn poll(
         &mut self,
         events: PollFlags,
@@ -323,9 +323,9 @@ impl Pipe {
         if polled[0].any().unwrap_or(true) {
             return Ok(Waited::Ready);
         }
-        // An octet may be left of an earlier interruption: the caller asks `progress`.
+        // The octet may be left over from an earlier interruption: the caller asks `progress`.
         match self.woken.read(&mut [0; 64]) {
-            // The other end is gone.
+            // The lane is gone.
             Ok(0) => self.progress.interrupt(),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -338,12 +338,12 @@ impl Pipe {
 /// Octets that a pipe takes at once or not at all (POSIX; `PIPE_BUF` on Linux).
 const PIPE_BUF: usize = 4096;
 
-/// Octets that a terminal which says that it has room takes without waiting for more, as good as always.
+/// Octets that a terminal with room takes without blocking, practically always.
 const TERMINAL_OCTETS: usize = 256;
 
-/// How long a frame that was begun may take after an interruption.
+/// How long an interrupted writer may take to finish a frame that was begun.
 pub(super) const FINISH_MAX: Duration = Duration::from_millis(250);
 
-/// How often a pipe is asked whether it is empty: while it is being emptied, and while it is not.
+/// How often the length of a pipe is asked: the shorter while the reader empties it, the longer while it does not.
 const EMPTY_PAUSE_MIN: Duration = Duration::from_millis(1);
 const EMPTY_PAUSE_MAX: Duration = Duration::from_millis(64);

@@ -1,4 +1,4 @@
-//! The writer: a thread for each file or standard output, because only a thread can wait for a disk.
+//! The writer: one thread for each file or standard output, because only a thread can wait for a disk.
 //!
 //! ```text
 //! lane ──batch──▶ thread ──write──▶ file, pipe, terminal, device
@@ -7,18 +7,20 @@
 //!
 //! # Guarantees
 //!
-//! - Nothing waits for the thread where the disk does not answer: not the runtime, a stop, or the end of the process.
-//! - There is one thread for a path at a time. The next one is started when the last has let go of the file, so that
-//!   a disk that hangs holds one thread, and two never write to one file.
-//! - A thread that cannot be made is an error of the upstream, like any other.
-//! - What was taken is whole frames. A regular file is cut back to them; elsewhere the next frame begins on a line of
-//!   its own.
-//! - Something that takes nothing for `send_timeout` is given up where others stand by, and named in the log where
-//!   nothing does.
+//! - Where the disk does not answer, nothing waits for the thread: not the runtime, not a stop, not the end of the
+//!   process.
+//! - Each path has at most one thread at a time. The next thread starts when the last one has closed the file. So a
+//!   disk that hangs holds one thread, and no file has two writers.
+//! - If the thread cannot be made, that is an error of the upstream like any other.
+//! - Only whole frames count as taken. A regular file is cut back to them; elsewhere the next frame begins on a new
+//!   line.
+//! - If the sink takes nothing for `send_timeout`, it is given up where another upstream can take over; otherwise the
+//!   log names it.
 //!
 //! # Left out
 //!
-//! A thread that was given up goes on when its disk does: what it had in hand may be in the file, and is sent again.
+//! A thread that was given up goes on when its disk answers: the batch that it was writing may be in the file, and is
+//! sent again.
 
 use std::{
     fs::{File, Metadata},
@@ -29,8 +31,7 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex,
         mpsc::{self, Receiver, SyncSender},
     },
     time::Duration,
@@ -44,55 +45,45 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    LogFile,
     frames::Frames,
-    open_file,
+    log::LogFile,
+    open::open_file,
     pipe::{FINISH_MAX, Pipe},
+    progress::{Progress, Written},
 };
 use crate::{
+    chunk::Chunk,
+    clock::Clock,
     config::{ForwardConfig, OutputFraming, Strategy, UpstreamConfig, UpstreamUrl},
-    forward::{error::UpstreamError, stopping::Stopping, upstream::BrokenOff},
+    forward::{
+        account::Account,
+        error::{BrokenOff, Lost, UpstreamError},
+        evidence::Evidence,
+        lock::lock,
+        stopping::Stopping,
+    },
     metrics::UpstreamMetrics,
     thread::Waiting,
 };
 
 /// A file or standard output, and the thread that writes to it.
 #[derive(Debug)]
-pub(in super::super) struct Blocking {
+pub(in crate::forward) struct Blocking {
     batches: SyncSender<Batch>,
     progress: Arc<Progress>,
     /// Wakes a thread that waits for room.
     waker: Option<UnixStream>,
     url: UpstreamUrl,
     stall: Duration,
-    /// Others take over if this one takes nothing.
+    /// Another upstream can take over if this one takes nothing.
     is_spared: bool,
 }
 
-/// Octets to write, and where to say how much of them was taken.
+/// Octets to write, and where to report how many were taken.
 #[derive(Debug)]
 struct Batch {
     wire: Vec<u8>,
     answer: oneshot::Sender<Written>,
-}
-
-/// What became of a batch.
-#[derive(Debug)]
-pub(super) struct Written {
-    /// Octets of the whole frames that were taken.
-    pub(super) taken: usize,
-    /// Whether that is all; if not, the writing was interrupted.
-    pub(super) outcome: io::Result<bool>,
-}
-
-/// What the thread and its lane tell each other while a batch is written.
-#[derive(Debug, Default)]
-pub(super) struct Progress {
-    /// Octets of whole frames of this batch that were taken so far.
-    taken: AtomicUsize,
-    /// Changes when something was taken.
-    signs: AtomicU64,
-    is_interrupted: AtomicBool,
 }
 
 /// What a thread writes to.
@@ -102,9 +93,9 @@ struct Sink {
     frames: Frames,
     /// Device and inode.
     place: (u64, u64),
-    /// A torn line is to be ended first.
+    /// A torn line has to be ended before the next frame.
     owes_line_end: bool,
-    /// A regular file at a path: whether its last line is torn is seen when it is opened.
+    /// A regular file at a path: whether its last line is torn is checked at each open.
     is_found_by_path: bool,
 }
 
@@ -119,12 +110,13 @@ impl Blocking {
     ///
     /// # Errors
     ///
-    /// What the system says; a symlink is refused. Where others stand by, a pipe without room is one as well.
+    /// The system's error; a symlink is refused. Where another upstream can take over, a pipe without room is an error
+    /// as well.
     ///
     /// # Cancel safety
     ///
-    /// Can be dropped at any point: a thread that waits for the disk ends when that answers.
-    pub(in super::super) async fn open(
+    /// Can be dropped at any point: a thread that waits for the disk ends when the disk answers.
+    pub(in crate::forward) async fn open(
         upstream: &UpstreamConfig,
         forward: &ForwardConfig,
         metrics: &Arc<UpstreamMetrics>,
@@ -135,7 +127,7 @@ impl Blocking {
         };
         let is_spared = forward.to.len() > 1 || forward.strategy == Strategy::Balance;
         let progress = Arc::new(Progress::default());
-        // One is written at a time: the lane waits for it.
+        // One slot: the lane waits for each batch.
         let (batches, to_write) = mpsc::sync_channel(1);
         let (opened, outcome) = oneshot::channel();
         let (of_thread, theirs) = (upstream.clone(), Arc::clone(metrics));
@@ -149,11 +141,11 @@ impl Blocking {
                 }
                 Err(error) => drop(opened.send(Err(error))),
             }
-            // When the file is closed.
+            // Only when the file is closed.
             drop(permit);
         };
         let thread = Waiting::new("tersed-output").map_err(UpstreamError::Open)?;
-        // It ends with its work, and is not waited for.
+        // The thread ends with its work; the handle is not needed.
         drop(thread.run(work));
         let waker = outcome
             .await
@@ -169,17 +161,55 @@ impl Blocking {
         })
     }
 
-    /// Writes all of `wire`. Ends between two frames when `leave` does, if it has to wait for room then.
+    /// Writes `batch` and counts it. If it has to wait for room and `leave` ends, it stops between two frames.
     ///
     /// # Errors
     ///
-    /// How many octets of whole frames were taken before it broke off. Where the disk does not answer, what was
+    /// The batch, and how much of it was taken.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: the thread goes on writing.
+    pub(in crate::forward) async fn send(
+        &mut self,
+        mut batch: Vec<Chunk>,
+        leave: impl Future<Output = ()>,
+        account: &Account<'_>,
+        evidence: &mut Evidence,
+    ) -> Result<(), Lost> {
+        account.take_out(&mut batch);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let parts = account.encode(&batch);
+        let wire = match parts.as_slice() {
+            [one] => one.to_vec(),
+            parts => parts.concat(),
+        };
+        drop(parts);
+        if let Err(broken) = self.write(wire, leave, &account.shared.stop).await {
+            return Err(broken.in_batch(batch));
+        }
+        let now = Clock::now();
+        for mut chunk in batch {
+            let (entries, octets) = (chunk.len(), account.encoder.chunk_octets(&chunk));
+            account.forwarded(&mut chunk, entries, octets as u64);
+            evidence.wrote(now, || octets, account.shared);
+        }
+        Ok(())
+    }
+
+    /// Writes all of `wire`. If it has to wait for room and `leave` ends, it stops between two frames.
+    ///
+    /// # Errors
+    ///
+    /// How many octets of whole frames were taken before it broke off; if the disk does not answer, how many were
     /// taken for certain.
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe: the thread writes on.
-    pub(in super::super) async fn send(
+    /// Not cancel safe: the thread goes on writing.
+    async fn write(
         &mut self,
         wire: Vec<u8>,
         leave: impl Future<Output = ()>,
@@ -202,7 +232,7 @@ impl Blocking {
         self.interrupt();
         let last_word = async {
             if matches!(why, UpstreamError::CutOff) {
-                // For a reload, what the disk has in hand is waited for.
+                // A reload waits for the write that the disk is doing.
                 drop(timeout(self.stall, stop.over()).await);
             }
             sleep(LAST_WORD_MAX).await;
@@ -211,14 +241,15 @@ impl Blocking {
             biased;
             answer = &mut written => answer.ok(),
             () = last_word => Some(Written {
-                taken: self.progress.taken.load(Ordering::Acquire),
+                taken: self.progress.taken(),
                 outcome: Ok(false),
             }),
         };
         self.taken(answer, octets, is_told, Some(why))
     }
 
-    /// What the thread's answer means; `None` if it is gone. `why` it was interrupted, if it was.
+    /// Interprets the thread's answer; `None` means that the thread is gone. `why` says why it was interrupted, if it
+    /// was.
     fn taken(
         &self,
         answer: Option<Written>,
@@ -227,7 +258,7 @@ impl Blocking {
         why: Option<UpstreamError>,
     ) -> Result<(), BrokenOff> {
         let Some(Written { taken, outcome }) = answer else {
-            return Err(thread_gone(self.progress.taken.load(Ordering::Acquire)));
+            return Err(thread_gone(self.progress.taken()));
         };
         let error = match outcome {
             Ok(_) if taken == octets => {
@@ -236,7 +267,7 @@ impl Blocking {
                 }
                 return Ok(());
             }
-            Ok(_) => why.unwrap_or(UpstreamError::CutOff),
+            Ok(_) => why.expect("without an error only an interruption ends a write early"),
             Err(error)
                 if self.url == UpstreamUrl::Stdout && error.kind() == io::ErrorKind::BrokenPipe =>
             {
@@ -247,13 +278,13 @@ impl Blocking {
         Err(BrokenOff { taken, error })
     }
 
-    /// Returns when nothing was taken for too long and others stand by. Where nothing does, giving up would not help:
-    /// the log says so once.
+    /// Returns when nothing was taken for too long and another upstream can take over. Where none can, giving up would
+    /// not help: this logs it once and goes on waiting.
     async fn stalled(&self, is_told: &mut bool) {
-        let mut seen = self.progress.signs.load(Ordering::Acquire);
+        let mut seen = self.progress.signs();
         loop {
             sleep(self.stall).await;
-            let signs = self.progress.signs.load(Ordering::Acquire);
+            let signs = self.progress.signs();
             if std::mem::replace(&mut seen, signs) != signs {
                 continue;
             }
@@ -270,42 +301,14 @@ impl Blocking {
     fn interrupt(&self) {
         self.progress.interrupt();
         if let Some(mut waker) = self.waker.as_ref() {
-            // Without room there it has been woken already.
+            // Without room in the socket, an octet is there already and wakes the thread.
             drop(waker.write_all(b"!"));
         }
     }
 }
 
-impl Progress {
-    fn begin(&self) {
-        self.taken.store(0, Ordering::Release);
-        self.is_interrupted.store(false, Ordering::Release);
-    }
-
-    /// Whole frames of so many octets of the batch were taken by now, or a part of the next as well.
-    pub(super) fn took(&self, whole: usize) {
-        self.taken.store(whole, Ordering::Release);
-        self.sign();
-    }
-
-    /// The other end is alive.
-    pub(super) fn sign(&self) {
-        self.signs.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// The writing is to end between two frames.
-    pub(super) fn interrupt(&self) {
-        self.is_interrupted.store(true, Ordering::Release);
-    }
-
-    /// Whether it is to end.
-    pub(super) fn is_interrupted(&self) -> bool {
-        self.is_interrupted.load(Ordering::Acquire)
-    }
-}
-
 impl Sink {
-    /// Opens what `upstream` names, and what wakes its thread, if that may have to wait for room.
+    /// Opens what `upstream` names. Also returns what wakes the thread, if the sink may have to wait for room.
     fn open(
         upstream: &UpstreamConfig,
         is_spared: bool,
@@ -347,7 +350,7 @@ impl Sink {
         Ok((sink, waker))
     }
 
-    /// Writes what comes until no more can.
+    /// Writes batches until the lane is gone.
     fn write_all(mut self, batches: &Receiver<Batch>, progress: &Progress) {
         while let Ok(Batch { wire, answer }) = batches.recv() {
             drop(answer.send(self.write(&wire, progress)));
@@ -396,10 +399,10 @@ fn thread_gone(taken: usize) -> BrokenOff {
     }
 }
 
-/// Waits until no other thread has the file at `path`.
+/// Waits until no other thread has the file at `path` open.
 async fn sole_writer_of(path: &Path) -> OwnedSemaphorePermit {
     let place = {
-        let mut paths = PATHS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut paths = lock(&PATHS);
         match paths.iter().find(|(known, _)| known == path) {
             Some((_, place)) => Arc::clone(place),
             None => {
@@ -411,7 +414,7 @@ async fn sole_writer_of(path: &Path) -> OwnedSemaphorePermit {
     };
     match place.acquire_owned().await {
         Ok(permit) => permit,
-        // It is never closed.
+        // The semaphore is never closed.
         Err(_) => std::future::pending().await,
     }
 }
@@ -420,31 +423,29 @@ fn place(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// A part of a frame is the last that stands at `place`.
+/// Remembers that the last octets written at `place` are a part of a frame.
 fn remember_torn(place: (u64, u64)) {
-    let mut torn = TORN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut torn = lock(&TORN);
     if !torn.contains(&place) {
         torn.push(place);
     }
 }
 
-/// Whether that is so.
 fn is_torn(place: (u64, u64)) -> bool {
-    let torn = TORN.lock().unwrap_or_else(PoisonError::into_inner);
+    let torn = lock(&TORN);
     torn.contains(&place)
 }
 
-/// It is not any more.
 fn forget_torn(place: (u64, u64)) {
-    let mut torn = TORN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut torn = lock(&TORN);
     torn.retain(|known| *known != place);
 }
 
-/// A permit for each path that was ever written to: a few.
+/// A permit for each path that was ever written to. Their number is small.
 static PATHS: Mutex<Vec<(PathBuf, Arc<Semaphore>)>> = Mutex::new(Vec::new());
 
-/// Where a frame was broken off and not ended: one for each pipe or standard output at most.
+/// Where a frame was broken off and its line not ended: at most one for each pipe or standard output.
 static TORN: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
 
-/// How long after an interruption the thread may take to say what was taken. A pipe takes [`FINISH_MAX`] at most.
+/// How long the thread has after an interruption to report what was taken. A pipe takes at most [`FINISH_MAX`].
 const LAST_WORD_MAX: Duration = FINISH_MAX.saturating_mul(2);

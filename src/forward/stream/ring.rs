@@ -9,66 +9,61 @@
 //!
 //! # Guarantees
 //!
-//! - The ring holds at least what the peer's kernel has not acknowledged and the last `limit` octets
-//!   before that (all, if fewer were written), and at most one chunk more.
-//! - What is older than `age` is let go. A chunk's age counts from its acknowledgement, and only up to the last moment
-//!   at which the peer was known to have taken everything: while a peer takes nothing, nothing ages.
-//! - A chunk is safe as soon as the peer's kernel has acknowledged its last octet, and not before; it may stay in
-//!   the ring. With a limit of nothing it stays until then.
-//! - What is taken back is whole frames, in order: every frame any of whose octets is uncertain or not
+//! - The ring holds at least what the peer's kernel has not acknowledged and the last `limit` octets before that (all,
+//!   if fewer were written), and at most one chunk more.
+//! - Chunks older than `age` are removed. A chunk's age counts from its acknowledgement, and stops at
+//!   the last moment at which the peer was known to have taken everything: while a peer takes nothing, nothing ages.
+//! - A chunk is safe once the peer's kernel has acknowledged its last octet, and not before. It may stay in the ring
+//!   after that. With a limit of zero it stays until then.
+//! - What is taken back is whole frames, in order: every frame with at least one octet that is uncertain or not
 //!   written.
 //!
 //! # Left out
 //!
-//! How many octets are uncertain.
+//! How many octets are uncertain: the owner of the ring says so.
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::Encoder;
+use super::super::encode::Encoder;
 use crate::{chunk::Chunk, tick::Tick};
 
 /// The tail of what was written on one connection.
 #[derive(Debug)]
-pub(super) struct ResendRing {
-    /// Oldest first.
+pub(in crate::forward) struct ResendRing {
     chunks: VecDeque<Written>,
     octets: usize,
     limit: usize,
-    /// How long a chunk stays after it was acknowledged.
+    /// How long a chunk stays after its acknowledgement.
     age: Duration,
-    /// The last so many of the chunks may still be in our own kernel's hands: they are not safe.
+    /// The last so many chunks may still be in our own kernel's send buffer: they are not safe.
     unsafe_chunks: usize,
-    /// Their octets.
     unsafe_octets: usize,
-    /// Some chunk was acknowledged on this connection.
+    /// At least one chunk was acknowledged on this connection.
     is_acknowledged: bool,
 }
 
-/// A chunk that was written.
 #[derive(Debug)]
 struct Written {
     chunk: Chunk,
-    /// On the wire.
+    /// Its length on the wire.
     octets: usize,
-    /// When it was first known to be acknowledged. Without meaning before.
+    /// When its acknowledgement was first seen. Meaningless before.
     acknowledged_at: Tick,
 }
 
 /// How much of what was written the peer has taken, at one moment.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Taken {
-    /// Octets that are still in our own kernel's hands.
-    pub(super) unacknowledged: usize,
-    /// The peer has taken everything, as far as its kernel lets us know.
-    pub(super) is_all: bool,
-    /// The moment.
-    pub(super) now: Tick,
+pub(in crate::forward) struct Taken {
+    /// Octets that are still in our own kernel's send buffer.
+    pub(in crate::forward) unacknowledged: usize,
+    /// The peer has taken everything, as far as its kernel tells.
+    pub(in crate::forward) is_all: bool,
+    pub(in crate::forward) now: Tick,
 }
 
 impl ResendRing {
     /// An empty ring that keeps `limit` octets for `age`.
-    #[must_use]
-    pub(super) const fn new(limit: usize, age: Duration) -> Self {
+    pub(in crate::forward) const fn new(limit: usize, age: Duration) -> Self {
         Self {
             chunks: VecDeque::new(),
             octets: 0,
@@ -80,25 +75,22 @@ impl ResendRing {
         }
     }
 
-    /// Octets that the ring keeps beyond those that were not acknowledged.
-    #[must_use]
-    pub(super) const fn limit(&self) -> usize {
+    /// Octets that the ring keeps beyond the unacknowledged ones.
+    pub(in crate::forward) const fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Octets in the ring.
-    #[must_use]
-    pub(super) const fn octets(&self) -> usize {
+    pub(in crate::forward) const fn octets(&self) -> usize {
         self.octets
     }
 
-    /// Keeps `limit` octets from now on, unless that is fewer than now.
-    pub(super) fn set_limit(&mut self, limit: usize) {
+    /// Raises the limit to `limit`; a smaller one changes nothing.
+    pub(in crate::forward) fn set_limit(&mut self, limit: usize) {
         self.limit = self.limit.max(limit);
     }
 
-    /// `chunk` was written, and counted as forwarded; so much of all that was written is `taken`.
-    pub(super) fn push(&mut self, chunk: Chunk, encoder: Encoder, taken: Taken) {
+    /// Adds `chunk`, which was written and counted as forwarded. `taken` is the peer's progress including this chunk.
+    pub(in crate::forward) fn push(&mut self, chunk: Chunk, encoder: Encoder, taken: Taken) {
         let octets = encoder.chunk_octets(&chunk);
         self.octets += octets;
         self.chunks.push_back(Written {
@@ -111,9 +103,8 @@ impl ResendRing {
         self.acknowledged(taken);
     }
 
-    /// All but the last octets written are with the peer: the chunks that lie wholly before those
-    /// are safe. What need not be kept any longer is let go.
-    pub(super) fn acknowledged(&mut self, taken: Taken) {
+    /// Marks the chunks that the peer has taken wholly as safe, and removes what need not be kept.
+    pub(in crate::forward) fn acknowledged(&mut self, taken: Taken) {
         let unacknowledged = taken.unacknowledged;
         let first = self.chunks.len() - self.unsafe_chunks;
         for written in self.chunks.range_mut(first..) {
@@ -137,29 +128,25 @@ impl ResendRing {
     }
 
     /// Whether some of what was written is not known to be with the peer.
-    #[must_use]
-    pub(super) const fn is_uncertain(&self) -> bool {
+    pub(in crate::forward) const fn is_uncertain(&self) -> bool {
         self.unsafe_chunks > 0
     }
 
-    /// Whether the peer's kernel has acknowledged something.
-    #[must_use]
-    pub(super) const fn is_acknowledged(&self) -> bool {
+    /// Whether the peer's kernel has acknowledged a chunk.
+    pub(in crate::forward) const fn is_acknowledged(&self) -> bool {
         self.is_acknowledged
     }
 
-    /// When the oldest chunk will be old enough to be let go, if nothing changes; `None` if that depends on more
-    /// than time.
-    #[must_use]
-    pub(super) fn ages_at(&self) -> Option<Tick> {
+    /// When the oldest chunk will be old enough to be removed, if nothing changes; `None` if that does not depend on
+    /// time alone.
+    pub(in crate::forward) fn ages_at(&self) -> Option<Tick> {
         let oldest = self.chunks.front().filter(|_| !self.is_uncertain())?;
         Some(oldest.acknowledged_at.after(self.age))
     }
 
-    /// Empties the ring after the connection was lost `taken` octets into `batch`: the frames that
-    /// reach into the last `uncertain` octets written, and those not written.
-    #[must_use]
-    pub(super) fn take_back(
+    /// Empties the ring after the connection was lost `taken` octets into `batch`. Returns the frames that reach into
+    /// the last `uncertain` octets written, and those not written.
+    pub(in crate::forward) fn take_back(
         &mut self,
         batch: Vec<Chunk>,
         taken: usize,
@@ -169,22 +156,34 @@ impl ResendRing {
         let certain = (self.octets + taken).saturating_sub(uncertain);
         self.octets = 0;
         (self.unsafe_chunks, self.unsafe_octets) = (0, 0);
-        let mut again = VecDeque::new();
-        let mut start = 0;
         let written = self.chunks.drain(..).map(|written| written.chunk);
-        for mut chunk in written.chain(batch) {
-            let octets = encoder.chunk_octets(&chunk);
-            if start < certain {
-                chunk.advance(encoder.whole_entries(&chunk, certain - start));
-            }
-            start += octets;
-            if !chunk.is_empty() {
-                again.push_back(chunk);
-            }
+        encoder.beyond(written.chain(batch), certain)
+    }
+
+    /// Marks what the peer has taken as safe and removes what is old; asks for the progress only if that may change
+    /// something. Returns how long to wait before the next call, which is short if a sender waits to hear what has
+    /// arrived. `taken` asks for the peer's progress.
+    pub(in crate::forward) fn tend(
+        &mut self,
+        now: Tick,
+        is_awaited: bool,
+        taken: impl FnOnce() -> Taken,
+    ) -> Duration {
+        if self.is_uncertain() || self.ages_at().is_some_and(|at| at <= now) {
+            self.acknowledged(taken());
         }
-        again
+        if self.is_uncertain() {
+            return if is_awaited { AWAITED_POLL } else { POLL };
+        }
+        let ages_in = self.ages_at().map(|at| at.since(now));
+        // A Unix peer that has not read yet does not let it go.
+        ages_in.map_or(Duration::MAX, |wait| wait.max(POLL))
     }
 }
+
+/// How often a stream is asked for what has arrived while a sender waits to hear of it, and while none does.
+const AWAITED_POLL: Duration = Duration::from_millis(1);
+const POLL: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
@@ -203,7 +202,7 @@ mod tests {
 
     const AGE: Duration = Duration::from_secs(10);
 
-    /// So much is unacknowledged, in the first second.
+    /// So many octets are unacknowledged, in the first second.
     const fn with(unacknowledged: usize) -> Taken {
         taken_at(unacknowledged, 0)
     }
@@ -232,7 +231,7 @@ mod tests {
             .collect()
     }
 
-    /// Four frames of four octets on the wire were written, and `taken` octets of two more.
+    /// Writes four frames of four octets on the wire, and `taken` octets of two more.
     #[track_caller]
     fn check(taken: usize, uncertain: usize, expected: &[&str]) {
         let mut ring = ResendRing::new(1000, AGE);
@@ -275,7 +274,7 @@ mod tests {
             ring.push(chunk(&["aaa"]), LF, with(0));
         }
         assert!((20..24).contains(&ring.octets));
-        // What our own kernel still holds comes on top: a socket's buffer may hold far more.
+        // What our own kernel still holds is kept on top: a socket's buffer may hold far more.
         for _ in 0..100 {
             ring.push(chunk(&["aaa"]), LF, with(40));
         }
