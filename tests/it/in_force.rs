@@ -176,7 +176,7 @@ fn a_file_that_changed_or_was_refused_is_told_of_until_it_is_in_force() {
     assert!(text.contains("dedup    each message once in 10s"), "{text}");
     let (fit, text) = check_running(&tersed, None);
     assert!(
-        !fit && text.contains("was refused:") && text.contains("cannot be put in force:"),
+        !fit && text.contains("was refused:") && text.contains("would be refused by a reload:"),
         "{text}"
     );
 
@@ -251,7 +251,7 @@ fn a_relay_that_cannot_be_asked_is_named_with_what_to_do() {
     let (code, text) = check(&["--admin", "127.0.0.76:9"]);
     assert_eq!(code, Some(1));
     assert!(
-        text.contains("http://127.0.0.76:9/api/v1/config: ") && text.contains("does the relay run"),
+        text.contains("http://127.0.0.76:9/api/v1/config: ") && text.contains("is the relay running"),
         "{text}"
     );
 }
@@ -261,19 +261,19 @@ fn what_answers_and_is_no_tersed_is_told_so_and_silence_too() {
     for (answer, expected) in [
         (
             Some("HTTP/1.0 404 Not Found\r\n\r\nno"),
-            "answered \"HTTP/1.0 404 Not Found\", so what answers there is no tersed",
+            "answered \"HTTP/1.0 404 Not Found\", so the server at this address is not tersed",
         ),
         (
             Some("HTTP/1.0 200 OK\r\n\r\n<html>"),
-            "what answers there is no tersed",
+            "the server at this address is not tersed",
         ),
         (
             Some("HTTP/1.0 200 OK\r\n\r\n{\"a\": 1}"),
-            "what answers there is no tersed",
+            "the server at this address is not tersed",
         ),
         (
             Some("220 mail ready\r\n\r\n"),
-            "what answers there is no tersed",
+            "the server at this address is not tersed",
         ),
         (None, "no answer within 5s"),
     ] {
@@ -297,7 +297,7 @@ fn what_answers_and_is_no_tersed_is_told_so_and_silence_too() {
         serving.join().unwrap();
         assert_eq!(output.status.code(), Some(1));
         let text = String::from_utf8(output.stderr).unwrap();
-        let expected = format!("http://{address}/api/v1/config: {expected}; does the relay run");
+        let expected = format!("http://{address}/api/v1/config: {expected}; is the relay running");
         assert!(text.contains(&expected), "{text}");
     }
 }

@@ -164,7 +164,7 @@ fn check_and_run_name_the_usual_file_if_it_is_there_and_not_read() {
         (code, err.as_str()),
         (
             Some(0),
-            "note: /etc/tersed/tersed.toml is there and was not judged; check it with: tersed check \
+            "note: /etc/tersed/tersed.toml exists but was not checked; to check it: tersed check \
              /etc/tersed/tersed.toml\n"
         )
     );
@@ -176,7 +176,7 @@ fn check_and_run_name_the_usual_file_if_it_is_there_and_not_read() {
         .with_mounts("mount -t tmpfs none /etc; mkdir /etc/tersed; echo >/etc/tersed/tersed.toml")
         .start();
     let line =
-        tersed.wait_log("a configuration file is there and is not read; name it by --config");
+        tersed.wait_log("a configuration file exists but is not read; name it with --config");
     assert_eq!(
         line.field("file").as_deref(),
         Some("/etc/tersed/tersed.toml")
@@ -220,7 +220,7 @@ fn check_refuses_the_paths_that_run_refuses() {
     let spool = |path: &str| format!("[spool]\ndirectory = \"{}\"\n", at(path));
     let socket = |path: &str| format!("[[listener]]\nurl = \"unix-dgram://{}\"\n", at(path));
     for (config, reason) in [
-        (spool("missing/spool"), "is not there; make it"),
+        (spool("missing/spool"), "does not exist; create it"),
         (
             spool("open/spool"),
             "is not safe: its mode 0777 lets group or others write; chmod go-w",
@@ -252,7 +252,7 @@ fn check_refuses_the_paths_that_run_refuses() {
     let (code, _, err) = check(&spool("theirs/spool"));
     assert_eq!(code, Some(0), "{err}");
     assert!(
-        err.contains("right only if tersed runs as another user than this one"),
+        err.contains("this is right only if tersed runs as another user"),
         "{err}"
     );
     assert!(!Path::new(&at("theirs/spool")).exists(), "nothing is made");
@@ -282,7 +282,7 @@ fn check_warns_of_directories_that_are_not_there_yet() {
     );
     for line in err.lines() {
         assert!(
-            line.contains(&format!("the directory {missing} is not there")),
+            line.contains(&format!("the directory {missing} does not exist")),
             "{line}"
         );
     }
