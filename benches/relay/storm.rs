@@ -1,8 +1,8 @@
-//! The storm: what new messages without end do to tersed's memory, and what is left of it afterwards.
+//! The storm: how much memory endless new messages take in tersed, and how much of it remains afterwards.
 //!
-//! A relay with a window of two seconds is watched (its resident memory, and what it says of itself in its
-//! metrics) while nothing happens, while a storm of new messages goes through it, and after the last
-//! window is over, until its memory has not changed for five seconds.
+//! A relay with a window of two seconds is observed (its resident memory, and its own metrics) while nothing happens,
+//! while a storm of new messages goes through it, and after the last window has ended, until its memory has not changed
+//! for five seconds.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -47,17 +47,17 @@ pub(crate) fn measure(rounds: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// What one storm did.
+/// The figures of one storm.
 #[derive(Clone, Copy, Debug, Default)]
 struct Storm {
     idle: u64,
     peak: u64,
-    /// What the relay counted at most, as far as a look every 20 ms sees it.
+    /// The largest count in the relay's metrics, looked at every 20 ms.
     live_peak: u64,
     counted_peak: u64,
     after: u64,
     counted_after: u64,
-    /// From the last message on, until memory stayed as it was.
+    /// From the last message until memory stayed as it was.
     settled: Duration,
 }
 
@@ -102,8 +102,8 @@ fn storm(case: &Case, load: &Load) -> io::Result<Storm> {
     Ok(storm)
 }
 
-/// Waits until nothing is live and resident memory stays as it is. Says how much that is, and for how
-/// long it has been so.
+/// Waits until no message is live and resident memory is stable. Returns how much that is, and for how long it has been
+/// so.
 fn settle(relay: &Relay, admin: SocketAddr) -> io::Result<(u64, Duration)> {
     let deadline = now() + PATIENCE;
     let (mut resident, mut since) = (0, now());
@@ -122,11 +122,11 @@ fn settle(relay: &Relay, admin: SocketAddr) -> io::Result<(u64, Duration)> {
     }
 }
 
-/// What the relay says of itself.
+/// Figures from the relay's metrics.
 #[derive(Clone, Copy, Debug, Default)]
 struct Gauges {
     live: u64,
-    /// Octets counted against the memory budget.
+    /// Octets that count against the memory budget.
     counted: u64,
 }
 
@@ -158,7 +158,7 @@ const COLUMNS: [Column; 7] = [
     ("settled after s", |storm| storm.settled.as_secs_f64()),
 ];
 
-/// Memory that has not changed for so long has settled.
+/// Memory is stable if it has not changed for so long.
 const STABLE: Duration = Duration::from_secs(5);
 
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! The table of one case, ready for a page of documentation, and the same for machines.
+//! The table of one case, ready for a page of documentation, and as JSON.
 
 use std::fmt;
 

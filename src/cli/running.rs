@@ -154,11 +154,7 @@ impl Running {
         let written = match self.config.load_again(&written) {
             Ok(written) => written,
             Err(errors) => {
-                writeln!(
-                    err,
-                    "{} would be refused by a reload:",
-                    printable(&path)
-                )?;
+                writeln!(err, "{} would be refused by a reload:", printable(&path))?;
                 return fail(err, &errors.to_string());
             }
         };
@@ -413,8 +409,7 @@ fn string(words: &str) -> String {
         match c {
             '"' | '\\' => text.extend(['\\', c]),
             c if c.is_control() => {
-                write!(text, "\\u{:04X}", u32::from(c))
-                    .expect("writing to a String does not fail");
+                write!(text, "\\u{:04X}", u32::from(c)).expect("writing to a String does not fail");
             }
             c => text.push(c),
         }

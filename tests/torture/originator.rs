@@ -291,7 +291,10 @@ impl Connection {
             assert_eq!(frame.command, "rsp", "{frame:?}");
             let first = self.unanswered.pop_front();
             let (txnr, number) = first.unwrap_or_else(|| panic!("answered twice: {frame:?}"));
-            assert_eq!(frame.txnr, txnr, "answers must come in the order of commands");
+            assert_eq!(
+                frame.txnr, txnr,
+                "answers must come in the order of commands"
+            );
             if let Some(number) = number {
                 take((number, frame.data));
             }

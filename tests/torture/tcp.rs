@@ -54,7 +54,10 @@ pub(crate) fn upstream_torn(plan: &Plan) -> Counts {
             tersed.signal(Signal::SIGHUP);
         });
         let sent = join(originators);
-        assert!(sent.iter().all(|sent| !sent.cut), "the relay closed a connection");
+        assert!(
+            sent.iter().all(|sent| !sent.cut),
+            "the relay closed a connection"
+        );
 
         let distinct: u64 = sent.iter().map(|sent| sent.numbers).sum();
         let repeats: u64 = sent.iter().map(|sent| sent.repeats).sum();
@@ -67,7 +70,11 @@ pub(crate) fn upstream_torn(plan: &Plan) -> Counts {
             arrived.assert_has(sent.source, 0..sent.numbers);
         }
         arrived.assert_whole_and_ordered();
-        assert_eq!(arrived.torn(), 0, "messages that broke off and never came whole");
+        assert_eq!(
+            arrived.torn(),
+            0,
+            "messages that broke off and never came whole"
+        );
         let resent = metrics.total("tersed_frames_resent_total");
         assert!(
             arrived.again() <= resent,

@@ -106,7 +106,10 @@ impl Upstream {
             self.manner = order;
         }
         let child = self.child.as_mut().expect("the collector runs");
-        let stdin = child.stdin.as_mut().expect("orders go to its standard input");
+        let stdin = child
+            .stdin
+            .as_mut()
+            .expect("orders go to its standard input");
         writeln!(stdin, "{}", order.word()).unwrap();
     }
 
