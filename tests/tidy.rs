@@ -103,7 +103,7 @@ fn every_module_has_its_level() {
         if let Some(module) = source.module() {
             assert!(
                 known.contains(&module),
-                "say in tests/tidy.rs where `{module}` belongs"
+                "`{module}` has no level in tests/tidy.rs; add it"
             );
         }
     }
@@ -270,7 +270,7 @@ fn files_are_of_one_idea() {
             .count();
         assert!(
             lines > LINES_MAX,
-            "{name} is no longer long: take it off the list"
+            "{name} is no longer long; take it off the list"
         );
     }
 }
@@ -319,7 +319,7 @@ fn names_say_what_they_name() {
             .to_owned();
         assert!(
             !EMPTY_NAMES.contains(&stem.as_str()),
-            "{}: a name for anything",
+            "{}: a name that says nothing",
             source.name
         );
         let code = source.code();
@@ -336,7 +336,11 @@ fn names_say_what_they_name() {
             if ["struct", "enum", "trait"].contains(&previous) {
                 let vague = ["Manager", "Handler", "Helper", "Info", "Data"];
                 let vague = vague.into_iter().any(|ending| word.ends_with(ending));
-                assert!(!vague, "{}: `{word}`: a name for anything", source.name);
+                assert!(
+                    !vague,
+                    "{}: `{word}`: a name that says nothing",
+                    source.name
+                );
             }
             previous = word;
         }
@@ -445,7 +449,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 fn level(module: &str) -> Level {
     let found = MODULES.iter().find(|(name, _)| *name == module);
     found
-        .unwrap_or_else(|| panic!("say in tests/tidy.rs where `{module}` belongs"))
+        .unwrap_or_else(|| panic!("`{module}` has no level in tests/tidy.rs; add it"))
         .1
 }
 

@@ -52,15 +52,15 @@ impl Load {
                     "<34>1 2026-11-22T10:{minute:02}:{second:02}.123456Z host-17.example app 4711 ID47 - "
                 ),
             }
-            .expect("a String takes whatever is written to it");
+            .expect("writing to a String does not fail");
             write!(
                 line,
                 "port {what:08} changed state, reason link flap, neighbour lost "
             )
-            .expect("a String takes whatever is written to it");
+            .expect("writing to a String does not fail");
             assert!(
                 line.find(" changed") < Some(case.octets),
-                "{} octets have no room for what sets messages apart",
+                "{} octets are too few for the part in which messages differ",
                 case.octets
             );
             while line.len() < case.octets - 1 {

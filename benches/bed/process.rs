@@ -62,7 +62,7 @@ impl Process {
             .and_then(|value| value.trim().strip_suffix(" kB"))
             .and_then(|kib| kib.parse::<u64>().ok());
         kib.map(|kib| kib * 1024)
-            .ok_or_else(|| io::Error::other(format!("no {name} of the relay: has it ended?")))
+            .ok_or_else(|| io::Error::other(format!("no {name} of the relay; it may have ended")))
     }
 }
 

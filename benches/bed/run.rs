@@ -67,7 +67,9 @@ pub(crate) fn run(
     let verified = peer == Peer::Tersed && elapsed < WINDOW && kernel_drops == 0;
     if verified && out != load.distinct as u64 {
         let distinct = load.distinct;
-        return Err(io::Error::other(format!("{out} came out, not {distinct}")));
+        return Err(io::Error::other(format!(
+            "{out} came out, {distinct} expected"
+        )));
     }
     Ok(Measured {
         messages: load.messages,
@@ -126,7 +128,7 @@ impl Relay {
                 return Err(io::Error::other(format!("ended with {status}: {log}")));
             }
             if now() > deadline {
-                return Err(io::Error::other("did not start to listen"));
+                return Err(io::Error::other("the relay did not start to listen"));
             }
             thread::sleep(Duration::from_millis(20));
         }

@@ -96,7 +96,7 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
     if cases.is_empty() {
         let words = arguments.words.join(" ");
         return Err(io::Error::other(format!(
-            "{words}: no case has that in its name; --list shows all"
+            "{words}: no case has this in its name; --list shows all cases"
         )));
     }
     let (peers, missing) = peer::installed();

@@ -58,7 +58,7 @@ struct Storm {
     after: u64,
     counted_after: u64,
     /// From the last message until memory stayed as it was.
-    settled: Duration,
+    stable_after: Duration,
 }
 
 fn storm(case: &Case, load: &Load) -> io::Result<Storm> {
@@ -70,7 +70,7 @@ fn storm(case: &Case, load: &Load) -> io::Result<Storm> {
     };
     let sink = Sink::open()?;
     let relay = Relay::start(Peer::Tersed, case, sink.address, &settings)?;
-    let (idle, _) = settle(&relay, admin)?;
+    let (idle, _) = wait_stable(&relay, admin)?;
     let mut storm = Storm {
         idle,
         ..Storm::default()
@@ -94,8 +94,8 @@ fn storm(case: &Case, load: &Load) -> io::Result<Storm> {
     })?;
     let ended = now();
     (storm.live_peak, storm.counted_peak) = (peaks.live, peaks.counted);
-    let (after, stable_for) = settle(&relay, admin)?;
-    storm.settled = ended.elapsed().saturating_sub(stable_for);
+    let (after, stable_for) = wait_stable(&relay, admin)?;
+    storm.stable_after = ended.elapsed().saturating_sub(stable_for);
     storm.after = after;
     storm.counted_after = gauges(admin)?.counted;
     storm.peak = relay.process.peak_octets()?;
@@ -104,7 +104,7 @@ fn storm(case: &Case, load: &Load) -> io::Result<Storm> {
 
 /// Waits until no message is live and resident memory is stable. Returns how much that is, and for how long it has been
 /// so.
-fn settle(relay: &Relay, admin: SocketAddr) -> io::Result<(u64, Duration)> {
+fn wait_stable(relay: &Relay, admin: SocketAddr) -> io::Result<(u64, Duration)> {
     let deadline = now() + PATIENCE;
     let (mut resident, mut since) = (0, now());
     loop {
@@ -116,7 +116,9 @@ fn settle(relay: &Relay, admin: SocketAddr) -> io::Result<(u64, Duration)> {
             return Ok((resident, since.elapsed()));
         }
         if now() > deadline {
-            return Err(io::Error::other("memory of the relay does not settle"));
+            return Err(io::Error::other(
+                "the memory of the relay does not become stable",
+            ));
         }
         thread::sleep(Duration::from_millis(100));
     }
@@ -155,7 +157,7 @@ const COLUMNS: [Column; 7] = [
     ("counted at most", |storm| storm.counted_peak as f64 / 1e6),
     ("after", |storm| storm.after as f64 / 1e6),
     ("counted after", |storm| storm.counted_after as f64 / 1e6),
-    ("settled after s", |storm| storm.settled.as_secs_f64()),
+    ("stable after s", |storm| storm.stable_after.as_secs_f64()),
 ];
 
 /// Memory is stable if it has not changed for so long.

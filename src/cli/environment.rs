@@ -82,9 +82,9 @@ impl Environment {
     pub(super) fn unknown(&self) -> Vec<String> {
         let is_unknown = |(name, value): &(&OsString, &OsString)| {
             let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
-            !value.is_empty()
-                && !VARIABLES.contains(&&*name)
-                && !is_of_kubernetes(name.strip_prefix("TERSED").unwrap_or_default(), &value)
+            let rest = name.strip_prefix("TERSED");
+            let rest = rest.expect("an Environment has TERSED_* variables only");
+            !value.is_empty() && !VARIABLES.contains(&&*name) && !is_of_kubernetes(rest, &value)
         };
         self.0
             .iter()
@@ -105,7 +105,10 @@ fn remark(name: &str) -> String {
 
 /// The known variable that was probably meant by `name`.
 fn meant(name: &str) -> Option<&'static str> {
-    let ours = |name: &'static str| name.strip_prefix(PREFIX).unwrap_or(name);
+    let ours = |name: &'static str| {
+        name.strip_prefix(PREFIX)
+            .expect("each name in VARIABLES starts with TERSED_")
+    };
     let own = name.strip_prefix(PREFIX)?;
     // TERSED_LOG_LEVEL (like the flag), TERSED_DEDUP_WINDOW (like the key).
     let is_part = |known: &&&'static str| {

@@ -69,7 +69,9 @@ impl Findings {
                 "spool.directory: {text}; this is right only if tersed runs as another user"
             )),
             SpoolError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                let parent = directory.parent().map(self::shown).unwrap_or_default();
+                let parent = directory.parent();
+                let parent = parent.expect("the root exists, so a missing directory has a parent");
+                let parent = self::shown(parent);
                 self.errors.push(format!(
                     "spool.directory: cannot create {shown}: {parent} does not exist; create it, or name a directory \
                      in an existing one (under systemd, StateDirectory= creates it)"

@@ -379,7 +379,7 @@ fn both_families_fit_together_on_one_port() {
     });
 }
 
-/// The wildcard socket belongs to another process, and a refused reload leaves everything as it was.
+/// Another process has a part of the new address, and the refused reload leaves everything as it was.
 #[test]
 fn a_refused_reload_moves_nothing_and_names_the_file_and_the_reason() {
     Network::inside(|_| {
@@ -487,7 +487,7 @@ impl<'t> Load<'t> {
                 while with_short_ones && goes_on() {
                     Originator::tcp(TO).send(message("short", number));
                     (number, _) = (number + 1, count());
-                    // As many connections are not closed yet as are open.
+                    // The scrape sets the pace, so that open connections do not pile up.
                     let _metrics = self.tersed.metrics();
                 }
             });
@@ -498,7 +498,7 @@ impl<'t> Load<'t> {
                     datagrams.send(message("datagram", number));
                     (number, _) = (number + 1, count());
                     if number % 10 == 0 {
-                        // UDP has no flow control.
+                        // UDP has no flow control, so the scrape sets the pace.
                         let _metrics = self.tersed.metrics();
                     }
                 }

@@ -246,7 +246,7 @@ fn another_upstream_takes_over_what_the_first_did_not_get() {
     let (metrics, _) = tersed.finish();
     assert_eq!(metrics.total("tersed_frames_resent_total"), 0);
     assert_eq!((first.count(), first.connection_count()), (1000, 1));
-    // Five hundred that were repeated through the second listener were reported there.
+    // Five hundred were repeated after the reload, so the second upstream gets their summaries.
     second.wait_messages(1600);
     assert_eq!(second.connection_count(), 1);
 }

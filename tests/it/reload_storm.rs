@@ -101,7 +101,7 @@ fn send_steadily(
         let next = sent..sent + 50;
         originator.send_all(next.map(|number| message(sender, number)));
         sent += 50;
-        // UDP has no flow control.
+        // UDP has no flow control, so the scrape sets the pace.
         let _metrics = tersed.metrics();
     }
     sent

@@ -298,7 +298,7 @@ fn offers_that_do_not_do_are_answered_with_500_and_the_end() {
     tersed.finish();
 }
 
-/// Clients of another protocol on a RELP listener, and RELP clients on another listener.
+/// A RELP client on a plain TCP listener, and a TLS client on a RELP listener.
 #[test]
 fn clients_at_the_wrong_door_get_one_clear_error_and_no_hang() {
     let sink = Sink::tcp();

@@ -31,7 +31,7 @@ fn a_start_without_threads_ends_with_the_limits_that_forbid_them() {
     let started = with(800).start();
     let all = proc_fs::threads(started.id());
     started.finish();
-    // The thread that writes is made when there is an upstream, and the start waits for it.
+    // The thread that writes is made later, when there is an upstream; if that fails, it is tried again.
     let limits = [1, 2, 4, all - 2];
     let refuse = |count: usize| {
         let begun = now();

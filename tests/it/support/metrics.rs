@@ -74,7 +74,7 @@ impl Metrics {
                 let sample = parse_sample(line);
                 metrics
                     .samples
-                    .push(sample.unwrap_or_else(|| panic!("no sample: {line:?}")));
+                    .push(sample.unwrap_or_else(|| panic!("not a sample: {line:?}")));
             }
         }
         metrics
@@ -180,7 +180,7 @@ pub(crate) fn http_get(admin: SocketAddr, path: &str) -> io::Result<(u16, String
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: tersed\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let malformed = || io::Error::new(io::ErrorKind::InvalidData, format!("no HTTP: {answer:?}"));
+    let malformed = || io::Error::new(io::ErrorKind::InvalidData, format!("not HTTP: {answer:?}"));
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(malformed)?;
     let status = head
         .split(' ')

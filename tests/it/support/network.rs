@@ -20,7 +20,7 @@ impl Network {
         let body = || {
             assert!(
                 nix::unistd::geteuid().is_root(),
-                "this test loses packets: run it as root, as .ci/run does"
+                "this test drops packets; run it as root, as .ci/run does"
             );
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             run("ip", &["link", "set", "lo", "up"], "iproute2");

@@ -82,7 +82,8 @@ impl Tally {
         for message in messages {
             let message = String::from_utf8_lossy(message.as_ref());
             let number = number_after(&message, "number ");
-            let number = number.unwrap_or_else(|| panic!("an alien message: {message}"));
+            let number = number
+                .unwrap_or_else(|| panic!("a message that this test did not send: {message}"));
             if let Some(count) = repeats(&message) {
                 tally.summaries += 1;
                 *tally.reported.entry(number).or_default() += count;

@@ -30,8 +30,13 @@ pub(crate) fn place_of(message: &[u8], octets: usize) -> (usize, usize) {
         rest.split_once(until)?.0.parse::<usize>().ok()
     };
     let found = number("app-", ':').zip(number("place ", ' '));
-    let (source, place) = found.unwrap_or_else(|| panic!("an alien message: {text}"));
-    assert_eq!(text, ordered(source, place, octets), "not as it was sent");
+    let (source, place) =
+        found.unwrap_or_else(|| panic!("a message that this test did not send: {text}"));
+    assert_eq!(
+        text,
+        ordered(source, place, octets),
+        "the message was changed on its way"
+    );
     (source, place)
 }
 
@@ -62,7 +67,7 @@ pub(crate) fn assert_ordered(places: &[usize], count: usize, again_max: u64) {
     let again = (places.len() - count) as u64;
     assert!(
         again <= again_max,
-        "{again} came again, {again_max} counted"
+        "{again} came again, at most {again_max} expected"
     );
 }
 

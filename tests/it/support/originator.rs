@@ -216,7 +216,7 @@ impl Flood {
     /// Sends lines until the relay closes the connection.
     pub(crate) fn send_until_closed(&mut self, messages: impl IntoIterator<Item = String>) {
         let closed = self.try_send(messages);
-        closed.expect_err("there are more messages than anybody takes");
+        closed.expect_err("the relay closes the connection before the messages end");
     }
 
     fn try_send(&mut self, messages: impl IntoIterator<Item = String>) -> std::io::Result<()> {

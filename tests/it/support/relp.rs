@@ -127,7 +127,7 @@ impl RelpClient {
                 Ok(0) => return None,
                 Ok(count) => self.unread.extend_from_slice(&buffer[..count]),
                 Err(err) if err.kind() == ErrorKind::ConnectionReset => return None,
-                Err(err) => panic!("the relay says nothing and does not close: {err}"),
+                Err(err) => panic!("the relay sends nothing and does not close: {err}"),
             }
         }
     }
@@ -403,7 +403,7 @@ fn first_frame(octets: &[u8]) -> Option<(u32, String, Vec<u8>, usize)> {
     }
     let data = octets.get(at..at + count)?.to_vec();
     let trailer = octets.get(at + count)?;
-    assert_eq!(*trailer, b'\n', "no LF behind the data");
+    assert_eq!(*trailer, b'\n', "no LF after the data");
     Some((number, command, data, at + count + 1))
 }
 

@@ -111,7 +111,7 @@ impl Sink {
     pub(crate) fn address(&self) -> SocketAddr {
         match self.place {
             Place::Tcp(address) | Place::Udp(address) => address,
-            Place::UnixStream(_) | Place::UnixDgram(_) => panic!("a path is no address"),
+            Place::UnixStream(_) | Place::UnixDgram(_) => panic!("a path is not an address"),
         }
     }
 

@@ -155,7 +155,7 @@ impl Setup {
 
     /// A command that takes the relay's command line after its own arguments, and execs it.
     pub(crate) fn launcher(mut self, words: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        assert!(self.launcher.is_empty(), "one launcher");
+        assert!(self.launcher.is_empty(), "only one launcher is possible");
         self.launcher = words.into_iter().map(Into::into).collect();
         self
     }
@@ -174,7 +174,7 @@ impl Setup {
     pub(crate) fn with_mounts(mut self, script: &str) -> Self {
         assert!(
             nix::unistd::geteuid().is_root(),
-            "this test mounts file systems: run it as root, as .ci/run does"
+            "this test mounts file systems; run it as root, as .ci/run does"
         );
         self.mounts = Some(script.to_owned());
         self
@@ -261,7 +261,7 @@ impl Setup {
         let lines = log_lines(&process);
         let line = lines.iter().find(|line| line.message == "admin listening");
         let admin = line
-            .expect("an admin address was asked for")
+            .expect("an admin address is configured")
             .field("address");
         let admin = admin.unwrap().parse().unwrap();
         Tersed {
@@ -333,7 +333,7 @@ impl Tersed {
     /// Waits until its log has a line with this message, and returns the first.
     #[track_caller]
     pub(crate) fn wait_log(&self, message: &str) -> LogLine {
-        wait_for(&format!("the log to say {message:?}"), LIMIT, || {
+        wait_for(&format!("{message:?} in the log"), LIMIT, || {
             self.log().into_iter().find(|line| line.message == message)
         })
     }
@@ -506,7 +506,7 @@ impl Stopped {
     #[track_caller]
     pub(crate) fn balance(&self) -> Balance {
         let line = self.log.iter().rfind(|line| line.message == "stopped");
-        let line = line.expect("it says so when it has stopped");
+        let line = line.expect("a relay that stops logs its balance");
         let term = |name: &str| line.field(name).unwrap().parse().unwrap();
         Balance {
             received: term("received"),
@@ -570,7 +570,7 @@ fn log_lines(process: &Process) -> Vec<LogLine> {
 
 fn parse_log_line(line: &str) -> LogLine {
     let json: Value =
-        serde_json::from_str(line).unwrap_or_else(|err| panic!("no JSON ({err}): {line}"));
+        serde_json::from_str(line).unwrap_or_else(|err| panic!("not JSON ({err}): {line}"));
     // Fields are in the object "fields", or, if flattened, beside the level.
     let fields = json.get("fields").cloned().unwrap_or_else(|| json.clone());
     let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or("").to_owned();
@@ -586,7 +586,7 @@ fn parse_log_line(line: &str) -> LogLine {
 pub(crate) fn url(scheme: &str, path: &Path) -> String {
     format!(
         "{scheme}://{}",
-        path.to_str().expect("temporary paths are text")
+        path.to_str().expect("temporary paths are UTF-8")
     )
 }
 
