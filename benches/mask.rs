@@ -4,9 +4,9 @@
 //! cargo bench --bench mask
 //! ```
 //!
-//! One set of masks a line: MB of MSG in a second of processor time, nanoseconds a message, and the share
-//! of octets folded. The lines are made here, after what common daemons say, with numbers and addresses
-//! drawn at random. The first line of the table folds nothing and only copies.
+//! Each line of the table is one set of masks: MB of MSG per second of processor time, nanoseconds per message, and the
+//! share of octets folded. The texts are made here, modelled on the messages of common daemons, with numbers and
+//! addresses drawn at random. The first line of the table folds nothing and only copies.
 
 #![expect(clippy::print_stdout, reason = "the table is the output")]
 
@@ -23,7 +23,7 @@ use tersed::identity::mask::{Builtin, BuiltinSet, Masks, Pattern};
 type Line = fn(&mut Random) -> String;
 
 fn main() {
-    // `cargo test --benches` runs this without `--bench`: then it only has to work.
+    // `cargo test --benches` runs this without `--bench`: then it is only a smoke test.
     let smoke = !env::args().any(|argument| argument == "--bench");
     let (count, rounds) = if smoke { (100, 1) } else { (20_000, 15) };
     let texts: [(&str, Line); 3] = [("mixed", mixed), ("prose", prose), ("dense", dense)];
@@ -94,7 +94,7 @@ fn measure(text: &str, name: &str, masks: &Masks, lines: &[String], rounds: usiz
     );
 }
 
-/// What a server's daemons say, one after the other.
+/// Messages of a server's daemons, one after the other.
 fn mixed(random: &mut Random) -> String {
     let (pid, port, ip) = (random.below(65_536), random.below(65_536), random.ipv4());
     match random.below(12) {
@@ -138,7 +138,7 @@ fn mixed(random: &mut Random) -> String {
     }
 }
 
-/// Words with hardly a number in them.
+/// Words with hardly any number in them.
 fn prose(random: &mut Random) -> String {
     let mut line = String::from("daemon reports that");
     for _ in 0..12 + random.below(8) {
@@ -167,7 +167,7 @@ fn prose(random: &mut Random) -> String {
     line
 }
 
-/// Almost nothing but what is folded.
+/// Almost all of it is folded.
 fn dense(random: &mut Random) -> String {
     let mut line = String::new();
     for _ in 0..12 {

@@ -1,18 +1,18 @@
-//! RELP beside plain TCP: the same load in by each, and out by each, through tersed.
+//! RELP compared with plain TCP: the same load through tersed, in by each and out by each.
 //!
 //! ```text
 //! cargo bench --bench relp                     every load, in and out, 3 rounds
 //! cargo bench --bench relp -- --rounds 5 --messages 2000000
 //! ```
 //!
-//! In: the client pipelines, as fast as the relay reads, and counts answers; the collector behind the relay is a
-//! plain TCP one, so that a message is safe, and answered, when the collector's kernel has it. Out: the load comes by
-//! plain TCP, every message new; the RELP server answers all that it has read with one write. A run is over
-//! when the last message has come out and, in by RELP, the last answer has arrived.
+//! In: the client pipelines, as fast as the relay reads, and counts answers. The collector behind the relay uses plain
+//! TCP, so a message is safe, and answered, when the collector's kernel has it. Out: the load comes over plain TCP,
+//! every message new, and the RELP server answers everything that it has read with one write. A run is over when the
+//! last message has come out and, if the input is RELP, the last answer has arrived.
 //!
-//! What is printed is the median of the rounds: messages per second, and processor time of the relay's process per
-//! message, user and system. What the client, the server and the collector take is not counted, but on a machine of
-//! few cores they take it from the relay.
+//! The output is the median of the rounds: messages per second, and processor time of the relay's process per message,
+//! user and system. The time of the client, the server and the collector is not counted, but on a machine with few
+//! cores they take it from the relay.
 
 #![expect(clippy::print_stdout, reason = "the table is the output")]
 #![expect(clippy::print_stderr, reason = "progress is for people")]
@@ -45,22 +45,22 @@ use bed::{
 };
 use tersed::relp::{Client, Frame, Heard, Request, Server};
 
-/// RELP beside plain TCP.
+/// RELP compared with plain TCP.
 #[derive(Debug, clap::Parser)]
 #[command(bin_name = "cargo bench --bench relp --")]
 struct Arguments {
     /// How often each way is measured.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Messages of a run.
+    /// Messages in a run.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..))]
     messages: u32,
-    /// Cargo says so.
+    /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// How messages come or leave.
+/// The protocol of the input or output.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Way {
     Tcp,
@@ -106,7 +106,7 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
     Ok(())
 }
 
-/// Messages per second, and nanoseconds of the processor per message.
+/// Messages per second, and processor time per message in nanoseconds.
 fn run(load: &Load, from: Way, to: Way) -> io::Result<(f64, f64)> {
     let (sink, server) = (Sink::open()?, Collector::open()?);
     let upstream = match to {
@@ -169,7 +169,7 @@ impl Way {
         }
     }
 
-    /// The load and its last message as they go over the wire.
+    /// The load and its last message in their wire form.
     fn wire(self, load: &Load) -> Vec<u8> {
         let last = last(0);
         if self == Self::Tcp {
@@ -186,7 +186,7 @@ impl Way {
     }
 }
 
-/// Reads `count` answers, all of which have to be good.
+/// Reads `count` answers, all of which must be positive.
 fn hear(mut socket: TcpStream, count: usize) -> io::Result<()> {
     let mut client = Client::new();
     let mut sent = Vec::new();
@@ -232,7 +232,7 @@ impl Collector {
         let address = listener.local_addr()?;
         let messages = Arc::new(AtomicUsize::new(0));
         let counting = Arc::clone(&messages);
-        // Ends with the benchmark.
+        // This thread ends with the benchmark.
         thread::spawn(move || {
             while let Ok((connection, _)) = listener.accept() {
                 let messages = Arc::clone(&counting);

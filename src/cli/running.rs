@@ -228,7 +228,7 @@ fn admin_address(args: &RunArgs) -> Result<SocketAddr, String> {
         let address = argument.text.parse();
         return address.map_err(|_| {
             format!(
-                "{}: found \"{}\", fits: an address and a port (\"127.0.0.1:8514\")",
+                "{}: invalid \"{}\", expected an address and a port (\"127.0.0.1:8514\")",
                 argument.name, argument.text
             )
         });

@@ -1,5 +1,5 @@
-//! Sockets that the service manager handed over, and that the configuration names differently or not at all: nothing is
-//! open to the network that the operator did not intend, and the log says which URL takes which socket.
+//! Sockets that the service manager passed in and the configuration names differently, or not at all: nothing is open
+//! to the network that the operator did not mean, and the log says which URL takes which socket.
 
 use std::net::{SocketAddr, TcpStream};
 use std::process::ExitStatus;
@@ -28,7 +28,7 @@ fn an_address_that_was_handed_over_under_another_spelling_is_named() {
     });
 }
 
-/// Another process has the port. The sockets that were handed over are still listed.
+/// Another process has the port. The sockets that were passed in are still listed.
 #[test]
 fn what_was_handed_over_is_listed_when_another_address_is_taken() {
     Network::inside(|_| {
@@ -138,7 +138,7 @@ fn without_any_listener_configured_what_was_handed_over_is_served_without_a_warn
     });
 }
 
-/// The path is held by the socket that was handed over, not by another process.
+/// The path is held by the socket that was passed in, not by another process.
 #[test]
 fn a_unix_socket_that_was_handed_over_as_the_other_kind_is_named() {
     for (kind, given, wanted) in [
@@ -194,7 +194,7 @@ os.execv(sys.argv[1], sys.argv[1:])",
     }
 }
 
-/// `ReceiveBuffer=` of a unit. The launcher hands the socket over as systemd does, because systemd's own tool cannot
+/// `ReceiveBuffer=` of a unit. The launcher passes the socket in as systemd does, because systemd's own tool cannot
 /// set this.
 #[test]
 fn a_larger_receive_buffer_that_was_handed_over_is_kept() {

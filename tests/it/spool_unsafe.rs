@@ -195,7 +195,7 @@ fn check_waits(change: impl Fn(&Path), words: &str, mend: impl Fn(&Path, &str)) 
     tersed.wait_received(MANY as u64);
     wait_until("it to be tried again", LIMIT, || not_safe(&tersed) > 2);
     assert!(tersed.get("/readyz").1.contains("spool: failing"));
-    // Once, however often it is tried.
+    // However often it is tried.
     assert_eq!(tersed.log_count("the spool fails"), 1);
     assert_eq!(sink.count(), 0);
     mend(&spool, &told);
