@@ -454,7 +454,7 @@ Examples:
   tersed check --format json
       print the settings for a program: every key of the file, defaults included
   tersed explain --why < frames.log
-      print how each frame is parsed, and why it is or is not a repeat of another
+      print how each frame is parsed, and which of its fields make it a repeat of another
   tersed replay --report /var/log/syslog.1 /var/log/syslog
       print what would have been saved, and the effect of other windows
 

@@ -25,7 +25,7 @@ use super::wait::{LIMIT, wait_for, wait_until, wait_while};
 /// The binary that cargo built for this test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_tersed");
 
-/// How to start the relay.
+/// How the relay is to run.
 pub(crate) struct Setup {
     dir: TempDir,
     args: Vec<String>,
