@@ -1,8 +1,8 @@
-//! The list of log lines in `docs/operations.md`, compared with the code.
+//! Compares the list of log lines in `docs/operations.md` with the code.
 //!
-//! Each line at WARN or ERROR has a row in the table "What the log asks for", and each row speaks of a line that the
-//! code logs, at whatever level. A message is one literal without arguments: what varies stands in fields, so that
-//! an operator finds the message by searching for it.
+//! Each line at WARN or ERROR has a row in the table "What the log asks for". Each row is about a line that the code
+//! logs, at any level. A message is one literal without arguments, and varying parts are in fields, so that an operator
+//! finds the message by searching for it.
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -65,10 +65,10 @@ fn messages_are_found_behind_their_fields() {
     );
 }
 
-/// Where a message is logged.
+/// A place where a message is logged.
 struct Line {
     file: PathBuf,
-    /// At WARN or ERROR, at least once.
+    /// Logged at WARN or ERROR at least once.
     asks: bool,
 }
 
@@ -92,7 +92,7 @@ fn logged() -> BTreeMap<String, Line> {
     found
 }
 
-/// Adds the messages logged in `tokens`, tests left out, to `found`.
+/// Adds the messages that are logged in `tokens` to `found`. Tests are left out.
 fn collect(tokens: TokenStream, file: &Path, found: &mut BTreeMap<String, Line>) {
     let mut tokens = tokens.into_iter().peekable();
     let mut is_test = false;
@@ -127,7 +127,7 @@ fn collect(tokens: TokenStream, file: &Path, found: &mut BTreeMap<String, Line>)
             }
             TokenTree::Group(_) if std::mem::take(&mut is_test) => {}
             TokenTree::Group(group) => collect(group.stream(), file, found),
-            // `mod tests;`, `use ...;`: what the attribute spoke of is over.
+            // `mod tests;`, `use ...;`: the item with the attribute ends here.
             TokenTree::Punct(punct) if punct.as_char() == ';' => is_test = false,
             _ => {}
         }
@@ -138,7 +138,7 @@ fn is_bang(token: &TokenTree) -> bool {
     matches!(token, TokenTree::Punct(punct) if punct.as_char() == '!')
 }
 
-/// The first string among the arguments of a macro that is no field's value.
+/// The first string among the arguments of a macro that is not the value of a field.
 fn message(arguments: TokenStream) -> Option<String> {
     let mut at_start = true;
     for token in arguments {
@@ -165,7 +165,7 @@ fn documented() -> BTreeSet<String> {
     let mut messages = BTreeSet::new();
     for row in rows {
         let (cell, _) = row.split_once(" | ").unwrap();
-        // Every other piece is between backticks.
+        // Every second piece is between backticks.
         messages.extend(cell.split('`').step_by(2).map(str::to_owned));
     }
     assert!(messages.len() > 20, "only {} rows found", messages.len());

@@ -1,7 +1,7 @@
-//! The house rules that a machine can check, as a test.
+//! House rules that a machine can check.
 //!
-//! Direction of imports, shape of files, and words that are not ours. What the compiler or clippy
-//! checks (unsafe, unwrap, missing docs) is left to them.
+//! The direction of imports, the shape of files, and words that we avoid. What the compiler or clippy checks (unsafe,
+//! unwrap, missing docs) is not repeated here.
 
 #![expect(
     clippy::unwrap_used,
@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where a module of `src/` stands. An arrow may point down this list or stay on its level.
+/// The level of a module of `src/`. A module may use modules of its own level and of those before it.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Level {
     Vocabulary,
@@ -60,13 +60,13 @@ const MODULES: [(&str, Level); 33] = [
     ("cli", Level::Command),
 ];
 
-/// The stages of the core. Each may name those before it, never one behind it.
+/// The stages of the core. Each may use those before it, and none after it.
 const STAGES: [&str; 5] = ["frame", "parse", "identity", "rule", "dedup"];
 
-/// What delivery needs stands beside the flow: it names no stage and is named by none.
+/// What delivery needs is beside the flow: it uses no stage, and no stage uses it.
 const BESIDE: [&str; 3] = ["backoff", "failover", "relp"];
 
-/// The core is bytes and a `now` in, facts out: words that would make it more than that.
+/// The core takes bytes and a `now`, and returns facts. A file that contains one of these words does more.
 const IMPURE: [&str; 17] = [
     "tokio",
     "tokio_util",
@@ -87,13 +87,12 @@ const IMPURE: [&str; 17] = [
     "File",
 ];
 
-/// Names that say nothing about what is inside.
+/// Names that say nothing about their contents.
 const EMPTY_NAMES: [&str; 9] = [
     "common", "helper", "helpers", "manager", "misc", "types", "util", "utils", "handler",
 ];
 
-/// Lines that a file may have before its tests, and the files that may have more, each with the
-/// reason.
+/// How many lines a file may have before its tests, and the exceptions, each with its reason.
 const LINES_MAX: usize = 600;
 const LONG_FILES: [(&str, &str); 0] = [];
 
@@ -104,7 +103,7 @@ fn every_module_has_its_level() {
         if let Some(module) = source.module() {
             assert!(
                 known.contains(&module),
-                "say in tests/tidy.rs where `{module}` belongs"
+                "`{module}` has no level in tests/tidy.rs; add it"
             );
         }
     }
@@ -164,7 +163,7 @@ fn the_core_is_pure() {
         if !core {
             continue;
         }
-        // Formatting into a `Vec` asks for this trait and does no input or output.
+        // Formatting into a `Vec` needs this trait, and does no input or output.
         let code = source.code().replace("std::io::Write as _", "");
         let words: BTreeSet<_> = words(&code).collect();
         for word in IMPURE {
@@ -202,7 +201,7 @@ fn modules_have_no_cycles() {
             .filter(|other| *other != module);
         arrows.entry(module.clone()).or_default().extend(named);
     }
-    // Take away what names nothing that is left, until only cycles are left.
+    // Remove each module that uses none of the remaining ones, until only cycles remain.
     loop {
         let (free, bound): (Vec<_>, Vec<_>) = arrows.keys().cloned().partition(|module| {
             arrows[module]
@@ -253,7 +252,7 @@ fn lib_lists_every_module_in_its_page() {
 
 #[test]
 fn files_are_of_one_idea() {
-    // Tests may be long and flat, and where they are a file of their own nothing comes before them.
+    // Tests may be long and flat. A file that consists of tests has nothing before them.
     let is_tests = |source: &Source| source.name.ends_with("/tests.rs");
     for source in all_sources().into_iter().filter(|s| !is_tests(s)) {
         let lines = source.before_tests().lines().count();
@@ -271,7 +270,7 @@ fn files_are_of_one_idea() {
             .count();
         assert!(
             lines > LINES_MAX,
-            "{name} is no longer long: take it off the list"
+            "{name} is no longer long; take it off the list"
         );
     }
 }
@@ -320,7 +319,7 @@ fn names_say_what_they_name() {
             .to_owned();
         assert!(
             !EMPTY_NAMES.contains(&stem.as_str()),
-            "{}: a name for anything",
+            "{}: a name that says nothing",
             source.name
         );
         let code = source.code();
@@ -337,7 +336,11 @@ fn names_say_what_they_name() {
             if ["struct", "enum", "trait"].contains(&previous) {
                 let vague = ["Manager", "Handler", "Helper", "Info", "Data"];
                 let vague = vague.into_iter().any(|ending| word.ends_with(ending));
-                assert!(!vague, "{}: `{word}`: a name for anything", source.name);
+                assert!(
+                    !vague,
+                    "{}: `{word}`: a name that says nothing",
+                    source.name
+                );
             }
             previous = word;
         }
@@ -378,7 +381,7 @@ struct Source {
 }
 
 impl Source {
-    /// The module of `src/` that it is or belongs to; `None` for `lib.rs` and `main.rs`.
+    /// The module of `src/` to which it belongs; `None` for `lib.rs` and `main.rs`.
     fn module(&self) -> Option<String> {
         let path = self.name.strip_prefix("src/")?;
         let first = path.split('/').next().unwrap();
@@ -386,20 +389,20 @@ impl Source {
         (!["lib", "main"].contains(&name)).then(|| name.to_owned())
     }
 
-    /// What comes before its tests.
+    /// The part before its tests.
     fn before_tests(&self) -> &str {
         self.text
             .split_once("\n#[cfg(test)]")
             .map_or(&self.text, |(code, _)| code)
     }
 
-    /// The same without comments and without what stands in strings.
+    /// The same without comments and the contents of strings.
     fn code(&self) -> String {
         blank(self.before_tests())
     }
 }
 
-/// Modules of the crate that `code` names by a path: `crate::frame::..` or `crate::{frame::.., ..}`.
+/// The modules of the crate that `code` names by a path: `crate::frame::..` or `crate::{frame::.., ..}`.
 fn modules_named(code: &str) -> BTreeSet<String> {
     let mut modules = BTreeSet::new();
     for (_, path) in code
@@ -446,11 +449,11 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 fn level(module: &str) -> Level {
     let found = MODULES.iter().find(|(name, _)| *name == module);
     found
-        .unwrap_or_else(|| panic!("say in tests/tidy.rs where `{module}` belongs"))
+        .unwrap_or_else(|| panic!("`{module}` has no level in tests/tidy.rs; add it"))
         .1
 }
 
-/// `source` with comments, strings and characters blanked out, line by line as it was.
+/// `source` with comments, strings and characters blanked out; the lines stay the same.
 fn blank(source: &str) -> String {
     let mut code = String::with_capacity(source.len());
     let mut rest = source;
@@ -509,12 +512,12 @@ fn raw_string_len(text: &str) -> Option<usize> {
     )
 }
 
-/// The length of the character literal at the start of `text`, or of the mark of a lifetime.
+/// The length of the character literal at the start of `text`, or of the quote of a lifetime.
 fn char_len(text: &str) -> usize {
     let mut chars = text.char_indices().skip(1);
     match (chars.next(), chars.next()) {
         (Some((_, '\\')), Some((at, escaped))) => {
-            // `'\u{1b}'` and `'\x1b'` end at the next quote, `'\''` behind it.
+            // `'\u{1b}'` and `'\x1b'` end at the next quote; `'\''` ends at the quote after that.
             let from = at + escaped.len_utf8();
             text[from..]
                 .find('\'')
@@ -525,7 +528,7 @@ fn char_len(text: &str) -> usize {
     }
 }
 
-/// All of ours: the crate, its tests, benches and fuzz targets.
+/// All sources of the package: the crate, its tests, benches and fuzz targets.
 fn all_sources() -> Vec<Source> {
     let found: Vec<_> = ["src", "tests", "benches", "fuzz"]
         .into_iter()
@@ -535,7 +538,7 @@ fn all_sources() -> Vec<Source> {
     found
 }
 
-/// The Rust files below a directory of the package, `target` left out.
+/// The Rust files under a directory of the package, without `target`.
 fn sources(directory: &str) -> Vec<Source> {
     let mut found = Vec::new();
     let mut directories = vec![root().join(directory)];

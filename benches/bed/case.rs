@@ -1,8 +1,8 @@
-//! Cases: what is sent, how, and how fast.
+//! Cases: which messages are sent, how, and how fast.
 
 use std::fmt;
 
-/// What is sent, how, and how fast.
+/// A load and the way in which it is sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Case {
     pub(crate) transport: Transport,
@@ -14,19 +14,19 @@ pub(crate) struct Case {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Transport {
-    /// As fast as it goes, over so many connections.
+    /// At full speed, over so many connections.
     Tcp { connections: usize },
-    /// So many datagrams a second; `None` is as fast as it goes.
+    /// So many datagrams a second; `None` is full speed.
     Udp { rate: Option<usize> },
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Mix {
-    /// 99 % one message, the rest new.
+    /// 99 % are the same message, the others are new.
     Flood,
-    /// 10,000 messages at random.
+    /// 10,000 different messages, drawn at random.
     Mixed,
-    /// Every message new, all forwarded.
+    /// Every message is new, so all are forwarded.
     Unique,
 }
 

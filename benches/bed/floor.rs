@@ -1,9 +1,9 @@
-//! The floor: the least that a relay can do. Receives, splits at LF, and drops or forwards. A process of its
+//! The floor: the least that a relay can do. It receives, splits at LF, and drops or forwards. It is a process of its
 //! own, so that it is measured like the others.
 //!
-//! Over UDP there are two of it. One asks the kernel for a datagram at a time, as soon as there is one. The
-//! other takes all that is there, and then pauses for [`PAUSE`]: what batches are worth, and what
-//! they cost in latency.
+//! Over UDP there are two floors. One asks the kernel for one datagram at a time, as soon as it is there. The other
+//! takes all that are there, and then pauses for [`PAUSE`]. The difference shows what batches save, and what they cost
+//! in latency.
 
 use std::{
     io::{IoSliceMut, Read, Write},
@@ -17,7 +17,7 @@ use std::{
 use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg};
 use socket2::{Domain, Socket, Type};
 
-/// The first argument of a process that is the floor.
+/// The first argument of a floor process.
 pub(crate) const WORD: &str = "floor";
 
 /// `floor tcp|udp|udp+pause ADDRESS SINK drop|forward`
@@ -41,11 +41,11 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// With the receive buffer that the others ask for.
+/// Binds with the same receive buffer as the others ask for.
 fn bind(address: &str) -> UdpSocket {
     let address: SocketAddr = address.parse().expect("an address");
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("the kernel has UDP");
-    // The kernel grants what it allows, to all alike.
+    // The kernel grants as much as it allows, the same for each.
     socket.set_recv_buffer_size(8 << 20).ok();
     socket.bind(&address.into()).expect("the port is free");
     socket.into()
@@ -98,7 +98,7 @@ fn batches(socket: &UdpSocket, mut sink: TcpStream, forward: bool) {
             .chunks_exact_mut(SLOT_OCTETS)
             .map(|slot| [IoSliceMut::new(slot)])
             .collect();
-        // Waits for the first datagram, and takes what else is there.
+        // Waits for the first datagram, and takes the others that are there.
         let received = recvmmsg(
             socket.as_raw_fd(),
             &mut headers,

@@ -1,8 +1,8 @@
-//! The load: frames built before anything is measured, the same for every relay.
+//! The load: frames that are built before the measurement, the same for every relay.
 //!
-//! A second passes every 10,000 messages, so that whoever compares timestamps is found out. The process id
-//! stays: each application has its own, and one that changed with every message would keep rsyslogd and
-//! syslog-ng from knowing even the repeats that they can know.
+//! The timestamps advance by a second every 10,000 messages, so that a relay which compares timestamps is found out.
+//! The process id stays the same: each application has its own, and one that changed with every message would keep
+//! rsyslogd and syslog-ng from recognising even those repeats that they can recognise.
 
 use std::{collections::HashSet, fmt::Write as _};
 
@@ -11,14 +11,14 @@ use super::{
     random::Random,
 };
 
-/// Frames of one length (their LF included), side by side.
+/// Frames of one length (including their LF), side by side.
 #[derive(Debug)]
 pub(crate) struct Load {
     pub(crate) octets: Vec<u8>,
     /// Octets of each frame, its LF included.
     pub(crate) frame_octets: usize,
     pub(crate) messages: usize,
-    /// Different messages among them, their timestamps apart.
+    /// How many different messages are among them, apart from timestamps.
     pub(crate) distinct: usize,
 }
 
@@ -52,15 +52,15 @@ impl Load {
                     "<34>1 2026-11-22T10:{minute:02}:{second:02}.123456Z host-17.example app 4711 ID47 - "
                 ),
             }
-            .expect("a String takes whatever is written to it");
+            .expect("writing to a String does not fail");
             write!(
                 line,
                 "port {what:08} changed state, reason link flap, neighbour lost "
             )
-            .expect("a String takes whatever is written to it");
+            .expect("writing to a String does not fail");
             assert!(
                 line.find(" changed") < Some(case.octets),
-                "{} octets have no room for what sets messages apart",
+                "{} octets are too few for the part in which messages differ",
                 case.octets
             );
             while line.len() < case.octets - 1 {
@@ -79,17 +79,17 @@ impl Load {
     }
 }
 
-/// Seconds of sending at a fixed rate.
+/// How many seconds a load at a fixed rate is sent.
 const UDP_SECONDS: usize = 5;
 
-/// The last message of connection `number`: with it the sink knows that everything before it has come.
+/// The last message of connection `number`. When it has arrived, the sink knows that everything before it has.
 pub(crate) fn last(number: usize) -> Vec<u8> {
     let mut line = LAST.to_vec();
     line.extend_from_slice(format!(" {number}").as_bytes());
     line
 }
 
-/// How the last messages begin.
+/// The beginning of each last message.
 pub(crate) const LAST: &[u8] = b"<34>Nov 22 23:59:59 host-17.example bench: the last message";
 
 /// The part of them that no relay changes.

@@ -1,4 +1,4 @@
-//! Numbered messages for those who ask the engine itself: one frame in which only the number changes.
+//! Numbered messages for benchmarks of the engine alone: one frame in which only the number changes.
 
 /// A frame of 200 octets.
 #[derive(Clone, Copy, Debug)]
@@ -23,5 +23,5 @@ impl Numbered {
 const FRAME: &[u8; 200] = b"<34>Nov 22 10:00:00 host-17.example app[4711]: port 0000000000 changed state, reason link flap, \
 neighbour lost 0123456789 abcdefghij 0123456789 abcdefghij 0123456789 abcdefghij 0123456789 abcdefghij k";
 
-/// Where the number stands.
+/// The position of the number.
 const DIGITS: std::ops::Range<usize> = 52..62;

@@ -1,8 +1,8 @@
-//! Pace: when the next messages are due, and how to wait for that.
+//! Pace: when the next messages are due, and waiting for that time.
 //!
-//! Messages leave in bursts, [`BURSTS_PER_SECOND`] times a second and [`BURST_MAX`] at most: a sleep for each single one
-//! would cost more than sending it. A burst that comes too late is followed by the next one at once, so
-//! that the rate holds as long as the machine can keep it.
+//! Messages are sent in bursts, [`BURSTS_PER_SECOND`] times a second and [`BURST_MAX`] at most, because a sleep for
+//! each single message would cost more than sending it. A burst that is late is followed by the next one at once, so
+//! the rate holds as long as the machine can keep it.
 
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,9 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// From now on. Also lets this thread wake on time: by default the kernel may be 50 µs late.
+    /// Starts now. Also lets this thread wake on time: by default the kernel may be 50 µs late.
     pub(crate) fn start(rate: usize) -> Self {
-        // Without it the bursts are later, and the rate is the same.
+        // Without this, the bursts are later and the rate is the same.
         nix::sys::prctl::set_timerslack(1).ok();
         Self {
             started: now(),
@@ -31,7 +31,7 @@ impl Pace {
         (self.rate / BURSTS_PER_SECOND).clamp(1, BURST_MAX)
     }
 
-    /// Waits until message `number` is due, and says when that was.
+    /// Waits until message `number` is due, and returns when that was.
     pub(crate) fn wait(&self, number: usize) -> Instant {
         let due = self.started + Duration::from_secs_f64(number as f64 / self.rate as f64);
         while let Some(wait) = due.checked_duration_since(now()) {
@@ -48,5 +48,5 @@ const BURSTS_PER_SECOND: usize = 4000;
 
 const BURST_MAX: usize = 50;
 
-/// How long before it is due a burst's sender wakes: a sleep takes that much longer than asked for.
+/// How long before the time that a burst is due its sender wakes: a sleep takes that much longer than asked for.
 const AWAKE: Duration = Duration::from_micros(40);

@@ -1,5 +1,5 @@
-//! The relays that are compared, each with the settings that make it do the same work: receive, hold
-//! back repeats, forward over TCP.
+//! The relays that are compared, each with the settings that make it do the same work: receive, suppress repeats,
+//! forward over TCP.
 
 use std::{
     fs,
@@ -25,12 +25,12 @@ pub(crate) enum Peer {
     FloorPause,
 }
 
-/// How tersed is to run, where that is not as it comes.
+/// How tersed runs, where that is not the default.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Settings<'a> {
     /// `None` is one per core.
     pub(crate) workers: Option<usize>,
-    /// Of `tersed run`.
+    /// Further arguments of `tersed run`.
     pub(crate) arguments: &'a [&'a str],
 }
 
@@ -45,12 +45,12 @@ impl Peer {
         }
     }
 
-    /// Whether this case is for it.
+    /// Whether this relay can run this case.
     pub(crate) fn fits(self, case: &Case) -> bool {
         self != Self::FloorPause || matches!(case.transport, Transport::Udp { .. })
     }
 
-    /// Starts it, receiving at `listen` and forwarding to `sink`. `dir` is its own.
+    /// Starts it; it receives at `listen` and forwards to `sink`. `dir` is its own directory.
     pub(crate) fn start(
         self,
         case: &Case,
@@ -136,7 +136,7 @@ impl Peer {
     }
 }
 
-/// Says what went wrong. With one of the others the benchmark goes on without it; with tersed it does not.
+/// Prints the error. If another relay failed, the benchmark goes on without it; if tersed failed, it does not.
 pub(crate) fn failed(peer: Peer, case: &Case, error: Error) -> Result<(), Error> {
     let told = format!("{} in {case}: {error}", peer.name());
     if peer == Peer::Tersed {
@@ -146,7 +146,7 @@ pub(crate) fn failed(peer: Peer, case: &Case, error: Error) -> Result<(), Error>
     Ok(())
 }
 
-/// Those installed, and the names of those that are not.
+/// The installed relays, and the names of those that are not installed.
 pub(crate) fn installed() -> (Vec<Peer>, Vec<&'static str>) {
     let has_rsyslogd = Command::new("rsyslogd").arg("-v").output().is_ok();
     let mut peers = vec![Peer::Tersed];
@@ -165,7 +165,7 @@ pub(crate) fn installed() -> (Vec<Peer>, Vec<&'static str>) {
     (peers, missing)
 }
 
-/// As it comes, but with room for every load's messages and connections.
+/// The default configuration, but with room for every load's messages and connections.
 fn tersed_toml(
     transport: &str,
     listen: SocketAddr,
@@ -186,7 +186,7 @@ fn tersed_toml(
     )
 }
 
-/// rsyslog with what its documentation recommends for speed, and the repeats that it knows.
+/// rsyslog with what its documentation recommends for speed, and with its own suppression of repeats.
 fn rsyslog_conf(is_udp: bool, listen: SocketAddr, sink: SocketAddr, dir: &Path) -> String {
     let module = if is_udp { "imudp" } else { "imptcp" };
     let (address, port) = (listen.ip(), listen.port());
@@ -229,7 +229,7 @@ fn syslog_ng_conf(transport: &str, listen: SocketAddr, sink: SocketAddr) -> Stri
     )
 }
 
-/// `/` if it is installed, or where `tests/run` unpacked it.
+/// `/` if it is installed, or the directory where `tests/run` unpacked it.
 fn syslog_ng_root() -> Option<PathBuf> {
     let unpacked = std::env::var_os("TERSED_TEST_SYSLOG_NG").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/syslog-ng"),

@@ -1,9 +1,8 @@
-//! A relay's process: how much of the processor and of the memory it took.
+//! A relay's process: how much processor time and memory it took.
 //!
-//! The total of processor time is the kernel's own sum, exact to the nanosecond (`CPUTIME` clock of the
-//! process, threads that have ended included). How much of it was user and how much system time the kernel
-//! may only know from its tick (4 ms on most machines): that split is a sample, and needs a run of
-//! half a second to be worth anything.
+//! The total processor time is the kernel's own sum, exact to the nanosecond (`CPUTIME` clock of the process, ended
+//! threads included). The division into user and system time may come from the kernel's tick (4 ms on most machines):
+//! it is a sample, and means little for runs shorter than half a second.
 
 use std::{fs, io, process::Child, time::Duration};
 
@@ -12,7 +11,7 @@ use nix::{
     unistd::Pid,
 };
 
-/// A started process; killed when dropped.
+/// A started process; it is killed on drop.
 #[derive(Debug)]
 pub(crate) struct Process(pub(crate) Child);
 
@@ -20,13 +19,13 @@ pub(crate) struct Process(pub(crate) Child);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cpu {
     pub(crate) total: Duration,
-    /// Sampled; never more than `total` by more than a hundredth of a second.
+    /// Sampled; it exceeds `total` by at most a hundredth of a second.
     pub(crate) user: Duration,
     pub(crate) system: Duration,
 }
 
 impl Process {
-    /// What all its threads took so far.
+    /// What all of its threads took so far.
     pub(crate) fn cpu(&self) -> io::Result<Cpu> {
         let pid = Pid::from_raw(self.0.id().cast_signed());
         let total = clock_gettime(clock_getcpuclockid(pid)?)?.into();
@@ -35,7 +34,7 @@ impl Process {
         let ticks = |index: usize| {
             let field = behind_name.split_whitespace().nth(index);
             let ticks: u64 = field.and_then(|field| field.parse().ok()).unwrap_or(0);
-            // Told in hundredths of a second, whatever the kernel's tick is (USER_HZ).
+            // In hundredths of a second, whatever the kernel's tick is (USER_HZ).
             Duration::from_millis(ticks * 10)
         };
         Ok(Cpu {
@@ -50,7 +49,7 @@ impl Process {
         self.status("VmHWM:")
     }
 
-    /// Physical memory that it holds.
+    /// The physical memory that it holds.
     pub(crate) fn resident_octets(&self) -> io::Result<u64> {
         self.status("VmRSS:")
     }
@@ -63,17 +62,17 @@ impl Process {
             .and_then(|value| value.trim().strip_suffix(" kB"))
             .and_then(|kib| kib.parse::<u64>().ok());
         kib.map(|kib| kib * 1024)
-            .ok_or_else(|| io::Error::other(format!("no {name} of the relay: has it ended?")))
+            .ok_or_else(|| io::Error::other(format!("no {name} of the relay; it may have ended")))
     }
 }
 
 impl Cpu {
-    /// What was taken since `earlier`.
+    /// The difference to `earlier`.
     pub(crate) fn since(self, earlier: Self) -> Self {
         let total = self.total.saturating_sub(earlier.total);
         let user = self.user.saturating_sub(earlier.user).as_secs_f64();
         let system = self.system.saturating_sub(earlier.system).as_secs_f64();
-        // The exact total, in the proportion of the samples.
+        // The exact total, divided in the proportion of the samples.
         let share = if user + system > 0.0 {
             user / (user + system)
         } else {
@@ -90,7 +89,7 @@ impl Cpu {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         self.0.kill().ok();
         self.0.wait().ok();
     }

@@ -1,6 +1,6 @@
-//! Random numbers for loads: fast, and the same ones in each run.
+//! Random numbers for loads: fast, and the same in each run.
 
-/// Numbers in no order, the same ones each time (xorshift).
+/// Pseudo-random numbers, the same each time (xorshift).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Random(u64);
 

@@ -1,4 +1,4 @@
-//! One run: a relay is started, loaded, waited for, measured and ended.
+//! One run: a relay is started, loaded, measured and ended.
 
 use std::{
     fs,
@@ -19,24 +19,24 @@ use super::{
     sink::Sink,
 };
 
-/// What one run showed.
+/// The figures of one run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Measured {
     pub(crate) messages: usize,
-    /// Until all was sent.
+    /// The time until everything was sent.
     pub(crate) sending: Duration,
-    /// Until all had come out.
+    /// The time until everything had come out.
     pub(crate) elapsed: Duration,
     pub(crate) cpu: Cpu,
     pub(crate) peak_octets: u64,
     pub(crate) out: u64,
     pub(crate) kernel_drops: u64,
-    /// Whether `out` was compared with what it has to be, and is that.
+    /// Whether `out` was compared with the expected number, and equals it.
     pub(crate) verified: bool,
 }
 
 impl Measured {
-    /// Nanoseconds of the processor for each message.
+    /// Processor time for each message, in nanoseconds.
     pub(crate) fn cpu_nanos(&self) -> f64 {
         self.per_message(self.cpu.total)
     }
@@ -63,11 +63,13 @@ pub(crate) fn run(
     let cpu = relay.process.cpu()?.since(cpu);
     let kernel_drops = kernel_drops(relay.listen) - drops;
     let out = sink.lines() - sink.lasts();
-    // Later a window may be over; and what the kernel dropped may have been the only copy.
+    // After the window, repeats come out again; and a datagram that the kernel dropped may have been the only copy.
     let verified = peer == Peer::Tersed && elapsed < WINDOW && kernel_drops == 0;
     if verified && out != load.distinct as u64 {
         let distinct = load.distinct;
-        return Err(io::Error::other(format!("{out} came out, not {distinct}")));
+        return Err(io::Error::other(format!(
+            "{out} came out, {distinct} expected"
+        )));
     }
     Ok(Measured {
         messages: load.messages,
@@ -81,17 +83,17 @@ pub(crate) fn run(
     })
 }
 
-/// A relay that listens.
+/// A relay that is listening.
 #[derive(Debug)]
 pub(crate) struct Relay {
     pub(crate) process: Process,
     pub(crate) listen: SocketAddr,
-    /// Its files; removed with it.
+    /// Its files, which are removed with it.
     _dir: tempfile::TempDir,
 }
 
 impl Relay {
-    /// Starts it before `sink`, and waits until it listens.
+    /// Starts the relay in front of `sink`, and waits until it listens.
     pub(crate) fn start(
         peer: Peer,
         case: &Case,
@@ -126,13 +128,13 @@ impl Relay {
                 return Err(io::Error::other(format!("ended with {status}: {log}")));
             }
             if now() > deadline {
-                return Err(io::Error::other("did not start to listen"));
+                return Err(io::Error::other("the relay did not start to listen"));
             }
             thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Sends all of `load` and waits until all of it came out. Says how long the sending took.
+    /// Sends all of `load`, and waits until all of it came out. Returns how long the sending took.
     pub(crate) fn send_all(&self, case: &Case, load: &Load, sink: &Sink) -> io::Result<Duration> {
         match case.transport {
             Transport::Tcp { connections } => self.send_tcp(load, connections, sink),
@@ -145,7 +147,7 @@ impl Relay {
             .map(|_| TcpStream::connect(self.listen))
             .collect::<io::Result<Vec<_>>>()?;
         let started = now();
-        // Whole frames for each connection, in turns; each has its turn.
+        // Each connection gets whole frames, and they take turns.
         let share = load.messages / connections;
         let frames = (TURN_OCTETS / load.frame_octets).min(share).max(1);
         for (number, octets) in load.octets.chunks(frames * load.frame_octets).enumerate() {
@@ -157,7 +159,7 @@ impl Relay {
             line.push(b'\n');
             socket.write_all(&line)?;
         }
-        // The connections stay open until the run is over: dropping them may reset what is unread.
+        // The connections stay open until the run is over, because dropping them may reset what is unread.
         wait(sink, connections as u64, |_| Ok(()))?;
         Ok(sending)
     }
@@ -177,7 +179,7 @@ impl Relay {
             socket.send(&frame[..frame.len() - 1])?;
         }
         let sending = started.elapsed();
-        // By the same socket, or it might overtake. It may be lost, so it is sent again.
+        // Through the same socket, because it might overtake through another. It may be lost, so it is sent again.
         wait(sink, 1, |attempt| {
             socket.send(&last(1_000_000 + attempt)).map(drop)
         })?;
@@ -209,12 +211,12 @@ fn free_port(case: &Case) -> io::Result<SocketAddr> {
     }
 }
 
-/// An address that nobody listens at.
+/// An address on which no process listens.
 pub(crate) fn free_tcp_port() -> io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
 
-/// Datagrams that the kernel dropped on this port, all its sockets together.
+/// Datagrams that the kernel dropped on this port, over all of its sockets.
 pub(crate) fn kernel_drops(listen: SocketAddr) -> u64 {
     udp_line(listen).unwrap_or(0)
 }
@@ -236,14 +238,14 @@ fn udp_line(listen: SocketAddr) -> Option<u64> {
     drops
 }
 
-/// tersed's window, and what a run must stay below for its output to be exactly the different messages.
+/// tersed's window. Within it, the output of a run is exactly the different messages.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Longer than the slowest peer takes for the largest load.
+/// Longer than the slowest relay takes for the largest load.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What one connection is given at a time.
+/// How much one connection is given at a time.
 const TURN_OCTETS: usize = 65_536;
 
-/// A last message over UDP is sent again every so many milliseconds.
+/// How many milliseconds pass between two attempts to send a last message over UDP.
 const ATTEMPTS_BETWEEN: usize = 10;

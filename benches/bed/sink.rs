@@ -1,4 +1,4 @@
-//! The collector behind the relay: counts lines, and knows the last message of each connection.
+//! The collector behind the relay: it counts lines, and recognises the last message of each connection.
 
 use std::{
     io::{self, Read},
@@ -12,7 +12,7 @@ use std::{
 
 use super::load::TAG;
 
-/// Takes all that is sent to it over TCP, and counts.
+/// Accepts everything over TCP, and counts it.
 #[derive(Debug)]
 pub(crate) struct Sink {
     pub(crate) address: SocketAddr,
@@ -31,7 +31,7 @@ impl Sink {
         let address = listener.local_addr()?;
         let counts = Arc::new(Counts::default());
         let counting = Arc::clone(&counts);
-        // Ends with the benchmark; until then a late connection is none's harm.
+        // This thread ends with the benchmark. Until then, late connections do no harm.
         thread::spawn(move || {
             while let Ok((connection, _)) = listener.accept() {
                 let counts = Arc::clone(&counting);

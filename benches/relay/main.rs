@@ -1,5 +1,5 @@
-//! The relay side by side with its peers: the same load through tersed, rsyslogd, syslog-ng and the floor
-//! (receive, split, drop or forward), one at a time and in turns.
+//! tersed side by side with other relays: the same load through tersed, rsyslogd, syslog-ng and the floor (receive,
+//! split, drop or forward), one at a time, in turns.
 //!
 //! ```text
 //! cargo bench --bench relay                    the common cases, 3 rounds
@@ -10,15 +10,14 @@
 //! cargo bench --bench relay -- storm           memory before, in and after a storm of new messages
 //! ```
 //!
-//! What is printed is the median of the rounds: messages sent per second, and messages per second until all had
-//! come out; processor time of the relay's process per message, and how much of it was user and system
-//! time (see `bed/process.rs` for how exact that is); its peak memory, messages that came out, datagrams
-//! that the kernel dropped; the least and the most processor time of any round; and how many times as much
-//! rsyslogd took. What tersed lets out is checked against the load, unless the kernel dropped some of it or a
-//! window was over.
+//! The output is the median of the rounds: messages sent per second, and messages per second until all had come out;
+//! processor time of the relay's process per message, and how much of it was user and system time (`bed/process.rs`
+//! says how exact that is); its peak memory, messages that came out, datagrams that the kernel dropped; the least and
+//! the most processor time of any round; and how many times as much rsyslogd took. tersed's output is checked against
+//! the load, unless the kernel dropped some of it or a window ended.
 //!
-//! rsyslogd is found on the path, syslog-ng below `/` or where `TERSED_TEST_SYSLOG_NG` says. Who is not found is
-//! named.
+//! rsyslogd is looked up on the path, and syslog-ng below `/` or in `TERSED_TEST_SYSLOG_NG`. Those that are not found
+//! are named.
 
 #![expect(clippy::print_stdout, reason = "the table is the output")]
 #![expect(clippy::print_stderr, reason = "progress is for people")]
@@ -40,28 +39,28 @@ use bed::{
     run::run,
 };
 
-/// The relay side by side with its peers.
+/// tersed side by side with other relays.
 #[derive(Debug, clap::Parser)]
 #[command(bin_name = "cargo bench --bench relay --")]
 struct Arguments {
     /// Every load, number of connections, size, format and rate.
     #[arg(long)]
     all: bool,
-    /// Print the names of all cases, and measure nothing.
+    /// Print the names of all cases without measuring.
     #[arg(long)]
     list: bool,
     /// How often each case is measured.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Messages of a run over TCP, or over UDP as fast as it goes.
+    /// Messages in a run over TCP, or over UDP at full speed.
     #[arg(long, default_value_t = 2_000_000, value_parser = clap::value_parser!(u32).range(1000..))]
     messages: u32,
     /// Also write the figures to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Only cases whose name contains one of these; or `storm`.
+    /// Only cases whose names contain one of these words; or `storm`.
     words: Vec<String>,
-    /// Cargo says so.
+    /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -97,7 +96,7 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
     if cases.is_empty() {
         let words = arguments.words.join(" ");
         return Err(io::Error::other(format!(
-            "{words}: no case has that in its name; --list shows all"
+            "{words}: no case has this in its name; --list shows all cases"
         )));
     }
     let (peers, missing) = peer::installed();
@@ -128,7 +127,7 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
     }
 }
 
-/// The common cases, or all of them; only those whose name contains one of the words, if there are any.
+/// The common cases, or all of them. If there are words, only the cases whose names contain one of them.
 fn cases(arguments: &Arguments) -> Vec<Case> {
     let mut cases = Mix::ALL.map(|mix| Case::tcp(mix, 1)).to_vec();
     cases.push(Case::udp(Mix::Flood, Some(200_000)));

@@ -1,8 +1,8 @@
-//! The storm: what new messages without end do to tersed's memory, and what is left of it afterwards.
+//! The storm: how much memory endless new messages take in tersed, and how much of it remains afterwards.
 //!
-//! A relay with a window of two seconds is watched (its resident memory, and what it says of itself in its
-//! metrics) while nothing happens, while a storm of new messages goes through it, and after the last
-//! window is over, until its memory has not changed for five seconds.
+//! A relay with a window of two seconds is observed (its resident memory, and its own metrics) while nothing happens,
+//! while a storm of new messages goes through it, and after the last window has ended, until its memory has not changed
+//! for five seconds.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -47,18 +47,18 @@ pub(crate) fn measure(rounds: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// What one storm did.
+/// The figures of one storm.
 #[derive(Clone, Copy, Debug, Default)]
 struct Storm {
     idle: u64,
     peak: u64,
-    /// What the relay counted at most, as far as a look every 20 ms sees it.
+    /// The largest count in the relay's metrics, looked at every 20 ms.
     live_peak: u64,
     counted_peak: u64,
     after: u64,
     counted_after: u64,
-    /// From the last message on, until memory stayed as it was.
-    settled: Duration,
+    /// From the last message until memory stayed as it was.
+    stable_after: Duration,
 }
 
 fn storm(case: &Case, load: &Load) -> io::Result<Storm> {
@@ -70,7 +70,7 @@ fn storm(case: &Case, load: &Load) -> io::Result<Storm> {
     };
     let sink = Sink::open()?;
     let relay = Relay::start(Peer::Tersed, case, sink.address, &settings)?;
-    let (idle, _) = settle(&relay, admin)?;
+    let (idle, _) = wait_stable(&relay, admin)?;
     let mut storm = Storm {
         idle,
         ..Storm::default()
@@ -94,17 +94,17 @@ fn storm(case: &Case, load: &Load) -> io::Result<Storm> {
     })?;
     let ended = now();
     (storm.live_peak, storm.counted_peak) = (peaks.live, peaks.counted);
-    let (after, stable_for) = settle(&relay, admin)?;
-    storm.settled = ended.elapsed().saturating_sub(stable_for);
+    let (after, stable_for) = wait_stable(&relay, admin)?;
+    storm.stable_after = ended.elapsed().saturating_sub(stable_for);
     storm.after = after;
     storm.counted_after = gauges(admin)?.counted;
     storm.peak = relay.process.peak_octets()?;
     Ok(storm)
 }
 
-/// Waits until nothing is live and resident memory stays as it is. Says how much that is, and for how
-/// long it has been so.
-fn settle(relay: &Relay, admin: SocketAddr) -> io::Result<(u64, Duration)> {
+/// Waits until no message is live and resident memory is stable. Returns how much that is, and for how long it has been
+/// so.
+fn wait_stable(relay: &Relay, admin: SocketAddr) -> io::Result<(u64, Duration)> {
     let deadline = now() + PATIENCE;
     let (mut resident, mut since) = (0, now());
     loop {
@@ -116,17 +116,19 @@ fn settle(relay: &Relay, admin: SocketAddr) -> io::Result<(u64, Duration)> {
             return Ok((resident, since.elapsed()));
         }
         if now() > deadline {
-            return Err(io::Error::other("memory of the relay does not settle"));
+            return Err(io::Error::other(
+                "the memory of the relay does not become stable",
+            ));
         }
         thread::sleep(Duration::from_millis(100));
     }
 }
 
-/// What the relay says of itself.
+/// Figures from the relay's metrics.
 #[derive(Clone, Copy, Debug, Default)]
 struct Gauges {
     live: u64,
-    /// Octets counted against the memory budget.
+    /// Octets that count against the memory budget.
     counted: u64,
 }
 
@@ -155,10 +157,10 @@ const COLUMNS: [Column; 7] = [
     ("counted at most", |storm| storm.counted_peak as f64 / 1e6),
     ("after", |storm| storm.after as f64 / 1e6),
     ("counted after", |storm| storm.counted_after as f64 / 1e6),
-    ("settled after s", |storm| storm.settled.as_secs_f64()),
+    ("stable after s", |storm| storm.stable_after.as_secs_f64()),
 ];
 
-/// Memory that has not changed for so long has settled.
+/// Memory is stable if it has not changed for so long.
 const STABLE: Duration = Duration::from_secs(5);
 
 const PATIENCE: Duration = Duration::from_secs(60);

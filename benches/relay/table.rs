@@ -1,4 +1,4 @@
-//! The table of one case, ready for a page of documentation, and the same for machines.
+//! The table of one case, ready for a page of documentation, and as JSON.
 
 use std::fmt;
 
@@ -111,11 +111,12 @@ impl fmt::Display for Results {
         let rounds = self.of(Peer::Tersed).count();
         writeln!(
             f,
-            "\nWhat tersed let out was exactly the different messages in {verified} of {rounds} rounds{}.",
+            "\ntersed forwarded exactly the different messages in {verified} of {rounds} rounds{}.",
             match self.case.transport {
                 _ if verified == rounds => "",
-                Transport::Udp { .. } => "; in the others the kernel dropped, or a window was over",
-                Transport::Tcp { .. } => "; in the others a window was over",
+                Transport::Udp { .. } =>
+                    "; in the others the kernel dropped some, or a window ended",
+                Transport::Tcp { .. } => "; in the others a window ended",
             }
         )
     }

@@ -1,13 +1,13 @@
-//! `tersed check`: is the configuration fit to run, and what would run?
+//! `tersed check`: validate the configuration; print the effective settings, or all errors.
 //!
 //! # Guarantees
 //!
-//! - Nothing is read but the configuration file, and nothing is made. Paths are looked at (`paths`).
-//! - What is fit is described on standard output; what is not is told on standard error, one error a
-//!   line, all of them. So is what is odd about a configuration that is fit: a warning does not make it unfit.
-//! - It says which file it judged. Without one it says that it judged the defaults, and names the usual file if that is
-//!   there.
-//! - No text of the configuration drives a terminal.
+//! - Only the configuration file is read, and nothing is created. Paths are looked up (`paths`).
+//! - The settings of a valid configuration go to standard output. All errors go to standard error, one a line. So do
+//!   warnings, which leave the configuration valid.
+//! - The output names the file that was checked. Without a file it says that the defaults were checked, and names the
+//!   usual file if that exists.
+//! - Control characters in the configuration are escaped in the output.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -26,7 +26,7 @@ use crate::logging::printable;
 use crate::rule::{Action, Facilities, Glob, Mode, Policy, Rule};
 use crate::sizing::Sizing;
 
-/// Judges the configuration that `args` asks for, and says in `format` what it would run.
+/// Validates the configuration that `args` names, and prints its settings in `format`.
 ///
 /// # Errors
 ///
@@ -64,7 +64,7 @@ pub fn run(
             if file.is_none() && Path::new(USUAL_FILE).exists() {
                 writeln!(
                     err,
-                    "note: {USUAL_FILE} is there and was not judged; check it with: tersed check {USUAL_FILE}"
+                    "note: {USUAL_FILE} exists but was not checked; to check it: tersed check {USUAL_FILE}"
                 )?;
             }
             for warning in config.warnings().into_iter().chain(findings.warnings) {
@@ -79,7 +79,7 @@ pub fn run(
     }
 }
 
-/// Says in a few lines what `config` runs.
+/// Prints the settings of `config` in a few lines.
 pub(super) fn describe(config: &Config, out: &mut impl Write) -> io::Result<()> {
     let mut line = |key: &str, text: String| writeln!(out, "{key:<8} {}", printable(&text));
     for listener in &config.listeners {
@@ -87,7 +87,7 @@ pub(super) fn describe(config: &Config, out: &mut impl Write) -> io::Result<()> 
     }
     for (index, upstream) in config.forward.to.iter().enumerate() {
         let part = match config.forward.strategy {
-            Strategy::Failover if index > 0 => "; stands by",
+            Strategy::Failover if index > 0 => "; standby",
             Strategy::Balance if config.forward.to.len() > 1 => "; shares the load",
             Strategy::Failover | Strategy::Balance => "",
         };
@@ -112,7 +112,7 @@ pub(super) fn describe(config: &Config, out: &mut impl Write) -> io::Result<()> 
             size_text(suppressed.queue),
             WHEN_FULL.word(suppressed.when_full)
         );
-        line("aside", text)?;
+        line("copies", text)?;
     }
     for rule in config.rules.rules() {
         line("rule", rule_text(rule))?;
@@ -218,7 +218,7 @@ fn policy_text(policy: &Policy) -> String {
     )
 }
 
-/// The rule in a line: what it matches, and what is done.
+/// A rule in one line: what it matches, and what is done with that.
 fn rule_text(rule: &Rule) -> String {
     let matcher = &rule.matcher;
     let mut parts = Vec::new();
@@ -268,7 +268,7 @@ mod tests {
     use super::*;
     use crate::config::{Argument, Override};
 
-    /// What a check of `args` gives: whether it is fit, and everything it says.
+    /// Checks `args`: whether they are valid, and all output.
     fn check(args: &RunArgs) -> (bool, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let code = run(args, CheckFormat::Text, &mut out, &mut err).unwrap();
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fit_configuration_is_described() {
+    fn a_valid_configuration_is_described() {
         let argument = |name, text: &str| Argument {
             name,
             text: text.to_owned(),
@@ -334,15 +334,15 @@ mod tests {
         assert!(fit);
         for line in [
             "forward  file:///a, framing lf\n",
-            "forward  file:///b, framing lf, rotated at 1h, 3 kept; stands by\n",
-            "aside    file:///c, framing lf, rotated at 100MiB or 1day, 10 kept, zstd; queue 16MiB, when full wait\n",
+            "forward  file:///b, framing lf, rotated at 1h, 3 kept; standby\n",
+            "copies   file:///c, framing lf, rotated at 100MiB or 1day, 10 kept, zstd; queue 16MiB, when full wait\n",
         ] {
             assert!(text.contains(line), "{line}{text}");
         }
     }
 
     #[test]
-    fn who_takes_what_and_where_it_waits_is_described() {
+    fn upstreams_queue_and_spool_are_described() {
         let describe = |toml: &str| {
             let dir = tempfile::tempdir().unwrap();
             let path: PathBuf = dir.path().join("t.toml");
@@ -359,7 +359,7 @@ mod tests {
         assert!(
             text.contains(
                 "forward  relp://a:1\n\
-                 forward  udp://b:2; stands by\n\
+                 forward  udp://b:2; standby\n\
                  queue    64MiB\n\
                  spool    /var/x, 1GiB, when full wait\n"
             ),
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_told_in_json() {
+    fn the_json_format_has_every_key() {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let args = RunArgs::default();
         let code = run(&args, CheckFormat::Json, &mut out, &mut err).unwrap();
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_are_described_as_they_run_and_what_is_odd_is_a_warning() {
+    fn rules_are_described_and_an_unreachable_rule_is_a_warning() {
         let dir = tempfile::tempdir().unwrap();
         let path: PathBuf = dir.path().join("t.toml");
         let toml = r#"
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn every_error_is_told() {
+    fn all_errors_are_printed() {
         let dir = tempfile::tempdir().unwrap();
         let path: PathBuf = dir.path().join("t.toml");
         std::fs::write(&path, "[dedup]\nwindw = \"1s\"\nallow = 0\n").unwrap();

@@ -1,11 +1,11 @@
-//! The environment: the variables that stand for flags, and those that look as if they did.
+//! The `TERSED_*` environment variables: those that stand for flags, and unknown ones.
 //!
 //! # Guarantees
 //!
-//! - An empty variable is an unset one.
-//! - An unknown `TERSED_*` variable is remarked, with the one that was probably meant. It is not refused: it may
-//!   belong to something else.
-//! - What Kubernetes sets in each container beside a Service called `tersed` or `tersed-...` is not remarked
+//! - An empty variable counts as unset.
+//! - An unknown `TERSED_*` variable causes a warning that names the variable that was probably meant. It is not an
+//!   error: it may belong to another program.
+//! - The variables that Kubernetes sets in each container for a Service called `tersed` or `tersed-...` cause no warning
 //!   (`TERSED_SERVICE_HOST`, `TERSED_PORT=tcp://...`, `TERSED_PORT_514_TCP_ADDR` and others).
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use clap::error::ErrorKind;
 use crate::config::{Argument, Override, RunArgs};
 use crate::nearest::nearest;
 
-/// The variables that are ours.
+/// The variables whose names start with `TERSED_`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Environment(BTreeMap<OsString, OsString>);
 
@@ -43,7 +43,7 @@ impl Environment {
             .filter(|value| !value.is_empty())
     }
 
-    /// What a command that only judges takes of the configuration: the file, and the window.
+    /// The file and the window, each by its flag or else by its variable: all that `explain` and `replay` take.
     pub(super) fn config(
         &self,
         file: Option<PathBuf>,
@@ -78,7 +78,7 @@ impl Environment {
         }))
     }
 
-    /// A remark on each variable that looks as if it were ours, and is not.
+    /// A warning for each unknown `TERSED_*` variable.
     pub(super) fn unknown(&self) -> Vec<String> {
         let is_unknown = |(name, value): &(&OsString, &OsString)| {
             let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
@@ -97,17 +97,20 @@ impl Environment {
 fn remark(name: &str) -> String {
     let shown = name.escape_debug();
     let hint = meant(name).map_or_else(
-        || "`tersed run --help` names those that have".to_owned(),
+        || "`tersed run --help` lists the variables".to_owned(),
         |meant| format!("did you mean {meant}?"),
     );
     format!("the variable {shown} has no effect; {hint}")
 }
 
-/// The variable that was probably meant by `name`.
+/// The known variable that was probably meant by `name`.
 fn meant(name: &str) -> Option<&'static str> {
-    let ours = |name: &'static str| name.strip_prefix(PREFIX).unwrap_or(name);
+    let ours = |name: &'static str| {
+        name.strip_prefix(PREFIX)
+            .expect("each name in VARIABLES starts with TERSED_")
+    };
     let own = name.strip_prefix(PREFIX)?;
-    // TERSED_LOG_LEVEL as the flag is called, TERSED_DEDUP_WINDOW as the key is.
+    // TERSED_LOG_LEVEL (like the flag), TERSED_DEDUP_WINDOW (like the key).
     let is_part = |known: &&&'static str| {
         let known = ours(known);
         let rest = own.strip_prefix(known).map(|rest| rest.starts_with('_'));
@@ -122,7 +125,7 @@ fn meant(name: &str) -> Option<&'static str> {
     })
 }
 
-/// Whether Kubernetes sets a variable of this name for a Service, of whose own name `rest` is the end.
+/// Whether Kubernetes sets such a variable for a Service. `rest` is the variable's name behind `TERSED`.
 fn is_of_kubernetes(rest: &str, value: &str) -> bool {
     let is_number =
         |text: &str| !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit());
@@ -150,7 +153,7 @@ fn is_of_kubernetes(rest: &str, value: &str) -> bool {
 
 const PREFIX: &str = "TERSED_";
 
-/// Those that stand for a flag.
+/// Each of these stands for a flag.
 pub(super) const VARIABLES: [&str; 10] = [
     "TERSED_CONFIG",
     "TERSED_LISTEN",
@@ -169,15 +172,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_variable_that_is_none_is_remarked_with_the_one_meant() {
+    fn an_unknown_variable_is_warned_of_with_the_one_meant() {
         for (name, hint) in [
             ("TERSED_WINDW", "did you mean TERSED_WINDOW?"),
             ("TERSED_LISTENER", "did you mean TERSED_LISTEN?"),
             ("TERSED_LOG_LEVEL", "did you mean TERSED_LOG?"),
             ("TERSED_LOG_FROMAT", "did you mean TERSED_LOG_FORMAT?"),
             ("TERSED_DEDUP_WINDOW", "did you mean TERSED_WINDOW?"),
-            ("TERSED_PORT", "`tersed run --help` names those that have"),
-            ("TERSED_", "`tersed run --help` names those that have"),
+            ("TERSED_PORT", "`tersed run --help` lists the variables"),
+            ("TERSED_", "`tersed run --help` lists the variables"),
         ] {
             let environment =
                 Environment::new([(name, "514"), ("TERSED_WINDOW", "1s"), ("PATH", "x")]);
@@ -190,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_kubernetes_sets_for_a_service_is_not_remarked() {
+    fn variables_that_kubernetes_sets_for_a_service_cause_no_warning() {
         for service in ["TERSED", "TERSED_EU_WEST"] {
             for (end, value) in [
                 ("SERVICE_HOST", "10.0.0.11"),

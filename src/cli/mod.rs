@@ -1,11 +1,10 @@
-//! What people type: `tersed [run]`, `tersed check`, `tersed profiles`, `tersed explain`, `tersed replay`, and two
+//! The command line: `tersed [run]`, `tersed check`, `tersed profiles`, `tersed explain`, `tersed replay`, and two
 //! commands for packagers, `completions` and `man`.
 //!
 //! # Guarantees
 //!
-//! - A flag beats its variable. What a value means is decided by [`crate::config`], so that a flag takes exactly what
-//!   the file takes.
-//! - Nothing here reads the process: arguments and variables are handed in.
+//! - A flag overrides its variable. [`crate::config`] reads the values, so a flag accepts exactly what the file accepts.
+//! - The caller passes arguments and variables in; nothing here reads them from the process.
 
 pub mod check;
 pub mod environment;
@@ -31,20 +30,20 @@ use crate::logging::printable;
 pub use self::environment::Environment;
 pub use crate::config::RunArgs;
 
-/// What to do.
+/// A command of the program, with its arguments.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Command {
-    /// Relay until told to stop.
+    /// Relay until a signal stops it.
     Run(RunArgs),
-    /// Judge the configuration and say what would run.
+    /// Validate the configuration and print the effective settings.
     Check(RunArgs, CheckFormat),
-    /// Ask the relay that runs what is in force there.
+    /// Ask a running relay for its configuration.
     CheckRunning(RunArgs, CheckFormat),
-    /// Print the profile of that name, or all of them.
+    /// Print the profile of that name, or all profiles.
     Profiles(Option<String>),
-    /// Say how frames are understood.
+    /// Print how frames are parsed and identified.
     Explain(explain::Args),
-    /// Put recorded logs through the engine.
+    /// Run recorded logs through the engine.
     Replay(replay::Args),
     /// Print a completion script.
     Completions(Shell),
@@ -52,21 +51,21 @@ pub enum Command {
     Man,
 }
 
-/// How `tersed check` says what would run.
+/// How `tersed check` prints the settings.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 pub enum CheckFormat {
     /// A few lines for people.
     #[default]
     Text,
-    /// One object for programs: the configuration file with every key spelled out.
+    /// One object for programs, with every key of the configuration file.
     Json,
 }
 
-/// Understands a command line; `arguments` starts with the program's name.
+/// Parses a command line; `arguments` starts with the program's name.
 ///
 /// # Errors
 ///
-/// A usage error, or the text that `--help` or `--version` asks for: print it, and exit with its
+/// A usage error, or the text that `--help` or `--version` asks for. The caller prints it and exits with its
 /// `exit_code`, which is 2 or 0.
 pub fn parse<A: Into<OsString> + Clone>(
     arguments: impl IntoIterator<Item = A>,
@@ -104,7 +103,7 @@ pub fn parse<A: Into<OsString> + Clone>(
 ///
 /// Those of `out`.
 pub fn completions(shell: Shell, out: &mut impl Write) -> io::Result<()> {
-    // Into memory first: the generator panics where `out` would give an error.
+    // Into memory first: the generator panics if `out` returns an error.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut CommandLine::command(), "tersed", &mut script);
     out.write_all(&script)
@@ -119,13 +118,13 @@ pub fn man(out: &mut impl Write) -> io::Result<()> {
     clap_mangen::Man::new(CommandLine::command()).render(out)
 }
 
-/// A syslog relay that says everything once
+/// A syslog relay that forwards each message once and counts the repeats
 ///
 /// A message is forwarded unless the same message was forwarded within the last window (10 s).
-/// Repeats are suppressed, counted, and reported.
+/// Repeats are suppressed and counted. When the window ends, a summary reports how many there were.
 ///
-/// Without a configuration, tersed receives on udp://127.0.0.1:5514 and tcp://127.0.0.1:5514 and
-/// writes new messages to standard output.
+/// Without a configuration, tersed receives on udp://127.0.0.1:5514 and tcp://127.0.0.1:5514, and
+/// writes the forwarded messages to standard output.
 #[derive(Parser)]
 #[command(
     name = "tersed",
@@ -133,7 +132,7 @@ pub fn man(out: &mut impl Write) -> io::Result<()> {
     version,
     max_term_width = 100,
     args_conflicts_with_subcommands = true,
-    after_help = "'tersed --help' says more, with examples.",
+    after_help = "'tersed --help' explains more, with examples.",
     after_long_help = after_long_help(),
 )]
 struct CommandLine {
@@ -145,28 +144,28 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Relay until told to stop; the same as no command at all
+    /// Relay until a signal stops it; the default command
     #[command(after_long_help = after_long_help())]
     Run(Flags),
     /// Validate the configuration; print the effective settings, or all errors
     ///
-    /// Takes the flags and variables that `run` takes, and exits with 0 if the configuration is fit to
-    /// run, else with 1. It reads the configuration file and nothing else. It looks whether the
-    /// directories are there that the configuration names, and makes none. It does not look whether
-    /// the addresses of listeners are free, are there, or may be bound: a start can still fail at
-    /// these. Without a file it validates the defaults.
+    /// Takes the same flags and variables as `run`. The exit status is 0 if `run` would accept the
+    /// configuration, else 1. Only the configuration file is read, and nothing is created. The
+    /// directories that the configuration names are looked up. Listener addresses are not: a start
+    /// can still fail because an address is in use, does not exist, or may not be bound. Without a
+    /// file, the defaults are validated.
     Check {
-        /// The configuration file, as --config
+        /// The configuration file; the same as --config
         #[arg(value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "config")]
         file: Option<PathBuf>,
 
         #[command(flatten)]
         flags: Flags,
 
-        /// How the settings are printed: text or json
+        /// Print the settings as text or json
         ///
-        /// text (the default) is a few lines for people. json is one object with every key of the
-        /// configuration file that has an effect, defaults included, for programs.
+        /// text (the default) is a few lines for people. json is one object for programs, with every
+        /// key of the configuration file that has an effect, defaults included.
         #[arg(
             long,
             value_name = "FORMAT",
@@ -177,33 +176,33 @@ enum Task {
         )]
         format: CheckFormat,
 
-        /// Say what the relay that runs has in force, and whether its file still says the same
+        /// Ask a running relay for its settings, and compare them with its configuration file
         ///
-        /// Asks at --admin, or at the admin.address of the configuration. Exits with 1 if the file says something
-        /// else, or if the relay does not answer.
+        /// Asks at --admin, or at the admin.address of the configuration. The exit status is 1 if the file differs
+        /// from what runs, or if the relay does not answer.
         #[arg(long)]
         running: bool,
     },
-    /// Print the ready-made rules, as configuration to paste and change
+    /// Print ready-made rules, as configuration to paste and change
     ///
-    /// A rule uses one by its name: profile = "linux-auth". Masks that stand beside it are added to
-    /// those of the profile; mask = ["none", ...] replaces them.
+    /// A rule can also name a profile: profile = "linux-auth". If the rule has masks, they are added
+    /// to those of the profile; mask = ["none", ...] replaces them.
     Profiles {
-        /// Only the profile of this name
+        /// Print only this profile
         name: Option<String>,
     },
-    /// Say how frames are understood: their fields, rule and identity
+    /// Show how frames are parsed: their fields, rule and identity
     ///
-    /// Reads frames from the files, or from standard input, and says of each how it is parsed, which
-    /// rule it falls under, and what makes it the same as others: two frames are the same message
-    /// if and only if their `identity` is equal. Nothing is remembered and nothing is forwarded.
+    /// Reads frames from the files, or from standard input, and prints for each how it is parsed, which
+    /// rule decides for it, and its identity. Two frames are the same message if and only if their
+    /// `identity` is equal. Nothing is remembered and nothing is forwarded.
     #[command(after_long_help = explain::AFTER_LONG_HELP)]
     Explain(explain::Flags),
-    /// Show what a relay would have forwarded of recorded logs, or how much it would have saved
+    /// Run recorded logs through the rules: print what would have been forwarded, or a report
     ///
-    /// Reads logs as syslog daemons write them, with or without PRI, RFC 3164 or RFC 5424, plain or
-    /// packed by gzip or zstd, and prints what a relay would have forwarded; or, with --report, what
-    /// was saved, the noisiest messages, and what other windows would have given.
+    /// Reads logs as syslog daemons write them: RFC 3164 or RFC 5424, with or without PRI, plain or
+    /// compressed by gzip or zstd. Prints what a relay would have forwarded. With --report, prints
+    /// instead how much would have been saved, the noisiest messages, and the effect of other windows.
     #[command(after_long_help = replay::AFTER_LONG_HELP)]
     Replay(replay::Flags),
     /// Print a completion script for a shell
@@ -221,26 +220,27 @@ enum Task {
 struct Flags {
     /// Read this configuration file, in TOML [env: TERSED_CONFIG]
     ///
-    /// Flags and environment variables override the file. SIGHUP reads it again. No file is read
-    /// unless it is named here.
+    /// Flags and environment variables override the file. SIGHUP reloads it. No file is read unless
+    /// it is named here.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
 
     /// Receive here: udp, tcp, relp, unix-dgram or unix-stream; may be repeated [env: TERSED_LISTEN]
     ///
-    /// One of udp://ADDRESS:PORT, tcp://ADDRESS:PORT, relp://ADDRESS:PORT (its sender waits until a
-    /// message is safe), unix-dgram:///PATH (as /dev/log), unix-stream:///PATH. ADDRESS is numeric:
-    /// 127.0.0.1 is this machine alone, 0.0.0.0 all of IPv4, [::] everything. Replaces all listeners
-    /// of the file. The variable holds a list with commas.
+    /// One of udp://ADDRESS:PORT, tcp://ADDRESS:PORT, relp://ADDRESS:PORT (senders keep a message until
+    /// it is confirmed), unix-dgram:///PATH (like /dev/log), unix-stream:///PATH. ADDRESS is numeric:
+    /// 127.0.0.1 is this machine only, 0.0.0.0 all IPv4 addresses, [::] all addresses. Replaces all
+    /// listeners of the file. The variable holds a list separated by commas.
     #[arg(long, value_name = "URL")]
     listen: Vec<String>,
 
     /// Forward to here: tcp, relp, udp, unix-stream, unix-dgram, file or stdout; may be repeated
     /// [env: TERSED_FORWARD]
     ///
-    /// One of tcp://HOST:PORT, relp://HOST:PORT (it confirms each message), udp://HOST:PORT,
-    /// unix-stream:///PATH, unix-dgram:///PATH, file:///PATH, stdout: (the default). The first one
-    /// that works is used. Replaces all upstreams of the file. The variable holds a list with commas.
+    /// One of tcp://HOST:PORT, relp://HOST:PORT (the collector confirms each message), udp://HOST:PORT,
+    /// unix-stream:///PATH, unix-dgram:///PATH, file:///PATH, stdout: (the default). Of several, the
+    /// first one that works is used; list the preferred one first. Replaces all upstreams of the file.
+    /// The variable holds a list separated by commas.
     #[arg(long, value_name = "URL")]
     forward: Vec<String>,
 
@@ -250,46 +250,47 @@ struct Flags {
     #[arg(long, value_name = "TIME")]
     window: Option<String>,
 
-    /// How repeats are reported: prefix, suffix or none [env: TERSED_SUMMARY]
+    /// Report repeats in the style prefix, suffix or none [env: TERSED_SUMMARY]
     ///
-    /// prefix (the default) writes "message repeated N times: [ text]", suffix leaves the text in
-    /// front, none keeps the counts for the metrics alone.
+    /// prefix (the default) writes "message repeated N times: [ text]". suffix puts the text first and
+    /// the count after it. none sends no summaries; the metrics still have the counts.
     #[arg(long, value_name = "STYLE")]
     summary: Option<String>,
 
-    /// Remember messages in at most so much memory [env: TERSED_MEMORY]
+    /// Remember messages in at most this much memory [env: TERSED_MEMORY]
     ///
-    /// A number with its unit, such as 64MiB or 2GiB. The default is 256MiB. When it is used up, the
-    /// oldest message is evicted, and forwarded when it comes again.
+    /// A number with its unit, such as 64MiB or 2GiB. The default is 256MiB. When the limit is reached,
+    /// the oldest message is evicted, so its next copy is forwarded.
     #[arg(long, value_name = "SIZE")]
     memory: Option<String>,
 
     /// When the queue is full: wait, drop-newest or drop-oldest [env: TERSED_WHEN_FULL]
     ///
-    /// The queue holds what no upstream takes. wait (the default) stops reading streams, so that their
-    /// senders wait, too; drop-newest and drop-oldest drop messages and count them.
+    /// The queue holds messages while no upstream takes them. wait (the default) stops reading
+    /// streams, so their senders wait, too. drop-newest and drop-oldest drop messages and count them.
     #[arg(long, value_name = "WHAT")]
     when_full: Option<String>,
 
     /// Serve status, metrics and health here [env: TERSED_ADMIN]
     ///
-    /// An address with a port, such as 127.0.0.1:9514, or off, which is the default.
+    /// An address with a port, such as 127.0.0.1:9514, or off (the default).
     #[arg(long, value_name = "ADDRESS:PORT")]
     admin: Option<String>,
 
-    /// What goes to our own log: error, warn, info, debug or trace [env: TERSED_LOG]
+    /// Log at this level: error, warn, info, debug or trace [env: TERSED_LOG]
     ///
-    /// Also by module, such as info,tersed::forward=debug. The default is info.
+    /// This is tersed's own log, on standard error. Modules can have their own level, such as
+    /// info,tersed::forward=debug. The default is info.
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
 
-    /// How our own log is written: text or json [env: TERSED_LOG_FORMAT]
+    /// Write tersed's own log as text or json [env: TERSED_LOG_FORMAT]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
 }
 
 impl Flags {
-    /// The flags, and the variables of those that were not used.
+    /// The flags; a flag that was not given takes the value of its variable.
     fn with(self, environment: &Environment) -> Result<RunArgs, clap::Error> {
         let single = [
             (Override::Window, "--window", self.window, "TERSED_WINDOW"),
@@ -344,12 +345,12 @@ impl Flags {
     }
 }
 
-/// `-` is standard input, where files are named.
+/// Whether `path` is `-`, which stands for standard input.
 fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// What the file at `path` is called.
+/// The name of the file at `path`.
 fn name_of(path: &Path) -> String {
     if is_stdin(path) {
         return STDIN.to_owned();
@@ -357,24 +358,24 @@ fn name_of(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// The same, to be shown to people.
+/// [`name_of`] with control characters escaped.
 fn shown_name_of(path: &Path) -> String {
     printable(&name_of(path)).to_string()
 }
 
-/// Whoever read standard output has read enough.
+/// Whether the reader of standard output closed the pipe.
 fn is_broken_pipe(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe
 }
 
-/// The values of a flag that may be repeated; without any, those of its variable, between commas.
+/// The values of a flag that may be repeated; if there are none, those of its variable, separated by commas.
 fn several(
     name: &'static str,
     flags: Vec<String>,
     variable: Option<Argument>,
 ) -> Result<Vec<Argument>, clap::Error> {
     for text in &flags {
-        // A path may hold a comma.
+        // A path may contain a comma, so only a list of URLs is refused.
         let urls: Vec<_> = text.split(',').map(str::trim).collect();
         if urls.len() > 1
             && urls
@@ -404,7 +405,7 @@ fn several(
     Ok(text.split(',').map(argument).collect())
 }
 
-/// `error`, with the flag that was meant by the name of a file.
+/// Adds a hint to `error` if the user gave a file without `--config`.
 fn with_hint(mut error: clap::Error) -> clap::Error {
     let found = [ContextKind::InvalidArg, ContextKind::InvalidSubcommand]
         .into_iter()
@@ -432,42 +433,42 @@ fn after_long_help() -> StyledStr {
     StyledStr::from(AFTER_LONG_HELP)
 }
 
-/// Where packages put the configuration file. It is read if it is named, and only then.
+/// Where packages put the configuration file. It is read only if `--config` names it.
 const USUAL_FILE: &str = "/etc/tersed/tersed.toml";
 
-/// What standard input is called.
+/// The name of standard input in messages.
 const STDIN: &str = "standard input";
 
 const AFTER_LONG_HELP: &str = "\
 Examples:
   tersed
-      receive on 127.0.0.1:5514, UDP and TCP, and print what is new
+      receive on 127.0.0.1:5514, UDP and TCP, and print each message once
   tersed --listen udp://0.0.0.0:514 --forward tcp://collector.example:601
-      stand between the senders of a network and their collector
+      relay from the hosts of a network to their collector
   tersed --listen unix-dgram:///run/app.sock --forward udp://127.0.0.1:514 --window 5m
-      stand beside one program, and let each message through once in five minutes
+      relay for one program, and forward each message once in five minutes
   tersed --listen relp://0.0.0.0:2514 --forward relp://collector.example:2514
-      the same, and each message is confirmed from end to end
+      relay over RELP, which confirms each message from end to end
   tersed check /etc/tersed/tersed.toml
-      print the settings of this file, or everything that is wrong with it
+      print the settings of this file, or all errors in it
   tersed check --format json
-      say it to a program: every key of the file, defaults included
+      print the settings for a program: every key of the file, defaults included
   tersed explain --why < frames.log
-      say how each frame is understood, and what makes it a repeat of another
+      print how each frame is parsed, and which of its fields make it a repeat of another
   tersed replay --report /var/log/syslog.1 /var/log/syslog
-      say what would have been saved, and what other windows would have given
+      print what would have been saved, and the effect of other windows
 
-Order:
+Precedence:
   A flag overrides its variable, a variable overrides the file, the file overrides the defaults.
   An empty variable counts as unset. tersed warns of any other TERSED_ variable.
 
 Signals:
-  SIGHUP          read the configuration again; if anything is wrong with it, keep the old one
-  SIGTERM SIGINT  stop receiving, send what is queued, report the suppressed repeats, exit
+  SIGHUP          reload the configuration; if it has an error, the old one stays in force
+  SIGTERM SIGINT  stop receiving, send what is queued and the summaries of open windows, exit
 
 Exit status:
-  0  stopped as told, or the configuration is fit to run
-  1  the configuration is wrong, or something broke
+  0  success: the relay was stopped by a signal, or the configuration is valid
+  1  failure: the configuration has errors, or the relay could not go on
   2  the command line is wrong";
 
 #[cfg(test)]

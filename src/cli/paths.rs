@@ -1,15 +1,15 @@
-//! The paths of a configuration, looked at before anything runs.
+//! Checks the paths of a configuration for `tersed check`.
 //!
 //! # Guarantees
 //!
-//! - Nothing is made, opened for reading or writing, or locked.
-//! - What `run` would refuse at its start is an error here. What `run` would try again, or do without, is a warning; so
-//!   is what this user may not see, or what belongs to another user: `run` may be that one.
+//! - Nothing is created, opened for reading or writing, or locked.
+//! - A path that `run` would refuse at its start is an error. A path that `run` would try again, or do without, is a
+//!   warning. So is a path that this user may not look at, or that belongs to another user: `run` may run as that user.
 //!
 //! # Left out
 //!
-//! Whether an address is free and a name can be resolved: that is found out by doing it. The directories of Unix sockets:
-//! `config` sees to them.
+//! Whether an address is free and a name can be resolved: only binding and resolving can tell. The directories of Unix
+//! sockets: `config` checks them.
 
 use std::error::Error;
 use std::fs;
@@ -21,17 +21,17 @@ use crate::listen::occupied;
 use crate::logging::printable;
 use crate::spool::{self, SpoolError, Unsafe};
 
-/// What is wrong with the paths of a configuration, a sentence each.
+/// What is wrong with the paths of a configuration, one sentence each.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    /// With these `run` would not start.
+    /// `run` would not start.
     pub(super) errors: Vec<String>,
-    /// With these it would.
+    /// `run` would start.
     pub(super) warnings: Vec<String>,
 }
 
 impl Findings {
-    /// Looks at the paths of `config`.
+    /// Checks the paths of `config`.
     pub(super) fn of(config: &Config) -> Self {
         let mut findings = Self::default();
         findings.spool(config);
@@ -63,16 +63,18 @@ impl Findings {
                 why: Unsafe::Owner { .. },
                 ..
             } => self.warnings.push(format!(
-                "spool.directory: {text}; right only if tersed runs as another user than this one"
+                "spool.directory: {text}; this is right only if tersed runs as another user"
             )),
             SpoolError::Io { source, .. } if is_denied(source) => self.warnings.push(format!(
-                "spool.directory: {text}; right only if tersed runs as another user than this one"
+                "spool.directory: {text}; this is right only if tersed runs as another user"
             )),
             SpoolError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                let parent = directory.parent().map(self::shown).unwrap_or_default();
+                let parent = directory.parent();
+                let parent = parent.expect("the root exists, so a missing directory has a parent");
+                let parent = self::shown(parent);
                 self.errors.push(format!(
-                    "spool.directory: {parent}, in which {shown} is to be made, is not there; make it, or name a \
-                     directory in one that is there (under systemd StateDirectory= makes it)"
+                    "spool.directory: cannot create {shown}: {parent} does not exist; create it, or name a directory \
+                     in an existing one (under systemd, StateDirectory= creates it)"
                 ));
             }
             _ => self.errors.push(format!("spool.directory: {text}")),
@@ -95,7 +97,7 @@ impl Findings {
             && let Some(text) = missing_parent(path)
         {
             self.warnings.push(format!(
-                "dedup.state: {text}; unless it is there at the stop, no windows are saved"
+                "dedup.state: {text}; unless it exists when tersed stops, no windows are saved"
             ));
         }
     }
@@ -106,7 +108,7 @@ impl Findings {
         };
         if let Some(text) = missing_parent(path) {
             self.warnings.push(format!(
-                "{key}: {text}; until it is, nothing can be written to {}, and messages wait",
+                "{key}: {text}; until this is corrected, {} cannot be written, and messages wait",
                 shown(path)
             ));
         } else if path.is_dir() {
@@ -118,7 +120,7 @@ impl Findings {
     }
 }
 
-/// What is wrong with the directory in which `path` is to be made.
+/// What is wrong with the directory in which `path` would be created.
 fn missing_parent(path: &Path) -> Option<String> {
     let parent = path.parent().unwrap_or(path);
     let name = shown(parent);
@@ -126,10 +128,10 @@ fn missing_parent(path: &Path) -> Option<String> {
         Ok(found) if found.is_dir() => None,
         Ok(_) => Some(format!("{name} is not a directory")),
         Err(error) if is_denied(&error) => {
-            Some(format!("this user cannot see whether {name} is there"))
+            Some(format!("this user may not look whether {name} exists"))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Some(format!("the directory {name} is not there"))
+            Some(format!("the directory {name} does not exist"))
         }
         Err(error) => Some(format!("{name}: {error}")),
     }
@@ -143,7 +145,7 @@ fn shown(path: &Path) -> String {
     printable(&path.display().to_string()).to_string()
 }
 
-/// What `error` says, and the reasons behind it that it does not repeat itself.
+/// The text of `error`, and of those of its sources that it does not contain already.
 pub(super) fn with_reasons(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

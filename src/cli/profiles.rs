@@ -1,8 +1,8 @@
-//! `tersed profiles`: the ready-made identities, as TOML to paste and change.
+//! `tersed profiles`: the ready-made rules, as TOML to paste and change.
 //!
 //! # Guarantees
 //!
-//! - What is printed is a configuration that does what the profile does (a test reads it).
+//! - The output is a configuration that does what the profile does (a test loads it).
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -26,14 +26,14 @@ pub fn run(name: Option<&str>, out: &mut impl Write, err: &mut impl Write) -> io
                 let hint = did_you_mean(name, names.iter().copied());
                 writeln!(
                     err,
-                    "no profile is called {name:?}{hint}; there are {}",
+                    "unknown profile {name:?}{hint}; the profiles are {}",
                     names.join(", ")
                 )?;
                 return Ok(ExitCode::FAILURE);
             }
         },
     };
-    // A file has one [mask], and it comes before the rules.
+    // A file has one [mask] table, before the rules.
     writeln!(out, "[mask]")?;
     for (regex_name, regex, what) in chosen.iter().flat_map(|profile| profile.patterns) {
         writeln!(out, "# {what}\n{regex_name} = '{regex}'")?;
@@ -51,7 +51,7 @@ fn write_rule(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
     }
     writeln!(
         out,
-        "# In short: profile = {:?} in a rule. mask = [...] beside it adds to these masks, mask = [\"none\", ...] replaces them.",
+        "# Short form: profile = {:?} in a rule. mask = [...] beside it adds to these masks; mask = [\"none\", ...] replaces them.",
         profile.name
     )?;
     let quoted = |names: Vec<&str>| format!("{names:?}");
@@ -68,7 +68,7 @@ fn write_rule(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
     )
 }
 
-/// `text` in lines of [`COLUMNS`] characters at most.
+/// Breaks `text` into lines of at most [`COLUMNS`] characters.
 fn wrapped(text: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -91,7 +91,7 @@ mod tests {
     use crate::config::{Config, RunArgs};
 
     #[test]
-    fn what_is_printed_is_a_configuration_that_does_the_same() {
+    fn the_output_is_a_configuration_that_does_the_same() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.toml");
         let names = Profile::ALL.iter().map(|profile| Some(profile.name));
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_profile_is_told_with_those_there_are() {
+    fn the_error_for_an_unknown_profile_lists_the_profiles() {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let code = run(Some("cisco"), &mut out, &mut err).unwrap();
         assert_eq!((code, out), (ExitCode::FAILURE, Vec::new()));

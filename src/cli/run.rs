@@ -1,8 +1,8 @@
-//! `tersed run`: relay until told to stop.
+//! `tersed run`: relay until a signal stops it.
 //!
 //! # Guarantees
 //!
-//! - A configuration that is not fit is told on standard error, all of it, before anything is opened.
+//! - If the configuration has errors, all of them are printed to standard error, before anything is opened.
 //! - The exit code is 0 after an orderly stop, 1 otherwise.
 
 use std::{
@@ -21,7 +21,7 @@ use crate::{
     daemon, logging,
 };
 
-/// Relays as `args` asks for.
+/// Runs the relay with the configuration that `args` names.
 ///
 /// # Errors
 ///
@@ -42,7 +42,7 @@ pub fn run(args: &RunArgs, err: &mut impl Write) -> io::Result<ExitCode> {
     if args.file.is_none() && Path::new(USUAL_FILE).exists() {
         info!(
             file = USUAL_FILE,
-            "a configuration file is there and is not read; name it by --config"
+            "a configuration file exists but is not read; name it with --config"
         );
     }
     match daemon::run(args, config, read) {

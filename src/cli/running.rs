@@ -1,19 +1,21 @@
-//! `tersed check --running`: what is in force in the relay that runs, and does its file say the same?
+//! `tersed check --running`: print the settings of a running relay, and compare them with its configuration file.
 //!
 //! ```text
-//! relay ──/api/v1/config──▶ what runs ──▶ described as by `tersed check`
-//!                               │
-//!            file of the relay, under its own flags ──▶ keys that differ
+//! relay ──/api/v1/config──▶ settings ──▶ printed as by `tersed check`
+//!                              │
+//!                              ├──▶ keys that differ
+//!                              │
+//!            file of the relay, under the relay's own flags
 //! ```
 //!
 //! # Guarantees
 //!
-//! - The relay is asked one question and is not changed. An answer that is late or endless is given up.
-//! - The exit code is 0 if the file says what runs, 1 if it does not, or if that could not be found out.
+//! - One GET request is sent; the relay is not changed. An answer that is too late or too long is given up.
+//! - The exit code is 0 if the file and the relay agree, 1 if they differ or the comparison failed.
 //!
 //! # Left out
 //!
-//! Relays on other machines, as far as their file is concerned: it is read here.
+//! The files of relays on other machines: the file is read on this machine.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -31,7 +33,7 @@ use crate::admin::{Checked, OverFile, SOURCE, Source};
 use crate::config::{Config, Override, RunArgs};
 use crate::logging::printable;
 
-/// Asks the relay whose admin address `args` names, and says in `format` what runs there.
+/// Asks the relay whose admin address `args` names, and prints its settings in `format`.
 ///
 /// # Errors
 ///
@@ -44,7 +46,7 @@ pub fn run(
 ) -> io::Result<ExitCode> {
     let answer = admin_address(args).and_then(|address| {
         let answer = ask(address).map_err(|error| {
-            format!("http://{address}{PATH}: {error}; does the relay run, and is that its admin.address?")
+            format!("http://{address}{PATH}: {error}; is the relay running, and is this its admin.address?")
         })?;
         Ok((address, answer))
     });
@@ -65,7 +67,7 @@ pub fn run(
             return fail(err, &error);
         }
     };
-    running.tell(args, out, err)
+    running.print(args, out, err)
 }
 
 fn fail(err: &mut impl Write, error: &str) -> io::Result<ExitCode> {
@@ -75,13 +77,14 @@ fn fail(err: &mut impl Write, error: &str) -> io::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// What a relay says that it runs.
+/// The answer of a running relay.
 struct Running {
     file: Option<PathBuf>,
     source: Source,
-    /// By the keys of the file.
+    /// The settings, by the keys of the configuration file. Listeners that the service manager passed in are left
+    /// out, unless there are no others.
     keys: Map<String, Value>,
-    /// The same, without the listeners that no file has.
+    /// The same settings.
     config: Config,
 }
 
@@ -98,7 +101,7 @@ impl Running {
                 let name = listener["name"].as_str().unwrap_or_default();
                 source.passed_in.iter().any(|passed_in| passed_in == name)
             };
-            // The only ones: then the file has none either, and that is the same.
+            // If there are no other listeners, the file has none either, and both agree.
             if !listeners.iter().all(is_passed_in) {
                 listeners.retain(|listener| !is_passed_in(listener));
             }
@@ -113,7 +116,7 @@ impl Running {
         })
     }
 
-    fn tell(
+    fn print(
         &self,
         args: &RunArgs,
         out: &mut impl Write,
@@ -128,18 +131,7 @@ impl Running {
             writeln!(out, "passed   {}, by the service manager", printable(name))?;
         }
         let file = args.file.clone().or_else(|| self.file.clone());
-        let alone = OverFile::lay_over(file.clone(), &[]);
-        let alone = values(Config::load(&alone).ok().as_ref());
-        for over in &self.source.over_file {
-            let OverFile { key, by, value } = over;
-            let mut line = format!("override {key} = {value}, by {by}");
-            let said = key.split('.').try_fold(&alone, |table, key| table.get(key));
-            if let Some(Value::String(said)) = said.filter(|said| *said != value) {
-                write!(line, "; the file alone has {said}")
-                    .expect("a String takes what is written");
-            }
-            writeln!(out, "{}", printable(&line))?;
-        }
+        self.print_overrides(file.clone(), out)?;
         let from = match &self.file {
             Some(file) => file.display().to_string(),
             None => "defaults (no file)".to_owned(),
@@ -162,7 +154,7 @@ impl Running {
         let written = match self.config.load_again(&written) {
             Ok(written) => written,
             Err(errors) => {
-                writeln!(err, "{} cannot be put in force:", printable(&path))?;
+                writeln!(err, "{} would be refused by a reload:", printable(&path))?;
                 return fail(err, &errors.to_string());
             }
         };
@@ -191,15 +183,34 @@ impl Running {
         }
         Ok(ExitCode::FAILURE)
     }
+
+    /// Prints what overrides `file` in the relay, each with the value that the file alone has.
+    fn print_overrides(&self, file: Option<PathBuf>, out: &mut impl Write) -> io::Result<()> {
+        if self.source.over_file.is_empty() {
+            return Ok(());
+        }
+        let alone = OverFile::lay_over(file, &[]);
+        let alone = values(Config::load(&alone).ok().as_ref());
+        for OverFile { key, by, value } in &self.source.over_file {
+            let mut line = format!("override {key} = {value}, by {by}");
+            let in_file = key.split('.').try_fold(&alone, |table, key| table.get(key));
+            if let Some(Value::String(in_file)) = in_file.filter(|in_file| *in_file != value) {
+                write!(line, "; the file alone has {in_file}")
+                    .expect("writing to a String does not fail");
+            }
+            writeln!(out, "{}", printable(&line))?;
+        }
+        Ok(())
+    }
 }
 
-/// The keys of `config` with their values, as a file has them; nothing without one.
+/// The keys of `config` with their values, as in a file; `Null` if there is no configuration.
 fn values(config: Option<&Config>) -> Value {
     let Some(config) = config else {
         return Value::Null;
     };
     let checked = serde_json::to_value(Checked::of(config, None));
-    let mut values = checked.expect("a configuration is text and numbers");
+    let mut values = checked.expect("a configuration consists of text and numbers");
     if let Value::Object(keys) = &mut values {
         keys.remove(FILE);
         keys.remove(MEMORY_LIMIT);
@@ -207,7 +218,7 @@ fn values(config: Option<&Config>) -> Value {
     values
 }
 
-/// Where the relay is asked: `--admin`, or what the file says.
+/// The relay's admin address: from `--admin`, or else from the file.
 fn admin_address(args: &RunArgs) -> Result<SocketAddr, String> {
     let given = args
         .overrides
@@ -217,12 +228,12 @@ fn admin_address(args: &RunArgs) -> Result<SocketAddr, String> {
         let address = argument.text.parse();
         return address.map_err(|_| {
             format!(
-                "{}: found \"{}\", fits: an address and a port (\"127.0.0.1:8514\")",
+                "{}: invalid \"{}\", expected an address and a port (\"127.0.0.1:8514\")",
                 argument.name, argument.text
             )
         });
     }
-    // The rest of the file may be wrong: what runs is asked for all the more.
+    // Errors in the rest of the file do not matter here; they are reported after the relay has answered.
     if let Some(address) = Config::admin_address(args) {
         return Ok(address);
     }
@@ -231,17 +242,17 @@ fn admin_address(args: &RunArgs) -> Result<SocketAddr, String> {
         Err(errors) => format!("{errors}\n"),
     };
     Err(format!(
-        "{errors}admin.address is off: no relay can be asked; use --admin ADDRESS, or --config FILE"
+        "{errors}admin.address is off, so no relay can be asked; use --admin ADDRESS, or --config FILE"
     ))
 }
 
-/// The relay's answer.
+/// Fetches the relay's configuration page, and returns its body.
 fn ask(address: SocketAddr) -> Result<String, String> {
     let answer = || -> io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        // At once: a server that answers after the first words may be gone before the last.
+        // In one write: a server that answers after the first octets may have closed before the last.
         let request = format!("GET {PATH} HTTP/1.0\r\nhost: {address}\r\n\r\n");
         stream.write_all(request.as_bytes())?;
         let mut answer = String::new();
@@ -252,24 +263,24 @@ fn ask(address: SocketAddr) -> Result<String, String> {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
             format!("no answer within {}s", PATIENCE.as_secs())
         }
-        io::ErrorKind::InvalidData => NO_TERSED.to_owned(),
+        io::ErrorKind::InvalidData => NOT_TERSED.to_owned(),
         _ => error.to_string(),
     })?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or(NO_TERSED)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(NOT_TERSED)?;
     let status = head.lines().next().unwrap_or_default();
     if !status.starts_with("HTTP/") {
-        return Err(NO_TERSED.to_owned());
+        return Err(NOT_TERSED.to_owned());
     }
     if status.split(' ').nth(1) != Some("200") {
-        return Err(format!("answered \"{status}\", so {NO_TERSED}"));
+        return Err(format!("answered \"{status}\", so {NOT_TERSED}"));
     }
     match serde_json::from_str::<Map<String, Value>>(body) {
         Ok(keys) if keys.contains_key(SOURCE) => Ok(body.to_owned()),
-        _ => Err(NO_TERSED.to_owned()),
+        _ => Err(NOT_TERSED.to_owned()),
     }
 }
 
-/// Adds to `differences` a line for each key at or below `key` whose value is not the same.
+/// Adds a line to `differences` for each key at or below `key` whose values differ.
 fn compare(key: &str, running: &Value, written: &Value, differences: &mut Vec<String>) {
     let below = |name: &str| match key {
         "" => name.to_owned(),
@@ -300,7 +311,7 @@ fn compare(key: &str, running: &Value, written: &Value, differences: &mut Vec<St
                 one.sort_unstable();
                 other.sort_unstable();
                 if one == other {
-                    differences.push(format!("{key}: another order"));
+                    differences.push(format!("{key}: different order"));
                 }
             }
         }
@@ -309,7 +320,7 @@ fn compare(key: &str, running: &Value, written: &Value, differences: &mut Vec<St
             differences.push(format!("{key}: runs {}, not in the file", short(running)))
         }
         (Value::Null, written) => differences.push(format!(
-            "{key}: does not run, the file says {}",
+            "{key}: not running, the file says {}",
             short(written)
         )),
         (running, written) => differences.push(format!(
@@ -320,7 +331,7 @@ fn compare(key: &str, running: &Value, written: &Value, differences: &mut Vec<St
     }
 }
 
-/// The elements of both lists, those of the same name together.
+/// The elements of both lists, paired by name.
 fn pairs<'a>(running: &'a [Value], written: &'a [Value]) -> Vec<(String, &'a Value, &'a Value)> {
     const NONE: &Value = &Value::Null;
     let find = |list: &'a [Value], name: &str| list.iter().find(|element| name_of(element) == name);
@@ -336,13 +347,13 @@ fn pairs<'a>(running: &'a [Value], written: &'a [Value]) -> Vec<(String, &'a Val
     both.chain(new).collect()
 }
 
-/// What tells an element of a list from the others.
+/// The name of an element of a list; without one, its URL.
 fn name_of(element: &Value) -> String {
     let name = element["name"].as_str().or_else(|| element["url"].as_str());
     name.unwrap_or_default().to_owned()
 }
 
-/// A value in a line. Of a whole element its URL or name is enough.
+/// A value in one line; of a list element only its name or URL.
 fn short(value: &Value) -> String {
     match value {
         Value::Object(_) => format!("\"{}\"", name_of(value)),
@@ -350,7 +361,7 @@ fn short(value: &Value) -> String {
     }
 }
 
-/// `keys` as a file has them.
+/// `keys` as a configuration file.
 fn toml(keys: &Map<String, Value>) -> String {
     let mut text = String::new();
     for (key, value) in keys {
@@ -391,15 +402,14 @@ fn inline(value: &Value, text: &mut String) {
     }
 }
 
-/// A basic string of TOML.
+/// `words` as a basic string of TOML.
 fn string(words: &str) -> String {
     let mut text = String::from("\"");
     for c in words.chars() {
         match c {
             '"' | '\\' => text.extend(['\\', c]),
             c if c.is_control() => {
-                write!(text, "\\u{:04X}", u32::from(c))
-                    .expect("a String takes whatever is written to it");
+                write!(text, "\\u{:04X}", u32::from(c)).expect("writing to a String does not fail");
             }
             c => text.push(c),
         }
@@ -408,17 +418,17 @@ fn string(words: &str) -> String {
     text
 }
 
-/// What is told of a server that answers in another way.
-const NO_TERSED: &str = "what answers there is no tersed";
+/// The error for a server whose answer is not the page.
+const NOT_TERSED: &str = "the server at this address is not tersed";
 
 const PATH: &str = "/api/v1/config";
 const FILE: &str = "file";
 const MEMORY_LIMIT: &str = "memory_limit";
 
-/// For each step of the question.
+/// For each step of the request: connecting, writing, each read.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// More than any configuration has.
+/// More than any configuration takes.
 const ANSWER_OCTETS_MAX: u64 = 256 << 20;
 
 #[cfg(test)]
@@ -444,13 +454,13 @@ mod tests {
         assert_eq!(
             differences,
             [
-                "dedup.max_quiet: does not run, the file says \"1m\"",
+                "dedup.max_quiet: not running, the file says \"1m\"",
                 "dedup.state: runs \"off\", not in the file",
                 "dedup.window: runs \"10s\", the file says \"5m\"",
                 "listener[a]: runs \"a\", not in the file",
                 "listener[b].url: runs \"udp://b:1\", the file says \"udp://b:2\"",
-                "listener[c]: does not run, the file says \"c\"",
-                "rule: another order",
+                "listener[c]: not running, the file says \"c\"",
+                "rule: different order",
             ]
         );
         let mut differences = Vec::new();
@@ -458,9 +468,9 @@ mod tests {
         assert_eq!(differences, [""; 0]);
     }
 
-    /// Every key, and what is hard to spell.
+    /// Every key, and characters that have to be escaped.
     #[test]
-    fn what_runs_can_be_read_back_from_the_page() {
+    fn the_configuration_can_be_read_back_from_the_page() {
         let text = r#"
             [[listener]]
             url = "udp://127.0.0.1:514"

@@ -1,4 +1,4 @@
-//! Command lines and environments against the commands that they mean.
+//! Command lines and environments, and the commands that they are parsed to.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn command<const N: usize>(
     parse(line.split(' '), &Environment::new(variables))
 }
 
-/// What `line` with `variables` would run.
+/// The configuration of the command `line` with `variables`.
 fn config<const N: usize>(line: &str, variables: [(&str, &str); N]) -> Result<Config, String> {
     match command(line, variables).unwrap() {
         Command::Run(args) => Config::load(&args).map_err(|errors| errors.to_string()),
@@ -81,7 +81,7 @@ fn flags_mean_the_same_with_and_without_run() {
 }
 
 #[test]
-fn each_flag_and_variable_is_told_by_its_name_when_it_is_wrong() {
+fn the_error_for_a_wrong_flag_or_variable_names_it() {
     for (flag, variable) in &FLAGS[1..] {
         let text = config(&format!("tersed {flag} \u{7}"), EMPTY).unwrap_err();
         assert!(
@@ -93,7 +93,7 @@ fn each_flag_and_variable_is_told_by_its_name_when_it_is_wrong() {
             text.starts_with(&format!("{variable}: found \"\\u{{7}}\", fits: ")),
             "{text}"
         );
-        // A flag that is right hides a variable that is wrong: nobody looks at it.
+        // A valid flag hides an invalid variable, which is then not read.
         let right = match *flag {
             "--listen" => "udp://[::]:0",
             "--forward" => "stdout:",
@@ -136,7 +136,7 @@ fn a_flag_beats_its_variable_and_the_variable_beats_the_file() {
         by_variable.dedup.policy.window.window,
         Duration::from_secs(1)
     );
-    // The flag's file is read, not the variable's.
+    // The file named by the flag is read, not the variable's.
     let absent = format!("{path}.absent");
     assert!(config("tersed", [("TERSED_CONFIG", absent.as_str())]).is_err());
     assert!(config(&with_file, [("TERSED_CONFIG", absent.as_str())]).is_ok());
@@ -161,7 +161,7 @@ fn a_variable_holds_a_list_between_commas() {
 }
 
 #[test]
-fn variables_that_an_orchestrator_sets_are_none_of_ours() {
+fn variables_that_an_orchestrator_sets_are_ignored() {
     let variables = [
         ("TERSED_PORT", "tcp://10.0.0.1:514"),
         ("TERSED_SERVICE_HOST", "10.0.0.1"),
@@ -192,7 +192,7 @@ fn a_wrong_command_line_is_a_usage_error() {
 }
 
 #[test]
-fn a_variable_that_is_no_text_is_a_usage_error() {
+fn a_variable_that_is_not_utf_8_is_a_usage_error() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
 
@@ -274,13 +274,13 @@ fn help_teaches_examples_signals_and_exit_statuses() {
 }
 
 #[test]
-fn the_examples_of_the_help_are_fit_to_run() {
+fn the_examples_of_the_help_are_valid() {
     let lines = AFTER_LONG_HELP
         .lines()
         .filter(|line| line.starts_with("  tersed"));
     let mut seen = 0;
     for line in lines {
-        // What the shell does with it is none of ours.
+        // The redirection is for the shell.
         let line = line.split(" <").next().unwrap();
         match command(line.trim(), EMPTY).unwrap() {
             Command::Run(args) => assert!(Config::load(&args).is_ok(), "{line}"),
@@ -361,7 +361,7 @@ fn help_of_explain_and_replay_teaches_by_examples() {
 }
 
 #[test]
-fn a_file_and_a_list_where_none_is_taken_are_told_with_the_flag_that_is_meant() {
+fn the_error_for_a_stray_file_or_a_list_names_the_right_flag() {
     let refused = |arguments: &[&str]| {
         let line = [&["tersed"], arguments].concat();
         let error = parse(line, &Environment::new(EMPTY)).unwrap_err();

@@ -1,4 +1,4 @@
-//! The admin address answers orchestrators, and says which port a listener got.
+//! The admin address answers orchestrators, and tells which port a listener got.
 
 use super::support::originator::Originator;
 use super::support::tersed::Setup;
@@ -49,7 +49,7 @@ fn every_promised_metric_is_there_before_the_first_frame() {
     tersed.finish();
 }
 
-/// Names that dashboards and alert rules may rely on.
+/// Metric names on which dashboards and alert rules may rely.
 const PROMISED: [&str; 12] = [
     "tersed_connections",
     "tersed_evicted_total",

@@ -1,6 +1,6 @@
-//! F52: whatever is done to the admin address, the relay goes on relaying.
+//! Whatever clients do to the admin address, the relay goes on relaying.
 //!
-//! That there is none unless it is configured is tested with the default configuration (`defaults`).
+//! `defaults` tests that there is no admin address unless it is configured.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -12,7 +12,7 @@ use super::support::sink::Sink;
 use super::support::tersed::{Setup, Tersed};
 use super::support::wait::{LIMIT, now, wait_until};
 
-/// More connections than the admin address serves, each with half a request, while messages flow.
+/// More connections than the admin address serves send half a request each, while messages flow.
 #[test]
 fn a_thousand_slow_clients_neither_stop_the_relay_nor_keep_descriptors() {
     let (sink, tersed, mut originator) = start();
@@ -21,7 +21,7 @@ fn a_thousand_slow_clients_neither_stop_the_relay_nor_keep_descriptors() {
     let mut clients: Vec<TcpStream> = Vec::new();
     for number in 0..1000 {
         let mut client = TcpStream::connect(admin).unwrap();
-        // Some are refused by then, which is what they get.
+        // Some clients are refused by now, which is expected.
         client.write_all(b"GET /metrics HTTP/1.1\r\nHost: te").ok();
         clients.push(client);
         if number % 10 == 0 {
@@ -39,7 +39,8 @@ fn a_thousand_slow_clients_neither_stop_the_relay_nor_keep_descriptors() {
     check_goes_on(sink, tersed, originator);
 }
 
-/// The first 64 slow clients had the admin address for five seconds, and the next 64 for the next five.
+/// Without a remedy, the first 64 slow clients would occupy the admin address for five seconds, and the next 64 for the
+/// next five.
 #[test]
 fn a_probe_is_answered_within_a_second_beside_slow_clients() {
     let (sink, tersed, originator) = start();
@@ -61,7 +62,7 @@ fn a_probe_is_answered_within_a_second_beside_slow_clients() {
         assert!(in_time.count() >= 4, "beside {count}");
         drop(slow);
     }
-    // One that asks for all metrics again and again takes nothing from others either.
+    // A client that asks for all metrics again and again does not delay others, either.
     let mut scrapes = Vec::new();
     for _ in 0..1_000 {
         let mut scrape = TcpStream::connect(admin).unwrap();
@@ -78,7 +79,7 @@ fn a_probe_is_answered_within_a_second_beside_slow_clients() {
     check_goes_on(sink, tersed, originator);
 }
 
-/// Nobody waits for a client that never ends its request.
+/// A client that never ends its request delays no other client.
 #[test]
 fn a_client_that_sends_an_octet_now_and_then_is_given_up() {
     let (sink, tersed, originator) = start();
@@ -169,7 +170,7 @@ fn start() -> (Sink, Tersed, Originator) {
     (sink, tersed, originator)
 }
 
-/// The same connection goes on, and the metrics are served.
+/// The connection is still open, and the metrics are served.
 #[track_caller]
 fn check_goes_on(sink: Sink, tersed: Tersed, mut originator: Originator) {
     let before = sink.count();
@@ -178,13 +179,13 @@ fn check_goes_on(sink: Sink, tersed: Tersed, mut originator: Originator) {
     tersed.finish();
 }
 
-/// What comes back for these octets, as far as it can be heard.
+/// The answer to these octets, as far as it can be read.
 fn answer(admin: SocketAddr, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(admin).unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     let mut writer = stream.try_clone().unwrap();
     let request = request.to_vec();
-    // The other end may answer, or close, before it has read all of it.
+    // The relay may answer, or close, before it has read everything.
     let writing = thread::spawn(move || writer.write_all(&request).ok());
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).ok();

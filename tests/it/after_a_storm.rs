@@ -1,4 +1,4 @@
-//! A storm is over: what it took of memory goes back to the system, not only to the allocator.
+//! After a storm, the memory that it took is returned to the system, not only to the allocator.
 
 use super::support::originator::Originator;
 use super::support::sink::Sink;

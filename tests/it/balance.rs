@@ -1,5 +1,5 @@
-//! With `strategy = "balance"` all upstreams that work take their share; each gets what it gets in order, and the
-//! others take over what one of them may have lost.
+//! With `strategy = "balance"` all working upstreams take their share. Each gets its messages in order, and the others
+//! take over what one of them may have lost.
 
 use std::collections::BTreeSet;
 
@@ -45,7 +45,8 @@ fn what_one_may_have_lost_the_others_take_over() {
     wait_until("a share at the one that reads", LIMIT, || stays.count() > 0);
     lost.stop();
     wait_until("the rest at the other", LIMIT, || {
-        // Copies count as well, so that enough may not be all; looking is dear, so only when there is enough.
+        // Copies count as well, so TOTAL messages may not be enough. Looking at them is expensive, so look only when
+        // there are as many.
         let sinks = [&lost, &stays];
         let all = || sinks.map(|sink| places(&sink.messages(), OCTETS)).concat();
         lost.count() + stays.count() >= TOTAL

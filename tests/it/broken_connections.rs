@@ -1,5 +1,5 @@
-//! Connections that break: what they took along waits again, is not called forwarded, and costs no storm of attempts,
-//! of log lines or of octets.
+//! Connections that break: frames that the peer may not have read are queued again and do not count as forwarded, and
+//! no storm of attempts, log lines or octets follows.
 
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -17,7 +17,7 @@ use super::support::sink::Sink;
 use super::support::tersed::{Setup, Tersed};
 use super::support::wait::{LIMIT, now, wait_until};
 
-/// A load balancer without a backend: it accepts, its kernel acknowledges, and then it resets.
+/// Like a load balancer without a backend: it accepts, its kernel acknowledges, and then it resets.
 #[test]
 fn what_an_upstream_took_and_reset_is_queued_and_not_forwarded() {
     let balancer = TcpListener::bind(APART).unwrap();
@@ -45,8 +45,8 @@ fn what_an_upstream_took_and_reset_is_queued_and_not_forwarded() {
     assert_eq!(balance.dropped, COUNT);
 }
 
-/// Their windows are open again: what a stop gave up is no reason to hold the next copy back, and the copies that
-/// were held back before are reported to the upstream of the next run at the latest.
+/// The windows of these messages are open again: a frame given up at a stop must not suppress the next copy. The
+/// repeats that were suppressed before are reported at the latest to the upstream of the next run.
 #[test]
 fn what_a_stop_gives_up_passes_again_though_windows_are_saved() {
     let dir = tempfile::tempdir().unwrap();
@@ -67,7 +67,7 @@ fn what_a_stop_gives_up_passes_again_though_windows_are_saved() {
     tersed.finish();
 }
 
-/// With a spool they are on the disk soon, and a kill does not matter; nor does a stop.
+/// With a spool they are soon on disk, so neither a kill nor a stop loses them.
 #[test]
 fn what_was_taken_back_is_in_the_spool_and_outlives_a_kill_and_a_stop() {
     for is_killed in [true, false] {
@@ -81,7 +81,7 @@ fn what_was_taken_back_is_in_the_spool_and_outlives_a_kill_and_a_stop() {
         let mut tersed = start(&balancer, &spool);
         let mut originator = send_and_reset(&tersed, balancer);
         tersed.wait_metric("tersed_spool_frames", &[], COUNT);
-        // Behind them, in order, what comes now.
+        // New messages follow them in order.
         originator.send(ordered(0, 200, OCTETS));
         tersed.wait_metric("tersed_spool_frames", &[], COUNT + 1);
         if is_killed {
@@ -102,7 +102,7 @@ fn what_was_taken_back_is_in_the_spool_and_outlives_a_kill_and_a_stop() {
     }
 }
 
-/// Once it is forwarded for good, a copy is suppressed as ever; and what was taken back arrives, once.
+/// Once a frame is forwarded for good, copies are suppressed as usual, and frames that were taken back arrive once.
 #[test]
 fn what_was_taken_back_goes_out_when_the_upstream_is_back() {
     let balancer = TcpListener::bind(APART).unwrap();
@@ -124,7 +124,7 @@ fn what_was_taken_back_goes_out_when_the_upstream_is_back() {
     assert_eq!(counted.map(Option::unwrap).sum::<u64>(), COUNT);
 }
 
-/// Each attempt finds a listener; that proves nothing.
+/// Each attempt finds a listener, which proves nothing.
 #[test]
 fn an_upstream_that_accepts_and_closes_is_tried_ever_more_rarely_and_logged_once() {
     let flapping = Flapping::start(Duration::ZERO);
@@ -145,13 +145,13 @@ fn an_upstream_that_accepts_and_closes_is_tried_ever_more_rarely_and_logged_once
         }
         start.elapsed() >= span
     });
-    // 100 ms doubled up to 3 s, each halved at most by chance.
+    // 100 ms doubled up to 3 s; jitter at most halves each pause.
     let connections = flapping.connections();
     assert!(connections <= 14, "{connections} connections in {span:?}");
-    // Once, by the name of what happened first: it may close before the connection is set up.
+    // Logged once, under the name of what happened first: the peer may close before the connection is set up.
     let told = ["upstream lost", "cannot connect to upstream"].map(|line| tersed.log_count(line));
     assert_eq!(told.iter().sum::<usize>(), 1, "{told:?}");
-    // The very first time perhaps, if that connection lasted long enough to be set up.
+    // Perhaps once, at the very first connection, if that lasted long enough to be set up.
     let told = tersed.log_count("upstream connected");
     assert!(told <= 1, "{told} times connected");
 
@@ -175,8 +175,8 @@ fn an_upstream_that_accepts_and_closes_is_tried_ever_more_rarely_and_logged_once
     assert_eq!(u128::from(metrics.balance().forwarded), sent);
 }
 
-/// It reads for a moment and resets, so that nobody knows what it has stored: all of it may have to be sent again, but
-/// not again and again.
+/// The upstream reads for a moment and resets, so what it has stored is unknown. Everything may have to be sent again,
+/// but not again and again.
 #[test]
 fn an_upstream_that_reads_and_resets_does_not_get_everything_again_each_time() {
     let flapping = Flapping::start(Duration::from_millis(300));
@@ -205,7 +205,7 @@ fn an_upstream_that_reads_and_resets_does_not_get_everything_again_each_time() {
     assert_eq!(metrics.balance().forwarded, count as u64);
 }
 
-/// What was acknowledged long ago was read, or nobody will ever know.
+/// What was acknowledged long ago counts as read: whether it was can no longer be found out.
 #[test]
 fn an_idle_connection_that_is_reset_repeats_nothing() {
     for is_old in [true, false] {
@@ -239,7 +239,7 @@ fn an_idle_connection_that_is_reset_repeats_nothing() {
     }
 }
 
-/// A peer that stops reading does not get rid of what it has not read by waiting.
+/// A peer that stops reading cannot get rid of what it has not read by waiting.
 #[test]
 fn nothing_grows_old_while_the_upstream_takes_nothing() {
     let sink = Sink::tcp_with_little_room().mannered(super::support::sink::Manner::NeverRead);
@@ -249,7 +249,7 @@ fn nothing_grows_old_while_the_upstream_takes_nothing() {
         .forward(&sink.url())
         .start();
     let mut originator = Originator::tcp(tersed.address(TCP));
-    // More than its kernel takes without a reader, and ours.
+    // More than fits into the peer's kernel without a reader, and into the relay's.
     let (count, octets) = (20_000, 1_000);
     originator.send_all(ordered_all(count, octets));
     tersed.wait_log("upstream lost");
@@ -259,7 +259,7 @@ fn nothing_grows_old_while_the_upstream_takes_nothing() {
         let last = messages.last().and_then(|messages| messages.last());
         last.map(|last| place_of(last, octets)) == Some((0, count - 1))
     });
-    // The second connection alone has all of it: the first had read nothing when it was given up.
+    // The second connection alone has everything: the first had read nothing when the relay gave it up.
     let by_connection = sink.messages_by_connection();
     let first = by_connection.iter().skip(1).flatten().next().unwrap();
     assert_eq!(place_of(first, octets), (0, 0));
@@ -267,7 +267,7 @@ fn nothing_grows_old_while_the_upstream_takes_nothing() {
     assert_eq!(metrics.balance().forwarded, count as u64);
 }
 
-/// A connection is made anew in order after a while: nothing is lost, repeated or complained about.
+/// A connection is replaced in order after `rebind`: nothing is lost, repeated or complained about.
 #[test]
 fn a_connection_is_made_anew_when_it_is_as_old_as_asked() {
     let sink = Sink::tcp();
@@ -300,7 +300,7 @@ fn start(upstream: &TcpListener, dedup: &str) -> Tersed {
         .start()
 }
 
-/// Sends messages, and resets the connection to the upstream, which is closed as well, when its kernel has them all.
+/// Sends messages. When the upstream's kernel has them all, resets its connection and closes its listener.
 fn send_and_reset(tersed: &Tersed, upstream: TcpListener) -> Originator {
     let (connection, _) = upstream.accept().unwrap();
     let mut originator = Originator::tcp(tersed.address(TCP));
@@ -312,7 +312,7 @@ fn send_and_reset(tersed: &Tersed, upstream: TcpListener) -> Originator {
     originator
 }
 
-/// Closes at once and for good.
+/// Closes at once with a reset.
 fn reset(connection: TcpStream) {
     SockRef::from(&connection)
         .set_linger(Some(Duration::ZERO))
@@ -389,10 +389,10 @@ impl Flapping {
         self.shared.octets.load(Ordering::SeqCst)
     }
 
-    /// From now on it reads.
+    /// Reads from now on.
     fn mend(self) -> Sink {
         self.shared.is_over.store(true, Ordering::SeqCst);
-        // Its thread waits for somebody; the relay may be that, or this.
+        // Its thread waits in `accept`; this connection, or one from the relay, wakes it.
         drop(TcpStream::connect(self.address));
         drop(self.thread.join().unwrap());
         Sink::tcp_at(self.address)
@@ -400,7 +400,7 @@ impl Flapping {
 }
 
 const TCP: &str = "tcp://127.0.0.1:0";
-/// An address that no other test listens at: a port that is closed here is not opened by one of them.
+/// An address on which no other test listens, so that no other test opens a port that is closed here.
 const APART: &str = "127.0.0.56:0";
 const COUNT: u64 = 200;
 const OCTETS: usize = 100;

@@ -89,7 +89,7 @@ fn listeners_that_fit_together_are_taken_by_check_and_run_alike() {
     });
 }
 
-/// It may be made at the start, by a service manager for example; so this is told and not refused.
+/// The directory may be created at the start, by a service manager for example, so `check` warns and does not refuse.
 #[test]
 fn a_unix_socket_without_its_directory_is_a_warning_of_check_and_refused_by_run() {
     let dir = tempfile::tempdir().unwrap();
@@ -112,7 +112,7 @@ fn a_unix_socket_without_its_directory_is_a_warning_of_check_and_refused_by_run(
     assert!(said.contains("make the directory"), "{said}");
 }
 
-/// What no system binds, whatever interfaces there are.
+/// Addresses that no system binds, whatever its interfaces.
 #[test]
 fn addresses_that_cannot_be_bound_are_refused_by_check_and_run_alike() {
     for (flag, given, fits) in [

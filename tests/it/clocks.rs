@@ -1,6 +1,6 @@
-//! What the clocks do: steps of the wall clock move no window, a suspended machine closes it.
+//! Clocks: steps of the wall clock move no window, and suspended time counts towards it.
 //!
-//! The relay runs on a C library whose clocks lie, see `support/clock_shim.c`.
+//! The relay runs on a C library with manipulated clocks, see `support/clock_shim.c`.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::support::process::run;
 use super::support::sink::Sink;
 use super::support::tersed::{Setup, Tersed};
 
-/// F17, first half: two reads of the wall clock in a row are years apart.
+/// Two successive reads of the wall clock are years apart.
 #[test]
 fn a_wall_clock_that_jumps_by_years_neither_closes_nor_prolongs_a_window() {
     let sink = Sink::tcp();
@@ -24,7 +24,7 @@ fn a_wall_clock_that_jumps_by_years_neither_closes_nor_prolongs_a_window() {
     let (metrics, _) = tersed.finish();
     assert_eq!(metrics.total("tersed_frames_suppressed_total"), 98);
     let messages = sink.wait_messages(4);
-    // The clock that is reported does jump: the test stands on that.
+    // Check that the reported clock does jump, else this test proves nothing.
     let summaries = messages[2..].iter().map(|message| text(message));
     let years: Vec<i16> = summaries.flat_map(|text| years_of(&text)).collect();
     let this_year = jiff::Timestamp::now()
@@ -36,7 +36,7 @@ fn a_wall_clock_that_jumps_by_years_neither_closes_nor_prolongs_a_window() {
         "{years:?} are the years of a clock that tells the truth"
     );
 
-    // And a short window closes by itself although the wall clock goes back.
+    // A short window ends by itself, too, although the wall clock goes back.
     let sink = Sink::tcp();
     let tersed = start(Setup::new().window("500ms"), &sink);
     let mut originator = Originator::tcp(tersed.address(TCP));
@@ -48,7 +48,7 @@ fn a_wall_clock_that_jumps_by_years_neither_closes_nor_prolongs_a_window() {
     tersed.finish();
 }
 
-/// F17, second half: the time in which the machine slept is part of a message's age.
+/// The time for which the machine was suspended is part of a message's age.
 #[test]
 fn a_suspended_machine_closes_the_windows_that_ended_meanwhile() {
     let sink = Sink::tcp();
@@ -62,7 +62,7 @@ fn a_suspended_machine_closes_the_windows_that_ended_meanwhile() {
     tersed.wait_received(6);
     assert_eq!(tersed.metrics().total("tersed_live_messages"), 2);
 
-    // The hour of the first message is over, without another message; the second's is not.
+    // The window of the first message has ended, without another message; that of the second has not.
     suspend(&tersed, 3601);
     let messages = sink.wait_messages(3);
     assert_eq!(repeats(&text(&messages[2])), Some(3));
@@ -74,7 +74,7 @@ fn a_suspended_machine_closes_the_windows_that_ended_meanwhile() {
     assert_eq!(metrics.total("tersed_frames_suppressed_total"), 5);
 }
 
-/// A relay whose clocks lie.
+/// A relay with manipulated clocks.
 fn start(setup: Setup, sink: &Sink) -> Tersed {
     let suspended = setup.path(SUSPENDED);
     bend(setup, &suspended)
@@ -83,7 +83,7 @@ fn start(setup: Setup, sink: &Sink) -> Tersed {
         .start()
 }
 
-/// The clocks of this relay lie; the time in which its machine was suspended is what the file `suspended` says.
+/// Manipulates the relay's clocks: the file `suspended` says for how long its machine was suspended.
 pub(crate) fn bend(setup: Setup, suspended: &Path) -> Setup {
     let shim = setup.path("clock_shim.so");
     let shim = shim.to_str().unwrap();
@@ -97,9 +97,9 @@ pub(crate) fn bend(setup: Setup, suspended: &Path) -> Setup {
         .environment("TERSED_TEST_SUSPENDED", suspended.to_str().unwrap())
 }
 
-/// From now on the machine was suspended for so many seconds.
+/// From now on, the machine was suspended for so many seconds.
 fn suspend(tersed: &Tersed, secs: u32) {
-    // In one step: the relay reads it at any time.
+    // In one step, because the relay may read it at any time.
     let new = tersed.path("new");
     fs::write(&new, secs.to_string()).unwrap();
     fs::rename(new, tersed.path(SUSPENDED)).unwrap();

@@ -1,5 +1,5 @@
-//! Single messages that rsyslog compressed: passed on to the octet where the way out can carry them, each of them, and
-//! dropped by that name where it cannot.
+//! Single messages that rsyslog compressed: each is forwarded, octet for octet, where the output can carry it, and
+//! dropped with a reason of its own where it cannot.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -10,7 +10,7 @@ use super::support::sink::{Sink, show};
 use super::support::tersed::{LogLine, Setup, Stopped, Tersed};
 use super::support::wire::Wire;
 
-/// What zlib makes of a message, with an LF and a NUL in it, by level 1, 4, 6 and 9.
+/// A message with an LF and a NUL in it, as zlib compresses it at level 1, 4, 6 and 9.
 const FLGS: [u8; 4] = [0x01, 0x5e, 0x9c, 0xda];
 
 fn compressed(flg: u8) -> Vec<u8> {
@@ -20,7 +20,7 @@ fn compressed(flg: u8) -> Vec<u8> {
     [&[b'z', 0x78, flg][..], text].concat()
 }
 
-/// Two plain messages around forty compressed ones, of which many are alike.
+/// Two plain messages around forty compressed ones, many of which are equal.
 fn sent() -> Vec<Vec<u8>> {
     let mut sent = vec![b"<13>app: before".to_vec()];
     for flg in FLGS {
@@ -97,7 +97,7 @@ fn a_way_out_by_lines_drops_them_and_says_so() {
     }
 }
 
-/// It is not safe anywhere.
+/// The message was dropped, so it is not safe.
 #[test]
 fn a_relp_sender_hears_that_it_was_dropped() {
     let sink = Sink::tcp();
@@ -119,7 +119,7 @@ fn a_relp_sender_hears_that_it_was_dropped() {
     assert_one_warning(&stopped, RELP);
 }
 
-/// The relay keeps them on disk as they are: which way out there will be shows later.
+/// The relay stores them in the spool unchanged: the upstream that will take them is not known yet.
 #[test]
 fn the_spool_keeps_them() {
     let mut sink = Sink::tcp_framed(Wire::OctetCounting);
@@ -137,14 +137,14 @@ fn the_spool_keeps_them() {
         .start();
     let mut client = RelpClient::open(tersed.address(RELP));
     let last = client.send_all(sent());
-    // Only the disk can have answered.
+    // With the upstream away, only the spool can be the reason for the answers.
     client.answers(2..=last, "200 OK");
     sink.restart();
     assert_eq!(sink.wait_messages(42), sent());
     tersed.finish();
 }
 
-/// One warning for each peer, whatever others do.
+/// Each peer is warned of once, whatever other peers do.
 #[test]
 fn each_peer_is_warned_of_once() {
     let sink = Sink::udp();
@@ -167,7 +167,7 @@ fn each_peer_is_warned_of_once() {
     assert_eq!(peers, expected);
 }
 
-/// From a real rsyslog, through the relay, to a real rsyslog, which can read them.
+/// From a real rsyslog, through the relay, to a real rsyslog, which decompresses them.
 #[test]
 fn what_rsyslog_compressed_another_rsyslog_reads() {
     for (transport, level) in [
@@ -218,7 +218,7 @@ fn compressing(to: SocketAddr, transport: Transport, level: u8) -> Rsyslogd {
     Rsyslogd::sender_with(to, transport, &parameters)
 }
 
-/// Messages that are worth compressing, in the order of their texts, and what they end with.
+/// Sends messages that are worth compressing. Returns, in the order of their texts, what they end with.
 fn send_compressible(rsyslogd: &Rsyslogd) -> Vec<String> {
     let texts: Vec<_> = (100..200)
         .map(|number| format!("{number} {}", "again and ".repeat(20).trim_end()))
@@ -244,7 +244,7 @@ fn send(listener: &str, to: SocketAddr) {
         Originator::udp(to).send_all(sent());
         return;
     }
-    // As omfwd does with TCP_Framing="traditional": what is compressed is counted, what is not is a line.
+    // As omfwd does with TCP_Framing="traditional": a compressed message has an octet count, a plain one is a line.
     let mut originator = Originator::tcp(to);
     for message in sent() {
         let wire = if message.starts_with(b"z") {
@@ -270,7 +270,7 @@ fn assert_one_warning(stopped: &Stopped, listener: &str) {
     assert_eq!(warnings[0].field("listener").as_deref(), Some(listener));
 }
 
-/// All that asks for something, but for what is dropped, which is told of in numbers as well.
+/// The warnings and errors, except those about dropped compressed messages and the summary of losses.
 fn warnings(stopped: &Stopped) -> Vec<LogLine> {
     let is_warning = |line: &&LogLine| {
         matches!(line.level.as_str(), "WARN" | "ERROR")

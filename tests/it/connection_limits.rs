@@ -1,5 +1,5 @@
-//! More connections than there may be: those too many are closed at once and counted, the others
-//! never notice.
+//! More connections than the limits allow: the excess ones are closed at once and counted, and the others are not
+//! affected.
 
 use std::net::Ipv4Addr;
 use std::thread;
@@ -23,7 +23,7 @@ fn a_flood_of_connections_leaves_the_existing_ones_alone() {
     let mut existing: Vec<_> = (0..50).map(|_| Originator::tcp(address)).collect();
     tersed.wait_metric("tersed_connections", &[], 50);
 
-    // 10,000 in all, by threads that each have a few at a time.
+    // 10,000 in all, from threads with a few at a time each.
     thread::scope(|scope| {
         let floods: Vec<_> = (0..FLOODERS)
             .map(|_| scope.spawn(|| flood(address)))
@@ -37,10 +37,10 @@ fn a_flood_of_connections_leaves_the_existing_ones_alone() {
     });
     let sent = sink.count();
     tersed.wait_metric("tersed_connections_rejected_total", LIMIT_REACHED, 10_000);
-    // Those that were turned away were accepted first.
+    // Refused connections were accepted first.
     tersed.wait_metric("tersed_connections_accepted_total", &[], 10_050);
 
-    // A place that is given up is free again.
+    // A place that was given up can be used again.
     drop(existing.pop());
     tersed.wait_metric("tersed_connections", &[], 49);
     Originator::tcp(address).send("<13>behind the flood");
@@ -131,7 +131,7 @@ fn only_sources_on_the_list_are_heard() {
             .all(|message| message.starts_with(b"<13>heard")),
         "{messages:?}"
     );
-    // Refusals are logged, and not one by one: nobody fills our log who may not even send.
+    // Refusals are logged, but not each one: a peer that may not even send must not be able to fill the log.
     for (said, most) in [
         ("connection rejected", 3),
         ("datagram refused: not in allow", 3),
@@ -142,7 +142,7 @@ fn only_sources_on_the_list_are_heard() {
     }
 }
 
-/// Connects 10,000 / [`FLOODERS`] times; each connection is closed without a word.
+/// Connects 10,000 / [`FLOODERS`] times. The relay closes each connection without sending anything.
 fn flood(to: std::net::SocketAddr) {
     for _ in 0..10_000 / FLOODERS / 25 {
         let connections: Vec<_> = (0..25).map(|_| Originator::tcp(to)).collect();

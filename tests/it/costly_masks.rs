@@ -1,4 +1,4 @@
-//! A mask that would hold a worker up for a second is refused wherever a configuration is read.
+//! A mask that could occupy a worker for a second is refused wherever a configuration is read.
 
 use std::fs;
 
@@ -44,7 +44,7 @@ fn a_costly_mask_is_refused_with_its_cost_by_check_run_and_reload() {
     tersed.signal(Signal::SIGHUP);
     let line = tersed.wait_log("reload refused");
     assert!(line.mentions("mask `slow`: costs "), "{line:?}");
-    // What ran before runs on.
+    // The old configuration goes on running.
     let mut originator = Originator::tcp(tersed.address(TCP));
     originator.send_all([
         "<13>Mar  1 12:00:00 host app: job 1",
@@ -63,8 +63,8 @@ fn with_rule(regex: &str) -> String {
     format!("[[rule]]\nname = \"r\"\nmsg = '{regex}'\n")
 }
 
-/// A message of 64 KiB takes it seconds.
+/// It takes seconds for a message of 64 KiB.
 const SLOW: &str = "(?:.{0,900}a){20}z";
-/// Each `qj` makes the search look for a `z` to the end of the message.
+/// At each `qj`, the search looks for a `z` up to the end of the message.
 const LATE: &str = "qj(?:.*a.{40}z)?";
 const TCP: &str = "tcp://127.0.0.1:0";

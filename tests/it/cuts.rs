@@ -1,4 +1,4 @@
-//! A stream may be cut anywhere: whatever the pieces in which it is read, the frames are the same.
+//! A stream may be cut anywhere: the frames do not depend on the pieces in which it is read.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,7 +9,7 @@ use super::support::wire::Wire;
 
 #[test]
 fn every_cut_of_a_mixed_stream_gives_the_same_frames() {
-    // Every framing, alone and after another; `#` stands for the connection's number.
+    // Every framing, alone and after another. `#` stands for the connection's number.
     let parts: &[(&[u8], &[&[u8]])] = &[
         (b"<13>#### line\n", &[b"<13>#### line"]),
         (b"<13>#### CR LF\r\n", &[b"<13>#### CR LF"]),
@@ -119,8 +119,8 @@ fn every_cut_of_an_oversize_frame_gives_the_same_head() {
     );
 }
 
-/// Sends the octets of all `parts` once for each place where they can be cut in two, over a connection
-/// each; the second piece follows when the first has been read. The frames are those of the parts.
+/// For each place at which the octets of all `parts` can be cut in two, sends them over a new connection. The second
+/// piece follows when the first was read. The frames must be those of the parts.
 #[track_caller]
 fn check(framing: &str, parts: &[(&[u8], &[&[u8]])]) {
     let stream: Vec<u8> = parts
@@ -186,7 +186,7 @@ fn check(framing: &str, parts: &[(&[u8], &[&[u8]])]) {
     tersed.finish();
 }
 
-/// `octets` with a connection's number in place of each `####`.
+/// `octets` with the connection's number in place of each `####`.
 fn numbered(octets: &[u8], number: usize) -> Vec<u8> {
     let mut octets = octets.to_vec();
     let digits = format!("{number:04}").into_bytes();

@@ -1,4 +1,4 @@
-//! The longest datagrams there are, and the shortest.
+//! The longest and the shortest possible datagrams.
 
 use super::support::originator::Originator;
 use super::support::sink::{Manner, Sink};
@@ -7,7 +7,7 @@ use super::support::wire::Wire;
 
 #[test]
 fn the_longest_udp_datagrams_arrive_whole_and_empty_ones_are_ignored() {
-    // The most that IPv4 carries, and IPv6 (RFC 768, RFC 8200 without jumbograms).
+    // The maximum of IPv4 and of IPv6 (RFC 768, RFC 8200 without jumbograms).
     for (listener, octets) in [("udp://127.0.0.1:0", 65_507), ("udp://[::1]:0", 65_527)] {
         let sink = Sink::tcp_framed(Wire::OctetCounting);
         let tersed = Setup::new()
@@ -43,7 +43,7 @@ fn the_longest_udp_datagram_leaves_as_a_datagram() {
     tersed.finish();
 }
 
-/// What the upstream's datagrams have no room for is told, with the key and what to do.
+/// Messages that do not fit into the upstream's datagrams are reported, with the key and what to do.
 #[test]
 fn messages_cut_to_udp_max_are_told_once_and_on_the_page() {
     let sink = Sink::udp();

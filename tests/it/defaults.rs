@@ -1,8 +1,7 @@
-//! Without any configuration: UDP and TCP on 127.0.0.1:5514, survivors to standard output.
+//! Without any configuration: UDP and TCP on 127.0.0.1:5514, and forwarded messages to standard output.
 //!
-//! The ports are fixed, so the relay runs in a network namespace of its own, where they are free
-//! whatever else runs on the machine. There is no admin address either, so what is checked here is
-//! what comes out.
+//! The ports are fixed, so the relay runs in a network namespace of its own, where they are free whatever else runs on
+//! the machine. There is no admin address either, so this test checks the output.
 
 use std::fs;
 use std::process::Command;
@@ -15,7 +14,7 @@ use super::support::wait::{LIMIT, wait_until};
 
 #[test]
 fn without_configuration_it_relays_from_5514_to_stdout() {
-    // The shell execs the relay, so the process id is the relay's.
+    // The shell execs the relay, so its process id becomes the relay's.
     let script = "ip link set lo up && exec \"$0\"";
     let mut command = Command::new("unshare");
     command.args(["--map-root-user", "--net", "sh", "-c", script, BINARY]);
@@ -28,7 +27,7 @@ fn without_configuration_it_relays_from_5514_to_stdout() {
         tersed.stderr().contains("ready")
     });
 
-    // Nothing else listens: no admin port unless one is asked for.
+    // Nothing else listens: there is no admin port unless it is configured.
     assert_eq!(bound(&tersed, "tcp", "0A"), ["0100007F:158A"]);
     let udp = bound(&tersed, "udp", "07");
     assert!(
@@ -73,7 +72,7 @@ fn the_default_configuration_is_valid() {
     run(BINARY, &["check"], "tersed itself");
 }
 
-/// `logger` in the relay's namespace.
+/// Runs `logger` in the relay's namespace.
 fn log(tersed: &Process, transport: &str, text: &str) {
     let target = format!("--target={}", tersed.id());
     let namespace = [&target, "--user", "--preserve-credentials", "--net"];
@@ -88,7 +87,7 @@ fn log(tersed: &Process, transport: &str, text: &str) {
     run("nsenter", &args, "util-linux and bsdutils");
 }
 
-/// Local addresses of the sockets of the relay's namespace that are in this state (proc(5)).
+/// The local addresses of the sockets in the relay's namespace that are in this state (proc(5)).
 fn bound(tersed: &Process, protocol: &str, state: &str) -> Vec<String> {
     let mut addresses = Vec::new();
     for version in ["", "6"] {

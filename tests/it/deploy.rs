@@ -1,10 +1,10 @@
-//! What stands in `deploy/` is judged by those who will read it.
+//! The files in `deploy/`, checked by the programs that read them.
 //!
-//! systemd reads the units and measures their exposure; no systemd runs where the tests run, so no
-//! unit is started. The Dockerfile and the compose file are read for what matters (nothing in the
-//! image but a static binary, nobody's root, flags that the binary knows); there is no container
-//! engine here either. `.ci/run` assembles the image without one (deploy/build-image.sh, buildah)
-//! and runs the binary inside it; the base images that docker would pull are never pulled.
+//! systemd parses the units and measures their exposure. No systemd runs where the tests run, so no unit is started.
+//! The Dockerfile and the compose file are parsed and checked for what matters (nothing in the image but a static
+//! binary, a user that is not root, flags that the binary knows), because no container engine runs here either.
+//! `.ci/run` assembles the image without one (deploy/build-image.sh, buildah) and runs the binary inside it. The base
+//! images that docker would pull are never pulled.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -132,7 +132,7 @@ fn what_the_image_is_built_from_is_there_and_let_in() {
 
 #[test]
 fn the_compose_file_runs_the_relay_confined_and_with_flags_it_knows() {
-    // Debian's own Python, which python3-yaml is installed for.
+    // Debian's own Python, for which python3-yaml is installed.
     let program = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))";
     let file = deploy("compose.yaml");
     let args = ["-c", program, file.to_str().unwrap()];
@@ -179,9 +179,9 @@ fn the_compose_file_runs_the_relay_confined_and_with_flags_it_knows() {
     );
 }
 
-/// What systemd says about the units, with this service in place of ours.
+/// systemd's remarks on the units, with this service in place of ours.
 ///
-/// The binary need not be installed: the service's `ExecStart` is made to name the one under test.
+/// The binary need not be installed: the `ExecStart` of the service is changed to name the one under test.
 fn verify(service: &str) -> String {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("tersed.service");
@@ -202,7 +202,7 @@ fn verify(service: &str) -> String {
         .output()
         .unwrap_or_else(|err| panic!("systemd-analyze: {err}; install systemd (tests/run does)"));
     let said = String::from_utf8_lossy(&output.stderr);
-    // Units of the system that ours refer to are loaded as well, and are not ours to judge.
+    // Units of the system that ours refer to are loaded as well. They are not checked.
     let ours: Vec<_> = said
         .lines()
         .filter(|line| line.contains("tersed."))
@@ -215,7 +215,7 @@ fn verify(service: &str) -> String {
     ours.join("\n")
 }
 
-/// Each flag of a `tersed run` command line is one that the binary knows.
+/// Asserts that the binary knows each flag of a `tersed run` command line.
 fn check_flags(command: &[String]) {
     assert_eq!(command[0], "run");
     let help = run(BINARY, &["run", "--help"], "tersed itself");
@@ -230,7 +230,7 @@ fn check_flags(command: &[String]) {
     }
 }
 
-/// What follows `key` at the start of a line.
+/// The text after `key` at the start of a line.
 fn value<'a>(text: &'a str, key: &str) -> &'a str {
     let line = text.lines().find_map(|line| line.strip_prefix(key));
     line.unwrap_or_else(|| panic!("no {key} in {text}"))

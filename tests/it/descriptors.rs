@@ -1,4 +1,4 @@
-//! Out of file descriptors: accepting pauses without spinning, and goes on when some are given back.
+//! Without free file descriptors, accepting pauses without spinning, and resumes when some are closed.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn without_free_descriptors_connections_wait_and_upstreams_come_back() {
     for (number, originator) in originators.iter_mut().enumerate() {
         originator.send(format!("<13>connection {number}"));
     }
-    // As many are served as there is room for, in the order in which they came.
+    // As many connections are served as there is room for, in the order in which they came.
     let served = wait_steady(&sink);
     assert!((1..60).contains(&served), "{served} of 100 were served");
     assert_idle(&tersed);
@@ -37,7 +37,7 @@ fn without_free_descriptors_connections_wait_and_upstreams_come_back() {
     });
     assert_eq!(tersed.metrics().total("tersed_accepting_paused"), 1);
 
-    // What is kept in reserve is enough to reach the upstream again.
+    // The descriptors kept in reserve are enough to reach the upstream again.
     sink.stop();
     sink.restart();
     let connects = || tersed.metrics().total("tersed_upstream_connects_total");
@@ -47,7 +47,7 @@ fn without_free_descriptors_connections_wait_and_upstreams_come_back() {
     });
     sink.wait_messages(served + 1);
 
-    // Those who waited are served when the others have gone.
+    // The waiting connections are served when the others are gone.
     drop(originators.drain(..served));
     let rest = wait_steady(&sink);
     assert!(rest > served + 1, "nobody was served after {served} left");
@@ -65,7 +65,7 @@ fn an_accept_that_fails_for_want_of_descriptors_is_tried_again_without_haste() {
     Originator::tcp(address).send("<13>before");
     sink.wait_messages(1);
 
-    // From here on no descriptor can be opened, whatever the relay has put by.
+    // From here on no descriptor can be opened, whatever the relay keeps in reserve.
     limit_open_files(&tersed, 3);
     let mut originator = Originator::tcp(address);
     originator.send("<13>in need of a descriptor");
@@ -86,7 +86,7 @@ fn an_accept_that_fails_for_want_of_descriptors_is_tried_again_without_haste() {
     assert_eq!(lines.count(), 1, "one line for one cause");
 }
 
-/// Neither the listener that cannot be bound nor the admin port leaves open what to raise.
+/// The errors of a listener that cannot be bound and of the admin port both say which limit to raise.
 #[test]
 fn what_lacks_a_descriptor_says_what_to_raise() {
     let mut setup = Setup::new().open_files_max(40);
@@ -111,7 +111,7 @@ fn what_lacks_a_descriptor_says_what_to_raise() {
     tersed.finish();
 }
 
-/// Waits until no more messages come to `sink`, and says how many there are.
+/// Waits until no more messages come to `sink`, and returns their number.
 fn wait_steady(sink: &Sink) -> usize {
     let mut last = 0;
     let mut since = now();
@@ -124,11 +124,11 @@ fn wait_steady(sink: &Sink) -> usize {
     last
 }
 
-/// The relay uses next to no processor time for a while, although connections knock.
+/// Asserts that the relay uses almost no processor time for a while, although connections are waiting.
 #[track_caller]
 fn assert_idle(tersed: &Tersed) {
     let before = tersed.processor_time();
-    // The time is what is measured against, not waited for: nothing is expected to happen.
+    // The time is only the measure: nothing is expected to happen.
     wait_while(WATCHED, || true);
     let used = tersed.processor_time() - before;
     assert!(used <= WATCHED / 10, "{used:?} of {WATCHED:?}: it spins");

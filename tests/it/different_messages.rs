@@ -1,4 +1,4 @@
-//! Two messages that differ are never taken for one, however small or far away the difference is.
+//! Two different messages are never taken for the same, however small or far into the text the difference is.
 
 use super::support::originator::Originator;
 use super::support::sink::{Sink, show};
@@ -94,7 +94,7 @@ fn whatever_differs_is_forwarded() {
     for (index, (what, one, other)) in cases.iter().enumerate() {
         originator.send(one);
         originator.send(other);
-        // And once more each: they are remembered, all of them.
+        // Send both again: the relay remembers both.
         originator.send(one);
         originator.send(other);
         let arrived = sink.wait_messages(2 * index + 2);

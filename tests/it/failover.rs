@@ -1,5 +1,5 @@
-//! The first upstream of the list that works is in charge: down the list when one is lost, back up
-//! when it returns, and each gets what it gets in order (FAULTS F9).
+//! The first working upstream of the list is used. When it is lost, the next one is used, and when it returns, tersed
+//! switches back. Each upstream gets its messages in order.
 
 use super::support::ordered::{ordered, places};
 use super::support::originator::Originator;
@@ -35,7 +35,7 @@ fn charge_goes_down_the_list_and_returns() {
     first.wait_messages(100);
     assert_eq!(second.count(), 100);
 
-    // Sent while charge changes hands: to one or the other, never lost.
+    // Sent during the switch: they go to one or the other, and none is lost.
     first.stop();
     send(1000);
     wait_active(&tersed, &second.url());
@@ -67,7 +67,7 @@ fn charge_goes_down_the_list_and_returns() {
     );
 }
 
-/// A list is asked from its head, whatever order its upstreams come up in.
+/// The first upstream of the list is preferred, in whatever order they come up.
 #[test]
 fn an_upstream_that_stands_by_gets_nothing() {
     let sinks = [Sink::tcp(), Sink::tcp(), Sink::tcp()];

@@ -1,4 +1,4 @@
-//! One sender at line rate does not keep the messages of fifty slow ones waiting.
+//! One sender at line rate does not delay the messages of fifty slow ones.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -23,7 +23,7 @@ fn slow_senders_are_heard_at_once_beside_a_flood_of_datagrams() {
     tersed.finish();
 }
 
-/// A relay with one worker, so that the fast sender and the slow ones have to share it.
+/// A relay with one worker, so that the fast sender and the slow ones share it.
 fn start() -> (Tersed, Sink) {
     let sink = Sink::tcp();
     let tersed = Setup::new()
@@ -36,16 +36,16 @@ fn start() -> (Tersed, Sink) {
     (tersed, sink)
 }
 
-/// Fifty slow senders and one flood: what the slow ones send is at the sink in time.
+/// With fifty slow senders and one flood, the messages of the slow ones arrive in time.
 #[track_caller]
 fn check(tersed: &Tersed, sink: &Sink, fast: impl FnOnce() -> Originator + Send) {
     let address = tersed.address(TCP);
     let mut slow: Vec<_> = (0..50).map(|_| Originator::tcp(address)).collect();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        // A flood that goes on after a failure would never let the test end.
+        // If an assertion fails, the flood must end, else the test would not.
         let stop = StopsFlood(&done);
-        // What it sends is forwarded once: the slow ones wait for their turn, not for the upstream.
+        // The flood's message is forwarded once, so the slow senders wait for their turn only, not for the upstream.
         let flood = scope.spawn(|| {
             let mut fast = fast();
             let mut sent = 0;
@@ -80,7 +80,7 @@ fn check(tersed: &Tersed, sink: &Sink, fast: impl FnOnce() -> Originator + Send)
     });
 }
 
-/// Ends the flood when dropped.
+/// Ends the flood on drop.
 struct StopsFlood<'a>(&'a AtomicBool);
 
 impl Drop for StopsFlood<'_> {

@@ -1,4 +1,4 @@
-//! `file://` with `rotate_*`: by size and by age, compressed or not, no frame lost or torn, and never more
+//! `file://` with `rotate_*`: by size and by age, compressed or not, no frame is lost or torn, and there are never more
 //! files than may be kept.
 
 use std::fs;
@@ -14,7 +14,7 @@ use super::support::process::run;
 use super::support::tersed::{Setup, Tersed, url};
 use super::support::wait::{LIMIT, wait_until};
 
-/// All files together, in the order of their names, are exactly what was sent.
+/// All files together, in the order of their names, contain exactly what was sent.
 #[test]
 fn files_are_rotated_by_size_and_compressed_and_hold_every_frame_once_in_order() {
     let dir = tempfile::tempdir().unwrap();
@@ -62,7 +62,7 @@ fn the_oldest_are_deleted_when_there_are_more_than_may_be_kept() {
     assert_eq!(rotations - deleted, 2);
     let told = stopped.log_count("deleted the oldest rotated file");
     assert_eq!(told as u64, deleted);
-    // What is left is the end, without a gap.
+    // The remaining files contain the end of it, without a gap.
     let left = rotated(dir.path()).into_iter().chain([survivors]);
     let all: Vec<_> = left
         .flat_map(|path| lines(&fs::read(path).unwrap()))
@@ -72,7 +72,7 @@ fn the_oldest_are_deleted_when_there_are_more_than_may_be_kept() {
     assert!(places.len() * (OCTETS + 1) > 2 * MIB * 9 / 10);
 }
 
-/// The clock that ages count by is ahead by what the machine was suspended.
+/// The clock for ages is ahead by the time for which the machine was suspended.
 #[test]
 fn a_file_is_rotated_when_its_first_octet_is_so_old() {
     let dir = tempfile::tempdir().unwrap();
@@ -117,7 +117,7 @@ fn a_file_is_rotated_when_its_first_octet_is_so_old() {
     suspend(4 * DAY + 3600);
     send(4);
     tersed.finish();
-    // The wall clock jumps by years all the time; the names sort all the same.
+    // The wall clock jumps by years all the time; the names still sort correctly.
     let files = rotated(dir.path()).into_iter().chain([survivors]);
     let found: Vec<_> = files
         .map(|path| places(&lines(&fs::read(path).unwrap()), OCTETS))
@@ -125,7 +125,7 @@ fn a_file_is_rotated_when_its_first_octet_is_so_old() {
     assert_eq!(found, [vec![0, 1], vec![2], vec![3, 4]]);
 }
 
-/// A file that an earlier run began is as old as it is.
+/// A file that an earlier run began keeps its age.
 #[test]
 fn a_file_of_an_earlier_run_goes_on_ageing_and_growing() {
     let dir = tempfile::tempdir().unwrap();
@@ -149,7 +149,8 @@ fn a_file_of_an_earlier_run_goes_on_ageing_and_growing() {
     assert_eq!(all, expected.collect::<Vec<_>>());
 }
 
-/// Killed at any moment, again and again: no rotated frame is lost or torn, nothing half-done stays.
+/// The relay is killed again and again at arbitrary moments: no rotated frame is lost or torn, and nothing unfinished
+/// remains.
 #[test]
 fn a_run_that_was_killed_leaves_nothing_that_the_next_does_not_finish() {
     let dir = tempfile::tempdir().unwrap();
@@ -163,7 +164,7 @@ fn a_run_that_was_killed_leaves_nothing_that_the_next_does_not_finish() {
             let messages = (0..50_000).map(|place| ordered(run, place, OCTETS) + "\n");
             Originator::tcp(address).send_until_closed(messages);
         });
-        // A little later each time, so that it is not always busy with the same.
+        // A little later each time, so that the kill meets different work.
         let wanted = 1500 + 431 * run as u64;
         wait_until("it to be in the middle of it", LIMIT, || {
             let metrics = tersed.metrics();
@@ -185,7 +186,7 @@ fn a_run_that_was_killed_leaves_nothing_that_the_next_does_not_finish() {
     let mut next = [0; KILLS];
     let mut torn = 0;
     for line in &all {
-        // What the kill broke off in the middle is a line of its own, at most one each time.
+        // A frame that a kill cut off is a line of its own: at most one for each kill.
         if line.len() < OCTETS {
             torn += 1;
             continue;
@@ -203,7 +204,7 @@ fn a_run_that_was_killed_leaves_nothing_that_the_next_does_not_finish() {
     }
 }
 
-/// FAULTS F25: no name beside the file leads anywhere else.
+/// Symbolic links beside the file are neither followed nor compressed nor counted.
 #[test]
 fn symlinks_are_neither_followed_nor_compressed_nor_counted() {
     let dir = tempfile::tempdir().unwrap();
@@ -238,7 +239,7 @@ fn symlinks_are_neither_followed_nor_compressed_nor_counted() {
     }
 }
 
-/// The name is as long as a name can be, and a rotated one cannot be longer.
+/// The file's name has the maximum length, so the longer name of a rotated file is impossible.
 #[test]
 fn a_rotation_that_fails_is_told_once_and_holds_nothing_up() {
     let dir = tempfile::tempdir().unwrap();
@@ -256,13 +257,13 @@ fn a_rotation_that_fails_is_told_once_and_holds_nothing_up() {
     assert_eq!(places(&all, OCTETS), (0..PLACES).collect::<Vec<_>>());
 }
 
-/// There is room for the file and none for its compressed form: it stays as it is until there is.
+/// There is room for the file but not for its compressed form: it stays uncompressed until there is.
 #[test]
 fn a_disk_too_full_to_compress_on_keeps_the_file_and_forwarding_goes_on() {
     let setup = Setup::new();
     let (disk, survivors) = (setup.path("disk"), setup.path("disk/once.log"));
     fs::create_dir(&disk).unwrap();
-    // What does not compress is as large again: two do not fit.
+    // It does not compress, so its compressed form is as large, and both do not fit.
     let old = "once.log.20200101T000000.000000Z";
     let script =
         format!("mount -t tmpfs -o size=3m none disk; head -c 2000000 /dev/urandom >disk/{old}");
@@ -295,7 +296,7 @@ fn wait_forwarded(tersed: &Tersed, count: usize) {
     tersed.wait_metric("tersed_frames_forwarded_total", &[], count as u64);
 }
 
-/// Waits until nothing is left to be compressed.
+/// Waits until no file is left to be compressed.
 #[track_caller]
 fn wait_compressed(dir: &Path) {
     wait_until("everything to be compressed", LIMIT, || {
@@ -314,14 +315,14 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-/// The rotated files in `dir`, the oldest first.
+/// The rotated files in `dir`, oldest first.
 fn rotated(dir: &Path) -> Vec<PathBuf> {
     let names = names(dir).into_iter();
     let rotated = names.filter(|name| name.starts_with("once.log."));
     rotated.map(|name| dir.join(name)).collect()
 }
 
-/// The text of a file, decompressed if it is compressed.
+/// The contents of a file, decompressed if necessary.
 #[track_caller]
 fn decoded(path: &Path) -> Vec<u8> {
     let octets = fs::read(path).unwrap();
@@ -334,7 +335,7 @@ fn decoded(path: &Path) -> Vec<u8> {
     text
 }
 
-/// The lines of a text, which must end with one.
+/// The lines of a text, which must end with a line feed.
 #[track_caller]
 fn lines(text: &[u8]) -> Vec<Vec<u8>> {
     let whole = text.is_empty() || text.ends_with(b"\n");
@@ -346,7 +347,7 @@ fn lines(text: &[u8]) -> Vec<Vec<u8>> {
 const TCP: &str = "tcp://127.0.0.1:0";
 const MIB: usize = 1 << 20;
 const DAY: u32 = 24 * 3600;
-/// Five files and more.
+/// Enough for more than five files.
 const PLACES: usize = 6000;
 const OCTETS: usize = 1000;
 const KILLS: usize = 6;

@@ -1,5 +1,5 @@
-//! `file://` as an upstream: a full disk tears nothing, a rotated file is let go at a reload, and a
-//! symlink is not followed.
+//! `file://` as an upstream: a full disk tears no frame, a reload opens the file again after a rotation, and a symbolic
+//! link is not followed.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,7 +15,7 @@ use super::support::sink::Sink;
 use super::support::tersed::{Setup, Tersed, url};
 use super::support::wait::{LIMIT, wait_until};
 
-/// A file system of 256 KiB, seen by the relay alone, fills up and gets room again.
+/// A file system of 256 KiB, visible to the relay only, fills up and gets room again.
 #[test]
 fn a_full_disk_tears_no_frame_and_everything_comes_once_when_there_is_room() {
     let setup = Setup::new();
@@ -63,8 +63,8 @@ fn a_full_disk_tears_no_frame_and_everything_comes_once_when_there_is_room() {
     assert_eq!(metrics.total("tersed_upstream_frames_total"), PLACES as u64);
 }
 
-/// It opens each time and takes nothing ever: one line of log, not one each time, and what is left at
-/// the stop is counted.
+/// The file can be opened each time but never written. That is one line of log in all, and what is left at the stop is
+/// counted.
 #[test]
 fn a_device_that_is_always_full_is_named_once_and_what_is_left_is_counted() {
     let mut tersed = Setup::new()
@@ -107,7 +107,7 @@ fn a_rotated_file_is_let_go_at_a_reload() {
     originator.send_all(ordered_all(10, OCTETS));
     wait_lines(&survivors, 10);
     fs::rename(&survivors, &rotated).unwrap();
-    // Until it is told, it goes on in the file that it has.
+    // Until the reload, it goes on in the open file.
     originator.send(ordered(0, 10, OCTETS));
     wait_lines(&rotated, 11);
     assert!(!survivors.exists());
@@ -124,7 +124,7 @@ fn a_rotated_file_is_let_go_at_a_reload() {
     );
 }
 
-/// Whoever may write to the directory must not choose which file the relay writes to (FAULTS F25).
+/// A user who may write to the directory must not choose which file the relay writes to.
 #[test]
 fn a_symlink_in_place_of_the_file_is_refused_and_its_target_untouched() {
     let dir = tempfile::tempdir().unwrap();
@@ -150,7 +150,7 @@ fn a_symlink_in_place_of_the_file_is_refused_and_its_target_untouched() {
     assert_eq!(fs::read(&target).unwrap(), b"precious\n");
 }
 
-/// Its file is on a disk that does not answer for a while: a stop does not wait for it, nor does what stands by.
+/// The file is on a disk that does not answer for a while. Neither a stop nor the next upstream waits for it.
 #[test]
 fn a_disk_that_hangs_is_given_up_and_holds_one_thread() {
     let dir = tempfile::tempdir().unwrap();
@@ -175,7 +175,7 @@ fn a_disk_that_hangs_is_given_up_and_holds_one_thread() {
     wait_errors(&tersed, 10);
     assert_eq!(proc_fs::threads_named(tersed.id(), "tersed-output"), 1);
     fs::remove_file(&hangs).unwrap();
-    // What the disk had in hand is there as well: it came late, not whole never.
+    // What the disk was writing is in the file as well: it came late, but whole.
     wait_lines(&survivors, 20);
     originator.send_all((20..30).map(|place| ordered(0, place, OCTETS)));
     wait_until("all of it", LIMIT, || {
@@ -219,7 +219,7 @@ fn a_stop_does_not_wait_for_a_disk_that_hangs() {
     );
 }
 
-/// A thread that cannot be made is an error of the upstream, and tried again.
+/// If the thread for a file cannot be made, that is an error of the upstream, and tried again.
 #[test]
 fn a_file_that_no_thread_can_be_made_for_is_tried_again() {
     let dir = tempfile::tempdir().unwrap();
@@ -228,7 +228,7 @@ fn a_file_that_no_thread_can_be_made_for_is_tried_again() {
     fs::set_permissions(dir.path(), everyone()).unwrap();
     let setup = Setup::new();
     fs::set_permissions(setup.path("."), everyone()).unwrap();
-    // Root has as many threads as it likes.
+    // The thread limit does not apply to root.
     let tersed = setup
         .launcher(AS_ANOTHER)
         .config(QUICK)
@@ -259,7 +259,7 @@ fn a_file_that_no_thread_can_be_made_for_is_tried_again() {
     assert_eq!(places(&lines(&survivors), OCTETS), [1]);
 }
 
-/// The relay on a C library whose writes to regular files hang while there is a file at `hangs`.
+/// Runs the relay on a C library in which writes to regular files hang while the file `hangs` exists.
 fn with_shim(setup: Setup, hangs: &Path) -> Setup {
     let shim = setup.path("disk_shim.so");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/disk_shim.c");
@@ -286,7 +286,7 @@ fn wait_lines(path: &Path, count: usize) {
     );
 }
 
-/// The lines of a file, which must end with one.
+/// The lines of a file, which must end with a line feed.
 #[track_caller]
 fn lines(path: &Path) -> Vec<Vec<u8>> {
     let octets = fs::read(path).unwrap();
@@ -305,6 +305,6 @@ const AS_ANOTHER: [&str; 4] = [
 const TCP: &str = "tcp://127.0.0.1:0";
 const QUICK: &str =
     "[dedup]\nwindow = \"1h\"\n[forward]\nretry_min = \"10ms\"\nretry_max = \"50ms\"\n";
-/// With the ballast more than the disk holds, without it less.
+/// With the ballast, more than the disk holds; without it, less.
 const PLACES: usize = 2000;
 const OCTETS: usize = 97;

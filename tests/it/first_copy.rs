@@ -1,4 +1,4 @@
-//! The first copy goes out as it came, the second does not, over each transport.
+//! The first copy is forwarded unchanged and the second is not, over each transport.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::support::tersed::{Setup, Tersed, url};
 use super::support::wait::{LIMIT, wait_until};
 use super::support::wire::Wire;
 
-/// What is sent: foo twice and bar once, then messages that no parser takes, twice each.
+/// The messages: foo twice and bar once, then messages that no parser accepts, twice each.
 const SENT: [&[u8]; 7] = [
     b"<13>Mar  1 12:00:00 host app: foo",
     b"<13>Mar  1 12:00:01 host app: foo",
@@ -88,8 +88,8 @@ fn check_unix(scheme: &str, connect: impl FnOnce(&Path) -> Originator) {
     check_stdout(tersed, connect(&path));
 }
 
-/// Sends all of [`SENT`]; standard output holds exactly [`SURVIVORS`], and after the stop one
-/// summary for each message that was repeated.
+/// Sends all of [`SENT`]. Standard output has exactly [`SURVIVORS`], and after the stop one summary for each repeated
+/// message.
 #[track_caller]
 fn check_stdout(tersed: Tersed, mut originator: Originator) {
     originator.send_all(SENT);

@@ -1,5 +1,5 @@
-//! Streams of other protocols on a listener: named in one line of log, counted, closed, and nothing of them forwarded.
-//! Text that begins like them is a message.
+//! Streams of other protocols on a listener: one line of log names them, they are counted and closed, and nothing of
+//! them is forwarded. Text that only begins like them is a message.
 
 use std::net::TcpStream;
 
@@ -11,7 +11,7 @@ use super::support::rsyslogd::{Rsyslogd, Transport};
 use super::support::sink::Sink;
 use super::support::tersed::{LogLine, Setup, Stopped, Tersed};
 
-/// A stream, how many of its octets tell what it is, the reason, and a part of what the log says is to be done.
+/// A stream, how many of its octets identify it, the reason, and a part of the advice in the log.
 const STREAMS: [(&[u8], usize, &str, &str); 21] = [
     (
         b"GET /healthz HTTP/1.1\r\nHost: relay\r\n\r\n<13>forged\n",
@@ -129,7 +129,7 @@ fn a_foreign_stream_is_turned_away_by_name_however_it_is_cut() {
         assert_eq!(metrics.balance().received, 0, "{what}");
         assert_eq!(metrics.total("tersed_frame_errors_total"), 0, "{what}");
         assert_eq!(sink.count(), 0, "{what}");
-        // The others are in what is said every ten seconds and at the end about what was not said.
+        // The others are counted in the report of every ten seconds, and in the one at the end.
         let complaints = warnings(&stopped);
         assert!(complaints.len() < 4, "{what}: {complaints:#?}");
         assert!(
@@ -166,7 +166,7 @@ fn text_that_begins_like_another_protocol_is_a_message() {
     let sink = Sink::tcp();
     let tersed = Setup::new().listen(TCP).forward(&sink.url()).start();
     for (count, message) in messages.iter().enumerate() {
-        // It arrives while its connection goes on.
+        // The message arrives while its connection stays open.
         let mut originator = Originator::tcp(tersed.address(TCP)).without_delay();
         let (head, rest) = message.split_at(message.len().min(4));
         for octet in head {
@@ -225,7 +225,7 @@ fn a_tls_client_on_a_relp_listener_is_told_to_speak_relp() {
     );
 }
 
-/// The end of the stream, or of patience, decides: it is a message, as far as can be known.
+/// When the stream ends, or after a time-out, the octets are a message, as far as can be known.
 #[test]
 fn what_is_not_decided_is_a_message() {
     let undecided: [&[u8]; 6] = [
@@ -247,7 +247,7 @@ fn what_is_not_decided_is_a_message() {
         originator.send_octets(octets);
         originator.half_close();
         originator.wait_closed();
-        // What begins with empty lines ends with one that has a CR alone, which LF framing leaves out.
+        // This one begins with empty lines and ends with a line that is only a CR, which LF framing strips.
         let is_empty = octets == b"\r\n\r";
         expected.push(if is_empty {
             Vec::new()
@@ -288,7 +288,7 @@ fn a_relp_listener_names_what_came() {
         let tersed = Setup::new().listen(RELP).start();
         for is_cut in [false, true] {
             let mut client = RelpClient::connect(tersed.address(RELP));
-            // Before the first is read, more of them may come.
+            // The relay may read the first octet together with the rest.
             let (head, rest) = stream.split_at(usize::from(is_cut));
             client.send_octets(head);
             client.send_octets(rest);
@@ -306,14 +306,14 @@ fn a_relp_listener_names_what_came() {
     }
 }
 
-/// A load balancer does that every second.
+/// A load balancer does this every second.
 #[test]
 fn a_health_check_that_connects_and_closes_is_no_word_in_the_log() {
     let tersed = Setup::new().listen(TCP).listen(RELP).start();
     for listener in [TCP, RELP] {
         let address = tersed.address(listener);
         drop(TcpStream::connect(address).unwrap());
-        // With a reset.
+        // End it with a reset.
         let reset = TcpStream::connect(address).unwrap();
         SockRef::from(&reset)
             .set_linger(Some(std::time::Duration::ZERO))
@@ -364,7 +364,7 @@ fn a_compressed_stream_of_rsyslog_is_turned_away() {
     }
 }
 
-/// What is no text in any format shows in a counter of its own; text does not, whatever its encoding.
+/// Data that is not text in any format has a counter. Text is not counted there, whatever its encoding.
 #[test]
 fn garbage_shows_in_a_counter() {
     let garbage: [&[u8]; 5] = [
@@ -389,16 +389,16 @@ fn garbage_shows_in_a_counter() {
     for message in garbage.into_iter().chain(text) {
         originator.send(message);
     }
-    // A storm of one is counted by its copies.
+    // A storm of one frame is counted by its copies.
     originator.send_all([b"no PRI\x02"; 10]);
     tersed.wait_received(22);
     let (metrics, _) = tersed.finish();
     assert_eq!(metrics.total("tersed_frames_binary_total"), 15);
-    // In no format: three of the garbage, one of the text.
+    // Unparsed: three of the garbage, one of the text.
     assert_eq!(metrics.total("tersed_frames_unparsed_total"), 4);
 }
 
-/// Sends until a connection was turned away for that reason: rsyslog notices only with later messages.
+/// Sends until a connection was refused for `reason`: rsyslog notices only at later messages.
 #[track_caller]
 fn wait_rejected(tersed: &Tersed, reason: &str, mut send: impl FnMut()) {
     super::support::wait::wait_until(reason, super::support::wait::LIMIT, || {

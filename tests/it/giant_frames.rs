@@ -1,7 +1,7 @@
-//! Frames longer than `max_message_size`: their head is one message (or none, as configured), the rest
-//! is neither kept nor ever taken for messages, and the next frame is itself again.
+//! Frames longer than `max_message_size`: their beginning is one message (or none, as configured). The rest is neither
+//! kept nor taken for messages, and the next frame is intact.
 //!
-//! A line without end is 64 MiB here; with `TERSED_TEST_LONG=1` it is 1 GiB.
+//! A line without end has 64 MiB here; with `TERSED_TEST_LONG=1` it has 1 GiB.
 
 use super::support::originator::Originator;
 use super::support::sink::{Sink, show};
@@ -38,7 +38,7 @@ fn a_line_that_begins_with_an_absurd_count_is_a_line() {
     check(&[b"999999999 <13>", &body, b"\n<13>next\n"], 1, &head);
 }
 
-/// One line of log asks what may be the matter.
+/// One line of log says what the reason may be.
 #[test]
 fn a_line_without_end_is_complained_of_by_name() {
     for (stream, message, advice) in [
@@ -145,13 +145,13 @@ fn lines_inside_a_giant_datagram_are_never_seen() {
     }
 }
 
-/// Sends `octets`, of which all but a `next` is `oversize` frames with this `head`.
+/// Sends `octets`, which are `oversize` frames with this `head`, and one `next`.
 #[track_caller]
 fn check(octets: &[&[u8]], oversize: u64, head: &[u8]) {
     let sink = Sink::tcp_framed(Wire::OctetCounting);
     let tersed = start("", &sink);
     let mut originator = Originator::tcp(tersed.address(TCP));
-    // What a connection needs at most has been needed once before memory is looked at.
+    // Let the connection use the most that it needs once, before memory is measured.
     originator.send_octets(&[b"<13>warm ".as_slice(), &[b'y'; LONGEST - 9], b"\n"].concat());
     sink.wait_messages(1);
     let peak = tersed.peak_resident_octets();
@@ -168,7 +168,7 @@ fn check(octets: &[&[u8]], oversize: u64, head: &[u8]) {
     assert_eq!(errors, oversize);
 }
 
-/// One frame was oversize; `next` arrived, and of that frame its head or nothing.
+/// Asserts that one frame was oversize, and that `next` arrived and, before it, the frame's beginning or nothing.
 #[track_caller]
 fn check_oversize(tersed: Tersed, sink: &Sink, oversize: &str, next: &str, what: &str) {
     let heads = usize::from(oversize == "truncate");
@@ -200,5 +200,5 @@ fn start(keys: &str, sink: &Sink) -> Tersed {
 const TCP: &str = "tcp://127.0.0.1:0";
 const UDP: &str = "udp://127.0.0.1:0";
 const MEBIBYTE: usize = 1024 * 1024;
-/// `max_message_size` unless configured.
+/// The default `max_message_size`.
 const LONGEST: usize = 64 * 1024;

@@ -1,5 +1,5 @@
-//! An upstream's end may be that of one direction only: it reads on, or dies before it has read everything. What
-//! it may not have read goes out again; and an upstream that has read everything gets nothing twice.
+//! An upstream may end only its sending direction. It then reads on, or dies before it has read everything. What it may
+//! not have read is sent again; an upstream that has read everything gets nothing twice.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -30,7 +30,7 @@ fn what_a_half_closed_upstream_had_not_read_when_it_died_goes_out_again() {
             read(&mut second, sent.len()) == sent,
             "{framing}: not all of it came again"
         );
-        // Behind what it was sent, the first was asked whether anybody is still there.
+        // After the messages, the relay sent the first connection an empty line to find out whether it still reads.
         assert_eq!(
             read(&mut first, sent.len() + 1),
             [&sent[..], b"\n"].concat()
@@ -40,7 +40,8 @@ fn what_a_half_closed_upstream_had_not_read_when_it_died_goes_out_again() {
     }
 }
 
-/// Its own end first, and then a close with everything unread: the reset comes too late to be read.
+/// The upstream ends its direction, and then closes with everything unread. The reset comes too late: the relay has
+/// read the end of the stream before it.
 #[test]
 fn what_an_upstream_that_ends_and_then_closes_had_not_read_goes_out_again() {
     for how in [Shutdown::Write, Shutdown::Both] {
@@ -93,7 +94,7 @@ fn rsyslogd_stopped_when_idle_gets_nothing_twice_and_stores_no_empty_message() {
     check_resent(tersed, 0);
 }
 
-/// What the relay asks with must not become a message.
+/// The empty line with which the relay asks must not become a message.
 #[test]
 fn rsyslogd_skips_an_empty_line_whatever_the_framing() {
     let (rsyslogd, url) = Rsyslogd::direct_receiver();
@@ -116,7 +117,7 @@ fn rsyslogd_skips_an_empty_line_whatever_the_framing() {
     }
 }
 
-/// On a Unix stream the kernel knows what was not read: no more than that, to a write, goes out again.
+/// On a Unix stream the kernel tells how much was not read, in whole writes. No more than that is sent again.
 #[test]
 fn a_half_closed_unix_stream_is_sent_again_what_it_has_not_read() {
     for unread in [0, 1, COUNT] {
@@ -129,7 +130,7 @@ fn a_half_closed_unix_stream_is_sent_again_what_it_has_not_read() {
         first.set_read_timeout(Some(LIMIT)).unwrap();
         for place in 0..COUNT {
             originator.send(ordered(0, place, OCTETS));
-            // Each with a write of its own, which is what the kernel counts.
+            // One write for each message, because the kernel counts writes.
             tersed.wait_metric("tersed_frames_forwarded_total", &[], place as u64 + 1);
             if place < COUNT - unread {
                 let mut line = [0; OCTETS + 1];
@@ -147,7 +148,7 @@ fn a_half_closed_unix_stream_is_sent_again_what_it_has_not_read() {
             came.extend(places(&[line[..OCTETS].to_vec()], OCTETS));
         }
         let again = came.len() - 1;
-        // The kernel counts its own with them.
+        // The kernel includes its own overhead in the count.
         assert!(
             (unread..=(unread * 12).min(COUNT)).contains(&again),
             "{unread} unread: {again}"
@@ -157,7 +158,7 @@ fn a_half_closed_unix_stream_is_sent_again_what_it_has_not_read() {
     }
 }
 
-/// An upstream in the test's own hands.
+/// An upstream that the test controls.
 struct Collector {
     listener: TcpListener,
     wire: Wire,
@@ -169,7 +170,7 @@ impl Collector {
         Self { listener, wire }
     }
 
-    /// How it is named in a configuration.
+    /// Its entry in a configuration.
     fn upstream(&self, framing: &str) -> String {
         let address = self.listener.local_addr().unwrap();
         format!("{{ url = \"tcp://{address}\", framing = \"{framing}\" }}")
@@ -181,7 +182,7 @@ impl Collector {
         stream
     }
 
-    /// The octets of messages as it gets them.
+    /// The octets of these messages as the upstream receives them.
     fn wire(&self, places: std::ops::Range<usize>) -> Vec<u8> {
         let message = |place| self.wire.encode(ordered(0, place, OCTETS).as_bytes());
         places.flat_map(message).collect()
@@ -197,7 +198,7 @@ fn start(upstream: &str) -> Tersed {
         .start()
 }
 
-/// Waits until so many octets wait to be read.
+/// Waits until so many octets are unread.
 fn wait_unread(stream: &TcpStream, octets: usize) {
     let mut buffer = vec![0; octets];
     wait_until("octets to wait unread", LIMIT, || {
@@ -211,7 +212,7 @@ fn read(stream: &mut TcpStream, octets: usize) -> Vec<u8> {
     buffer
 }
 
-/// So many frames went out again.
+/// Asserts that so many frames were sent again.
 #[track_caller]
 fn check_resent(tersed: Tersed, again: usize) {
     let (metrics, _) = tersed.finish();

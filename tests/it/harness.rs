@@ -1,7 +1,7 @@
-//! The harness itself: a tool that cannot fail proves nothing.
+//! Tests of the harness itself: a tool that cannot fail proves nothing.
 //!
-//! Sinks misbehave as told, tallies notice what is missing or too much, and the real peers lose
-//! nothing between themselves when no relay stands between them.
+//! Sinks misbehave as told, tallies notice missing and excess messages, and the real peers lose nothing when they talk
+//! to each other without a relay.
 
 use std::fs;
 use std::panic::catch_unwind;
@@ -296,7 +296,7 @@ fn logger_and_syslog_ng_reach_a_sink() {
         .arg("--octet-count")
         .log(7, "straight");
     let messages = sink.wait_messages(2);
-    // syslog-ng counts a line feed in; that is its way.
+    // syslog-ng includes the line feed in the octet count.
     for text in ["through syslog-ng\n", "straight"] {
         let found = messages
             .iter()

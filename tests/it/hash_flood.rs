@@ -1,6 +1,6 @@
-//! Keys that collide under a hash without a seed do no harm: an attacker cannot make the table slow.
+//! Keys that collide under an unseeded hash do no harm: an attacker cannot make the table slow.
 //!
-//! F46 asks for a million; here it is 131,072, and with `TERSED_TEST_LONG=1` 1,048,576.
+//! 131,072 keys; with `TERSED_TEST_LONG=1` 1,048,576.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::support::originator::Originator;
 use super::support::tersed::Setup;
 use super::support::wait::is_long;
 
-/// All of these have one hash under h = 31 h + octet (Java's, and many a hand-made table's).
+/// All of these have the same hash under h = 31 h + octet (used by Java and by many hand-made tables).
 #[test]
 fn keys_that_collide_without_a_seed_are_spread_with_one() {
     let colliding = colliding();
@@ -32,8 +32,8 @@ fn keys_that_collide_without_a_seed_are_spread_with_one() {
             *low_bits.entry(hash & 0x3ff).or_default() += 1;
             *high_bits.entry(hash >> 54).or_default() += 1;
         }
-        // The table picks a slot by the low bits, the shards are picked by the high ones. Of 1,024
-        // values each gets its share, give or take eight standard deviations.
+        // The table picks a slot by the low bits, and the hash picks a shard by the high ones. Each of 1,024 values
+        // gets its share, within eight standard deviations.
         let share = colliding.len() / 1024;
         let tolerance = 8 * share.isqrt();
         for counts in [low_bits, high_bits] {
@@ -60,8 +60,8 @@ fn two_runs_hash_differently() {
     }
 }
 
-/// And if somebody had the key: a verdict costs what looking through one full bucket costs, however
-/// many messages collide, and nobody's message is held back for it.
+/// Even for an attacker who knows the key: a verdict costs a search through one full bucket, however many messages
+/// collide, and no different message is suppressed because of it.
 #[test]
 fn equal_hashes_are_never_taken_for_equal_messages_nor_searched_at_length() {
     let mut colliding = colliding();
@@ -87,7 +87,7 @@ fn equal_hashes_are_never_taken_for_equal_messages_nor_searched_at_length() {
 
 type Hash = fn(u64) -> u64;
 
-/// The same through the relay.
+/// The same through a relay.
 #[test]
 fn a_relay_takes_colliding_messages_as_it_takes_others() {
     let colliding = colliding();
@@ -103,8 +103,7 @@ fn a_relay_takes_colliding_messages_as_it_takes_others() {
     assert_eq!(metrics.total("tersed_live_messages"), count);
 }
 
-/// Processor time that it takes to judge the first half and the second half of `texts`, each once,
-/// with these hashes.
+/// The processor time for judging the first and the second half of `texts`, each text once, with these hashes.
 fn judge(texts: &[String], hash: Hash) -> [Duration; 2] {
     let policy = WindowPolicy {
         window: Duration::from_secs(3600),
@@ -136,7 +135,7 @@ fn judge(texts: &[String], hash: Hash) -> [Duration; 2] {
     times
 }
 
-/// Different texts that collide: "Aa" and "BB" do, so all their combinations do.
+/// Different texts that collide: "Aa" and "BB" collide, so all their combinations do.
 fn colliding() -> Vec<String> {
     let bits = if is_long() { 20 } else { 17 };
     (0..1_u32 << bits)
@@ -158,7 +157,7 @@ fn hash_of(identifier: &mut Identifier<'_>, text: &str) -> u64 {
     identifier.identify(&message, Sender::Local).hash
 }
 
-/// A number's bits spread over 64 (the finaliser of SplitMix64).
+/// Spreads the bits of a number over 64 bits (the finaliser of SplitMix64).
 fn spread(number: u64) -> u64 {
     let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,4 +1,4 @@
-//! Text from outside never turns round, hides or colours what a person reads: U+202E, characters without width, controls.
+//! Text from outside never reverses, hides or colours what a person reads: U+202E, characters without width, controls.
 
 use super::support::command::{self, Logs};
 

@@ -1,7 +1,7 @@
-//! Floods of octets that mean nothing: no panic, nothing uncounted, and work in proportion to the octets.
+//! Floods of meaningless octets: no panic, everything is counted, and the work is proportional to the octets.
 //!
-//! An octet may cost some times what one of an ordinary flood costs, where a frame is an octet or two long;
-//! work that grows with the square of anything would cost a thousand times as much.
+//! Where a frame has one or two octets, an octet may cost several times as much as in an ordinary flood. Quadratic work
+//! would cost a thousand times as much.
 //!
 //! 4 MiB each over TCP and 2 MiB over UDP; with `TERSED_TEST_LONG=1` 64 MiB and 16 MiB.
 
@@ -38,7 +38,7 @@ fn the_cost_of_hostile_datagrams_is_linear() {
     }
 }
 
-/// Processor time that the relay takes for `mebibytes` times `mebibyte` over one connection.
+/// The processor time that the relay uses for `mebibytes` times `mebibyte` over one connection.
 #[track_caller]
 fn stream_cost(what: &str, mebibyte: &[u8], mebibytes: usize) -> Duration {
     let (tersed, sink) = start(TCP);
@@ -52,7 +52,7 @@ fn stream_cost(what: &str, mebibyte: &[u8], mebibytes: usize) -> Duration {
     end(what, tersed, &sink, TCP, before)
 }
 
-/// The same in datagrams of 1,400 octets.
+/// As [`stream_cost`], in datagrams of 1,400 octets.
 #[track_caller]
 fn datagram_cost(what: &str, mebibyte: &[u8], mebibytes: usize) -> Duration {
     let (tersed, sink) = start(UDP);
@@ -63,7 +63,7 @@ fn datagram_cost(what: &str, mebibyte: &[u8], mebibytes: usize) -> Duration {
         for datagrams in mebibyte.chunks(1_400 * 64) {
             originator.send_all(datagrams.chunks(1_400));
             sent += datagrams.chunks(1_400).len() as u64;
-            // So that none is lost: this measures what is received.
+            // Wait, so that none is lost: the cost of received datagrams is measured.
             tersed.wait_received(sent);
         }
     }
@@ -80,7 +80,7 @@ fn start(listener: &str) -> (Tersed, Sink) {
     (tersed, sink)
 }
 
-/// A message that is none of the flood is still delivered; and what the relay used.
+/// Asserts that an ordinary message is still delivered. Returns the processor time that the relay used.
 #[track_caller]
 fn end(what: &str, tersed: Tersed, sink: &Sink, listener: &str, before: Duration) -> Duration {
     let mut other = match listener {
@@ -103,7 +103,7 @@ fn end(what: &str, tersed: Tersed, sink: &Sink, listener: &str, before: Duration
     used
 }
 
-/// A mebibyte of ordinary messages, 200 octets each, none of them the same.
+/// A mebibyte of ordinary messages of 200 octets, all different.
 fn plain() -> Vec<u8> {
     let mut random = Random(1);
     let mut octets = Vec::new();
@@ -115,7 +115,7 @@ fn plain() -> Vec<u8> {
     octets
 }
 
-/// Mebibytes of what no sender in its right mind sends.
+/// Mebibytes of input that no sensible sender produces.
 fn hostile() -> Vec<(&'static str, Vec<u8>)> {
     let all = |pattern: &[u8]| pattern.iter().copied().cycle().take(MEBIBYTE).collect();
     let mut random = Random(2);
@@ -144,7 +144,7 @@ fn hostile() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Numbers without order, the same in each run (splitmix64).
+/// Pseudo-random numbers, the same in each run (splitmix64).
 struct Random(u64);
 
 impl Random {
@@ -164,5 +164,5 @@ fn is_long() -> bool {
 const TCP: &str = "tcp://127.0.0.1:0";
 const UDP: &str = "udp://127.0.0.1:0";
 const MEBIBYTE: usize = 1024 * 1024;
-/// An octet of anything may cost as much as so many of an ordinary flood.
+/// An octet of any input may cost as much as so many of an ordinary flood.
 const TIMES: u32 = 12;

@@ -1,4 +1,4 @@
-//! A thousand connections that say nothing cost next to nothing, and hinder nobody.
+//! A thousand idle connections cost almost nothing, and delay no other peer.
 
 use std::net::Ipv4Addr;
 
@@ -25,7 +25,7 @@ fn a_thousand_idle_connections_leave_room_for_one_that_talks() {
     });
     let (files, octets) = (tersed.open_files(), tersed.resident_octets());
 
-    // Ten sources, because one source may not have them all.
+    // Ten source addresses, because of the limit for one source.
     let idle: Vec<_> = (1..=10)
         .flat_map(|source| [Ipv4Addr::new(127, 0, 0, source); 100])
         .map(|source| Originator::tcp_from(source, address))
@@ -34,7 +34,7 @@ fn a_thousand_idle_connections_leave_room_for_one_that_talks() {
     Originator::tcp_from(Ipv4Addr::new(127, 0, 0, 11), address).send("among them");
     sink.wait_messages(2);
     let each = tersed.resident_octets().saturating_sub(octets) / 1_000;
-    // Two and a half kibibytes, as measured.
+    // 2.5 KiB were measured.
     assert!(each < 8 * 1024, "{each} octets for each idle connection");
 
     drop(idle);

@@ -1,5 +1,5 @@
-//! Which configuration runs, from which file, since when, and whether the file still says the same: in the log, in the
-//! metrics, on `/readyz` and `/api/v1/config`, and by `tersed check --running`.
+//! Which configuration is in force, from which file, since when, and whether the file still agrees: in the log, in the
+//! metrics, on `/readyz` and `/api/v1/config`, and in `tersed check --running`.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -59,7 +59,7 @@ fn the_file_and_what_stands_above_it_are_named_everywhere() {
     tersed.finish();
 }
 
-/// A variable that was forgotten in a unit file: the file said another window than the one that ran.
+/// A variable was forgotten in a unit file, so the relay's window is not the one in the file.
 #[test]
 fn what_overrides_the_file_is_named_beside_what_the_file_says() {
     let sink = Sink::tcp();
@@ -115,7 +115,7 @@ fn a_file_that_changed_or_was_refused_is_told_of_until_it_is_in_force() {
         assert!(text.lines().any(|found| found.starts_with(line)), "{text}");
     }
 
-    // An operator writes another window and forgets the reload.
+    // The operator writes another window and forgets to reload.
     fs::write(tersed.config_file(), config("5m")).unwrap();
     wait_changed(&tersed, 1);
     let line = configuration(&tersed);
@@ -134,7 +134,7 @@ fn a_file_that_changed_or_was_refused_is_told_of_until_it_is_in_force() {
         "what runs is described: {text}"
     );
 
-    // And then a fault in it.
+    // Then the file gets an error.
     fs::write(
         tersed.config_file(),
         config("5m") + "windw = \"5m\"\nallow = \"x\"\n",
@@ -162,7 +162,7 @@ fn a_file_that_changed_or_was_refused_is_told_of_until_it_is_in_force() {
         .unwrap()
         .to_owned();
     assert!(refused.contains("dedup.windw"), "{refused}");
-    // The file says where to ask, although something else in it is wrong.
+    // The admin address is taken from this file, although the file has an error elsewhere.
     let mut asking = Command::new(BINARY);
     asking.args(["check", "--running", "--config"]);
     let admin = format!(
@@ -176,7 +176,7 @@ fn a_file_that_changed_or_was_refused_is_told_of_until_it_is_in_force() {
     assert!(text.contains("dedup    each message once in 10s"), "{text}");
     let (fit, text) = check_running(&tersed, None);
     assert!(
-        !fit && text.contains("was refused:") && text.contains("cannot be put in force:"),
+        !fit && text.contains("was refused:") && text.contains("would be refused by a reload:"),
         "{text}"
     );
 
@@ -187,14 +187,14 @@ fn a_file_that_changed_or_was_refused_is_told_of_until_it_is_in_force() {
     assert_eq!(reloaded.field("configuration"), Some(file));
     wait_changed(&tersed, 0);
     assert_eq!(line_of(&tersed, "reload refused "), None);
-    // Nothing is said behind what overrides it.
+    // Nothing follows the list of overrides.
     let line = configuration(&tersed);
     let (_, end) = line.split_once(", overridden by ").unwrap();
     assert!(!end.contains(';'), "{line}");
     assert_eq!(page(&tersed)["dedup"]["window"], "5m");
     let (fit, text) = check_running(&tersed, None);
     assert!(fit && text.contains("once in 5m"), "{text}");
-    // By a copy of the file elsewhere, which says something else.
+    // Now with a copy of the file elsewhere, which differs.
     let copy = tersed.path("copy.toml");
     fs::write(&copy, config("1h")).unwrap();
     let (fit, text) = check_running(&tersed, Some(&copy));
@@ -251,7 +251,8 @@ fn a_relay_that_cannot_be_asked_is_named_with_what_to_do() {
     let (code, text) = check(&["--admin", "127.0.0.76:9"]);
     assert_eq!(code, Some(1));
     assert!(
-        text.contains("http://127.0.0.76:9/api/v1/config: ") && text.contains("does the relay run"),
+        text.contains("http://127.0.0.76:9/api/v1/config: ")
+            && text.contains("is the relay running"),
         "{text}"
     );
 }
@@ -261,19 +262,19 @@ fn what_answers_and_is_no_tersed_is_told_so_and_silence_too() {
     for (answer, expected) in [
         (
             Some("HTTP/1.0 404 Not Found\r\n\r\nno"),
-            "answered \"HTTP/1.0 404 Not Found\", so what answers there is no tersed",
+            "answered \"HTTP/1.0 404 Not Found\", so the server at this address is not tersed",
         ),
         (
             Some("HTTP/1.0 200 OK\r\n\r\n<html>"),
-            "what answers there is no tersed",
+            "the server at this address is not tersed",
         ),
         (
             Some("HTTP/1.0 200 OK\r\n\r\n{\"a\": 1}"),
-            "what answers there is no tersed",
+            "the server at this address is not tersed",
         ),
         (
             Some("220 mail ready\r\n\r\n"),
-            "what answers there is no tersed",
+            "the server at this address is not tersed",
         ),
         (None, "no answer within 5s"),
     ] {
@@ -286,7 +287,7 @@ fn what_answers_and_is_no_tersed_is_told_so_and_silence_too() {
             assert!(asked[..octets].starts_with(b"GET "));
             match answer {
                 Some(answer) => client.write_all(answer.as_bytes()).unwrap(),
-                // Until it is given up.
+                // The client gives up waiting and closes.
                 None => assert_eq!(client.read(&mut asked).unwrap(), 0),
             }
         });
@@ -297,7 +298,7 @@ fn what_answers_and_is_no_tersed_is_told_so_and_silence_too() {
         serving.join().unwrap();
         assert_eq!(output.status.code(), Some(1));
         let text = String::from_utf8(output.stderr).unwrap();
-        let expected = format!("http://{address}/api/v1/config: {expected}; does the relay run");
+        let expected = format!("http://{address}/api/v1/config: {expected}; is the relay running");
         assert!(text.contains(&expected), "{text}");
     }
 }
@@ -306,13 +307,13 @@ fn config(window: &str) -> String {
     format!("[[listener]]\nurl = \"{UDP}\"\n[dedup]\nwindow = \"{window}\"\n")
 }
 
-/// The line of `/readyz` about what runs.
+/// The line of `/readyz` about the configuration.
 #[track_caller]
 fn configuration(tersed: &Tersed) -> String {
     line_of(tersed, "configuration: ").expect("a line on /readyz")
 }
 
-/// The line of `/readyz` that starts like that.
+/// The line of `/readyz` that starts with `start`.
 fn line_of(tersed: &Tersed, start: &str) -> Option<String> {
     let (_, page) = tersed.get("/readyz");
     let line = page.lines().find(|line| line.starts_with(start));
@@ -331,7 +332,7 @@ fn wait_changed(tersed: &Tersed, changed: u64) {
     tersed.wait_metric("tersed_config_changed", &[], changed);
 }
 
-/// Whether the file says what runs, and all that is said.
+/// Whether the file agrees with the relay, and all output.
 fn check_running(tersed: &Tersed, file: Option<&Path>) -> (bool, String) {
     let mut command = Command::new(BINARY);
     command.args(["check", "--running", "--admin", &tersed.admin().to_string()]);

@@ -16,7 +16,7 @@ fn ipv6_senders_are_heard() {
         .forward(&sink.url())
         .window("1h")
         .start();
-    // Neither names a host, so the sender stands in, and it is the same one.
+    // Neither message names a host, so the sender's address is used, and both have the same.
     Originator::tcp(tersed.address(tcp)).send("<13>one");
     sink.wait_messages(1);
     Originator::udp(tersed.address(udp)).send_all(["<13>one", "<13>two"]);
@@ -49,7 +49,7 @@ fn a_sender_is_the_same_whatever_family_it_is_heard_over() {
         sink.wait_messages(1);
         connect(tersed.address(&v4)).send("<13>no host named");
         tersed.wait_received(2);
-        // Somebody else.
+        // Another sender.
         connect((Ipv6Addr::LOCALHOST, port).into()).send("<13>no host named");
         sink.wait_messages(2);
         let (metrics, _) = tersed.finish();

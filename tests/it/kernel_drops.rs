@@ -1,4 +1,4 @@
-//! What the kernel drops for want of room is counted exactly: sent = received + dropped by the kernel.
+//! Datagrams that the kernel drops for lack of room are counted exactly: sent = received + dropped by the kernel.
 
 use nix::sys::signal::Signal;
 
@@ -53,8 +53,8 @@ fn what_is_lost_while_the_upstream_takes_nothing_is_counted_meanwhile() {
     let padding = "x".repeat(1_400);
     let mut sent = 0;
     let lost = || tersed.metrics().total("tersed_kernel_dropped_total");
-    // First the reader falls behind while the upstream's buffers fill; then it waits for room, and
-    // what is sent is lost, all of it. A burst is counted a quarter of a second later at most.
+    // First the reader falls behind while the upstream's buffers fill. Then it waits for room, and everything that is
+    // sent is lost. A burst is counted at most a quarter of a second later.
     wait_until("500 to be counted as lost", LIMIT, || {
         let before = lost();
         sender.send_all((0..500).map(|number| format!("<13>{padding} {}", sent + number)));
@@ -82,5 +82,5 @@ fn wait_accounted(tersed: &Tersed, sent: u64) {
 }
 
 const UDP: &str = "udp://127.0.0.1:0";
-/// Twice the time after which a listener looks for losses.
+/// Twice the interval at which a listener looks for losses.
 const COUNTED: Duration = Duration::from_millis(500);

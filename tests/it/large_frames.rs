@@ -24,8 +24,8 @@ fn the_longest_unix_datagram_arrives_as_it_was() {
     check("unix-dgram", Wire::OctetCounting);
 }
 
-/// Sends a frame of exactly the limit, one that is one octet longer, and the first one again with
-/// one octet changed at its end.
+/// Sends a frame of exactly the limit, one that is one octet longer, and the first one again with its last octet
+/// changed.
 #[track_caller]
 fn check(scheme: &str, wire: Wire) {
     let sink = Sink::tcp_framed(Wire::OctetCounting);
@@ -45,7 +45,7 @@ fn check(scheme: &str, wire: Wire) {
     let longest = message(wire, LONGEST);
     let mut other = longest.clone();
     *other.last_mut().unwrap() ^= 1;
-    // Whatever follows does not depend on a frame before it.
+    // What follows must not depend on the frame before it.
     originator.send_all([&longest, &message(wire, LONGEST + 1)[..], &other, &longest]);
     let messages = sink.wait_messages(3);
     assert!(messages[0] == longest, "{scheme}, {wire:?}: changed");
@@ -60,7 +60,7 @@ fn check(scheme: &str, wire: Wire) {
 fn end(tersed: Tersed, scheme: &str) {
     tersed.wait_received(4);
     let (metrics, _) = tersed.finish();
-    // A Unix datagram is cut by the kernel.
+    // The kernel cuts a Unix datagram.
     let reason = if scheme == "unix-dgram" {
         "truncated"
     } else {
@@ -72,7 +72,7 @@ fn end(tersed: Tersed, scheme: &str) {
     assert_eq!(metrics.balance().suppressed, 1, "the longest one, again");
 }
 
-/// All octets there are, as far as the framing lets them be data.
+/// All possible octets, as far as the framing allows them as data.
 fn message(wire: Wire, length: usize) -> Vec<u8> {
     let head = format!("<13>{length} ");
     let mut message: Vec<u8> = (0..=255)
@@ -83,7 +83,7 @@ fn message(wire: Wire, length: usize) -> Vec<u8> {
         })
         .take(length - head.len() - 1)
         .collect();
-    // The last octet is no line end, which LF framing would take along.
+    // The last octet is not a line end, which LF framing would strip.
     message.push(b'.');
     [head.as_bytes(), &message].concat()
 }

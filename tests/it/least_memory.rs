@@ -1,4 +1,4 @@
-//! The least `dedup.memory` that is accepted works, with any number of shards and rules; less is refused.
+//! The least `dedup.memory` that is accepted works, with any number of shards and rules. Less is refused.
 
 use std::fs;
 use std::process::Command;
@@ -11,7 +11,7 @@ use super::support::sink::Sink;
 use super::support::tersed::{BINARY, Setup};
 use super::support::wait::{LIMIT, wait_until};
 
-/// Too little memory for shards and rules turned deduplication off, and nothing told of it.
+/// With too little memory for the shards and rules, deduplication was off without any warning.
 #[test]
 fn with_the_least_memory_that_is_accepted_every_rule_holds_repeats_back() {
     for (shards, rules) in [
@@ -29,7 +29,7 @@ fn with_the_least_memory_that_is_accepted_every_rule_holds_repeats_back() {
             .forward(&sink.url())
             .start();
         let mut originator = Originator::tcp(tersed.address(TCP));
-        // Each followed by its repeat; what no rule takes, too.
+        // Each message is followed by its repeat; some match no rule.
         let messages = (0..REPEATS).map(|number| {
             let app = number % (rules + 1);
             let text = "x".repeat(number % 7 * 250);
@@ -71,14 +71,14 @@ fn less_is_refused_by_check_run_and_reload() {
     tersed.signal(Signal::SIGHUP);
     let line = tersed.wait_log("reload refused");
     assert!(line.mentions("200 rules"), "{line:?}");
-    // More rules that fit are no reason for a restart, although by default there would be fewer shards now.
+    // More rules that fit must not need a restart, although a start would now choose fewer shards.
     fs::write(tersed.config_file(), config(64 << 20, "\"auto\"", 200)).unwrap();
     tersed.signal(Signal::SIGHUP);
     tersed.wait_log("reloaded");
     tersed.finish();
 }
 
-/// Messages that are longer than memory has room for.
+/// Messages that are too long for the memory.
 #[test]
 fn what_cannot_be_remembered_is_told_of_once() {
     let sink = Sink::tcp();
@@ -110,7 +110,7 @@ fn what_cannot_be_remembered_is_told_of_once() {
     assert_eq!(lines[0].level, "WARN");
 }
 
-/// The smallest that `tersed check` accepts, to the octet.
+/// The smallest value that `tersed check` accepts, to the octet.
 fn least_memory(shards: &str, rules: usize) -> usize {
     let (mut refused, mut accepted) = ((1 << 20) - 1, 1 << 30);
     while accepted - refused > 1 {
@@ -123,7 +123,7 @@ fn least_memory(shards: &str, rules: usize) -> usize {
     accepted
 }
 
-/// What `tersed check` says if it refuses `config`.
+/// The output of `tersed check` if it refuses `config`.
 fn check(config: &str) -> Result<(), String> {
     let dir = TempDir::with_prefix("tersed-it-").unwrap();
     let file = dir.path().join("tersed.toml");

@@ -1,7 +1,7 @@
-//! A listener that changes its protocol, address, family or name at a reload goes on with what it had: connections,
-//! and all that the kernel holds for it.
+//! A listener whose protocol, address, family or name is changed by a reload keeps what it had: its connections, and
+//! everything that the kernel holds for it.
 //!
-//! Each test has a network of its own, where every port is free.
+//! Each test has its own network, in which every port is free.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,7 +18,7 @@ use super::support::sink::{Manner, Sink};
 use super::support::tersed::{Setup, Tersed, url};
 use super::support::wait::{LIMIT, is_long, wait_until, wait_while};
 
-/// Three senders never pause: one that stays connected, one that connects for each message, and one by UDP.
+/// Three senders never pause: one stays connected, one connects for each message, and one uses UDP.
 #[test]
 fn a_listener_moves_between_addresses_and_families_under_load_and_nothing_is_lost() {
     Network::inside(|_| {
@@ -34,7 +34,7 @@ fn a_listener_moves_between_addresses_and_families_under_load_and_nothing_is_los
             for round in 1..if is_long() { 100 } else { 15 } {
                 let before = load.sent();
                 reload(&tersed, &config(places[round % places.len()]));
-                // Something is sent between any two.
+                // Something must be sent between any two reloads.
                 wait_until("more messages", LIMIT, || load.sent() > before + 10);
             }
         });
@@ -45,7 +45,7 @@ fn a_listener_moves_between_addresses_and_families_under_load_and_nothing_is_los
     });
 }
 
-/// A connection that began by plain TCP stays plain until it ends; new ones speak the new protocol.
+/// A connection that began as plain TCP stays plain until it ends. New ones use the new protocol.
 #[test]
 fn a_listener_changes_between_tcp_and_relp_under_load_and_nothing_is_lost() {
     Network::inside(|_| {
@@ -69,7 +69,7 @@ fn a_listener_changes_between_tcp_and_relp_under_load_and_nothing_is_lost() {
                 let mut connection = Originator::tcp(TO);
                 connection.send(message("plain", round));
                 plain.push(connection);
-                // Those of the other protocol are where they were.
+                // Connections of the other protocol go on as before.
                 for client in &mut relp {
                     let last = client.send(message(&format!("relp {}", fresh()), round));
                     client.answers(last..=last, "200 OK");
@@ -86,7 +86,7 @@ fn a_listener_changes_between_tcp_and_relp_under_load_and_nothing_is_lost() {
     });
 }
 
-/// What the sockets hold and who is connected goes on under the new name, and new messages count there.
+/// The contents of the sockets and the connections go on under the new name, and new messages count there.
 #[test]
 fn a_listener_gets_another_name_and_keeps_its_sockets() {
     Network::inside(|_| {
@@ -124,7 +124,7 @@ fn a_listener_gets_another_name_and_keeps_its_sockets() {
     });
 }
 
-/// Swapped names: each counts for the other from then on.
+/// The names are swapped: from then on each counts for the other.
 #[test]
 fn two_listeners_swap_their_names() {
     Network::inside(|_| {
@@ -138,7 +138,7 @@ fn two_listeners_swap_their_names() {
         Originator::udp(TO).send(message("udp", 0));
         tersed.wait_received(1);
         reload(&tersed, &config("b", "a"));
-        // What comes in the moment of the change may be read under the old name still.
+        // A message that comes at the moment of the change may still be read under the old name.
         wait_until("datagrams under the other name", LIMIT, || {
             Originator::udp(TO).send(message("udp", fresh()));
             received(&tersed, "b") > 0
@@ -158,7 +158,7 @@ fn two_listeners_swap_their_names() {
     });
 }
 
-/// The readers of the first are stuck at the full queue, so that its sockets are open for as long as that lasts.
+/// The readers of the first listener wait at the full queue, so its sockets stay open for as long as that lasts.
 #[test]
 fn what_a_reload_closed_the_next_one_opens_again() {
     Network::inside(|_| {
@@ -183,7 +183,7 @@ fn what_a_reload_closed_the_next_one_opens_again() {
                     .map(|number| format!("{} {}\n", message("flood", number), "x".repeat(900))),
             );
         });
-        // The queue is full, and for a while nothing more comes in.
+        // The queue is full once nothing more comes in for a while.
         let (mut received, mut looks) = (0, 0);
         wait_until("reading to pause", LIMIT, || {
             let now = tersed.metrics().balance().received;
@@ -196,7 +196,7 @@ fn what_a_reload_closed_the_next_one_opens_again() {
         for number in 0..50 {
             let long = format!("{} {}", message("stuck", number), "x".repeat(8000));
             datagrams.send(&long);
-            // The kernel holds ten at most.
+            // The kernel holds at most ten of them.
             if number < 5 {
                 local.send(long);
             }
@@ -239,7 +239,7 @@ fn a_path_changes_between_datagrams_and_streams_and_one_that_was_removed_is_made
         reload(&tersed, &config("unix-stream"));
         let mut stream = Originator::unix_stream(&path);
         stream.send_all((20..40).map(|number| message("stream", sent + number)));
-        // Its path is removed, and what it was sent is read all the same, now and later.
+        // The path is removed; datagrams sent before are still read, now and later.
         fs::remove_file(&path).unwrap();
         reload(&tersed, &config("unix-stream"));
         Originator::unix_stream(&path).send(message("stream", sent + 40));
@@ -254,7 +254,7 @@ fn a_path_changes_between_datagrams_and_streams_and_one_that_was_removed_is_made
     }
     sink.wait_messages(usize::try_from(sent).unwrap());
     tersed.wait_received(sent);
-    // What another process has put there is not touched, and the reload goes on.
+    // What another process has put there is not touched, and the reload succeeds.
     fs::remove_file(&path).unwrap();
     fs::write(&path, "precious").unwrap();
     reload(&tersed, &config("unix-dgram"));
@@ -331,7 +331,7 @@ fn peers_that_allow_no_longer_names_are_closed_and_what_they_said_is_judged() {
     });
 }
 
-/// Each has its family, whichever comes first, and each can go and come at a reload.
+/// Each has its own family, in either order, and each can be removed and added by a reload.
 #[test]
 fn both_families_fit_together_on_one_port() {
     Network::inside(|_| {
@@ -365,7 +365,7 @@ fn both_families_fit_together_on_one_port() {
         };
         assert_eq!(say(), [1, 1, 1, 1]);
         reload(&tersed, &six);
-        // What connects until the old socket is closed counts as received there.
+        // A connection made until the old socket is closed counts as received there.
         wait_until("the socket of 0.0.0.0 to close", LIMIT, || {
             let sockets = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
             let listens = format!(" 00000000:{PORT:04X} 00000000:0000 0A ");
@@ -379,7 +379,7 @@ fn both_families_fit_together_on_one_port() {
     });
 }
 
-/// The wildcard of a foreign process is another process, and a refused reload leaves everything as it was.
+/// Another process has a part of the new address, and the refused reload leaves everything as it was.
 #[test]
 fn a_refused_reload_moves_nothing_and_names_the_file_and_the_reason() {
     Network::inside(|_| {
@@ -413,7 +413,7 @@ fn a_refused_reload_moves_nothing_and_names_the_file_and_the_reason() {
         connection.send(message("connected", 0));
         Originator::tcp(TO).send(message("connects", 0));
         sink.wait_messages(2);
-        // A part of what it wants is theirs, the rest its own: the log tells both apart.
+        // Another process has one part of what it wants, the relay itself has the rest: the log tells them apart.
         let moved = config(PORT + 1).replace("tcp://127.0.0.73", "tcp://0.0.0.0");
         let part = std::net::TcpListener::bind(("127.0.0.1", PORT)).unwrap();
         fs::write(tersed.config_file(), moved).unwrap();
@@ -433,7 +433,7 @@ fn a_refused_reload_moves_nothing_and_names_the_file_and_the_reason() {
     });
 }
 
-/// Messages that never pause, to [`TO`].
+/// Senders that never pause; they send to [`TO`].
 struct Load<'t> {
     tersed: &'t Tersed,
     stop: AtomicBool,
@@ -457,12 +457,12 @@ impl<'t> Load<'t> {
         self.sent.load(Ordering::SeqCst)
     }
 
-    /// Messages sent while `body` ran.
+    /// How many messages were sent while `body` ran.
     fn during(&self, body: impl FnOnce()) -> u64 {
         self.run(true, body)
     }
 
-    /// The same, without connections that are made meanwhile.
+    /// As [`during`](Self::during), without the sender that connects for each message.
     fn during_without_short_ones(&self, body: impl FnOnce()) -> u64 {
         self.run(false, body)
     }
@@ -487,7 +487,7 @@ impl<'t> Load<'t> {
                 while with_short_ones && goes_on() {
                     Originator::tcp(TO).send(message("short", number));
                     (number, _) = (number + 1, count());
-                    // Those that are not closed yet are as many as are open.
+                    // The scrape sets the pace, so that open connections do not pile up.
                     let _metrics = self.tersed.metrics();
                 }
             });
@@ -498,7 +498,7 @@ impl<'t> Load<'t> {
                     datagrams.send(message("datagram", number));
                     (number, _) = (number + 1, count());
                     if number % 10 == 0 {
-                        // UDP has nothing to push back with.
+                        // UDP has no flow control, so the scrape sets the pace.
                         let _metrics = self.tersed.metrics();
                     }
                 }
@@ -513,7 +513,7 @@ impl<'t> Load<'t> {
     }
 }
 
-/// Each arrives once, and those of one sender in order.
+/// Asserts that each message arrives once, and that those of one sender arrive in order.
 #[track_caller]
 fn assert_all_arrive(tersed: &Tersed, sink: &Sink, sent: u64) {
     let all_came = wait_while(LIMIT, || (sink.count() as u64) < sent);
@@ -528,7 +528,7 @@ fn assert_all_arrive(tersed: &Tersed, sink: &Sink, sent: u64) {
             })
             .collect();
         if sender == "short" {
-            // Each had a connection of its own.
+            // Each came over a connection of its own.
             numbers.sort_unstable();
         }
         let gap = numbers
@@ -556,7 +556,7 @@ fn received(tersed: &Tersed, listener: &str) -> u64 {
     metrics.total_where("tersed_frames_received_total", &[("listener", listener)])
 }
 
-/// A stream listener at `stream`, and one for datagrams at `place` on the same port.
+/// A stream listener at `stream`, and a datagram listener at `place` on the same port.
 fn both(stream: &str, place: &str) -> String {
     format!(
         "[[listener]]\nname = \"stream\"\nurl = \"{stream}\"\nconnections_per_source_max = 1024\n\

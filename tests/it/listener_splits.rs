@@ -1,7 +1,7 @@
-//! One port that several listeners divide among them: each connection goes to the one that has its address, in whatever
-//! order they are written.
+//! Several listeners share one port: each connection goes to the listener that has its address, whatever their order in
+//! the file.
 //!
-//! Each test has a network of its own, where every port is free.
+//! Each test has its own network, in which every port is free.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -41,7 +41,7 @@ fn a_connection_stays_while_some_listener_has_its_address() {
             &["127.0.0.2", "127.0.0.1"],
             ["127.0.0.1", "127.0.0.2"],
         ),
-        // Turned round.
+        // Reordered.
         (
             &["[::]", "0.0.0.0"],
             &["127.0.0.1", "[::1]"],
@@ -69,7 +69,7 @@ fn a_connection_stays_while_some_listener_has_its_address() {
                 sender.send(format!("<13>after, to {to}"));
             }
             sink.wait_messages(4);
-            // They are counted where they are now, and go from there.
+            // Connections count for the listener that has them now, and move back from there.
             reload(&tersed, &listeners(before));
             for (sender, to) in senders.iter_mut().zip(stay) {
                 sender.send(format!("<13>back, to {to}"));
@@ -82,7 +82,8 @@ fn a_connection_stays_while_some_listener_has_its_address() {
     }
 }
 
-/// What no listener has any more goes, and `allow` is that of the listener that has the address.
+/// Connections to an address that no listener has any more are closed. The `allow` of the listener that has the address
+/// applies.
 #[test]
 fn the_allow_of_the_listener_that_has_the_address_decides() {
     Network::inside(|_| {
@@ -122,7 +123,7 @@ fn the_allow_of_the_listener_that_has_the_address_decides() {
     });
 }
 
-/// Each reload that moves the datagrams' listener leaves a reader behind that waits at the full queue.
+/// Each reload that moves the datagram listener leaves a reader behind that waits at the full queue.
 #[test]
 fn closed_listeners_do_not_pile_up_at_a_full_queue() {
     Network::inside(|_| {
@@ -148,7 +149,7 @@ fn closed_listeners_do_not_pile_up_at_a_full_queue() {
                 .metrics()
                 .total_where("tersed_config_reloads_total", &[("result", result)])
         };
-        // Whether it was put in force.
+        // Whether the reload was put in force.
         let attempt = |config: &str| {
             let before = (reloads("ok"), reloads("refused"));
             fs::write(tersed.config_file(), config).unwrap();
@@ -177,7 +178,7 @@ fn closed_listeners_do_not_pile_up_at_a_full_queue() {
         ] {
             assert!(refused.mentions(text), "{refused:?}");
         }
-        // What leaves the listeners as they are is put in force all the same.
+        // A reload that leaves the listeners unchanged is still put in force.
         let same = format!("{}[dedup]\nwindow = \"7s\"\n", config(round - 1));
         assert!(attempt(&same), "{:?}", tersed.log());
         sink.behave(Manner::Read);

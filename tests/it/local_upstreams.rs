@@ -53,7 +53,7 @@ fn a_unix_datagram_socket_that_comes_back_gets_what_waited() {
     assert_eq!(metrics.total("tersed_frames_forwarded_total"), 200);
 }
 
-/// A refusal is an error of the upstream. What was refused waits, and so does what comes after it.
+/// A refusal is an error of the upstream. The refused message waits, and so do those after it.
 #[test]
 fn what_a_udp_port_without_a_reader_refuses_is_counted_and_waits() {
     let mut sink = Sink::udp();

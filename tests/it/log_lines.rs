@@ -1,4 +1,4 @@
-//! A line of our own log is one line, tells the journal how urgent it is, and shows everything that is in it.
+//! Each entry of tersed's own log is one line, has a priority for the journal, and shows all of its characters.
 
 use std::fs;
 use std::io::Read as _;
@@ -17,7 +17,7 @@ use super::support::process::Process;
 use super::support::tersed::BINARY;
 use super::support::wait::{LIMIT, wait_until};
 
-/// `journalctl -p warning` showed nothing: all lines were of the same priority.
+/// `journalctl -p warning` once showed nothing, because all lines had the same priority.
 #[test]
 fn lines_to_the_journal_begin_with_their_priority() {
     for format in ["text", "json"] {
@@ -26,13 +26,13 @@ fn lines_to_the_journal_begin_with_their_priority() {
             "debug",
             "--log-format",
             format,
-            // Refused at once.
+            // This address refuses at once.
             "--forward",
             "tcp://127.0.0.75:9",
         ]);
         service.wait_for("ready");
         service.wait_for("cannot connect to upstream");
-        // The next attempt, which is told at DEBUG.
+        // The next attempt, which is logged at DEBUG.
         service.wait_for("upstream still away");
         fs::write(service.config(), "[dedup]\nwindw = 1\nallow = \"x\"\n").unwrap();
         service.signal(Signal::SIGHUP);
@@ -90,7 +90,7 @@ fn what_keeps_it_from_starting_is_an_error_to_the_journal() {
     assert!(log.lines().all(|line| line.starts_with("<3>")), "{log}");
 }
 
-/// The variable is inherited by everything that a service starts.
+/// Everything that a service starts inherits the variable.
 #[test]
 fn a_stream_that_is_not_the_journal_gets_no_priorities() {
     let mut command = Command::new(BINARY);
@@ -152,7 +152,7 @@ fn names_and_errors_hide_nothing_and_turn_nothing_round() {
     }
 }
 
-/// The relay as systemd starts it: its standard error is a socket that the variable names.
+/// The relay as systemd starts it: its standard error is a socket, and the variable identifies it.
 struct Service {
     child: Child,
     log: Arc<Mutex<Vec<u8>>>,
@@ -208,14 +208,14 @@ impl Service {
         kill(id, signal).unwrap();
     }
 
-    /// What it said until it ended.
+    /// Everything that it wrote until it ended.
     #[track_caller]
     fn wait_exit(&mut self) -> String {
         wait_until("the relay to end", LIMIT, || {
             self.child.try_wait().unwrap().is_some()
         });
         let mut last = String::new();
-        // The socket's other end is read to its end.
+        // Wait until the other end of the socket was read to its end.
         wait_until("its last words", LIMIT, || {
             let same = Arc::strong_count(&self.log) == 1;
             last = self.log();
@@ -232,9 +232,9 @@ impl Drop for Service {
     }
 }
 
-/// What turns text round, breaks it or has no width, as TOML writes it; and a letter that may be seen.
+/// Characters that reverse text, break it or have no width, as TOML spells them; and a letter that is harmless.
 const INVISIBLE: &str = "\\u202E\\u2066\\u2028\\u2029\\u200b\\ufeff\\u00ad\\U000e0041caf\u{e9}";
-/// What drives a terminal, and a line end.
+/// Characters that control a terminal, and a line end.
 const CONTROLS: &str = "\\u009b\\u001b[31m\\n";
 const HIDDEN: [char; 8] = [
     '\u{202e}',

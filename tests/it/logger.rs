@@ -1,4 +1,4 @@
-//! util-linux's `logger` sends; what it says twice goes out once.
+//! util-linux's `logger` sends; a repeated message is forwarded once.
 
 use super::support::logger::Logger;
 use super::support::numbered::repeats;
@@ -28,7 +28,7 @@ fn over_tcp_with_octet_counts() {
     });
 }
 
-/// `timeQuality` and the timestamp's fraction differ from call to call; the messages are the same.
+/// `timeQuality` and the timestamp's fraction differ from call to call, but the messages are the same.
 #[test]
 fn as_rfc5424_over_udp() {
     check("udp://127.0.0.1:0", |tersed, url| {
@@ -45,7 +45,7 @@ fn as_rfc5424_over_tcp_with_octet_counts() {
     });
 }
 
-/// What stands for `/dev/log`: no host name in the message.
+/// In place of `/dev/log`: the message has no host name.
 #[test]
 fn over_a_unix_datagram_socket() {
     check_unix("unix-dgram");
@@ -69,7 +69,7 @@ fn check(listener: &str, logger: impl FnOnce(&Tersed, &str) -> Logger) {
     check_with(Setup::new(), listener, logger);
 }
 
-/// foo, foo, bar by three processes: foo and bar go out, and a summary of one more foo.
+/// foo, foo, bar by three processes: foo and bar are forwarded, and a summary reports one more foo.
 #[track_caller]
 fn check_with(setup: Setup, listener: &str, logger: impl FnOnce(&Tersed, &str) -> Logger) {
     let sink = Sink::tcp();
@@ -79,7 +79,7 @@ fn check_with(setup: Setup, listener: &str, logger: impl FnOnce(&Tersed, &str) -
         .window("1h")
         .start();
     let logger = logger(&tersed, listener);
-    // Each has a connection of its own, and nothing orders one connection's messages before another's.
+    // Wait for each: they come over different connections, which have no order among each other.
     for (count, (procid, text)) in (1..).zip([(100, "foo"), (200, "foo"), (300, "bar")]) {
         logger.log(procid, text);
         tersed.wait_received(count);

@@ -1,5 +1,5 @@
-//! Feedback: an upstream that leads back to the relay is refused where it can be seen, and dies out
-//! where it cannot.
+//! Loops: an upstream that leads back to the relay is refused where that can be seen, and the loop dies out where it
+//! cannot.
 
 use std::fs;
 use std::process::Command;
@@ -11,7 +11,7 @@ use super::support::originator::Originator;
 use super::support::tersed::{BINARY, Setup, Tersed, url};
 use super::support::wait::{LIMIT, wait_until};
 
-/// F50, directly.
+/// The upstream is one of the relay's own listeners.
 #[test]
 fn an_upstream_that_is_an_own_listener_is_refused_with_its_line() {
     let dir = TempDir::new().unwrap();
@@ -46,7 +46,7 @@ fn an_upstream_that_is_an_own_listener_is_refused_with_its_line() {
     }
 }
 
-/// What is no loop, and no upstream either: a file that is a listener's socket, and the relay's own admin address.
+/// Neither a loop nor a usable upstream: a file that is a listener's socket, and the relay's own admin address.
 #[test]
 fn an_upstream_that_is_the_relay_itself_in_another_way_is_refused() {
     let dir = TempDir::new().unwrap();
@@ -107,7 +107,7 @@ fn an_upstream_that_is_the_relay_itself_in_another_way_is_refused() {
     }
 }
 
-/// F50, round a corner that no configuration shows: two relays that forward to each other.
+/// A loop that no configuration shows: two relays forward to each other.
 #[test]
 fn a_loop_through_another_relay_dies_out_summaries_included() {
     let dir = TempDir::new().unwrap();
@@ -126,8 +126,8 @@ fn a_loop_through_another_relay_dies_out_summaries_included() {
     for number in 0..MESSAGES {
         originator.send_all([message(number), message(number), message(number)]);
     }
-    // It goes once round and is held back. When its window ends that is reported, and the report
-    // goes round until that is noticed, too.
+    // Each message goes round once and is suppressed. When its window ends, a summary is sent, which goes round until
+    // that is noticed, too.
     for relay in relays {
         wait_until("all windows to end", LIMIT, || {
             let metrics = relay.metrics();
@@ -137,8 +137,8 @@ fn a_loop_through_another_relay_dies_out_summaries_included() {
         });
     }
     let received: Vec<_> = relays.iter().map(|relay| received(relay)).collect();
-    // Each message thrice and once back; of its one summary, in each relay, as many copies as pass
-    // of what is never held back, and one more.
+    // Each message comes three times and comes back once. In each relay it has one summary, of which as many copies go
+    // round as are let through for messages that are never suppressed, plus one.
     let most = 4 * MESSAGES + 2 * 17 * MESSAGES;
     for count in &received {
         assert!(
@@ -147,7 +147,7 @@ fn a_loop_through_another_relay_dies_out_summaries_included() {
         );
     }
 
-    // Nothing moves any more: a new message goes once round, as the first did.
+    // Nothing moves any more, and a new message goes round once, as the first did.
     originator.send(message(MESSAGES));
     wait_until("once round", LIMIT, || {
         self::received(&a) == received[0] + 2 && self::received(&b) == received[1] + 1
@@ -156,7 +156,7 @@ fn a_loop_through_another_relay_dies_out_summaries_included() {
     b.finish();
 }
 
-/// Its own log goes to standard error and nowhere else, whatever the level.
+/// tersed's own log goes to standard error only, whatever the level.
 #[test]
 fn own_log_lines_never_enter_the_stream() {
     let tersed = Setup::new()

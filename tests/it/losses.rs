@@ -1,5 +1,5 @@
-//! What is being lost, or soon may be, is told once when it begins, stands on `/readyz` with what to do, and is in
-//! the last balance.
+//! What is being lost, or soon may be, is logged once when it begins, is on `/readyz` with advice, and is in the last
+//! balance.
 
 use std::net::Ipv4Addr;
 
@@ -20,7 +20,7 @@ fn datagrams_that_the_kernel_drops_are_told_of() {
     assert_eq!(remark(&tersed, "kernel drops"), None);
     let mut sender = Originator::udp(tersed.address(UDP));
     let mut sent = 0;
-    // Twice: the second burst is not news.
+    // Twice: the second burst is not logged again.
     for _ in 0..2 {
         tersed.signal(Signal::SIGSTOP);
         sender.send_all((0..1_000).map(|number| format!("<13>burst {}", sent + number)));
@@ -44,7 +44,7 @@ fn datagrams_that_the_kernel_drops_are_told_of() {
     let told = told_once(&stopped, "the kernel drops datagrams; ");
     assert_eq!(told.field("listener").as_deref(), Some(UDP));
     assert_eq!(told.field("receive_buffer").as_deref(), Some("64KiB"));
-    // What came after the beginning is told at the stop.
+    // What was lost after the first line is logged at the stop.
     let first: u64 = told.field("datagrams").unwrap().parse().unwrap();
     if first < lost {
         let rest = told_once(&stopped, "more was lost in the last 10 minutes");
@@ -84,7 +84,7 @@ fn windows_that_memory_is_too_small_for_are_told_of() {
     assert_eq!(last_words(&stopped, "evicted"), evicted);
 }
 
-/// The timer that told of peers waited for room in the queue itself.
+/// The timer that logs the warnings about peers once waited for room in the queue itself.
 #[test]
 fn reading_that_is_paused_is_told_of_and_nothing_else_falls_silent() {
     let port = RefusingPort::new();
@@ -133,7 +133,7 @@ fn reading_that_is_paused_is_told_of_and_nothing_else_falls_silent() {
     assert!(last_words(&stopped, "reading_pauses") > 0);
 }
 
-/// With a spool it was no advice to use one.
+/// With a spool in use, the advice must not be to use a spool.
 #[test]
 fn a_full_spool_behind_a_full_queue_is_named() {
     let port = RefusingPort::new();
@@ -149,7 +149,7 @@ fn a_full_spool_behind_a_full_queue_is_named() {
         .start();
     let mut tcp = Originator::tcp(tersed.address(TCP));
     let padding = "x".repeat(1_000);
-    // More than both hold, and less than both and the sockets.
+    // More than queue and spool hold, but less than both and the sockets.
     tcp.send_all((0..1_300).map(|number| format!("<13>host app: {padding} {number}")));
     let line = wait_remark(&tersed, "reading was paused");
     let advice = "was full, and more came than the upstreams and the spool took: see both";
@@ -189,7 +189,7 @@ fn copies_that_pause_reading_are_named() {
     wait_until("all copies to be set aside", LIMIT, || {
         tersed.metrics().total("tersed_suppressed_copies_queued") == 0
     });
-    // What is well by now was the cause all the same.
+    // The cause is still named, although it is over.
     let line = remark(&tersed, "reading was paused").unwrap();
     assert!(line.contains(advice), "{line}");
     let (_, stopped) = tersed.finish();
@@ -273,7 +273,7 @@ fn frames_that_a_full_queue_drops_are_told_of() {
     );
 }
 
-/// The line of `/readyz` that begins so.
+/// The line of `/readyz` that begins with `beginning`.
 #[track_caller]
 fn remark(tersed: &Tersed, beginning: &str) -> Option<String> {
     let (status, page) = tersed.get("/readyz");
@@ -290,7 +290,7 @@ fn wait_remark(tersed: &Tersed, beginning: &str) -> String {
     remark(tersed, beginning).unwrap()
 }
 
-/// The one line of the log that begins so, which is a warning.
+/// Asserts that the log has one line that begins with `beginning`, a warning.
 #[track_caller]
 fn told_once<'a>(stopped: &'a Stopped, beginning: &str) -> &'a LogLine {
     let told = stopped
@@ -303,7 +303,7 @@ fn told_once<'a>(stopped: &'a Stopped, beginning: &str) -> &'a LogLine {
     told[0]
 }
 
-/// A number of the last balance.
+/// A number in the last balance.
 #[track_caller]
 fn last_words(stopped: &Stopped, name: &str) -> u64 {
     let line = stopped.log.iter().rfind(|line| line.message == "stopped");

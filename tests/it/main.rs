@@ -1,9 +1,9 @@
-//! The real binary, driven from outside: one file per behavior.
+//! Tests of the real binary, run from outside: one file per behavior.
 //!
-//! Every test starts a relay on ephemeral ports, talks to it as originators and collectors do, and
-//! ends by checking from `/metrics` that every frame is accounted for. Nothing sleeps: a test waits
-//! for a condition, with a limit. What a test needs and does not find is a failure that names the
-//! package to install, never a skip; `tests/run` installs them all.
+//! Every test starts a relay on ephemeral ports, talks to it as originators and collectors do, and ends by checking in
+//! `/metrics` that every frame is accounted for. No test sleeps: a test waits for a condition, with a limit. If a
+//! program that a test needs is missing, the test fails and names the package to install, and is never skipped;
+//! `tests/run` installs them all.
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 

@@ -1,6 +1,6 @@
-//! What the process takes is at most one and a half times what `check` and `/metrics` say that it may: with a queue full
-//! of the shortest messages, with a thousand connections and 900 RELP clients while the upstream is away, and with a
-//! long message begun on each connection.
+//! The process takes at most one and a half times the limit that `check` and `/metrics` state: with a queue full of the
+//! shortest messages, with a thousand connections and 900 RELP clients while the upstream is away, and with an
+//! unfinished long message on each connection.
 
 use std::io::{ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -25,7 +25,7 @@ fn a_queue_of_the_shortest_messages_takes_what_it_is_said_to() {
     let limit = limit(&relay, &["unfinished", "sending", "waiting"]);
     let address = relay.address(TCP);
     let mut connections: Vec<_> = (0..1000).map(|_| connect(address)).collect();
-    // Each message is read before the next one is sent on its connection: the smallest batches there are.
+    // Each message is read before the next one is sent on its connection, which makes the smallest possible batches.
     let mut words = Words::default();
     let (mut sent, mut queued) = (0, 0);
     while queued < 15 << 19 {
@@ -51,7 +51,7 @@ fn two_thousand_connections_hold_little_while_the_upstream_is_away() {
         .listener(TCP, &many(1000))
         .listener(RELP, &many(900))
         .start();
-    // No message is left unfinished but for the few octets at the end of a read.
+    // No message is unfinished, except for a few octets at the end of a read.
     let limit = limit(&relay, &["unfinished"]);
     let mut words = Words::default();
     let lines: Vec<_> = (0..16).map(|_| words.lines(19_000)).collect();
@@ -111,7 +111,7 @@ fn messages_that_were_begun_take_what_they_have() {
     finish(relay, limit);
 }
 
-/// The counting law, and that no more was ever resident than one and a half times `limit`.
+/// Asserts the counting law, and that at most one and a half times `limit` was ever resident.
 #[track_caller]
 fn finish(mut relay: Tersed, limit: u64) {
     relay.assert_balance();
@@ -127,7 +127,7 @@ fn finish(mut relay: Tersed, limit: u64) {
     assert!(stopped.balance().holds(), "{:?}", stopped.balance());
 }
 
-/// What the metrics say that the relay takes at most, less the parts that this test does not fill. `check` says the same.
+/// The limit in the metrics, without the parts that this test does not fill. Asserts that `check` states the same.
 #[track_caller]
 fn limit(relay: &Tersed, unfilled: &[&str]) -> u64 {
     let path = relay.config_file();
@@ -145,9 +145,9 @@ fn limit(relay: &Tersed, unfilled: &[&str]) -> u64 {
     total - unfilled.iter().copied().map(of).sum::<u64>()
 }
 
-/// Everything but listeners: no more than the queue and the little that windows need to be short.
+/// Everything except listeners: the queue, and as little as possible for windows.
 fn rest(upstream: &RefusingPort, queue: &str) -> String {
-    // A datagram upstream would be there; of those that may be away this one keeps least.
+    // A datagram upstream would count as present. Of the upstreams that can be away, this one keeps least.
     let url = upstream.url().replace("tcp:", "relp:");
     format!(
         "[forward]\nto = [\"{url}\"]\nqueue = \"{queue}\"\n\
@@ -169,7 +169,7 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Writes what the kernel takes of `octets`.
+/// Writes as much of `octets` as the kernel takes.
 #[track_caller]
 #[expect(
     clippy::disallowed_methods,
@@ -185,7 +185,7 @@ fn write(stream: &mut TcpStream, mut octets: &[u8]) {
     }
 }
 
-/// Messages of six octets, no two alike.
+/// Messages of six octets, all different.
 #[derive(Default)]
 struct Words(u32);
 
@@ -219,7 +219,7 @@ impl Words {
     }
 }
 
-/// Two ends of two thousand connections need more than a shell allows.
+/// Two thousand connections with both ends here need more open files than a shell allows.
 fn raise_open_files() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();

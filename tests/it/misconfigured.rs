@@ -1,4 +1,4 @@
-//! What is probably not meant is said, by a start, a reload and `tersed check` alike.
+//! Probable mistakes in the configuration are reported by a start, a reload and `tersed check` alike.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,7 +13,8 @@ use super::support::sink::Sink;
 use super::support::tersed::{BINARY, Setup, Tersed};
 use super::support::wait::{LIMIT, wait_until};
 
-/// Each is what is left of a file that is being written: survivors would go to standard output, or listeners move.
+/// Each is a remainder of a file that is just being written. With it, survivors would go to standard output, or
+/// listeners would move.
 #[test]
 fn a_file_that_lost_what_matters_replaces_nothing_at_sighup() {
     let sink = Sink::tcp();
@@ -54,7 +55,7 @@ fn a_file_that_lost_what_matters_replaces_nothing_at_sighup() {
     Originator::tcp(tersed.address("in")).send("<13>1 - h a - - - third");
     sink.wait_messages(3);
 
-    // What was meant is written out, and a table that is gone is remarked.
+    // If the intention is written out, the reload succeeds. A table that is gone causes a warning.
     fs::write(tersed.config_file(), format!("{listener}{forward}")).unwrap();
     tersed.signal(Signal::SIGHUP);
     tersed.wait_log("reloaded");
@@ -137,7 +138,7 @@ fn check_says_what_it_judged() {
     assert_eq!(both.code, Some(2));
 }
 
-/// In a mount namespace of its own, where the usual file can be made.
+/// In its own mount namespace, where the usual file can be created.
 #[test]
 fn check_and_run_name_the_usual_file_if_it_is_there_and_not_read() {
     assert!(
@@ -155,7 +156,7 @@ fn check_and_run_name_the_usual_file_if_it_is_there_and_not_read() {
             script,
             BINARY,
         ])
-        // What tells the tests of syslog-ng is no variable of the relay's.
+        // This variable is for the syslog-ng tests, and is not one of the relay's.
         .env_remove("TERSED_TEST_SYSLOG_NG")
         .output()
         .unwrap();
@@ -164,7 +165,7 @@ fn check_and_run_name_the_usual_file_if_it_is_there_and_not_read() {
         (code, err.as_str()),
         (
             Some(0),
-            "note: /etc/tersed/tersed.toml is there and was not judged; check it with: tersed check \
+            "note: /etc/tersed/tersed.toml exists but was not checked; to check it: tersed check \
              /etc/tersed/tersed.toml\n"
         )
     );
@@ -176,7 +177,7 @@ fn check_and_run_name_the_usual_file_if_it_is_there_and_not_read() {
         .with_mounts("mount -t tmpfs none /etc; mkdir /etc/tersed; echo >/etc/tersed/tersed.toml")
         .start();
     let line =
-        tersed.wait_log("a configuration file is there and is not read; name it by --config");
+        tersed.wait_log("a configuration file exists but is not read; name it with --config");
     assert_eq!(
         line.field("file").as_deref(),
         Some("/etc/tersed/tersed.toml")
@@ -220,7 +221,7 @@ fn check_refuses_the_paths_that_run_refuses() {
     let spool = |path: &str| format!("[spool]\ndirectory = \"{}\"\n", at(path));
     let socket = |path: &str| format!("[[listener]]\nurl = \"unix-dgram://{}\"\n", at(path));
     for (config, reason) in [
-        (spool("missing/spool"), "is not there; make it"),
+        (spool("missing/spool"), "does not exist; create it"),
         (
             spool("open/spool"),
             "is not safe: its mode 0777 lets group or others write; chmod go-w",
@@ -246,22 +247,22 @@ fn check_refuses_the_paths_that_run_refuses() {
         assert_eq!(status.code(), Some(1), "{config}{said}");
     }
     assert!(!Path::new(&at("missing")).exists());
-    // A check as root of what runs as another user: not refused.
+    // Root checks a configuration that another user runs: not refused.
     fs::create_dir(at("theirs")).unwrap();
     std::os::unix::fs::chown(at("theirs"), Some(12345), None).unwrap();
     let (code, _, err) = check(&spool("theirs/spool"));
     assert_eq!(code, Some(0), "{err}");
     assert!(
-        err.contains("right only if tersed runs as another user than this one"),
+        err.contains("this is right only if tersed runs as another user"),
         "{err}"
     );
     assert!(!Path::new(&at("theirs/spool")).exists(), "nothing is made");
-    // And one that is fit.
+    // A valid path.
     assert_eq!(check(&spool("spool")).0, Some(0));
     assert!(!Path::new(&at("spool")).exists(), "nothing is made");
 }
 
-/// `run` starts without these, and so they are fit.
+/// `run` starts without these directories, so the configuration is valid.
 #[test]
 fn check_warns_of_directories_that_are_not_there_yet() {
     let dir = tempfile::tempdir().unwrap();
@@ -282,7 +283,7 @@ fn check_warns_of_directories_that_are_not_there_yet() {
     );
     for line in err.lines() {
         assert!(
-            line.contains(&format!("the directory {missing} is not there")),
+            line.contains(&format!("the directory {missing} does not exist")),
             "{line}"
         );
     }
@@ -318,7 +319,7 @@ fn masks_beside_a_profile_are_added_and_shown() {
     let (code, _, err) = check(&rule("[]"));
     assert_eq!(code, Some(1));
     assert!(err.contains("mask = [\"none\"] for no masks"), "{err}");
-    // One that nothing uses.
+    // A mask that nothing uses.
     let (code, _, err) = check(&rule("[\"ipv4\"]"));
     assert_eq!(code, Some(0));
     assert!(
@@ -364,7 +365,7 @@ fn sizes_are_shown_as_they_were_written() {
     }
 }
 
-/// What `tersed check` of a file says.
+/// The result of `tersed check` for a file with this text.
 fn check(config: &str) -> (Option<i32>, String, String) {
     let files = Logs::new();
     let file = files.write("t.toml", config);
@@ -381,7 +382,7 @@ fn said(output: &Output) -> (Option<i32>, String, String) {
     )
 }
 
-/// Whether a warning about the configuration holds `text`.
+/// Whether a warning about the configuration contains `text`.
 fn warns(tersed: &Tersed, text: &str) -> bool {
     let log = tersed.log();
     let mut warnings = log

@@ -1,12 +1,12 @@
-//! How frames are set apart on the way out: octet counting and datagrams leave every octet alone, LF
-//! replaces the line breaks that would cut a frame in two, and counts that.
+//! Output framing: octet counting and datagrams leave every octet unchanged. LF framing replaces the line breaks that
+//! would cut a frame in two, and counts that.
 
 use super::support::originator::Originator;
 use super::support::sink::{Sink, show};
 use super::support::tersed::Setup;
 use super::support::wire::Wire;
 
-/// With line breaks and NULs inside and behind.
+/// With line breaks and NULs inside and at the end.
 const SENT: [&[u8]; 5] = [
     b"<13>app: two\nlines",
     b"<13>app: a NUL \0 inside",
@@ -56,7 +56,7 @@ fn line_breaks_can_be_written_as_rsyslog_writes_them() {
     check(&Sink::tcp(), "", "line_breaks = \"escape\"", lines, 2);
 }
 
-/// A datagram is as long as it may be, and no longer.
+/// A datagram has at most the maximum length.
 #[test]
 fn a_message_too_long_for_a_datagram_is_cut_and_counted() {
     let sink = Sink::udp();
@@ -74,7 +74,7 @@ fn a_message_too_long_for_a_datagram_is_cut_and_counted() {
     assert_eq!(metrics.total_where("tersed_frame_errors_total", &reason), 2);
 }
 
-/// Sends all of [`SENT`], each as a datagram, and looks at what `sink` gets.
+/// Sends all of [`SENT`], each as a datagram, and checks what `sink` receives.
 #[track_caller]
 fn check(sink: &Sink, upstream: &str, forward: &str, expected: [&[u8]; 5], rewritten: u64) {
     let setup = Setup::new();

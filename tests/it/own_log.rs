@@ -1,4 +1,4 @@
-//! What peers send cannot forge lines in our own log, nor drive the terminal that shows it.
+//! Input from peers can neither forge lines in tersed's own log nor control the terminal that shows it.
 
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
@@ -12,7 +12,7 @@ use super::support::sink::Sink;
 use super::support::tersed::{BINARY, Setup, url};
 use super::support::wait::{LIMIT, wait_until};
 
-/// Sent where an octet count must be, and as half a counted frame.
+/// Sent in place of an octet count, and as half of a counted frame.
 const EVIL: &[&[u8]] = &[
     b"\x1b]0;title\x07\x1b[2J\x1b[31mred %s%n%x {} {0} ${jndi:x}\n",
     b"forged\r2026-11-22T12:00:00Z ERROR tersed: forged\n",
@@ -44,7 +44,7 @@ fn every_line_of_the_json_log_is_one_object_without_control_octets() {
         Originator::udp(tersed.address(UDP)).send(&tagged);
         sink.wait_messages(2);
         tersed.wait_metric("tersed_frame_errors_total", &[], 2);
-        // That each line is one JSON object is checked wherever the log is read.
+        // Reading the log checks that each line is one JSON object.
         let (_, stopped) = tersed.finish();
         let bad = stopped
             .log
@@ -92,7 +92,7 @@ fn the_text_log_has_one_line_for_each_event_without_control_octets() {
             let known = ["INFO", "WARN", "DEBUG", "TRACE"].contains(&level);
             assert!(known && line.contains("tersed"), "a forged line: {line}");
         }
-        // The law, in the relay's last words: nothing was received.
+        // The final line with the counting law: nothing was received.
         assert!(stderr.contains("stopped"), "{stderr}");
         assert!(stderr.contains("received=0"), "{stderr}");
     }

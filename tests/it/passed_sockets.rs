@@ -1,4 +1,4 @@
-//! Sockets that the service manager handed over and the configuration names differently, or not at all: nothing is open
+//! Sockets that the service manager passed in and the configuration names differently, or not at all: nothing is open
 //! to the network that the operator did not mean, and the log says which URL takes which socket.
 
 use std::net::{SocketAddr, TcpStream};
@@ -28,7 +28,7 @@ fn an_address_that_was_handed_over_under_another_spelling_is_named() {
     });
 }
 
-/// The port that is taken is another process's; what was handed over is told all the same.
+/// Another process has the port. The sockets that were passed in are still listed.
 #[test]
 fn what_was_handed_over_is_listed_when_another_address_is_taken() {
     Network::inside(|_| {
@@ -60,7 +60,7 @@ fn a_socket_that_no_listener_names_is_not_opened_beside_an_allow() {
     });
 }
 
-/// A reload that names it applies what it says; one that names it no longer does not close it for good.
+/// A reload that names the socket applies its settings. A reload that no longer names it does not close it for good.
 #[test]
 fn a_socket_that_no_listener_names_is_a_warning_until_a_reload_names_it() {
     Network::inside(|_| {
@@ -92,7 +92,7 @@ fn a_socket_that_no_listener_names_is_a_warning_until_a_reload_names_it() {
         reload(&tersed, &named("10.0.0.0/8"));
         connection.wait_closed();
         Originator::tcp(TO).wait_closed();
-        // The kernel keeps who connects while no listener does.
+        // The kernel keeps new connections while no listener accepts them.
         reload(&tersed, other);
         let mut waits = Originator::tcp(TO);
         waits.send("<13>before it is named again");
@@ -138,7 +138,7 @@ fn without_any_listener_configured_what_was_handed_over_is_served_without_a_warn
     });
 }
 
-/// The holder of the path is the socket that was handed over, and not another process.
+/// The path is held by the socket that was passed in, not by another process.
 #[test]
 fn a_unix_socket_that_was_handed_over_as_the_other_kind_is_named() {
     for (kind, given, wanted) in [
@@ -179,7 +179,7 @@ os.execv(sys.argv[1], sys.argv[1:])",
         std::fs::write(tersed.config_file(), wanted).unwrap();
         tersed.signal(nix::sys::signal::Signal::SIGHUP);
         named(&format!("{:?}", tersed.wait_log("reload refused")));
-        // A start would read it with a warning; a reload does not read it, and warns, too.
+        // A start would read the socket with a warning. A reload does not read it, and warns, too.
         let other = "[[listener]]\nurl = \"tcp://127.0.0.1:0\"\n";
         std::fs::write(tersed.config_file(), other).unwrap();
         tersed.signal(nix::sys::signal::Signal::SIGHUP);
@@ -194,7 +194,8 @@ os.execv(sys.argv[1], sys.argv[1:])",
     }
 }
 
-/// `ReceiveBuffer=` of a unit. The launcher hands the socket over as systemd does, which can do this and its tool not.
+/// `ReceiveBuffer=` of a unit. The launcher passes the socket in as systemd does, because systemd's own tool cannot
+/// set this.
 #[test]
 fn a_larger_receive_buffer_that_was_handed_over_is_kept() {
     Network::inside(|_| {
@@ -248,7 +249,7 @@ fn start_refused(setup: Setup) -> (ExitStatus, String) {
     knocking(|| setup.start_refused())
 }
 
-/// Does `body` while a sender connects again and again, because before that the relay does not start.
+/// Runs `body` while a sender connects again and again, because the relay does not start before that.
 fn knocking<T>(body: impl FnOnce() -> T) -> T {
     thread::scope(|scope| {
         scope.spawn(|| wait_until("the socket", LIMIT, || TcpStream::connect(TO).is_ok()));

@@ -1,7 +1,7 @@
-//! A path that goes dead without a word: the connection stays half open, the kernel gives it up after
-//! `send_timeout` (TCP_USER_TIMEOUT), the relay connects again, and nothing is missing (FAULTS F4).
+//! A network path goes dead silently and the connection stays half open: the kernel gives it up after `send_timeout`
+//! (TCP_USER_TIMEOUT), the relay connects again, and nothing is missing.
 //!
-//! `TERSED_TEST_LONG=1` keeps the path dead for 60 s with the default time-outs.
+//! `TERSED_TEST_LONG=1` keeps the path dead for 60 s, with the default time-outs.
 
 use std::thread;
 use std::time::Duration;
@@ -36,7 +36,7 @@ fn a_path_that_goes_dead_under_load_costs_nothing() {
     });
 }
 
-/// Nothing is left to be sent, so it is acknowledgements that do not come.
+/// Nothing is left to be sent; only the acknowledgements are missing.
 #[test]
 fn what_was_on_its_way_when_the_path_went_dead_comes_again() {
     Network::inside(|network| {
@@ -47,7 +47,7 @@ fn what_was_on_its_way_when_the_path_went_dead_comes_again() {
         sink.wait_messages(BEFORE);
 
         network.cut(sink.address());
-        // Less than the kernel takes at once: all of it is written, counted, and lost.
+        // Less than the kernel takes at once: everything is written, counted, and lost.
         originator.send_all(ordered_all(PLACES, OCTETS).skip(BEFORE).take(BEFORE));
         tersed.wait_received(2 * BEFORE as u64);
         wait_given_up(&tersed);
@@ -74,7 +74,7 @@ fn start(sink: &Sink) -> Tersed {
     Setup::new().config(&config).listen(TCP).start()
 }
 
-/// The connection is given up, and connecting again has failed, too.
+/// The connection was given up, and connecting again has failed, too.
 fn wait_given_up(tersed: &Tersed) {
     let start = now();
     let given_up = tersed.wait_log("upstream lost");

@@ -1,7 +1,7 @@
 //! A relay that is stopped and continued (SIGSTOP, SIGCONT) loses nothing on TCP.
 //!
-//! What matters is that senders fill every buffer meanwhile and that a window ends, which takes a second
-//! here; `TERSED_TEST_LONG=1` stops it for the 30 s of FAULTS F18.
+//! Meanwhile senders fill every buffer, and a window ends, which takes a second here. `TERSED_TEST_LONG=1` stops the
+//! relay for 30 s.
 
 use std::thread;
 use std::time::Duration;
@@ -40,7 +40,7 @@ fn nothing_is_lost_and_windows_go_on_while_the_process_is_stopped() {
         .collect();
     let pause = Duration::from_millis(if is_long() { 30_000 } else { 1_500 });
     wait_until("the window to end", LIMIT, || stopped.elapsed() > pause);
-    // Sent in the stopped second, judged after it, and forwarded: its window is over by then.
+    // Sent while the relay was stopped, judged after it, and forwarded: its window has ended by then.
     originator.send(FOO);
     tersed.signal(Signal::SIGCONT);
 
@@ -56,8 +56,8 @@ fn nothing_is_lost_and_windows_go_on_while_the_process_is_stopped() {
         });
         assert!(numbers.eq(0..EACH), "all of sender {sender}, in order");
     }
-    // Whether the summary of the window that is over comes before or after the copy that opened the next
-    // depends on whether the timer or the sender was first.
+    // The summary of the ended window comes before or after the copy that opened the next one, depending on whether the
+    // timer or the sender was first.
     let foos: Vec<_> = messages
         .iter()
         .filter_map(|message| std::str::from_utf8(message).ok())
@@ -76,5 +76,5 @@ fn message(sender: u32, number: u64) -> String {
 
 const TCP: &str = "tcp://127.0.0.1:0";
 const FOO: &str = "<13>Mar  1 12:00:00 host app: foo";
-/// Ten megabytes a sender: more than the buffers of a connection.
+/// Ten megabytes for each sender: more than the buffers of a connection.
 const EACH: u64 = 40_000;

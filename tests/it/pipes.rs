@@ -17,14 +17,14 @@ use super::support::tersed::{Setup, Tersed, url};
 use super::support::wait::{LIMIT, wait_until};
 use super::support::wire::Wire;
 
-/// How the relay's standard output was opened by those who share it with the relay.
+/// How the process that shares the relay's standard output opened it.
 #[derive(Clone, Copy, Debug)]
 enum Shared {
     /// As a shell does.
     Blocking,
-    /// By a program that does not wait.
+    /// By a program that uses non-blocking output.
     NonBlocking,
-    /// As a shell does, and the pipe is another user's: it cannot be opened again.
+    /// As a shell does, but the pipe belongs to another user, so the relay cannot open it again.
     Foreign,
 }
 
@@ -47,7 +47,7 @@ fn a_slow_reader_gets_every_frame_whole_and_once() {
     }
 }
 
-/// What is in the pipe is forwarded, the rest is dropped, and nothing is both or neither.
+/// Frames in the pipe are forwarded, the others are dropped, and none is both or neither.
 #[test]
 fn a_stop_counts_what_a_full_pipe_took() {
     for shared in ALL {
@@ -74,7 +74,7 @@ fn a_stop_counts_what_a_full_pipe_took() {
     }
 }
 
-/// The same where a length stands before each frame.
+/// The same with octet counting.
 #[test]
 fn a_stop_counts_what_a_full_pipe_took_of_counted_frames() {
     let setup = Setup::new();
@@ -108,7 +108,7 @@ fn a_stop_counts_what_a_full_pipe_took_of_counted_frames() {
     assert_eq!(balance.dropped, 1000 - count as u64);
 }
 
-/// Larger than what a pipe takes at once, and smaller than the pipe: it is in there whole, or not at all.
+/// Larger than what a pipe takes at once, and smaller than the pipe: it is in the pipe whole, or not at all.
 #[test]
 fn a_large_frame_is_in_the_pipe_whole_or_not_at_all() {
     for shared in ALL {
@@ -133,7 +133,7 @@ fn a_large_frame_is_in_the_pipe_whole_or_not_at_all() {
     }
 }
 
-/// Larger than the pipe: it goes on where it stopped, and what a stop breaks off is not counted.
+/// Larger than the pipe: it continues where it stopped. If a stop breaks it off, it is not counted.
 #[test]
 fn a_frame_larger_than_the_pipe_goes_on_where_it_stopped() {
     for shared in ALL {
@@ -156,7 +156,7 @@ fn a_frame_larger_than_the_pipe_goes_on_where_it_stopped() {
     }
 }
 
-/// A frame that was begun when the stop came is finished, if the reader reads on.
+/// A frame that was begun before the stop is finished, if the reader reads on.
 #[test]
 fn a_stop_finishes_a_frame_that_was_begun_if_there_is_room() {
     let (mut reader, stdout) = Reader::pipe(4096);
@@ -177,7 +177,7 @@ fn a_stop_finishes_a_frame_that_was_begun_if_there_is_room() {
     assert_eq!((balance.forwarded, balance.dropped), (1, 1));
 }
 
-/// As service managers and super-servers have it. A socket takes parts of frames: the last is not counted.
+/// As with service managers and super-servers. A socket takes parts of frames; a last partial frame is not counted.
 #[test]
 fn a_socket_as_standard_output_is_waited_for_and_counted_in_whole_frames() {
     for shared in [Shared::Blocking, Shared::NonBlocking] {
@@ -269,7 +269,7 @@ fn an_unread_fifo_is_given_up_where_another_upstream_stands_by() {
     wait_until("the rest at the sink", LIMIT, || {
         tersed.metrics().balance().queued == 0
     });
-    // It is full, and so it is not taken for one that is back.
+    // The FIFO is full, so it does not count as back.
     let errors = || tersed.metrics().total("tersed_upstream_errors_total");
     wait_until("some attempts", LIMIT, || errors() > 5);
     assert_eq!(tersed.log_count("upstream lost"), 1);
@@ -278,7 +278,7 @@ fn an_unread_fifo_is_given_up_where_another_upstream_stands_by() {
     assert_eq!(rest, b"");
     all.extend(sink.messages());
     assert_eq!(places(&all, OCTETS), in_order(0..1000));
-    // With room it is.
+    // With room in it, it does.
     let fifo_url = url("file", &fifo);
     tersed.wait_metric("tersed_upstream_up", &[("upstream", &fifo_url)], 1);
     originator.send_all((1000..1010).map(|place| ordered(0, place, OCTETS)));
@@ -288,7 +288,8 @@ fn an_unread_fifo_is_given_up_where_another_upstream_stands_by() {
     tersed.finish();
 }
 
-/// The frame is larger than the FIFO, and broken off there. It goes elsewhere, and what follows here begins anew.
+/// The frame is larger than the FIFO, and broken off there. It goes elsewhere, and what follows here begins on a new
+/// line.
 #[test]
 fn what_follows_a_torn_frame_begins_on_a_line_of_its_own() {
     let setup = Setup::new();
@@ -334,7 +335,7 @@ fn a_fifo_without_a_reader_is_away_until_there_is_one() {
         places(&reader.wait_lines(10, 4096), OCTETS),
         in_order(0..10)
     );
-    // The reader goes; what comes then waits for the next one.
+    // The reader goes away; what comes then waits for the next reader.
     drop(reader);
     originator.send_all((10..20).map(|place| ordered(0, place, OCTETS)));
     tersed.wait_received(20);
@@ -350,7 +351,7 @@ fn a_fifo_without_a_reader_is_away_until_there_is_one() {
     assert_eq!(metrics.balance().forwarded, 20);
 }
 
-/// The reader does not read, the relay is killed, and the next one goes on behind what is there.
+/// The reader does not read, the relay is killed, and the next one appends to what is in the pipe.
 #[test]
 fn a_kill_leaves_no_torn_frame_for_the_next_run_to_glue_to() {
     for octets in [OCTETS, 15_000] {
@@ -388,7 +389,7 @@ fn a_kill_leaves_no_torn_frame_for_the_next_run_to_glue_to() {
     }
 }
 
-/// Standard output in a file on a disk that is full for a while.
+/// Standard output is a file on a disk that is full for a while.
 #[test]
 fn a_full_disk_tears_no_frame_of_standard_output() {
     for redirection in [">", ">>"] {
@@ -422,7 +423,7 @@ fn a_full_disk_tears_no_frame_of_standard_output() {
     }
 }
 
-/// The relay to the standard output `stdout`, and the description that the test shares with it.
+/// A relay with the standard output `stdout`, and the open file that the test shares with it.
 fn to_stdout(shared: Shared, stdout: OwnedFd, stop: &str) -> (Tersed, File) {
     let kept = File::from(stdout.try_clone().unwrap());
     let stop = if stop.is_empty() {

@@ -1,5 +1,5 @@
-//! A survivor that has to be dropped because the queue is full reopens its window: nothing is both
-//! held back and lost (FAULTS F12, law 7).
+//! A message that has to be dropped because the queue is full reopens its window, so nothing is both suppressed and
+//! lost (law 7).
 
 use super::support::ordered::{ordered, ordered_all, places, without_summaries};
 use super::support::originator::Originator;
@@ -16,14 +16,14 @@ fn drop_newest_keeps_what_waits_and_lets_the_dropped_come_again() {
     let kept = PLACES - dropped;
 
     let sink = port.open();
-    // A part of a batch that fits is kept, so what is kept need not be one run from the start.
+    // The part of a batch that fits is kept, so the kept messages need not be one run from the start.
     let first = places(&sink.wait_messages(kept), OCTETS);
     assert!(first.is_sorted() && first[0] == 0, "{first:?}");
     wait_until("the queue to be empty", LIMIT, || {
         tersed.metrics().balance().queued == 0
     });
 
-    // Within the window: what was forwarded is held back, what was dropped goes out.
+    // Within the window: forwarded messages are suppressed, dropped ones go out.
     for chunk in (0..PLACES).collect::<Vec<_>>().chunks(100) {
         originator.send_all(chunk.iter().map(|&place| ordered(0, place, OCTETS)));
         tersed.wait_received((PLACES + chunk[99] + 1) as u64);
@@ -60,8 +60,8 @@ fn drop_oldest_keeps_the_newest_and_lets_the_dropped_come_again() {
     assert_eq!(metrics.total("tersed_frames_dropped_total"), dropped as u64);
 }
 
-/// Copies were held back because their first one was on its way; then that one is dropped. They are
-/// reported, as far as there is room, and the next copy passes.
+/// Copies were suppressed because their first copy was on its way, and then that one is dropped. They are reported, as
+/// far as there is room, and the next copy goes through.
 #[test]
 fn copies_held_back_under_a_dropped_survivor_are_reported() {
     let (port, mut tersed, mut originator) = start("drop-oldest");
@@ -82,7 +82,7 @@ fn copies_held_back_under_a_dropped_survivor_are_reported() {
     let (metrics, _) = tersed.finish();
     assert_eq!(metrics.total("tersed_frames_suppressed_total"), 3);
     let messages = sink.messages();
-    // The report itself was at the head of the queue by then, and may have been dropped in its turn.
+    // The summary was at the head of the queue by then, and may have been dropped itself.
     let reports = messages.len() - without_summaries(messages.clone()).len();
     let reports_dropped = metrics.total("tersed_summaries_dropped_total");
     assert_eq!(reports as u64 + reports_dropped, 1, "{}", show(&messages));
@@ -102,7 +102,7 @@ fn start(when_full: &str) -> (RefusingPort, Tersed, Originator) {
     (port, tersed, originator)
 }
 
-/// How many frames were dropped because the queue was full: some, not all, and for no other reason.
+/// How many frames were dropped because the queue was full. Asserts that some were, not all, and for no other reason.
 #[track_caller]
 fn dropped(tersed: &mut Tersed) -> usize {
     let metrics = tersed.assert_balance();

@@ -30,7 +30,7 @@ fn a_listener_is_added_another_removed_and_the_third_keeps_port_and_connections(
     removed.send(message(2));
     sink.wait_messages(2);
 
-    // What was sent before the reload arrives, although its connection ends.
+    // What was sent before the reload arrives, although its connection is closed.
     removed.send_all((3..100).map(message));
     reload(&tersed, &listeners(&["kept", "added"]));
     removed.wait_closed();
@@ -74,7 +74,7 @@ fn a_unix_socket_is_removed_with_its_path_and_can_come_back() {
     tersed.finish();
 }
 
-/// The one whose policy changed ends and is reported with the reason; nothing is said twice.
+/// The window whose policy changed ends, and its summary gives the reason. Nothing is reported twice.
 #[test]
 fn windows_of_a_changed_policy_end_and_are_reported() {
     let sink = Sink::tcp();
@@ -146,7 +146,7 @@ fn when_full_changes_at_once_for_those_who_come_later() {
     let dropped = tersed.assert_balance().balance().dropped;
     assert!(dropped > 0);
 
-    // Now the same relay holds its senders back, and nothing more is dropped.
+    // Now the same relay makes its senders wait, and nothing more is dropped.
     reload(&tersed, &config("wait"));
     let second = std::thread::spawn(move || {
         originator.send_all((20_000..40_000).map(long_message));
@@ -162,7 +162,7 @@ fn when_full_changes_at_once_for_those_who_come_later() {
     assert_eq!(metrics.balance().dropped, dropped);
 }
 
-/// Those who wait for more room than the new queue has must not wait for ever.
+/// Senders that wait for more room than the new queue has must not wait for ever.
 #[test]
 fn a_queue_is_made_smaller_and_larger_while_senders_wait_for_it() {
     let sink = Sink::tcp().mannered(Manner::NeverRead);
@@ -182,7 +182,7 @@ fn a_queue_is_made_smaller_and_larger_while_senders_wait_for_it() {
             })
         })
         .collect();
-    // Full, and everybody waits.
+    // The queue is full, and all senders wait.
     wait_until("a queue", LIMIT, || tersed.metrics().balance().queued > 0);
     let held = tersed.assert_balance().balance();
     assert!(held.queued > 0 && held.received < 200_000, "{held:?}");
@@ -194,14 +194,14 @@ fn a_queue_is_made_smaller_and_larger_while_senders_wait_for_it() {
     tersed.wait_received(200_000);
     sink.wait_messages(200_000);
 
-    // And the smaller bound is in force.
+    // The smaller limit is in force.
     sink.behave(Manner::NeverRead);
     let sender = std::thread::spawn(move || {
         let mut originator = Originator::tcp(address);
         originator.send_all((200_000..240_000).map(long_message));
         originator
     });
-    // Full is when the queue holds something and for a while nothing more comes in.
+    // The queue is full once it holds something and nothing more comes in for a while.
     let (mut received, mut looks) = (0, 0);
     wait_until("a full queue", LIMIT, || {
         let metrics = tersed.metrics();
@@ -246,7 +246,7 @@ fn another_upstream_takes_over_what_the_first_did_not_get() {
     let (metrics, _) = tersed.finish();
     assert_eq!(metrics.total("tersed_frames_resent_total"), 0);
     assert_eq!((first.count(), first.connection_count()), (1000, 1));
-    // Five hundred said again through the second were reported there.
+    // Five hundred were repeated after the reload, so the second upstream gets their summaries.
     second.wait_messages(1600);
     assert_eq!(second.connection_count(), 1);
 }
@@ -285,7 +285,7 @@ fn what_takes_a_restart_is_refused_by_name_and_nothing_moves() {
             format!("{good}[spool]\ndirectory = \"/no/such/spool\"\n"),
             "spool.directory: runs off, the file says \"/no/such/spool\"; that takes a restart",
         ),
-        // What else is in a refused file is not taken over either.
+        // The other settings of a refused file are not taken over, either.
         (
             format!("{good}[dedup]\nallow = 7\nidentity = \"compact\"\n"),
             "dedup.identity",

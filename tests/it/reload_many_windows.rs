@@ -1,4 +1,4 @@
-//! A reload that ends very many windows at a time holds nothing up, and needs no memory for it.
+//! A reload that ends very many windows at once delays no message, and needs no memory for it.
 
 use std::collections::HashSet;
 use std::fs;
@@ -11,8 +11,8 @@ use super::support::sink::Sink;
 use super::support::tersed::{Setup, Tersed};
 use super::support::wait::{LIMIT, wait_until};
 
-/// All summaries at once filled the queue: a new message waited behind them for a quarter of a second, and they took
-/// hundreds of megabytes.
+/// When all summaries came at once, they filled the queue: a new message waited behind them for a quarter of a second,
+/// and they took hundreds of megabytes.
 #[test]
 fn a_new_message_does_not_wait_behind_the_windows_that_a_reload_ends() {
     let sink = Sink::tcp();
@@ -23,7 +23,7 @@ fn a_new_message_does_not_wait_behind_the_windows_that_a_reload_ends() {
 
     reload(&tersed, &config("2h"));
     let mut originator = Originator::tcp(tersed.address(TCP));
-    // By the new rules it was not said yet.
+    // Under the new rules it was not forwarded yet.
     originator.send(message(0));
     originator.send(message(WINDOWS));
     let at = wait_for_message(&sink, &message(WINDOWS));
@@ -40,7 +40,7 @@ fn a_new_message_does_not_wait_behind_the_windows_that_a_reload_ends() {
     assert_eq!(made, WINDOWS as u64);
 }
 
-/// The budget shrinks by the same way; what is remembered meanwhile holds copies back.
+/// The budget shrinks in the same way. Messages that are remembered meanwhile still suppress their copies.
 #[test]
 fn a_new_message_does_not_wait_behind_the_windows_that_a_smaller_memory_ends() {
     let sink = Sink::tcp();
@@ -70,7 +70,7 @@ fn a_new_message_does_not_wait_behind_the_windows_that_a_smaller_memory_ends() {
     assert_eq!(metrics.total("tersed_unremembered_total"), 0);
 }
 
-/// A stop before all of them came out reports the rest.
+/// A stop before all summaries came out reports the rest.
 #[test]
 fn a_stop_reports_the_windows_that_a_reload_has_not_ended_yet() {
     let sink = Sink::tcp();
@@ -86,7 +86,7 @@ fn a_stop_reports_the_windows_that_a_reload_has_not_ended_yet() {
     assert_eq!((reports, copies), (WINDOWS, WINDOWS as u64));
 }
 
-/// A relay with [`WINDOWS`] open windows, each of which has held back one copy.
+/// A relay with [`WINDOWS`] open windows, each of which has suppressed one copy.
 fn with_windows(sink: &Sink, config: &str) -> Tersed {
     let tersed = Setup::new()
         .config(config)
@@ -110,7 +110,7 @@ fn reload(tersed: &Tersed, config: &str) {
     tersed.wait_log("reloaded");
 }
 
-/// Where `message` stands in what came.
+/// The position of `message` in what came.
 fn wait_for_message(sink: &Sink, message: &str) -> usize {
     let mut at = None;
     wait_until("the new message", LIMIT, || {
@@ -135,7 +135,7 @@ fn assert_reported_once_each(tersed: &Tersed, sink: &Sink, survivors: usize) {
     );
 }
 
-/// How many messages were reported, no one twice, and how many copies of them.
+/// How many messages were reported (none twice), and how many copies of them.
 fn reported(sink: &Sink) -> (usize, u64) {
     let (mut of, mut copies) = (HashSet::new(), 0);
     for message in sink.messages() {

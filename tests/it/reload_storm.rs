@@ -1,6 +1,6 @@
-//! A storm of reloads, sound and broken ones in turn, costs nobody a connection or a message.
+//! A storm of reloads, valid and invalid ones in turn, costs no connection and no message.
 //!
-//! F15 asks for 100 a second for 10 s; here it is 2 s, and with `TERSED_TEST_LONG=1` all of it.
+//! 100 reloads a second for 2 s, or for 10 s with `TERSED_TEST_LONG=1`.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ fn a_storm_of_reloads_loses_no_connection_and_no_message() {
             sink.url()
         )
     };
-    // In turn: two sound ones that differ, and two that are broken, on the third line.
+    // In turn: two valid ones that differ, and two with an error on the third line.
     let configs = [
         config("1MiB", "prefix"),
         format!(
@@ -59,7 +59,7 @@ fn a_storm_of_reloads_loses_no_connection_and_no_message() {
             wait_until("the next reload", LIMIT, || {
                 start.elapsed() >= period * reload
             });
-            // In one step, as a configuration manager does it: never half a file.
+            // In one step, as a configuration manager does it, so that the relay never reads half a file.
             let new = tersed.path("new.toml");
             fs::write(&new, &configs[reload as usize % configs.len()]).unwrap();
             fs::rename(new, tersed.config_file()).unwrap();
@@ -101,14 +101,14 @@ fn send_steadily(
         let next = sent..sent + 50;
         originator.send_all(next.map(|number| message(sender, number)));
         sent += 50;
-        // UDP has nothing to push back with.
+        // UDP has no flow control, so the scrape sets the pace.
         let _metrics = tersed.metrics();
     }
     sent
 }
 
-/// Signals that come while one is being served may become one; each that was served was either
-/// put in force or refused with its place.
+/// Signals that come while one is being served may be merged. Each that was served was either put in force, or refused
+/// with the place of the error.
 #[track_caller]
 fn check_log(tersed: &Tersed, reloads: u32) {
     let log = tersed.log();

@@ -1,5 +1,5 @@
-//! RELP listeners: a message is answered when it is safe and not before, whatever breaks the protocol costs its
-//! connection alone, and what was not answered comes again (FAULTS F33, F37, F38).
+//! RELP listeners: a message is answered when it is safe and not before, a violation of the protocol costs only its own
+//! connection, and what was not answered comes again.
 
 use super::support::ordered::{assert_ordered, ordered, ordered_all, places};
 use super::support::originator::Originator;
@@ -9,14 +9,14 @@ use super::support::sink::{Manner, RefusingPort, Sink};
 use super::support::tersed::{Setup, Tersed};
 use super::support::wait::{LIMIT, wait_until};
 
-/// Many in one write, answered in order; then the end, which is answered last.
+/// Many in one write, answered in order; `close` is answered last.
 #[test]
 fn transactions_are_answered_in_their_order() {
     let sink = Sink::tcp();
     let tersed = Setup::new().listen(RELP).forward(&sink.url()).start();
     let mut client = RelpClient::open(tersed.address(RELP));
     let last = client.send_all(ordered_all(COUNT, OCTETS));
-    // Repeats are answered, too, and so is a message with nothing in it.
+    // Repeats are answered, too, and so is an empty message.
     client.send_all(ordered_all(COUNT, OCTETS));
     client.send("");
     client.send_command("close", b"");
@@ -55,7 +55,7 @@ fn the_frames_do_not_depend_on_the_reads() {
     assert_eq!(metrics.total("tersed_frames_forwarded_total"), 2);
 }
 
-/// The upstream is away: nothing is safe, so nothing is answered, and no more is read than the window holds.
+/// The upstream is away: nothing is safe, so nothing is answered, and no more is read than the window allows.
 #[test]
 fn the_window_is_all_that_is_taken_and_none_is_answered_before_it_is_safe() {
     let port = RefusingPort::new();
@@ -68,7 +68,7 @@ fn the_window_is_all_that_is_taken_and_none_is_answered_before_it_is_safe() {
     let last = client.send_all(ordered_all(COUNT, OCTETS));
     tersed.wait_received(7);
     tersed.wait_metric("tersed_relp_unanswered", &[("listener", RELP)], 7);
-    // Another connection has a window of its own.
+    // Another connection has its own window.
     let mut other = RelpClient::open(tersed.address(RELP));
     other.send(ordered(1, 0, OCTETS));
     tersed.wait_received(8);
@@ -82,8 +82,8 @@ fn the_window_is_all_that_is_taken_and_none_is_answered_before_it_is_safe() {
     assert_eq!(sink.wait_messages(COUNT + 1).len(), COUNT + 1);
 }
 
-/// What was written to a plain TCP upstream is safe when that has it, and no sooner: nor if nothing is kept to be
-/// sent again.
+/// What was written to a plain TCP upstream is safe when the upstream has it, and not before, even if nothing is kept
+/// to be sent again.
 #[test]
 fn none_is_answered_before_a_tcp_upstream_has_it_however_much_is_kept() {
     for resend_max in ["8MiB", "off"] {
@@ -95,7 +95,7 @@ fn none_is_answered_before_a_tcp_upstream_has_it_however_much_is_kept() {
             .start();
         let mut client = RelpClient::open(tersed.address(RELP));
         let last = client.send_all(ordered_all(COUNT, OCTETS));
-        // Its kernel has no room for the last, and ours has.
+        // The upstream's kernel has no room for the last ones; the relay's has.
         tersed.wait_metric("tersed_frames_forwarded_total", &[], COUNT as u64);
         let mut answered = 0;
         while client.is_answered() {
@@ -110,7 +110,7 @@ fn none_is_answered_before_a_tcp_upstream_has_it_however_much_is_kept() {
     }
 }
 
-/// A copy that was held back is no safer than the copy that it was held back for, whoever sent it.
+/// A suppressed copy is no safer than the copy for which it was suppressed, whichever peer sent that.
 #[test]
 fn a_repeat_is_not_answered_before_its_first_copy_is_safe() {
     let upstream = RelpServer::new(Answers::None);
@@ -125,7 +125,7 @@ fn a_repeat_is_not_answered_before_its_first_copy_is_safe() {
     upstream.wait_messages(1);
     let mut second = RelpClient::open(tersed.address(RELP));
     second.send_all([ordered(0, 0, OCTETS), ordered(0, 0, OCTETS)]);
-    // And one whose first copy came by plain TCP.
+    // Another one, whose first copy came over plain TCP.
     Originator::tcp(tersed.address(TCP)).send(ordered(1, 0, OCTETS));
     upstream.wait_messages(2);
     let mut third = RelpClient::open(tersed.address(RELP));
@@ -133,7 +133,7 @@ fn a_repeat_is_not_answered_before_its_first_copy_is_safe() {
     tersed.wait_received(5);
     assert!(!first.is_answered() && !second.is_answered() && !third.is_answered());
 
-    // It answers those that come again.
+    // The upstream answers those that come again.
     upstream.answer(Answers::All);
     first.answers(2..=2, "200 OK");
     second.answers(2..=3, "200 OK");
@@ -159,7 +159,7 @@ fn with_ack_queued_the_memory_queue_is_safe_enough() {
     assert_eq!(sink.wait_messages(COUNT).len(), COUNT);
 }
 
-/// What is dropped against our will is not acknowledged; and what is acknowledged has arrived.
+/// What is dropped is not acknowledged, and what is acknowledged has arrived.
 #[test]
 fn a_message_that_the_full_queue_drops_is_answered_with_500() {
     for ack in ["safe", "queued"] {
@@ -190,7 +190,7 @@ fn a_message_that_the_full_queue_drops_is_answered_with_500() {
                 refused += 1;
             }
         }
-        // Those of one read share their fate, and the refused are not fewer than the dropped.
+        // All messages of one read get the same answer, so at least as many are refused as are dropped.
         assert!(refused >= dropped, "{ack}: {refused} refused, {dropped}");
     }
 }
@@ -212,7 +212,7 @@ fn answers_that_are_due_leave_while_delivery_waits_for_room() {
     assert_eq!(metrics.balance().forwarded, 200);
 }
 
-/// FAULTS F37. Each costs its connection and is said once; what the client then sends again all arrives.
+/// Each violation costs its connection and is logged once. What the client then sends again all arrives.
 #[test]
 fn whatever_breaks_the_protocol_ends_the_connection_and_loses_nothing() {
     let open = frame(1, "open", OFFERS.as_bytes());
@@ -263,7 +263,7 @@ fn whatever_breaks_the_protocol_ends_the_connection_and_loses_nothing() {
         .log
         .iter()
         .filter(|line| line.message == "not RELP; connection closed");
-    // The first of ten seconds; the others are in the summary.
+    // The first in ten seconds; the others are in the summary of warnings.
     assert!(complaints.count() >= 1, "{}", stopped.stderr);
     let ours: Vec<_> = first_copies(&sink)
         .into_iter()
@@ -288,7 +288,7 @@ fn offers_that_do_not_do_are_answered_with_500_and_the_end() {
         assert_eq!(said.len(), 1, "{offers:?}: {said:?}");
         assert!(said[0].starts_with("1 rsp 500 "), "{offers:?}: {said:?}");
     }
-    // What nobody knows does no harm.
+    // Unknown offers do no harm.
     let mut client = RelpClient::connect(tersed.address(RELP));
     client.send_command(
         "open",
@@ -298,7 +298,7 @@ fn offers_that_do_not_do_are_answered_with_500_and_the_end() {
     tersed.finish();
 }
 
-/// FAULTS F33.
+/// A RELP client on a plain TCP listener, and a TLS client on a RELP listener.
 #[test]
 fn clients_at_the_wrong_door_get_one_clear_error_and_no_hang() {
     let sink = Sink::tcp();
@@ -339,7 +339,8 @@ fn a_client_that_never_finishes_is_not_waited_for() {
     assert_eq!(metrics.balance().received, 0);
 }
 
-/// librelp gives up a connection on which nothing is answered, and makes another: the places of the old ones are free.
+/// librelp gives up a connection on which nothing is answered, and makes another: the places of the old ones are free
+/// again.
 #[test]
 fn a_client_that_gives_up_at_a_full_window_frees_its_place() {
     let port = RefusingPort::new();
@@ -381,7 +382,7 @@ fn messages_beyond_max_message_size_are_cut_or_dropped_as_configured() {
     }
 }
 
-/// Nothing is acknowledged for want of time, so that whoever comes after us gets it again.
+/// What is given up for lack of time is not acknowledged, so the relay that starts next gets it again.
 #[test]
 fn what_a_stop_cuts_off_is_not_answered() {
     let port = RefusingPort::new();
@@ -400,7 +401,7 @@ fn what_a_stop_cuts_off_is_not_answered() {
     assert_eq!(client.until_closed(), ["0 serverclose"]);
 }
 
-/// A real rsyslogd sends while the relay is killed, and started again, and again: everything arrives.
+/// A real rsyslogd sends while the relay is killed and started again, several times: everything arrives.
 #[test]
 fn omrelp_sends_again_what_a_killed_relay_had_not_answered() {
     let sink = Sink::tcp();
@@ -418,7 +419,7 @@ fn omrelp_sends_again_what_a_killed_relay_had_not_answered() {
     for round in 1..=KILLS {
         let first = (round - 1) * PORTION;
         originator.send_all((first..first + PORTION).map(|place| ordered(0, place, OCTETS)));
-        // In the midst of it.
+        // In the middle of it.
         wait_until("some of it to arrive", LIMIT, || sink.count() > first);
         tersed.kill();
         tersed = start();
@@ -431,11 +432,11 @@ fn omrelp_sends_again_what_a_killed_relay_had_not_answered() {
         places.len() == KILLS * PORTION
     });
     tersed.finish();
-    // A relay that was killed has forgotten what it forwarded; beyond that order and number stand.
+    // A killed relay has forgotten what it forwarded, so copies may come again. Order and completeness hold.
     assert_ordered(&arrived(), KILLS * PORTION, u64::MAX);
 }
 
-/// Places of messages whose header rsyslogd wrote anew.
+/// The places of messages whose header rsyslogd rewrote.
 fn places_without_time(messages: &[Vec<u8>]) -> Vec<usize> {
     let place = |message: &Vec<u8>| {
         let text = String::from_utf8_lossy(message);

@@ -1,5 +1,4 @@
-//! RELP upstreams: a message counts as forwarded when it is answered, and whatever happens before that it goes out
-//! again (FAULTS F2).
+//! RELP upstreams: a message counts as forwarded when it is answered. Whatever happens before that, it is sent again.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -22,8 +21,8 @@ fn a_message_is_forwarded_when_it_is_answered() {
     let balance = tersed.metrics().balance();
     assert_eq!((balance.forwarded, balance.queued), (0, 100));
     server.answer(Answers::All);
-    // Nothing is answered any more on the connection that it has: it is given up, and all go out again, as new
-    // transactions in the same order.
+    // Nothing is answered any more on the open connection: it is given up, and all are sent again, as new transactions
+    // in the same order.
     tersed.wait_metric(FORWARDED, &[], 100);
     let (metrics, _) = tersed.finish();
     assert_eq!(metrics.total("tersed_frames_resent_total"), 100);
@@ -56,7 +55,7 @@ fn octets_arrive_as_they_were_received() {
     assert_eq!(metrics.total("tersed_frames_rewritten_total"), 0);
 }
 
-/// Each connection is reset when half of what it took was answered; what was answered never comes again.
+/// Each connection is reset when half of what it took was answered. What was answered never comes again.
 #[test]
 fn what_was_not_answered_goes_out_again_in_order() {
     let server = RelpServer::new(Answers::HalfOf(400));
@@ -79,11 +78,11 @@ fn what_was_not_answered_goes_out_again_in_order() {
         assert_eq!(*number, 2, "each session counts anew");
         starts.push(place_of(first, OCTETS).1);
     }
-    // A reset may have swallowed the answers of a whole session, never what was heard before.
+    // A reset may lose the answers of a whole session, but never undoes an answer that was read before.
     assert!(starts.is_sorted(), "{starts:?}");
 }
 
-/// The upstream will not have it: it is dropped, said once, and its window reopened.
+/// The upstream refuses it: it is dropped, logged once, and its window is reopened.
 #[test]
 fn a_refused_message_is_dropped_and_the_next_copy_passes() {
     let server = RelpServer::new(Answers::AllBut("app-1"));
@@ -125,7 +124,7 @@ fn a_server_that_says_that_it_leaves_is_left_in_order() {
     assert_eq!(metrics.total("tersed_frames_resent_total"), 0);
 }
 
-/// It accepts and never answers `open`, or is no RELP server: the next of the list takes over.
+/// It accepts and never answers `open`, or is not a RELP server: the next upstream of the list takes over.
 #[test]
 fn a_server_that_does_not_open_in_time_is_passed_over() {
     let mute = RelpServer::new(Answers::NotEvenOpen);
@@ -148,7 +147,7 @@ fn a_server_that_does_not_open_in_time_is_passed_over() {
     assert_eq!(lost.count(), 2, "{}", stopped.stderr);
 }
 
-/// What it had not answered the next of the list gets.
+/// The next upstream of the list gets what it had not answered.
 #[test]
 fn a_server_that_answers_nothing_is_given_up() {
     let mute = RelpServer::new(Answers::None);
@@ -165,7 +164,7 @@ fn a_server_that_answers_nothing_is_given_up() {
     tersed.finish();
 }
 
-/// Only an answer is one: hints are not, nor are the octets of an answer that takes too long.
+/// Only whole answers count: hints do not, nor do the octets of an answer that takes too long.
 #[test]
 fn a_server_that_says_much_and_answers_nothing_is_given_up() {
     let pause = Duration::from_millis(100);
@@ -216,7 +215,7 @@ fn a_server_that_says_much_and_does_not_open_is_passed_over() {
     }
 }
 
-/// All answers together take three times as long as it waits for one.
+/// All answers together take three times as long as the time-out for one.
 #[test]
 fn a_server_that_answers_slowly_one_by_one_is_not_given_up() {
     let server = RelpServer::new(Answers::EachAfter(Duration::from_millis(500)));
@@ -232,7 +231,7 @@ fn a_server_that_answers_slowly_one_by_one_is_not_given_up() {
     assert_eq!(metrics.total("tersed_frames_resent_total"), 0);
 }
 
-/// Hints without end cost some time and no memory, and the answers between them are heard.
+/// Hints without end cost some time and no memory, and the answers between them are read.
 #[test]
 fn a_flood_of_hints_is_read_at_a_pace() {
     let server = RelpServer::new(Answers::Flood);
@@ -257,8 +256,8 @@ fn a_flood_of_hints_is_read_at_a_pace() {
     assert_eq!(metrics.total("tersed_upstream_errors_total"), 0);
 }
 
-/// FAULTS F2, against a real one that is killed under load: none is missing, and none is acknowledged to the
-/// originator that it has not stored.
+/// A real rsyslogd is killed under load: no message is missing, and none was acknowledged to the originator that it has
+/// not stored.
 #[test]
 fn a_killed_imrelp_has_everything_that_was_acknowledged() {
     let (mut rsyslogd, url) = Rsyslogd::receiver(Transport::Relp);
@@ -272,7 +271,7 @@ fn a_killed_imrelp_has_everything_that_was_acknowledged() {
     for round in 0..KILLS {
         let first = round * COUNT;
         let last = client.send_all((first..first + COUNT).map(|place| ordered(0, place, OCTETS)));
-        // In the midst of it.
+        // In the middle of it.
         wait_until("some of it to arrive", LIMIT, || {
             rsyslogd.received().len() > first + COUNT / 10
         });
@@ -281,7 +280,7 @@ fn a_killed_imrelp_has_everything_that_was_acknowledged() {
         for number in first_number..=last {
             assert_eq!(client.answer(), format!("{number} rsp 200 OK"));
         }
-        // All of it is acknowledged, and so it is there.
+        // Everything was acknowledged, so everything is stored.
         let there: BTreeSet<_> = stored(&rsyslogd).into_iter().collect();
         let missing = (0..first + COUNT).filter(|place| !there.contains(place));
         assert_eq!(missing.count(), 0, "acknowledged and not stored");
@@ -292,7 +291,7 @@ fn a_killed_imrelp_has_everything_that_was_acknowledged() {
     assert_ordered(&stored(&rsyslogd), KILLS * COUNT, again);
 }
 
-/// Two relays, and a plain collector behind the second, which is stopped and started again.
+/// Two relays, and a plain collector behind the second relay, which is stopped and started again.
 #[test]
 fn relay_to_relay_loses_nothing_when_the_second_is_killed() {
     let sink = Sink::tcp();
@@ -319,7 +318,7 @@ fn relay_to_relay_loses_nothing_when_the_second_is_killed() {
         let from = round * COUNT;
         let last = client.send_all((from..from + COUNT).map(|place| ordered(0, place, OCTETS)));
         wait_until("some of it to arrive", LIMIT, || sink.count() > from);
-        // Once in order, otherwise not.
+        // In order the first time, killed after that.
         if round == 0 {
             second.finish();
         } else {
@@ -357,5 +356,5 @@ const COUNT: usize = 2000;
 const KILLS: usize = 3;
 /// What the sockets between a server and the relay hold at most.
 const IN_FLIGHT: u64 = 16 << 20;
-/// Octets of hints that the relay reads in a millisecond: 256 KiB in 20, and what it reads beside.
+/// Octets of hints that the relay reads in a millisecond: 256 KiB in 20 ms, and what it reads besides.
 const OCTETS_PER_MILLI: u64 = 16 << 10;

@@ -1,4 +1,4 @@
-//! A real rsyslogd sends 100,000 messages; every one of them is accounted for downstream.
+//! A real rsyslogd sends 100,000 messages; every one of them is accounted for at the collector.
 
 use super::support::numbered::{Numbered, Tally};
 use super::support::originator::Originator;
@@ -42,8 +42,8 @@ fn check(listener: &str, transport: Transport) {
         .map(|text| format!("<13>app[7]: {text}"))
         .collect();
     let mut originator = Originator::unix_dgram(&rsyslogd.socket());
-    // omfwd sends UDP as fast as it can; the next portion goes in when the last one has been
-    // received, so that what the kernel would drop is never in question.
+    // omfwd sends UDP as fast as it can. The next portion is sent when the last one was received, so that the kernel
+    // drops nothing.
     let mut sent_so_far = 0;
     for portion in messages.chunks(PORTION) {
         originator.send_all(portion);

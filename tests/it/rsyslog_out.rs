@@ -1,4 +1,4 @@
-//! A real rsyslogd receives from the relay, over each transport and framing it can be sent.
+//! A real rsyslogd receives from the relay, over each transport and framing.
 
 use super::support::numbered::{Numbered, Tally, repeats};
 use super::support::originator::Originator;
@@ -24,7 +24,7 @@ fn imrelp_gets_transactions() {
     check(&rsyslogd, Setup::new().forward(&url), 100_000);
 }
 
-/// Few enough that rsyslogd's receive buffer holds them all: plain UDP has no flow control.
+/// Few enough for rsyslogd's receive buffer: plain UDP has no flow control.
 #[test]
 fn imudp_gets_datagrams() {
     let (rsyslogd, url) = Rsyslogd::receiver(Transport::Udp);
@@ -52,7 +52,7 @@ fn check(rsyslogd: &Rsyslogd, setup: Setup, total: u64) {
     let tally = Tally::of(&messages);
     tally.assert_once_each(sent);
     assert_eq!(tally.summaries, repeated);
-    // As sent, octet for octet; only a summary may bear another time and text.
+    // Unchanged, octet for octet; only a summary may have another time and text.
     let header = b"<13>Mar  1 12:00:00 host app[7]: number ";
     let changed = messages.iter().find(|message| {
         !message.starts_with(header) && repeats(&String::from_utf8_lossy(message)).is_none()

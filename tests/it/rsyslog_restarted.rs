@@ -1,10 +1,9 @@
-//! A real rsyslogd, restarted under load: nothing is missing, and what came again was counted.
+//! A real rsyslogd is restarted under load: nothing is missing, and what came again was counted.
 //!
-//! What this proves, exactly: rsyslogd runs without a queue of its own (`queue.type="direct"`), so that it has
-//! written what it has read when it ends on `SIGTERM`. What its kernel had for it, unread, comes again: that is
-//! the more, the slower it is, because the kernel gives a slow reader more and more room. With
-//! rsyslogd's usual queue in memory, what it read ahead survives a stop only if it is told to keep it
-//! (`queue.saveOnShutdown`), and a kill not at all: plain TCP says nothing of that to anybody.
+//! What this proves: rsyslogd runs without a queue of its own (`queue.type="direct"`), so it has written what it has
+//! read when it ends on `SIGTERM`. What was unread in its kernel comes again; that is more, the slower it is, because
+//! the kernel gives a slow reader an ever larger buffer. With rsyslogd's usual queue in memory, what it read ahead
+//! survives a stop only with `queue.saveOnShutdown`, and a kill not at all: over plain TCP no relay can know.
 
 use std::thread;
 
@@ -47,7 +46,7 @@ fn imtcp_restarted_under_load_misses_nothing() {
     assert!(metrics.total("tersed_upstream_errors_total") >= restarts as u64);
     let again = metrics.total("tersed_frames_resent_total");
     wait_until("the last message", LIMIT, || {
-        // Looking is dear, so only when as much is there.
+        // Looking is expensive, so look only when there is as much.
         if rsyslogd.received_octets() < (count * (OCTETS + 1)) as u64 {
             return false;
         }

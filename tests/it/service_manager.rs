@@ -1,4 +1,4 @@
-//! What the service manager hears (`sd_notify(3)`): ready, reloading, stopping, and that we live.
+//! The notifications to the service manager (`sd_notify(3)`): ready, reloading, stopping, watchdog.
 
 use std::os::unix::net::UnixDatagram;
 
@@ -16,13 +16,13 @@ fn the_service_manager_hears_of_start_reload_and_stop() {
     let before = monotonic_usec();
     tersed.signal(Signal::SIGHUP);
     let reloading = manager.next();
-    // systemd takes a reload for begun only if it is told when (sd_notify(3), Type=notify-reload).
+    // systemd regards a reload as begun only if it is told the time (sd_notify(3), Type=notify-reload).
     let stamp = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=");
     let stamp: u64 = stamp.expect(&reloading).parse().unwrap();
     assert!((before..=monotonic_usec()).contains(&stamp), "{reloading}");
     assert_eq!(manager.next(), "READY=1");
 
-    // A refused one ends, too.
+    // A refused reload ends, too.
     std::fs::write(tersed.config_file(), "broken").unwrap();
     tersed.signal(Signal::SIGHUP);
     assert!(manager.next().starts_with("RELOADING=1\n"));
@@ -42,7 +42,7 @@ fn the_watchdog_hears_that_we_live_and_notices_when_we_do_not() {
     for _ in 0..5 {
         assert_eq!(manager.next(), "WATCHDOG=1");
     }
-    // Stopped, it says nothing: what is heard after it goes on is at most what was late.
+    // While it is stopped, it sends nothing: after it is continued, at most late notifications come.
     tersed.signal(Signal::SIGSTOP);
     manager.socket.set_nonblocking(true).unwrap();
     while manager.socket.recv(&mut [0; 64]).is_ok() {}
@@ -63,13 +63,13 @@ fn without_a_watchdog_nothing_is_said_in_between() {
     assert_eq!([manager.next(), manager.next()], ["READY=1", "STOPPING=1"]);
 }
 
-/// The socket that a service manager listens on.
+/// The socket on which a service manager listens.
 struct Listener {
     socket: UnixDatagram,
 }
 
 impl Listener {
-    /// What it hears next.
+    /// The next notification.
     #[track_caller]
     fn next(&self) -> String {
         let mut buffer = [0; 4096];

@@ -1,4 +1,4 @@
-//! SIGTERM under load: what was received goes out or is counted, the exit is 0, within the deadline.
+//! SIGTERM under load: what was received is sent or counted, and the exit status is 0, within the deadline.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -11,7 +11,7 @@ use super::support::sink::{Manner, RefusingPort, Sink};
 use super::support::tersed::{Setup, Stopped, Tersed};
 use super::support::wait::{LIMIT, now, wait_until};
 
-/// F14. Four connections send as fast as they can while the signal comes, each message twice.
+/// Four connections send as fast as they can when the signal comes, each message twice.
 #[test]
 fn sigterm_under_load_forwards_and_reports_all_that_was_received() {
     let sink = Sink::tcp();
@@ -43,8 +43,8 @@ fn sigterm_under_load_forwards_and_reports_all_that_was_received() {
     assert!(balance.holds(), "{balance:?}");
     assert_eq!((balance.dropped, balance.queued), (0, 0), "{balance:?}");
 
-    // Of each connection the first so many numbers, each once and in order; the line that the stop
-    // tore, as far as it had come; and the reports.
+    // From each connection: the first numbers, each once and in order; the beginning of the line that the stop tore;
+    // and the summaries.
     let mut next = BTreeMap::new();
     let mut torn = 0;
     let (mut survivors, mut reported) = (0, 0);
@@ -107,7 +107,7 @@ fn a_second_sigterm_cuts_the_stop_short() {
     check_cut_off(tersed, 2);
 }
 
-/// A service manager may well send SIGHUP to a relay that is stopping; that is not impatience.
+/// A service manager may send SIGHUP to a relay that is stopping. That must not count as a second stop signal.
 #[test]
 fn a_reload_during_the_stop_does_not_cut_it_short() {
     let port = RefusingPort::new();
@@ -132,8 +132,8 @@ fn a_reload_during_the_stop_does_not_cut_it_short() {
     assert_eq!(stopped.balance().forwarded, 100);
 }
 
-/// Sends more than any socket buffer holds, each message twice, stops the relay with so many
-/// signals, and checks that all of it is accounted for.
+/// Sends more than any socket buffer holds, each message twice, stops the relay with so many signals, and checks that
+/// everything is accounted for.
 #[track_caller]
 fn check_cut_off(mut tersed: Tersed, signals: u32) {
     let mut flood = Flood::new(tersed.address(TCP));
@@ -149,7 +149,7 @@ fn check_cut_off(mut tersed: Tersed, signals: u32) {
     }
     let stopped: Stopped = tersed.terminate();
     assert_eq!(stopped.status.code(), Some(0), "{}", stopped.status);
-    // Far more than 300 ms, on a machine that is busy; far less than an hour.
+    // Far more than 300 ms, on a busy machine; far less than an hour.
     assert!(start.elapsed() < LIMIT / 2, "{:?}", start.elapsed());
     let balance = stopped.balance();
     assert!(balance.holds(), "{balance:?}");
@@ -167,7 +167,7 @@ fn check_cut_off(mut tersed: Tersed, signals: u32) {
     assert_eq!(frames, balance.dropped.to_string(), "{cut_off:?}");
 }
 
-/// The queue is full, and what readers hold in front of it is dropped as well: one line tells of all of it.
+/// The queue is full, and what waiting readers hold is dropped as well: one line of log reports both.
 #[test]
 fn what_waiting_readers_held_is_in_the_line_that_tells_what_was_cut_off() {
     let port = RefusingPort::new();

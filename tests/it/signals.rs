@@ -40,7 +40,7 @@ fn sighup_reads_the_configuration_again_and_keeps_connections() {
     tersed.signal(Signal::SIGHUP);
     tersed.wait_log("reloaded");
 
-    // The same connection; what is first said now is reported in the new style.
+    // The same connection. A message that is first forwarded now is reported in the new style.
     originator.send_all([BAR, BAR]);
     tersed.wait_received(3);
     tersed.finish();
@@ -119,7 +119,7 @@ fn check_drains(signal: Signal) {
     tersed.wait_received(sent.total());
     tersed.assert_balance();
 
-    // The originator is still connected: it must not hold up the stop.
+    // The originator is still connected, which must not delay the stop.
     let stopped = tersed.stop_by(signal);
     assert_eq!(stopped.status.code(), Some(0), "{}", stopped.status);
     originator.wait_closed();

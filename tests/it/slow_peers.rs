@@ -1,5 +1,5 @@
-//! Peers that send an octet now and then, or stop half-way: nobody else waits for them, and in the end
-//! they are let go.
+//! Peers that send an octet now and then, or stop half-way: no other peer waits for them, and in the end they are
+//! disconnected.
 
 use super::support::originator::Originator;
 use super::support::sink::Sink;
@@ -23,7 +23,7 @@ fn a_frame_that_arrives_octet_by_octet_is_delivered_and_hinders_nobody() {
     let connect = || Originator::tcp(address).without_delay();
     let mut peers: Vec<_> = slow.iter().map(|octets| (connect(), octets)).collect();
     let mut fast = connect();
-    // Between two octets of the slow ones a message of another passes each time: that is the pace.
+    // Between two octets of the slow peers, a message of the fast one goes through each time. That sets the pace.
     let rounds = slow.iter().map(Vec::len).max().unwrap();
     let mut passed = 0;
     for round in 0..rounds {
@@ -56,8 +56,8 @@ fn an_unfinished_frame_is_given_up_after_its_time() {
     let address = tersed.address(TCP);
     let mut patient = Originator::tcp(address);
     patient.send("<13>whole frames only");
-    // Of a line there is something to forward, of a counted frame there is not, and what is left of an
-    // oversize line was dealt with.
+    // Of an unfinished line there is something to forward; of a counted frame there is not; and the rest of an oversize
+    // line was handled before.
     let oversize = [b"<13>".as_slice(), &[b'x'; 70_000]].concat();
     let unfinished: [&[u8]; 4] = [b"<13>half a line", b"20 <13>half a frame", b"20", &oversize];
     let peers: Vec<_> = unfinished
@@ -69,7 +69,7 @@ fn an_unfinished_frame_is_given_up_after_its_time() {
         })
         .collect();
     peers.into_iter().for_each(Originator::wait_closed);
-    // Silence between frames is nobody's fault.
+    // Silence between frames is allowed.
     patient.send("<13>still connected");
     let mut messages = sink.wait_messages(5);
     messages.sort();
@@ -106,7 +106,7 @@ fn the_time_of_an_unfinished_frame_begins_anew_with_each_octet() {
     let mut slow = Originator::tcp(address).without_delay();
     let mut fast = Originator::tcp(address);
     let start = super::support::wait::now();
-    // Longer than the time-out in all, much shorter from octet to octet.
+    // Longer than the time-out in all, but much shorter from octet to octet.
     slow.send_octets(b"<13>");
     let mut octets = 4;
     while start.elapsed().as_millis() < 1_800 {

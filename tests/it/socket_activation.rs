@@ -1,7 +1,7 @@
 //! Sockets that the service manager opened and passed in (`LISTEN_FDS`), all four kinds.
 //!
-//! `systemd-socket-activate` opens them, as systemd does for a `.socket` unit, and starts the relay
-//! when the first octet comes; that octet is not lost.
+//! `systemd-socket-activate` opens them, as systemd does for a `.socket` unit, and starts the relay when the first
+//! octet comes. That octet is not lost.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -19,7 +19,7 @@ use super::support::wait::{LIMIT, wait_until};
 fn passed_stream_sockets_become_listeners_under_their_names() {
     let sink = Sink::tcp();
     let setup = Setup::new();
-    // It outlives the relay's own directory.
+    // This directory outlives the relay's own.
     let dir = TempDir::new().unwrap();
     let (tcp, unix) = (address(1), dir.path().join("in.sock"));
     let setup = setup
@@ -50,7 +50,7 @@ fn passed_stream_sockets_become_listeners_under_their_names() {
         format!("local {}", url("unix-stream", &unix)),
     ];
     assert_eq!(names.each_ref().map(|name| of(&tersed, name)), [1, 2]);
-    // The path is the service manager's: it stays when the relay goes.
+    // The path belongs to the service manager: it stays when the relay ends.
     tersed.finish();
     assert!(unix.exists());
     assert!(
@@ -88,8 +88,7 @@ fn passed_datagram_sockets_become_listeners() {
     );
 }
 
-/// The settings are those of the configured listener, the socket is the one passed in, also after a
-/// reload.
+/// The settings are those of the configured listener, and the socket is the one passed in, also after a reload.
 #[test]
 fn a_configured_listener_takes_the_passed_socket_with_its_address() {
     let sink = Sink::tcp();
@@ -126,7 +125,7 @@ fn a_configured_listener_takes_the_passed_socket_with_its_address() {
     assert!(unix.exists());
 }
 
-/// A socket that nobody asked for outlives reloads as well.
+/// A socket that no listener names survives reloads as well.
 #[test]
 fn a_passed_socket_without_a_configured_listener_outlives_a_reload() {
     let sink = Sink::tcp();
@@ -150,7 +149,7 @@ fn a_passed_socket_without_a_configured_listener_outlives_a_reload() {
     tersed.finish();
 }
 
-/// Starts the relay while somebody knocks, because before that it does not start.
+/// Starts the relay while a sender connects, because it does not start before that.
 fn start(setup: Setup, knock: impl FnOnce() + Send) -> Tersed {
     thread::scope(|scope| {
         let knocking = scope.spawn(knock);
@@ -169,7 +168,7 @@ fn activate(options: &[&str], addresses: &[&str]) -> Vec<String> {
     [program].into_iter().chain(options).chain(listen).collect()
 }
 
-/// A loopback address of this process alone, so that any port of it is free.
+/// A loopback address used by this process only, so any port of it is free.
 fn address(host: u8) -> SocketAddr {
     let [.., high, low] = std::process::id().to_be_bytes();
     (Ipv4Addr::new(127, 10 + host, high, low), 5514).into()
@@ -183,5 +182,5 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// So that the default listeners do not come in.
+/// So that the default listeners are not used.
 const EXTRA: &str = "tcp://127.0.0.1:0";

@@ -1,5 +1,5 @@
 //! With a spool, what memory cannot hold waits on disk and comes back in order: while the upstream is away, over a
-//! stop, and over a kill (FAULTS F13, F16).
+//! stop, and over a kill.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -32,11 +32,11 @@ fn what_memory_cannot_hold_comes_back_in_order_with_newer_ones_behind() {
     assert_ordered(&places(&sink.messages(), OCTETS), 2 * MANY, 0);
     assert_eq!(metrics.total("tersed_frames_dropped_total"), 0);
     let left = metrics.total("tersed_spool_bytes");
-    // Little more than the most that is kept to be written over.
+    // Little more than the most that is kept for reuse.
     assert!(left < 2 << 20, "{left} octets were not given back");
 }
 
-/// An upstream that is slower than what comes is helped out by the disk, too.
+/// The spool also helps with an upstream that is slower than the input.
 #[test]
 fn a_slow_upstream_gets_everything_in_order() {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
@@ -57,7 +57,7 @@ fn a_stop_leaves_on_disk_what_nobody_took_and_the_next_start_sends_it() {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
     let port = RefusingPort::new();
     let tersed = setup(dir.path(), &port.url(), "").start();
-    // Few: memory alone holds them.
+    // So few that memory alone holds them.
     let mut originator = Originator::tcp(tersed.address(TCP));
     originator.send_all((0..FEW).map(|place| ordered(0, place, OCTETS)));
     tersed.wait_received(FEW as u64);
@@ -79,7 +79,7 @@ fn a_stop_leaves_on_disk_what_nobody_took_and_the_next_start_sends_it() {
     assert_eq!([balance.recovered, balance.received], [FEW as u64; 2]);
 }
 
-/// What was in memory alone is gone with the process; what was on the disk is not.
+/// What was in memory only is lost with the process; what was on disk is not.
 #[test]
 fn every_frame_that_was_in_the_spool_survives_a_kill() {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
@@ -88,7 +88,7 @@ fn every_frame_that_was_in_the_spool_survives_a_kill() {
     let mut originator = Originator::tcp(tersed.address(TCP));
     originator.send_all((0..MANY).map(|place| ordered(0, place, OCTETS)));
     tersed.wait_received(MANY as u64);
-    // Once some of it is on the disk and nobody takes it, all of it goes there.
+    // Once a part of it is on disk and no upstream takes it, all of it goes there.
     let spooled = MANY as u64;
     tersed.wait_metric("tersed_spool_frames", &[], spooled);
     tersed.assert_balance();
@@ -106,7 +106,7 @@ fn every_frame_that_was_in_the_spool_survives_a_kill() {
     let first: Vec<_> = places(&sink.messages(), OCTETS);
     assert_ordered(&first, usize::try_from(spooled).unwrap(), 0);
 
-    // Killed once more after all was delivered: nothing comes twice.
+    // Killed once more after everything was delivered: nothing comes twice.
     tersed.stop_by(Signal::SIGKILL);
     let tersed = setup(dir.path(), &sink.url(), "").start();
     assert_eq!(tersed.metrics().balance().recovered, 0);
@@ -184,7 +184,7 @@ fn a_second_process_on_the_same_spool_is_refused_and_the_first_unharmed() {
     tersed.finish();
 }
 
-/// A survivor that waits on the disk keeps its window closed; windows and spool do not get into each other's way.
+/// A message that waits on disk keeps its window open. Windows and spool do not affect each other.
 #[test]
 fn repeats_of_what_waits_on_the_disk_are_held_back() {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
@@ -202,7 +202,8 @@ fn repeats_of_what_waits_on_the_disk_are_held_back() {
     assert_eq!([balance.forwarded, balance.suppressed], [MANY as u64; 2]);
 }
 
-/// A RELP sender is answered from the disk when nobody else can take its message for a while, and not before.
+/// If no upstream can take its message for a while, a RELP sender is answered once the message is on disk, and not
+/// before.
 #[test]
 fn a_relp_sender_is_answered_when_the_disk_has_its_message() {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
@@ -210,7 +211,7 @@ fn a_relp_sender_is_answered_when_the_disk_has_its_message() {
     let mut tersed = setup(dir.path(), &port.url(), "").listen(RELP).start();
     let mut client = RelpClient::open(tersed.address(RELP));
     let last = client.send_all((0..FEW).map(|place| ordered(0, place, OCTETS)));
-    // The first was the opening.
+    // The first answer was the one to `open`.
     client.answers(2..=last, "200");
     let answered = tersed.metrics();
     assert_eq!(answered.total("tersed_spool_frames"), FEW as u64);
@@ -225,7 +226,8 @@ fn a_relp_sender_is_answered_when_the_disk_has_its_message() {
     assert_ordered(&places(&sink.messages(), OCTETS), FEW, 0);
 }
 
-/// Law 7 over a restart: the window came back with the saved ones, and nobody knows any more whose it is.
+/// Law 7 over a restart: the window was restored with the saved ones, and it is not known any more which of them belongs
+/// to the refused message. The next copy still goes through.
 #[test]
 fn a_message_of_an_earlier_run_that_is_refused_may_come_again() {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
@@ -260,7 +262,7 @@ fn a_message_of_an_earlier_run_that_is_refused_may_come_again() {
     tersed.finish();
 }
 
-/// A relay that has received more than its memory holds, and who sent it.
+/// A relay that has received more than its memory holds, and the originator.
 pub(super) fn with_many(dir: &Path, upstream: &str) -> (Tersed, Originator) {
     let tersed = setup(dir, upstream, "").start();
     let mut originator = Originator::tcp(tersed.address(TCP));

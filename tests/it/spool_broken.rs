@@ -1,4 +1,4 @@
-//! A disk that is full, read-only, removed or damaged costs what it hits and is named (FAULTS F20 to F26).
+//! A disk that is full, read-only, removed or damaged costs only what it affects, and is named.
 
 use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
@@ -16,7 +16,7 @@ use super::support::sink::{RefusingPort, Sink};
 use super::support::tersed::Tersed;
 use super::support::wait::{LIMIT, wait_until};
 
-/// F20: the disk is full, then there is space again.
+/// The disk is full, then there is space again.
 #[test]
 fn a_full_disk_holds_senders_back_and_is_used_again_when_there_is_space() {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
@@ -46,8 +46,8 @@ fn a_full_disk_holds_senders_back_and_is_used_again_when_there_is_space() {
     assert!(stopped.stderr.contains("no space left on the disk"));
 }
 
-/// F21: forwarding goes on as long as the upstream lives, and the disk is asked again. The C library that the relay
-/// runs on says what the disk would, see `support/disk_shim.c`.
+/// Forwarding goes on as long as the upstream works, and the disk is tried again. The relay runs on a C library that
+/// returns the errors of such a disk, see `support/disk_shim.c`.
 #[test]
 fn a_disk_that_fails_or_is_read_only_is_named_and_forwarding_goes_on() {
     for (errno, label) in [(libc::EIO, "EIO"), (libc::EROFS, "EROFS")] {
@@ -94,7 +94,7 @@ fn a_disk_that_fails_or_is_read_only_is_named_and_forwarding_goes_on() {
     }
 }
 
-/// F22: what was in the directory is lost and counted; the rest goes on, into a new one.
+/// What was in the directory is lost and counted. The rest goes to a new directory.
 #[test]
 fn a_removed_directory_is_named_and_made_anew() {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
@@ -125,7 +125,7 @@ fn a_removed_directory_is_named_and_made_anew() {
     );
 }
 
-/// F23: and law 7: since nobody knows which message it was, the next copy of each goes out.
+/// Law 7: it is not known which message it was, so the next copy of each message goes out.
 #[test]
 fn a_flipped_bit_costs_one_message_that_is_counted_and_may_come_again() {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
@@ -162,7 +162,7 @@ fn a_flipped_bit_costs_one_message_that_is_counted_and_may_come_again() {
     assert_eq!(places(&sink.messages(), OCTETS).last(), Some(&missing));
 }
 
-/// F24, a sample of it through the relay; the spool's own tests cut at every offset.
+/// One cut is tried through the relay; the spool's own tests cut at every offset.
 #[test]
 fn a_torn_tail_is_cut_off_and_what_is_before_it_is_sent() {
     for torn in [1, 39, 100, 1000, 100_000] {
@@ -172,7 +172,7 @@ fn a_torn_tail_is_cut_off_and_what_is_before_it_is_sent() {
         let mut originator = Originator::tcp(tersed.address(TCP));
         originator.send_all((0..MANY).map(|place| ordered(0, place, OCTETS)));
         tersed.wait_received(MANY as u64);
-        // The last append has told the cursor how many there are.
+        // After the last append, the cursor has the number of frames.
         tersed.wait_metric("tersed_spool_frames", &[], MANY as u64);
         tersed.assert_balance();
         tersed.stop_by(Signal::SIGKILL);
@@ -186,7 +186,7 @@ fn a_torn_tail_is_cut_off_and_what_is_before_it_is_sent() {
         let sink = port.open();
         tersed.wait_metric("tersed_frames_queued", &[], 0);
         let (metrics, _) = tersed.finish();
-        // The cursor knows how many there were: those that were cut off are counted.
+        // The cursor has the number of frames, so those that were cut off are counted.
         let lost = metrics.total_where(
             "tersed_frames_dropped_total",
             &[("reason", "spool_damaged")],
@@ -198,7 +198,7 @@ fn a_torn_tail_is_cut_off_and_what_is_before_it_is_sent() {
     }
 }
 
-/// F25 and F26: each refused at the start, with the path and what is wrong.
+/// Each is refused at the start, with the path and the reason.
 #[test]
 fn what_others_could_write_to_is_refused() {
     check_refused("symlink", |spool| {
@@ -220,7 +220,7 @@ fn what_others_could_write_to_is_refused() {
     });
 }
 
-/// F25: neither the file that a link points at is touched, nor does the relay run on it.
+/// The file that the link points at is not touched, and the relay does not start with it.
 #[test]
 fn a_symlink_planted_at_a_file_of_the_spool_is_not_followed() {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
@@ -235,7 +235,7 @@ fn a_symlink_planted_at_a_file_of_the_spool_is_not_followed() {
         fs::remove_file(&file).unwrap();
         symlink(&target, &file).unwrap();
         let name = file.file_name().unwrap().to_str().unwrap();
-        // A cursor that cannot be read is only taken for lost.
+        // A cursor that cannot be read counts as lost, which is no reason to refuse.
         if name == "cursor" {
             let mut tersed = setup(dir.path(), &port.url(), "").start();
             let warned = tersed
@@ -279,7 +279,7 @@ fn the_spool_is_for_its_owner_alone() {
     tersed.finish();
 }
 
-/// A directory prepared like this, where the spool is to be, is refused with these words and its path.
+/// Prepares the directory for the spool, and asserts that a start is refused with these words and the path.
 #[track_caller]
 fn check_refused(words: &str, prepare: impl FnOnce(&Path)) {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
@@ -291,15 +291,15 @@ fn check_refused(words: &str, prepare: impl FnOnce(&Path)) {
     assert!(stderr.contains(dir.path().to_str().unwrap()), "{stderr}");
 }
 
-/// A file system of the test's own, for all processes; gone when dropped.
+/// A mounted file system that all processes see; unmounted on drop.
 pub(super) struct Mounted(pub(super) PathBuf);
 
 impl Mounted {
-    /// A disk in memory, of this size, below `dir`.
+    /// A tmpfs of this size, mounted in `dir`.
     ///
     /// # Panics
     ///
-    /// When this is not root, who alone may mount.
+    /// If the test does not run as root, which mounting needs.
     pub(super) fn tmpfs(dir: &Path, size: &str) -> Self {
         let at = dir.join("disk");
         fs::create_dir(&at).unwrap();
@@ -312,7 +312,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // Lazily: the relay may still be there if the test fails.
+        // Lazily: if the test fails, the relay may still use it.
         drop(Command::new("umount").arg("-l").arg(&self.0).status());
     }
 }
@@ -336,5 +336,5 @@ fn last_segment(dir: &Path) -> PathBuf {
     largest.pop().unwrap()
 }
 
-/// Octets of one of the messages in the spool.
+/// The octets of one message in the spool.
 const RECORD_OCTETS: u64 = OCTETS as u64 + 40;

@@ -1,5 +1,5 @@
-//! A spool that is full has room again when it drained, drops its oldest if it is told to, and holds no space that it does
-//! not use.
+//! A full spool has room again when it has drained, drops its oldest messages if configured so, and keeps no space that
+//! it does not use.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -45,7 +45,8 @@ fn a_disk_that_was_full_and_drained_does_not_fail_any_more() {
     check_recovers(tersed, port, "ENOSPC");
 }
 
-/// Fills the spool until it says `errno`, lets it drain, and nothing more comes: within two seconds all is well.
+/// Fills the spool until it fails with `errno` and lets it drain. Nothing more is sent: within two seconds the failure
+/// is over.
 #[track_caller]
 fn check_recovers(tersed: Tersed, port: RefusingPort, errno: &str) {
     let mut originator = Originator::tcp(tersed.address(TCP));
@@ -83,8 +84,8 @@ fn with_drop_oldest_a_full_disk_keeps_the_newest() {
     check_newest(&disk.0, "");
 }
 
-/// Over a spool that holds a part of what is sent: the last part of it arrives, without a gap; what was dropped is counted
-/// and passes when it comes again; suppressed copies are reported.
+/// The spool holds only a part of what is sent. The last part arrives without a gap. What was dropped is counted, and
+/// goes through when it comes again. Suppressed copies are reported.
 #[track_caller]
 fn check_newest(dir: &Path, keys: &str) {
     let port = RefusingPort::new();
@@ -109,7 +110,8 @@ fn check_newest(dir: &Path, keys: &str) {
         let messages = without_summaries(sink.messages());
         places(&messages, OCTETS).last() == Some(&0)
     });
-    // A summary speaks of each copy that was suppressed under a dropped survivor. It is at the sink, or was dropped.
+    // A summary reports each copy that was suppressed under a dropped message. The summary is at the sink, or was
+    // dropped.
     wait_until("all copies to be spoken of", LIMIT, || {
         let messages = sink.messages();
         let texts = messages
@@ -131,7 +133,7 @@ fn check_newest(dir: &Path, keys: &str) {
     assert_eq!(stopped.balance().suppressed, MANY as u64);
 }
 
-/// What is in memory at the stop is newer than what is on the disk.
+/// What is in memory at the stop is newer than what is on disk.
 #[test]
 fn with_drop_oldest_a_stop_keeps_the_newest() {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
@@ -158,7 +160,7 @@ fn with_drop_oldest_a_stop_keeps_the_newest() {
     );
 }
 
-/// An outage fills a small disk; it drains; the next outage finds all of its room, and so does a stop.
+/// An outage fills a small disk, and it drains. The next outage has all of the room again, and so has a stop.
 #[test]
 fn the_room_of_a_small_disk_is_there_again_for_the_next_outage() {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
@@ -202,7 +204,8 @@ fn the_room_of_a_small_disk_is_there_again_for_the_next_outage() {
     tersed.finish();
 }
 
-/// An operator deletes the files to make room: the disk gets it, with nothing sent or received meanwhile.
+/// An operator deletes the files to make room. The disk gets the space back, although nothing is sent or received
+/// meanwhile.
 #[test]
 fn no_file_is_held_open_that_others_removed() {
     let remove_directory = |spool: &Path| fs::remove_dir_all(spool).unwrap();
@@ -214,7 +217,7 @@ fn no_file_is_held_open_that_others_removed() {
     for remove in [remove_directory as fn(&Path), remove_files] {
         let dir = TempDir::with_prefix("tersed-spool-").unwrap();
         let spool = dir.path().join("spool");
-        // It takes a little, so that the file is open to be read, too.
+        // The sink takes a little, so that a file is open for reading, too.
         let sink = Sink::tcp_with_little_room().mannered(Manner::NeverRead);
         let (tersed, mut originator) = with_many(dir.path(), &sink.url());
         wait_until("most to be on the disk", LIMIT, || {
@@ -230,7 +233,7 @@ fn no_file_is_held_open_that_others_removed() {
             "{:?}",
             start.elapsed()
         );
-        // It is used again, by this process alone.
+        // The path is used again, by this process only.
         originator.send_all((MANY..2 * MANY).map(|place| ordered(0, place, OCTETS)));
         tersed.wait_received(2 * MANY as u64);
         wait_until("the new ones on the disk", LIMIT, || {
@@ -254,7 +257,7 @@ fn no_file_is_held_open_that_others_removed() {
     }
 }
 
-/// What was read from the disk by then is in memory, and goes to the new directory at the stop.
+/// What was read from disk by then is in memory, and is written to the new directory at the stop.
 #[test]
 fn what_is_in_hand_when_the_directory_is_removed_outlives_a_stop() {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
@@ -279,7 +282,7 @@ fn what_is_in_hand_when_the_directory_is_removed_outlives_a_stop() {
         "tersed_frames_dropped_total",
         &[("reason", "spool_damaged")],
     );
-    // All but what had not been read from the disk arrives, and that is counted.
+    // Everything arrives except what had not been read from disk, and that is counted.
     assert!(lost > 0 && lost < recovered, "{lost} of {recovered}");
     stuck.behave(Manner::Read);
     wait_until("all that is not counted as lost", LIMIT, || {
@@ -292,7 +295,7 @@ fn what_is_in_hand_when_the_directory_is_removed_outlives_a_stop() {
     });
 }
 
-/// A relay with little memory and a spool below `dir` that drops the oldest.
+/// A relay with little memory and a spool in `dir` that drops the oldest.
 fn dropping_oldest(dir: &Path, upstream: &str, keys: &str) -> Setup {
     let directory = dir.join("spool");
     let config = format!(
@@ -302,7 +305,7 @@ fn dropping_oldest(dir: &Path, upstream: &str, keys: &str) -> Setup {
     Setup::new().config(&config).listen(TCP).forward(upstream)
 }
 
-/// Files that the relay has open and that have no name any more.
+/// The files that the relay has open and that have no name any more.
 fn removed_files(tersed: &Tersed) -> Vec<PathBuf> {
     let descriptors = fs::read_dir(format!("/proc/{}/fd", tersed.id())).unwrap();
     let files = descriptors.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
@@ -314,7 +317,7 @@ fn removed_files(tersed: &Tersed) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Octets that the files below `dir` take.
+/// The octets that the files in `dir` occupy.
 fn used_octets(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir)
         .unwrap()
@@ -327,5 +330,5 @@ fn used_octets(dir: &Path) -> u64 {
         .sum()
 }
 
-/// What memory cannot hold, and a small disk can.
+/// More than memory holds, and less than a small disk.
 const SOME: usize = 6000;

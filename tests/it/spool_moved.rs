@@ -1,5 +1,5 @@
-//! A spool whose path leads elsewhere (its directory was moved, or something is mounted over it) takes nothing until it is
-//! back, says so, and gives what it holds.
+//! A spool whose path leads elsewhere (its directory was moved, or something is mounted over it) accepts nothing until
+//! it is back, reports that, and still delivers its contents.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, symlink};
@@ -26,7 +26,7 @@ fn nothing_is_written_or_answered_while_another_directory_is_there() {
     );
 }
 
-/// The link leads to the directory itself: the next start would refuse it.
+/// Even if the link leads to the directory itself, because the next start would refuse it.
 #[test]
 fn nothing_is_written_or_answered_while_a_symlink_is_there() {
     let put = |path: &Path| symlink(path.with_file_name("away"), path).unwrap();
@@ -41,7 +41,8 @@ fn nothing_is_written_or_answered_while_the_directory_is_away() {
     check_waits(|_| {}, " is not there any more (moved); ");
 }
 
-/// With nothing to write the relay sees it, and sees that it is over; what the hidden directory holds is delivered.
+/// The relay notices it without writing anything, and notices the end of it. The contents of the hidden directory are
+/// delivered.
 #[test]
 fn what_a_directory_holds_that_something_is_mounted_over_is_sent() {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
@@ -78,8 +79,8 @@ fn what_a_directory_holds_that_something_is_mounted_over_is_sent() {
     assert_eq!(metrics.total("tersed_frames_dropped_total"), 0);
 }
 
-/// The spool's directory is moved away with messages in it, and `put` puts something at its path: the relay says `words`
-/// and answers no RELP sender, until the directory is back; then all arrives, in order.
+/// Moves the spool's directory away with messages in it, and `put` puts something at its path. Asserts that the relay
+/// logs `words` and answers no RELP sender until the directory is back, and that everything arrives then, in order.
 #[track_caller]
 fn check_waits(put: impl Fn(&Path), words: &str) {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
@@ -103,14 +104,14 @@ fn check_waits(put: impl Fn(&Path), words: &str) {
     let mut originator = Originator::tcp(tersed.address(TCP));
     tersed.wait_received(2 * FEW as u64);
     let told = moved(&tersed);
-    // By what looks each second, and by what would be written.
+    // Noticed by the check each second, and by attempts to write.
     wait_until("it to be tried again", LIMIT, || moved(&tersed) > told + 4);
     assert!(!client.is_answered());
     assert!(tersed.get("/readyz").1.contains("spool: failing"));
     assert_eq!(tersed.log_count("the spool fails"), 1);
     assert_eq!(tersed.metrics().total("tersed_spool_frames"), FEW as u64);
 
-    // An empty directory, a symlink, or nothing: what was put there has got nothing.
+    // An empty directory, a symbolic link, or nothing: nothing was written to what was put there.
     let _absent = fs::remove_file(&spool);
     let _absent = fs::remove_dir(&spool);
     fs::rename(&away, &spool).unwrap();
@@ -129,7 +130,7 @@ fn check_waits(put: impl Fn(&Path), words: &str) {
     assert_eq!(metrics.total("tersed_frames_dropped_total"), 0);
 }
 
-/// How often it was found that the directory is not at its path.
+/// How often the directory was found not to be at its path.
 fn moved(tersed: &Tersed) -> u64 {
     let metrics = tersed.metrics();
     metrics.total_where("tersed_spool_errors_total", &[("errno", "moved")])

@@ -1,5 +1,5 @@
-//! What `/readyz`, the metrics and the log say of the spool: how full it is, how old its oldest frame is, why it is used,
-//! what it refuses, since when, and when it is asked again.
+//! What `/readyz`, the metrics and the log report about the spool: how full it is, how old its oldest frame is, why it
+//! is used, which error it has, since when, and when it is tried again.
 
 use tempfile::TempDir;
 
@@ -127,7 +127,7 @@ fn a_disk_that_is_full_is_named_with_what_to_do() {
     tersed.finish();
 }
 
-/// What `/readyz` says of the spool.
+/// The line of `/readyz` about the spool.
 #[track_caller]
 fn line(tersed: &Tersed) -> String {
     let page = tersed.get("/readyz").1;

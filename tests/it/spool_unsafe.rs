@@ -1,5 +1,5 @@
-//! Files of the spool that were given another name or a looser mode, and a cursor of another history, cost nothing: what
-//! waits is delivered, at the latest when it was put right, and the log says how.
+//! Files of the spool that were given another name or a looser mode, and a cursor of another history, lose nothing:
+//! what waits is delivered, at the latest when this was put right, and the log says how.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,7 +15,7 @@ use super::support::sink::{RefusingPort, Sink};
 use super::support::tersed::Tersed;
 use super::support::wait::{LIMIT, wait_until};
 
-/// A backup by hard links, and a mode for a group, while the collector is away: this process wrote the files.
+/// A backup by hard links, and a mode for a group, while the collector is away. This process wrote the files.
 #[test]
 fn what_this_process_wrote_is_sent_whatever_names_and_modes_it_was_given() {
     for change in [link_all, open_to_group] {
@@ -32,13 +32,13 @@ fn what_this_process_wrote_is_sent_whatever_names_and_modes_it_was_given() {
     }
 }
 
-/// Those of an earlier process wait, and what is newer behind them, until they are put right as the log says.
+/// Files of an earlier process wait, and so does everything newer, until they are put right as the log says.
 #[test]
 fn files_with_a_second_name_do_not_keep_the_relay_from_starting_and_wait() {
     let by_deleting = |spool: &Path, _: &str| {
         fs::remove_dir_all(spool.with_file_name("backup")).unwrap();
     };
-    // What the log says, as it says it.
+    // Does exactly what the log says.
     let as_told = |spool: &Path, told: &str| {
         for segment in segments(spool) {
             let name = segment.to_str().unwrap();
@@ -58,7 +58,7 @@ fn files_that_a_group_may_write_to_do_not_keep_the_relay_from_starting_and_wait(
         |spool| {
             open_to_group(spool);
             chmod(spool, 0o700);
-            // It would be taken for lost, and what was acknowledged come again.
+            // The cursor would count as lost, and acknowledged messages would come again.
             chmod(&spool.join("cursor"), 0o600);
         },
         "its mode 0620 lets group or others write; chmod go-w ",
@@ -70,7 +70,7 @@ fn files_that_a_group_may_write_to_do_not_keep_the_relay_from_starting_and_wait(
     );
 }
 
-/// In the middle of the spool: what is before it is sent, what is behind it is not, until it is put right.
+/// In the middle of the spool: what is before it is sent, and what is after it waits until it is put right.
 #[test]
 fn a_file_in_the_middle_that_is_not_safe_keeps_its_place() {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
@@ -135,7 +135,7 @@ fn a_directory_that_is_opened_to_a_group_loses_nothing() {
     assert_ordered(&places(&sink.messages(), OCTETS), 2 * MANY, 0);
 }
 
-/// A cursor put back from a backup says that all was delivered, of messages that it never knew.
+/// A cursor restored from a backup says that everything was delivered, about messages that it does not know.
 #[test]
 fn a_cursor_of_another_history_is_named_and_not_believed() {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
@@ -168,9 +168,9 @@ fn a_cursor_of_another_history_is_named_and_not_believed() {
     assert_eq!(metrics.total("tersed_frames_dropped_total"), 0);
 }
 
-/// A spool of many messages, several segments and no process, on which `change` is made: the relay starts, and says
-/// `words` with the path of a file; nothing is sent, neither of those nor of what comes then, until `mend` was done,
-/// which is given what was said.
+/// Makes `change` on a spool with many messages in several segments, and starts the relay. Asserts that it logs `words`
+/// with the path of a file, and that nothing is sent, neither old nor new messages, until `mend` was called with the
+/// logged text.
 #[track_caller]
 fn check_waits(change: impl Fn(&Path), words: &str, mend: impl Fn(&Path, &str)) {
     let dir = TempDir::with_prefix("tersed-spool-").unwrap();
@@ -215,7 +215,7 @@ fn leave_many(dir: &Path) {
     tersed.finish();
 }
 
-/// How often a file was found that is not safe.
+/// How often a file was found not to be safe.
 fn not_safe(tersed: &Tersed) -> u64 {
     let metrics = tersed.metrics();
     metrics.total_where("tersed_spool_errors_total", &[("errno", "unsafe")])

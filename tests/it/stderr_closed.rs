@@ -1,4 +1,4 @@
-//! Whoever read the log has gone: nobody hears of anything any more, and everything else goes on.
+//! The reader of the log has gone: the log is lost, and everything else goes on.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -36,7 +36,7 @@ fn a_closed_standard_error_changes_nothing_but_the_log() {
     originator.send_all(["one", "one", "two"]);
     assert_eq!(sink.wait_messages(2), [b"one", b"two"]);
     let id = Pid::from_raw(i32::try_from(tersed.id()).unwrap());
-    // Each of them has something to log.
+    // Each of these signals makes the relay log something.
     for signal in [Signal::SIGHUP, Signal::SIGTERM] {
         kill(id, signal).unwrap();
     }

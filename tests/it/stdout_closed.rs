@@ -1,4 +1,4 @@
-//! Standard output cannot be opened again: when its reader goes, the relay says so and fails.
+//! Standard output cannot be opened again: when its reader goes away, the relay logs that and fails.
 
 use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader};
@@ -12,13 +12,13 @@ use super::support::process::Process;
 use super::support::tersed::BINARY;
 use super::support::wait::{LIMIT, wait_for, wait_until};
 
-/// There is no `/metrics` any more when it has ended; its last line has the final balance.
+/// After its end there is no `/metrics`; the last line of its log has the final balance.
 #[test]
 fn a_closed_standard_output_ends_the_relay_with_a_sentence() {
     let dir = tempfile::tempdir().unwrap();
     let fifo = dir.path().join("stdout");
     nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
-    // Opened without waiting for the other end, so that the other end can be opened at all.
+    // Opened without waiting for the other end, because that is opened later.
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_NONBLOCK);
     let reader = options.open(&fifo).unwrap();
@@ -42,7 +42,7 @@ fn a_closed_standard_output_ends_the_relay_with_a_sentence() {
     let mut reader = BufReader::new(reader);
     let mut line = String::new();
     wait_until("the first survivor", LIMIT, || {
-        // No octets yet is an error of this call, because it does not wait.
+        // This call does not wait, so it returns an error while there are no octets.
         reader.read_line(&mut line).is_ok() && line.ends_with('\n')
     });
     assert_eq!(line, "<13>app: one\n");

@@ -1,5 +1,5 @@
-//! A stop does not wait for a pause between two attempts: every upstream is tried at once, and again and again until the
-//! grace is over. So is it at a reload.
+//! A stop does not wait for a pause between two attempts: every upstream is tried at once, and again and again until
+//! the grace period is over. The same holds for a reload.
 
 use nix::sys::signal::Signal;
 
@@ -34,7 +34,7 @@ fn a_stop_delivers_to_a_collector_that_comes_back_within_the_grace() {
     assert_eq!(stopped.balance().forwarded, COUNT as u64);
 }
 
-/// The first of the list swallows connections, which takes longer than the grace.
+/// The first upstream of the list never answers a connection attempt, which takes longer than the grace period.
 #[test]
 fn a_stop_tries_all_upstreams_at_the_same_time() {
     Network::inside(|network| {
@@ -51,7 +51,7 @@ fn a_stop_tries_all_upstreams_at_the_same_time() {
     });
 }
 
-/// Readers that wait for room in the queue are freed by the upstream's return, too.
+/// Readers that wait for room in the queue go on when the upstream returns, too.
 #[test]
 fn a_stop_delivers_although_the_queue_is_full() {
     let port = RefusingPort::new();
@@ -59,7 +59,7 @@ fn a_stop_delivers_although_the_queue_is_full() {
     let tersed = start_with(setup, "queue = \"64KiB\"\n");
     let mut originator = Originator::tcp(tersed.address(TCP));
     originator.send_all(ordered_all(20 * COUNT, 1000).skip(COUNT));
-    // What does not fit any more waits at the queue's door.
+    // What does not fit waits outside the queue.
     wait_until("more than the queue holds", LIMIT, || {
         tersed.metrics().balance().queued > 70
     });
@@ -82,7 +82,7 @@ fn a_reload_tries_at_once() {
     assert_eq!(metrics.balance().forwarded, COUNT as u64);
 }
 
-/// A relay whose upstream is away, with messages for it, and the next attempt in an hour.
+/// A relay whose upstream is away, with messages for it, and with the next attempt in an hour.
 fn start(setup: Setup) -> Tersed {
     start_with(setup, "")
 }

@@ -1,5 +1,5 @@
-//! A stop while it is in doubt whether the upstream works: what it took then is not called forwarded before it has shown
-//! that it read it, and what a healthy one took is not called dropped.
+//! A stop while it is in doubt whether the upstream works: what it took then does not count as forwarded before it has
+//! shown that it read it, and what a healthy upstream took does not count as dropped.
 
 use std::io::Read as _;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -17,8 +17,8 @@ use super::support::sink::{Manner, Sink};
 use super::support::tersed::{Setup, Stopped, Tersed};
 use super::support::wait::{LIMIT, now, wait_until};
 
-/// It takes each connection, reads nothing, and resets it after a second, or ends its own direction at once and resets
-/// then: its kernel acknowledges everything.
+/// The upstream takes each connection, reads nothing, and resets it after a second; or it ends its own direction at
+/// once and resets after a second. Its kernel acknowledges everything.
 #[test]
 fn what_an_upstream_takes_and_never_reads_is_not_forwarded_by_a_stop() {
     for half_closes in [false, true] {
@@ -64,7 +64,8 @@ fn with_a_spool_it_is_there_at_the_next_start() {
     assert_eq!(metrics.balance().recovered, COUNT);
 }
 
-/// It reads more slowly than the grace is long, and lives: what its kernel has acknowledged is its own by then.
+/// It reads more slowly than the grace period allows, but it works: what its kernel has acknowledged counts as
+/// delivered.
 #[test]
 fn what_a_slow_collector_has_acknowledged_at_the_deadline_is_not_dropped() {
     let sink = Sink::tcp().mannered(Manner::Slow(20_000));
@@ -81,14 +82,14 @@ fn what_a_slow_collector_has_acknowledged_at_the_deadline_is_not_dropped() {
     let balance = stop(tersed).balance();
     assert!(balance.holds() && balance.forwarded >= 50, "{balance:?}");
     assert_eq!(balance.forwarded + balance.dropped, count as u64);
-    // What was on its way arrives as well: the kernel sees to that.
+    // The kernel also delivers what was on its way.
     sink.behave(Manner::Read);
     let messages = sink.wait_messages(count);
     assert_eq!(place_of(messages.last().unwrap(), octets), (0, count - 1));
 }
 
-/// One of two loses what it takes, again and again; the other one works, and has nothing left to do when the first loses
-/// something for the last time.
+/// One of two upstreams loses what it takes, again and again. The other one works, and has nothing left to do when the
+/// first loses something for the last time.
 #[test]
 fn at_a_stop_the_lane_that_works_takes_over_what_another_loses() {
     let unreading = Unreading::start(Duration::from_secs(1), false);
@@ -124,7 +125,7 @@ fn at_a_stop_the_lane_that_works_takes_over_what_another_loses() {
     unreading.end();
 }
 
-/// A connection that is as old as asked is ended only as far as the other end has read it.
+/// When a connection is replaced after `rebind`, the old one is ended only as far as the other end has read it.
 #[test]
 fn a_connection_that_is_made_anew_loses_nothing_that_a_hanging_collector_had_not_read() {
     let unreading = Unreading::start(Duration::from_secs(4), false);
@@ -186,7 +187,7 @@ struct Unreading {
 }
 
 impl Unreading {
-    /// Each connection is reset when it is so old; before that, if it `half_closes`, it says that nothing comes from here.
+    /// Resets each connection at this age. Before that, if it `half_closes`, it ends its own direction.
     fn start(lives: Duration, half_closes: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.57:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -228,10 +229,10 @@ impl Unreading {
         format!("tcp://{}", self.address)
     }
 
-    /// Resets what there is, and listens no more.
+    /// Resets the open connections, and stops listening.
     fn end(self) {
         self.is_over.store(true, Ordering::SeqCst);
-        // Its thread waits for somebody.
+        // Its thread waits in `accept`; this wakes it.
         if let Ok(mut stream) = TcpStream::connect(self.address) {
             stream.set_read_timeout(Some(LIMIT)).unwrap();
             drop(stream.read(&mut [0; 1]));

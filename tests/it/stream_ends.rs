@@ -1,4 +1,4 @@
-//! How streams end, how framings follow each other on one, and what glibc's syslog(3) sends.
+//! How streams end, how framings follow each other in one stream, and what glibc's syslog(3) sends.
 
 use std::path::Path;
 
@@ -100,7 +100,7 @@ fn what_glibc_sends_to_dev_log_is_taken_over_both_kinds_of_socket() {
         let messages = sink.wait_messages(3);
         for (message, text) in messages.iter().zip(["one", "two", "three"]) {
             let message = String::from_utf8(message.clone()).unwrap();
-            // <LOG_LOCAL0 | LOG_WARNING>, a stamp without a host, ident and procid.
+            // <LOG_LOCAL0 | LOG_WARNING>, a timestamp without a host, ident and procid.
             assert!(message.starts_with("<132>"), "{scheme}: {message}");
             assert!(message.contains(" ident["), "{scheme}: {message}");
             assert!(
@@ -114,8 +114,8 @@ fn what_glibc_sends_to_dev_log_is_taken_over_both_kinds_of_socket() {
     }
 }
 
-/// Has the C library log `texts` to `socket`. The library knows no other place than `/dev/log`, so the
-/// program runs where that is ours: in a mount namespace of its own, which takes root.
+/// Lets the C library log `texts` to `socket`. The library knows no other path than `/dev/log`, so the program runs in
+/// its own mount namespace, where `/dev/log` is this socket. That needs root.
 #[track_caller]
 fn glibc_syslog(socket: &Path, texts: &[&str]) {
     let program = "import sys, syslog\n\

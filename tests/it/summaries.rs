@@ -1,4 +1,4 @@
-//! What was held back is reported exactly once, and no report needs another message to come out.
+//! Suppressed copies are reported exactly once, and no summary needs another message to be sent.
 
 use super::support::numbered::repeats;
 use super::support::originator::Originator;
@@ -17,7 +17,7 @@ fn a_window_that_ends_reports_its_repeats_by_itself() {
     assert_eq!(metrics.total("tersed_summaries_total"), 1);
     assert_eq!(metrics.total("tersed_live_messages"), 0);
 
-    // The window is over: the next copy is a first copy again, and has nothing to report.
+    // The window has ended: the next copy is a first copy again, and there is nothing to report.
     originator.send(FOO);
     let messages = sink.wait_messages(3);
     assert_eq!(text(&messages[2]), FOO);
@@ -69,7 +69,7 @@ fn a_message_said_once_has_no_summary() {
     assert_eq!(sink.count(), 2);
 }
 
-/// A sender's count is a fact of its own: two equal counts are two facts.
+/// A summary from the sender is information of its own: two equal counts are two facts.
 #[test]
 fn a_senders_own_summary_is_never_held_back() {
     let (sink, tersed, mut originator) = start(Setup::new().window("1h"));
@@ -142,7 +142,7 @@ fn dedup(keys: &str) -> Setup {
     Setup::new().config(&format!("[dedup]\n{keys}\n"))
 }
 
-/// The summary is the message itself (PRI, host and app as they were) with another text.
+/// Asserts that this summary is the message itself (PRI, host and app as they were) with another text.
 #[track_caller]
 fn check_is_summary(message: &[u8], count: u64, ending: &str) {
     let summary = text(message);

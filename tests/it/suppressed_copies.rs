@@ -1,5 +1,4 @@
-//! Copies that are held back go to a destination of their own, if they are to go anywhere: whole, in order,
-//! and counted apart.
+//! Suppressed copies go to a destination of their own if one is configured: whole, in order, and counted separately.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +15,7 @@ use super::support::tersed::{Setup, Tersed, url};
 use super::support::wait::{LIMIT, wait_until};
 use super::support::wire::Wire;
 
-/// Every copy is there octet for octet, in the order of its connection, line breaks and odd octets included.
+/// Every copy is there octet for octet, in the order of its connection, including line breaks and odd octets.
 #[test]
 fn a_flood_leaves_its_first_copies_at_the_upstream_and_all_others_among_the_copies() {
     let sink = Sink::tcp_framed(Wire::OctetCounting);
@@ -39,7 +38,7 @@ fn a_flood_leaves_its_first_copies_at_the_upstream_and_all_others_among_the_copi
     let mut expected = Vec::new();
     for round in 0..2000 {
         for (kind, message) in kinds.iter().enumerate() {
-            // A repeat with another timestamp is a copy, and leaves with its own.
+            // A repeat with another timestamp is a copy, and keeps its own timestamp.
             let mut message = message.to_vec();
             message[9..10].copy_from_slice(&[b'1' + (round % 9) as u8]);
             originator.send(message.clone());
@@ -56,7 +55,7 @@ fn a_flood_leaves_its_first_copies_at_the_upstream_and_all_others_among_the_copi
     assert_eq!(decode_counted(&fs::read(&copies).unwrap()), expected);
     assert_own_law(&metrics);
     assert_eq!(metrics.total("tersed_frames_suppressed_total"), 5997);
-    // At the stop a summary of each.
+    // At the stop, a summary for each.
     let survivors = sink.wait_messages(7);
     let (firsts, summaries): (Vec<_>, Vec<_>) = survivors
         .into_iter()
@@ -67,7 +66,7 @@ fn a_flood_leaves_its_first_copies_at_the_upstream_and_all_others_among_the_copi
     assert_eq!(summaries.len(), 3);
 }
 
-/// With masks the copies differ from what went out: each variant is kept.
+/// With masks, the copies differ from what was forwarded: each variant is kept.
 #[test]
 fn each_variant_that_a_mask_folds_is_there() {
     let sink = Sink::tcp();
@@ -89,7 +88,7 @@ fn each_variant_that_a_mask_folds_is_there() {
     assert_eq!(sink.wait_messages(2)[0], message(0).into_bytes());
 }
 
-/// What goes out anyway, or ends by a rule, is no suppressed copy.
+/// A message that is forwarded anyway, or dropped by a rule, is not a suppressed copy.
 #[test]
 fn what_is_tagged_or_dropped_by_a_rule_is_not_copied() {
     let sink = Sink::tcp();
@@ -115,7 +114,7 @@ fn what_is_tagged_or_dropped_by_a_rule_is_not_copied() {
     assert_eq!(lines(&copies), [held.clone(), held]);
 }
 
-/// The destination takes nothing, and what is configured is to wait: survivors of others still pass, senders of
+/// The destination takes nothing, and `when_full = "wait"`: new messages of other senders still go through, senders of
 /// repeats wait, and nothing is missing in the end.
 #[test]
 fn senders_wait_for_a_destination_that_is_away_and_nothing_is_missing() {
@@ -132,7 +131,7 @@ fn senders_wait_for_a_destination_that_is_away_and_nothing_is_missing() {
         .forward(&sink.url())
         .start();
     let mut originator = Originator::tcp(tersed.address(TCP));
-    // The same again and again, told apart by what is no part of its identity.
+    // The same message again and again, with a difference outside its identity.
     let sender = thread::spawn(move || {
         originator.send_all((0..COPIES).map(copy));
         originator
@@ -142,7 +141,7 @@ fn senders_wait_for_a_destination_that_is_away_and_nothing_is_missing() {
     });
     wait_stopped_reading(&tersed);
     assert!(!sender.is_finished(), "nobody had to wait");
-    // Those who send nothing twice are not held up.
+    // Senders without repeats do not have to wait.
     let mut other = Originator::tcp(tersed.address(TCP));
     other.send_all((0..100).map(|place| ordered(1, place, 80)));
     let survivors = sink.wait_messages(101);
@@ -161,7 +160,7 @@ fn senders_wait_for_a_destination_that_is_away_and_nothing_is_missing() {
     assert_ordered(&numbers, COPIES - 1, again);
 }
 
-/// To drop is configured: nobody waits, the drops are counted, and the law of frames does not notice.
+/// With a dropping `when_full`, no sender waits, the drops are counted, and the counting law of frames is not affected.
 #[test]
 fn copies_are_dropped_and_counted_where_nobody_is_to_wait() {
     for when_full in ["drop-newest", "drop-oldest"] {
@@ -191,7 +190,7 @@ fn copies_are_dropped_and_counted_where_nobody_is_to_wait() {
         assert!(queued > 0 && dropped > 0, "{queued} {dropped}");
         let balance = metrics.balance();
         assert_eq!((balance.dropped, balance.queued), (0, 0));
-        // What is left at the deadline is told.
+        // What is left at the deadline is logged.
         let stopped = tersed.terminate();
         assert!(stopped.status.success(), "{}", stopped.status);
         let cut = "dropped what could not be forwarded before the deadline";
@@ -251,7 +250,7 @@ fn a_reload_switches_it_on_elsewhere_and_off() {
     assert_eq!(numbers(&two), (20..30).collect::<Vec<_>>());
 }
 
-/// Whoever waits for room goes on when it is switched off, though the destination never came back.
+/// Senders that wait for room go on when the destination is removed, although it never came back.
 #[test]
 fn switching_it_off_frees_those_who_wait() {
     let sink = Sink::tcp();
@@ -283,13 +282,13 @@ fn switching_it_off_frees_those_who_wait() {
     assert!(dropped > 0);
 }
 
-/// A configuration under which copies go to a file, line by line.
+/// A configuration with which copies go to a file, line by line.
 fn aside(copies: &Path, more: &str) -> Setup {
     let to = url("file", copies);
     Setup::new().config(&format!("[suppressed]\nto = \"{to}\"\n{DEDUP}{more}\n"))
 }
 
-/// Set aside = written + dropped + queued.
+/// suppressed copies = written + dropped + queued.
 #[track_caller]
 fn assert_own_law(metrics: &Metrics) {
     let total = |name: &str| metrics.total(&format!("tersed_suppressed_copies{name}"));
@@ -306,7 +305,7 @@ fn wait_copied(tersed: &Tersed, count: u64) {
     tersed.wait_metric("tersed_suppressed_copies_written_total", &[], count);
 }
 
-/// Waits until it takes nothing more in.
+/// Waits until the relay reads nothing more.
 #[track_caller]
 fn wait_stopped_reading(tersed: &Tersed) {
     let mut last = None;
@@ -319,7 +318,7 @@ fn wait_stopped_reading(tersed: &Tersed) {
     });
 }
 
-/// One message again and again, told apart by its PROCID.
+/// The same message again and again, with a different PROCID.
 fn copy(number: usize) -> String {
     let text = "the same as ever ".repeat(OCTETS / 17);
     format!("<13>Mar  1 12:00:00 host app[{number}]: {text}")

@@ -1,4 +1,4 @@
-//! A real syslog-ng sends RFC 5424; the `meta sequenceId` that it counts up does not hide repeats.
+//! A real syslog-ng sends RFC 5424. Repeats are recognised although it increments `meta sequenceId`.
 
 use super::support::logger::Logger;
 use super::support::numbered::repeats;
@@ -20,7 +20,7 @@ fn repeats_from_syslog_ng_are_recognised() {
     for text in ["foo", "foo", "bar"] {
         logger.log(7, text);
     }
-    // syslog-ng reports its own start through no source, so these three are all it sends.
+    // syslog-ng does not send the message about its own start, so these three are everything.
     tersed.wait_received(3);
     let (metrics, _) = tersed.finish();
     assert_eq!(metrics.total("tersed_frames_suppressed_total"), 1);

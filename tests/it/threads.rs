@@ -1,6 +1,7 @@
-//! Threads: a machine that makes none for a moment costs time and nothing else; and every socket has one that reads it.
+//! Threads: if the system cannot make threads for a moment, that costs only time; and every socket has a thread that
+//! reads it.
 //!
-//! The limit is RLIMIT_NPROC, which counts the threads of a user: each test has a user of its own.
+//! The limit is RLIMIT_NPROC, which counts the threads of a user, so each test has its own user.
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
@@ -19,7 +20,7 @@ use super::support::sink::{RefusingPort, Sink};
 use super::support::tersed::{Setup, Tersed, url};
 use super::support::wait::{LIMIT, now, wait_until};
 
-/// With room for no worker, for workers alone, and for all but the last thread that a start needs.
+/// With room for no worker, for the workers only, and for all but the last thread that a start needs.
 #[test]
 fn a_start_without_threads_ends_with_the_limits_that_forbid_them() {
     let with = |count: usize| {
@@ -30,7 +31,7 @@ fn a_start_without_threads_ends_with_the_limits_that_forbid_them() {
     let started = with(800).start();
     let all = proc_fs::threads(started.id());
     started.finish();
-    // The thread that writes is made when there is an upstream, and waited for.
+    // The thread that writes is made later, when there is an upstream; if that fails, it is tried again.
     let limits = [1, 2, 4, all - 2];
     let refuse = |count: usize| {
         let begun = now();
@@ -77,7 +78,8 @@ fn a_start_waits_for_threads_that_are_there_a_moment_later() {
     tersed.finish();
 }
 
-/// All that a relay needs later it has from its start: the spool is used for the first time, pages are made.
+/// A relay makes all threads that it needs later at its start: the spool is used for the first time, and admin pages
+/// are served.
 #[test]
 fn nothing_is_lost_while_no_thread_can_be_made() {
     let dir = TempDir::with_prefix("tersed-threads-").unwrap();
@@ -106,7 +108,7 @@ fn nothing_is_lost_while_no_thread_can_be_made() {
     assert_eq!(tersed.metrics().balance().queued, MANY as u64);
     assert_eq!(tersed.metrics().total("tersed_spool_failing"), 0);
 
-    // What would need a thread is refused with the reason, and nothing has moved.
+    // Changes that need a thread are refused with the reason, and nothing has changed.
     let copies = tersed.path("copies.log");
     let added = format!("[[listener]]\nurl = \"{UDP}\"\n");
     let aside = format!("[suppressed]\nto = \"{}\"\n", url("file", &copies));
@@ -155,7 +157,7 @@ fn nothing_is_lost_while_no_thread_can_be_made() {
     assert_ordered(&places(&sink.messages(), OCTETS), MANY + 11, 0);
 }
 
-/// A look-up needs a thread: while there is none, it fails as a name server that is away does.
+/// A look-up needs a thread. While none can be made, it fails as if the name server were away.
 #[test]
 fn a_name_that_is_new_is_looked_up_when_there_is_a_thread() {
     let sink = Sink::tcp();
@@ -187,8 +189,8 @@ fn a_name_that_is_new_is_looked_up_when_there_is_a_thread() {
     tersed.finish();
 }
 
-/// The resolver waits for minutes: other names are looked up all the same, only so many threads wait with it, and the
-/// stop does not.
+/// The resolver waits for minutes. Other names are still looked up, only a limited number of threads waits with it, and
+/// a stop does not wait.
 #[test]
 fn a_name_server_that_never_answers_holds_up_one_name_alone() {
     let sink = Sink::tcp();
@@ -205,7 +207,7 @@ fn a_name_server_that_never_answers_holds_up_one_name_alone() {
     let step =
         "looking up stuck.example took longer than 50ms (forward.connect_timeout); check the name";
     assert!(told.mentions(step), "{told:?}");
-    // After four look-ups that do not return, no further one is made.
+    // After four look-ups that do not return, no further one is started.
     wait_until("the page to say so", LIMIT, || {
         let page = tersed.get("/readyz").1;
         page.contains("4 look-ups of this name have not returned yet")
@@ -213,7 +215,7 @@ fn a_name_server_that_never_answers_holds_up_one_name_alone() {
     assert_threads_and_stop(tersed, 20);
 }
 
-/// Several upstreams, each with a name of its own, tried again and again: the bound is that of all names together.
+/// Several upstreams, each with its own name, are tried again and again: the limit is for all names together.
 #[test]
 fn many_names_that_are_never_answered_pile_up_no_threads() {
     let (setup, _silent) = with_a_silent_name_server(2);
@@ -224,11 +226,11 @@ fn many_names_that_are_never_answered_pile_up_no_threads() {
     let setup = urls.iter().fold(setup, |setup, url| setup.forward(url));
     let tersed = setup.start();
     wait_attempts(&tersed, &urls, 20);
-    // 12 names might have 48.
+    // Without that limit, 12 names might have 48.
     assert_threads_and_stop(tersed, 32 + 16);
 }
 
-/// A relay that asks a name server which takes questions and never answers, but for known.example; and that server.
+/// A relay that uses a name server which answers only for known.example, and that server.
 fn with_a_silent_name_server(number: u8) -> (Setup, UdpSocket) {
     let id = std::process::id();
     let address = [127, 77 + number, (id >> 8 & 0xff) as u8, (id & 0xff) as u8];
@@ -264,7 +266,7 @@ fn wait_attempts(tersed: &Tersed, urls: &[String], count: u64) {
     });
 }
 
-/// Most of the threads that there are wait for the name server; a stop does not wait for them.
+/// Most of the existing threads wait for the name server; a stop does not wait for them.
 #[track_caller]
 fn assert_threads_and_stop(tersed: Tersed, most: usize) {
     let threads = proc_fs::threads(tersed.id());
@@ -278,7 +280,7 @@ fn assert_threads_and_stop(tersed: Tersed, most: usize) {
     );
 }
 
-/// Far more sockets than tokio has threads for what blocks: each of them is read.
+/// Far more sockets than tokio has threads for blocking work: each of them is read.
 #[test]
 fn each_socket_of_very_many_workers_is_read() {
     let tersed = Setup::new()
@@ -286,7 +288,8 @@ fn each_socket_of_very_many_workers_is_read() {
         .listen(UDP)
         .start();
     let to = tersed.address(UDP);
-    // The kernel picks the socket by the sender's port: ten senders a socket leave none out but by a freak.
+    // The kernel picks the socket by the sender's port. With ten senders a socket, it is extremely unlikely that one
+    // gets none.
     for sender in 0..6000 {
         send_once(to, &format!("<13>sender {sender}"));
     }
@@ -298,7 +301,7 @@ fn each_socket_of_very_many_workers_is_read() {
 fn each_of_very_many_listeners_is_read() {
     const LISTENERS: usize = 260;
     let listeners: String = (0..LISTENERS)
-        // Each at an address of its own: listeners on one address may get one and the same free port.
+        // Each on its own address: listeners on one address might get the same free port.
         .map(|number| (number, number / 250, number % 250 + 1))
         .map(|(number, high, low)| {
             format!("[[listener]]\nurl = \"udp://127.1.{high}.{low}:0\"\nname = \"n{number}\"\n")
@@ -347,7 +350,8 @@ fn more_sockets_than_are_believable_are_refused() {
     }
 }
 
-/// Has it run as user `user`, who has no other process, with at most `count` threads. Its directory becomes that user's.
+/// Runs it as user `user`, who has no other process, with at most `count` threads. Its directory then belongs to that
+/// user.
 #[track_caller]
 fn limited(setup: Setup, user: u32, count: usize) -> Setup {
     assert!(
@@ -361,7 +365,7 @@ fn limited(setup: Setup, user: u32, count: usize) -> Setup {
     setup.launcher(["sh", "-c", &script])
 }
 
-/// Takes away all threads that the relay does not have already.
+/// Lowers the limit to the threads that the relay has already.
 #[track_caller]
 fn exhaust(tersed: &Tersed) {
     let id = tersed.id();
@@ -374,7 +378,7 @@ fn exhaust(tersed: &Tersed) {
     set_limit(id, last);
 }
 
-/// As the user itself: to change the limit of another takes CAP_SYS_RESOURCE, which not every root has.
+/// Run as the user itself: changing the limit of another user takes CAP_SYS_RESOURCE, which root may lack.
 #[track_caller]
 fn set_limit(process: u32, threads: usize) {
     let owner = fs::metadata(format!("/proc/{process}")).unwrap().uid();
@@ -405,7 +409,7 @@ fn send_once(to: SocketAddr, message: &str) {
     );
 }
 
-/// A user that no other test and no other run of these has.
+/// A user that no other test and no other run of the tests has.
 fn user(test: u32) -> u32 {
     3_000_000 + std::process::id() % 1_000_000 * 1000 + test
 }
@@ -416,5 +420,5 @@ const TWO_WORKERS: &str = "[runtime]\nworkers = 2\n";
 const NOT_ENOUGH: &str = "not enough threads to start; trying again";
 const MANY: usize = 5000;
 const OCTETS: usize = 1000;
-/// The hard limit, below which a user may move its own soft one.
+/// The hard limit, below which a user may change its own soft limit.
 const THREADS_HARD_MAX: usize = 10_000;

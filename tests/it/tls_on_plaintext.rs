@@ -1,4 +1,4 @@
-//! A TLS client on a listener that has no TLS: one clear error, closed, nothing forwarded.
+//! A TLS client on a listener without TLS: one clear error, the connection is closed, and nothing is forwarded.
 
 use super::support::originator::Originator;
 use super::support::sink::Sink;
@@ -37,7 +37,7 @@ fn a_tls_client_is_turned_away_with_one_clear_error() {
             .iter()
             .filter(|line| line.message.contains("TLS"))
             .collect();
-        // The second one is in the last words about what was held back.
+        // The second one is only counted, in the final report of suppressed warnings.
         assert_eq!(complaints.len(), 1, "{framing}: {complaints:#?}");
         assert_eq!(complaints[0].level, "WARN");
         assert_eq!(complaints[0].field("peer").as_deref(), Some("127.0.0.1"));
@@ -76,8 +76,8 @@ fn a_message_that_only_begins_like_tls_is_a_message() {
     tersed.finish();
 }
 
-/// The beginning of a ClientHello: a handshake record of TLS 1.0 (as all versions say first) with 512
-/// octets, among them some line ends.
+/// The beginning of a ClientHello: a handshake record of TLS 1.0 (which all versions use first) with 512 octets, some
+/// of them line ends.
 const CLIENT_HELLO: &[u8] =
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n<13>forged\n\0\n\n8 <13>two";
 

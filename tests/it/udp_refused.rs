@@ -1,5 +1,5 @@
-//! A UDP upstream that refuses, and one whose name moves: it is not called up, what it refused goes out again, and it is
-//! found where it is.
+//! A UDP upstream that refuses, and one whose name moves: it does not count as up, what it refused is sent again, and
+//! it is found at its new address.
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
@@ -13,7 +13,7 @@ use super::support::sink::Sink;
 use super::support::tersed::{Setup, Tersed};
 use super::support::wait::{LIMIT, wait_until};
 
-/// Nobody has the port: the network says so, once for each attempt.
+/// No process has the port. The network reports that once for each attempt.
 #[test]
 fn a_refusing_upstream_is_down_and_gets_what_it_refused_when_it_is_there() {
     let address = unused_address();
@@ -29,7 +29,7 @@ fn a_refusing_upstream_is_down_and_gets_what_it_refused_when_it_is_there() {
     assert!(lost.mentions("refused"), "{lost:?}");
     originator.send_all((1..COUNT).map(|place| ordered(0, place, OCTETS)));
     tersed.wait_received(COUNT as u64);
-    // However often it is tried.
+    // Once, however often it is tried.
     let errors = || tersed.metrics().total("tersed_upstream_errors_total");
     let so_far = errors();
     wait_until("some more attempts", LIMIT, || {
@@ -50,7 +50,7 @@ fn a_refusing_upstream_is_down_and_gets_what_it_refused_when_it_is_there() {
     assert_eq!(metrics.balance().forwarded, COUNT as u64);
 }
 
-/// A collector that is restarted: what came meanwhile is not thrown at a closed port.
+/// A collector is restarted: messages that come meanwhile are not sent to a closed port.
 #[test]
 fn what_comes_while_the_collector_restarts_arrives() {
     let socket = UdpSocket::bind(APART).unwrap();
@@ -73,14 +73,14 @@ fn what_comes_while_the_collector_restarts_arrives() {
     while came.last() != Some(&(COUNT - 1)) {
         came.extend(receive(&socket, 1));
     }
-    // The one before the refusal was perhaps taken, and comes again at most.
+    // The message before the refusal may have been taken, and may come again.
     came.retain(|place| *place != 0);
     assert_eq!(came, (1..COUNT).collect::<Vec<_>>());
     let (metrics, _) = tersed.finish();
     assert_eq!(metrics.balance().forwarded, COUNT as u64);
 }
 
-/// The old address still takes datagrams, so only asking tells.
+/// The old address still takes datagrams, so only a new look-up finds the change.
 #[test]
 fn a_name_that_moves_is_followed_at_sighup_and_within_half_a_minute() {
     let (tersed, hosts, here, there) = named();
@@ -94,7 +94,7 @@ fn a_name_that_moves_is_followed_at_sighup_and_within_half_a_minute() {
     there.wait_messages(1);
 
     point(&hosts, "127.0.0.2");
-    // In half a minute; the limit is twice as long.
+    // Within half a minute; the limit is twice as long.
     wait_moves(&tersed, 2);
     originator.send(ordered(0, 2, OCTETS));
     here.wait_messages(2);
@@ -139,7 +139,7 @@ fn each_address_of_a_name_is_tried_until_one_does_not_refuse() {
     assert_eq!(metrics.balance().forwarded, 1);
 }
 
-/// A relay that forwards to a name, and two collectors that it may stand for; it stands for the first.
+/// A relay that forwards to a name, and two collectors at different addresses; the name has the address of the first.
 fn named() -> (Tersed, PathBuf, Sink, Sink) {
     let here = Sink::udp_at(([127, 0, 0, 2], 0).into());
     let port = here.address().port();
@@ -150,7 +150,7 @@ fn named() -> (Tersed, PathBuf, Sink, Sink) {
     (with_hosts(setup, port), hosts, here, there)
 }
 
-/// The relay has the `hosts` of its directory as its own, and nobody else to ask.
+/// The relay has the file `hosts` of its directory as `/etc/hosts`, and no name server.
 fn with_hosts(setup: Setup, port: u16) -> Tersed {
     fs::write(setup.path("nsswitch.conf"), "hosts: files\n").unwrap();
     setup
@@ -161,7 +161,7 @@ fn with_hosts(setup: Setup, port: u16) -> Tersed {
         .start()
 }
 
-/// Written in place: what is mounted is the file, not its name.
+/// Written in place, because the mount is of the file, not of its name.
 fn point(hosts: &PathBuf, address: &str) {
     fs::write(hosts, format!("{address} collector.example\n")).unwrap();
 }
@@ -190,7 +190,7 @@ fn unused_address() -> SocketAddr {
 }
 
 const TCP: &str = "tcp://127.0.0.1:0";
-/// An address that no other test listens at: a port that is closed here is not opened by one of them.
+/// An address on which no other test listens, so that no other test opens a port that is closed here.
 const APART: &str = "127.0.0.60:0";
 const COUNT: usize = 50;
 const OCTETS: usize = 100;

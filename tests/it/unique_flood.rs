@@ -1,8 +1,7 @@
-//! A flood of messages that are all new: memory stays within its budget, the oldest are forgotten and
-//! reported, and it goes on as fast as before.
+//! A flood of messages that are all different: memory stays within its budget, the oldest messages are evicted and
+//! reported, and the speed stays the same.
 //!
-//! F45 asks for 10 million; here it is 300,000, which go round a small budget several times, and with
-//! `TERSED_TEST_LONG=1` all of them.
+//! 300,000 messages, which fill a small budget several times; with `TERSED_TEST_LONG=1` 10 million.
 
 use std::time::Duration;
 
@@ -29,7 +28,7 @@ fn a_flood_of_new_messages_stays_within_the_budget_and_is_reported() {
     let distinct: u64 = if is_long() { 10_000_000 } else { 300_000 };
     let mut originator = Originator::tcp(tersed.address(TCP));
 
-    // Until the budget is reached, and from then on: processor time, which others do not disturb.
+    // Until the budget is reached, and after that. Processor time is measured, which other processes do not disturb.
     let mut flood = Flood::default();
     let mut steady = None;
     let mut rss_max = 0;
@@ -57,8 +56,8 @@ fn a_flood_of_new_messages_stays_within_the_budget_and_is_reported() {
         slow <= 2 * fast,
         "{slow:?} a message with evictions, {fast:?} without"
     );
-    // Beside the budget: what the queue, the resend ring and the batches in hand may hold, and what the
-    // allocator does not give back.
+    // Besides the budget: what the queue, the resend ring and the current batches may hold, and what the allocator does
+    // not return.
     let most = rss_before + BUDGET + (16 << 20);
     assert!(rss_max <= most, "{rss_max} octets resident, {most} at most");
 
@@ -69,8 +68,8 @@ fn a_flood_of_new_messages_stays_within_the_budget_and_is_reported() {
         "tersed_unremembered_total",
     ]
     .map(|name| metrics.total(name));
-    // Each is remembered, or counted as forgotten or never remembered; of some, a first copy for
-    // want of room and the second as new, or a second that there was no room to count.
+    // Each message is remembered, or counted as evicted or as not remembered. Some count more than once: the first copy
+    // as evicted and the second as new, or a second copy for whose count there was no room.
     let passed_again = (live + evicted + unremembered).checked_sub(distinct);
     let passed_again = passed_again.expect("none is missing");
     assert!(
@@ -84,7 +83,7 @@ fn a_flood_of_new_messages_stays_within_the_budget_and_is_reported() {
         "{forgotten} of {evicted} reported"
     );
 
-    // Forgotten is not lost: what comes again passes, and what is remembered does not.
+    // An evicted message is not lost: when it comes again it is forwarded, and a remembered one is not.
     originator.send_all([message(0), message(distinct - 1)]);
     tersed.wait_received(flood.sent + 2);
     let (metrics, _) = tersed.finish();
@@ -107,7 +106,7 @@ struct Flood {
     sent: u64,
 }
 
-/// One copy, or two of every so many messages.
+/// One copy; for every so many messages, two.
 fn copies(number: u64) -> impl Iterator<Item = String> {
     let copies = if number.is_multiple_of(TWICE_EVERY) {
         2

@@ -1,5 +1,5 @@
-//! The path of a Unix socket: only what a dead process left there makes way, the mode is as configured,
-//! and nothing is left behind.
+//! The path of a Unix socket: only a dead process's socket is replaced, the mode is as configured, and nothing is left
+//! behind.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
@@ -19,7 +19,7 @@ fn the_socket_of_a_dead_process_is_replaced_and_ours_is_removed() {
         let path = setup.path("in.sock");
         leave_dead(scheme, &path);
         assert!(fs::symlink_metadata(&path).unwrap().file_type().is_socket());
-        // The directory goes with the relay; a second name tells how many there are.
+        // The directory is removed with the relay; a second name shows how many there are.
         let dir = tempfile::tempdir().unwrap();
         let second = dir.path().join("in.sock");
         let tersed = setup
@@ -45,7 +45,7 @@ fn a_path_that_is_somebody_elses_by_then_is_left_alone() {
     fs::rename(&path, &moved).unwrap();
     let theirs = UnixListener::bind(&path).unwrap();
     let inode = fs::symlink_metadata(&path).unwrap().ino();
-    // The directory goes with the relay, so another name shows whether the path was removed.
+    // The directory is removed with the relay, so another name shows whether the path was removed.
     let kept = dir.path().join("theirs");
     fs::hard_link(&path, &kept).unwrap();
     tersed.finish();
@@ -83,7 +83,7 @@ fn what_is_no_socket_is_refused_and_not_touched() {
     symlink(&file, &link).unwrap();
     let dangling = dir.path().join("dangling");
     symlink(dir.path().join("nowhere"), &dangling).unwrap();
-    // Even if a dead socket is behind it.
+    // Even if it leads to a dead socket.
     let dead = dir.path().join("dead.sock");
     drop(UnixListener::bind(&dead).unwrap());
     let to_dead = dir.path().join("to-dead");
@@ -112,7 +112,7 @@ fn what_is_no_socket_is_refused_and_not_touched() {
 
 #[test]
 fn the_mode_is_as_configured_whatever_the_umask() {
-    // `sh` execs the relay, under an umask that would take almost everything away.
+    // `sh` execs the relay, under a umask that would remove almost all permissions.
     for (scheme, mode) in [("unix-stream", "0666"), ("unix-dgram", "0620")] {
         let setup = Setup::new();
         let path = setup.path("in.sock");
@@ -136,7 +136,7 @@ fn the_mode_is_as_configured_whatever_the_umask() {
     tersed.finish();
 }
 
-/// A relay that is to listen at `path` says `why` not, and exits without success.
+/// Asserts that a relay with this path refuses to start because of `why`.
 #[track_caller]
 fn check_refused(scheme: &str, path: &Path, why: &str) {
     let output = Command::new(BINARY)
@@ -159,7 +159,7 @@ fn send(scheme: &str, path: &Path, message: &str) {
     }
 }
 
-/// Listens at `path` and dies, as a process that was killed.
+/// Listens at `path` and dies, like a process that was killed.
 fn leave_dead(scheme: &str, path: &Path) {
     match scheme {
         "unix-stream" => drop(UnixListener::bind(path).unwrap()),

@@ -1,4 +1,4 @@
-//! An upstream that sends something back is not listened to, and does no harm (FAULTS F6).
+//! What an upstream sends back is ignored, and does no harm.
 
 use super::support::ordered::{assert_ordered, ordered_all, places};
 use super::support::originator::Originator;
@@ -9,7 +9,7 @@ use super::support::tersed::Setup;
 fn what_an_upstream_sends_back_is_thrown_away() {
     let sink = Sink::tcp().mannered(Manner::AnswerBack);
     let tersed = Setup::new()
-        // What is kept of what was sent is little, so that what comes back would show.
+        // Little memory for the resend ring, so that kept answers would show.
         .config("[dedup]\nwindow = \"1h\"\nmemory = \"4MiB\"\n[forward]\nresend_max = \"256KiB\"\n")
         .listen(TCP)
         .forward(&sink.url())
@@ -22,7 +22,7 @@ fn what_an_upstream_sends_back_is_thrown_away() {
     originator.send_all(ordered_all(PLACES, OCTETS).skip(half));
     let messages = sink.wait_messages(PLACES);
     assert_ordered(&places(&messages, OCTETS), PLACES, 0);
-    // Half of all that was sent came back since; nothing like it may stay.
+    // Half of everything that was sent has come back since. Nowhere near as much may be kept.
     let grown = tersed.resident_octets().saturating_sub(resident);
     assert!(grown < (half * OCTETS / 2) as u64, "grew by {grown} octets");
     assert_eq!(sink.connection_count(), 1);

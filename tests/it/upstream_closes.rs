@@ -1,5 +1,5 @@
-//! An upstream that closes at any point gets whole frames only, in order, none missing: what it may
-//! not have read comes again from its first octet on, and is counted (FAULTS F5).
+//! An upstream that closes at any point gets only whole frames, in order, none missing. What it may not have read is
+//! sent again from the frame's first octet on, and is counted.
 
 use super::support::ordered::{assert_ordered, ordered_all, places};
 use super::support::originator::Originator;
@@ -7,8 +7,8 @@ use super::support::sink::{Manner, Sink};
 use super::support::tersed::{Setup, Tersed};
 use super::support::wait::{LIMIT, wait_until};
 
-/// An end of the upstream's own direction says nothing of what it has read: each of these connections is over after
-/// a few octets, and all the same every message comes through.
+/// The end of the upstream's own direction does not tell what it has read. Each of these connections ends after a few
+/// octets, and still every message arrives.
 #[test]
 fn an_end_after_any_number_of_octets_loses_nothing_and_repeats_no_more_than_counted() {
     let sink = Sink::tcp().mannered(Manner::FinishAfter(1));
@@ -25,8 +25,8 @@ fn an_end_after_any_number_of_octets_loses_nothing_and_repeats_no_more_than_coun
     check(tersed, &sink, EACH..PLACES);
 }
 
-/// Closing with octets unread resets the connection, and nobody can know which of those that were
-/// acknowledged had been read: they come again, whole.
+/// Closing with unread octets resets the connection, and it is unknown which acknowledged octets had been read. They
+/// are sent again, in whole frames.
 #[test]
 fn a_reset_after_any_number_of_octets_brings_whole_frames_again() {
     let sink = Sink::tcp().mannered(Manner::CloseAfter(1));
@@ -43,8 +43,8 @@ fn a_reset_after_any_number_of_octets_brings_whole_frames_again() {
     check(tersed, &sink, 0..PLACES);
 }
 
-/// The kernel took a part of a large frame when the end came: the next connection begins with that
-/// frame's first octet.
+/// The kernel took a part of a large frame before the end came: the next connection begins with that frame's first
+/// octet.
 #[test]
 fn a_frame_broken_off_in_the_middle_comes_again_whole() {
     let mut broken = 0;
@@ -79,7 +79,7 @@ fn a_frame_broken_off_in_the_middle_comes_again_whole() {
             LARGE_PLACES as u64
         );
     }
-    // Certain with a reset. Before an orderly end the relay may just have finished a frame.
+    // This is certain with a reset. Before an orderly end, the relay may just have finished a frame.
     assert!(broken > 0, "no frame was broken off");
 }
 
@@ -90,7 +90,7 @@ fn start(sink: &Sink) -> (Tersed, Originator) {
     (tersed, originator)
 }
 
-/// All of `sent` is there in order; what is there twice was counted.
+/// Asserts that all of `sent` is there in order, and that what is there twice was counted.
 #[track_caller]
 fn check(tersed: Tersed, sink: &Sink, sent: std::ops::Range<usize>) {
     let count = sent.len();
@@ -112,7 +112,7 @@ fn check(tersed: Tersed, sink: &Sink, sent: std::ops::Range<usize>) {
     assert_ordered(&places, count, again);
 }
 
-/// `TERSED_TEST_LONG=1` asks for every number of octets up to 200, where CI takes each third one.
+/// `TERSED_TEST_LONG=1` tries every number of octets up to 200; otherwise each third one is tried.
 fn long() -> bool {
     std::env::var_os("TERSED_TEST_LONG").is_some()
 }
@@ -123,7 +123,7 @@ const QUICK: &str =
 const PLACES: usize = 1000;
 const OCTETS: usize = 60;
 const ENDS: usize = 200;
-/// More octets in one go than any of the connections lasts for.
+/// More octets in one write than any of the connections lasts for.
 const EACH: usize = 4;
 const RESETS: usize = 200;
 const LARGE_PLACES: usize = 100;

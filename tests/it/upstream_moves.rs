@@ -1,4 +1,4 @@
-//! The name of an upstream is looked up anew for each connection (FAULTS F8).
+//! The name of an upstream is looked up anew for each connection.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use super::support::sink::Sink;
 use super::support::tersed::Setup;
 use super::support::wait::{LIMIT, wait_until};
 
-/// The relay has an `/etc/hosts` of its own, and nobody else to ask.
+/// The relay has its own `/etc/hosts`, and no name server.
 #[test]
 fn a_name_that_moves_is_followed_at_the_next_connection() {
     let mut here = Sink::tcp_at(([127, 0, 0, 2], 0).into());
@@ -32,13 +32,13 @@ fn a_name_that_moves_is_followed_at_the_next_connection() {
     originator.send("<13>app: one");
     tersed.wait_received(1);
 
-    // Written in place: what is mounted is the file, not its name.
+    // Written in place, because the mount is of the file, not of its name.
     fs::write(&hosts, "127.0.0.2 collector.example\n").unwrap();
     assert_eq!(here.wait_messages(1), [b"<13>app: one"]);
 
     fs::write(&hosts, "127.0.0.3 collector.example\n").unwrap();
     originator.send("<13>app: two");
-    // A connection that stands stays where it is.
+    // An open connection stays where it is.
     here.wait_messages(2);
     here.stop();
     wait_until("a connection to the new address", LIMIT, || {

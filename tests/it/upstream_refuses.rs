@@ -1,5 +1,5 @@
-//! An upstream that refuses connections is asked again ever more rarely while the queue fills, at no
-//! cost worth naming; then everything drains in order (FAULTS F7).
+//! An upstream that refuses connections is tried more and more rarely while the queue fills, at almost no cost. Then
+//! everything drains in order.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::support::sink::RefusingPort;
 use super::support::tersed::Setup;
 use super::support::wait::{LIMIT, now, wait_until};
 
-/// In CI for 4 s; `TERSED_TEST_LONG=1` refuses for the full 60 s.
+/// For 4 s; with `TERSED_TEST_LONG=1` for the full 60 s.
 #[test]
 fn a_refusing_upstream_is_asked_ever_more_rarely_and_then_gets_everything_in_order() {
     let port = RefusingPort::new();
@@ -33,7 +33,7 @@ fn a_refusing_upstream_is_asked_ever_more_rarely_and_then_gets_everything_in_ord
     assert_eq!(tersed.metrics().balance().queued, total as u64);
     assert!(tersed.metrics().total("tersed_queue_octets") > (total * OCTETS) as u64);
 
-    // A share of the processor is a measure over a span of time; there is nothing else to wait for.
+    // A share of processor time needs a span of time; there is no condition to wait for.
     let span = Duration::from_secs(if std::env::var_os("TERSED_TEST_LONG").is_some() {
         60
     } else {
@@ -46,7 +46,7 @@ fn a_refusing_upstream_is_asked_ever_more_rarely_and_then_gets_everything_in_ord
     let share = used.as_secs_f64() / start.elapsed().as_secs_f64();
     assert!(share < 0.05, "{share:.3} of a processor while waiting");
     let attempts = tersed.metrics().total("tersed_upstream_errors_total") - errors;
-    // 100 ms, doubled up to 3 s and halved at most by chance.
+    // 100 ms doubled up to 3 s; jitter at most halves each pause.
     let attempts_max = 6 + span.as_millis() / 1500;
     assert!(
         u128::from(attempts) <= attempts_max,

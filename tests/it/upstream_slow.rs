@@ -1,7 +1,7 @@
-//! An upstream that takes a kilobyte a second and then is fast again: nothing is given up or lost, the order
-//! holds, and a message is through at once when the rest is (FAULTS F10).
+//! An upstream that takes a kilobyte a second and is fast again later: nothing is given up or lost, the order holds,
+//! and a message goes through at once when the backlog has.
 //!
-//! `TERSED_TEST_LONG=1` keeps it slow for 30 s; 2 s do here.
+//! `TERSED_TEST_LONG=1` keeps it slow for 30 s instead of 2 s.
 
 use std::thread;
 use std::time::Duration;
@@ -54,7 +54,7 @@ fn latency_comes_back_when_a_slow_upstream_is_fast_again() {
         })
         .collect();
     latencies.sort();
-    // A few milliseconds, and much more only where the machine has other things to do.
+    // A few milliseconds, and much more only if the machine is busy.
     let median = latencies[PROBES / 2];
     assert!(median < Duration::from_millis(50), "{latencies:?}");
 
@@ -66,7 +66,7 @@ fn latency_comes_back_when_a_slow_upstream_is_fast_again() {
 }
 
 const TCP: &str = "tcp://127.0.0.1:0";
-/// In octets a tenth of a second.
+/// In octets for each tenth of a second.
 const A_KILOBYTE_A_SECOND: usize = 100;
 /// 20 MB: more than the queue and all socket buffers on the way hold together.
 const PLACES: usize = 40_000;

@@ -1,5 +1,5 @@
-//! An upstream that accepts and never reads: memory stays bounded, TCP senders wait, what the kernel
-//! has to drop of UDP is counted, and the upstream is given up after `send_timeout` (FAULTS F3).
+//! An upstream that accepts and never reads: memory stays bounded, TCP senders wait, the UDP datagrams that the kernel
+//! has to drop are counted, and the upstream is given up after `send_timeout`.
 
 use std::io::Write as _;
 use std::os::unix::net::UnixListener;
@@ -25,7 +25,7 @@ fn tcp_senders_wait_and_lose_nothing_when_the_upstream_stops_reading() {
         originator
     });
     let given_up = tersed.wait_log("upstream lost");
-    // The kernel gives up at the same time (TCP_USER_TIMEOUT); whoever is first has the word.
+    // The kernel gives up at the same time (TCP_USER_TIMEOUT), so either error may be logged.
     assert!(
         given_up.mentions("took nothing for 500ms") || given_up.mentions("timed out"),
         "{given_up:?}"
@@ -43,7 +43,7 @@ fn tcp_senders_wait_and_lose_nothing_when_the_upstream_stops_reading() {
     check_all_arrive(tersed, &sink);
 }
 
-/// It reads nothing, and says something all the time.
+/// It reads nothing, and sends something all the time.
 #[test]
 fn an_upstream_that_talks_and_takes_nothing_is_given_up() {
     let setup = Setup::new();
@@ -95,16 +95,16 @@ fn what_udp_brings_meanwhile_is_dropped_by_the_kernel_and_counted() {
     assert_eq!(metrics.total("tersed_frames_dropped_total"), 0);
 }
 
-/// The reload may be the one that names an upstream that works.
+/// The reload may be the one that names a working upstream.
 #[test]
 fn a_full_queue_holds_up_no_reload() {
     let stuck = Sink::tcp_with_little_room().mannered(Manner::NeverRead);
-    // Room for all of them, so that the one with copies held back is not evicted before the reload.
+    // Room for all of them, so that the message with suppressed copies is not evicted before the reload.
     let with_memory = |config: String| config.replace("4MiB", "256MiB");
     let before = with_memory(config("1h", &stuck.url(), TCP));
     let tersed = Setup::new().config(&before).start();
     let mut originator = Originator::tcp(tersed.address(TCP));
-    // Copies held back, so that the reload has summaries to send.
+    // Suppressed copies, so that the reload has summaries to send.
     originator.send_all(["<13>app: foo"; 2]);
     tersed.wait_received(2);
     let sender = thread::spawn(move || {
@@ -207,5 +207,5 @@ const UDP: &str = "udp://127.0.0.1:0";
 /// 40 MB: far more than the queue and all socket buffers on the way hold together.
 const PLACES: usize = 40_000;
 const OCTETS: usize = 1000;
-/// The queue, the table, a batch and the resend ring, and as much again for the allocator.
+/// The queue, the table, a batch and the resend ring, and the same amount for the allocator.
 const MEMORY_MAX: u64 = 24 * 1024 * 1024;

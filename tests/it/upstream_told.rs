@@ -1,5 +1,5 @@
-//! What `/readyz`, the metrics and the log say of upstreams: which one is in charge, which stands by, which is down, since
-//! when, why, and when it is tried again.
+//! What `/readyz`, the metrics and the log report about upstreams: which one is active, which is standby, which is
+//! down, since when, why, and when it is tried again.
 
 use std::thread;
 
@@ -172,20 +172,20 @@ fn an_upstream_that_a_reload_removed_is_gone_from_the_page_and_the_metrics() {
     });
     let page = tersed.get("/metrics").1;
     assert!(!page.contains(&port.url()), "{page}");
-    // One that stays keeps its connection, and its counts.
+    // An upstream that stays keeps its connection and its counts.
     assert_eq!(frames(), 1);
     wait_line(&tersed, &sink.url(), "up, active for ");
     originator.send("<13>two");
     sink.wait_messages(2);
     assert_eq!(sink.connection_count(), 1);
 
-    // It comes back with nothing counted.
+    // An upstream that is added again starts with zero counts.
     reload(&tersed, &config(&[&sink.url(), &port.url()]));
     wait_line(&tersed, &port.url(), "standby");
     tersed.finish();
 }
 
-/// With `balance` each that is connected is active; one that is away is down.
+/// With `balance`, each connected upstream is active, and one that is away is down.
 #[test]
 fn all_upstreams_of_a_balance_are_active_but_for_one_that_is_down() {
     let (port, sinks) = (RefusingPort::new(), [Sink::tcp(), Sink::tcp()]);
@@ -205,7 +205,7 @@ fn all_upstreams_of_a_balance_are_active_but_for_one_that_is_down() {
     tersed.finish();
 }
 
-/// It accepts and takes nothing, or answers nothing: each connection lasts for as long as `send_timeout`.
+/// It accepts and takes nothing, or answers nothing: each connection lasts for `send_timeout`.
 #[test]
 fn an_upstream_that_takes_connections_and_nothing_else_is_down() {
     let sink = Sink::tcp_with_little_room().mannered(Manner::NeverRead);
@@ -249,7 +249,7 @@ fn check_hangs(url: &str, mend: impl FnOnce()) {
     tersed.finish();
 }
 
-/// Its queue of connections is full, so its kernel answers no more of them.
+/// Its backlog of connections is full, so its kernel answers no further ones.
 #[test]
 fn a_connection_that_is_not_answered_is_named_as_the_step_that_hung() {
     let silent = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -281,7 +281,7 @@ fn a_connection_that_is_not_answered_is_named_as_the_step_that_hung() {
     tersed.finish();
 }
 
-/// What `/readyz` says of an upstream.
+/// The line of `/readyz` about an upstream.
 #[track_caller]
 fn line(tersed: &Tersed, url: &str) -> String {
     let (status, page) = tersed.get("/readyz");
@@ -298,7 +298,7 @@ fn wait_line(tersed: &Tersed, url: &str, start: &str) {
     });
 }
 
-/// The metrics say that it is in this state and in no other, and alert only if it is down.
+/// Asserts that the metrics show this state and no other, and that they alert only if it is down.
 #[track_caller]
 fn check_state(tersed: &Tersed, url: &str, expected: &str) {
     let metrics = tersed.metrics();

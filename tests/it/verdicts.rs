@@ -1,4 +1,4 @@
-//! One recorded stream, judged by relays that are set up differently inside: the same survivors.
+//! One recorded stream is judged by relays with different internals: the forwarded messages are the same.
 
 use super::support::numbered::repeats;
 use super::support::originator::Originator;
@@ -32,10 +32,10 @@ fn allow_and_refresh_give_the_same_verdicts_for_any_number_of_shards() {
     );
 }
 
-/// What came out: survivors in order, and summaries, sorted.
+/// The output: forwarded messages in order, and summaries, sorted.
 type Output = (Vec<Vec<u8>>, Vec<String>);
 
-/// What a relay with these keys of `[dedup]` makes of the recorded stream.
+/// The output of a relay with these keys of `[dedup]` for the recorded stream.
 fn survivors(keys: &str) -> Output {
     let sink = Sink::tcp_framed(Wire::OctetCounting);
     let url = sink.url();
@@ -69,7 +69,7 @@ fn survivors(keys: &str) -> Output {
     (messages, summaries)
 }
 
-/// A summary less the times at which this run received the copies.
+/// A summary without the times at which this run received the copies.
 fn without_times(summary: &str) -> String {
     match (
         summary.split_once("[tersed@32473 "),
@@ -97,12 +97,12 @@ fn assert_same(expected: &Output, found: &Output, shards: u32) {
     );
 }
 
-/// Twenty thousand messages, the same in every run: formats, hosts, severities and texts drawn by a
-/// generator of our own, some texts often and most seldom.
+/// Twenty thousand messages, the same in every run: a generator draws formats, hosts, severities and texts, some texts
+/// often and most rarely.
 fn recorded() -> Vec<Vec<u8>> {
     let mut state = 0x7e45_ed00_u64;
     let mut draw = |bound: u64| {
-        // A 64-bit linear congruential generator (Knuth's constants); the upper bits are good.
+        // A 64-bit linear congruential generator (Knuth's constants); its upper bits are good.
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);

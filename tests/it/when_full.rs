@@ -1,5 +1,5 @@
-//! The queue is full: whatever is configured then, every frame is accounted for, and what is dropped
-//! passes when it comes again.
+//! The queue is full: whatever `when_full` says, every frame is accounted for, and what is dropped goes through when it
+//! comes again.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -21,7 +21,7 @@ fn wait_holds_senders_back_and_drops_nothing() {
 fn drop_newest_keeps_what_came_first() {
     check("drop-newest", |arrived, dropped| {
         assert!(dropped > 0);
-        // The queue alone holds so many, however late the forwarder gets to run.
+        // The queue alone holds as many, however late the forwarder gets to run.
         let head = (0..300).all(|number| arrived.contains(&number));
         assert!(head, "the first ones were there before the queue was full");
     });
@@ -60,9 +60,9 @@ fn a_reader_that_waits_for_room_shows_in_the_metrics_until_there_is_room() {
     tersed.finish();
 }
 
-/// Floods a relay whose upstream does not read, with each message twice, lets the upstream read, and
-/// sends everything once more: by then each number has arrived. `judge` is given what had arrived
-/// before that, and how many were dropped.
+/// Floods a relay whose upstream does not read, with each message twice, lets the upstream read, and sends everything
+/// once more: by then each number has arrived. `judge` receives what had arrived before that, and how many were
+/// dropped.
 #[track_caller]
 fn check(when_full: &str, judge: impl FnOnce(&BTreeSet<u64>, u64)) {
     let sink = Sink::tcp().mannered(Manner::NeverRead);
@@ -106,7 +106,7 @@ fn check(when_full: &str, judge: impl FnOnce(&BTreeSet<u64>, u64)) {
     let before = arrived(&sink);
     judge(&before, balance.dropped);
 
-    // A message that was dropped was not said. Slowly: the queue is as small as it was.
+    // A dropped message was not forwarded, so its next copy is. Slowly, because the queue is still small.
     let missing: Vec<u64> = (0..DISTINCT).filter(|n| !before.contains(n)).collect();
     let mut sent = 2 * DISTINCT;
     for numbers in missing.chunks(20) {
@@ -123,7 +123,7 @@ fn check(when_full: &str, judge: impl FnOnce(&BTreeSet<u64>, u64)) {
     });
 }
 
-/// The numbers that arrived, less the summaries.
+/// The numbers that arrived, without summaries.
 fn arrived(sink: &Sink) -> BTreeSet<u64> {
     let messages = sink.messages();
     let numbers = messages.iter().filter_map(|message| {

@@ -1,7 +1,7 @@
-//! When a message passes again: `window`, `allow`, `refresh` and `max_quiet`, in real time.
+//! When a message goes through again: `window`, `allow`, `refresh` and `max_quiet`, in real time.
 //!
-//! To the tick, age = window included, they are tested on the engine (`src/dedup`), where time is a
-//! number. Here is shown that the relay hands that engine the right numbers.
+//! The exact limits (age = window included) are tested on the engine (`src/dedup`), where time is a number. These tests
+//! show that the relay passes the right numbers to the engine.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::support::sink::{Sink, show};
 use super::support::tersed::Setup;
 use super::support::wait::{LIMIT, now, wait_until};
 
-/// F49. The engine needs no other message to let the window end.
+/// The window ends without any other message.
 #[test]
 fn a_message_passes_again_when_its_window_is_over() {
     let sink = Sink::tcp();
@@ -24,7 +24,7 @@ fn a_message_passes_again_when_its_window_is_over() {
     let start = now();
     originator.send(FOO);
     sink.wait_messages(1);
-    // One copy at a time, until one passes: no sooner than the window says.
+    // One copy at a time, until one goes through: not earlier than the window allows.
     let mut sent = 1;
     wait_until("the second copy", LIMIT, || {
         originator.send(FOO);
@@ -36,8 +36,8 @@ fn a_message_passes_again_when_its_window_is_over() {
     assert!(elapsed >= Duration::from_millis(700), "{elapsed:?}");
     let messages = sink.messages();
     assert_eq!(messages[0], FOO.as_bytes());
-    // The report and the copy that opens the next window. Where the timer found the window over first, they come
-    // from two threads, in either order.
+    // The summary and the copy that opens the next window. If the timer ended the window first, they come from two
+    // threads, in either order.
     let is_report = |octets: &[u8]| repeats(&String::from_utf8_lossy(octets)).is_some();
     let (reports, copies): (Vec<_>, Vec<_>) =
         messages[1..3].iter().partition(|octets| is_report(octets));
@@ -63,17 +63,17 @@ fn allow_lets_so_many_copies_of_each_message_pass() {
     assert_eq!(metrics.total("tersed_frames_suppressed_total"), 3);
 }
 
-/// Without `max_quiet` a message that keeps coming would never be heard of again.
+/// Without `max_quiet`, a message that keeps coming would never be forwarded again.
 #[test]
 fn refresh_keeps_a_drip_quiet_and_lets_a_copy_pass_every_max_quiet() {
     let max_quiet = Duration::from_millis(1200);
     let config =
         "[dedup]\nwindow = \"600ms\"\nrefresh = true\nmax_quiet = \"1200ms\"\nsummary = \"none\"\n";
     let (copies, lasted, longest_gap) = drip(config);
-    // Quieter than a fixed window of 600 ms would be, and never for longer than max_quiet and the
-    // longest gap between two drops.
+    // Quieter than with a fixed window of 600 ms, and never for longer than max_quiet plus the longest gap between two
+    // copies.
     let most = 1 + lasted.as_millis() / max_quiet.as_millis();
-    // A gap of a window restarts the count legitimately: then a busy machine made the drip stall.
+    // A gap of a window restarts the count, correctly. Then a busy machine delayed the copies.
     if longest_gap < Duration::from_millis(600) {
         assert!(copies as u128 <= most, "{copies} copies in {lasted:?}");
     }
@@ -97,9 +97,8 @@ fn repeats_do_not_prolong_a_fixed_window() {
     );
 }
 
-/// Sends one message again and again for three seconds, each time as soon as the one before was
-/// received. Gives how many copies passed, from the first to the last how long it took, and the
-/// longest time between two.
+/// Sends one message again and again for three seconds, each time as soon as the one before was received. Returns how
+/// many copies went through, how long it took from the first to the last, and the longest time between two.
 #[track_caller]
 fn drip(config: &str) -> (usize, Duration, Duration) {
     let sink = Sink::tcp();

@@ -1,4 +1,5 @@
-//! Windows over restarts: what is open at a clean stop is open again, and older; a crash forgets it.
+//! Windows over restarts: windows that are open at a clean stop are open again after it, and older. A crash forgets
+//! them.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -22,7 +23,7 @@ fn two_restarts_in_a_storm_let_nothing_through() {
         let keys = format!("window = \"1h\"\nidentity = \"{identity}\"");
         let mut suppressed = 0;
         for run in 0..3 {
-            // What windows are distributed over may change.
+            // The number of shards may change.
             let keys = format!("{keys}\nshards = {}", [4, 1, 16][run]);
             let tersed = place.start(Setup::new(), &keys, &sink);
             let mut originator = Originator::tcp(tersed.address(TCP));
@@ -43,7 +44,7 @@ fn two_restarts_in_a_storm_let_nothing_through() {
             assert_eq!(warnings(&stopped), "");
             suppressed += balance.suppressed;
         }
-        // Each run reports what it held back itself, and the first one alone forwarded.
+        // Each run reports what it suppressed itself, and only the first one forwarded.
         let messages = sink.wait_messages(20 + 3 * 20);
         let texts = messages.iter().map(|message| text(message));
         let (summaries, survivors): (Vec<_>, Vec<_>) =
@@ -70,7 +71,7 @@ fn without_a_file_a_restart_forgets() {
     }
 }
 
-/// The clocks of the relay lie: its wall clock jumps by years, and its machine was suspended.
+/// The relay's clocks are manipulated: its wall clock jumps by years, and its machine was suspended.
 #[test]
 fn the_time_away_counts() {
     let place = Place::new();
@@ -87,7 +88,7 @@ fn the_time_away_counts() {
     run(&["foo"]);
     fs::write(&suspended, "1800").unwrap();
     assert_eq!(run(&["foo", "bar"]).balance().suppressed, 1);
-    // The hour of the first is over while nobody is there; the other's is not.
+    // The hour of the first message ends while no relay runs; that of the other does not.
     fs::write(&suspended, "3601").unwrap();
     let stopped = run(&["foo", "bar"]);
     assert_eq!(field(&stopped, "windows read back", "open"), "1");
@@ -102,7 +103,7 @@ fn the_longest_window_outlives_restarts_to_its_end_and_no_longer() {
     let suspended = place.dir.path().join("suspended");
     let sink = Sink::tcp();
     let mut secs = 0;
-    // A restart each day, and then one when it is over.
+    // A restart each day, and one after the window has ended.
     for passes in [1, 0, 0, 0, 0, 0, 0, 1] {
         fs::write(&suspended, secs.to_string()).unwrap();
         let setup = clocks::bend(Setup::new(), &suspended);
@@ -115,7 +116,7 @@ fn the_longest_window_outlives_restarts_to_its_end_and_no_longer() {
     }
 }
 
-/// The machine was booted meanwhile, as far as the relay can see.
+/// As far as the relay can see, the machine was booted meanwhile.
 #[test]
 fn after_a_boot_the_wall_clock_counts_unless_it_makes_no_sense() {
     let sink = Sink::tcp();
@@ -170,7 +171,7 @@ fn a_file_that_is_not_right_is_not_used_and_the_log_says_why() {
         let octets = fs::read(path).unwrap();
         fs::write(path, &octets[..octets.len() / 2]).unwrap();
     };
-    // What was done to the file, what the log says of it, and whether the stop saves again.
+    // What was done to the file, what the log says about it, and whether the stop saves again.
     type Case<'a> = (&'a dyn Fn(&PathBuf), &'a str, bool);
     let cases: [Case<'_>; 5] = [
         (&damage, "damaged: ", true),
@@ -210,7 +211,7 @@ fn a_crash_forgets_windows_and_no_messages() {
     Originator::tcp(tersed.address(TCP)).send(message("foo"));
     sink.wait_messages(1);
     tersed.finish();
-    // It goes on with the window, and then it is killed: what was saved before is not used again.
+    // The relay continues the window, and then it is killed: what was saved before is not used again.
     let mut tersed = start();
     let mut originator = Originator::tcp(tersed.address(TCP));
     originator.send_all([message("foo"), message("bar")]);
@@ -323,7 +324,7 @@ fn memory_is_bounded_while_windows_are_read_back_and_the_youngest_are_kept() {
         tersed.finish()
     };
     run("64MiB", &mut (0..40_000));
-    // The youngest first, because what is new makes room for itself.
+    // The youngest first, because new messages evict old ones.
     let (metrics, stopped) = run("1MiB", &mut (30_000..40_000).rev().step_by(10).take(100));
     let budget = metrics.total("tersed_memory_budget_bytes");
     assert!(metrics.total("tersed_memory_bytes") <= budget);
@@ -359,7 +360,7 @@ fn a_reload_says_from_now_on_where_windows_are_saved() {
     assert_eq!(tersed.finish().1.balance().suppressed, 1);
 }
 
-/// Where windows are saved, from one relay to the next.
+/// The place where windows are saved, from one relay to the next.
 struct Place {
     dir: TempDir,
 }

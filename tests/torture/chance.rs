@@ -1,7 +1,6 @@
-//! Chance that can be had again: the same seed gives the same decisions, on every machine.
+//! Reproducible random decisions: the same seed gives the same decisions on every machine.
 //!
-//! What the machine makes of a decision (which octet a kill falls on) is its own affair: the schedule is
-//! reproducible, the interleaving is not.
+//! Only the schedule is reproducible. The interleaving is not: which octet a kill falls on depends on the machine.
 
 use std::ops::Range;
 
@@ -10,7 +9,7 @@ use std::ops::Range;
 pub(crate) struct Chance(u64);
 
 impl Chance {
-    /// The decisions of one round of one scene.
+    /// The decisions for one round of one scene.
     pub(crate) fn new(seed: u64, scene: &str, round: u64) -> Self {
         let mut chance = Self(seed);
         for octet in scene.bytes() {
@@ -22,17 +21,17 @@ impl Chance {
         chance
     }
 
-    /// A number of this range.
+    /// A number within `range`.
     pub(crate) fn of(&mut self, range: Range<u64>) -> u64 {
         range.start + self.next() % (range.end - range.start)
     }
 
-    /// True once in so many times.
+    /// Returns true once in `times` calls, on average.
     pub(crate) fn once_in(&mut self, times: u64) -> bool {
         self.next().is_multiple_of(times)
     }
 
-    /// One of these.
+    /// One of `these`.
     pub(crate) fn pick<T: Copy>(&mut self, these: &[T]) -> T {
         let index = usize::try_from(self.of(0..these.len() as u64)).unwrap();
         these[index]

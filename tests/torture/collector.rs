@@ -1,17 +1,17 @@
-//! The upstream: a process of its own, so that it can really be killed.
+//! The upstream: a process of its own, so that it can be killed with `SIGKILL`.
 //!
-//! It stores what it reads before it reads on. To be exact about that it looks at what has come
-//! (`MSG_PEEK`), writes it to a file, and only then takes it from the socket: whatever moment it is killed
-//! at, an octet is in a file or still unread. Each connection has a file of its own, named in the order of
-//! the connections. What the kernel has of a file survives the process (not the machine, which nobody kills).
+//! It stores what it reads before it reads on. To be exact about that, it looks at the octets in the socket
+//! (`MSG_PEEK`), writes them to a file, and only then takes them from the socket. So whenever it is killed, an octet is
+//! in a file or still unread. Each connection has its own file; the names sort in the order of the connections. Octets
+//! that the kernel has for a file survive the kill of the process (but not a crash of the machine, which is not
+//! tested).
 //!
-//! Its orders come on standard input, one a line, and with the end of that it ends: it never survives the
-//! test.
+//! It takes orders from standard input, one a line, and exits at the end of input. So it never survives the test.
 //!
 //! # Left out
 //!
-//! A collector that takes octets from the socket and is killed before it stores them has lost them, and over
-//! plain TCP no relay can know.
+//! A collector that takes octets from the socket and is killed before it stores them. They are lost, and over plain TCP
+//! no relay can know.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, Read as _, Write as _};
@@ -27,25 +27,24 @@ use super::relp::{self, Decoder};
 use super::report;
 use crate::support::wait::{LIMIT, wait_for};
 
-/// What it may be told to do. The last three are done once, to each connection that is there.
+/// An order to the collector. The last three are carried out once, on each open connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Order {
-    /// Read all there is.
+    /// Read everything.
     Read,
     /// Read little at a time, with pauses.
     Slow,
-    /// Read much at a time, but more slowly than the relay sends: the kernel gives such a reader more and
-    /// more room, and all of it is always full.
+    /// Read much at a time, but more slowly than the relay sends. The kernel gives such a reader an ever larger buffer,
+    /// which is always full.
     Steady,
     /// Read nothing.
     Hold,
     /// Accept, read nothing, and close at once: a load balancer without a backend.
     Shun,
-    /// Say that nothing more will come from here, and read on.
+    /// End the sending direction, and read on.
     HalfClose,
-    /// Close, whatever is unread: a reset if something is.
+    /// Close at once. The kernel sends a reset if octets were unread.
     Close,
-    /// Reset.
     Reset,
 }
 
@@ -61,19 +60,18 @@ const ORDERS: [(Order, &str); 8] = [
 ];
 
 impl Order {
-    /// As it is written to the process.
+    /// The word that is written to the process.
     pub(crate) fn word(self) -> &'static str {
         let named = ORDERS.into_iter().find(|(order, _)| *order == self);
         named.expect("all orders have a word").1
     }
 
-    /// The order with this word.
     fn named(word: &str) -> Self {
         let named = ORDERS.into_iter().find(|(_, of)| *of == word);
-        named.unwrap_or_else(|| panic!("{word} is no order")).0
+        named.unwrap_or_else(|| panic!("unknown order: {word}")).0
     }
 
-    /// Whether it says how to read from now on, rather than what to do once.
+    /// Whether this order says how to read from now on. The others are carried out once.
     pub(crate) fn is_manner(self) -> bool {
         matches!(
             self,
@@ -82,17 +80,16 @@ impl Order {
     }
 }
 
-/// What it speaks.
+/// The protocol of the collector.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Protocol {
-    /// Lines over TCP.
+    /// Lines.
     Tcp,
-    /// RELP.
     Relp,
 }
 
 impl Protocol {
-    /// As it is written in URLs and on the command line.
+    /// The name in URLs and on the command line.
     pub(crate) fn scheme(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -101,10 +98,10 @@ impl Protocol {
     }
 }
 
-/// The whole life of the process: `scheme port directory life manner`.
+/// The main function of the process; arguments: `scheme port directory life manner`.
 pub(crate) fn run(args: &[String]) {
     let [scheme, port, directory, life, manner] = args else {
-        panic!("collector SCHEME PORT DIRECTORY LIFE MANNER, not {args:?}");
+        panic!("usage: collector SCHEME PORT DIRECTORY LIFE MANNER; found {args:?}");
     };
     let protocol = if scheme == "relp" {
         Protocol::Relp
@@ -129,7 +126,7 @@ pub(crate) fn run(args: &[String]) {
     }
 }
 
-/// The port is held by the test's process meanwhile, which does not listen.
+/// The test's process is bound to the port as well, without listening.
 fn listen(port: u16) -> TcpListener {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();
@@ -150,9 +147,9 @@ struct Shared {
 struct Orders {
     /// How to read.
     manner: Order,
-    /// What was to be done once, last.
+    /// The last order to be carried out once.
     once: Option<Order>,
-    /// How many such orders there were.
+    /// How many such orders were given.
     count: u64,
 }
 
@@ -190,7 +187,7 @@ fn accept_all(protocol: Protocol, listener: &TcpListener, prefix: &Path, shared:
                 socket,
                 file,
             };
-            // However a connection ends, what was stored stands.
+            // What was stored stays stored, however the connection ends.
             drop(match protocol {
                 Protocol::Tcp => connection.store_octets(&shared),
                 Protocol::Relp => connection.store_transactions(&shared),
@@ -202,7 +199,7 @@ fn accept_all(protocol: Protocol, listener: &TcpListener, prefix: &Path, shared:
 struct Connection {
     socket: TcpStream,
     file: File,
-    /// Orders to be done once that were given before, or were done.
+    /// How many orders this connection has carried out, or were given before it began.
     done: u64,
 }
 
@@ -217,7 +214,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Each message is stored before it is answered; the answers to one read go out together.
+    /// Stores each message before it is answered. The answers to one read go out together.
     fn store_transactions(&mut self, shared: &Shared) -> io::Result<()> {
         let mut buffer = vec![0; READ_OCTETS];
         let mut decoder = Decoder::default();
@@ -258,8 +255,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Looks, as the orders allow, at what has come and takes nothing: how many octets, or `None` at the
-    /// end.
+    /// Peeks at the octets in the socket, as the orders allow, and leaves them there. Returns how many there are, or
+    /// `None` at the end.
     fn look(&mut self, shared: &Shared, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         self.socket.set_read_timeout(Some(LOOK))?;
         loop {
@@ -304,5 +301,5 @@ impl Connection {
 
 const READ_OCTETS: usize = 64 * 1024;
 const SLOW_OCTETS: usize = 1000;
-/// The longest that an order goes unheard.
+/// The longest time until an order is noticed.
 const LOOK: Duration = Duration::from_millis(20);

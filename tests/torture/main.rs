@@ -1,5 +1,6 @@
-//! The torture: numbered messages through the real relay, while those around it, and the relay itself, are
-//! killed, frozen, cut off and started again. At the end what arrived is compared with what was accepted.
+//! The torture: numbered messages go through the real relay, while the upstream, the connections and the relay itself
+//! are killed, frozen, cut and started again. At the end the messages that arrived are compared with those that were
+//! accepted.
 //!
 //! ```text
 //!     cargo test --test torture                                   the short form, about a minute
@@ -7,42 +8,43 @@
 //!     TERSED_TORTURE_SEED=7 TERSED_TORTURE_ROUNDS=100 cargo test --test torture -- tcp
 //! ```
 //!
-//! `TERSED_TORTURE_SEED` has the schedule of an earlier run again; without it each run draws another, and
-//! says which. `TERSED_TORTURE_ROUNDS` sets how many rounds each scene has. A word on the command line
-//! chooses the scenes whose names hold it.
+//! `TERSED_TORTURE_SEED` repeats the schedule of an earlier run. Without it each run draws a seed and prints it.
+//! `TERSED_TORTURE_ROUNDS` sets the number of rounds of each scene. A word on the command line selects the scenes whose
+//! names contain it.
 //!
-//! The upstream is this very binary, started again as a process of its own (`collector`), so that `SIGKILL`
-//! is a real one. `collector.rs` says what it is that such an upstream promises.
+//! The upstream is this same binary, started again as a separate process (`collector`), so that it can be killed with
+//! `SIGKILL`. `collector.rs` says what such an upstream guarantees.
 //!
 //! # What the scenes prove
 //!
-//! - `tcp_upstream_torn`: of all that was written to a relay that lives nothing is lost over plain TCP, whatever
-//!   becomes of the upstream, as long as that stores what it takes from its socket; the order holds, and what
-//!   arrives twice was counted as resent.
-//! - `tcp_stopped_while_broken`: a relay without a spool that is stopped while its upstream is killed, or accepts and
-//!   closes, calls nothing forwarded that did not arrive, and says how many it gave up.
-//! - `tcp_idle_reset`: a reset of a connection that was idle for long brings nothing again.
-//! - `tcp_relay_stopped`: what the relay says it forwarded before a stop (`SIGTERM`) is what arrived, to the frame.
-//! - `udp_all_accounted`: sent = received + dropped by the kernel, and what was received arrived.
-//! - `relp_to_tcp`: what was acknowledged arrived, as long as the relay lives.
+//! - `tcp_upstream_torn`: over plain TCP, nothing that was written to a running relay is lost, whatever happens to the
+//!   upstream, as long as the upstream stores what it takes from its socket. The order is kept, and frames that arrive
+//!   twice were counted as resent.
+//! - `tcp_stopped_while_broken`: a relay without a spool is stopped while its upstream is dead, or accepts and closes.
+//!   The relay counts nothing as forwarded that did not arrive, and logs how many frames it gave up.
+//! - `tcp_idle_reset`: when a connection is reset that was idle for long, nothing is sent again.
+//! - `tcp_relay_stopped`: the relay's count of forwarded frames at a stop (`SIGTERM`) equals what arrived, to the
+//!   frame.
+//! - `udp_all_accounted`: sent = received + dropped by the kernel, and all received datagrams arrive.
+//! - `relp_to_tcp`: acknowledged messages arrive, as long as the relay is not killed.
 //! - `relp_duplicates_wait`: a duplicate is not acknowledged before its first copy is safe.
-//! - `relp_either_side_killed`, `.._with_spool`: what was acknowledged arrived, though the upstream and the relay
-//!   were killed in any order.
-//! - `relp_without_relay`: the torture's own two ends lose nothing.
+//! - `relp_either_side_killed`, `.._with_spool`: acknowledged messages arrive, although the upstream and the relay are
+//!   killed in any order.
+//! - `relp_without_relay`: the originator and the collector of the torture lose nothing themselves.
 //!
-//! In all of them the counting law holds: exactly in every life of the relay that did not end by a kill, in
-//! `/metrics` when it is quiet and in its last log line; with what was in the spool counted as recovered.
+//! In all of them the counting law holds exactly for every life of the relay that did not end by a kill: in `/metrics`
+//! when the relay is quiet, and in its last log line. Frames found in the spool count as recovered.
 //!
 //! # Left out
 //!
-//! A machine that loses its power: what a killed process wrote, the kernel still has.
+//! Power loss: the kernel still has what a killed process wrote.
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 #[path = "../it/support/mod.rs"]
 #[expect(
     dead_code,
-    reason = "what tests/it stands on, of which this needs a part"
+    reason = "the support of tests/it, of which the torture uses a part"
 )]
 mod support;
 
@@ -67,34 +69,34 @@ use std::process::ExitCode;
 use report::say;
 use support::wait::now;
 
-/// What of this run is the same for all scenes.
+/// What is the same for all scenes of this run.
 struct Plan {
     seed: u64,
     rounds: u64,
 }
 
-/// What came of a scene.
+/// The totals of a scene.
 #[derive(Debug, Default)]
 struct Counts {
-    /// Messages that the relay was given, copies among them.
+    /// Messages sent to the relay, copies included.
     sent: u64,
-    /// Different messages that had to arrive, and did.
+    /// Different messages that had to arrive, and arrived.
     arrived: u64,
-    /// Copies of those.
+    /// Further copies of those that arrived.
     again: u64,
-    /// Things done to the upstream and the relay; among them:
+    /// Acts on the upstream and the relay; among them:
     steps: u64,
     upstream_kills: u64,
     relay_kills: u64,
-    /// `SIGTERM`, each followed by another start.
+    /// `SIGTERM`, each followed by a start.
     relay_stops: u64,
-    /// Frames that the relay found in its spool when it started, as it counts them.
+    /// Frames that the relay found in its spool at its starts, by its own count.
     recovered: u64,
-    /// Datagrams that the kernel dropped, as the relay counts them.
+    /// Datagrams that the kernel dropped, by the relay's count.
     kernel_dropped: u64,
 }
 
-/// A scene, and the rounds it has in the short and in the long form.
+/// A scene, and its number of rounds in the short and in the long form.
 struct Scene {
     name: &'static str,
     run: fn(&Plan) -> Counts,
@@ -173,7 +175,7 @@ fn main() -> ExitCode {
         collector::run(args);
         return ExitCode::SUCCESS;
     }
-    // The flags are those of the usual test runner, which cargo hands to every test binary.
+    // The flags are those of the standard test runner: cargo passes them to every test binary.
     let (flags, words): (Vec<_>, Vec<_>) = args.iter().partition(|arg| arg.starts_with('-'));
     let chosen = |scene: &&Scene| {
         words.is_empty() || words.iter().any(|word| scene.name.contains(word.as_str()))
@@ -225,7 +227,7 @@ fn torture(scenes: &[&Scene]) -> ExitCode {
 }
 
 impl Plan {
-    /// Plays all rounds of a scene and adds up what came of them; says now and then how far it is.
+    /// Runs all rounds of a scene and adds up their counts. Prints its progress now and then.
     fn rounds(
         &self,
         scene: &'static str,
@@ -262,9 +264,9 @@ impl AddAssign for Counts {
     }
 }
 
-/// A number out of the environment.
+/// The number in an environment variable.
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     let number = text.parse();
-    Some(number.unwrap_or_else(|_| panic!("{name} is {text:?}, which is no number")))
+    Some(number.unwrap_or_else(|_| panic!("{name} is {text:?}, expected a number")))
 }

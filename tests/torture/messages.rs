@@ -1,17 +1,17 @@
-//! Numbered messages, and the account of those that arrived.
+//! Numbered messages, and the record of those that arrived.
 //!
-//! A message is known by its source (one originator of one round) and its number there. All of its octets
-//! follow from these two, so that a message that arrives mangled is told from one that arrives whole.
+//! A message is identified by its source (one originator in one round) and its number there. These two determine all of
+//! its octets, so a mangled message is recognised.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::support::numbered::repeats;
 
-/// One originator of one round.
+/// One originator in one round.
 pub(crate) type Source = u64;
 
-/// Message `number` of `source`: mostly short, now and then as long as a stack trace.
+/// Message `number` of `source`: mostly short, sometimes as long as a stack trace.
 pub(crate) fn message(source: Source, number: u64) -> String {
     let mixed = (source << 32 | number).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
     let octets = if mixed.is_multiple_of(97) {
@@ -25,33 +25,33 @@ pub(crate) fn message(source: Source, number: u64) -> String {
     text
 }
 
-/// What a collector has: by source, the numbers in the order of their arrival.
+/// The messages that a collector has: for each source, the numbers in the order of their arrival.
 #[derive(Debug, Default)]
 pub(crate) struct Arrived {
     by_source: BTreeMap<Source, Numbers>,
-    /// Messages that came more than once, each time but the first.
+    /// How many messages came again: all copies except first ones.
     again: u64,
-    /// Heads of messages: what a relay that stops has of a line whose end it never read. It forwards them,
-    /// because it cannot know that this was not all.
+    /// Beginnings of messages. A relay that stops has read only the beginning of some line, and forwards that, because
+    /// it cannot know that more was to come.
     torn: BTreeSet<String>,
-    /// Messages that are none of ours, or are not as they were sent.
+    /// Messages that this test did not send, or not in this form.
     strange: Vec<String>,
 }
 
-/// The numbers of one source that arrived.
+/// The numbers that arrived from one source.
 #[derive(Debug, Default)]
 struct Numbers {
     seen: BTreeSet<u64>,
-    /// The largest so far; a first copy that is below it came out of order.
+    /// The largest so far. A first copy with a smaller number came out of order.
     last: Option<u64>,
     late: Vec<u64>,
 }
 
 impl Arrived {
-    /// Takes down messages in the order in which they came. Summaries are not counted.
+    /// Records messages in the order in which they came. Summaries are not counted.
     pub(crate) fn note<'a>(&mut self, messages: impl IntoIterator<Item = &'a [u8]>) {
         for octets in messages {
-            // A relay may ask with an empty line whether anybody is still there; receivers skip it.
+            // A relay may send an empty line to ask whether the peer still reads. Receivers skip it.
             if octets.is_empty() {
                 continue;
             }
@@ -78,29 +78,28 @@ impl Arrived {
         }
     }
 
-    /// Different numbers of these sources.
+    /// How many different messages of these sources arrived.
     pub(crate) fn distinct(&self, sources: &[Source]) -> u64 {
         let of = |source| self.by_source.get(source).map_or(0, |n| n.seen.len());
         sources.iter().map(of).sum::<usize>() as u64
     }
 
-    /// Different heads of messages that never came to an end.
+    /// How many different messages broke off and never came whole.
     pub(crate) fn torn(&self) -> u64 {
         self.torn.len() as u64
     }
 
-    /// Copies beyond the first of each, of all sources.
+    /// How many copies beyond first ones came, from all sources.
     pub(crate) fn again(&self) -> u64 {
         self.again
     }
 
-    /// Whether a number arrived.
     pub(crate) fn has(&self, source: Source, number: u64) -> bool {
         let numbers = self.by_source.get(&source);
         numbers.is_some_and(|numbers| numbers.seen.contains(&number))
     }
 
-    /// Those of `numbers` that did not arrive.
+    /// The `numbers` that did not arrive.
     pub(crate) fn missing(
         &self,
         source: Source,
@@ -110,7 +109,7 @@ impl Arrived {
         numbers.into_iter().filter(missing).collect()
     }
 
-    /// None of `numbers` is missing.
+    /// Asserts that all `numbers` arrived.
     #[track_caller]
     pub(crate) fn assert_has(&self, source: Source, numbers: impl IntoIterator<Item = u64>) {
         let missing = self.missing(source, numbers);
@@ -122,7 +121,7 @@ impl Arrived {
         );
     }
 
-    /// Nothing came that was not sent so.
+    /// Asserts that every message arrived as it was sent.
     #[track_caller]
     pub(crate) fn assert_whole(&self) {
         assert!(
@@ -133,20 +132,20 @@ impl Arrived {
         );
     }
 
-    /// The same, and the first copies of each source came in the order in which they were sent.
+    /// As [`assert_whole`](Self::assert_whole); the first copies of each source also came in the order of sending.
     #[track_caller]
     pub(crate) fn assert_whole_and_ordered(&self) {
         self.assert_whole();
         for (source, numbers) in &self.by_source {
             assert!(
                 numbers.late.is_empty(),
-                "out of order: of source {source}: {}",
+                "out of order: source {source}: {}",
                 spans(&numbers.late)
             );
         }
     }
 
-    /// What arrived of a source has no gaps.
+    /// Asserts that the numbers of a source have no gaps.
     #[track_caller]
     pub(crate) fn assert_without_gaps(&self, source: Source) {
         let Some(last) = self.by_source.get(&source).and_then(|numbers| numbers.last) else {
@@ -156,13 +155,13 @@ impl Arrived {
     }
 }
 
-/// Source and number of a message that is as it was sent.
+/// Source and number of an intact message.
 fn parse(text: &str) -> Option<(Source, u64)> {
     let (source, number) = numbers(text)?;
     (text == message(source, number)).then_some((source, number))
 }
 
-/// Whether this is how a message begins.
+/// Whether `text` is the beginning of a message.
 fn is_torn(text: &str) -> bool {
     match numbers(text) {
         Some((source, number)) => message(source, number).starts_with(text),
@@ -170,14 +169,14 @@ fn is_torn(text: &str) -> bool {
     }
 }
 
-/// What a message says of itself.
+/// The source and number in a message's text.
 fn numbers(text: &str) -> Option<(Source, u64)> {
     let (source, rest) = text.strip_prefix(HEAD)?.split_once(": number ")?;
     let (number, _) = rest.split_once(' ')?;
     Some((source.parse().ok()?, number.parse().ok()?))
 }
 
-/// Numbers for a human: `3, 7-9, 12`, at most so many.
+/// Numbers for a human reader, such as `3, 7-9, 12`; a long list is cut.
 pub(crate) fn spans(numbers: &[u64]) -> String {
     let mut text = String::new();
     let mut rest = numbers;

@@ -1,5 +1,5 @@
-//! A RELP originator that never gives up: what is not answered is sent again on the next connection, until
-//! all of it has been acknowledged. It cuts its own connections, too.
+//! A RELP originator that never gives up. What is not answered is sent again on the next connection, until everything
+//! was acknowledged. It also breaks its own connections.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Read as _, Write as _};
@@ -15,45 +15,44 @@ use super::messages::{Source, message};
 use super::relp::{self, Decoder, Frame};
 use crate::support::wait::{LIMIT, now, wait_for};
 
-/// What it was told.
+/// What an originator learned from the relay's answers.
 #[derive(Debug)]
 pub(crate) struct Told {
     pub(crate) source: Source,
-    /// Numbers that were acknowledged, be it as a first copy or as a repeat.
+    /// Acknowledged numbers, whether as a first copy or as a repeat.
     pub(crate) acknowledged: BTreeSet<u64>,
     /// Transactions beyond the first of each number: repeats, and what was sent again.
     pub(crate) again: u64,
-    /// Transactions that were answered with something else than `200`.
+    /// Transactions that were answered with anything but `200`.
     pub(crate) refused: u64,
-    /// Connections.
     pub(crate) connections: u64,
 }
 
-/// How a connection ends on this side.
+/// How the originator ends a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Ending {
     Close,
     Reset,
-    /// With half a frame written.
+    /// In the middle of a frame.
     Torn,
-    /// With `close`, and all answers awaited.
+    /// With `close`, after which all answers are awaited.
     Orderly,
-    /// Only when everything is acknowledged.
+    /// Not before everything is acknowledged.
     Never,
 }
 
 struct Originator<'a> {
     told: Told,
     numbers: u64,
-    /// The first number that was never sent.
+    /// The smallest number that was not sent yet.
     next: u64,
-    /// To be sent again before that.
+    /// Numbers to send again before `next`.
     resend: VecDeque<u64>,
     chance: Chance,
     progress: &'a AtomicU64,
 }
 
-/// Sends `numbers` messages, some of them twice, until each is acknowledged; `progress` counts those.
+/// Sends `numbers` messages, some of them twice, until each is acknowledged. `progress` counts the acknowledged ones.
 pub(crate) fn originate(
     to: SocketAddr,
     source: Source,
@@ -81,7 +80,7 @@ pub(crate) fn originate(
         });
         originator.told.connections += 1;
         let mut connection = Connection::over(stream);
-        // A connection that breaks is followed by the next, whatever it broke of.
+        // After an error the next connection is opened, whatever the error was.
         drop(originator.converse(&mut connection));
         let unanswered = connection
             .unanswered
@@ -129,7 +128,7 @@ impl Originator<'_> {
         }
     }
 
-    /// The number to send next; now and then one that was sent before.
+    /// The number to send next; sometimes one that was sent before.
     fn pick(&mut self) -> Option<u64> {
         if let Some(number) = self.resend.pop_front() {
             self.told.again += 1;
@@ -140,7 +139,7 @@ impl Originator<'_> {
         }
         if self.next > 0 && self.chance.once_in(10) {
             self.told.again += 1;
-            // Rather one that is not answered yet than any.
+            // Half the time a recent number, which is probably not answered yet.
             let from = if self.chance.once_in(2) {
                 self.next.saturating_sub(20)
             } else {
@@ -188,9 +187,9 @@ impl Originator<'_> {
 pub(crate) struct Connection {
     stream: TcpStream,
     decoder: Decoder,
-    /// The next to be used.
+    /// The next TXNR to use.
     txnr: u32,
-    /// In the order of sending: TXNR of each transaction, and the number that a `syslog` carries.
+    /// TXNR of each unanswered transaction in the order of sending, and the number that a `syslog` carries.
     unanswered: VecDeque<(u32, Option<u64>)>,
 }
 
@@ -204,14 +203,14 @@ impl Connection {
         }
     }
 
-    /// One that is open.
+    /// A connection on which `open` was answered.
     pub(crate) fn opened(to: SocketAddr) -> Self {
         let mut connection = Self::over(TcpStream::connect(to).unwrap());
         connection.open().unwrap();
         connection
     }
 
-    /// Sends these numbers, and does not wait.
+    /// Sends these numbers without waiting for answers.
     pub(crate) fn send(&mut self, source: Source, numbers: Range<u64>) {
         let mut out = Vec::new();
         for number in numbers {
@@ -220,7 +219,7 @@ impl Connection {
         self.stream.write_all(&out).unwrap();
     }
 
-    /// Numbers that were answered with `200` and those that were not, of what answers there are.
+    /// Reads the answers that have come: numbers answered with `200`, and the others.
     pub(crate) fn answered(&mut self) -> (Vec<u64>, Vec<u64>) {
         let (mut taken, mut refused) = (Vec::new(), Vec::new());
         let read = self.answers(|(number, data)| {
@@ -237,25 +236,25 @@ impl Connection {
     fn open(&mut self) -> io::Result<()> {
         self.stream.set_nodelay(true)?;
         self.stream.set_read_timeout(Some(LOOK))?;
-        // A relay that pushes back may take long, but it takes something.
+        // A relay that pushes back may take long, but it does take octets.
         self.stream.set_write_timeout(Some(LIMIT))?;
         let mut out = Vec::new();
         relp::encode(&mut out, self.txnr, "open", relp::OFFER);
         self.stream.write_all(&out)?;
         let answer = self.answer_to_open()?;
         if (answer.txnr, answer.command.as_str()) == (0, "serverclose") {
-            // It stops just now.
+            // The relay is just stopping.
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         assert_eq!((answer.txnr, answer.command.as_str()), (1, "rsp"));
         let text = String::from_utf8_lossy(&answer.data).into_owned();
         assert!(
             text.starts_with("200 OK\n"),
-            "open was answered with {text}"
+            "the answer to open was {text}"
         );
         assert!(
             text.contains("commands=syslog"),
-            "open was answered with {text}"
+            "the answer to open was {text}"
         );
         self.txnr = relp::next(self.txnr);
         Ok(())
@@ -278,11 +277,11 @@ impl Connection {
         self.txnr = relp::next(self.txnr);
     }
 
-    /// Takes what answers there are; waits for a moment if there are none.
+    /// Passes the answers that have come to `take`; if there are none, waits a moment.
     ///
     /// # Panics
     ///
-    /// When a transaction is answered out of turn.
+    /// If a transaction is answered out of order.
     fn answers(&mut self, mut take: impl FnMut((u64, Vec<u8>))) -> io::Result<()> {
         self.read()?;
         while let Some(frame) = self.decoder.next()? {
@@ -292,7 +291,10 @@ impl Connection {
             assert_eq!(frame.command, "rsp", "{frame:?}");
             let first = self.unanswered.pop_front();
             let (txnr, number) = first.unwrap_or_else(|| panic!("answered twice: {frame:?}"));
-            assert_eq!(frame.txnr, txnr, "answers come in the order of commands");
+            assert_eq!(
+                frame.txnr, txnr,
+                "answers must come in the order of commands"
+            );
             if let Some(number) = number {
                 take((number, frame.data));
             }
@@ -300,7 +302,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Says `close` and takes the answers that come before the one to that.
+    /// Sends `close`, and takes the answers that come before the answer to `close`.
     fn close(&mut self, mut take: impl FnMut((u64, Vec<u8>))) -> io::Result<()> {
         let mut out = Vec::new();
         relp::encode(&mut out, self.txnr, "close", b"");
@@ -309,7 +311,7 @@ impl Connection {
         let start = now();
         while !self.unanswered.is_empty() {
             self.answers(&mut take)?;
-            // An upstream may be away for as long as the relay is asked to close.
+            // The upstream may be away for as long as the relay takes to close.
             if start.elapsed() > PATIENCE {
                 break;
             }

@@ -1,5 +1,4 @@
-//! A relay that can be killed, or asked to stop, and started again: on the same port, and with the same
-//! spool.
+//! A relay that can be killed or stopped, and started again on the same port with the same spool.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,24 +11,23 @@ use super::upstream::take_port;
 use crate::support::metrics::{Balance, Metrics};
 use crate::support::tersed::{Setup, Tersed};
 
-/// The relay over all its lives. Killed when dropped.
+/// A relay over several lives. It is killed on drop.
 pub(crate) struct Relay {
-    /// Holds the port while no relay lives.
+    /// Keeps the port while no relay runs.
     _port: Socket,
     address: SocketAddr,
     config: String,
-    /// Its spool, if it has one, is in here.
+    /// Contains the spool, if there is one.
     _dir: TempDir,
     tersed: Option<Tersed>,
-    /// What became of the frames in those lives that did not end by a kill.
+    /// The frame counts of those lives that did not end by a kill.
     pub(crate) lives: Vec<Balance>,
     /// Frames found in the spool at the starts.
     pub(crate) recovered: u64,
 }
 
 impl Relay {
-    /// One that lives. `config` is told the address to listen on, and a directory that outlives each
-    /// life.
+    /// Starts a relay. `config` receives the address to listen on, and a directory that outlives each life.
     pub(crate) fn start(config: impl FnOnce(SocketAddr, &Path) -> String) -> Self {
         let (port, address) = take_port();
         let dir = TempDir::with_prefix("tersed-torture-").unwrap();
@@ -46,22 +44,22 @@ impl Relay {
         relay
     }
 
-    /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// `SIGKILL` in the middle of whatever it does, and another start. Up to then nothing was counted twice.
+    /// Sends `SIGKILL` at an arbitrary moment, and starts the relay again. Asserts that nothing was counted twice until
+    /// then.
     pub(crate) fn kill(&mut self) {
-        let tersed = self.tersed.take().expect("it lives");
+        let tersed = self.tersed.take().expect("the relay runs");
         self.note_recovered(&tersed);
         tersed.kill();
         self.begin();
     }
 
-    /// `SIGTERM`, and another start. The counting law holds for the life that ends so.
+    /// Sends `SIGTERM`, and starts the relay again. Asserts the counting law for the life that ended.
     pub(crate) fn stop(&mut self) {
-        let mut tersed = self.tersed.take().expect("it lives");
+        let mut tersed = self.tersed.take().expect("the relay runs");
         self.note_recovered(&tersed);
         tersed.balance_at_exit();
         let stopped = tersed.terminate();
@@ -72,7 +70,7 @@ impl Relay {
         self.begin();
     }
 
-    /// Waits until it has received so many frames in this life.
+    /// Waits until the relay has received `count` frames in this life.
     pub(crate) fn wait_received(&self, count: u64) {
         self.alive().wait_received(count);
     }
@@ -82,19 +80,17 @@ impl Relay {
         self.alive().signal(Signal::SIGHUP);
     }
 
-    /// Stands still.
     pub(crate) fn freeze(&self) {
         self.alive().signal(Signal::SIGSTOP);
     }
 
-    /// Goes on.
     pub(crate) fn thaw(&self) {
         self.alive().signal(Signal::SIGCONT);
     }
 
-    /// The end of a round: everything has left, the counting law holds, and it stops in order.
+    /// Ends a round: waits until the queue is empty, stops the relay, and asserts the counting law.
     pub(crate) fn finish(mut self) -> (Metrics, Self) {
-        let tersed = self.tersed.take().expect("it lives");
+        let tersed = self.tersed.take().expect("the relay runs");
         self.note_recovered(&tersed);
         tersed.wait_metric("tersed_frames_queued", &[], 0);
         let (metrics, stopped) = tersed.finish();
@@ -110,7 +106,7 @@ impl Relay {
 
     fn note_recovered(&mut self, tersed: &Tersed) {
         let balance = tersed.metrics().balance();
-        // Under load what moves on during the scrape is missed, and nothing is counted twice.
+        // Under load, a scrape may miss a frame that moves on meanwhile, but counts none twice.
         let counted = balance.forwarded + balance.suppressed + balance.dropped + balance.queued;
         assert!(
             counted <= balance.received + balance.recovered,
@@ -120,7 +116,7 @@ impl Relay {
     }
 
     fn alive(&self) -> &Tersed {
-        self.tersed.as_ref().expect("it lives")
+        self.tersed.as_ref().expect("the relay runs")
     }
 }
 

@@ -1,11 +1,10 @@
-//! RELP as the torture speaks it, at both ends.
+//! RELP for both ends of the torture.
 //!
-//! Written from the protocol's description and not from the relay's code, which it judges. A frame is
-//! `TXNR SP COMMAND SP DATALEN [SP DATA] LF`.
+//! Written from the protocol's description, not from the relay's code, which it tests. A frame is `TXNR SP COMMAND SP
+//! DATALEN [SP DATA] LF`.
 
 use std::io;
 
-/// One frame.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Frame {
     pub(crate) txnr: u32,
@@ -13,7 +12,7 @@ pub(crate) struct Frame {
     pub(crate) data: Vec<u8>,
 }
 
-/// Appends a frame to what goes out.
+/// Appends a frame to `out`.
 pub(crate) fn encode(out: &mut Vec<u8>, txnr: u32, command: &str, data: &[u8]) {
     out.extend_from_slice(format!("{txnr} {command} {}", data.len()).as_bytes());
     if !data.is_empty() {
@@ -23,12 +22,12 @@ pub(crate) fn encode(out: &mut Vec<u8>, txnr: u32, command: &str, data: &[u8]) {
     out.push(b'\n');
 }
 
-/// The number after `txnr`.
+/// The TXNR that follows `txnr`.
 pub(crate) fn next(txnr: u32) -> u32 {
     if txnr >= TXNR_MAX { 1 } else { txnr + 1 }
 }
 
-/// Octets that came, and the frames among them.
+/// Cuts received octets into frames.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
     octets: Vec<u8>,
@@ -36,7 +35,7 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    /// More octets came.
+    /// Adds received octets.
     pub(crate) fn push(&mut self, octets: &[u8]) {
         if self.start > COMPACT_OCTETS {
             self.octets.drain(..self.start);
@@ -45,16 +44,16 @@ impl Decoder {
         self.octets.extend_from_slice(octets);
     }
 
-    /// The next whole frame.
+    /// Returns the next whole frame.
     ///
     /// # Errors
     ///
-    /// What came is no RELP.
+    /// If the octets are not RELP.
     pub(crate) fn next(&mut self) -> io::Result<Option<Frame>> {
         let rest = &self.octets[self.start..];
         let head = &rest[..rest.len().min(80)];
         let wrong = |what| io::Error::other(format!("{what}: {}", head.escape_ascii()));
-        // Up to the length's end: two spaces, then digits, then one that is none.
+        // Finds the end of the length: two spaces, then digits, then an octet that is not a digit.
         let mut spaces = 0;
         let end = head.iter().position(|&octet| {
             spaces += usize::from(octet == b' ');
@@ -67,7 +66,7 @@ impl Decoder {
                 Ok(None)
             };
         };
-        let text = std::str::from_utf8(&rest[..end]).map_err(|_| wrong("no text"))?;
+        let text = std::str::from_utf8(&rest[..end]).map_err(|_| wrong("head is not UTF-8"))?;
         let mut words = text.split(' ');
         let mut word = || words.next().unwrap_or("");
         let (txnr, command, datalen) = (word(), word().to_owned(), word());
@@ -75,20 +74,20 @@ impl Decoder {
             1..=9 => digits.parse::<u32>().ok(),
             _ => None,
         };
-        let txnr = number(txnr).ok_or_else(|| wrong("no TXNR"))?;
-        let datalen = number(datalen).ok_or_else(|| wrong("no DATALEN"))? as usize;
+        let txnr = number(txnr).ok_or_else(|| wrong("invalid TXNR"))?;
+        let datalen = number(datalen).ok_or_else(|| wrong("invalid DATALEN"))? as usize;
         let is_command = |c: &str| {
             (1..=32).contains(&c.len()) && c.bytes().all(|octet| octet.is_ascii_alphabetic())
         };
         if !is_command(&command) {
-            return Err(wrong("no COMMAND"));
+            return Err(wrong("invalid COMMAND"));
         }
         let data_start = end + usize::from(datalen > 0);
         let Some(trailer) = rest.get(data_start + datalen) else {
             return Ok(None);
         };
         if (datalen > 0 && rest[end] != b' ') || *trailer != b'\n' {
-            return Err(wrong("framing"));
+            return Err(wrong("invalid framing"));
         }
         let data = rest[data_start..data_start + datalen].to_vec();
         self.start += data_start + datalen + 1;
@@ -100,7 +99,7 @@ impl Decoder {
     }
 }
 
-/// What `open` offers, and the answer to it.
+/// The offers sent with `open`, and with the answer to it.
 pub(crate) const OFFER: &[u8] =
     b"relp_version=0\nrelp_software=torture,1,https://localhost\ncommands=syslog\nunheard_of=1";
 const TXNR_MAX: u32 = 999_999_999;

@@ -1,6 +1,6 @@
-//! RELP to RELP: what was acknowledged to an originator is at the upstream in the end, whoever was killed in
-//! between: the upstream, the relay, or both. An originator counts a repeat's acknowledgement like that of a
-//! first copy, so that a repeat answered before its first copy was safe is a loss.
+//! RELP to RELP: what was acknowledged to an originator is at the upstream in the end, whichever of the upstream and
+//! the relay was killed in between. For an originator, a repeat that was acknowledged counts like a first copy. So a
+//! repeat that was answered before its first copy was safe shows as a loss.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -19,14 +19,14 @@ use super::upstream::Upstream;
 use super::{Counts, Plan};
 use crate::support::wait::{LIMIT, wait_until, wait_while};
 
-/// Both sides are killed, without a spool: what is not answered is the originator's.
+/// Both sides are killed, without a spool: the originator still has what was not answered.
 pub(crate) fn either_side_killed(plan: &Plan) -> Counts {
     plan.rounds("relp, either side killed", |seed, scene, number| {
         through_relay(seed, scene, number, Protocol::Relp, &EITHER, false)
     })
 }
 
-/// The same with a spool: what is in it is answered, and must come out of it after a kill.
+/// The same with a spool: what is in the spool was answered, and must come out of it after a kill.
 pub(crate) fn either_side_killed_with_spool(plan: &Plan) -> Counts {
     let mut recovered = 0;
     let counts = plan.rounds("relp, either side killed, spool", |seed, scene, number| {
@@ -36,12 +36,12 @@ pub(crate) fn either_side_killed_with_spool(plan: &Plan) -> Counts {
     });
     assert!(
         recovered > 0 || plan.rounds < 5,
-        "the spool was never used; this tests nothing"
+        "the spool was never used, so this scene tested nothing"
     );
     counts
 }
 
-/// RELP in, plain TCP out: as long as the relay lives.
+/// RELP in, plain TCP out; the relay is not killed.
 pub(crate) fn to_tcp(plan: &Plan) -> Counts {
     plan.rounds("relp to tcp, upstream torn", |seed, scene, number| {
         let acts = [UPSTREAM.as_slice(), &[Act::FreezeRelay, Act::Reload]].concat();
@@ -49,8 +49,8 @@ pub(crate) fn to_tcp(plan: &Plan) -> Counts {
     })
 }
 
-/// A duplicate is not answered before its first copy is safe, by whichever connection either came: neither while
-/// the upstream does not answer, nor while it is away.
+/// A duplicate is not answered before its first copy is safe, on whichever connections the two came, both while the
+/// upstream does not answer and while it is away.
 pub(crate) fn duplicates_wait(plan: &Plan) -> Counts {
     plan.rounds("relp, duplicates wait", |seed, scene, number| {
         let mut chance = Chance::new(seed, scene, number);
@@ -70,7 +70,7 @@ pub(crate) fn duplicates_wait(plan: &Plan) -> Counts {
             connection.send(number, 0..count);
         }
         relay.wait_received(3 * count);
-        // Long enough for an answer that is too early, which would come at once.
+        // A premature answer would come at once, so this is long enough to see it.
         let mut early = Vec::new();
         wait_while(TOO_EARLY, || {
             early.extend(connections.iter_mut().map(Connection::answered));
@@ -82,7 +82,7 @@ pub(crate) fn duplicates_wait(plan: &Plan) -> Counts {
             early
                 .iter()
                 .all(|(taken, refused)| taken.is_empty() && refused.is_empty()),
-            "answered while nothing was safe: {early:?}"
+            "answered before anything was safe: {early:?}"
         );
 
         upstream.kill();
@@ -100,7 +100,7 @@ pub(crate) fn duplicates_wait(plan: &Plan) -> Counts {
         }
         let arrived = upstream.arrived();
         arrived.assert_has(number, 0..count);
-        // Whose copy of a message was first, and so its place, is different for each message.
+        // Which connection had the first copy differs from message to message, so the order cannot be asserted.
         arrived.assert_whole();
         drop(connections);
         relay.finish();
@@ -143,7 +143,7 @@ fn through_relay(
             Act::FreezeRelay => relay.freeze(),
             Act::ThawRelay => relay.thaw(),
             Act::Reload => relay.reload(),
-            act => unreachable!("{act:?} is not done to a relay"),
+            act => unreachable!("{act:?} is not an act on a relay"),
         });
     });
     let (metrics, relay) = relay.finish();
@@ -165,7 +165,7 @@ fn through_relay(
     }
 }
 
-/// What stands in the relay's configuration.
+/// The relay's configuration.
 fn config(address: SocketAddr, upstream: &str, window: u64, spool: Option<&Path>) -> String {
     let spool = spool.map_or(String::new(), |dir| {
         let directory = dir.join("spool");
@@ -183,8 +183,7 @@ fn config(address: SocketAddr, upstream: &str, window: u64, spool: Option<&Path>
     )
 }
 
-/// The originator and the upstream without a relay between them: what would be lost here would be the
-/// torture's own loss.
+/// The originator and the upstream without a relay between them. A loss here would be a fault of the torture itself.
 pub(crate) fn without_relay(plan: &Plan) -> Counts {
     plan.rounds("relp, without relay", |seed, scene, number| {
         let mut chance = Chance::new(seed, scene, number);
@@ -217,8 +216,7 @@ pub(crate) fn without_relay(plan: &Plan) -> Counts {
     })
 }
 
-/// Runs the originators of a round while something `is_done`, and until all of their messages have been
-/// acknowledged.
+/// Runs the originators of a round until all of their messages were acknowledged; meanwhile runs `is_done`.
 fn originate_all(
     chance: &mut Chance,
     round: u64,
@@ -240,7 +238,7 @@ fn originate_all(
     })
 }
 
-/// What befalls either side.
+/// The acts on either side.
 const EITHER: [Act; 14] = [
     Act::Kill,
     Act::Kill,

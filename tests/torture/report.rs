@@ -1,26 +1,26 @@
-//! What the person who runs the torture sees, while it runs and when it fails.
+//! The output of the torture, while it runs and when it fails.
 
 use std::io::Write as _;
 use std::thread;
 
 use super::schedule::Step;
 
-/// A line on standard output, at once.
+/// Prints a line to standard output and flushes it.
 #[expect(clippy::print_stdout, reason = "the torture is run to be watched")]
 pub(crate) fn say(line: &str) {
     println!("{line}");
-    // Whoever does not want to read it may close it.
+    // The reader may have closed standard output.
     drop(std::io::stdout().flush());
 }
 
-/// One round of one scene. Dropped by a panic, it says how to have the round again.
+/// One round of one scene. If it is dropped by a panic, it prints how to repeat the round.
 pub(crate) struct Round {
     pub(crate) seed: u64,
     pub(crate) scene: &'static str,
     pub(crate) number: u64,
-    /// What is done in it, in order.
+    /// The steps of the round, in order.
     pub(crate) steps: Vec<Step>,
-    /// How many of them were done.
+    /// How many steps were carried out.
     pub(crate) done: usize,
 }
 
@@ -30,7 +30,7 @@ impl Drop for Round {
             return;
         }
         say(&format!(
-            "FAILED: scene {}, round {}; TERSED_TORTURE_SEED={} has the same schedule again",
+            "FAILED: scene {}, round {}; TERSED_TORTURE_SEED={} repeats the schedule",
             self.scene, self.number, self.seed
         ));
         for (index, step) in self.steps.iter().enumerate() {

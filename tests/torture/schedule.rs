@@ -1,7 +1,7 @@
-//! What is done to the upstream and to the relay in a round, and when.
+//! The schedule of a round: what is done to the upstream and to the relay, and when.
 //!
-//! A step falls due when the originators have got so many messages further, which ties it to the load and
-//! not to a clock; and, because an upstream that is away stops them, after so long at the latest.
+//! A step is due when the originators have sent a certain number of further messages. This ties it to the load, not to
+//! a clock. An upstream that is away stops the originators, so each step also has a latest time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,47 +13,47 @@ use super::report::Round;
 use super::upstream::Upstream;
 use crate::support::wait::wait_while;
 
-/// What can be done.
+/// Something done to the upstream or the relay.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Act {
-    /// The upstream is killed, and refuses from then on.
+    /// Kill the upstream. Its port refuses connections from then on.
     Kill,
-    /// It is back.
+    /// Start the upstream again.
     Revive,
-    /// The upstream's process stands still, its kernel does not.
+    /// Freeze the upstream's process; its kernel goes on.
     Freeze,
-    /// It goes on.
+    /// Let the upstream go on.
     Thaw,
-    /// The upstream is told to do this.
+    /// Send an order to the upstream.
     Tell(Order),
-    /// The relay reads its configuration again (`SIGHUP`).
+    /// Make the relay reload its configuration (`SIGHUP`).
     Reload,
-    /// The relay's process stands still (`SIGSTOP`).
+    /// Freeze the relay's process (`SIGSTOP`).
     FreezeRelay,
-    /// It goes on.
+    /// Let the relay go on.
     ThawRelay,
-    /// The relay is killed and started again.
+    /// Kill the relay and start it again.
     KillRelay,
-    /// The relay is asked to stop, and started again.
+    /// Stop the relay and start it again.
     StopRelay,
 }
 
-/// An act and when it is due.
+/// An act, and when it is due.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Step {
-    /// Messages sent since the step before.
+    /// Due after this many messages since the step before.
     pub(crate) after: u64,
-    /// How long to wait for that at most.
+    /// Due after this time at the latest.
     pub(crate) patience: Duration,
     pub(crate) act: Act,
 }
 
-/// `count` steps out of `acts`; what was taken away is given back in between and at the end.
+/// Draws `count` steps from `acts`. What was frozen or changed is put back in between and at the end.
 pub(crate) fn schedule(chance: &mut Chance, count: usize, after: u64, acts: &[Act]) -> Vec<Step> {
     let mut steps = Vec::new();
     let add = |steps: &mut Vec<Step>, chance: &mut Chance, after: u64, act: Act| {
         let after = chance.of(0..after + 1);
-        // Mostly shorter than the time after which the relay gives an upstream up, sometimes longer.
+        // Mostly shorter than the time after which the relay gives up an upstream, sometimes longer.
         let patience = if chance.once_in(6) {
             chance.of(300..600)
         } else {
@@ -78,7 +78,7 @@ pub(crate) fn schedule(chance: &mut Chance, count: usize, after: u64, acts: &[Ac
             }
             _ => continue,
         };
-        // An upstream may be killed as it is, frozen or slow, and is the same again when it is back.
+        // An upstream may be killed while it is frozen or slow. It is in the same state when it is back.
         let of_upstream = matches!(act, Act::Freeze | Act::Tell(_));
         if of_upstream && acts.contains(&Act::Kill) {
             for _ in 0..chance.of(0..4) {
@@ -86,14 +86,14 @@ pub(crate) fn schedule(chance: &mut Chance, count: usize, after: u64, acts: &[Ac
                 add(&mut steps, chance, after / 4, Act::Revive);
             }
         }
-        // Nothing to a process that was killed while it was frozen.
+        // This does nothing to a process that was killed while it was frozen.
         add(&mut steps, chance, after / 4, undo);
     }
     steps
 }
 
 impl Round {
-    /// Does every step when it is due; those to the relay are done by `relay`.
+    /// Carries out every step when it is due. `relay` carries out those on the relay.
     pub(crate) fn play(
         &mut self,
         upstream: &mut Upstream,
@@ -102,7 +102,7 @@ impl Round {
     ) {
         for step in self.steps.clone() {
             let due = sent.load(Ordering::Relaxed) + step.after;
-            // Due or out of patience, it is done.
+            // Wait until the step is due or the patience is over.
             wait_while(step.patience, || sent.load(Ordering::Relaxed) < due);
             match step.act {
                 Act::Kill => upstream.kill(),
@@ -116,7 +116,7 @@ impl Round {
         }
     }
 
-    /// What was done so far.
+    /// The counts of the steps so far.
     pub(crate) fn counts(&self) -> Counts {
         let done = &self.steps[..self.done];
         let of = |act: Act| done.iter().filter(|step| step.act == act).count() as u64;
@@ -130,7 +130,7 @@ impl Round {
     }
 }
 
-/// All that can be done to an upstream.
+/// All acts on an upstream.
 pub(crate) const UPSTREAM: [Act; 12] = [
     Act::Kill,
     Act::Kill,

@@ -1,5 +1,5 @@
-//! TCP to TCP: nothing that was written to a relay that lives is lost, whatever becomes of the upstream, as
-//! long as the upstream stores what it reads before it reads on.
+//! TCP to TCP: nothing that was written to a running relay is lost, whatever happens to the upstream, as long as the
+//! upstream stores what it reads before it reads on.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
@@ -22,15 +22,15 @@ use crate::support::wait::{LIMIT, wait_while};
 /// What one originator has written.
 pub(crate) struct Sent {
     pub(crate) source: Source,
-    /// Numbers 0 to this were handed to the kernel.
+    /// Numbers 0 to this (exclusive) were passed to the kernel.
     pub(crate) numbers: u64,
-    /// Copies beyond the first of each.
+    /// Copies beyond first ones.
     pub(crate) repeats: u64,
     /// The relay closed the connection before everything was written.
     pub(crate) cut: bool,
 }
 
-/// The upstream is killed, frozen, refuses, half-closes, resets, is slow; the relay reloads.
+/// The upstream is killed, frozen or slow, refuses, half-closes, resets; the relay reloads.
 pub(crate) fn upstream_torn(plan: &Plan) -> Counts {
     plan.rounds("tcp, upstream torn", |seed, scene, number| {
         let mut chance = Chance::new(seed, scene, number);
@@ -54,7 +54,10 @@ pub(crate) fn upstream_torn(plan: &Plan) -> Counts {
             tersed.signal(Signal::SIGHUP);
         });
         let sent = join(originators);
-        assert!(sent.iter().all(|sent| !sent.cut), "the relay hung up");
+        assert!(
+            sent.iter().all(|sent| !sent.cut),
+            "the relay closed a connection"
+        );
 
         let distinct: u64 = sent.iter().map(|sent| sent.numbers).sum();
         let repeats: u64 = sent.iter().map(|sent| sent.repeats).sum();
@@ -67,11 +70,15 @@ pub(crate) fn upstream_torn(plan: &Plan) -> Counts {
             arrived.assert_has(sent.source, 0..sent.numbers);
         }
         arrived.assert_whole_and_ordered();
-        assert_eq!(arrived.torn(), 0, "broken off and never continued");
+        assert_eq!(
+            arrived.torn(),
+            0,
+            "messages that broke off and never came whole"
+        );
         let resent = metrics.total("tersed_frames_resent_total");
         assert!(
             arrived.again() <= resent,
-            "{} came again, {resent} were counted",
+            "{} copies came, {resent} were counted as resent",
             arrived.again()
         );
         let balance = metrics.balance();
@@ -90,8 +97,7 @@ pub(crate) fn upstream_torn(plan: &Plan) -> Counts {
     })
 }
 
-/// The relay is asked to stop in the middle of it: all that it took by then arrives, and it says how much
-/// that was.
+/// The relay is stopped under load: everything that it took until then arrives, and it reports the right number.
 pub(crate) fn relay_stopped(plan: &Plan) -> Counts {
     plan.rounds("tcp, relay stopped", |seed, scene, number| {
         let mut chance = Chance::new(seed, scene, number);
@@ -106,7 +112,7 @@ pub(crate) fn relay_stopped(plan: &Plan) -> Counts {
         let mut upstream = Upstream::start(Protocol::Tcp);
         let mut tersed = Setup::new().config(&config(&upstream, false)).start();
         let progress = Arc::new(AtomicU64::new(0));
-        // More than it will be given the time for.
+        // More than there will be time for.
         let originators = start(&tersed, &mut chance, number, 100 * EACH, &progress);
         let stop_at = chance.of(0..round.steps.len() as u64 + 1);
         tersed.balance_at_exit();
@@ -132,7 +138,7 @@ pub(crate) fn relay_stopped(plan: &Plan) -> Counts {
         assert_eq!((balance.dropped, balance.queued), (0, 0), "{balance:?}");
 
         let sources: Vec<_> = sent.iter().map(|sent| sent.source).collect();
-        // A line that was not read to its end may be among those forwarded, one for each connection.
+        // The relay may forward the beginning of a line that it did not read to its end: one for each connection.
         let all = |arrived: &Arrived| arrived.distinct(&sources) + arrived.torn();
         upstream.wait_arrived(|arrived| all(arrived) >= balance.forwarded);
         let arrived = upstream.arrived();
@@ -144,7 +150,7 @@ pub(crate) fn relay_stopped(plan: &Plan) -> Counts {
         assert_eq!(
             all(&arrived),
             balance.forwarded,
-            "arrived, and forwarded by {balance:?}"
+            "arrived; the relay's counts are {balance:?}"
         );
         Counts {
             sent: balance.received,
@@ -157,7 +163,7 @@ pub(crate) fn relay_stopped(plan: &Plan) -> Counts {
 }
 
 pub(crate) fn config(upstream: &Upstream, other: bool) -> String {
-    // Something to change that changes nothing.
+    // A harmless difference, so that a reload has something to change.
     let retry_max = if other { "60ms" } else { "50ms" };
     format!(
         "[dedup]\nwindow = \"1h\"\n[shutdown]\ngrace = \"20s\"\n\
@@ -191,7 +197,7 @@ pub(crate) fn join(originators: Vec<JoinHandle<Sent>>) -> Vec<Sent> {
     joined.map(Result::unwrap).collect()
 }
 
-/// Sends `numbers` messages in batches of all sizes, some of them twice.
+/// Sends `numbers` messages in batches of various sizes, some of them twice.
 pub(crate) fn originate(
     to: SocketAddr,
     source: Source,

@@ -1,5 +1,5 @@
-//! TCP to TCP, and the connection to the upstream is broken: at a stop, where nothing can be made good any more, and
-//! after a long silence, where nothing has to be.
+//! TCP to TCP with a broken connection to the upstream: at a stop, when nothing can be sent again any more, and after a
+//! long silence, when nothing has to be.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,7 @@ use super::{Counts, Plan};
 use crate::support::tersed::Setup;
 use crate::support::wait::{LIMIT, now, wait_while};
 
-/// The relay is asked to stop while its upstream is dead, or accepts and closes, and has no spool.
+/// The relay, which has no spool, is stopped while its upstream is dead, or accepts and closes.
 pub(crate) fn stopped(plan: &Plan) -> Counts {
     plan.rounds("tcp, stopped while broken", |seed, scene, number| {
         let mut chance = Chance::new(seed, scene, number);
@@ -61,7 +61,8 @@ pub(crate) fn stopped(plan: &Plan) -> Counts {
             .filter(|line| line.level == "ERROR" && line.message.starts_with("dropped what"))
             .map(|line| line.field("frames").unwrap().parse::<u64>().unwrap())
             .sum();
-        // Summaries are given up, and told, with them; readers that waited at the door count theirs themselves.
+        // Summaries that are given up are in the log line as well. Readers that waited for room in the queue count
+        // their own frames.
         assert!(balance.dropped == 0 || told > 0, "{balance:?}, {told} told");
 
         let sources: Vec<_> = sent.iter().map(|sent| sent.source).collect();
@@ -70,7 +71,7 @@ pub(crate) fn stopped(plan: &Plan) -> Counts {
         let all = arrived.distinct(&sources) + arrived.torn();
         assert!(
             balance.forwarded <= all,
-            "{all} arrived, and these are called forwarded: {balance:?}"
+            "{all} arrived, but more were counted as forwarded: {balance:?}"
         );
         assert!(arrived.torn() <= 2 * SOURCES, "{} are torn", arrived.torn());
         Counts {
@@ -83,7 +84,7 @@ pub(crate) fn stopped(plan: &Plan) -> Counts {
     })
 }
 
-/// Everything was read, time passes, the connection is reset: nothing comes twice.
+/// Everything was read, time passes, and the connection is reset: nothing is sent twice.
 pub(crate) fn idle_reset(plan: &Plan) -> Counts {
     plan.rounds("tcp, idle and reset", |seed, scene, number| {
         let mut chance = Chance::new(seed, scene, number);
@@ -113,7 +114,7 @@ pub(crate) fn idle_reset(plan: &Plan) -> Counts {
                 of_originator,
                 &progress,
             );
-            assert!(!sent.cut, "the relay hung up");
+            assert!(!sent.cut, "the relay closed a connection");
             sources.push(sent.source);
             distinct += sent.numbers;
             received += sent.numbers + sent.repeats;
@@ -124,14 +125,15 @@ pub(crate) fn idle_reset(plan: &Plan) -> Counts {
             wait_while(2 * long, || quiet.elapsed() < long);
             let order = chance.pick(&[Order::Reset, Order::Close]);
             upstream.order(order);
-            // What is sent before the reset is on its way is no idle connection's.
+            // Wait until the relay has connected again, so that the next messages do not go to the connection that is
+            // being reset.
             tersed.wait_metric("tersed_upstream_connects_total", &[], index + 2);
         }
         let (metrics, _) = tersed.finish();
         let arrived = upstream.arrived();
         arrived.assert_whole_and_ordered();
         assert_eq!(arrived.distinct(&sources), distinct, "arrived");
-        assert_eq!(arrived.again(), 0, "came again");
+        assert_eq!(arrived.again(), 0, "messages arrived twice");
         assert_eq!(metrics.total("tersed_frames_resent_total"), 0);
         assert_eq!(metrics.balance().forwarded, distinct);
         let mut counts = round.counts();
@@ -144,5 +146,5 @@ pub(crate) fn idle_reset(plan: &Plan) -> Counts {
     })
 }
 
-/// Resets a round.
+/// Resets in a round.
 const RESETS: u64 = 4;

@@ -1,5 +1,5 @@
-//! UDP to TCP: what the relay received arrives, and what its kernel dropped is counted, so that
-//! `sent = received + kernel_dropped`, while the relay stands still and its upstream goes away.
+//! UDP to TCP: what the relay received arrives, and what its kernel dropped is counted, so `sent = received +
+//! kernel_dropped`, even while the relay is frozen or its upstream is away.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,7 @@ use super::{Counts, Plan};
 use crate::support::tersed::Setup;
 use crate::support::wait::{LIMIT, wait_until, wait_while};
 
-/// The relay stands still now and then, with a small receive buffer, and its upstream is torn.
+/// The relay is frozen now and then, with a small receive buffer, and its upstream is torn.
 pub(crate) fn all_accounted(plan: &Plan) -> Counts {
     plan.rounds("udp, all accounted for", |seed, scene, number| {
         let mut chance = Chance::new(seed, scene, number);
@@ -44,7 +44,7 @@ pub(crate) fn all_accounted(plan: &Plan) -> Counts {
                 tersed.signal(match act {
                     Act::FreezeRelay => Signal::SIGSTOP,
                     Act::ThawRelay => Signal::SIGCONT,
-                    _ => unreachable!("not asked for"),
+                    _ => unreachable!("not in the schedule"),
                 });
             });
             playing.store(0, Ordering::Relaxed);
@@ -63,7 +63,7 @@ pub(crate) fn all_accounted(plan: &Plan) -> Counts {
                 let (received, dropped) = accounted();
                 assert!(
                     received + dropped <= sent,
-                    "{received} and {dropped} of {sent}"
+                    "{received} received and {dropped} dropped of {sent}"
                 );
                 received + dropped == sent
             },
@@ -80,7 +80,7 @@ pub(crate) fn all_accounted(plan: &Plan) -> Counts {
         let resent = metrics.total("tersed_frames_resent_total");
         assert!(
             arrived.again() <= resent,
-            "{} came again, {resent} were counted",
+            "{} copies came, {resent} were counted as resent",
             arrived.again()
         );
         Counts {
@@ -93,7 +93,7 @@ pub(crate) fn all_accounted(plan: &Plan) -> Counts {
     })
 }
 
-/// Sends in bursts for as long as something is being done to the relay, and at least so many.
+/// Sends bursts while the steps of the round run, and at least a minimum number of messages.
 fn originate(
     to: SocketAddr,
     source: Source,
@@ -110,7 +110,7 @@ fn originate(
             number += 1;
             sent.fetch_add(1, Ordering::Relaxed);
         }
-        // So long, or until it is over: a burst is followed by a pause.
+        // A pause after each burst.
         let pause = std::time::Duration::from_millis(chance.of(0..4));
         wait_while(pause, || true);
     }

@@ -1,4 +1,4 @@
-//! The test's hand on the collector's process.
+//! Starts, stops and controls the collector's process.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -16,21 +16,21 @@ use super::collector::{Order, Protocol};
 use super::messages::Arrived;
 use crate::support::wait::{LIMIT, now, wait_while};
 
-/// A collector that can be killed and started again on the same port. Killed when dropped.
+/// A collector that can be killed and started again on the same port. It is killed on drop.
 pub(crate) struct Upstream {
     protocol: Protocol,
     dir: TempDir,
-    /// Holds the port while no collector lives: connecting to it is refused.
+    /// Keeps the port while no collector runs: connecting to it is refused.
     _port: Socket,
     address: SocketAddr,
     child: Option<Child>,
-    /// How it reads, in this life and the next.
+    /// How to read, in this life and the next.
     manner: Order,
     lives: usize,
 }
 
 impl Upstream {
-    /// One that lives.
+    /// Starts a collector.
     pub(crate) fn start(protocol: Protocol) -> Self {
         let (port, address) = take_port();
         let mut upstream = Self {
@@ -46,12 +46,11 @@ impl Upstream {
         upstream
     }
 
-    /// What stands in the relay's configuration.
+    /// Its URL for the relay's configuration.
     pub(crate) fn url(&self) -> String {
         format!("{}://{}", self.protocol.scheme(), self.address)
     }
 
-    /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -66,7 +65,7 @@ impl Upstream {
 
     /// Starts it again, and waits until it listens.
     pub(crate) fn revive(&mut self) {
-        assert!(self.child.is_none(), "it lives");
+        assert!(self.child.is_none(), "the collector runs already");
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["collector", self.protocol.scheme()])
             .arg(self.address.port().to_string())
@@ -85,7 +84,7 @@ impl Upstream {
         self.child = Some(child);
     }
 
-    /// Stops it in its tracks (`SIGSTOP`): the kernel goes on accepting and acknowledging for it.
+    /// Freezes the process (`SIGSTOP`): the kernel still accepts and acknowledges for it.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::SIGSTOP);
     }
@@ -95,28 +94,31 @@ impl Upstream {
         self.signal(Signal::SIGCONT);
     }
 
-    /// Says how to read when it lives again.
+    /// Sets how to read after the next start.
     pub(crate) fn order_for_next_life(&mut self, manner: Order) {
         assert!(self.child.is_none() && manner.is_manner());
         self.manner = manner;
     }
 
-    /// Tells it what to do.
+    /// Sends it an order.
     pub(crate) fn order(&mut self, order: Order) {
         if order.is_manner() {
             self.manner = order;
         }
-        let child = self.child.as_mut().expect("it lives");
-        let stdin = child.stdin.as_mut().expect("its orders come there");
+        let child = self.child.as_mut().expect("the collector runs");
+        let stdin = child
+            .stdin
+            .as_mut()
+            .expect("orders go to its standard input");
         writeln!(stdin, "{}", order.word()).unwrap();
     }
 
-    /// All that it has stored in all its lives, connection after connection.
+    /// Everything that it stored in all its lives, connection after connection.
     pub(crate) fn arrived(&self) -> Arrived {
         let mut arrived = Arrived::default();
         for file in self.files() {
             let octets = fs::read(file).unwrap();
-            // What follows the last line feed never became whole.
+            // Octets after the last line feed are an incomplete message.
             let end = octets.iter().rposition(|&octet| octet == b'\n');
             if let Some(end) = end {
                 arrived.note(octets[..end].split(|&octet| octet == b'\n'));
@@ -125,7 +127,7 @@ impl Upstream {
         arrived
     }
 
-    /// Waits until what has arrived is enough, or nothing more comes: the caller names what is missing then.
+    /// Waits until enough has arrived, or nothing more comes. The caller then reports what is missing.
     pub(crate) fn wait_arrived(&self, is_enough: impl Fn(&Arrived) -> bool) {
         let mut octets = self.stored_octets();
         let mut moved = now();
@@ -135,12 +137,12 @@ impl Upstream {
                 moved = now();
                 return true;
             }
-            // Counting reads all of it, so only when nothing moves.
+            // Counting reads all files, so count only when nothing moves.
             moved.elapsed() < QUIET && !is_enough(&self.arrived())
         });
     }
 
-    /// Octets stored so far: moves while something arrives.
+    /// Octets stored so far. The number grows while something arrives.
     fn stored_octets(&self) -> u64 {
         let files = self.files().into_iter();
         files.map(|file| fs::metadata(file).unwrap().len()).sum()
@@ -154,7 +156,7 @@ impl Upstream {
     }
 
     fn signal(&self, signal: Signal) {
-        let id = self.child.as_ref().expect("it lives").id();
+        let id = self.child.as_ref().expect("the collector runs").id();
         kill(Pid::from_raw(id.try_into().unwrap()), signal).unwrap();
     }
 }
@@ -165,7 +167,7 @@ impl Drop for Upstream {
     }
 }
 
-/// A port for those who ask for it to be used again; connecting to it is refused while none of them does.
+/// Reserves a port for processes that set `SO_REUSEADDR`. While none of them listens, connecting to it is refused.
 pub(crate) fn take_port() -> (Socket, SocketAddr) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();
@@ -176,6 +178,6 @@ pub(crate) fn take_port() -> (Socket, SocketAddr) {
     (socket, address)
 }
 
-/// Longer than a relay pauses before it connects again, and than it takes an upstream that broke again and again to
-/// prove itself, and then some.
+/// Longer than a relay pauses before it connects again, plus the time in which an upstream that kept breaking has to
+/// prove itself, plus a margin.
 const QUIET: Duration = Duration::from_secs(12);

@@ -1,10 +1,10 @@
-/* Stands before the C library's clock_gettime (LD_PRELOAD) and bends two clocks:
+/* Replaces the C library's clock_gettime (LD_PRELOAD) and changes two clocks:
  *
- *   CLOCK_REALTIME   jumps at each call, ahead and back in turn, by one year, by two, by three: it
- *                    gets ahead of itself time and again, so that taking the latest of all answers
+ *   CLOCK_REALTIME   jumps at each call, ahead and back in turn, by one year, by two, by three. Each
+ *                    jump ahead passes all earlier times, so taking the latest of all answers
  *                    does not help either;
- *   CLOCK_BOOTTIME   is ahead of CLOCK_MONOTONIC by as many seconds as the file says that
- *                    TERSED_TEST_SUSPENDED names, as after a suspend; none if there is no file.
+ *   CLOCK_BOOTTIME   is ahead of CLOCK_MONOTONIC, as after a suspend, by the number of seconds in the
+ *                    file that TERSED_TEST_SUSPENDED names; by none if there is no such file.
  */
 #define _GNU_SOURCE
 #include <stdatomic.h>

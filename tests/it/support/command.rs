@@ -1,4 +1,4 @@
-//! Commands of the binary that read, write and end: `explain`, `replay`.
+//! Runs commands of the binary that read, write and end: `explain`, `replay`.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,18 +10,15 @@ use tempfile::TempDir;
 
 use super::tersed::BINARY;
 
-/// What a command left behind.
+/// The result of a command.
 #[derive(Debug)]
 pub(crate) struct Ran {
-    /// Its exit status.
     pub(crate) code: Option<i32>,
-    /// All of its standard output.
     pub(crate) stdout: Vec<u8>,
-    /// All of its standard error.
     pub(crate) stderr: String,
 }
 
-/// Runs `tersed` with these arguments and nothing of our environment, and with `input` to read.
+/// Runs `tersed` with these arguments, an empty environment, and `input` as standard input.
 pub(crate) fn tersed(args: &[&str], input: &[u8]) -> Ran {
     let mut child = Command::new(BINARY)
         .args(args)
@@ -33,7 +30,7 @@ pub(crate) fn tersed(args: &[&str], input: &[u8]) -> Ran {
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     thread::scope(|scope| {
-        // It may end without having read everything.
+        // The command may end without having read everything.
         scope.spawn(move || drop(stdin.write_all(input)));
         let output = child.wait_with_output().unwrap();
         Ran {
@@ -45,14 +42,14 @@ pub(crate) fn tersed(args: &[&str], input: &[u8]) -> Ran {
 }
 
 impl Ran {
-    /// Its standard output, once it is known to have gone well.
+    /// Asserts success, and returns standard output.
     #[track_caller]
     pub(crate) fn text(&self) -> &str {
         assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""));
         str::from_utf8(&self.stdout).unwrap()
     }
 
-    /// The same as one JSON value a line.
+    /// As [`text`](Self::text), parsed as one JSON value a line.
     #[track_caller]
     pub(crate) fn json_lines(&self) -> Vec<Value> {
         let lines = self.text().lines();
@@ -61,7 +58,7 @@ impl Ran {
             .collect()
     }
 
-    /// The same as one JSON value.
+    /// As [`text`](Self::text), parsed as one JSON value.
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(self.text()).unwrap()
@@ -80,7 +77,7 @@ impl Logs {
         self.0.path().join(name)
     }
 
-    /// Writes a file and gives its path as an argument.
+    /// Writes a file, and returns its path as an argument.
     pub(crate) fn write(&self, name: &str, octets: impl AsRef<[u8]>) -> String {
         let path = self.path(name);
         std::fs::write(&path, octets).unwrap();

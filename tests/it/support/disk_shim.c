@@ -1,7 +1,7 @@
-/* Stands before some functions of the C library (LD_PRELOAD). Each does what it should, except:
+/* Replaces some functions of the C library (LD_PRELOAD). They do what they should, except:
  *
- * fdatasync fails with the error number that stands in the file that TERSED_TEST_DISK_ERRNO names, if there is one.
- * write to a regular file hangs as long as the file that TERSED_TEST_DISK_HANGS names is there.
+ * fdatasync fails with the error number in the file that TERSED_TEST_DISK_ERRNO names, if there is such a file.
+ * write to a regular file hangs while the file that TERSED_TEST_DISK_HANGS names exists.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -1,4 +1,4 @@
-//! util-linux's `logger`, the command that most shell scripts log with.
+//! util-linux's `logger`, the command with which most shell scripts log.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,33 +12,33 @@ pub(crate) struct Logger {
 }
 
 impl Logger {
-    /// One datagram a message to this address.
+    /// Sends each message as a datagram to this address.
     pub(crate) fn udp(to: SocketAddr) -> Self {
         Self::to_server(to).arg("--udp")
     }
 
-    /// A connection to this address.
+    /// Sends over a connection to this address.
     pub(crate) fn tcp(to: SocketAddr) -> Self {
         Self::to_server(to).arg("--tcp")
     }
 
-    /// A socket in the file system; stream or datagram, it tries both.
+    /// Sends to a Unix socket; `logger` tries both stream and datagram.
     pub(crate) fn unix(to: &Path) -> Self {
         let path = to.to_str().unwrap();
         Self {
             args: vec!["--socket".to_owned(), path.to_owned()],
         }
-        // Without it a socket that cannot be reached is a success.
+        // Without this, `logger` reports success although the socket cannot be reached.
         .arg("--socket-errors=on")
     }
 
-    /// The same with one more option.
+    /// Adds one option.
     pub(crate) fn arg(mut self, option: &str) -> Self {
         self.args.push(option.to_owned());
         self
     }
 
-    /// Logs `text`, as process `procid`.
+    /// Logs `text` with the process id `procid`.
     #[track_caller]
     pub(crate) fn log(&self, procid: u32, text: &str) {
         let mut args = self.args.clone();

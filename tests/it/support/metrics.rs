@@ -1,7 +1,6 @@
-//! The relay's `/metrics`, fetched and taken apart (OpenMetrics text).
+//! The relay's `/metrics`, fetched and parsed (OpenMetrics text).
 //!
-//! Asking for a metric that the relay does not know is a panic, never a zero: a misspelt name must
-//! not make a test pass.
+//! Asking for a metric that the relay does not have is a panic, never a zero: a misspelt name must not let a test pass.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _, Write as _};
@@ -12,7 +11,7 @@ use super::wait::LIMIT;
 /// One answer of `/metrics`.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
-    /// Names of the metric families that the relay described, samples or not.
+    /// Names of the metric families that the relay describes, whether they have samples or not.
     families: BTreeSet<String>,
     samples: Vec<Sample>,
 }
@@ -24,7 +23,7 @@ struct Sample {
     value: f64,
 }
 
-/// The counting law's terms (DESIGN, law 5).
+/// The terms of the counting law (law 5).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Balance {
     pub(crate) received: u64,
@@ -44,18 +43,18 @@ impl Balance {
 }
 
 impl Metrics {
-    /// Asks the relay whose admin address this is.
+    /// Fetches the metrics of the relay with this admin address.
     pub(crate) fn scrape(admin: SocketAddr) -> io::Result<Self> {
         let (status, body) = http_get(admin, "/metrics")?;
         assert_eq!(status, 200, "/metrics answered {status}: {body}");
         Ok(Self::parse(&body))
     }
 
-    /// Takes OpenMetrics text apart.
+    /// Parses OpenMetrics text.
     ///
     /// # Panics
     ///
-    /// When it is no OpenMetrics text, naming the line.
+    /// If it is not OpenMetrics text; names the line.
     pub(crate) fn parse(text: &str) -> Self {
         assert!(
             text.trim_end().ends_with("# EOF"),
@@ -75,27 +74,27 @@ impl Metrics {
                 let sample = parse_sample(line);
                 metrics
                     .samples
-                    .push(sample.unwrap_or_else(|| panic!("no sample: {line:?}")));
+                    .push(sample.unwrap_or_else(|| panic!("not a sample: {line:?}")));
             }
         }
         metrics
     }
 
-    /// The sum of a counter's or gauge's samples over all labels; zero if it has none yet.
+    /// The sum of the samples of a counter or gauge over all labels; zero if there are none yet.
     ///
     /// # Panics
     ///
-    /// When the relay has no such metric.
+    /// If the relay has no such metric.
     #[track_caller]
     pub(crate) fn total(&self, name: &str) -> u64 {
         self.total_where(name, &[])
     }
 
-    /// The sum of the samples that carry all of `labels`.
+    /// The sum of the samples that have all of `labels`.
     ///
     /// # Panics
     ///
-    /// When the relay has no such metric.
+    /// If the relay has no such metric.
     #[track_caller]
     pub(crate) fn total_where(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         let family = name.strip_suffix("_total").unwrap_or(name);
@@ -104,7 +103,7 @@ impl Metrics {
             "the relay has no metric {name}, only {:?}",
             self.families
         );
-        // Not `sum()`: the sum of nothing is -0.0.
+        // Not `sum()`, which returns -0.0 for no samples.
         let samples = self.matching(name, labels);
         let sum = samples.iter().fold(0.0, |sum, sample| sum + sample.value);
         assert!(
@@ -114,11 +113,11 @@ impl Metrics {
         format!("{sum:.0}").parse().unwrap()
     }
 
-    /// The moment that the only sample of `name` tells, in seconds since the Unix epoch, if there is one.
+    /// The value of the only sample of `name` as seconds since the Unix epoch, if there is a sample.
     ///
     /// # Panics
     ///
-    /// When the relay has no such metric.
+    /// If the relay has no such metric.
     #[track_caller]
     pub(crate) fn moment(&self, name: &str) -> Option<f64> {
         assert!(
@@ -130,7 +129,7 @@ impl Metrics {
         samples.first().map(|sample| sample.value)
     }
 
-    /// The `label` of the sample of `name` that carries all of `labels`.
+    /// The `label` of the sample of `name` that has all of `labels`.
     pub(crate) fn label(&self, name: &str, labels: &[(&str, &str)], label: &str) -> Option<&str> {
         let samples = self.matching(name, labels);
         samples
@@ -139,9 +138,9 @@ impl Metrics {
             .map(String::as_str)
     }
 
-    /// The counting law's terms.
+    /// The terms of the counting law.
     pub(crate) fn balance(&self) -> Balance {
-        // Only a relay with a spool recovers frames.
+        // Only a relay with a spool has this metric.
         let recovers = self.families.contains("tersed_frames_recovered");
         Balance {
             received: self.total("tersed_frames_received_total"),
@@ -173,15 +172,15 @@ impl Metrics {
     }
 }
 
-/// `GET path` over a connection of its own: status and body.
+/// `GET path` over a new connection: status and body.
 pub(crate) fn http_get(admin: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(admin)?;
     stream.set_read_timeout(Some(LIMIT))?;
-    // HTTP/1.0: the body ends with the connection, never in chunks.
+    // With HTTP/1.0 the body ends with the connection, and is never chunked.
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: tersed\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let malformed = || io::Error::new(io::ErrorKind::InvalidData, format!("no HTTP: {answer:?}"));
+    let malformed = || io::Error::new(io::ErrorKind::InvalidData, format!("not HTTP: {answer:?}"));
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(malformed)?;
     let status = head
         .split(' ')
@@ -214,7 +213,7 @@ fn parse_sample(line: &str) -> Option<Sample> {
     })
 }
 
-/// A label's value up to its closing quote, and what follows.
+/// The value of a label up to its closing quote, and the text after it.
 fn parse_quoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut chars = text.char_indices();

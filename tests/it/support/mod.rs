@@ -1,4 +1,4 @@
-//! What the tests stand on: the relay under test, and those that it talks to.
+//! Support for the tests: the relay under test, and the programs that it talks to.
 
 pub(crate) mod command;
 pub(crate) mod logger;

@@ -1,4 +1,4 @@
-//! A network of a test's own, whose packets can be lost.
+//! A network namespace for one test, in which packets can be dropped.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -7,20 +7,20 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::process::run;
 
-/// A network namespace with a loopback of its own; all that the thread inside it starts lives there.
+/// A network namespace with its own loopback. Everything that the thread inside it starts is in the namespace.
 pub(crate) struct Network(());
 
 impl Network {
-    /// Runs `test` inside a new one, in a thread that ends with it.
+    /// Runs `test` in a new namespace, in a thread that ends with it.
     ///
     /// # Panics
     ///
-    /// When this is not root, who alone may do that.
+    /// If the test does not run as root, which the namespace needs.
     pub(crate) fn inside(test: impl FnOnce(&Self) + Send) {
         let body = || {
             assert!(
                 nix::unistd::geteuid().is_root(),
-                "this test loses packets: run it as root, as .ci/run does"
+                "this test drops packets; run it as root, as .ci/run does"
             );
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             run("ip", &["link", "set", "lo", "up"], "iproute2");
@@ -32,12 +32,12 @@ impl Network {
         }
     }
 
-    /// Loses every packet to and from this TCP port from now on, without a word to anybody.
+    /// Drops every packet to and from this TCP port from now on, silently.
     pub(crate) fn cut(&self, address: SocketAddr) {
         self.filter("-I", address);
     }
 
-    /// Loses them no longer.
+    /// Stops dropping them.
     pub(crate) fn mend(&self, address: SocketAddr) {
         self.filter("-D", address);
     }
@@ -45,7 +45,7 @@ impl Network {
     fn filter(&self, action: &str, address: SocketAddr) {
         let port = address.port().to_string();
         for end in ["--sport", "--dport"] {
-            // On arrival: what a sender's own kernel refuses to send it may hear of.
+            // Dropped on input: if the output chain dropped them, the sender's kernel might report it.
             let args = [action, "INPUT", "-p", "tcp", end, &port, "-j", "DROP"];
             run("iptables", &args, "iptables");
         }

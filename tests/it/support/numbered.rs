@@ -1,18 +1,18 @@
-//! Numbered messages: sent in known numbers, and told apart again when they arrive.
+//! Numbered messages, each sent a known number of times, and recognised when they arrive.
 //!
-//! Number `n` is sent `1 + n % 4` times, so every total is known without being kept. A [`Tally`]
-//! reads first copies and summaries back and adds them up.
+//! Number `n` is sent `1 + n % 4` times, so every total is known without being kept. A [`Tally`] parses first copies
+//! and summaries and adds them up.
 
 use std::collections::BTreeMap;
 
-/// A set of messages, each of which bears a number and is sent a known number of times.
+/// A set of messages. Each has a number, and is sent a known number of times.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Numbered {
     distinct: u64,
 }
 
 impl Numbered {
-    /// A set that comes to `total` messages in all, two fifths of them distinct.
+    /// A set of `total` messages, of which two fifths are distinct.
     pub(crate) fn with_total(total: u64) -> Self {
         assert!(
             total.is_multiple_of(10),
@@ -33,8 +33,8 @@ impl Numbered {
         (0..self.distinct).map(copies).sum()
     }
 
-    /// The texts in the order of sending: all first copies, then all second ones, and so on, so
-    /// that no copy follows its like.
+    /// The texts in the order of sending: all first copies, then all second ones, and so on, so that no copy directly
+    /// follows another copy of it.
     pub(crate) fn texts(self) -> impl Iterator<Item = String> {
         (0..4).flat_map(move |round| {
             (0..self.distinct)
@@ -59,30 +59,31 @@ fn text(n: u64) -> String {
     format!("number {n:08} of the test")
 }
 
-/// What arrived of a set of [`Numbered`] messages.
+/// What arrived from a set of [`Numbered`] messages.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    /// By number: how many copies arrived as they were sent.
+    /// By number: how many copies arrived unchanged.
     pub(crate) copies: BTreeMap<u64, u64>,
-    /// By number: how many more the summaries reported.
+    /// By number: how many more copies the summaries reported.
     pub(crate) reported: BTreeMap<u64, u64>,
     /// How many summaries there were.
     pub(crate) summaries: u64,
 }
 
 impl Tally {
-    /// Reads messages back.
+    /// Parses messages.
     ///
     /// # Panics
     ///
-    /// When one of them bears no number.
+    /// If a message has no number.
     #[track_caller]
     pub(crate) fn of(messages: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
         let mut tally = Self::default();
         for message in messages {
             let message = String::from_utf8_lossy(message.as_ref());
             let number = number_after(&message, "number ");
-            let number = number.unwrap_or_else(|| panic!("an alien message: {message}"));
+            let number = number
+                .unwrap_or_else(|| panic!("a message that this test did not send: {message}"));
             if let Some(count) = repeats(&message) {
                 tally.summaries += 1;
                 *tally.reported.entry(number).or_default() += count;
@@ -93,7 +94,7 @@ impl Tally {
         tally
     }
 
-    /// Each number arrived once, and its summaries report all its other copies.
+    /// Asserts that each number arrived once, and that summaries report all of its other copies.
     #[track_caller]
     pub(crate) fn assert_once_each(&self, sent: Numbered) {
         self.assert_adds_up(sent);
@@ -106,7 +107,7 @@ impl Tally {
         assert!(twice.is_empty(), "arrived more than once: {twice:?}");
     }
 
-    /// For each number, the copies that arrived and those that were reported are those sent.
+    /// Asserts for each number that the copies that arrived and those that were reported add up to those sent.
     #[track_caller]
     pub(crate) fn assert_adds_up(&self, sent: Numbered) {
         let wrong: Vec<_> = (0..sent.distinct())
@@ -130,7 +131,7 @@ impl Tally {
     }
 }
 
-/// How many repeats this message reports; `None` if it is no summary.
+/// How many repeats this message reports; `None` if it is not a summary.
 pub(crate) fn repeats(message: &str) -> Option<u64> {
     number_after(message, "message repeated ")
         .filter(|_| message.contains(" times: [") || message.ends_with(" times]"))

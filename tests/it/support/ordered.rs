@@ -1,5 +1,5 @@
-//! Ordered messages: each is sent once and bears a place, so that what is missing, out of order or
-//! there twice can be told.
+//! Ordered messages: each is sent once and has a place, so that missing, misplaced and repeated messages can be
+//! recognised.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ pub(crate) fn ordered_all(count: usize, octets: usize) -> impl Iterator<Item = S
 ///
 /// # Panics
 ///
-/// When the message is not whole: not as long, and not as filled, as [`ordered`] made it.
+/// If the message is not whole: if its length or filling is not as [`ordered`] made it.
 #[track_caller]
 pub(crate) fn place_of(message: &[u8], octets: usize) -> (usize, usize) {
     let text = String::from_utf8_lossy(message);
@@ -30,12 +30,17 @@ pub(crate) fn place_of(message: &[u8], octets: usize) -> (usize, usize) {
         rest.split_once(until)?.0.parse::<usize>().ok()
     };
     let found = number("app-", ':').zip(number("place ", ' '));
-    let (source, place) = found.unwrap_or_else(|| panic!("an alien message: {text}"));
-    assert_eq!(text, ordered(source, place, octets), "not as it was sent");
+    let (source, place) =
+        found.unwrap_or_else(|| panic!("a message that this test did not send: {text}"));
+    assert_eq!(
+        text,
+        ordered(source, place, octets),
+        "the message was changed on its way"
+    );
     (source, place)
 }
 
-/// The places of one source's messages as they arrived.
+/// The places of one source's messages in the order of arrival.
 #[track_caller]
 pub(crate) fn places(messages: &[Vec<u8>], octets: usize) -> Vec<usize> {
     messages
@@ -44,8 +49,8 @@ pub(crate) fn places(messages: &[Vec<u8>], octets: usize) -> Vec<usize> {
         .collect()
 }
 
-/// Each of the first `count` places is there, at most `again_max` are there again, and apart from
-/// those the order is that of sending.
+/// Asserts that each of the first `count` places arrived, that at most `again_max` arrived again, and that the first
+/// copies came in the order of sending.
 #[track_caller]
 pub(crate) fn assert_ordered(places: &[usize], count: usize, again_max: u64) {
     let mut seen = BTreeSet::new();
@@ -62,17 +67,17 @@ pub(crate) fn assert_ordered(places: &[usize], count: usize, again_max: u64) {
     let again = (places.len() - count) as u64;
     assert!(
         again <= again_max,
-        "{again} came again, {again_max} counted"
+        "{again} came again, at most {again_max} expected"
     );
 }
 
-/// Runs of places that follow each other: the first of each and how many they are; at most ten.
+/// Runs of consecutive places: the first place and the length of each; at most ten runs.
 fn runs(places: &[usize]) -> Vec<(usize, usize)> {
     let follow = places.chunk_by(|a, b| a + 1 == *b).take(10);
     follow.map(|run| (run[0], run.len())).collect()
 }
 
-/// No message is a summary: nothing was held back.
+/// Asserts that no message is a summary, so nothing was suppressed.
 pub(crate) fn without_summaries(messages: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     let is_summary = |message: &Vec<u8>| repeats(&String::from_utf8_lossy(message)).is_some();
     messages.into_iter().filter(|m| !is_summary(m)).collect()

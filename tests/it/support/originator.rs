@@ -1,4 +1,4 @@
-//! Originators: they send messages to the relay over each transport it listens on.
+//! Originators: they send messages to the relay over each transport on which it listens.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
@@ -11,15 +11,15 @@ use super::proc_fs;
 use super::wait::{LIMIT, wait_until};
 use super::wire::Wire;
 
-/// One socket that sends messages, in order.
+/// A socket that sends messages in order.
 pub(crate) struct Originator {
     socket: Socket,
-    /// `None` on datagram sockets, where a message is a datagram.
+    /// `None` on datagram sockets, where each message is a datagram.
     wire: Option<Wire>,
 }
 
 impl Originator {
-    /// One datagram a message.
+    /// Sends each message as a datagram.
     pub(crate) fn udp(to: SocketAddr) -> Self {
         let any = if to.is_ipv4() {
             "127.0.0.1:0"
@@ -34,7 +34,7 @@ impl Originator {
         }
     }
 
-    /// Like [`Self::udp`], from this address instead of one that the kernel picks.
+    /// Like [`Self::udp`], from this address instead of one that the kernel chooses.
     pub(crate) fn udp_from(from: Ipv4Addr, to: SocketAddr) -> Self {
         let socket = UdpSocket::bind((from, 0)).unwrap();
         socket.connect(to).unwrap();
@@ -44,7 +44,7 @@ impl Originator {
         }
     }
 
-    /// A connection on which messages end with LF, unless [`Self::framed`] otherwise.
+    /// A connection on which each message ends with LF, unless [`Self::framed`] sets another framing.
     pub(crate) fn tcp(to: SocketAddr) -> Self {
         let stream = TcpStream::connect_timeout(&to, LIMIT).unwrap();
         Self {
@@ -53,7 +53,7 @@ impl Originator {
         }
     }
 
-    /// Like [`Self::tcp`], from this address instead of one that the kernel picks.
+    /// Like [`Self::tcp`], from this address instead of one that the kernel chooses.
     pub(crate) fn tcp_from(from: Ipv4Addr, to: SocketAddr) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
@@ -64,7 +64,7 @@ impl Originator {
         }
     }
 
-    /// One datagram a message, to a socket in the file system.
+    /// Sends each message as a datagram, to a Unix socket.
     pub(crate) fn unix_dgram(to: &Path) -> Self {
         let socket = UnixDatagram::unbound().unwrap();
         socket.connect(to).unwrap();
@@ -74,7 +74,7 @@ impl Originator {
         }
     }
 
-    /// Like [`Self::tcp`], to a socket in the file system.
+    /// Like [`Self::tcp`], to a Unix socket.
     pub(crate) fn unix_stream(to: &Path) -> Self {
         Self {
             socket: UnixStream::connect(to).unwrap().into(),
@@ -82,19 +82,19 @@ impl Originator {
         }
     }
 
-    /// The same, with another framing from here on.
+    /// Sets another framing for the messages that follow.
     pub(crate) fn framed(mut self, wire: Wire) -> Self {
         assert!(self.wire.is_some(), "a datagram needs no framing");
         self.wire = Some(wire);
         self
     }
 
-    /// Sends one message with its framing; waits while the relay pushes back.
+    /// Sends one message with its framing. Waits while the relay pushes back.
     pub(crate) fn send(&mut self, message: impl AsRef<[u8]>) {
         self.send_all([message]);
     }
 
-    /// Sends many messages, as few system calls as the transport lets us.
+    /// Sends many messages with as few system calls as the transport allows.
     pub(crate) fn send_all(&mut self, messages: impl IntoIterator<Item = impl AsRef<[u8]>>) {
         let Some(wire) = self.wire else {
             for message in messages {
@@ -118,12 +118,12 @@ impl Originator {
         self.send_octets(&out);
     }
 
-    /// Sends octets as they are, framing or not.
+    /// Sends octets without adding any framing.
     pub(crate) fn send_octets(&mut self, octets: &[u8]) {
         self.socket.write_all(octets).unwrap();
     }
 
-    /// Sends octets until there are no more or the relay has closed the connection.
+    /// Sends the parts until there are no more, or the relay has closed the connection.
     pub(crate) fn send_until_closed(&mut self, parts: impl IntoIterator<Item = impl AsRef<[u8]>>) {
         for part in parts {
             if self.socket.write_all(part.as_ref()).is_err() {
@@ -132,17 +132,17 @@ impl Originator {
         }
     }
 
-    /// The same to a relay that may have closed the connection.
+    /// As [`send_octets`](Self::send_octets), to a relay that may have closed the connection.
     pub(crate) fn try_send_octets(&mut self, octets: &[u8]) {
         drop(self.socket.write_all(octets));
     }
 
-    /// Waits until the relay has read all that was sent (over IPv4 and TCP).
+    /// Waits until the relay has read everything that was sent (TCP over IPv4).
     pub(crate) fn wait_read(&self) {
         Self::wait_all_read([self]);
     }
 
-    /// The same for many connections.
+    /// As [`wait_read`](Self::wait_read), for many connections.
     pub(crate) fn wait_all_read<'a>(originators: impl IntoIterator<Item = &'a Self>) {
         let ends: Vec<_> = originators
             .into_iter()
@@ -151,8 +151,8 @@ impl Originator {
                 (originator.local_address(), there)
             })
             .collect();
-        // The table of connections is no snapshot: what was on its way during the first look is
-        // unread in the second.
+        // The kernel's table of connections is no snapshot. Octets that were on their way during the first look are
+        // unread in the second, so look twice.
         let mut quiet = 0;
         wait_until("the relay to have read everything", LIMIT, || {
             let busy = proc_fs::busy_tcp_connections();
@@ -167,18 +167,17 @@ impl Originator {
         });
     }
 
-    /// Says that nothing more will come, and goes on listening.
+    /// Ends the sending direction; the receiving direction stays open.
     pub(crate) fn half_close(&self) {
         self.socket.shutdown(Shutdown::Write).unwrap();
     }
 
-    /// Each octet sent leaves at once, whatever waits to be acknowledged.
+    /// Sends each octet at once, even while others wait to be acknowledged.
     pub(crate) fn without_delay(self) -> Self {
         self.socket.set_tcp_nodelay(true).unwrap();
         self
     }
 
-    /// Its own address.
     pub(crate) fn local_address(&self) -> SocketAddr {
         self.socket.local_addr().unwrap().as_socket().unwrap()
     }
@@ -187,7 +186,7 @@ impl Originator {
     ///
     /// # Panics
     ///
-    /// When it does not, or sends something: a syslog relay has nothing to say to an originator.
+    /// If the relay does not close, or sends something: a syslog relay sends nothing to an originator.
     pub(crate) fn wait_closed(mut self) {
         self.socket.set_read_timeout(Some(LIMIT)).unwrap();
         let mut said = Vec::new();
@@ -200,16 +199,15 @@ impl Originator {
     }
 }
 
-/// A TCP connection that sends all the time and expects to be closed.
+/// A TCP connection that sends all the time and may be closed by the relay.
 pub(crate) struct Flood(TcpStream);
 
 impl Flood {
-    /// Connects.
     pub(crate) fn new(to: SocketAddr) -> Self {
         Self(TcpStream::connect_timeout(&to, LIMIT).unwrap())
     }
 
-    /// Sends lines; waits while the relay pushes back.
+    /// Sends lines. Waits while the relay pushes back.
     pub(crate) fn send(&mut self, messages: impl IntoIterator<Item = String>) {
         let whole = self.try_send(messages);
         whole.expect("the relay keeps the connection open");
@@ -218,7 +216,7 @@ impl Flood {
     /// Sends lines until the relay closes the connection.
     pub(crate) fn send_until_closed(&mut self, messages: impl IntoIterator<Item = String>) {
         let closed = self.try_send(messages);
-        closed.expect_err("there are more messages than anybody takes");
+        closed.expect_err("the relay closes the connection before the messages end");
     }
 
     fn try_send(&mut self, messages: impl IntoIterator<Item = String>) -> std::io::Result<()> {

@@ -1,4 +1,4 @@
-//! Pipes: the end that reads, when the test says so and no sooner.
+//! The reading end of a pipe, which reads only when the test says so.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read as _};
@@ -18,7 +18,7 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// A pipe of that many octets, and its other end.
+    /// Creates a pipe with a capacity of so many octets; returns its reader and its other end.
     pub(crate) fn pipe(capacity: usize) -> (Self, OwnedFd) {
         let (reader, writer) = std::io::pipe().unwrap();
         let reader = File::from(OwnedFd::from(reader));
@@ -26,7 +26,7 @@ impl Reader {
         (Self::of(reader, capacity), writer.into())
     }
 
-    /// The reader of a FIFO of that many octets, which is made if it is not there.
+    /// The reader of a FIFO with a capacity of so many octets; creates the FIFO if it does not exist.
     pub(crate) fn fifo(path: &Path, capacity: usize) -> Self {
         if !path.exists() {
             make_fifo(path);
@@ -45,7 +45,7 @@ impl Reader {
         }
     }
 
-    /// Reads at most `octets` of what is in the pipe now; whether there was anything.
+    /// Reads at most `octets` of what is in the pipe now. Returns whether there was anything.
     pub(crate) fn read(&mut self, octets: usize) -> bool {
         let mut buffer = vec![0; octets];
         match self.pipe.read(&mut buffer) {
@@ -60,14 +60,14 @@ impl Reader {
         }
     }
 
-    /// Reads all that is in the pipe now.
+    /// Reads everything that is in the pipe now.
     pub(crate) fn read_all(&mut self) {
         while self.read(64 * 1024) {}
     }
 
-    /// Octets that are in the pipe and not read.
+    /// How many octets in the pipe are not read.
     pub(crate) fn unread(&self) -> usize {
-        // A copy of what is there, which `tee` does not take out.
+        // `tee` copies the contents without taking them out.
         let (_reader, copy) = std::io::pipe().unwrap();
         fcntl(&copy, FcntlArg::F_SETPIPE_SZ(1 << 20)).unwrap();
         let flags = nix::fcntl::SpliceFFlags::SPLICE_F_NONBLOCK;
@@ -85,12 +85,12 @@ impl Reader {
         self.lines().0
     }
 
-    /// What was read.
+    /// The octets that were read.
     pub(crate) fn octets(&self) -> &[u8] {
         &self.octets
     }
 
-    /// The lines that were read, and what came behind the last.
+    /// The lines that were read, and what came after the last.
     pub(crate) fn lines(&self) -> (Vec<Vec<u8>>, Vec<u8>) {
         let mut lines: Vec<_> = self.octets.split(|&octet| octet == b'\n').collect();
         let rest = lines.pop().unwrap_or_default();
@@ -99,17 +99,16 @@ impl Reader {
     }
 }
 
-/// Makes a FIFO.
 pub(crate) fn make_fifo(path: &Path) {
     nix::unistd::mkfifo(path, Mode::S_IRWXU | Mode::S_IRWXO).unwrap();
 }
 
-/// The file status flags of a description.
+/// The file status flags of an open file.
 pub(crate) fn flags(file: impl AsFd) -> OFlag {
     OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL).unwrap())
 }
 
-/// Sets more of them.
+/// Sets further flags.
 pub(crate) fn set_flags(file: impl AsFd, more: OFlag) {
     let flags = flags(&file) | more;
     fcntl(file, FcntlArg::F_SETFL(flags)).unwrap();

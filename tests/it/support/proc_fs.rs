@@ -1,24 +1,24 @@
-//! What the kernel says about a process: open files, memory, processor time.
+//! What the kernel tells of a process: open files, threads, memory, processor time.
 
 use std::collections::HashSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Open file descriptors.
+/// The number of open file descriptors.
 pub(crate) fn open_files(process: u32) -> usize {
     fs::read_dir(format!("/proc/{process}/fd")).unwrap().count()
 }
 
-/// Threads of that name.
+/// The number of threads with this name.
 pub(crate) fn threads_named(process: u32, name: &str) -> usize {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
-    // A thread may end meanwhile.
+    // A thread may end while the list is read.
     let names = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
     names.filter(|found| found.trim_end() == name).count()
 }
 
-/// Threads, the main one included.
+/// The number of threads, the main thread included.
 pub(crate) fn threads(process: u32) -> usize {
     fs::read_dir(format!("/proc/{process}/task"))
         .unwrap()
@@ -30,7 +30,7 @@ pub(crate) fn resident_octets(process: u32) -> u64 {
     status_octets(process, "VmRSS:")
 }
 
-/// The most octets of memory that have ever been resident.
+/// The highest number of octets of memory that were ever resident.
 pub(crate) fn peak_resident_octets(process: u32) -> u64 {
     status_octets(process, "VmHWM:")
 }
@@ -48,7 +48,7 @@ fn status_octets(process: u32, field: &str) -> u64 {
 /// Processor time used so far, user and system.
 pub(crate) fn processor_time(process: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    // The command's name stands in brackets and may hold anything; what follows is fixed.
+    // The command's name is in parentheses and may contain anything; the fields after it are fixed.
     let fields: Vec<_> = stat
         .rsplit_once(')')
         .unwrap()
@@ -56,13 +56,13 @@ pub(crate) fn processor_time(process: u32) -> Duration {
         .split_whitespace()
         .collect();
     let ticks = |index: usize| fields[index].parse::<u64>().unwrap();
-    // proc(5): utime and stime are fields 14 and 15, the first after the name is field 3; in
-    // USER_HZ, which is 100 on every Linux that runs Rust.
+    // proc(5): utime and stime are fields 14 and 15, and the first field after the name is field 3. They are in
+    // USER_HZ, which is 100 on every Linux on which Rust runs.
     Duration::from_millis((ticks(11) + ticks(12)) * 10)
 }
 
-/// The ends (local and remote address) of TCP connections over IPv4 at which the kernel holds octets
-/// that were sent and not acknowledged, or received and not read.
+/// The ends (local and remote address) of those TCP connections over IPv4 for which the kernel holds octets that were
+/// sent and not acknowledged, or received and not read.
 pub(crate) fn busy_tcp_connections() -> HashSet<(SocketAddr, SocketAddr)> {
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
     let entries = table.lines().skip(1).map(|line| {
@@ -76,7 +76,7 @@ pub(crate) fn busy_tcp_connections() -> HashSet<(SocketAddr, SocketAddr)> {
         .collect()
 }
 
-/// As the kernel writes it: the address as a number in the machine's order, and the port.
+/// Parses the kernel's form: the address as a number in the machine's byte order, and the port.
 fn socket_addr(hex: &str) -> SocketAddr {
     let (ip, port) = hex.split_once(':').unwrap();
     let ip = u32::from_str_radix(ip, 16).unwrap().to_ne_bytes();

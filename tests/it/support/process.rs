@@ -1,4 +1,4 @@
-//! Child processes: their output captured, killed when the test ends, shown when it fails.
+//! Child processes: their output is captured, shown if the test fails, and they are killed when it ends.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -12,8 +12,7 @@ use nix::unistd::Pid;
 
 use super::wait::wait_for;
 
-/// A running program. Killed when dropped; then, if the test is failing, its standard error is
-/// printed.
+/// A running program. It is killed on drop; if the test is failing, its standard error is then printed.
 pub(crate) struct Process {
     name: String,
     child: Child,
@@ -22,16 +21,16 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `command` with nothing to read and its output captured.
+    /// Starts `command` with empty input, and captures its output.
     ///
     /// # Panics
     ///
-    /// When there is no such program, saying that `package` has it.
+    /// If the program does not exist; the text says that `package` contains it.
     pub(crate) fn start(command: &mut Command, package: &str) -> Self {
         Self::start_to(command, Stdio::piped(), package)
     }
 
-    /// The same, with a standard output of the test's own if that is no pipe to be captured.
+    /// As [`start`](Self::start), with another standard output, which is captured only if it is a pipe.
     pub(crate) fn start_to(command: &mut Command, stdout: Stdio, package: &str) -> Self {
         let name = command.get_program().to_string_lossy().into_owned();
         command
@@ -54,33 +53,31 @@ impl Process {
         }
     }
 
-    /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it has written to standard output so far.
+    /// Its standard output so far.
     pub(crate) fn stdout(&self) -> Vec<u8> {
         self.stdout.octets()
     }
 
-    /// What it has written to standard error so far.
+    /// Its standard error so far.
     pub(crate) fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.stderr.octets()).into_owned()
     }
 
-    /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.id().try_into().unwrap()), signal).unwrap();
     }
 
-    /// Kills it, and waits until it is gone.
+    /// Kills it, and waits until it has ended.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Its exit status if it has ended. Its output is whole then.
+    /// Its exit status if it has ended. Its output is complete then.
     pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
         let status = self.child.try_wait().unwrap()?;
         self.stdout.finish();
@@ -98,7 +95,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Fails only if it has ended, which is what is wanted.
+        // This fails only if the process has ended already, which is fine.
         drop(self.child.kill());
         drop(self.child.wait());
         if thread::panicking() {
@@ -125,7 +122,7 @@ impl Process {
 ///
 /// # Panics
 ///
-/// When there is no such program, saying that `package` has it, and when it fails.
+/// If the program does not exist (the text says that `package` contains it), or if it fails.
 #[track_caller]
 pub(crate) fn run(program: &str, args: &[impl AsRef<OsStr>], package: &str) -> String {
     let output = Command::new(program)
@@ -143,7 +140,7 @@ pub(crate) fn run(program: &str, args: &[impl AsRef<OsStr>], package: &str) -> S
     stdout
 }
 
-/// A pipe that a thread reads to its end.
+/// The output of a pipe, which a thread reads to its end.
 struct Capture {
     octets: Arc<Mutex<Vec<u8>>>,
     reader: Option<JoinHandle<()>>,

@@ -1,5 +1,5 @@
-//! The two ends of RELP, raw: a client that says what a test wants said, and a server that records and answers as
-//! it is told. Neither shares code with the relay.
+//! Both ends of RELP, unhelped by a library: a client that sends what a test tells it to, and a server that records,
+//! and answers as it is told. Neither shares code with the relay.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::wait::{LIMIT, wait_until};
 
-/// A client on one connection.
+/// A RELP client with one connection.
 pub(crate) struct RelpClient {
     stream: TcpStream,
     /// The number of the next transaction.
@@ -19,7 +19,7 @@ pub(crate) struct RelpClient {
 }
 
 impl RelpClient {
-    /// One that is connected and has said nothing.
+    /// A client that is connected and has sent nothing.
     pub(crate) fn connect(to: SocketAddr) -> Self {
         let stream = TcpStream::connect_timeout(&to, LIMIT).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -30,7 +30,7 @@ impl RelpClient {
         }
     }
 
-    /// One whose session is open.
+    /// A client with an open session.
     pub(crate) fn open(to: SocketAddr) -> Self {
         let mut client = Self::connect(to);
         client.send_command("open", OFFERS.as_bytes());
@@ -40,7 +40,7 @@ impl RelpClient {
         client
     }
 
-    /// Sends messages, all with one write; gives the number of the last.
+    /// Sends all messages with one write. Returns the number of the last.
     pub(crate) fn send_all(&mut self, messages: impl IntoIterator<Item = impl AsRef<[u8]>>) -> u32 {
         let mut out = Vec::new();
         for message in messages {
@@ -50,12 +50,12 @@ impl RelpClient {
         self.next - 1
     }
 
-    /// Sends one message; gives its number.
+    /// Sends one message. Returns its number.
     pub(crate) fn send(&mut self, message: impl AsRef<[u8]>) -> u32 {
         self.send_all([message])
     }
 
-    /// Sends one frame under the next number.
+    /// Sends one frame with the next number.
     pub(crate) fn send_command(&mut self, command: &str, data: &[u8]) {
         let mut out = Vec::new();
         self.write_frame(command, data, &mut out);
@@ -67,18 +67,18 @@ impl RelpClient {
         self.next = self.next % 999_999_999 + 1;
     }
 
-    /// Sends octets as they are; the relay may have closed.
+    /// Sends octets as they are. The relay may have closed the connection.
     pub(crate) fn send_octets(&mut self, octets: &[u8]) {
         drop(self.stream.write_all(octets));
     }
 
-    /// The next thing that the relay says: number, command and data, with a space between them.
+    /// The relay's next frame: number, command and data, separated by spaces.
     #[track_caller]
     pub(crate) fn answer(&mut self) -> String {
         self.next_answer(LIMIT).expect("the relay answers")
     }
 
-    /// The same for each of the transactions up to `last`, whose answers come in order and are all `code`.
+    /// Expects answers to these transactions, in their order, each with `code`.
     #[track_caller]
     pub(crate) fn answers(&mut self, numbers: std::ops::RangeInclusive<u32>, code: &str) {
         for number in numbers {
@@ -91,7 +91,7 @@ impl RelpClient {
         }
     }
 
-    /// Whether the relay has said something by now.
+    /// Whether the relay has sent something by now.
     pub(crate) fn is_answered(&mut self) -> bool {
         self.stream.set_nonblocking(true).unwrap();
         let seen = self.stream.peek(&mut [0]);
@@ -99,7 +99,7 @@ impl RelpClient {
         !self.unread.is_empty() || seen.is_ok()
     }
 
-    /// All that the relay says until it closes.
+    /// All frames that the relay sends until it closes.
     #[track_caller]
     pub(crate) fn until_closed(mut self) -> Vec<String> {
         let mut said = Vec::new();
@@ -109,12 +109,11 @@ impl RelpClient {
         said
     }
 
-    /// Closes the connection at once.
     pub(crate) fn abandon(self) {
         drop(self);
     }
 
-    /// `None` when the relay has closed.
+    /// `None` if the relay has closed.
     fn next_answer(&mut self, limit: Duration) -> Option<String> {
         self.stream.set_read_timeout(Some(limit)).unwrap();
         let mut buffer = [0; 64 * 1024];
@@ -128,45 +127,46 @@ impl RelpClient {
                 Ok(0) => return None,
                 Ok(count) => self.unread.extend_from_slice(&buffer[..count]),
                 Err(err) if err.kind() == ErrorKind::ConnectionReset => return None,
-                Err(err) => panic!("the relay says nothing and does not close: {err}"),
+                Err(err) => panic!("the relay sends nothing and does not close: {err}"),
             }
         }
     }
 }
 
-/// How a server treats its clients.
+/// How the server treats its clients.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Answers {
-    /// Each message is recorded and answered.
+    /// Records and answers each message.
     All,
-    /// Accepts, and says nothing ever.
+    /// Accepts connections and never sends anything.
     NotEvenOpen,
-    /// Messages are recorded and not answered.
+    /// Records messages without answering them.
     None,
-    /// A message that holds this is refused.
+    /// Refuses messages that contain this text.
     AllBut(&'static str),
-    /// So many messages of a connection are recorded, the first half of them answered; then it is reset.
+    /// Records so many messages of a connection and answers the first half of them; then resets it.
     HalfOf(usize),
-    /// So many messages of a connection are recorded and answered; then the server says that it leaves, and closes.
+    /// Records and answers so many messages of a connection; then sends `serverclose` and closes.
     LeaveAfter(usize),
-    /// Messages are recorded and answered, but not before this is over for each.
+    /// Records messages, and answers each after this time.
     EachAfter(Duration),
-    /// Answers come an octet at a time, with so much between them; that to `open`, too, if so.
+    /// Sends answers octet by octet with this pause; the answer to `open` too, if `open` is set.
     Drop { pause: Duration, open: bool },
-    /// Nothing but hints, with so much between them, as soon as a message came; or `open`, which is then not answered.
+    /// After a message came, sends only hints, with this pause; if `open` is set, already after `open`, which stays
+    /// unanswered.
     Hints { pause: Duration, open: bool },
-    /// Each message is recorded and answered, and there is never an end of large hints.
+    /// Records and answers each message, and sends large hints without end.
     Flood,
 }
 
-/// A server that records. Stops when dropped.
+/// A RELP server that records. It stops on drop.
 pub(crate) struct RelpServer {
     address: SocketAddr,
     shared: Arc<Shared>,
     listener: Option<JoinHandle<()>>,
 }
 
-/// What came over one connection: numbers and messages, in order.
+/// The numbers and messages of one connection, in order.
 type Taken = Vec<(u32, Vec<u8>)>;
 
 struct Shared {
@@ -174,12 +174,12 @@ struct Shared {
     /// By connection.
     messages: Mutex<Vec<Taken>>,
     stopping: AtomicBool,
-    /// Octets of hints that were taken from the server.
+    /// Octets of hints that the relay took.
     hint_octets: AtomicU64,
 }
 
 impl RelpServer {
-    /// One on a port of its own.
+    /// Starts a server on a free port.
     pub(crate) fn new(answers: Answers) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -207,33 +207,32 @@ impl RelpServer {
         }
     }
 
-    /// Its URL.
     pub(crate) fn url(&self) -> String {
         format!("relp://{}", self.address)
     }
 
-    /// Answers like this from now on.
+    /// Answers in this way from now on.
     pub(crate) fn answer(&self, answers: Answers) {
         *self.shared.answers.lock().unwrap() = answers;
     }
 
-    /// Octets of hints that were taken from it.
+    /// Octets of hints that the relay took.
     pub(crate) fn hint_octets(&self) -> u64 {
         self.shared.hint_octets.load(Ordering::SeqCst)
     }
 
-    /// What came so far, by connection.
+    /// The messages so far, by connection.
     pub(crate) fn by_connection(&self) -> Vec<Taken> {
         self.shared.messages.lock().unwrap().clone()
     }
 
-    /// The messages that came so far, each as often as it came.
+    /// The messages so far, repeated ones included.
     pub(crate) fn messages(&self) -> Vec<Vec<u8>> {
         let messages = self.by_connection().into_iter().flatten();
         messages.map(|(_, message)| message).collect()
     }
 
-    /// Waits until at least `count` messages have come.
+    /// Waits until at least `count` messages came.
     #[track_caller]
     pub(crate) fn wait_messages(&self, count: usize) -> Vec<Vec<u8>> {
         let what = format!("{count} messages at the RELP server");
@@ -252,7 +251,7 @@ impl Drop for RelpServer {
     }
 }
 
-/// Says hints of so many octets until the relay has enough.
+/// Sends hints of so many octets each until the relay takes no more.
 fn hint(
     (stream, turn): (&TcpStream, &Arc<Mutex<()>>),
     octets: usize,
@@ -281,7 +280,7 @@ fn serve(mut stream: TcpStream, shared: &Arc<Shared>) {
         messages.push(Vec::new());
         messages.len() - 1
     };
-    // Held by who writes a frame, so that frames are not mixed.
+    // Locked by each writer of a frame, so that frames are not mixed.
     let turn = Arc::new(Mutex::new(()));
     let mut unread = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
@@ -334,7 +333,7 @@ fn serve(mut stream: TcpStream, shared: &Arc<Shared>) {
                         Answers::HalfOf(count) if taken > count / 2 => {
                             if taken == count {
                                 drop(stream.write_all(&out));
-                                // With what is unread, a reset.
+                                // If octets are unread, this resets the connection.
                                 return;
                             }
                         }
@@ -373,7 +372,7 @@ fn serve(mut stream: TcpStream, shared: &Arc<Shared>) {
     }
 }
 
-/// A frame as it goes over the wire.
+/// A frame in its wire form.
 pub(crate) fn frame(number: u32, command: &str, data: &[u8]) -> Vec<u8> {
     let mut out = format!("{number} {command} {}", data.len()).into_bytes();
     if !data.is_empty() {
@@ -384,7 +383,7 @@ pub(crate) fn frame(number: u32, command: &str, data: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The first frame of `octets`, if it is whole: its number, command and data, and its octets.
+/// The first frame of `octets` if it is whole: number, command, data, and its length in octets.
 fn first_frame(octets: &[u8]) -> Option<(u32, String, Vec<u8>, usize)> {
     let mut fields = Vec::new();
     let mut at = 0;
@@ -404,9 +403,9 @@ fn first_frame(octets: &[u8]) -> Option<(u32, String, Vec<u8>, usize)> {
     }
     let data = octets.get(at..at + count)?.to_vec();
     let trailer = octets.get(at + count)?;
-    assert_eq!(*trailer, b'\n', "no LF behind the data");
+    assert_eq!(*trailer, b'\n', "no LF after the data");
     Some((number, command, data, at + count + 1))
 }
 
-/// What both ends offer.
+/// The offers of both ends.
 pub(crate) const OFFERS: &str = "relp_version=0\nrelp_software=test\ncommands=syslog";

@@ -1,7 +1,7 @@
 //! The real rsyslogd, sending to the relay or receiving from it.
 //!
-//! Runs in the foreground on a configuration of its own in a directory of its own; it shares
-//! nothing with a system's rsyslogd.
+//! It runs in the foreground, on its own configuration in its own directory, and shares nothing with a system's
+//! rsyslogd.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::process::{Process, run};
 use super::wait::{LIMIT, wait_until};
 
-/// How it is asked to send or to receive.
+/// How it sends or receives.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Transport {
     Udp,
@@ -23,27 +23,27 @@ pub(crate) enum Transport {
     Relp,
 }
 
-/// A running rsyslogd. Killed when dropped.
+/// A running rsyslogd. It is killed on drop.
 pub(crate) struct Rsyslogd {
     process: Process,
     dir: TempDir,
 }
 
 impl Rsyslogd {
-    /// One that takes messages from the Unix socket [`Self::socket`], as a system's does from
-    /// `/dev/log`, and sends all of them to this address.
+    /// An rsyslogd that takes messages from the Unix socket [`Self::socket`], as a system's does from `/dev/log`, and
+    /// sends all of them to this address.
     pub(crate) fn sender(to: SocketAddr, transport: Transport) -> Self {
         Self::sender_with(to, transport, "")
     }
 
-    /// The same, with other parameters of its action.
+    /// As [`sender`](Self::sender), with further parameters of its action.
     pub(crate) fn sender_with(to: SocketAddr, transport: Transport, parameters: &str) -> Self {
         let protocol = match transport {
             Transport::Udp => r#"protocol="udp""#,
             Transport::TcpTraditional => r#"protocol="tcp" TCP_Framing="traditional""#,
             Transport::TcpOctetCounted => r#"protocol="tcp" TCP_Framing="octet-counted""#,
-            // It corks its socket while a batch of its queue (256) is under way: a smaller window fills while the
-            // last part of it is held back, 200 ms each time.
+            // rsyslogd corks its socket while it sends a batch of its queue (256). With a smaller window, the window is
+            // full while the last part of the batch waits in the corked socket, 200 ms each time.
             Transport::Relp => r#"windowSize="1024""#,
         };
         let (module, action) = match transport {
@@ -51,7 +51,7 @@ impl Rsyslogd {
             _ => ("", "omfwd"),
         };
         let (host, port) = (to.ip(), to.port());
-        // The queue holds every message of a test: when it is full, rsyslogd drops after 2 s.
+        // The queue has room for every message of a test: when it is full, rsyslogd drops messages after 2 s.
         let this = Self::start(|dir| {
             format!(
                 r#"
@@ -71,8 +71,8 @@ impl Rsyslogd {
         this
     }
 
-    /// One that receives on a port of its own and writes what came, raw, to a file. Returns the
-    /// URL to forward to as well.
+    /// An rsyslogd that receives on a free port, and writes the raw messages to a file. Also returns the URL to forward
+    /// to.
     pub(crate) fn receiver(transport: Transport) -> (Self, String) {
         if transport == Transport::Relp {
             return Self::relp_receiver();
@@ -84,7 +84,7 @@ impl Rsyslogd {
                     r#"module(load="imudp")
                     input(type="imudp" address="127.0.0.1" port="{udp_port}" rcvbufSize="64m")"#
                 ),
-                // It tells the framings apart by itself.
+                // It recognises both framings.
                 _ => format!(
                     r#"module(load="imtcp")
                     input(type="imtcp" address="127.0.0.1" port="0"
@@ -119,8 +119,8 @@ impl Rsyslogd {
         (this, url)
     }
 
-    /// One that receives TCP and writes each message before it reads on: it has no queue of its own, so that
-    /// what it has read is in the file when it is asked to stop. Returns the URL to forward to as well.
+    /// An rsyslogd that receives TCP and writes each message before it reads on. It has no queue of its own, so what it
+    /// has read is in the file when it is stopped. Also returns the URL to forward to.
     pub(crate) fn direct_receiver() -> (Self, String) {
         let port = free_tcp_port();
         let input = r#"module(load="imtcp") input(type="imtcp" address="127.0.0.1" port="#;
@@ -130,10 +130,10 @@ impl Rsyslogd {
         )
     }
 
-    /// One that receives by RELP, and answers when a message is in its file: with a queue of its own an answer
-    /// would mean that a message is in memory.
+    /// An rsyslogd that receives RELP, and answers when a message is in its file. With a queue of its own, an answer
+    /// would only mean that the message is in memory.
     fn relp_receiver() -> (Self, String) {
-        // imrelp cannot be asked which port it took.
+        // imrelp does not report which port it took.
         let port = free_tcp_port();
         let input = r#"module(load="imrelp") input(type="imrelp" address="127.0.0.1" maxDataSize="128k" port="#;
         (
@@ -163,12 +163,12 @@ impl Rsyslogd {
         });
     }
 
-    /// Kills it, and starts it again on the same configuration; what it wrote stays.
+    /// Kills it, and starts it again with the same configuration. What it wrote is kept.
     pub(crate) fn kill_and_restart(&mut self) {
         self.restart(Signal::SIGKILL);
     }
 
-    /// Sends it `signal`, waits until it has ended, and starts it again on the same configuration.
+    /// Sends it `signal`, waits until it has ended, and starts it again with the same configuration.
     pub(crate) fn restart(&mut self, signal: Signal) {
         self.process.signal(signal);
         self.process.wait_exit(LIMIT);
@@ -181,7 +181,7 @@ impl Rsyslogd {
         fs::metadata(self.dir.path().join("received")).map_or(0, |file| file.len())
     }
 
-    /// The socket that stands for `/dev/log`.
+    /// The socket in place of `/dev/log`.
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("log.sock")
     }
@@ -193,7 +193,7 @@ impl Rsyslogd {
             .split(|&octet| octet == b'\n')
             .map(<[u8]>::to_vec)
             .collect();
-        // What follows the last line feed is not whole yet.
+        // What follows the last line feed is not a whole message yet.
         lines.pop();
         lines
     }
@@ -202,7 +202,7 @@ impl Rsyslogd {
     ///
     /// # Panics
     ///
-    /// When there are fewer within the limit, or more.
+    /// If there are fewer within the limit, or more.
     #[track_caller]
     pub(crate) fn wait_received(&self, count: usize) -> Vec<Vec<u8>> {
         let what = format!("{count} messages at rsyslogd");
@@ -245,7 +245,7 @@ pub(crate) fn free_tcp_port() -> u16 {
         .port()
 }
 
-/// A port that was free a moment ago: imudp cannot be asked which one it took.
+/// A port that was free a moment ago: imudp does not report which one it took.
 fn free_udp_port() -> u16 {
     UdpSocket::bind("127.0.0.1:0")
         .unwrap()

@@ -1,7 +1,7 @@
-//! Sinks: they stand where the collector would, and record what the relay sends.
+//! Sinks: they take the place of the collector, and record what the relay sends.
 //!
-//! A sink reads each connection in a thread of its own and keeps, per connection, the whole
-//! messages and what is left of an unfinished one. It can also misbehave: see [`Manner`].
+//! A sink reads each connection in its own thread. For each connection it keeps the whole messages, and the rest of an
+//! unfinished one. It can also misbehave: see [`Manner`].
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -21,21 +21,20 @@ use super::wire::Wire;
 /// How a sink treats its connections. Datagram sockets are always read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Manner {
-    /// Reads all there is.
+    /// Reads everything.
     Read,
     /// Accepts and never reads.
     NeverRead,
-    /// Closes each connection after so many octets of it, which resets it if more have come.
+    /// Closes each connection after so many octets. This resets it if more have come.
     CloseAfter(usize),
-    /// Says after so many octets that it is done, and reads on until the other end is, too.
+    /// Ends its sending direction after so many octets, and reads on until the other end closes.
     FinishAfter(usize),
-    /// Sends back what it read.
+    /// Sends back what it reads.
     AnswerBack,
-    /// Reads so many octets a tenth of a second.
+    /// Reads so many octets each tenth of a second.
     Slow(usize),
 }
 
-/// Where a sink listens.
 #[derive(Clone, Debug)]
 enum Place {
     Tcp(SocketAddr),
@@ -44,7 +43,7 @@ enum Place {
     UnixDgram(PathBuf),
 }
 
-/// A collector that records. Stops when dropped.
+/// A collector that records. It stops on drop.
 pub(crate) struct Sink {
     place: Place,
     shared: Arc<Shared>,
@@ -54,7 +53,7 @@ pub(crate) struct Sink {
 struct Shared {
     wire: Wire,
     state: Mutex<State>,
-    /// Told at each change of manner and at the stop.
+    /// Notified at each change of manner, and at the stop.
     changed: Condvar,
     stopping: AtomicBool,
 }
@@ -64,15 +63,15 @@ struct State {
     connections: Vec<Connection>,
 }
 
-/// What came over one connection (or, on a datagram socket, all that came).
+/// What came over one connection (on a datagram socket: everything that came).
 #[derive(Default)]
 struct Connection {
     messages: Vec<Vec<u8>>,
     /// Octets of a message that is not whole (yet).
     fragment: Vec<u8>,
-    /// It was said that it is done.
+    /// The sink has ended its sending direction.
     finished: bool,
-    /// To end the connection from outside its thread; `None` once it has ended.
+    /// For ending the connection from another thread; `None` once it has ended.
     socket: Option<Socket>,
 }
 
@@ -82,20 +81,20 @@ impl Sink {
         Self::tcp_framed(Wire::Lf)
     }
 
-    /// A TCP collector that takes messages framed like this.
+    /// A TCP collector that takes messages with this framing.
     pub(crate) fn tcp_framed(wire: Wire) -> Self {
         Self::from_listener(TcpListener::bind("127.0.0.1:0").unwrap(), wire)
     }
 
-    /// A TCP collector that takes lines, at this address.
+    /// A TCP collector that takes lines, on this address.
     pub(crate) fn tcp_at(address: SocketAddr) -> Self {
         Self::from_listener(TcpListener::bind(address).unwrap(), Wire::Lf)
     }
 
-    /// A TCP collector that takes lines and whose kernel takes little before they are read.
+    /// A TCP collector that takes lines, with a small receive buffer.
     pub(crate) fn tcp_with_little_room() -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        // Accepted connections inherit it.
+        // Accepted connections inherit this.
         socket.set_recv_buffer_size(LITTLE_ROOM_OCTETS).unwrap();
         socket
             .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
@@ -104,15 +103,15 @@ impl Sink {
         Self::from_listener(socket.into(), Wire::Lf)
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     ///
     /// # Panics
     ///
-    /// When that is a path.
+    /// If it listens on a path.
     pub(crate) fn address(&self) -> SocketAddr {
         match self.place {
             Place::Tcp(address) | Place::Udp(address) => address,
-            Place::UnixStream(_) | Place::UnixDgram(_) => panic!("a path is no address"),
+            Place::UnixStream(_) | Place::UnixDgram(_) => panic!("a path is not an address"),
         }
     }
 
@@ -121,10 +120,10 @@ impl Sink {
         Self::udp_at(([127, 0, 0, 1], 0).into())
     }
 
-    /// A UDP collector at this address.
+    /// A UDP collector on this address.
     pub(crate) fn udp_at(address: SocketAddr) -> Self {
         let socket = UdpSocket::bind(address).unwrap();
-        // As much as this process may have; what is lost here would look like the relay's loss.
+        // The largest buffer that this process may have: a datagram lost here would look like the relay's loss.
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER_OCTETS).is_err() {
             setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER_OCTETS).unwrap();
         }
@@ -132,31 +131,31 @@ impl Sink {
         Self::start_datagram(place, socket.into())
     }
 
-    /// A collector on a stream socket in the file system that takes lines.
+    /// A collector on a Unix stream socket that takes lines.
     pub(crate) fn unix_stream(path: &Path) -> Self {
         let listener: Socket = UnixListener::bind(path).unwrap().into();
         Self::start_stream(Place::UnixStream(path.to_owned()), listener, Wire::Lf)
     }
 
-    /// A collector on a datagram socket in the file system.
+    /// A collector on a Unix datagram socket.
     pub(crate) fn unix_dgram(path: &Path) -> Self {
         let socket: Socket = UnixDatagram::bind(path).unwrap().into();
         Self::start_datagram(Place::UnixDgram(path.to_owned()), socket)
     }
 
-    /// The same, behaving like this from its first connection on.
+    /// Sets the manner for all connections from the first on.
     pub(crate) fn mannered(self, manner: Manner) -> Self {
         self.behave(manner);
         self
     }
 
-    /// Behaves like this from now on, on the connections that are there too.
+    /// Changes the manner from now on, also for existing connections.
     pub(crate) fn behave(&self, manner: Manner) {
         self.shared.lock().manner = manner;
         self.shared.changed.notify_all();
     }
 
-    /// What stands behind `--forward`.
+    /// The URL for `--forward`.
     pub(crate) fn url(&self) -> String {
         match &self.place {
             Place::Tcp(address) => format!("tcp://{address}"),
@@ -187,11 +186,11 @@ impl Sink {
             .collect()
     }
 
-    /// Waits until `count` messages are here and returns them.
+    /// Waits until `count` messages have come, and returns them.
     ///
     /// # Panics
     ///
-    /// When there are fewer within the limit, or more.
+    /// If there are fewer within the limit, or more.
     #[track_caller]
     pub(crate) fn wait_messages(&self, count: usize) -> Vec<Vec<u8>> {
         wait_until(&format!("{count} messages at the sink"), LIMIT, || {
@@ -216,7 +215,7 @@ impl Sink {
             .collect()
     }
 
-    /// Per connection, the octets of a message that never became whole.
+    /// For each connection, the octets of a message that never became whole.
     pub(crate) fn fragments(&self) -> Vec<Vec<u8>> {
         let state = self.shared.lock();
         state
@@ -226,16 +225,16 @@ impl Sink {
             .collect()
     }
 
-    /// Connections so far, those that have ended among them.
+    /// The number of connections so far, ended ones included.
     pub(crate) fn connection_count(&self) -> usize {
         self.shared.lock().connections.len()
     }
 
-    /// Stops listening and closes all connections, as if killed. What was recorded stays.
+    /// Stops listening and closes all connections, as if killed. What was recorded is kept.
     pub(crate) fn stop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
         self.shared.changed.notify_all();
-        // An accept or receive that waits returns when something comes.
+        // A waiting accept or receive returns when something comes, so send something.
         match &self.place {
             Place::Tcp(address) => drop(TcpStream::connect(address)),
             Place::UnixStream(path) => drop(UnixStream::connect(path)),
@@ -251,13 +250,13 @@ impl Sink {
         }
         for connection in &mut self.shared.lock().connections {
             if let Some(socket) = connection.socket.take() {
-                // Fails only where the relay has closed already.
+                // This fails only if the relay has closed already.
                 drop(socket.shutdown(Shutdown::Both));
             }
         }
     }
 
-    /// Listens again where it did, keeping what was recorded.
+    /// Listens again on the same address, and keeps what was recorded.
     pub(crate) fn restart(&mut self) {
         assert!(self.listener.is_none(), "stop the sink first");
         self.shared.stopping.store(false, Ordering::SeqCst);
@@ -310,17 +309,17 @@ impl Drop for Sink {
     }
 }
 
-/// A TCP port that is taken, but refuses connections until it is opened.
+/// A TCP port that is bound and refuses connections until it is opened.
 pub(crate) struct RefusingPort {
     socket: Socket,
     address: SocketAddr,
 }
 
 impl RefusingPort {
-    /// Takes a port.
+    /// Binds a port.
     pub(crate) fn new() -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        // So that the sink it becomes can be restarted.
+        // So that the sink on this port can be restarted.
         socket.set_reuse_address(true).unwrap();
         socket
             .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
@@ -329,12 +328,12 @@ impl RefusingPort {
         Self { socket, address }
     }
 
-    /// What stands behind `--forward`.
+    /// The URL for `--forward`.
     pub(crate) fn url(&self) -> String {
         format!("tcp://{}", self.address)
     }
 
-    /// Accepts from now on.
+    /// Starts to accept connections.
     pub(crate) fn open(self) -> Sink {
         self.socket.listen(128).unwrap();
         Sink::from_listener(self.socket.into(), Wire::Lf)
@@ -363,17 +362,17 @@ impl Shared {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// Whether the manner says that a connection is done after so many octets.
+    /// Whether the manner ends the sending direction after so many octets.
     fn finishes_at(&self, read_so_far: usize) -> bool {
         matches!(self.lock().manner, Manner::FinishAfter(octets) if read_so_far >= octets)
     }
 
-    /// Notes that a connection is said to be done; true the first time.
+    /// Records that the sending direction of a connection was ended; true the first time.
     fn finish(&self, index: usize) -> bool {
         !std::mem::replace(&mut self.lock().connections[index].finished, true)
     }
 
-    /// Waits, at most so long, until the manner may have changed.
+    /// Waits until the manner may have changed, at most for `limit`.
     fn pause(&self, limit: Duration) {
         let state = self.lock();
         if !self.stopping() {
@@ -381,8 +380,8 @@ impl Shared {
         }
     }
 
-    /// Octets to read next and whether to send them back; `None` when the connection is to be
-    /// closed. Waits where the manner says so.
+    /// How many octets to read next and whether to send them back; `None` if the connection is to be closed. Waits if
+    /// the manner says so.
     fn next_read(&self, read_so_far: usize) -> Option<(usize, bool)> {
         loop {
             let manner = self.lock().manner;
@@ -396,7 +395,7 @@ impl Shared {
                 Manner::CloseAfter(octets) => {
                     return Some(((octets - read_so_far).min(READ_OCTETS), false));
                 }
-                // The caller says so to the other end; reading goes on.
+                // The caller ends the sending direction; reading goes on.
                 Manner::FinishAfter(octets) => {
                     let left = octets.saturating_sub(read_so_far);
                     let limit = if left > 0 { left } else { READ_OCTETS };
@@ -411,7 +410,7 @@ impl Shared {
         }
     }
 
-    /// Notes what came over a connection, and which messages it made whole.
+    /// Records what came over a connection, and the messages that became whole.
     fn record(&self, index: usize, octets: &[u8]) {
         let mut state = self.lock();
         let connection = &mut state.connections[index];
@@ -419,7 +418,8 @@ impl Shared {
         let fragment = std::mem::take(&mut connection.fragment);
         let mut rest = fragment.as_slice();
         while let Some((message, octets)) = self.wire.decode(rest) {
-            // Whoever says that it is done may be asked, with an empty line, whether it still reads.
+            // After the sending direction was ended, the relay may send an empty line to find out whether the sink
+            // still reads.
             if !(connection.finished && message.is_empty()) {
                 connection.messages.push(message.to_vec());
             }
@@ -429,7 +429,7 @@ impl Shared {
     }
 }
 
-/// Each connection gets a thread; they end with their connection.
+/// Each connection gets a thread, which ends with it.
 fn accept_all(listener: &Socket, shared: &Arc<Shared>) {
     loop {
         let (socket, _) = listener.accept().unwrap();
@@ -454,7 +454,7 @@ fn read_all(mut socket: Socket, index: usize, shared: &Shared) {
     let mut buffer = vec![0; READ_OCTETS];
     let mut read_so_far = 0;
     while let Some((limit, answer)) = shared.next_read(read_so_far) {
-        // A reset is an end like another: what was recorded stands.
+        // A reset ends the connection; what was recorded is kept.
         let count = socket.read(&mut buffer[..limit]).unwrap_or(0);
         if count == 0 {
             break;
@@ -462,14 +462,14 @@ fn read_all(mut socket: Socket, index: usize, shared: &Shared) {
         read_so_far += count;
         shared.record(index, &buffer[..count]);
         if shared.finishes_at(read_so_far) && shared.finish(index) {
-            // Fails only where the relay has closed already.
+            // This fails only if the relay has closed already.
             drop(socket.shutdown(Shutdown::Write));
         }
         if answer && socket.write_all(&buffer[..count]).is_err() {
             break;
         }
     }
-    // Both handles close here, so that unread octets reset the connection as a killed peer would.
+    // Both handles are closed here, so that unread octets reset the connection, as when a peer is killed.
     shared.lock().connections[index].socket = None;
 }
 
@@ -486,7 +486,7 @@ fn receive_all(mut socket: Socket, shared: &Shared) {
     }
 }
 
-/// Messages for a human.
+/// Messages for a human reader.
 pub(crate) fn show(messages: &[Vec<u8>]) -> String {
     let lines: Vec<_> = messages
         .iter()

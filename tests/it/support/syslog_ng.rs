@@ -1,7 +1,7 @@
 //! The real syslog-ng, sending to the relay.
 //!
-//! Debian will not install it beside rsyslog, so it runs from where `tests/run` unpacks its
-//! packages: the directory in `TERSED_TEST_SYSLOG_NG`, or `target/syslog-ng`.
+//! Debian does not install it beside rsyslog. So it runs from the directory where `tests/run` unpacks its packages:
+//! `TERSED_TEST_SYSLOG_NG`, or `target/syslog-ng`.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -13,15 +13,15 @@ use tempfile::TempDir;
 use super::process::Process;
 use super::wait::{LIMIT, wait_until};
 
-/// A running syslog-ng. Killed when dropped.
+/// A running syslog-ng. It is killed on drop.
 pub(crate) struct SyslogNg {
     _process: Process,
     dir: TempDir,
 }
 
 impl SyslogNg {
-    /// One that takes messages from the Unix socket [`Self::socket`] and sends all of them to this
-    /// address as RFC 5424 over octet-counted TCP, each with a `meta sequenceId` of its own.
+    /// A syslog-ng that takes messages from the Unix socket [`Self::socket`] and sends all of them to this address, as
+    /// RFC 5424 over TCP with octet counting, each with its own `meta sequenceId`.
     pub(crate) fn sender(to: SocketAddr) -> Self {
         let root = unpacked();
         let dir = TempDir::with_prefix("tersed-syslog-ng-").unwrap();
@@ -60,13 +60,13 @@ impl SyslogNg {
         this
     }
 
-    /// The socket that stands for `/dev/log`.
+    /// The socket in place of `/dev/log`.
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("log.sock")
     }
 }
 
-/// Where its modules are: a directory named for the version.
+/// The directory of its modules, which is named after the version.
 fn modules(root: &Path) -> PathBuf {
     let versions = fs::read_dir(root.join("usr/lib/syslog-ng")).unwrap();
     let mut directories = versions.map(|entry| entry.unwrap().path());
@@ -74,7 +74,7 @@ fn modules(root: &Path) -> PathBuf {
     found.expect("syslog-ng-core has its modules")
 }
 
-/// Where its packages were unpacked.
+/// The directory where its packages were unpacked.
 fn unpacked() -> PathBuf {
     let root = std::env::var_os("TERSED_TEST_SYSLOG_NG").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/syslog-ng"),

@@ -1,8 +1,8 @@
-//! The relay under test: the real binary, on ephemeral ports, watched from outside.
+//! The relay under test: the real binary, on ephemeral ports, observed from outside.
 //!
-//! [`Setup`] says how it runs, [`Tersed`] is it running, [`Stopped`] is what it left behind. A
-//! test that passes must have called [`Tersed::finish`] (or [`Tersed::terminate`] after
-//! [`Tersed::assert_balance`]), because that is where the counting law is checked.
+//! [`Setup`] is how it is started, [`Tersed`] is the running relay, [`Stopped`] is what remains of it. A test that
+//! passes must have called [`Tersed::finish`] (or [`Tersed::terminate`] after [`Tersed::assert_balance`]), because the
+//! counting law is checked there.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -31,15 +31,15 @@ pub(crate) struct Setup {
     args: Vec<String>,
     config: Option<String>,
     environment: Vec<(String, String)>,
-    /// What a shell mounts before it becomes the relay, if that has mounts of its own.
+    /// A line of shell that mounts file systems before the relay is executed, for a relay with mounts of its own.
     mounts: Option<String>,
-    /// A command that execs the relay, so that the process id is the relay's; empty for none.
+    /// A command that execs the relay, so that its process id becomes the relay's; empty if there is none.
     launcher: Vec<String>,
-    /// Its standard output; `None` to capture it.
+    /// The relay's standard output; `None` to capture it.
     stdout: Option<OwnedFd>,
 }
 
-/// The relay, running and ready. Killed when dropped.
+/// A running relay that is ready. It is killed on drop.
 pub(crate) struct Tersed {
     process: Process,
     admin: SocketAddr,
@@ -47,19 +47,18 @@ pub(crate) struct Tersed {
     balanced: bool,
 }
 
-/// What the relay left behind.
+/// What remains of a relay that has stopped.
 pub(crate) struct Stopped {
-    /// How it exited.
     pub(crate) status: ExitStatus,
-    /// All it wrote to standard output.
+    /// All of its standard output.
     pub(crate) stdout: Vec<u8>,
-    /// Its own log.
+    /// Its log.
     pub(crate) log: Vec<LogLine>,
-    /// The same as it was written.
+    /// Its standard error, unparsed.
     pub(crate) stderr: String,
 }
 
-/// A line of the relay's own log.
+/// A line of the relay's log.
 #[derive(Clone, Debug)]
 pub(crate) struct LogLine {
     /// `INFO` and so on.
@@ -70,7 +69,7 @@ pub(crate) struct LogLine {
 }
 
 impl Setup {
-    /// Nothing but an admin port: no listener, no upstream.
+    /// A relay with an admin port, without listeners and upstreams.
     pub(crate) fn new() -> Self {
         Self {
             dir: TempDir::with_prefix("tersed-it-").unwrap(),
@@ -83,7 +82,7 @@ impl Setup {
         }
     }
 
-    /// A path inside the directory that lives as long as the relay.
+    /// A path in the directory that lives as long as the relay.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -93,7 +92,7 @@ impl Setup {
         self.args(["--listen", url])
     }
 
-    /// `--forward url`; once more for the next one down the list.
+    /// `--forward url`; a further call adds the next upstream of the list.
     pub(crate) fn forward(self, url: &str) -> Self {
         self.args(["--forward", url])
     }
@@ -109,19 +108,19 @@ impl Setup {
         self
     }
 
-    /// The text of its configuration file.
+    /// The text of the configuration file.
     pub(crate) fn config(mut self, text: &str) -> Self {
         self.config = Some(text.to_owned());
         self
     }
 
-    /// A `[[listener]]` of its configuration file: its URL, and other keys with their values.
+    /// Appends a `[[listener]]` to the configuration file: its URL, and other keys with their values.
     pub(crate) fn listener(self, url: &str, keys: &str) -> Self {
         self.append(&format!("[[listener]]\nurl = \"{url}\"\n{keys}\n"))
     }
 
-    /// A `[forward]` of its configuration file that sends octet-counted to `sink`, so that no octet
-    /// changes on the way; and other keys with their values.
+    /// Appends a `[forward]` to the configuration file that sends to `sink` with octet counting, which changes no octet
+    /// on the way, and other keys with their values.
     pub(crate) fn forward_counted(self, sink: &Sink, keys: &str) -> Self {
         let url = sink.url();
         self.append(&format!(
@@ -129,7 +128,7 @@ impl Setup {
         ))
     }
 
-    /// More text at the end of its configuration file.
+    /// Appends text to the configuration file.
     pub(crate) fn append(mut self, text: &str) -> Self {
         let config = self.config.get_or_insert_default();
         config.push_str(text);
@@ -137,51 +136,51 @@ impl Setup {
         self
     }
 
-    /// A variable of its environment, which is empty otherwise.
+    /// Sets an environment variable. The environment is empty otherwise.
     pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// The most files it may have open.
+    /// Limits the number of open files.
     pub(crate) fn open_files_max(self, count: u32) -> Self {
         self.launcher(["prlimit".to_owned(), format!("--nofile={count}:{count}")])
     }
 
-    /// What is taken away from the permissions of what it creates, in octal.
+    /// Sets the umask (octal).
     pub(crate) fn umask(self, mask: &str) -> Self {
         let script = format!("umask {mask} && exec \"$0\" \"$@\"");
         self.launcher(["sh", "-c", &script])
     }
 
-    /// A command that takes the relay's command line behind its own arguments and execs it.
+    /// A command that takes the relay's command line after its own arguments, and execs it.
     pub(crate) fn launcher(mut self, words: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        assert!(self.launcher.is_empty(), "one launcher");
+        assert!(self.launcher.is_empty(), "only one launcher is possible");
         self.launcher = words.into_iter().map(Into::into).collect();
         self
     }
 
-    /// A standard output of the test's own.
+    /// Connects the relay's standard output to a file of the test.
     pub(crate) fn stdout_to(mut self, stdout: OwnedFd) -> Self {
         self.stdout = Some(stdout);
         self
     }
 
-    /// A line of shell, run in its directory before it starts, that mounts what the relay alone sees.
+    /// A line of shell that mounts file systems for the relay alone. It runs in the relay's directory before the start.
     ///
     /// # Panics
     ///
-    /// When this is not root, who alone may mount.
+    /// If the test does not run as root, which mounting needs.
     pub(crate) fn with_mounts(mut self, script: &str) -> Self {
         assert!(
             nix::unistd::geteuid().is_root(),
-            "this test mounts file systems: run it as root, as .ci/run does"
+            "this test mounts file systems; run it as root, as .ci/run does"
         );
         self.mounts = Some(script.to_owned());
         self
     }
 
-    /// The program that becomes the relay, whose process id is the relay's.
+    /// The command that becomes the relay and keeps its process id.
     fn command(&self) -> Command {
         let mut words: Vec<String> = Vec::new();
         let mut add = |added: &[&str]| words.extend(added.iter().map(|&word| word.to_owned()));
@@ -196,7 +195,7 @@ impl Setup {
         command
     }
 
-    /// `tersed run` with all that was asked for.
+    /// `tersed run` with everything that was set.
     fn run_command(&self) -> Command {
         let mut command = self.command();
         command
@@ -217,11 +216,11 @@ impl Setup {
         command
     }
 
-    /// Starts it where it cannot run: its exit status and what it said.
+    /// Starts a relay that is expected to refuse. Returns its exit status and standard error.
     ///
     /// # Panics
     ///
-    /// When it does not end.
+    /// If it does not end.
     #[track_caller]
     pub(crate) fn start_refused(self) -> (ExitStatus, String) {
         let mut process = Process::start(&mut self.run_command(), "util-linux and systemd");
@@ -229,27 +228,27 @@ impl Setup {
         (status, process.stderr())
     }
 
-    /// Starts it and waits until it says that it is ready.
+    /// Starts it and waits until it is ready.
     ///
     /// # Panics
     ///
-    /// When it exits instead, with its log.
+    /// If it exits instead, with its log.
     #[track_caller]
     pub(crate) fn start(self) -> Tersed {
         self.start_while(|_| {})
     }
 
-    /// The same, and does something while it starts.
+    /// As [`start`](Self::start), and calls `meanwhile` during the start.
     ///
     /// # Panics
     ///
-    /// When it exits instead, with its log.
+    /// If it exits instead, with its log.
     #[track_caller]
     pub(crate) fn start_while(mut self, meanwhile: impl FnOnce(&Process)) -> Tersed {
         let mut command = self.run_command();
         let stdout = self.stdout.take().map_or_else(Stdio::piped, Stdio::from);
         let mut process = Process::start_to(&mut command, stdout, "util-linux and systemd");
-        // The test's end of a standard output is closed with it.
+        // This closes the test's copy of the relay's standard output.
         drop(command);
         meanwhile(&process);
         wait_until("the relay to be ready", LIMIT, || {
@@ -262,7 +261,7 @@ impl Setup {
         let lines = log_lines(&process);
         let line = lines.iter().find(|line| line.message == "admin listening");
         let admin = line
-            .expect("an admin address was asked for")
+            .expect("an admin address is configured")
             .field("address");
         let admin = admin.unwrap().parse().unwrap();
         Tersed {
@@ -275,7 +274,7 @@ impl Setup {
 }
 
 impl Tersed {
-    /// The bound address of the listener with this name, which is its URL unless it was given one.
+    /// The bound address of the listener with this name. Without a name of its own, a listener's name is its URL.
     #[track_caller]
     pub(crate) fn address(&self, listener: &str) -> SocketAddr {
         let lines = self.log();
@@ -286,22 +285,21 @@ impl Tersed {
         line.field("address").unwrap().parse().unwrap()
     }
 
-    /// Where its admin address is.
     pub(crate) fn admin(&self) -> SocketAddr {
         self.admin
     }
 
-    /// A path inside the directory that lives as long as the relay.
+    /// A path in the directory that lives as long as the relay.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// Its configuration file, to be written before a reload.
+    /// The configuration file, to be written before a reload.
     pub(crate) fn config_file(&self) -> PathBuf {
         self.path(CONFIG_NAME)
     }
 
-    /// A path as the relay sees it, where it has mounts of its own.
+    /// Where the test finds what the relay, with mounts of its own, sees at `path`.
     pub(crate) fn seen(&self, path: &Path) -> PathBuf {
         let path = path.strip_prefix("/").expect("an absolute path");
         Path::new("/proc")
@@ -310,22 +308,21 @@ impl Tersed {
             .join(path)
     }
 
-    /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// What it has written to standard output so far.
+    /// Its standard output so far.
     pub(crate) fn stdout(&self) -> Vec<u8> {
         self.process.stdout()
     }
 
-    /// Its own log so far.
+    /// Its log so far.
     pub(crate) fn log(&self) -> Vec<LogLine> {
         log_lines(&self.process)
     }
 
-    /// How often it has said `message` so far.
+    /// How often its log has `message` so far.
     pub(crate) fn log_count(&self, message: &str) -> usize {
         self.log()
             .iter()
@@ -336,7 +333,7 @@ impl Tersed {
     /// Waits until its log has a line with this message, and returns the first.
     #[track_caller]
     pub(crate) fn wait_log(&self, message: &str) -> LogLine {
-        wait_for(&format!("the log to say {message:?}"), LIMIT, || {
+        wait_for(&format!("{message:?} in the log"), LIMIT, || {
             self.log().into_iter().find(|line| line.message == message)
         })
     }
@@ -347,17 +344,17 @@ impl Tersed {
         Metrics::scrape(self.admin).unwrap()
     }
 
-    /// `GET path` of its admin address: status and body.
+    /// `GET path` at its admin address: status and body.
     #[track_caller]
     pub(crate) fn get(&self, path: &str) -> (u16, String) {
         http_get(self.admin, path).unwrap()
     }
 
-    /// Waits until it has received `count` frames in all, over all listeners.
+    /// Waits until it has received `count` frames over all listeners.
     ///
     /// # Panics
     ///
-    /// When it has fewer within the limit, or more.
+    /// If it receives fewer within the limit, or more.
     #[track_caller]
     pub(crate) fn wait_received(&self, count: u64) {
         let received = wait_for(&format!("{count} frames received"), LIMIT, || {
@@ -367,11 +364,11 @@ impl Tersed {
         assert_eq!(received, count, "frames received");
     }
 
-    /// Waits until the counting law holds and nothing moves, and returns the metrics of then.
+    /// Waits until the counting law holds and nothing moves. Returns the metrics of that moment.
     ///
     /// # Panics
     ///
-    /// When it does not within the limit, with the terms.
+    /// If that does not happen within the limit, with the terms of the law.
     #[track_caller]
     pub(crate) fn assert_balance(&mut self) -> Metrics {
         let mut last = None;
@@ -389,18 +386,17 @@ impl Tersed {
         metrics
     }
 
-    /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }
 
-    /// Asks it to stop and waits until it has.
+    /// Sends `SIGTERM`, and waits until it has stopped.
     #[track_caller]
     pub(crate) fn terminate(self) -> Stopped {
         self.stop_by(Signal::SIGTERM)
     }
 
-    /// Kills it: what it counted is gone with it, and there is nothing that could be checked any more.
+    /// Kills it. Its counters are lost, so nothing can be checked afterwards.
     #[track_caller]
     pub(crate) fn kill(mut self) {
         self.balanced = true;
@@ -413,14 +409,14 @@ impl Tersed {
     ///
     /// # Panics
     ///
-    /// When it does not stop, or a panic is in what it wrote.
+    /// If it does not stop, or if its standard error contains a panic.
     #[track_caller]
     pub(crate) fn stop_by(self, signal: Signal) -> Stopped {
         self.signal(signal);
         self.wait_stopped()
     }
 
-    /// Waits until it has stopped, which it was told to do already.
+    /// Waits until it has stopped; it was told to stop already.
     #[track_caller]
     pub(crate) fn wait_stopped(mut self) -> Stopped {
         assert!(self.balanced, "a test ends by checking the counting law");
@@ -435,15 +431,15 @@ impl Tersed {
         }
     }
 
-    /// The test checks the counting law on [`Stopped::balance`], because the relay is not quiet
-    /// before.
+    /// Declares that the test checks the counting law on [`Stopped::balance`], because the relay is not quiet before
+    /// its stop.
     pub(crate) fn balance_at_exit(&mut self) {
         self.balanced = true;
     }
 
-    /// The end of a test: the counting law holds, and the relay stops in order.
+    /// Ends a test: asserts the counting law, and stops the relay in order.
     ///
-    /// Returns the last metrics and what it left behind.
+    /// Returns the last metrics, and what remains of the relay.
     #[track_caller]
     pub(crate) fn finish(mut self) -> (Metrics, Stopped) {
         let metrics = self.assert_balance();
@@ -456,31 +452,31 @@ impl Tersed {
         (metrics, stopped)
     }
 
-    /// Its open file descriptors.
+    /// The number of its open file descriptors.
     pub(crate) fn open_files(&self) -> usize {
         proc_fs::open_files(self.id())
     }
 
-    /// The most octets of its memory that have ever been resident.
+    /// The highest number of octets of memory that were ever resident.
     pub(crate) fn peak_resident_octets(&self) -> u64 {
         proc_fs::peak_resident_octets(self.id())
     }
 
-    /// From now on [`Tersed::peak_resident_octets`] counts from what is resident now.
+    /// Restarts [`Tersed::peak_resident_octets`] from what is resident now.
     pub(crate) fn forget_peak(&self) {
         fs::write(format!("/proc/{}/clear_refs", self.id()), "5").unwrap();
     }
 
-    /// Processor time that it has used so far.
+    /// Processor time used so far.
     pub(crate) fn processor_time(&self) -> Duration {
         proc_fs::processor_time(self.id())
     }
 
-    /// Waits until the metric `name` with all of `labels` is `value`.
+    /// Waits until the metric `name` with all of `labels` equals `value`.
     ///
     /// # Panics
     ///
-    /// When it is something else after the limit, saying what.
+    /// If it does not within the limit, with the value it has.
     #[track_caller]
     pub(crate) fn wait_metric(&self, name: &str, labels: &[(&str, &str)], value: u64) {
         let mut last = 0;
@@ -498,7 +494,7 @@ impl Tersed {
 }
 
 impl Stopped {
-    /// How often it said `message`.
+    /// How often the log has `message`.
     pub(crate) fn log_count(&self, message: &str) -> usize {
         self.log
             .iter()
@@ -506,11 +502,11 @@ impl Stopped {
             .count()
     }
 
-    /// The counting law's terms as it left them.
+    /// The terms of the counting law at the stop.
     #[track_caller]
     pub(crate) fn balance(&self) -> Balance {
         let line = self.log.iter().rfind(|line| line.message == "stopped");
-        let line = line.expect("it says so when it has stopped");
+        let line = line.expect("a relay that stops logs its balance");
         let term = |name: &str| line.field(name).unwrap().parse().unwrap();
         Balance {
             received: term("received"),
@@ -541,7 +537,7 @@ impl LogLine {
         }
     }
 
-    /// The whole line contains `text`, in its message or in a field.
+    /// Whether the line contains `text`, in its message or in a field.
     pub(crate) fn mentions(&self, text: &str) -> bool {
         self.message.contains(text)
             || self.fields.as_object().is_some_and(|fields| {
@@ -552,11 +548,11 @@ impl LogLine {
     }
 }
 
-/// The complete lines of its log so far.
+/// The complete lines of the log so far.
 ///
 /// # Panics
 ///
-/// When a line is not JSON: only a panic's text is not, and it is then shown.
+/// If a line is not JSON. Only the text of a panic is not; it is then shown.
 fn log_lines(process: &Process) -> Vec<LogLine> {
     let stderr = process.stderr();
     let Some((complete, _)) = stderr.rsplit_once('\n') else {
@@ -574,8 +570,8 @@ fn log_lines(process: &Process) -> Vec<LogLine> {
 
 fn parse_log_line(line: &str) -> LogLine {
     let json: Value =
-        serde_json::from_str(line).unwrap_or_else(|err| panic!("no JSON ({err}): {line}"));
-    // Fields stand under "fields", or beside the level if flattened.
+        serde_json::from_str(line).unwrap_or_else(|err| panic!("not JSON ({err}): {line}"));
+    // Fields are in the object "fields", or, if flattened, beside the level.
     let fields = json.get("fields").cloned().unwrap_or_else(|| json.clone());
     let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or("").to_owned();
     LogLine {
@@ -585,16 +581,16 @@ fn parse_log_line(line: &str) -> LogLine {
     }
 }
 
-/// A configuration that a path in the file system goes into must be able to hold it.
+/// The URL of `path` for a configuration, which needs a path in UTF-8.
 #[track_caller]
 pub(crate) fn url(scheme: &str, path: &Path) -> String {
     format!(
         "{scheme}://{}",
-        path.to_str().expect("temporary paths are text")
+        path.to_str().expect("temporary paths are UTF-8")
     )
 }
 
-/// What `systemd-socket-activate` says before it execs the relay.
+/// What `systemd-socket-activate` prints before it execs the relay.
 const OF_SOCKET_ACTIVATE: [&str; 3] = ["Listening on ", "Communication attempt ", "Execing "];
 const CONFIG_NAME: &str = "tersed.toml";
 const QUIET_LOOKS: u32 = 3;

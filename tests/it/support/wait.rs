@@ -1,15 +1,15 @@
-//! Waiting: for a condition, with a limit, and with a sentence when the limit is reached.
+//! Waiting for a condition, with a limit, and with a sentence when the limit is reached.
 //!
-//! No test sleeps for a time that was hoped to be long enough. It says what must become true and
-//! how long that may take at worst on a loaded machine; it goes on as soon as it is true.
+//! No test sleeps for a time that is hoped to be long enough. It names the condition and the longest time that this may
+//! take on a loaded machine, and goes on as soon as the condition holds.
 
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How long a thing may take that usually takes milliseconds, on a machine that is busy compiling.
+/// The limit for something that usually takes milliseconds, on a machine that is busy compiling.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-/// Seconds since the Unix epoch: what metrics tell moments in.
+/// Seconds since the Unix epoch, as in the metrics.
 #[expect(
     clippy::disallowed_methods,
     reason = "a test reads the clock that the relay reads"
@@ -23,13 +23,13 @@ pub(crate) fn seconds_now() -> f64 {
 ///
 /// # Panics
 ///
-/// When it does not within `limit`, saying `what` was waited for.
+/// If it does not within `limit`; the text names `what` was waited for.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
     wait_for(what, limit, || condition().then_some(()));
 }
 
-/// Waits while `condition` holds, at most `limit`; whether it ended.
+/// Waits while `condition` holds, at most `limit`. Returns whether it ended.
 pub(crate) fn wait_while(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let start = now();
     while condition() {
@@ -41,16 +41,16 @@ pub(crate) fn wait_while(limit: Duration, mut condition: impl FnMut() -> bool) -
     true
 }
 
-/// Waits until `probe` has an answer.
+/// Waits until `probe` returns a value.
 ///
 /// # Panics
 ///
-/// When it has none within `limit`, saying `what` was waited for.
+/// If it does not within `limit`; the text names `what` was waited for.
 #[track_caller]
 pub(crate) fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
     let start = now();
-    // The pause between two looks grows to a hundredth of the time waited so far, so that a short
-    // wait is not prolonged and a long one costs no processor time.
+    // The pause between two looks grows to a hundredth of the time waited so far. So a short wait is not prolonged, and
+    // a long one costs no processor time.
     loop {
         if let Some(answer) = probe() {
             return answer;
@@ -61,7 +61,7 @@ pub(crate) fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -
     }
 }
 
-/// Now, by the clock that is not set. The one place of the tests that reads it.
+/// The monotonic time. This is the only place in the tests that reads that clock.
 #[expect(
     clippy::disallowed_methods,
     reason = "tests drive a real process in real time"
@@ -70,7 +70,7 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// Whether tests that have a short form run in full: `TERSED_TEST_LONG=1`.
+/// Whether tests with a short form run in full: `TERSED_TEST_LONG=1`.
 pub(crate) fn is_long() -> bool {
     std::env::var_os("TERSED_TEST_LONG").is_some_and(|value| value == "1")
 }

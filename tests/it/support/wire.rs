@@ -1,20 +1,20 @@
-//! How messages stand on a wire: written by originators, read back by sinks.
+//! The wire forms of messages: written by originators, read by sinks.
 //!
-//! Deliberately not the relay's own framer: what the relay sends is judged by a second opinion.
+//! This deliberately does not use the relay's own framer: the relay's output is checked by independent code.
 
-/// How one message is told from the next.
+/// How messages are separated.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Wire {
-    /// A line feed ends it.
+    /// A line feed ends a message.
     Lf,
-    /// A NUL ends it (syslog(3) on a stream socket).
+    /// A NUL ends a message (syslog(3) on a stream socket).
     Nul,
-    /// `MSG-LEN SP` stands before it (RFC 6587 3.4.1).
+    /// `MSG-LEN SP` precedes a message (RFC 6587 3.4.1).
     OctetCounting,
 }
 
 impl Wire {
-    /// `message` as it goes out.
+    /// The wire form of `message`.
     pub(crate) fn encode(self, message: &[u8]) -> Vec<u8> {
         match self {
             Self::Lf => [message, b"\n"].concat(),
@@ -23,12 +23,11 @@ impl Wire {
         }
     }
 
-    /// The first whole message in `octets`, and how many octets it took with its framing; `None`
-    /// while it is not whole.
+    /// The first whole message in `octets`, and how many octets it takes with its framing; `None` if it is not whole.
     ///
     /// # Panics
     ///
-    /// When octet counting was agreed upon and no octet count is there.
+    /// If the framing is octet counting and there is no octet count.
     pub(crate) fn decode(self, octets: &[u8]) -> Option<(&[u8], usize)> {
         match self {
             Self::Lf => decode_terminated(octets, b'\n'),
