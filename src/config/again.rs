@@ -18,9 +18,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::error::{At, ConfigError, Fault, escaped};
-use super::file::{ConfigFile, Section as _};
-use super::value::Slot;
+use super::error::{At, Fault, escaped};
+use super::report::Report;
 use super::{Config, DedupConfig, RunArgs, SuppressedConfig};
 
 /// What was odd while a configuration was read, a sentence each.
@@ -52,22 +51,18 @@ pub(super) struct Said {
 }
 
 impl Said {
-    /// What `file` has, before anything is laid over it.
-    pub(super) fn of(file: &ConfigFile, path: Option<&Path>, is_whole: bool) -> Self {
+    /// What the file at `path` has, before anything is laid over it.
+    pub(super) fn of(read: &Report, path: Option<&Path>, is_whole: bool) -> Self {
         Self {
             file: path.map(|path| escaped(&path.display().to_string()).into()),
-            is_empty: file.is_empty(),
-            is_unknown: file.listener.is_refused(),
+            is_empty: read.is_empty(),
+            is_unknown: read.is_refused("listener"),
             is_whole,
-            has_listeners: is_written(&file.listener),
-            has_upstreams: match &file.forward {
-                Slot::Given(forward) => is_written(&forward.value.to),
-                Slot::Absent => false,
-                Slot::Refused => true,
-            },
-            has_suppressed: is_written(&file.suppressed),
-            has_dedup: is_written(&file.dedup),
-            has_rules: is_written(&file.rule),
+            has_listeners: read.is_written("listener"),
+            has_upstreams: read.is_written("forward.to") || read.is_refused("forward"),
+            has_suppressed: read.is_written("suppressed"),
+            has_dedup: read.is_written("dedup"),
+            has_rules: read.is_written("rule"),
         }
     }
 
@@ -79,18 +74,13 @@ impl Said {
     }
 
     /// Remarks what may not have been meant. With what is `running`, refuses what was hardly meant.
-    pub(super) fn judge(
-        &self,
-        config: &mut Config,
-        running: Option<&Config>,
-        errors: &mut Vec<ConfigError>,
-    ) {
+    pub(super) fn judge(&self, config: &mut Config, running: Option<&Config>, report: &mut Report) {
         let Some(file) = &self.file else { return };
         if self.is_unknown {
             return;
         }
         if let Some(running) = running {
-            self.refuse(file, config, running, errors);
+            self.refuse(file, config, running, report);
             config.remarks.0.extend(self.gone(file, running));
             if !self.is_whole && config != running {
                 config.remarks.0.push(format!(
@@ -114,18 +104,9 @@ impl Said {
         });
     }
 
-    fn refuse(
-        &self,
-        file: &Arc<str>,
-        config: &Config,
-        running: &Config,
-        errors: &mut Vec<ConfigError>,
-    ) {
+    fn refuse(&self, file: &Arc<str>, config: &Config, running: &Config, report: &mut Report) {
         let mut refuse = |text: String| {
-            errors.push(ConfigError {
-                at: At::File(Arc::clone(file)),
-                fault: Fault::Gone(text),
-            });
+            report.fault(&At::File(Arc::clone(file)), Fault::Gone(text));
         };
         if self.is_empty && config != running {
             refuse(format!(
@@ -183,10 +164,6 @@ impl Said {
             )
         })
     }
-}
-
-const fn is_written<T>(slot: &Slot<T>) -> bool {
-    !matches!(slot, Slot::Absent)
 }
 
 fn list<T: ToString>(items: impl Iterator<Item = T>) -> String {

@@ -22,7 +22,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use super::error::{At, ConfigError, Fault};
-use super::value::Given;
+use super::report::Report;
 use crate::clock::ThreadTime;
 use crate::identity::mask::{BuiltinSet, HardTexts, Kind, LATE_MATCHES, LateText, Masks, Pattern};
 use crate::limits::{MASK_OCTET_COST_MAX, MESSAGE_OCTETS_DEFAULT};
@@ -30,7 +30,7 @@ use crate::rule::{Rules, Scratch, Text};
 
 /// What an octet costs.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
-pub struct Cost {
+struct Cost {
     octets: usize,
     time: Duration,
     /// What it may cost.
@@ -38,12 +38,13 @@ pub struct Cost {
 }
 
 /// Refuses each of the user's masks that costs too much by itself.
-pub(super) fn refuse_costly_patterns(patterns: &[Given<Pattern>], errors: &mut Vec<ConfigError>) {
-    for Given { value: pattern, at } in patterns {
+pub(super) fn refuse_costly_patterns(patterns: &[Pattern], report: &mut Report) {
+    for (index, pattern) in patterns.iter().enumerate() {
         let what = format!("mask `{}`", pattern.name);
-        if let Ok(masks) = Masks::new(BuiltinSet::EMPTY, vec![pattern.clone()]) {
-            refuse_masks(&what, &masks, at, errors);
-        }
+        let at = report.place(&format!("mask[{index}]"));
+        let masks = Masks::new(BuiltinSet::EMPTY, vec![pattern.clone()])
+            .expect("a mask that was read compiled by itself");
+        refuse_masks(&what, &masks, &at, report);
     }
 }
 
@@ -62,19 +63,19 @@ impl OwnMasks {
     }
 
     /// Refuses `masks`, which are some of these, if they cost too much together.
-    pub(super) fn refuse_costly(&self, masks: &Masks, at: &At, errors: &mut Vec<ConfigError>) {
+    pub(super) fn refuse_costly(&self, masks: &Masks, at: &At, report: &mut Report) {
         let mut judged = self.judged.borrow_mut();
         if !judged.iter().any(|other| other == masks.patterns()) {
             judged.push(masks.patterns().to_vec());
-            refuse_costly_masks(masks, at, errors);
+            refuse_costly_masks(masks, at, report);
         }
     }
 }
 
 /// Refuses masks that cost too much together.
-fn refuse_costly_masks(masks: &Masks, at: &At, errors: &mut Vec<ConfigError>) {
+fn refuse_costly_masks(masks: &Masks, at: &At, report: &mut Report) {
     // One by itself was judged where it is written; what is wrong there is not to be said twice.
-    if masks.patterns().len() < 2 || errors.iter().any(is_costly) {
+    if masks.patterns().len() < 2 || report.errors.iter().any(is_costly) {
         return;
     }
     let names: Vec<_> = masks
@@ -83,28 +84,28 @@ fn refuse_costly_masks(masks: &Masks, at: &At, errors: &mut Vec<ConfigError>) {
         .map(|pattern| format!("`{}`", pattern.name))
         .collect();
     let what = format!("masks {} together", names.join(", "));
-    refuse_masks(&what, masks, at, errors);
+    refuse_masks(&what, masks, at, report);
 }
 
 /// Refuses the expression of a rule if it costs too much.
-pub(super) fn refuse_costly_text(text: &Text, at: &At, errors: &mut Vec<ConfigError>) {
+pub(super) fn refuse_costly_text(text: &Text, at: &At, report: &mut Report) {
     let search = |msg: &[u8]| {
         black_box(text.matches(msg));
     };
     let written = text.written();
     let what = format!("`{written}`");
     let judge = || too_much(&[written], MASK_OCTET_COST_MAX, search);
-    refuse(&what, false, judge, at, errors);
+    refuse(&what, false, judge, at, report);
 }
 
 /// Refuses the expressions of all rules if they cost too much together.
-pub(super) fn refuse_costly_rules(rules: &Rules, at: &At, errors: &mut Vec<ConfigError>) {
+pub(super) fn refuse_costly_rules(rules: &Rules, at: &At, report: &mut Report) {
     let texts = rules
         .rules()
         .iter()
         .filter_map(|rule| rule.matcher.msg.as_ref());
     let written: Vec<_> = texts.map(Text::written).collect();
-    if written.len() < 2 || errors.iter().any(is_costly) {
+    if written.len() < 2 || report.errors.iter().any(is_costly) {
         return;
     }
     let mut scratch = Scratch::default();
@@ -112,14 +113,14 @@ pub(super) fn refuse_costly_rules(rules: &Rules, at: &At, errors: &mut Vec<Confi
     let what = format!("`msg` of all {} rules that have one", written.len());
     let octet_max = MASK_OCTET_COST_MAX * RULES_FACTOR;
     let judge = || too_much(&written, octet_max, search);
-    refuse(&what, true, judge, at, errors);
+    refuse(&what, true, judge, at, report);
 }
 
-fn refuse_masks(what: &str, masks: &Masks, at: &At, errors: &mut Vec<ConfigError>) {
+fn refuse_masks(what: &str, masks: &Masks, at: &At, report: &mut Report) {
     let patterns = masks.patterns().iter();
     let written: Vec<_> = patterns.map(|pattern| pattern.regex.as_str()).collect();
     let judge = || too_much_of_masks(&written, MASK_OCTET_COST_MAX, masks);
-    refuse(what, false, judge, at, errors);
+    refuse(what, false, judge, at, report);
 }
 
 fn refuse(
@@ -127,21 +128,25 @@ fn refuse(
     of_rules: bool,
     judge: impl FnOnce() -> Option<Cost>,
     at: &At,
-    errors: &mut Vec<ConfigError>,
+    report: &mut Report,
 ) {
-    if errors.iter().filter(|error| is_costly(error)).count() >= REFUSED_MAX {
+    if report
+        .errors
+        .iter()
+        .filter(|error| is_costly(error))
+        .count()
+        >= REFUSED_MAX
+    {
         return;
     }
     if let Some(cost) = judge() {
         let fault = Fault::Costly {
             what: what.to_owned(),
-            cost,
+            cost: cost.to_string(),
+            octet_max: cost.octet_max,
             of_rules,
         };
-        errors.push(ConfigError {
-            at: at.clone(),
-            fault,
-        });
+        report.fault(at, fault);
     }
 }
 
@@ -259,11 +264,6 @@ impl Cost {
     /// How many times `limit` limits it is.
     fn times(&self, limit: u32) -> f64 {
         self.nanos_per_octet() / (self.octet_max.as_secs_f64() * 1e9 * f64::from(limit))
-    }
-
-    /// What an octet may cost, in microseconds.
-    pub(super) const fn micros_max(&self) -> u128 {
-        self.octet_max.as_micros()
     }
 }
 

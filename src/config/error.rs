@@ -9,9 +9,9 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::Cost;
-use super::value::size_text;
+use super::units::size_text;
 use crate::identity::mask::MaskError;
 use crate::limits::DATAGRAM_SOCKETS_MAX;
 use crate::logging::printable;
@@ -93,9 +93,17 @@ pub enum Fault {
     #[error("unknown key; fits: {}{}", .fits.join(", "), .hint)]
     UnknownKey {
         /// The keys of the section.
-        fits: &'static [&'static str],
+        fits: Vec<&'static str>,
         /// The key that was probably meant, or where this one belongs.
         hint: String,
+    },
+    /// A key under its old name, beside the new one.
+    #[error("the old name of {new}, which is written too ({at}); remove this one")]
+    OldName {
+        /// The path of the key.
+        new: String,
+        /// Where it is written under its new name.
+        at: At,
     },
     /// A value outside of what its key takes.
     #[error("found {found}, fits: {fits}")]
@@ -128,14 +136,16 @@ pub enum Fault {
     /// Expressions that take too long to search for.
     #[error(
         "{what}: costs {cost}, on text that is hard for it; fits: at most {} us an octet; {}",
-        .cost.micros_max(),
+        .octet_max.as_micros(),
         cheaper(*.of_rules)
     )]
     Costly {
         /// What it is.
         what: String,
         /// What it costs.
-        cost: Cost,
+        cost: String,
+        /// What an octet may cost.
+        octet_max: Duration,
         /// Whether it is all rules together.
         of_rules: bool,
     },

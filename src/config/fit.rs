@@ -6,105 +6,64 @@
 //!   that would fit.
 //! - Without a number of shards in the configuration there are as many as memory allows, at most the default.
 
-use super::DedupConfig;
-use super::error::{At, ConfigError};
-use super::file::{ConfigFile, DedupFile};
-use super::resolve::unfit;
-use super::value::{Slot, size_text};
+use super::dedup::{AUTO_SHARDS, DedupConfig};
+use super::report::Report;
+use super::units::size_text;
 use crate::dedup::Shards;
-use crate::rule::{Action, Rules};
+use crate::rule::{Action, Fall, Rules};
 
-/// What the configuration says of shards, rules and memory, and where.
-pub(super) struct Fit {
-    memory: Option<At>,
-    shards: Option<At>,
-    rules: Option<At>,
-    given: Option<usize>,
-    /// One of them was refused already.
-    is_refused: bool,
-}
-
-impl Fit {
-    pub(super) fn of(file: &ConfigFile) -> Self {
-        let mut fit = Self {
-            memory: None,
-            shards: None,
-            rules: match &file.rule {
-                Slot::Given(given) => Some(given.at.clone()),
-                Slot::Absent | Slot::Refused => None,
-            },
-            given: None,
-            is_refused: file.rule.is_refused(),
-        };
-        if let Slot::Given(given) = &file.dedup {
-            let DedupFile { memory, shards, .. } = &given.value;
-            fit.memory = memory.at().cloned();
-            fit.shards = shards.at().cloned();
-            fit.given = shards.clone().or(None);
-            fit.is_refused |= memory.is_refused() || shards.is_refused();
-        }
-        fit
+/// Sets the number of shards: the one that is written, or that of the relay which is `running`, or the one that fits.
+/// Refuses what does not work.
+pub(super) fn fit_shards(
+    dedup: &mut DedupConfig,
+    rules: &Rules,
+    running: Option<usize>,
+    report: &mut Report,
+) {
+    let judges = |fall: &&Fall| fall.action == Action::Dedup;
+    let policies = rules.falls().iter().filter(judges).count();
+    let count_max = |max| Shards::count_max(dedup.memory, policies, max);
+    let is_given = report.at("dedup.shards").is_some() && dedup.shards != AUTO_SHARDS;
+    if !is_given {
+        let chosen = || count_max(DedupConfig::default().shards).unwrap_or(1);
+        dedup.shards = running.unwrap_or_else(chosen);
     }
-
-    /// Sets the number of shards: the one given, or that of the relay which is `running`, or the one that fits.
-    /// Refuses what does not work.
-    pub(super) fn settle(
-        self,
-        dedup: &mut DedupConfig,
-        rules: &Rules,
-        running: Option<usize>,
-        errors: &mut Vec<ConfigError>,
-    ) {
-        let judges = |fall: &&crate::rule::Fall| fall.action == Action::Dedup;
-        let policies = rules.falls().iter().filter(judges).count();
-        let count_max = |max| Shards::count_max(dedup.memory, policies, max);
-        let count = self.given.or(running);
-        dedup.shards = count.unwrap_or_else(|| count_max(dedup.shards).unwrap_or(1));
-        let least = Shards::octets_min(dedup.shards, policies);
-        if dedup.memory >= least || self.is_refused {
-            return;
+    let keys = ["dedup.memory", "dedup.shards", "rule"];
+    let least = Shards::octets_min(dedup.shards, policies);
+    if dedup.memory >= least || keys.iter().any(|key| report.is_refused(key)) {
+        return;
+    }
+    // The defaults fit together, so something that was written made the memory too small.
+    let Some(at) = keys.iter().find_map(|key| report.at(key)).cloned() else {
+        return;
+    };
+    let rules = match rules.rules().len() {
+        0 => String::new(),
+        1 => " and 1 rule".to_owned(),
+        count => format!(" and {count} rules"),
+    };
+    let shards = dedup.shards;
+    let least = format!("{}MiB", least.div_ceil(MIB));
+    let memory = size_text(dedup.memory);
+    let runs = if running.is_some() && !is_given {
+        " that run"
+    } else {
+        ""
+    };
+    let fewer = match count_max(shards) {
+        Some(count) if is_given => format!(", or dedup.shards = {count} at most"),
+        Some(count) if running.is_some() => {
+            format!(", or a restart, which makes it {count} shards")
         }
-        // Whatever was not written fits unless something that was written made it too small.
-        let Some(at) = self
-            .memory
-            .as_ref()
-            .or(self.shards.as_ref())
-            .or(self.rules.as_ref())
-        else {
-            return;
-        };
-        let rules = match rules.rules().len() {
-            0 => String::new(),
-            1 => " and 1 rule".to_owned(),
-            count => format!(" and {count} rules"),
-        };
-        let (is_given, shards) = (self.given.is_some(), dedup.shards);
-        let least = format!("{}MiB", least.div_ceil(MIB));
-        let memory = size_text(dedup.memory);
-        let runs = if running.is_some() && !is_given {
-            " that run"
-        } else {
-            ""
-        };
-        let fewer = match count_max(shards) {
-            Some(count) if is_given => format!(", or dedup.shards = {count} at most"),
-            Some(count) if running.is_some() => {
-                format!(", or a restart, which makes it {count} shards")
-            }
-            _ => String::new(),
-        };
-        let error = if self.memory.is_some() {
-            let fits = format!("at least {least} for dedup.shards = {shards}{runs}{rules}{fewer}");
-            unfit(at, &memory, fits)
-        } else {
-            let found = format!("{shards} shards{runs}{rules} with dedup.memory = {memory}");
-            unfit(
-                at,
-                &found,
-                format!("dedup.memory = {least} at least{fewer}"),
-            )
-        };
-        errors.push(error);
+        _ => String::new(),
+    };
+    if report.at("dedup.memory").is_some() {
+        let fits = format!("at least {least} for dedup.shards = {shards}{runs}{rules}{fewer}");
+        report.unfit(&at, &memory, fits);
+    } else {
+        let found = format!("{shards} shards{runs}{rules} with dedup.memory = {memory}");
+        let fits = format!("dedup.memory = {least} at least{fewer}");
+        report.unfit(&at, &found, fits);
     }
 }
 

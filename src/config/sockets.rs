@@ -13,14 +13,12 @@
 //! How many threads the system allows: that is found out by making them. Whether another process has an address.
 //! A directory that does not exist yet is a warning: service managers make `/run/tersed` at the start.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::error::{At, ConfigError, Fault, escaped, quoted};
-use super::resolve::Placed;
+use super::error::{At, Fault, escaped, quoted};
+use super::report::Report;
 use super::url::{ListenUrl, UpstreamUrl};
-use super::value::{Given, Slot};
-use super::{ListenerConfig, UpstreamConfig};
+use super::{Config, ListenerConfig, UpstreamConfig};
 use crate::limits::DATAGRAM_SOCKETS_MAX;
 
 /// Whether `url` is `[::]` beside a listener of `listeners` that takes IPv4 on the same port: it takes IPv6 alone then.
@@ -45,29 +43,38 @@ pub(super) fn fits_beside(new: &ListenUrl, other: &ListenUrl) -> &'static str {
     }
 }
 
+/// Where the URL of the listener with this `index` was written.
+pub(super) fn place_of_listener(index: usize, listeners: &[ListenerConfig], report: &Report) -> At {
+    let at = report.at(&format!("listener[{index}].url"));
+    let default = || At::Default(format!("listener {}", listeners[index].url));
+    at.cloned().unwrap_or_else(default)
+}
+
+/// Where the URL of the upstream with this `index` was written.
+pub(super) fn place_of_upstream(index: usize, upstreams: &[UpstreamConfig], report: &Report) -> At {
+    let at = report.at(&format!("forward.to[{index}].url"));
+    let default = || At::Default(format!("upstream {}", upstreams[index].url));
+    at.cloned().unwrap_or_else(default)
+}
+
 /// Refuses Unix sockets at one place that has two spellings (`..`, symbolic links).
-pub(super) fn refuse_one_path(listeners: &[Placed], errors: &mut Vec<ConfigError>) {
-    let mut places: Vec<(PathBuf, &Placed)> = Vec::new();
-    for listener in listeners {
-        let Some(path) = listener.config.url.path() else {
+pub(super) fn refuse_one_path(listeners: &[ListenerConfig], report: &mut Report) {
+    let mut places: Vec<(PathBuf, usize)> = Vec::new();
+    for (index, listener) in listeners.iter().enumerate() {
+        let Some(path) = listener.url.path() else {
             continue;
         };
         let Some(place) = place(path) else { continue };
         if let Some((_, other)) = places.iter().find(|(other, _)| *other == place)
             // The same spelling is refused already.
-            && other.config.url.path() != Some(path)
+            && listeners[*other].url.path() != Some(path)
         {
-            let found = quoted(&listener.config.url.to_string());
-            errors.push(ConfigError {
-                at: listener.url_at.clone(),
-                fault: Fault::Taken {
-                    found,
-                    other: other.url_at.clone(),
-                    fits: "a path that no other listener has; both lead to the same place",
-                },
-            });
+            let fits = "a path that no other listener has; both lead to the same place";
+            let at = place_of_listener(index, listeners, report);
+            let other = place_of_listener(*other, listeners, report);
+            report.taken(&at, &listener.url.to_string(), other, fits);
         }
-        places.push((place, listener));
+        places.push((place, index));
     }
 }
 
@@ -77,58 +84,46 @@ fn place(path: &Path) -> Option<PathBuf> {
     Some(directory.join(path.file_name()?))
 }
 
-/// Refuses upstreams that are one of the `listeners` or the `admin` address.
-pub(super) fn refuse_loops(
-    upstreams: &[Given<UpstreamConfig>],
-    listeners: &[Placed],
-    admin: &Slot<Option<SocketAddr>>,
-    errors: &mut Vec<ConfigError>,
-) {
-    for Given {
-        value: UpstreamConfig { url, .. },
-        at,
-    } in upstreams
-    {
-        let of_listeners = listeners
-            .iter()
-            .find_map(|listener| leads_to(url, listener));
-        if let Some(fault) = of_listeners.or_else(|| leads_to_admin(url, admin)) {
-            errors.push(ConfigError {
-                at: at.clone(),
-                fault,
-            });
-        }
+/// Refuses the upstream `url`, which was written `at`, if it leads to a listener or to the admin address.
+pub(super) fn refuse_loop(url: &UpstreamUrl, at: &At, config: &Config, report: &mut Report) {
+    let listeners = 0..config.listeners.len();
+    let to_listener = listeners
+        .into_iter()
+        .find_map(|index| leads_to(url, index, &config.listeners, report));
+    if let Some(fault) = to_listener.or_else(|| leads_to_admin(url, config, report)) {
+        report.fault(at, fault);
     }
 }
 
-fn leads_to(upstream: &UpstreamUrl, listener: &Placed) -> Option<Fault> {
+fn leads_to(
+    upstream: &UpstreamUrl,
+    index: usize,
+    listeners: &[ListenerConfig],
+    report: &Report,
+) -> Option<Fault> {
     let found = quoted(&upstream.to_string());
-    let url = &listener.config.url;
+    let url = &listeners[index].url;
+    let at = || place_of_listener(index, listeners, report);
     let has_path = upstream.path().zip(url.path()).is_some_and(|(one, two)| {
         one == two || place(one).is_some_and(|one| Some(one) == place(two))
     });
     if url.receives_from(upstream) || has_path && url.transport() == upstream.transport() {
         return Some(Fault::Loop {
             found,
-            listener: listener.url_at.clone(),
+            listener: at(),
         });
     }
     has_path.then(|| Fault::Taken {
         found,
-        other: listener.url_at.clone(),
+        other: at(),
         fits: "a path that no listener of this relay has",
     })
 }
 
-fn leads_to_admin(upstream: &UpstreamUrl, admin: &Slot<Option<SocketAddr>>) -> Option<Fault> {
-    let Slot::Given(Given {
-        value: Some(address),
-        at,
-    }) = admin
-    else {
-        return None;
-    };
-    let as_listeners = [ListenUrl::Tcp(*address), ListenUrl::Relp(*address)];
+fn leads_to_admin(upstream: &UpstreamUrl, config: &Config, report: &Report) -> Option<Fault> {
+    let address = config.admin?;
+    let at = report.at("admin.address")?;
+    let as_listeners = [ListenUrl::Tcp(address), ListenUrl::Relp(address)];
     let leads_there = as_listeners.iter().any(|url| url.receives_from(upstream));
     leads_there.then(|| Fault::Taken {
         found: quoted(&upstream.to_string()),
@@ -166,41 +161,34 @@ const fn datagram_sockets(url: &ListenUrl, workers: usize) -> usize {
     }
 }
 
-/// Refuses more sockets than are believable. Blames `workers_at`, or the listener that is one too many.
-pub(super) fn refuse_too_many(
-    listeners: &[Placed],
-    workers: usize,
-    workers_at: Option<&At>,
-    errors: &mut Vec<ConfigError>,
-) {
+/// Refuses more sockets than are believable. Blames the number of workers, or the listener that is one too many.
+pub(super) fn refuse_too_many(config: &Config, report: &mut Report) {
     let (mut count, mut sockets) = (0_usize, 0_usize);
     let mut first_beyond = None;
-    for listener in listeners {
-        let more = datagram_sockets(&listener.config.url, workers);
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let more = datagram_sockets(&listener.url, config.workers);
         count += usize::from(more > 0);
         sockets = sockets.saturating_add(more);
         if sockets > DATAGRAM_SOCKETS_MAX && first_beyond.is_none() {
-            first_beyond = Some(&listener.url_at);
+            first_beyond = Some(index);
         }
     }
     if let Some(beyond) = first_beyond {
-        errors.push(ConfigError {
-            at: workers_at.unwrap_or(beyond).clone(),
-            fault: Fault::TooManySockets {
-                listeners: count,
-                workers,
-                sockets,
-            },
-        });
+        let workers_at = report.at("runtime.workers").cloned();
+        let at = workers_at.unwrap_or_else(|| place_of_listener(beyond, &config.listeners, report));
+        let fault = Fault::TooManySockets {
+            listeners: count,
+            workers: config.workers,
+            sockets,
+        };
+        report.fault(&at, fault);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Config;
     use std::fmt::Write as _;
-    use std::sync::Arc;
-
-    use super::super::{ConfigErrors, file, resolve};
 
     fn errors(runtime: &str, udp: usize, unix: usize) -> String {
         let mut toml = format!("[runtime]\n{runtime}\n");
@@ -215,10 +203,7 @@ mod tests {
         for number in 0..unix {
             writeln!(toml, "[[listener]]\nurl = \"unix-dgram:///run/{number}\"").unwrap();
         }
-        let mut errors = Vec::new();
-        let file = file::parse(&Arc::from("t.toml"), toml.as_bytes(), &mut errors);
-        resolve::resolve(file, None, &mut errors);
-        ConfigErrors::if_any(errors).map_or_else(|errors| errors.to_string(), |()| String::new())
+        Config::of_text("t.toml", &toml).map_or_else(|errors| errors.to_string(), |_| String::new())
     }
 
     #[test]
@@ -244,10 +229,7 @@ mod tests {
 
     fn of_two(one: &str, two: &str) -> String {
         let toml = format!("[[listener]]\nurl = \"{one}\"\n[[listener]]\nurl = \"{two}\"\n");
-        let mut errors = Vec::new();
-        let file = file::parse(&Arc::from("t.toml"), toml.as_bytes(), &mut errors);
-        resolve::resolve(file, None, &mut errors);
-        ConfigErrors::if_any(errors).map_or_else(|errors| errors.to_string(), |()| String::new())
+        Config::of_text("t.toml", &toml).map_or_else(|errors| errors.to_string(), |_| String::new())
     }
 
     #[test]
