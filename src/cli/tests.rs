@@ -85,12 +85,12 @@ fn each_flag_and_variable_is_told_by_its_name_when_it_is_wrong() {
     for (flag, variable) in &FLAGS[1..] {
         let text = config(&format!("tersed {flag} \u{7}"), EMPTY).unwrap_err();
         assert!(
-            text.starts_with(&format!("{flag}: found \"\\u{{7}}\", fits: ")),
+            text.starts_with(&format!("{flag}: invalid \"\\u{{7}}\", expected ")),
             "{text}"
         );
         let text = config("tersed", [(*variable, "\u{7}")]).unwrap_err();
         assert!(
-            text.starts_with(&format!("{variable}: found \"\\u{{7}}\", fits: ")),
+            text.starts_with(&format!("{variable}: invalid \"\\u{{7}}\", expected ")),
             "{text}"
         );
         // A flag that is right hides a variable that is wrong: nobody looks at it.

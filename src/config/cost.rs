@@ -474,7 +474,7 @@ mod tests {
                 "{text}"
             );
             assert!(
-                line.contains("fits: at most 1 us an octet; make its repetitions shorter"),
+                line.contains("expected at most 1 us an octet; make its repetitions shorter"),
                 "{text}"
             );
         }

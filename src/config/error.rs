@@ -78,19 +78,19 @@ pub enum Fault {
     #[error("cannot be read: {0}")]
     Unreadable(#[source] io::Error),
     /// The file is longer than any configuration; it is probably something else.
-    #[error("longer than {}; fits: a configuration in TOML", size_text(*.max))]
+    #[error("longer than {}, expected a configuration in TOML", size_text(*.max))]
     TooLong {
         /// The octets that are read at most.
         max: usize,
     },
     /// The file holds octets that are no text.
-    #[error("not UTF-8; fits: a configuration in TOML, which is UTF-8")]
+    #[error("not UTF-8, expected a configuration in TOML, which is UTF-8")]
     NotUtf8,
     /// The file is no TOML.
     #[error("not TOML: {0}")]
     Syntax(String),
     /// A key that no section of this name has.
-    #[error("unknown key; fits: {}{}", .fits.join(", "), .hint)]
+    #[error("unknown key, expected one of {}{}", .fits.join(", "), .hint)]
     UnknownKey {
         /// The keys of the section.
         fits: Vec<&'static str>,
@@ -106,7 +106,7 @@ pub enum Fault {
         at: At,
     },
     /// A value outside of what its key takes.
-    #[error("found {found}, fits: {fits}")]
+    #[error("invalid {found}, expected {fits}")]
     Unfit {
         /// The value as written, escaped.
         found: String,
@@ -114,16 +114,16 @@ pub enum Fault {
         fits: String,
     },
     /// A key that must be there is not.
-    #[error("missing; fits: {fits}")]
+    #[error("missing, expected {fits}")]
     Missing {
         /// What should have been there.
         fits: &'static str,
     },
     /// A key that has no effect where it stands.
-    #[error("means nothing on {on}; fits: {fits}")]
+    #[error("not supported for {} {}; only for {fits}", .on[0], .on[1])]
     NoEffect {
-        /// The kind of thing it was written for.
-        on: &'static str,
+        /// The kind of thing it was written for, in two parts.
+        on: [&'static str; 2],
         /// Where the key has an effect.
         fits: &'static str,
     },
@@ -135,7 +135,7 @@ pub enum Fault {
     Mask(#[source] MaskError),
     /// Expressions that take too long to search for.
     #[error(
-        "{what}: costs {cost}, on text that is hard for it; fits: at most {} us an octet; {}",
+        "{what}: costs {cost}, on text that is hard for it, expected at most {} us an octet; {}",
         .octet_max.as_micros(),
         cheaper(*.of_rules)
     )]
@@ -151,14 +151,14 @@ pub enum Fault {
     },
     /// `max_quiet` without `refresh`: the window is fixed, so nothing can stay quiet for longer.
     #[error(
-        "means nothing unless {section}.refresh is true; fits: refresh = true beside it, or no max_quiet"
+        "not supported unless {section}.refresh is true, expected refresh = true beside it, or no max_quiet"
     )]
     MaxQuietWithoutRefresh {
         /// Where both stand.
         section: &'static str,
     },
     /// An address, path, name or upstream that another one has already.
-    #[error("{found} is taken already ({other}); fits: {fits}")]
+    #[error("{found} is already taken ({other}), expected {fits}")]
     Taken {
         /// The value as written, escaped.
         found: String,
@@ -170,7 +170,7 @@ pub enum Fault {
     /// More sockets than are believable, each of which has a thread.
     #[error(
         "{listeners} udp and unix-dgram listeners with {workers} workers take {sockets} sockets, each with a thread of \
-         its own (a udp listener takes one per worker); fits: at most {DATAGRAM_SOCKETS_MAX} sockets, by fewer workers \
+         its own (a udp listener takes one per worker), expected at most {DATAGRAM_SOCKETS_MAX} sockets, by fewer workers \
          or fewer listeners"
     )]
     TooManySockets {
@@ -183,8 +183,8 @@ pub enum Fault {
     },
     /// An upstream that is one of our own listeners.
     #[error(
-        "{found} leads back to our own listener ({listener}), and every message would go round for ever; \
-         fits: an upstream elsewhere"
+        "{found} leads back to our own listener ({listener}), so every message would loop forever; \
+         expected an upstream elsewhere"
     )]
     Loop {
         /// The upstream's URL, escaped.

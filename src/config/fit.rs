@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(
             refused("[dedup]\nmemory = \"1MiB\"\nshards = 4096\n", None),
             format!(
-                "2: dedup.memory: found \"1MiB\", fits: at least {}MiB for dedup.shards = 4096, \
+                "2: dedup.memory: invalid \"1MiB\", expected at least {}MiB for dedup.shards = 4096, \
                  or dedup.shards = 32 at most",
                 least(4096, 2)
             )
@@ -119,20 +119,20 @@ mod tests {
         assert_eq!(
             refused(&with_rules("shards = 1024\nmemory = \"256MiB\"", 200), None),
             format!(
-                "3: dedup.memory: found \"256MiB\", fits: at least {many}MiB for dedup.shards = 1024 and 200 rules, \
+                "3: dedup.memory: invalid \"256MiB\", expected at least {many}MiB for dedup.shards = 1024 and 200 rules, \
                  or dedup.shards = 64 at most"
             )
         );
         assert_eq!(
             refused(&with_rules("shards = 1024", 200), None),
             format!(
-                "2: dedup.shards: found \"1024 shards and 200 rules with dedup.memory = 256MiB\", \
-                 fits: dedup.memory = {many}MiB at least, or dedup.shards = 64 at most"
+                "2: dedup.shards: invalid \"1024 shards and 200 rules with dedup.memory = 256MiB\", \
+                 expected dedup.memory = {many}MiB at least, or dedup.shards = 64 at most"
             )
         );
         assert_eq!(
             refused(&with_rules("memory = \"1MiB\"", 100), None),
-            "2: dedup.memory: found \"1MiB\", fits: at least 2MiB for dedup.shards = 1 and 100 rules"
+            "2: dedup.memory: invalid \"1MiB\", expected at least 2MiB for dedup.shards = 1 and 100 rules"
         );
         // What was refused is not the reason for a second error.
         let text = refused("[dedup]\nmemory = \"1MB\"\nshards = 3\n", None);
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(
             refused(&small, Some(&running)),
             format!(
-                "2: dedup.memory: found \"4MiB\", fits: at least {}MiB for dedup.shards = 64 that run and \
+                "2: dedup.memory: invalid \"4MiB\", expected at least {}MiB for dedup.shards = 64 that run and \
                  100 rules, or a restart, which makes it 2 shards",
                 Shards::octets_min(64, 102).div_ceil(MIB)
             )

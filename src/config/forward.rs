@@ -148,8 +148,8 @@ impl Section for SuppressedConfig {
         let to = Maybe(Upstream {
             rotation: Rotation::OF_COPIES,
         });
-        let fits = "a suppressed.to beside it";
-        let kept = Scope::new(self.to.is_some(), "copies that go nowhere", fits);
+        let fits = "copies with a destination (suppressed.to)";
+        let kept = Scope::new(self.to.is_some(), ["suppressed copies", "that are not kept"], fits);
         let kept = kept.depending_on(&["to"]);
         let v = visitor;
         v.key("to", to, &mut self.to);

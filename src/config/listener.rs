@@ -82,7 +82,7 @@ impl Section for ListenerConfig {
     fn visit(&mut self, visitor: &mut impl Visitor) {
         let (stream, relp) = (self.url.is_stream(), self.url.is_relp());
         let unix = self.url.path().is_some();
-        let on = |applies, fits| Scope::new(applies, self.url.transport(), fits);
+        let on = |applies, fits| Scope::new(applies, [self.url.transport(), "listeners"], fits);
         let network_sockets = on(!unix, "udp, tcp and relp listeners");
         let datagrams = on(!stream, "udp and unix-dgram listeners");
         let framed = on(self.url.has_framing(), "tcp and unix-stream listeners");

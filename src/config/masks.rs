@@ -84,7 +84,7 @@ pub(super) fn chosen(
 ) -> Masks {
     if names.is_empty() && of_profile.is_some() {
         let (found, fits) = (
-            "an empty list".to_owned(),
+            "empty list".to_owned(),
             format!(
                 "mask = [\"{NO_MASKS}\"] for no masks, or no `mask` for those of the profile: beside a profile a list adds to them"
             ),
@@ -107,9 +107,9 @@ pub(super) fn chosen(
         } else if let Some(builtin) = Builtin::named(name) {
             builtins = builtins.with(builtin);
         } else if name == NO_MASKS && index > 0 {
-            let found = format!("\"{NO_MASKS}\" behind others");
+            let found = format!("\"{NO_MASKS}\" after other masks");
             let fits =
-                format!("\"{NO_MASKS}\" first, with those that replace the profile's behind it");
+                format!("\"{NO_MASKS}\" first, followed by the masks that replace the profile's");
             report.fault(&last, Fault::Unfit { found, fits });
         } else if name != NO_MASKS {
             let error = MaskError::unknown(name, &own.patterns);
@@ -251,13 +251,13 @@ mod tests {
         let refused = |rule: &str| load(rule).unwrap_err();
         assert_eq!(
             refused("profile = \"kubernetes\"\nmask = []"),
-            "t.toml:9: rule[0].mask: found an empty list, fits: mask = [\"none\"] for no masks, or no `mask` for those of \
+            "t.toml:9: rule[0].mask: invalid empty list, expected mask = [\"none\"] for no masks, or no `mask` for those of \
              the profile: beside a profile a list adds to them"
         );
         assert_eq!(
             refused("mask = [\"job\", \"none\"]"),
-            "t.toml:8: rule[0].mask[1]: found \"none\" behind others, fits: \"none\" first, with those that replace the \
-             profile's behind it"
+            "t.toml:8: rule[0].mask[1]: invalid \"none\" after other masks, expected \"none\" first, followed by the masks that \
+             replace the profile's"
         );
         let text = refused("mask = [\"jbo\"]");
         assert!(

@@ -44,7 +44,7 @@ mod tests {
     fn a_value_under_an_old_name_is_refused_under_that_name() {
         let text = load("[forward]\nreplay_age = \"1ms\"\n").unwrap_err();
         assert!(
-            text.starts_with("t.toml:2: forward.replay_age: found \"1ms\""),
+            text.starts_with("t.toml:2: forward.replay_age: invalid \"1ms\""),
             "{text}"
         );
     }

@@ -135,7 +135,7 @@ fn refuse_destination_of_copies(config: &Config, report: &mut Report) {
         .position(|other| other.url.is_same_place(&to.url));
     if let Some(other) = other {
         let other = place_of_upstream(other, upstreams, report);
-        let fits = "a destination that is no upstream of survivors";
+        let fits = "a destination that is not in forward.to";
         report.taken(&at, &to.url.to_string(), other, fits);
     }
 }

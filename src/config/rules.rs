@@ -60,14 +60,15 @@ impl RuleKeys {
 impl Section for RuleKeys {
     fn visit(&mut self, visitor: &mut impl Visitor) {
         let on = match self.action {
-            Action::Dedup | Action::Pass => "a rule that passes",
-            Action::Drop => "a rule that drops",
+            Action::Dedup | Action::Pass => ["rules", "with action = \"pass\""],
+            Action::Drop => ["rules", "with action = \"drop\""],
         };
         let fits = "rules with action = \"dedup\"";
         let remembers = Scope::new(self.action == Action::Dedup, on, fits);
         let remembers = remembers.depending_on(&["action"]);
         let has_mode = Scope {
             applies: self.action != Action::Pass,
+            fits: "rules with action = \"dedup\" or \"drop\"",
             ..remembers
         };
         let hosts = "a list of one or more names, such as [\"web-*\"]";

@@ -63,8 +63,8 @@ pub(super) trait Kind<T> {
 #[derive(Clone, Copy)]
 pub(super) struct Scope {
     pub(super) applies: bool,
-    /// What the table is, if the key has no effect there.
-    pub(super) on: &'static str,
+    /// What the table is, if the key has no effect there: `["udp", "listeners"]`.
+    pub(super) on: [&'static str; 2],
     /// Where the key has an effect.
     pub(super) fits: &'static str,
     /// Keys of the table that decide. If one of them was refused, nothing is known.
@@ -73,9 +73,9 @@ pub(super) struct Scope {
 
 impl Scope {
     /// Of a key that has an effect wherever its table may stand.
-    pub(super) const ALWAYS: Self = Self::new(true, "", "");
+    pub(super) const ALWAYS: Self = Self::new(true, [""; 2], "");
 
-    pub(super) const fn new(applies: bool, on: &'static str, fits: &'static str) -> Self {
+    pub(super) const fn new(applies: bool, on: [&'static str; 2], fits: &'static str) -> Self {
         Self {
             applies,
             on,

@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(
             errors("workers = 600", 6, 497),
             "t.toml:2: runtime.workers: 503 udp and unix-dgram listeners with 600 workers take 4097 sockets, each with a \
-             thread of its own (a udp listener takes one per worker); fits: at most 4096 sockets, by fewer workers or \
+             thread of its own (a udp listener takes one per worker), expected at most 4096 sockets, by fewer workers or \
              fewer listeners"
         );
     }
@@ -236,7 +236,7 @@ mod tests {
     fn a_listener_that_takes_each_address_of_a_port_leaves_none_to_others() {
         assert_eq!(
             of_two("udp://0.0.0.0:514", "udp://127.0.0.1:514"),
-            "t.toml:4: listener[1].url: \"udp://127.0.0.1:514\" is taken already (t.toml:2: listener[0].url); fits: an \
+            "t.toml:4: listener[1].url: \"udp://127.0.0.1:514\" is already taken (t.toml:2: listener[0].url), expected an \
              address that no other listener takes (0.0.0.0 takes each IPv4 address of its port, and [::] each address)"
         );
         for (one, two) in [
@@ -244,7 +244,7 @@ mod tests {
             ("tcp://[::]:514", "tcp://127.0.0.1:514"),
             ("udp://[::1]:514", "udp://[::]:514"),
         ] {
-            assert!(of_two(one, two).contains("is taken already"), "{one} {two}");
+            assert!(of_two(one, two).contains("is already taken"), "{one} {two}");
         }
         for (one, two) in [
             ("tcp://127.0.0.1:514", "tcp://127.0.0.2:514"),

@@ -41,15 +41,15 @@ impl UpstreamConfig {
 impl Section for UpstreamConfig {
     fn visit(&mut self, visitor: &mut impl Visitor) {
         let is_file = matches!(self.url, UpstreamUrl::File(_));
-        let on = |applies, fits| Scope::new(applies, self.url.transport(), fits);
+        let on = |applies, fits| Scope::new(applies, [self.url.transport(), "upstreams"], fits);
         let framed = on(
             self.url.has_framing(),
             "tcp, unix-stream, file and stdout upstreams",
         );
         let files = on(is_file, "file upstreams");
         let rotated = if is_file {
-            let fits = "a rotate_size or a rotate_age beside it";
-            Scope::new(self.rotation.is_on(), "a file that is not rotated", fits)
+            let fits = "files with a rotate_size or a rotate_age";
+            Scope::new(self.rotation.is_on(), ["files", "that are not rotated"], fits)
                 .depending_on(&["rotate_size", "rotate_age"])
         } else {
             files

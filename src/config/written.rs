@@ -48,10 +48,10 @@ fn found(value: &DeValue<'_>) -> String {
         DeValue::Integer(number) => number_text(&number.to_string()),
         DeValue::Float(number) => number_text(number.as_str()),
         DeValue::Boolean(value) => value.to_string(),
-        DeValue::Datetime(_) => "a date".to_owned(),
-        DeValue::Array(array) if array.is_empty() => "an empty list".to_owned(),
-        DeValue::Array(_) => "a list".to_owned(),
-        DeValue::Table(_) => "a table".to_owned(),
+        DeValue::Datetime(_) => "date".to_owned(),
+        DeValue::Array(array) if array.is_empty() => "empty list".to_owned(),
+        DeValue::Array(_) => "list".to_owned(),
+        DeValue::Table(_) => "table".to_owned(),
     }
 }
 

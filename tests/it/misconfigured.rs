@@ -189,15 +189,15 @@ fn one_place_in_two_spellings_is_refused() {
     for (config, reason) in [
         (
             "[forward]\nto = [\"file:///d/../d/z\", \"file:///d/z\"]\n",
-            "fits: each upstream once",
+            "expected each upstream once",
         ),
         (
             "[forward]\nto = [\"tcp://Collector:514\", \"tcp://collector:514\"]\n",
-            "fits: each upstream once",
+            "expected each upstream once",
         ),
         (
             "[forward]\nto = [\"file:///d/z\"]\n[suppressed]\nto = \"file:///d/../d/z\"\n",
-            "fits: a destination that is no upstream of survivors",
+            "expected a destination that is not in forward.to",
         ),
         (
             "[[listener]]\nurl = \"unix-dgram:///tmp/l\"\n[forward]\nto = [\"unix-dgram:///tmp/x/../l\"]\n",
