@@ -2,8 +2,8 @@
 //!
 //! # Guarantees
 //!
-//! - What a rule leaves out it takes from its profile, and what that leaves out from `[dedup]`. (`masks` says how masks
-//!   are added up.)
+//! - A rule takes what it leaves out from its profile, and what the profile leaves out from `[dedup]`. (`masks` says
+//!   how masks are added up.)
 
 use std::path::PathBuf;
 use std::sync::Arc;

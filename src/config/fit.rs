@@ -1,10 +1,10 @@
-//! Shards, rules and memory that must fit together.
+//! Whether shards, rules and memory fit together.
 //!
 //! # Guarantees
 //!
-//! - What runs can remember a message under every policy in every shard. What cannot is refused with the numbers
-//!   that would fit.
-//! - Without a number of shards in the configuration there are as many as memory allows, at most the default.
+//! - The memory of a running configuration is enough to remember a message under every policy in every shard. Other
+//!   configurations are refused with the numbers that would fit.
+//! - If the configuration leaves the number of shards open, it is as large as memory allows, at most the default.
 
 use super::dedup::{AUTO_SHARDS, DedupConfig};
 use super::report::Report;

@@ -149,7 +149,11 @@ impl Section for SuppressedConfig {
             rotation: Rotation::OF_COPIES,
         });
         let fits = "copies with a destination (suppressed.to)";
-        let kept = Scope::new(self.to.is_some(), ["suppressed copies", "that are not kept"], fits);
+        let kept = Scope::new(
+            self.to.is_some(),
+            ["suppressed copies", "that are not kept"],
+            fits,
+        );
         let kept = kept.depending_on(&["to"]);
         let v = visitor;
         v.key("to", to, &mut self.to);

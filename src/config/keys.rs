@@ -1,9 +1,9 @@
-//! Keys that no table has, or another one: what was probably meant.
+//! Unknown keys, and what was probably meant.
 //!
 //! # Guarantees
 //!
-//! - A key that another table has is told with the table. One of an upstream's table is told with an example.
-//! - A key that is nearly one of its own table's is told with that one.
+//! - If another table has the key, the error names that table. For a key of an upstream's table it has an example.
+//! - If the table has a key with a similar name, the error names it.
 
 use super::draft::Draft;
 use super::error::Fault;
@@ -104,7 +104,7 @@ pub(super) fn tables() -> Vec<(String, Vec<&'static str>)> {
 
 pub(super) const ROOT: &str = "the file";
 
-/// If `key` is one of an upstream's table, a URL that it fits to, and how it is written behind the URL.
+/// If `key` is one of an upstream's table: a URL that can have it, and how it is written after the URL.
 fn of_upstream(key: &str) -> Option<(&'static str, &'static str)> {
     let (tcp, file) = (
         "tcp://collector.example:601",
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_another_table_is_told_with_its_table() {
+    fn the_error_about_a_key_of_another_table_names_that_table() {
         for (key, table, expected) in [
             ("max_size", "[dedup]", " (max_size belongs to [spool])"),
             ("windw", "[dedup]", " (did you mean window?)"),
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_of_an_upstreams_table_is_told_with_an_example_that_is_fit_to_run() {
+    fn the_error_about_a_key_of_an_upstream_has_an_example_that_is_fit_to_run() {
         for key in keys("the table of an upstream") {
             for table in ["forward", "suppressed"] {
                 let hint = hint(key, &keys(&format!("[{table}]")));

@@ -1,12 +1,12 @@
-//! Which masks a list of names means, and which masks of one's own no list names.
+//! `[mask]`; which masks a list of names chooses, and which masks of `[mask]` no list names.
 //!
 //! # Guarantees
 //!
-//! - Beside a profile a list adds to the profile's masks. `"none"` at its head replaces them, and stands for no masks
-//!   where nothing follows. Without a profile a list is all there is, with or without `"none"`.
-//! - Of the masks of one's own those named first come first, and all of them before those of the profile. One that has
-//!   the name of a profile's mask takes its place.
-//! - `[]` beside a profile is refused: it would add nothing, and was probably written to mean none.
+//! - Beside a profile a list adds to the profile's masks. A list that begins with `"none"` replaces them; `["none"]`
+//!   means no masks. Without a profile the list has all masks, with or without `"none"`.
+//! - The masks of `[mask]` come in the order of the list, and before those of the profile. A mask with the name of a
+//!   profile's mask replaces it.
+//! - `[]` beside a profile is refused: it would add nothing, and was probably meant as no masks.
 
 use toml::de::DeValue;
 
@@ -74,7 +74,7 @@ fn read_mask(name: &str, written: &Written<'_>, report: &mut Report) -> Option<P
     }
 }
 
-/// The masks that `names`, the list at `path`, means beside those of a profile, if there is one.
+/// The masks that `names`, the list at `path`, chooses beside those of a profile, if there is one.
 pub(super) fn chosen(
     names: &[String],
     path: &str,
@@ -153,7 +153,7 @@ pub(crate) fn mask_names(masks: &Masks) -> Vec<String> {
     builtins.chain(patterns).collect()
 }
 
-/// A warning for each mask of one's own that no policy uses.
+/// A warning for each mask of `[mask]` that no policy uses.
 pub(super) fn unused(own: &OwnMasks, rules: &Rules) -> Vec<String> {
     let is_used = |pattern: &Pattern| {
         let mut policies = rules.policies();
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mask_of_ones_own_takes_the_place_of_a_profiles_of_that_name() {
+    fn a_mask_of_the_file_replaces_a_profiles_of_that_name() {
         let config = load("profile = \"linux-auth\"\nmask = [\"auth_port\"]").unwrap();
         let masks = config.rules.rules()[0].policy.identity.masks();
         let own = &masks.patterns()[0];

@@ -1,14 +1,14 @@
-//! What the command line and the environment say, laid over the file.
+//! Flags and environment variables, laid over the file.
 //!
 //! # Guarantees
 //!
-//! - A value from a flag is read by the very reader of the key it stands for, so it takes what the
-//!   file takes and is refused in the same words, under the flag's name.
-//! - `listen` replaces the file's listeners and `forward` its upstreams: lists are never mixed.
+//! - A flag's value is read as the value of its key in the file: it takes what the file takes, and is refused in the
+//!   same words, under the flag's name.
+//! - `listen` replaces the file's listeners, and `forward` its upstreams: lists are never mixed.
 //!
 //! # Left out
 //!
-//! Which flags and variables there are, and which of the two wins: `cli` decides that.
+//! Which flags and variables exist, and which of the two wins: `cli` decides that.
 
 use std::path::PathBuf;
 
@@ -24,10 +24,10 @@ use super::section::{Kind, Section as _};
 use super::upstream::{Rotation, Upstream};
 use super::written::{Lines, Written};
 
-/// The file to read, and what stands above it.
+/// The file to read, and what overrides it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct RunArgs {
-    /// The configuration file; `None` is none.
+    /// The configuration file, if there is one.
     pub file: Option<PathBuf>,
     /// Listeners' URLs in place of the file's `[[listener]]`, unless empty.
     pub listen: Vec<Argument>,
@@ -42,9 +42,9 @@ pub struct RunArgs {
 /// A value from outside the file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Argument {
-    /// The flag (`--window`) or variable (`TERSED_WINDOW`) that it came by.
+    /// The flag (`--window`) or variable (`TERSED_WINDOW`).
     pub name: &'static str,
-    /// What it said.
+    /// Its value.
     pub text: String,
 }
 
@@ -82,7 +82,7 @@ impl Override {
     }
 }
 
-/// Lays `args` over `draft`, each as if it stood in a file of its own.
+/// Lays `args` over `draft`, each as if it were a file of its own.
 pub(super) fn lay_over(draft: &mut Draft, args: &RunArgs, report: &mut Report) {
     if !args.listen.is_empty() {
         let kind = Table {
@@ -106,12 +106,12 @@ pub(super) fn lay_over(draft: &mut Draft, args: &RunArgs, report: &mut Report) {
 }
 
 impl Argument {
-    /// What it said, as a value of the file.
+    /// Its value, as the file would have it.
     fn value(&self) -> DeValue<'_> {
         DeValue::String(self.text.as_str().into())
     }
 
-    /// A table with what it said as its URL.
+    /// A table with its value as the URL.
     fn table(&self) -> DeValue<'_> {
         table("url", self.value())
     }

@@ -28,7 +28,7 @@ pub(super) struct Reader<'t, 'r> {
 
 /// The table that is being read.
 struct Here<'t> {
-    /// `None` is none: its keys are only collected.
+    /// `None` if the value is not a table: then its keys are only collected.
     table: Option<&'t DeTable<'t>>,
     at: At,
     path: String,

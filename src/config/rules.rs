@@ -1,10 +1,10 @@
-//! From rules as written to rules that run, and what is odd about them.
+//! `[[rule]]`: the rules as written, those that run, and what is odd about them.
 //!
 //! # Guarantees
 //!
-//! - A key that does nothing under the action it stands with is an error.
-//! - A rule that can never be reached, or names a listener that is not there, is told as a warning: it does no harm, and
-//!   a flag or a passed socket may bring the listener.
+//! - A key that has no effect with the rule's action is an error.
+//! - A rule that is never reached, or that names a listener which does not exist, causes a warning: it does no harm, and
+//!   a flag or a socket that the service manager passes may add the listener.
 
 use std::sync::Arc;
 

@@ -1,17 +1,17 @@
-//! Sockets of a configuration: which fit together, and how many there are.
+//! The sockets of a configuration: which fit together, and how many there are.
 //!
 //! # Guarantees
 //!
-//! - Two listeners whose sockets the system does not allow together are refused, under whatever spelling.
-//! - `0.0.0.0` and `[::]` fit together on one port: [`takes_only_v6`] says that `[::]` takes IPv6 alone then.
-//! - An upstream that leads to the relay itself is refused, as far as the configuration shows it: to a listener, to the
-//!   admin address, or as a file to the path of a listener's socket.
-//! - A configuration that would take more than [`DATAGRAM_SOCKETS_MAX`] is refused with the numbers.
+//! - Two listeners whose sockets the system does not allow together are refused, however they are spelled.
+//! - `0.0.0.0` and `[::]` fit together on one port: then `[::]` takes IPv6 alone ([`takes_only_v6`]).
+//! - An upstream that visibly leads to the relay itself is refused: to a listener, to the admin address, or to a file at
+//!   the path of a listener's socket.
+//! - A configuration that would need more than [`DATAGRAM_SOCKETS_MAX`] sockets is refused with the numbers.
 //!
 //! # Left out
 //!
-//! How many threads the system allows: that is found out by making them. Whether another process has an address.
-//! A directory that does not exist yet is a warning: service managers make `/run/tersed` at the start.
+//! How many threads the system allows: only making them can tell. Whether another process has an address.
+//! A directory that does not exist yet causes a warning only: service managers make `/run/tersed` at the start.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ use super::url::{ListenUrl, UpstreamUrl};
 use super::{Config, ListenerConfig, UpstreamConfig};
 use crate::limits::DATAGRAM_SOCKETS_MAX;
 
-/// Whether `url` is `[::]` beside a listener of `listeners` that takes IPv4 on the same port: it takes IPv6 alone then.
+/// Whether `url` is `[::]`, and one of `listeners` takes IPv4 on the same port: then `[::]` takes IPv6 alone.
 #[must_use]
 pub fn takes_only_v6(url: &ListenUrl, listeners: &[ListenerConfig]) -> bool {
     let is_any = |url: &ListenUrl, is_v6: bool| {
@@ -34,7 +34,7 @@ pub fn takes_only_v6(url: &ListenUrl, listeners: &[ListenerConfig]) -> bool {
             .any(|other| is_any(&other.url, false) && other.url.overlaps(url))
 }
 
-/// What would have been right in place of `new` beside `other`, with which it collides.
+/// What was expected instead of `new`, which collides with `other`.
 pub(super) fn fits_beside(new: &ListenUrl, other: &ListenUrl) -> &'static str {
     if new.address() == other.address() {
         "an address or path that no other listener has"
@@ -57,7 +57,7 @@ pub(super) fn place_of_upstream(index: usize, upstreams: &[UpstreamConfig], repo
     at.cloned().unwrap_or_else(default)
 }
 
-/// Refuses Unix sockets at one place that has two spellings (`..`, symbolic links).
+/// Refuses Unix sockets whose paths lead to one place (`..`, symbolic links).
 pub(super) fn refuse_one_path(listeners: &[ListenerConfig], report: &mut Report) {
     let mut places: Vec<(PathBuf, usize)> = Vec::new();
     for (index, listener) in listeners.iter().enumerate() {
@@ -78,7 +78,7 @@ pub(super) fn refuse_one_path(listeners: &[ListenerConfig], report: &mut Report)
     }
 }
 
-/// Where a socket at `path` really is, if its directory is there.
+/// The real path of a socket at `path`, if its directory exists.
 fn place(path: &Path) -> Option<PathBuf> {
     let directory = path.parent()?.canonicalize().ok()?;
     Some(directory.join(path.file_name()?))
@@ -145,14 +145,14 @@ pub(super) fn warnings(listeners: &[ListenerConfig]) -> Vec<String> {
         };
         let directory = escaped(&directory.to_string_lossy());
         Some(format!(
-            "listener \"{name}\": the directory {directory} {what}; a start that finds it so is refused: make it \
+            "listener \"{name}\": the directory {directory} {what}; tersed does not start without it: make it \
              (RuntimeDirectory= of a unit makes one below /run)"
         ))
     });
     lost.collect()
 }
 
-/// Sockets that receive datagrams at `url`, each of which has a thread: one per worker for UDP.
+/// The number of sockets, each with a thread, that receive datagrams at `url`: one per worker for UDP.
 const fn datagram_sockets(url: &ListenUrl, workers: usize) -> usize {
     match url {
         ListenUrl::Udp(_) => workers,
@@ -161,7 +161,8 @@ const fn datagram_sockets(url: &ListenUrl, workers: usize) -> usize {
     }
 }
 
-/// Refuses more sockets than are believable. Blames the number of workers, or the listener that is one too many.
+/// Refuses too many sockets. The error is that of the number of workers, if it is written, or else of the first listener
+/// beyond the limit.
 pub(super) fn refuse_too_many(config: &Config, report: &mut Report) {
     let (mut count, mut sockets) = (0_usize, 0_usize);
     let mut first_beyond = None;
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn believable_numbers_are_taken() {
+    fn numbers_within_the_limit_are_accepted() {
         for (workers, udp, unix) in [(600, 1, 0), (2, 260, 0), (1024, 4, 0), (1, 4000, 96)] {
             assert_eq!(
                 errors(&format!("workers = {workers}"), udp, unix),
@@ -270,7 +271,7 @@ mod tests {
         assert_eq!(of_two(&url("real/s"), &url("link/t")), "");
     }
 
-    /// The workers are not written: the listener that is one too many is.
+    /// The number of workers is not written, so the listener beyond the limit is blamed.
     #[test]
     fn a_default_is_not_blamed() {
         let text = errors("", 4097, 0);

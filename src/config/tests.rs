@@ -387,7 +387,9 @@ fn an_unknown_key_is_refused_with_those_that_fit() {
     );
     check_refused(
         "[[sieve]]\n",
-        &[&format!("t.toml:1: sieve: unknown key, expected one of {top}")],
+        &[&format!(
+            "t.toml:1: sieve: unknown key, expected one of {top}"
+        )],
     );
     check_refused(
         "[listeners]\n",
@@ -520,11 +522,15 @@ fn a_value_that_does_not_fit_is_refused_with_what_does() {
     }
     check_refused(
         "[dedup]\nshards = 12",
-        &["t.toml:2: dedup.shards: invalid 12, expected \"auto\", or a power of two from 1 to 4096"],
+        &[
+            "t.toml:2: dedup.shards: invalid 12, expected \"auto\", or a power of two from 1 to 4096",
+        ],
     );
     check_refused(
         "[runtime]\nworkers = 0",
-        &["t.toml:2: runtime.workers: invalid 0, expected \"auto\", or a whole number from 1 to 1024"],
+        &[
+            "t.toml:2: runtime.workers: invalid 0, expected \"auto\", or a whole number from 1 to 1024",
+        ],
     );
     // Choices.
     for (found, shown) in [
@@ -552,7 +558,9 @@ fn a_value_that_does_not_fit_is_refused_with_what_does() {
     );
     check_refused(
         "[forward]\nwhen_full = 1",
-        &["t.toml:2: forward.when_full: invalid 1, expected \"wait\", \"drop-newest\", \"drop-oldest\""],
+        &[
+            "t.toml:2: forward.when_full: invalid 1, expected \"wait\", \"drop-newest\", \"drop-oldest\"",
+        ],
     );
     // The log's filter: what tracing would take for the name of a module is a level mistyped.
     let filter =
@@ -754,14 +762,17 @@ fn a_key_without_effect_is_refused() {
     }
     for key in ["window = 1", "ack = \"safe\""] {
         let name = key.split(' ').next().unwrap();
-        let text =
-            format!("t.toml:3: listener[0].{name}: not supported for tcp listeners; only for relp listeners");
+        let text = format!(
+            "t.toml:3: listener[0].{name}: not supported for tcp listeners; only for relp listeners"
+        );
         listener(tcp, key, &text);
     }
     listener(
         udp,
         "connections_max = 1",
-        &format!("t.toml:3: listener[0].connections_max: not supported for udp listeners; only for {streams}"),
+        &format!(
+            "t.toml:3: listener[0].connections_max: not supported for udp listeners; only for {streams}"
+        ),
     );
     listener(
         dgram,
@@ -825,7 +836,9 @@ fn a_key_without_effect_is_refused() {
     );
     check_refused(
         "[suppressed]\nto = { url = \"tcp://a:1\", rotate_keep = 3 }",
-        &["t.toml:2: suppressed.to.rotate_keep: not supported for tcp upstreams; only for file upstreams"],
+        &[
+            "t.toml:2: suppressed.to.rotate_keep: not supported for tcp upstreams; only for file upstreams",
+        ],
     );
     check_refused(
         "[forward]\nto = [{ url = \"udp://a:1\", framing = \"lf\" }]",
@@ -1015,7 +1028,9 @@ fn what_does_not_fit_together_is_refused_where_it_was_written() {
     );
     check_refused(
         "[suppressed]\nto = \"file:///a\"\nqueue = \"64KiB\"\n[[listener]]\nurl = \"udp://[::]:1\"\nmax_message_size = \"1MiB\"",
-        &["t.toml:3: suppressed.queue: invalid \"64KiB\", expected at least the longest message, 1MiB"],
+        &[
+            "t.toml:3: suppressed.queue: invalid \"64KiB\", expected at least the longest message, 1MiB",
+        ],
     );
     check_refused(
         "[admin]\naddress = \"127.0.0.1:5514\"",
@@ -1029,7 +1044,9 @@ fn what_does_not_fit_together_is_refused_where_it_was_written() {
     );
     check_refused(
         "[forward]\nretry_max = \"50ms\"",
-        &["t.toml:2: forward.retry_max: invalid \"50ms\", expected at least forward.retry_min, 100ms"],
+        &[
+            "t.toml:2: forward.retry_max: invalid \"50ms\", expected at least forward.retry_min, 100ms",
+        ],
     );
     check_refused(
         "[forward]\nretry_min = \"1m\"",
@@ -1037,7 +1054,9 @@ fn what_does_not_fit_together_is_refused_where_it_was_written() {
     );
     check_refused(
         "[forward]\nqueue = \"64KiB\"\n[[listener]]\nurl = \"udp://[::]:1\"\nmax_message_size = \"1MiB\"",
-        &["t.toml:2: forward.queue: invalid \"64KiB\", expected at least the longest message, 1MiB"],
+        &[
+            "t.toml:2: forward.queue: invalid \"64KiB\", expected at least the longest message, 1MiB",
+        ],
     );
 }
 
@@ -1084,7 +1103,9 @@ fn all_errors_come_at_once_in_the_order_of_their_lines() {
 fn what_was_found_is_printed_in_one_short_line() {
     check_refused(
         "[log]\nformat = \"\\u001b[2J\\r\\n\\u202e\"",
-        &["t.toml:2: log.format: invalid \"\\u{1b}[2J\\r\\n\\u{202e}\", expected \"text\", \"json\""],
+        &[
+            "t.toml:2: log.format: invalid \"\\u{1b}[2J\\r\\n\\u{202e}\", expected \"text\", \"json\"",
+        ],
     );
     let long = "x".repeat(FOUND_CHARS_MAX + 1);
     check_refused(

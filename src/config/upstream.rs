@@ -49,8 +49,12 @@ impl Section for UpstreamConfig {
         let files = on(is_file, "file upstreams");
         let rotated = if is_file {
             let fits = "files with a rotate_size or a rotate_age";
-            Scope::new(self.rotation.is_on(), ["files", "that are not rotated"], fits)
-                .depending_on(&["rotate_size", "rotate_age"])
+            Scope::new(
+                self.rotation.is_on(),
+                ["files", "that are not rotated"],
+                fits,
+            )
+            .depending_on(&["rotate_size", "rotate_age"])
         } else {
             files
         };

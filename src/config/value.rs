@@ -4,8 +4,8 @@
 //!
 //! # Guarantees
 //!
-//! - Times and sizes come with a unit: a bare number is refused, never guessed.
-//! - Nothing is rounded or clamped: what is out of range is refused, and the range named.
+//! - Times and sizes have a unit: a bare number is refused, never guessed.
+//! - Nothing is rounded or clamped: a value out of range is refused, and the error names the range.
 //! - What a kind prints, it reads as the same value.
 
 use std::fmt::Display;
@@ -245,7 +245,7 @@ pub(super) fn size(min: usize, max: usize) -> Scalar<usize> {
     let read = move |value: &DeValue<'_>| {
         value
             .as_str()
-            // A bare number would be taken for octets.
+            // `ByteSize` takes a bare number for octets.
             .filter(|text| text.ends_with(|last: char| last.is_ascii_alphabetic()))
             .and_then(|text| ByteSize::from_str(text).ok())
             .and_then(|size| usize::try_from(size.as_u64()).ok())
@@ -314,7 +314,7 @@ pub(super) fn auto<T: Copy + 'static>(chosen: T, kind: Scalar<T>) -> Scalar<T> {
     }
 }
 
-/// A URL of ours; its own error says what fits.
+/// A URL of ours; its own error says what was expected.
 pub(super) fn url<T: FromStr<Err: Display> + Display + 'static>(forms: &'static str) -> Scalar<T> {
     let read = move |value: &DeValue<'_>| {
         let text = value.as_str().ok_or_else(|| forms.to_owned())?;
@@ -339,8 +339,8 @@ fn read_socket_addr(value: &DeValue<'_>) -> Result<SocketAddr, String> {
     })
 }
 
-/// A network, or one address. Bits behind the prefix must be zero: who sets them means either the
-/// address or the network, and only its writer knows which.
+/// A network, or one address. Bits after the prefix must be zero: otherwise either the address or the network may be
+/// meant.
 pub(super) fn network() -> Scalar<IpNet> {
     scalar(read_network, ToString::to_string)
 }
@@ -360,7 +360,7 @@ fn read_network(value: &DeValue<'_>) -> Result<IpNet, String> {
         })
 }
 
-/// The absolute path of a file or directory, as `example` is one.
+/// The absolute path of a file or directory, such as `example`.
 pub(super) fn absolute_path(example: &'static str) -> Scalar<PathBuf> {
     let read = move |value: &DeValue<'_>| {
         value
@@ -372,7 +372,7 @@ pub(super) fn absolute_path(example: &'static str) -> Scalar<PathBuf> {
     scalar(read, |path| path.display().to_string())
 }
 
-/// Permissions of a file as octal digits.
+/// Permissions of a file, in octal digits.
 pub(super) fn mode() -> Scalar<u32> {
     scalar(read_mode, |mode| format!("{mode:04o}"))
 }
@@ -390,7 +390,7 @@ fn read_mode(value: &DeValue<'_>) -> Result<u32, String> {
         })
 }
 
-/// A name that can be a metric's label and a word in a log line.
+/// A name that can be a metric's label and part of a log line.
 pub(super) fn name() -> Scalar<String> {
     scalar(read_name, Clone::clone)
 }
@@ -475,7 +475,7 @@ pub(crate) fn severity_range(severities: Severities) -> Option<String> {
     }
 }
 
-/// A name with gaps.
+/// A pattern for names.
 pub(super) fn glob() -> Scalar<Glob> {
     scalar(read_glob, |glob| glob.text().to_owned())
 }
@@ -526,8 +526,8 @@ pub(super) fn log_filter() -> Scalar<String> {
 }
 
 fn read_log_filter(value: &DeValue<'_>) -> Result<String, String> {
-    // A single word that is no level would be taken for the name of a target, and switch on
-    // everything that this target has to say: nothing.
+    // tracing takes a single word that is not a level for the name of a target, and then logs nothing but what that
+    // target logs.
     let is_directive = |directive: &str| {
         let mut levels = LOG_LEVELS.iter();
         directive.contains(['=', '[']) || levels.any(|level| level.eq_ignore_ascii_case(directive))
@@ -555,7 +555,7 @@ fn read_log_filter(value: &DeValue<'_>) -> Result<String, String> {
         })
 }
 
-/// What fits where one of `words` was expected, and which of them `value` nearly is.
+/// What is expected where one of `words` is; names the one that `value` is similar to.
 fn one_of(value: &DeValue<'_>, words: &[&str]) -> String {
     format!(
         "one of {}{}",
@@ -564,7 +564,7 @@ fn one_of(value: &DeValue<'_>, words: &[&str]) -> String {
     )
 }
 
-/// Which of `words` a value nearly is, if it is a text.
+/// Which of `words` a value is similar to, if it is a text.
 fn hint<'w>(value: &DeValue<'_>, words: impl IntoIterator<Item = &'w str>) -> String {
     value
         .as_str()
@@ -573,15 +573,15 @@ fn hint<'w>(value: &DeValue<'_>, words: impl IntoIterator<Item = &'w str>) -> St
 
 const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// As syslog(3) has them.
+/// The short names of syslog(3).
 const SEVERITIES_SHORT: [(&str, u8); 4] = [("emerg", 0), ("crit", 2), ("err", 3), ("warn", 4)];
 
 const GLOB_FITS: &str = "a name, with * for anything, ? for one character, [a-z] for one of those";
 const TEXT_FITS: &str = "a regular expression";
 
-/// Longer than any time that is in range (`6days 23h 59m 59s 999ms`), and shorter than any text whose
-/// sum runs over what a `Duration` holds, on which the parser panics.
+/// Enough for any time in range (`6days 23h 59m 59s 999ms`), and too short for any text whose sum overflows a
+/// `Duration`: the parser panics on those.
 const DURATION_OCTETS_MAX: usize = 24;
 
-/// A listener's name, which defaults to its URL, must hold the longest Unix path.
+/// A listener's name is its URL by default, and a URL may have the longest Unix path.
 const NAME_CHARS_MAX: usize = 160;

@@ -26,14 +26,14 @@ fn a_file_that_lost_what_matters_replaces_nothing_at_sighup() {
     sink.wait_messages(1);
 
     for (number, (text, reason)) in [
-        ("", "says nothing: it is empty, or all comments"),
+        ("", "sets nothing: it is empty, or all comments"),
         ("# tersed.toml\n\n", "says nothing"),
-        (listener, "has no forward.to any more"),
+        (listener, "no longer has forward.to"),
         (
             &format!("{listener}[forward]\nqueue = \"1MiB\"\n"),
-            "has no forward.to any more",
+            "no longer has forward.to",
         ),
-        (&forward, "has no [[listener]] any more"),
+        (&forward, "no longer has a [[listener]]"),
     ]
     .into_iter()
     .enumerate()
@@ -59,7 +59,7 @@ fn a_file_that_lost_what_matters_replaces_nothing_at_sighup() {
     tersed.signal(Signal::SIGHUP);
     tersed.wait_log("reloaded");
     assert!(
-        warns(&tersed, "has no [dedup] any more"),
+        warns(&tersed, "no longer has [dedup]"),
         "{:#?}",
         tersed.log()
     );
@@ -69,10 +69,10 @@ fn a_file_that_lost_what_matters_replaces_nothing_at_sighup() {
 #[test]
 fn a_start_that_leads_to_standard_output_unasked_says_so() {
     for (config, text) in [
-        ("", "says nothing: it is empty, or all comments"),
+        ("", "sets nothing: it is empty, or all comments"),
         (
             "[dedup]\nallow = 2\n",
-            "survivors go to standard output; if that is meant, write to = [\"stdout:\"]",
+            "messages go to standard output; if that is meant, write to = [\"stdout:\"]",
         ),
     ] {
         let tersed = Setup::new()
