@@ -62,7 +62,7 @@ impl Default for DedupConfig {
     }
 }
 
-/// `shards` of a configuration that leaves the number to [`Fit`](super::fit::Fit).
+/// `shards` of a draft that leaves the number open; `fit` chooses one.
 pub(super) const AUTO_SHARDS: usize = 0;
 
 /// All but the keys of its policy.
@@ -193,9 +193,7 @@ impl PolicyKeys {
         let Some(max_quiet) = self.max_quiet else {
             return;
         };
-        let Some(at) = report.at(&join(path, "max_quiet")).cloned() else {
-            return;
-        };
+        let at = report.place(&join(path, "max_quiet"));
         if !refreshes && !report.is_refused(&join(path, "refresh")) {
             report.fault(&at, Fault::MaxQuietWithoutRefresh { section });
         }

@@ -1,6 +1,6 @@
-//! What the file, flags and variables say, as it is read: a [`Config`] with all values that need one key alone.
+//! A configuration while it is read: a [`Config`] whose policies are still as they are written.
 //!
-//! The policies and rules are put together later, because they take what they leave out from one another.
+//! Policies are put together later, because they take from one another what they leave out.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::identity::mask::Pattern;
 /// A configuration that is being read, or is to be printed. It starts at the defaults.
 #[derive(Clone, Default)]
 pub(super) struct Draft {
-    /// All but its policies and rules.
+    /// Everything but policies and rules.
     pub(super) config: Config,
     pub(super) policy: PolicyKeys,
     pub(super) masks: Vec<Pattern>,
@@ -29,7 +29,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// The draft of which `config` was made, with all keys spelled out.
+    /// A draft that resolves to `config`, with all keys spelled out.
     fn of(config: &Config) -> Self {
         let patterns = config.rules.policies();
         let patterns = patterns.flat_map(|policy| policy.identity.masks().patterns());
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
     use crate::config::RunArgs;
 
-    /// `text`, what runs with it, and that again from what it says of itself.
+    /// Asserts that what `text` runs, printed and read again, runs the same.
     #[track_caller]
     fn check(text: &str) {
         let dir = tempfile::tempdir().unwrap();
@@ -144,7 +144,7 @@ mod tests {
         }
     }
 
-    /// Strings, numbers and lists of JSON are TOML as they stand; tables have another sign.
+    /// `value` as TOML: its strings, numbers and lists are written as in JSON; its tables are not.
     fn inline_toml(value: &Value) -> String {
         match value {
             Value::Array(items) => {

@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_not_do_what_it_seems_to_is_refused() {
+    fn a_list_that_would_not_do_what_it_seems_to_is_refused() {
         let refused = |rule: &str| load(rule).unwrap_err();
         assert_eq!(
             refused("profile = \"kubernetes\"\nmask = []"),

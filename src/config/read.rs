@@ -16,7 +16,7 @@ use super::error::{At, FOUND_CHARS_MAX, Fault, quoted};
 use super::print::Printer;
 use super::renamed::old_name;
 use super::report::{Report, UnknownKey, join};
-use super::section::{Judge, Kind, Section, Visitor};
+use super::section::{IdleKeys, Kind, Section, Visitor};
 use super::written::{Lines, Printed, Written};
 
 /// A visitor that reads the keys of a table.
@@ -166,10 +166,10 @@ impl<S: Section> Kind<S> for Table<S> {
         Some(Printed::Table(entries))
     }
 
-    fn judge(&self, value: &S, path: &str, report: &mut Report) {
+    fn refuse_idle(&self, value: &S, path: &str, report: &mut Report) {
         value
             .clone()
-            .visit(&mut Judge::new(path.to_owned(), report));
+            .visit(&mut IdleKeys::new(path.to_owned(), report));
     }
 }
 

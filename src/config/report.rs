@@ -1,4 +1,4 @@
-//! What reading a configuration brought to light: where each key was written, and what is wrong or odd.
+//! The record of reading a configuration: where each key was written, and what is wrong or odd.
 //!
 //! # Guarantees
 //!
@@ -13,7 +13,7 @@ use super::error::{At, ConfigError, ConfigErrors, Fault, quoted};
 /// The record of one reading.
 #[derive(Default)]
 pub(super) struct Report {
-    /// What became of each key that was written, by its path.
+    /// The outcome of each key that was written, by its path.
     keys: BTreeMap<String, Outcome>,
     pub(super) errors: Vec<ConfigError>,
     pub(super) unknown: Vec<UnknownKey>,
@@ -45,7 +45,7 @@ impl Report {
         self.keys.insert(path.into(), Outcome::Refused);
     }
 
-    /// Forgets `path` and everything inside it, because another value takes its place, or none does.
+    /// Forgets `path` and everything inside it, because the value was replaced or left out.
     pub(super) fn forget(&mut self, path: &str) {
         let is_inside = |key: &str| {
             let rest = key.strip_prefix(path);
@@ -54,7 +54,7 @@ impl Report {
         self.keys.retain(|key, _| !is_inside(key));
     }
 
-    /// Where the key at `path` was written, unless it was not, or was refused.
+    /// Where the key at `path` was written; `None` if it was not, or was refused.
     pub(super) fn at(&self, path: &str) -> Option<&At> {
         match self.keys.get(path)? {
             Outcome::Accepted(at) => Some(at),
@@ -62,7 +62,7 @@ impl Report {
         }
     }
 
-    /// Where the key at `path` was written. The caller knows that it was.
+    /// Where the key at `path` was written. Call only for a key whose value was read.
     pub(super) fn place(&self, path: &str) -> At {
         self.at(path)
             .expect("the place of each value that was read is recorded")
@@ -83,8 +83,8 @@ impl Report {
         self.keys.is_empty()
     }
 
-    /// Whether the table at `path` has `key` with a value that was accepted. Without the key the table, which was
-    /// written `at`, is refused: `fits` would be right.
+    /// Whether the table at `path` has `key` with an accepted value. If the key is missing, refuses the table, which was
+    /// written `at`; `fits` is what was expected.
     pub(super) fn requires(&mut self, path: &str, key: &str, at: &At, fits: &'static str) -> bool {
         let key = join(path, key);
         if !self.is_written(&key) {
@@ -98,13 +98,13 @@ impl Report {
         self.errors.push(ConfigError { at, fault });
     }
 
-    /// Refuses the value `found` at `at`, where `fits` would be right.
+    /// Refuses the value `found` at `at`, where `fits` was expected.
     pub(super) fn unfit(&mut self, at: &At, found: &str, fits: impl Into<String>) {
         let (found, fits) = (quoted(found), fits.into());
         self.fault(at, Fault::Unfit { found, fits });
     }
 
-    /// Refuses `found` at `at`, because `other` has it already.
+    /// Refuses `found` at `at`, because `other` has it already; `fits` was expected.
     pub(super) fn taken(&mut self, at: &At, found: &str, other: At, fits: &'static str) {
         let found = quoted(found);
         self.fault(at, Fault::Taken { found, other, fits });

@@ -15,7 +15,7 @@ use super::forward::ForwardConfig;
 use super::masks::unused;
 use super::report::Report;
 use super::rules::rules;
-use super::section::{Judge, Section as _};
+use super::section::{IdleKeys, Section as _};
 use super::sockets::{
     fits_beside, place_of_listener, place_of_upstream, refuse_loop, refuse_one_path,
     refuse_too_many,
@@ -23,17 +23,17 @@ use super::sockets::{
 use super::units::{size_text, time_text};
 use super::url::ListenUrl;
 
-/// Makes a `Config` of `draft`. It is worth running if there was no error, here or before. `running` is how many shards
-/// a relay has that runs already.
+/// Makes a `Config` of `draft`. It is valid if `report` has no error. `running` is the number of shards of the relay
+/// that is to be reloaded.
 pub(super) fn resolve(mut draft: Draft, running: Option<usize>, report: &mut Report) -> Config {
     if report.is_refused("listener") {
-        // Nothing can be said about what was meant.
+        // It is not known which listeners were meant.
         draft.config.listeners.clear();
     }
     if report.is_refused("forward.to") {
         draft.config.forward.to.clear();
     }
-    draft.visit(&mut Judge::new(String::new(), report));
+    draft.visit(&mut IdleKeys::new(String::new(), report));
     let Draft {
         mut config,
         policy,
@@ -62,7 +62,7 @@ pub(super) fn resolve(mut draft: Draft, running: Option<usize>, report: &mut Rep
     config
 }
 
-/// Refuses what a listener before this one has; a default name that is taken gets a number instead.
+/// Refuses an address or a name that a listener before this one has. A default name gets a number instead.
 fn refuse_taken(index: usize, config: &mut Config, report: &mut Report) {
     let (others, [new, ..]) = config.listeners.split_at_mut(index) else {
         panic!("the index is that of a listener");
@@ -106,7 +106,7 @@ fn refuse_admin_on_listener(config: &Config, report: &mut Report) {
     }
 }
 
-/// Refuses an upstream that stands in the list twice, or leads back to us.
+/// Refuses an upstream that is listed twice, or leads back to us.
 fn refuse_upstreams(config: &Config, report: &mut Report) {
     let upstreams = &config.forward.to;
     for (index, upstream) in upstreams.iter().enumerate() {
@@ -123,12 +123,12 @@ fn refuse_upstreams(config: &Config, report: &mut Report) {
 /// Refuses a `suppressed.to` that leads back to us or is an upstream, and a queue that is too short for it.
 fn refuse_destination_of_copies(config: &Config, report: &mut Report) {
     refuse_short_queue("suppressed.queue", config.suppressed.queue, config, report);
-    let (Some(to), Some(at)) = (&config.suppressed.to, report.at("suppressed.to.url")) else {
+    let Some(to) = &config.suppressed.to else {
         return;
     };
-    let at = at.clone();
+    let at = report.place("suppressed.to.url");
     refuse_loop(&to.url, &at, config, report);
-    // Two would write to one file, and an upstream would get the copies that it is to be spared.
+    // Otherwise two forwarders would write to one file, or an upstream would get the copies after all.
     let upstreams = &config.forward.to;
     let other = upstreams
         .iter()
@@ -140,8 +140,8 @@ fn refuse_destination_of_copies(config: &Config, report: &mut Report) {
     }
 }
 
-/// Refuses a queue that cannot hold the longest message: it would keep that one, and all behind it, for ever. The
-/// default queue holds the longest that can be configured.
+/// Refuses a queue that cannot hold the longest message: that message would never leave it, nor would any behind it. The
+/// default queue holds the longest message that can be configured.
 fn refuse_short_queue(path: &str, queue: usize, config: &Config, report: &mut Report) {
     let Some(at) = report.at(path).cloned() else {
         return;

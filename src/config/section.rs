@@ -2,14 +2,14 @@
 //!
 //! ```text
 //!                              ┌─▶ Reader    file ──▶ fields, and the place of each key   (read.rs)
-//! Section::visit ──each key──▶─┼─▶ Judge     keys that have no effect where they stand    (here)
+//! Section::visit ──each key──▶─┼─▶ IdleKeys  keys that have no effect in their table         (here)
 //!  (name, kind, field)         ├─▶ Printer   fields ──▶ what runs, as the file writes it  (print.rs)
 //!                              └─▶ Names     the keys that a table may have               (here)
 //! ```
 //!
 //! # Guarantees
 //!
-//! - Whatever is done with a key is done by a visitor, so a section that names a key has said everything about it.
+//! - Everything that is done with a key is done by a visitor, so a section describes a key completely in one place.
 
 use std::mem;
 
@@ -22,8 +22,8 @@ pub(super) trait Section: Clone {
     /// Shows `visitor` each key, in the order in which they are documented.
     fn visit(&mut self, visitor: &mut impl Visitor);
 
-    /// Puts right what depends on several keys, after the table at `path`, which was written `at`, was read. Returns
-    /// whether the table can be used at all; if not, `report` says why.
+    /// Sets what depends on several keys. Called after the table at `path`, which was written `at`, was read. Returns
+    /// whether the table can be used; if not, `report` says why.
     fn complete(&mut self, path: &str, at: &At, report: &mut Report) -> bool {
         let _ = (path, at, report);
         true
@@ -45,7 +45,7 @@ pub(super) trait Visitor: Sized {
     fn table(&mut self, name: &'static str, keys: impl FnOnce(&mut Self));
 }
 
-/// How a value is read, judged and printed.
+/// How a value is read, checked and printed.
 pub(super) trait Kind<T> {
     /// The value that is `written` for the key at `path`. Without one, `report` says why.
     fn read(&self, written: &Written<'_>, path: &str, report: &mut Report) -> Option<T>;
@@ -53,8 +53,8 @@ pub(super) trait Kind<T> {
     /// `value` as the file writes it; `None` if the file leaves the key out.
     fn print(&self, value: &T) -> Option<Printed>;
 
-    /// Refuses the keys inside `value` that have no effect.
-    fn judge(&self, value: &T, path: &str, report: &mut Report) {
+    /// Refuses keys of tables inside `value` that have no effect there.
+    fn refuse_idle(&self, value: &T, path: &str, report: &mut Report) {
         let _ = (value, path, report);
     }
 }
@@ -63,7 +63,7 @@ pub(super) trait Kind<T> {
 #[derive(Clone, Copy)]
 pub(super) struct Scope {
     pub(super) applies: bool,
-    /// What the table is, if the key has no effect there: `["udp", "listeners"]`.
+    /// What the table is, such as `["udp", "listeners"]`.
     pub(super) on: [&'static str; 2],
     /// Where the key has an effect.
     pub(super) fits: &'static str,
@@ -89,22 +89,22 @@ impl Scope {
     }
 }
 
-/// A visitor that refuses keys that were written where they have no effect: that is a misunderstanding.
-pub(super) struct Judge<'r> {
+/// A visitor that refuses keys that were written where they have no effect: the operator misunderstood them.
+pub(super) struct IdleKeys<'r> {
     path: String,
     report: &'r mut Report,
 }
 
-impl<'r> Judge<'r> {
+impl<'r> IdleKeys<'r> {
     /// For the table at `path`.
     pub(super) const fn new(path: String, report: &'r mut Report) -> Self {
         Self { path, report }
     }
 }
 
-impl Visitor for Judge<'_> {
+impl Visitor for IdleKeys<'_> {
     fn key<T>(&mut self, name: &'static str, kind: impl Kind<T>, field: &mut T) {
-        kind.judge(field, &join(&self.path, name), self.report);
+        kind.refuse_idle(field, &join(&self.path, name), self.report);
     }
 
     fn key_in<T>(&mut self, scope: Scope, name: &'static str, kind: impl Kind<T>, field: &mut T) {

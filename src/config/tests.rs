@@ -1,4 +1,4 @@
-//! The file, the flags and the documented file against what runs.
+//! What files, flags and the documented file run, and how they are refused.
 
 use std::path::PathBuf;
 
@@ -17,12 +17,12 @@ use crate::rule::{
     Action, Facilities, Mode, Policy, Profile, Severities, SummaryStyle, WindowPolicy,
 };
 
-/// What `toml` as the contents of `t.toml` gives, with `args` laid over it.
+/// The configuration of `toml`, the contents of `t.toml`, with `args` laid over it.
 fn load(toml: impl AsRef<[u8]>, args: &RunArgs) -> Result<Config, String> {
     Config::of_octets("t.toml", toml.as_ref(), args).map_err(|errors| errors.to_string())
 }
 
-/// `toml` is fit, and is the default after `change`.
+/// Asserts that `toml` is valid, and runs the default after `change`.
 fn check(toml: &str, change: impl FnOnce(&mut Config)) {
     let mut expected = Config::default();
     change(&mut expected);
@@ -32,7 +32,7 @@ fn check(toml: &str, change: impl FnOnce(&mut Config)) {
     assert_eq!(load(toml, &RunArgs::default()), Ok(expected), "{toml}");
 }
 
-/// `toml` is refused with exactly these lines.
+/// Asserts that `toml` is refused with exactly these lines.
 fn check_refused(toml: impl AsRef<[u8]>, expected: &[&str]) {
     let toml = toml.as_ref();
     let text = load(toml, &RunArgs::default()).unwrap_err();
@@ -352,7 +352,7 @@ fn a_file_that_is_no_toml_is_refused_with_its_line() {
 }
 
 #[test]
-fn default_listeners_are_not_held_against_a_file_that_cannot_be_understood() {
+fn default_listeners_are_not_blamed_if_a_file_cannot_be_understood() {
     let args = RunArgs {
         forward: arguments("--forward", &["tcp://127.0.0.1:5514"]),
         ..RunArgs::default()
@@ -363,7 +363,7 @@ fn default_listeners_are_not_held_against_a_file_that_cannot_be_understood() {
 }
 
 #[test]
-fn an_unknown_key_is_refused_with_those_that_fit() {
+fn an_unknown_key_is_refused_with_the_known_ones() {
     let top =
         "listener, forward, spool, suppressed, dedup, mask, rule, admin, shutdown, log, runtime";
     let dedup = "window, allow, refresh, max_quiet, summary, mode, fields, mask, memory, identity, shards, state";
@@ -412,7 +412,7 @@ fn an_unknown_key_is_refused_with_those_that_fit() {
 }
 
 #[test]
-fn a_value_that_does_not_fit_is_refused_with_what_does() {
+fn an_invalid_value_is_refused_with_what_was_expected() {
     // Times.
     let window = format!("{TIME} from 1ms to 7days");
     for found in [
@@ -562,7 +562,7 @@ fn a_value_that_does_not_fit_is_refused_with_what_does() {
             "t.toml:2: forward.when_full: invalid 1, expected \"wait\", \"drop-newest\", \"drop-oldest\"",
         ],
     );
-    // The log's filter: what tracing would take for the name of a module is a level mistyped.
+    // The log's filter: tracing would take a mistyped level for the name of a module.
     let filter =
         "off, error, warn, info, debug or trace, also by module: \"info,tersed::forward=debug\"";
     for (found, hint) in [
@@ -641,7 +641,7 @@ fn a_value_that_does_not_fit_is_refused_with_what_does() {
 }
 
 #[test]
-fn an_address_that_does_not_fit_is_refused_with_what_does() {
+fn an_invalid_address_is_refused_with_what_was_expected() {
     let url = |found: &str, fits: &str| {
         check_refused(
             format!("[[listener]]\n\nurl = {found}"),
@@ -855,7 +855,7 @@ fn a_key_without_effect_is_refused() {
 }
 
 #[test]
-fn a_rule_takes_what_it_does_not_say_from_its_profile_and_then_from_dedup() {
+fn a_rule_takes_what_it_leaves_out_from_its_profile_and_then_from_dedup() {
     let toml = r#"
         [dedup]
         window = "20s"
@@ -1090,9 +1090,9 @@ fn all_errors_come_at_once_in_the_order_of_their_lines() {
         "[runtime]\nworkers = 0\n[dedup]\nwindow = \"10\"\nmax_quiet = \"1ms\"\nrefresh = true\n[forward]\nto = [\"x:\", \"tcp://127.0.0.1:5514\"]\n[[listener]]\nurl = \"no\"\n",
         &[
             "t.toml:2: runtime.workers: invalid 0, expected \"auto\", or a whole number from 1 to 1024",
-            // max_quiet cannot be judged against a window that nobody knows.
+            // max_quiet cannot be compared with a window that was refused.
             &format!("t.toml:4: dedup.window: invalid \"10\", expected {TIME} from 1ms to 7days"),
-            // Nor can the second upstream be a loop: which listeners were meant is not known.
+            // Nor is the second upstream a loop: it is not known which listeners were meant.
             "t.toml:8: forward.to[0]: invalid \"x:\", expected tcp://HOST:PORT, relp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH, unix-dgram:///PATH, file:///PATH, stdout:",
             "t.toml:10: listener[0].url: invalid \"no\", expected udp://ADDRESS:PORT, tcp://ADDRESS:PORT, relp://ADDRESS:PORT, unix-dgram:///PATH, unix-stream:///PATH",
         ],
@@ -1281,7 +1281,7 @@ fn the_default_queue_holds_the_longest_message_that_can_be_configured() {
 
 proptest::proptest! {
     #[test]
-    fn whatever_is_wrong_is_told_in_printable_lines_with_their_place(
+    fn each_error_is_a_printable_line_with_its_place(
         toml in "(\\[\\[?(listener|forward|dedup)\\]?\\]\n)?((to|url|window|memory|allow|name) = (\"[\\PC]{0,12}\"|[0-9.]{1,3}|\\[.{0,9}\\])\n){0,4}",
     ) {
         if let Err(text) = load(&toml, &RunArgs::default()) {

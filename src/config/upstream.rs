@@ -139,8 +139,8 @@ impl Kind<UpstreamConfig> for Upstream {
         self.table().print(value)
     }
 
-    fn judge(&self, value: &UpstreamConfig, path: &str, report: &mut Report) {
-        self.table().judge(value, path, report);
+    fn refuse_idle(&self, value: &UpstreamConfig, path: &str, report: &mut Report) {
+        self.table().refuse_idle(value, path, report);
     }
 }
 

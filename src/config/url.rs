@@ -367,7 +367,8 @@ pub struct UrlError {
 
 /// The error that `text` begins with none of `schemes`. It names the one that was probably meant.
 fn unknown_scheme(text: &str, forms: &str, schemes: &[&'static str]) -> UrlError {
-    let written = text.split(':').next().unwrap_or_default();
+    let written = text.split(':').next();
+    let written = written.expect("a split text has a first part");
     let slashes = |scheme| if scheme == "stdout" { ":" } else { "://" };
     let hint = nearest(written, schemes.iter().copied()).map_or_else(String::new, |scheme| {
         format!(" (did you mean {scheme}{}?)", slashes(scheme))

@@ -1,6 +1,6 @@
 //! Kinds of single values: how a TOML value or the text of a flag is read, and how it is printed.
 //!
-//! A reader of a scalar is written as `DeValue -> Result<T, what fits>`; [`Scalar`] lifts it.
+//! A scalar is read by a function `DeValue -> Result<T, what was expected>`; [`Scalar`] makes a kind of it.
 //!
 //! # Guarantees
 //!
@@ -36,7 +36,7 @@ pub(super) struct Scalar<T> {
     print: Box<Print<T>>,
 }
 
-/// The value, or what would have been right.
+/// The value, or what was expected.
 type Read<T> = dyn Fn(&DeValue<'_>) -> Result<T, String>;
 type Print<T> = dyn Fn(&T) -> Option<Value>;
 
@@ -74,9 +74,9 @@ impl<T, K: Kind<T>> Kind<Option<T>> for Maybe<K> {
         self.0.print(value.as_ref()?)
     }
 
-    fn judge(&self, value: &Option<T>, path: &str, report: &mut Report) {
+    fn refuse_idle(&self, value: &Option<T>, path: &str, report: &mut Report) {
         if let Some(value) = value {
-            self.0.judge(value, path, report);
+            self.0.refuse_idle(value, path, report);
         }
     }
 }
@@ -133,9 +133,10 @@ impl<T, K: Kind<T>> Kind<Vec<T>> for List<K> {
         Some(Printed::List(items.collect()))
     }
 
-    fn judge(&self, value: &Vec<T>, path: &str, report: &mut Report) {
+    fn refuse_idle(&self, value: &Vec<T>, path: &str, report: &mut Report) {
         for (index, item) in value.iter().enumerate() {
-            self.item.judge(item, &format!("{path}[{index}]"), report);
+            self.item
+                .refuse_idle(item, &format!("{path}[{index}]"), report);
         }
     }
 }
@@ -293,7 +294,7 @@ pub(super) fn unless<T: 'static>(word: &'static str, kind: Scalar<T>) -> Scalar<
     }
 }
 
-/// As [`unless`], where `word` is kept, and printed, as `none`.
+/// As [`unless`], with `none` as the value that stands for `word`.
 pub(super) fn unless_is<T>(word: &'static str, none: T, kind: Scalar<T>) -> Scalar<T>
 where
     T: Copy + PartialEq + 'static,
@@ -305,7 +306,7 @@ where
     }
 }
 
-/// `"auto"`, which is kept as `chosen`, or a value of `kind`. What runs is a value.
+/// `"auto"`, which means the value `chosen`, or a value of `kind`. It is printed as a value.
 pub(super) fn auto<T: Copy + 'static>(chosen: T, kind: Scalar<T>) -> Scalar<T> {
     let Scalar { read, print } = unless("auto", kind);
     Scalar {
@@ -542,9 +543,10 @@ fn read_log_filter(value: &DeValue<'_>) -> Result<String, String> {
         .map(str::to_owned)
         .ok_or_else(|| {
             let text = value.as_str().unwrap_or_default();
-            let levels = text
-                .split(',')
-                .map(|directive| directive.rsplit('=').next().unwrap_or_default().trim());
+            let levels = text.split(',').map(|directive| {
+                let level = directive.rsplit('=').next();
+                level.expect("a split text has a last part").trim()
+            });
             let mut hints = levels
                 .filter(|level| !LOG_LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level)))
                 .map(|level| did_you_mean(level, LOG_LEVELS));

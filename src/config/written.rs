@@ -10,12 +10,12 @@ use super::error::{At, ConfigError, FOUND_CHARS_MAX, Fault, quoted};
 pub(super) struct Written<'a> {
     pub(super) value: &'a DeValue<'a>,
     pub(super) at: At,
-    /// Lines of the file that holds the value, for the places of what is inside it.
+    /// Lines of the file, for the places of what is inside the value.
     pub(super) lines: &'a Lines,
 }
 
 impl Written<'_> {
-    /// The error that this value is not what `fits`.
+    /// The error that `fits` was expected instead of this value.
     pub(super) fn unfit(&self, fits: impl Into<String>) -> ConfigError {
         ConfigError {
             at: self.at.clone(),
