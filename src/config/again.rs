@@ -34,7 +34,7 @@ impl PartialEq for Remarks {
 }
 
 /// Which tables a file has, with flags and variables laid over it.
-pub(super) struct Said {
+pub(super) struct Present {
     /// The file's path, escaped; `None` without a file.
     file: Option<Arc<str>>,
     /// The file has no key.
@@ -50,7 +50,7 @@ pub(super) struct Said {
     has_rules: bool,
 }
 
-impl Said {
+impl Present {
     /// What the file at `path` has, before anything is laid over it.
     pub(super) fn of(read: &Report, path: Option<&Path>, is_whole: bool) -> Self {
         Self {
@@ -74,14 +74,14 @@ impl Said {
     }
 
     /// Warns of what may not be meant. Refuses to replace the `running` configuration by what is hardly meant.
-    pub(super) fn judge(&self, config: &mut Config, running: Option<&Config>, report: &mut Report) {
+    pub(super) fn check(&self, config: &mut Config, running: Option<&Config>, report: &mut Report) {
         let Some(file) = &self.file else { return };
         if self.is_unknown {
             return;
         }
         if let Some(running) = running {
             self.refuse(file, config, running, report);
-            config.remarks.0.extend(self.gone(file, running));
+            config.remarks.0.extend(self.removed(file, running));
             if !self.is_whole && config != running {
                 config.remarks.0.push(format!(
                     "{file}: its last line has no line end; if it was cut there, {COMPLETE}"
@@ -106,7 +106,7 @@ impl Said {
 
     fn refuse(&self, file: &Arc<str>, config: &Config, running: &Config, report: &mut Report) {
         let mut refuse = |text: String| {
-            report.fault(&At::File(Arc::clone(file)), Fault::Gone(text));
+            report.fault(&At::File(Arc::clone(file)), Fault::Removed(text));
         };
         if self.is_empty && config != running {
             refuse(format!(
@@ -133,7 +133,7 @@ impl Said {
     }
 
     /// A warning about tables that changed what runs and were removed.
-    fn gone(&self, file: &str, running: &Config) -> Option<String> {
+    fn removed(&self, file: &str, running: &Config) -> Option<String> {
         let default = DedupConfig::default();
         let tables = [
             (
@@ -152,15 +152,15 @@ impl Said {
                 self.has_rules || running.rules.rules().is_empty(),
             ),
         ];
-        let gone: Vec<_> = tables
+        let removed: Vec<_> = tables
             .into_iter()
             .filter(|(_, is_there)| !is_there)
             .map(|(table, _)| table)
             .collect();
-        (!gone.is_empty()).then(|| {
+        (!removed.is_empty()).then(|| {
             format!(
                 "{file} no longer has {}, and what is not written is at its default; if that is not meant, {COMPLETE}",
-                gone.join(", ")
+                removed.join(", ")
             )
         })
     }

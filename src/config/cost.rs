@@ -156,7 +156,7 @@ const fn is_costly(error: &ConfigError) -> bool {
 /// What the masks of `expressions` cost, if that is too much.
 fn too_much_of_masks(expressions: &[&str], octet_max: Duration, masks: &Masks) -> Option<Cost> {
     let search = |msg: &[u8]| masks.each(msg, |_, _| ());
-    // Only masks are searched again behind a match.
+    // Only masks are searched again after a match.
     too_much(expressions, octet_max, search)
         .or_else(|| too_much_after_matches(expressions, octet_max, search))
 }

@@ -99,8 +99,8 @@ mod tests {
                 "suppressed.to has no effect: ",
             ),
         ] {
-            let told = warned(&text);
-            assert!(told.contains(key), "{text}{told}");
+            let warnings = warned(&text);
+            assert!(warnings.contains(key), "{text}{warnings}");
         }
         let tcp =
             "[forward]\nto = [\"udp://192.0.2.1:514\", \"tcp://192.0.2.1:514\"]\nrebind = \"1h\"\n";

@@ -129,7 +129,7 @@ pub enum Fault {
     },
     /// What a running relay has, and the file that is to replace its configuration no longer has.
     #[error("{0}")]
-    Gone(String),
+    Removed(String),
     /// An invalid mask.
     #[error("{0}")]
     Mask(#[source] MaskError),

@@ -27,6 +27,7 @@
 //!   table are errors. All errors of a configuration are reported at once, each with its place;
 //!   only a file that is no TOML is not looked at any further.
 //! - Flags override variables, variables the file, the file the defaults.
+//! - A key that was renamed is still read under its old name, with a warning (`renamed`).
 //! - Each key is documented in `config/tersed.toml`; a test compares.
 //!
 //! # Left out
@@ -164,12 +165,12 @@ impl Config {
         let mut draft = Draft::default();
         let file = args.file.as_deref();
         let is_whole = file.is_none_or(|path| file::read(path, &mut draft, &mut report));
-        let said = again::Said::of(&report, file, is_whole).with(args);
+        let present = again::Present::of(&report, file, is_whole).with(args);
         overrides::lay_over(&mut draft, args, &mut report);
         let shards = running.map(|running| running.dedup.shards);
         let mut config = resolve::resolve(draft, shards, &mut report);
         config.remarks.0.extend(args.remarks.iter().cloned());
-        said.judge(&mut config, running, &mut report);
+        present.check(&mut config, running, &mut report);
         report.finish(config)
     }
 

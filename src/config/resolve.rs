@@ -17,7 +17,7 @@ use super::report::Report;
 use super::rules::rules;
 use super::section::{IdleKeys, Section as _};
 use super::sockets::{
-    fits_beside, place_of_listener, place_of_upstream, refuse_loop, refuse_one_path,
+    expected_beside, place_of_listener, place_of_upstream, refuse_loop, refuse_one_path,
     refuse_too_many,
 };
 use super::units::{size_text, time_text};
@@ -69,7 +69,7 @@ fn refuse_taken(index: usize, config: &mut Config, report: &mut Report) {
     };
     let mut urls = others.iter().map(|other| &other.url);
     if let Some(other) = urls.position(|other| other.collides_with(&new.url)) {
-        let fits = fits_beside(&new.url, &others[other].url);
+        let fits = expected_beside(&new.url, &others[other].url);
         let at = place_of_listener(index, &config.listeners, report);
         let of_other = place_of_listener(other, &config.listeners, report);
         let found = config.listeners[index].url.to_string();
@@ -140,7 +140,7 @@ fn refuse_destination_of_copies(config: &Config, report: &mut Report) {
     }
 }
 
-/// Refuses a queue that cannot hold the longest message: that message would never leave it, nor would any behind it. The
+/// Refuses a queue that cannot hold the longest message: that message would never leave it, nor would any after it. The
 /// default queue holds the longest message that can be configured.
 fn refuse_short_queue(path: &str, queue: usize, config: &Config, report: &mut Report) {
     let Some(at) = report.at(path).cloned() else {

@@ -35,7 +35,7 @@ pub fn takes_only_v6(url: &ListenUrl, listeners: &[ListenerConfig]) -> bool {
 }
 
 /// What was expected instead of `new`, which collides with `other`.
-pub(super) fn fits_beside(new: &ListenUrl, other: &ListenUrl) -> &'static str {
+pub(super) fn expected_beside(new: &ListenUrl, other: &ListenUrl) -> &'static str {
     if new.address() == other.address() {
         "an address or path that no other listener has"
     } else {

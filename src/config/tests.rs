@@ -693,8 +693,8 @@ fn an_invalid_address_is_refused_with_what_was_expected() {
     check_refused(
         "[[listener]]\nurl = \"udp://[::]:1\"\nallow = [\n\"10.0.0.1/8\",\n\"10.0.0.0/8\",\n\"x\"]",
         &[
-            "t.toml:4: listener[0].allow[0]: invalid \"10.0.0.1/8\", expected a network or an address, such as \"10.0.0.0/8\" (no bits set behind the prefix), \"192.0.2.1\" or \"2001:db8::/32\"",
-            "t.toml:6: listener[0].allow[2]: invalid \"x\", expected a network or an address, such as \"10.0.0.0/8\" (no bits set behind the prefix), \"192.0.2.1\" or \"2001:db8::/32\"",
+            "t.toml:4: listener[0].allow[0]: invalid \"10.0.0.1/8\", expected a network or an address, such as \"10.0.0.0/8\" (no bits set after the prefix), \"192.0.2.1\" or \"2001:db8::/32\"",
+            "t.toml:6: listener[0].allow[2]: invalid \"x\", expected a network or an address, such as \"10.0.0.0/8\" (no bits set after the prefix), \"192.0.2.1\" or \"2001:db8::/32\"",
         ],
     );
 

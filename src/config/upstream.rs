@@ -102,7 +102,7 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    /// The table of one; before it is read, its URL stands for none.
+    /// The table of an upstream. Its URL is replaced when it is read.
     pub(super) fn table(&self) -> Table<UpstreamConfig> {
         let start = UpstreamConfig {
             rotation: self.rotation,
@@ -194,7 +194,7 @@ pub enum Compression {
 /// How messages are set apart on a stream to an upstream.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum OutputFraming {
-    /// An LF behind each (RFC 6587 3.4.2).
+    /// An LF after each (RFC 6587 3.4.2).
     #[default]
     Lf,
     /// `MSG-LEN SP` before each (RFC 6587 3.4.1).

@@ -355,7 +355,7 @@ fn read_network(value: &DeValue<'_>) -> Result<IpNet, String> {
         })
         .filter(|net: &IpNet| net.trunc() == *net)
         .ok_or_else(|| {
-            "a network or an address, such as \"10.0.0.0/8\" (no bits set behind the prefix), \"192.0.2.1\" \
+            "a network or an address, such as \"10.0.0.0/8\" (no bits set after the prefix), \"192.0.2.1\" \
              or \"2001:db8::/32\""
                 .to_owned()
         })

@@ -27,7 +27,7 @@ fn a_file_that_lost_what_matters_replaces_nothing_at_sighup() {
 
     for (number, (text, reason)) in [
         ("", "sets nothing: it is empty, or all comments"),
-        ("# tersed.toml\n\n", "says nothing"),
+        ("# tersed.toml\n\n", "sets nothing"),
         (listener, "no longer has forward.to"),
         (
             &format!("{listener}[forward]\nqueue = \"1MiB\"\n"),
