@@ -141,7 +141,7 @@ fn all<T>(
     kind: &impl Kind<T>,
     report: &mut Report,
 ) -> Vec<T> {
-    report.forget(path);
+    report.replace(path);
     let mut items = Vec::new();
     for argument in arguments {
         report.accept(path, At::Argument(argument.name));

@@ -7,6 +7,7 @@
 //! - A key that was refused is recorded, so that a check that depends on its value can be left out.
 
 use std::collections::BTreeMap;
+use std::mem;
 
 use super::error::{At, ConfigError, ConfigErrors, Fault, quoted};
 
@@ -17,6 +18,8 @@ pub(super) struct Report {
     keys: BTreeMap<String, Outcome>,
     pub(super) errors: Vec<ConfigError>,
     pub(super) unknown: Vec<UnknownKey>,
+    /// Tables that lack a key, by path. They are errors unless another value replaces the table.
+    incomplete: Vec<(String, ConfigError)>,
     /// What is odd and accepted, a sentence each.
     pub(super) remarks: Vec<String>,
 }
@@ -45,13 +48,22 @@ impl Report {
         self.keys.insert(path.into(), Outcome::Refused);
     }
 
-    /// Forgets `path` and everything inside it, because the value was replaced or left out.
+    /// Forgets `path` and everything inside it, because the value was left out.
     pub(super) fn forget(&mut self, path: &str) {
-        let is_inside = |key: &str| {
-            let rest = key.strip_prefix(path);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        };
-        self.keys.retain(|key, _| !is_inside(key));
+        self.keys.retain(|key, _| !is_inside(key, path));
+    }
+
+    /// Forgets `path` and everything inside it, because another value replaces it.
+    pub(super) fn replace(&mut self, path: &str) {
+        self.forget(path);
+        self.incomplete.retain(|(table, _)| !is_inside(table, path));
+    }
+
+    /// Makes errors of the tables that lack a key. Call when nothing is replaced any more.
+    pub(super) fn refuse_incomplete(&mut self) {
+        let incomplete = mem::take(&mut self.incomplete);
+        self.errors
+            .extend(incomplete.into_iter().map(|(_, error)| error));
     }
 
     /// Where the key at `path` was written; `None` if it was not, or was refused.
@@ -88,7 +100,10 @@ impl Report {
     pub(super) fn requires(&mut self, path: &str, key: &str, at: &At, fits: &'static str) -> bool {
         let key = join(path, key);
         if !self.is_written(&key) {
-            self.fault(at, Fault::Missing { fits });
+            let fault = Fault::Missing { fits };
+            let at = at.clone();
+            self.incomplete
+                .push((path.to_owned(), ConfigError { at, fault }));
         }
         self.at(&key).is_some()
     }
@@ -114,6 +129,12 @@ impl Report {
     pub(super) fn finish<T>(self, value: T) -> Result<T, ConfigErrors> {
         ConfigErrors::if_any(self.errors).map(|()| value)
     }
+}
+
+/// Whether `key` is the path `outer`, or leads to something inside it.
+fn is_inside(key: &str, outer: &str) -> bool {
+    let rest = key.strip_prefix(outer);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// The path of `key` in the table at `path`.

@@ -26,6 +26,7 @@ use super::url::ListenUrl;
 /// Makes a `Config` of `draft`. It is valid if `report` has no error. `running` is the number of shards of the relay
 /// that is to be reloaded.
 pub(super) fn resolve(mut draft: Draft, running: Option<usize>, report: &mut Report) -> Config {
+    report.refuse_incomplete();
     if report.is_refused("listener") {
         // It is not known which listeners were meant.
         draft.config.listeners.clear();

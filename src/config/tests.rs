@@ -1186,6 +1186,21 @@ fn flags_replace_the_lists_of_the_file_and_keep_the_rest() {
 }
 
 #[test]
+fn a_table_that_a_flag_replaces_may_lack_its_url() {
+    let toml = "[[listener]]\nname = \"x\"\n[forward]\nto = [{ framing = \"lf\" }]\n";
+    let mut args = listen(&["udp://[::]:2"]);
+    args.forward = arguments("--forward", &["tcp://b:1"]);
+    assert_eq!(load(toml, &args).unwrap().listeners.len(), 1);
+    assert_eq!(
+        load(toml, &RunArgs::default())
+            .unwrap_err()
+            .matches("missing, expected url")
+            .count(),
+        2
+    );
+}
+
+#[test]
 fn a_flag_is_refused_under_its_own_name() {
     let args = RunArgs {
         listen: arguments("--listen", &["tcp://0.0.0.0:1", "localhost:1"]),

@@ -104,7 +104,7 @@ impl<T, K: Kind<T>> Kind<Vec<T>> for List<K> {
             report.errors.push(written.unfit(self.fits));
             return None;
         };
-        report.forget(path);
+        report.replace(path);
         let mut items = Vec::with_capacity(array.len());
         for (index, value) in array.iter().enumerate() {
             let line = written.lines.at(value.span().start);
