@@ -1,4 +1,4 @@
-//! Sizing: how much memory a configuration lets the process take, by what takes it.
+//! Sizing: the most memory that a configuration lets the process take, by part.
 //!
 //! ```text
 //! Config ──▶ Sizing: windows 256 MiB + queue 64 MiB + ... = at most 494 MiB ──▶ check, metrics, docs/operations.md
@@ -6,16 +6,16 @@
 //!
 //! # Guarantees
 //!
-//! - Each part is the most that it takes when its bound is reached, bookkeeping included. All of them together are not
-//!   reached by accident: an attack on all listeners while the upstreams are away comes near.
-//! - The physical memory of the process is at most 1.5 times the sum: what the allocator keeps between what is in use
-//!   is the rest. A test fills what can be filled and compares.
+//! - Each part is the most that it takes when its limit is reached, bookkeeping included. All limits are rarely reached
+//!   together: an attack on all listeners while the upstreams are down comes near.
+//! - The physical memory of the process is at most 1.5 times the sum: the allocator keeps the rest between allocations.
+//!   A test fills what can be filled and compares.
 //! - A larger limit never makes the sum smaller.
 //!
 //! # Left out
 //!
-//! What the kernel holds for sockets and files, of which a container's limit counts some as well. What a reload takes
-//! while it moves, and a start while it reads saved windows: that lies within the factor.
+//! The kernel's memory for sockets and files, of which a container's limit counts some as well. What a reload takes while
+//! it exchanges parts, and a start while it reads saved windows: the factor covers that.
 
 use std::fmt;
 
@@ -83,13 +83,12 @@ impl Sizing {
     }
 
     fn add(&mut self, part: MemoryPart, octets: usize) {
-        if let Some(sum) = self.0.get_mut(part as usize) {
-            *sum = sum.saturating_add(octets as u64);
-        }
+        let sum = &mut self.0[part as usize];
+        *sum = sum.saturating_add(octets as u64);
     }
 }
 
-/// In MiB, rounded up; what takes nothing is left out.
+/// In MiB, rounded up; parts that take nothing are left out.
 impl fmt::Display for Sizing {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{} MiB:", mib(self.total()))?;
@@ -106,11 +105,11 @@ const fn mib(octets: u64) -> u64 {
     octets.div_ceil(1024 * 1024)
 }
 
-/// The program, its log, the status page, the threads that do not read, and what the allocator keeps at first.
+/// The program, its log, the status page, the threads that do not read, and what the allocator keeps from the start.
 const PROGRAM_OCTETS: usize = 12 * 1024 * 1024;
 
-/// What a thread that reads keeps between two batches: what it reads into, what it judges together, and survivors and
-/// copies (each at most 512 KiB), and its stack.
+/// What a thread that reads keeps between two batches: its buffer, the messages that it judges together, those to be
+/// forwarded and suppressed copies (each at most 512 KiB), and its stack.
 const READER_OCTETS: usize = 1536 * 1024;
 
 #[cfg(test)]
@@ -200,7 +199,7 @@ mod tests {
         let few = format!("{TCP}connections_max = 10\nmax_message_size = \"8KiB\"");
         check(&few, P::Unfinished, 10 * (8 * KIB + 16));
         check(&few, P::Waiting, 12 * short(128 * KIB));
-        // RELP clients may send 128 KiB at once, and a turn of 16 KiB more may be held up.
+        // RELP clients may send 128 KiB at once, and a turn of 16 KiB more may wait.
         check(RELP, P::Unfinished, 1024 * (144 * KIB + 16));
         let long = format!("{TCP}connections_max = 10\nmax_message_size = \"1MiB\"");
         check(&long, P::Unfinished, 10 * (MIB + 16) * 5 / 4);

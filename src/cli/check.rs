@@ -457,9 +457,9 @@ mod tests {
         assert_eq!(
             text,
             format!(
-                "{path}:2: dedup.windw: unknown key; fits: window, allow, refresh, max_quiet, summary, mode, \
+                "{path}:2: dedup.windw: unknown key, expected one of window, allow, refresh, max_quiet, summary, mode, \
                  fields, mask, memory, identity, shards, state (did you mean window?)\n\
-                 {path}:3: dedup.allow: found 0, fits: a whole number from 1 to 1000000\n"
+                 {path}:3: dedup.allow: invalid 0, expected a whole number from 1 to 1000000\n"
             )
         );
     }

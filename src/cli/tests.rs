@@ -85,12 +85,12 @@ fn the_error_for_a_wrong_flag_or_variable_names_it() {
     for (flag, variable) in &FLAGS[1..] {
         let text = config(&format!("tersed {flag} \u{7}"), EMPTY).unwrap_err();
         assert!(
-            text.starts_with(&format!("{flag}: found \"\\u{{7}}\", fits: ")),
+            text.starts_with(&format!("{flag}: invalid \"\\u{{7}}\", expected ")),
             "{text}"
         );
         let text = config("tersed", [(*variable, "\u{7}")]).unwrap_err();
         assert!(
-            text.starts_with(&format!("{variable}: found \"\\u{{7}}\", fits: ")),
+            text.starts_with(&format!("{variable}: invalid \"\\u{{7}}\", expected ")),
             "{text}"
         );
         // A valid flag hides an invalid variable, which is then not read.

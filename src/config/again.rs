@@ -1,48 +1,47 @@
-//! Which file may replace a running configuration, and what is remarked about one at a start.
+//! Which file may replace a running configuration, and what a start warns of.
 //!
-//! A file that is read while it is being written is valid TOML at many places where it can be cut. So a reload does not
-//! take the absence of what was there for a wish.
+//! A file that is read while it is being written may be cut, and is valid TOML at many such places. So a reload does
+//! not take a missing table for the operator's wish.
 //!
 //! # Guarantees
 //!
-//! - A reload never moves survivors to standard output, or listeners to the default ones, because a file has no
-//!   `forward.to` or `[[listener]]` any more. Who means that writes it, or restarts.
-//! - A reload by a file that says nothing is refused, unless nothing would change.
-//! - Other tables that are gone are remarked: to remove them is ordinary.
+//! - A reload never moves messages to standard output, or listeners to the default ones, because a file no longer has
+//!   `forward.to` or `[[listener]]`. An operator who means that writes it, or restarts.
+//! - A reload by a file that sets nothing is refused, unless nothing would change.
+//! - Other tables that were removed cause a warning: removing them is ordinary.
 //!
 //! # Left out
 //!
-//! A file that was cut inside a table, behind a whole line: nothing shows that. One that was cut inside a line is most
-//! often no TOML; where it is (`workers = 1` of `workers = 16`), the missing line end is remarked.
+//! A file that was cut inside a table after a whole line: nothing shows that. One that was cut inside a line is rarely
+//! TOML; where it is (`workers = 1` of `workers = 16`), a warning names the missing line end.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use super::error::{At, ConfigError, Fault, escaped};
-use super::file::{ConfigFile, Section as _};
-use super::value::Slot;
+use super::error::{At, Fault, escaped};
+use super::report::Report;
 use super::{Config, DedupConfig, RunArgs, SuppressedConfig};
 
 /// What was odd while a configuration was read, a sentence each.
 #[derive(Clone, Debug, Default)]
 pub struct Remarks(pub(super) Vec<String>);
 
-/// Two configurations are the same if they run the same, whatever was odd about their files.
+/// Two configurations are equal if they run the same, whatever was odd about their files.
 impl PartialEq for Remarks {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-/// What a file, with flags and variables laid over it, has and has not.
-pub(super) struct Said {
+/// Which tables a file has, with flags and variables laid over it.
+pub(super) struct Present {
     /// The file's path, escaped; `None` without a file.
     file: Option<Arc<str>>,
     /// The file has no key.
     is_empty: bool,
-    /// The file could not be understood: nothing is known about what it has.
+    /// The file could not be understood, so it is not known what it has.
     is_unknown: bool,
-    /// Its last line ends as lines do.
+    /// Its last line has a line end.
     is_whole: bool,
     has_listeners: bool,
     has_upstreams: bool,
@@ -51,47 +50,38 @@ pub(super) struct Said {
     has_rules: bool,
 }
 
-impl Said {
-    /// What `file` has, before anything is laid over it.
-    pub(super) fn of(file: &ConfigFile, path: Option<&Path>, is_whole: bool) -> Self {
+impl Present {
+    /// What the file at `path` has, before anything is laid over it.
+    pub(super) fn of(read: &Report, path: Option<&Path>, is_whole: bool) -> Self {
         Self {
             file: path.map(|path| escaped(&path.display().to_string()).into()),
-            is_empty: file.is_empty(),
-            is_unknown: file.listener.is_refused(),
+            is_empty: read.is_empty(),
+            is_unknown: read.is_refused("listener"),
             is_whole,
-            has_listeners: is_written(&file.listener),
-            has_upstreams: match &file.forward {
-                Slot::Given(forward) => is_written(&forward.value.to),
-                Slot::Absent => false,
-                Slot::Refused => true,
-            },
-            has_suppressed: is_written(&file.suppressed),
-            has_dedup: is_written(&file.dedup),
-            has_rules: is_written(&file.rule),
+            has_listeners: read.is_written("listener"),
+            has_upstreams: read.is_written("forward.to") || read.is_refused("forward"),
+            has_suppressed: read.is_written("suppressed"),
+            has_dedup: read.is_written("dedup"),
+            has_rules: read.is_written("rule"),
         }
     }
 
-    /// Adds what flags and variables say.
+    /// Adds what flags and variables set.
     pub(super) fn with(mut self, args: &RunArgs) -> Self {
         self.has_listeners |= !args.listen.is_empty();
         self.has_upstreams |= !args.forward.is_empty();
         self
     }
 
-    /// Remarks what may not have been meant. With what is `running`, refuses what was hardly meant.
-    pub(super) fn judge(
-        &self,
-        config: &mut Config,
-        running: Option<&Config>,
-        errors: &mut Vec<ConfigError>,
-    ) {
+    /// Warns of what may not be meant. Refuses to replace the `running` configuration by what is hardly meant.
+    pub(super) fn check(&self, config: &mut Config, running: Option<&Config>, report: &mut Report) {
         let Some(file) = &self.file else { return };
         if self.is_unknown {
             return;
         }
         if let Some(running) = running {
-            self.refuse(file, config, running, errors);
-            config.remarks.0.extend(self.gone(file, running));
+            self.refuse(file, config, running, report);
+            config.remarks.0.extend(self.removed(file, running));
             if !self.is_whole && config != running {
                 config.remarks.0.push(format!(
                     "{file}: its last line has no line end; if it was cut there, {COMPLETE}"
@@ -103,33 +93,24 @@ impl Said {
         }
         config.remarks.0.push(if self.is_empty {
             format!(
-                "{file} says nothing: it is empty, or all comments; the defaults are used for what no flag and no \
-                 variable says, and survivors go to standard output"
+                "{file} sets nothing: it is empty, or all comments; the defaults apply to what no flag and no \
+                 variable sets, and messages go to standard output"
             )
         } else {
             format!(
-                "{file} has no forward.to, and there is no --forward: survivors go to standard output; if that is meant, \
+                "{file} has no forward.to, and there is no --forward: messages go to standard output; if that is meant, \
                  write to = [\"stdout:\"] in [forward]"
             )
         });
     }
 
-    fn refuse(
-        &self,
-        file: &Arc<str>,
-        config: &Config,
-        running: &Config,
-        errors: &mut Vec<ConfigError>,
-    ) {
+    fn refuse(&self, file: &Arc<str>, config: &Config, running: &Config, report: &mut Report) {
         let mut refuse = |text: String| {
-            errors.push(ConfigError {
-                at: At::File(Arc::clone(file)),
-                fault: Fault::Gone(text),
-            });
+            report.fault(&At::File(Arc::clone(file)), Fault::Removed(text));
         };
         if self.is_empty && config != running {
             refuse(format!(
-                "says nothing: it is empty, or all comments; a reload would put the defaults in the place of what runs; \
+                "sets nothing: it is empty, or all comments; a reload would replace what runs by the defaults; \
                  {COMPLETE}, or restart to run the defaults"
             ));
             return;
@@ -137,7 +118,7 @@ impl Said {
         if !self.has_upstreams && config.forward.to != running.forward.to {
             let before = list(running.forward.to.iter().map(|upstream| &upstream.url));
             refuse(format!(
-                "has no forward.to any more: survivors would go to standard output, and not to {before}; {COMPLETE}; if \
+                "no longer has forward.to: messages would go to standard output, and not to {before}; {COMPLETE}; if \
                  standard output is meant, write to = [\"stdout:\"] in [forward]"
             ));
         }
@@ -145,14 +126,14 @@ impl Said {
             let default = list(config.listeners.iter().map(|listener| &listener.url));
             let before = list(running.listeners.iter().map(|listener| &listener.url));
             refuse(format!(
-                "has no [[listener]] any more: the relay would receive on {default}, the default ones, and not on {before}; \
+                "no longer has a [[listener]]: the relay would receive on {default}, the default ones, and not on {before}; \
                  {COMPLETE}; if the default ones are meant, write them"
             ));
         }
     }
 
-    /// A remark on tables that changed what runs and are not there any more.
-    fn gone(&self, file: &str, running: &Config) -> Option<String> {
+    /// A warning about tables that changed what runs and were removed.
+    fn removed(&self, file: &str, running: &Config) -> Option<String> {
         let default = DedupConfig::default();
         let tables = [
             (
@@ -171,22 +152,18 @@ impl Said {
                 self.has_rules || running.rules.rules().is_empty(),
             ),
         ];
-        let gone: Vec<_> = tables
+        let removed: Vec<_> = tables
             .into_iter()
             .filter(|(_, is_there)| !is_there)
             .map(|(table, _)| table)
             .collect();
-        (!gone.is_empty()).then(|| {
+        (!removed.is_empty()).then(|| {
             format!(
-                "{file} has no {} any more, and what is not written is at its default; if that is not meant, {COMPLETE}",
-                gone.join(", ")
+                "{file} no longer has {}, and what is not written is at its default; if that is not meant, {COMPLETE}",
+                removed.join(", ")
             )
         })
     }
-}
-
-const fn is_written<T>(slot: &Slot<T>) -> bool {
-    !matches!(slot, Slot::Absent)
 }
 
 fn list<T: ToString>(items: impl Iterator<Item = T>) -> String {
@@ -194,8 +171,7 @@ fn list<T: ToString>(items: impl Iterator<Item = T>) -> String {
     items.join(", ")
 }
 
-const COMPLETE: &str =
-    "see that the file is complete (write another one and rename it over this one) and send SIGHUP";
+const COMPLETE: &str = "make sure that the file is complete (write another one and rename it over this one) and send SIGHUP";
 
 #[cfg(test)]
 mod tests {
@@ -207,7 +183,7 @@ mod tests {
     const WHOLE: &str = "[[listener]]\nurl = \"udp://127.0.0.1:514\"\n[forward]\nto = [\"tcp://a:1\"]\n\
                          [dedup]\nwindow = \"1h\"\n[suppressed]\nto = \"file:///x\"\n[[rule]]\nname = \"a\"\n";
 
-    /// What runs with `before`, loaded again with `after`; `flags` stand above both.
+    /// What runs with `before`, loaded again with `after`; `flags` override both.
     fn again(before: &str, after: &str, flags: &[&str]) -> (Config, Result<Config, ConfigErrors>) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.toml");
@@ -256,7 +232,7 @@ mod tests {
                     assert_eq!(next.listeners, running.listeners, "{head}");
                     assert_eq!(next.forward, running.forward, "{head}");
                     assert!(
-                        next.warnings()[0].contains("any more") || next.dedup == running.dedup,
+                        next.warnings()[0].contains("no longer") || next.dedup == running.dedup,
                         "{head} {:?}",
                         next.warnings()
                     );
@@ -267,11 +243,11 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_says_nothing_is_refused_unless_nothing_changes() {
+    fn a_file_that_sets_nothing_is_refused_unless_nothing_changes() {
         for empty in ["", "\n \n", "# a comment\n"] {
             let text = refused(WHOLE, empty, &[]);
             assert!(
-                text.starts_with("says nothing: it is empty, or all comments; a reload would"),
+                text.starts_with("sets nothing: it is empty, or all comments; a reload would"),
                 "{text}"
             );
             assert_eq!(text.lines().count(), 1);
@@ -286,12 +262,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_upstreams_or_listeners_is_refused_unless_a_flag_says_them() {
+    fn a_file_without_upstreams_or_listeners_is_refused_unless_a_flag_names_them() {
         let no_forward =
             "[[listener]]\nurl = \"udp://127.0.0.1:514\"\n[forward]\nqueue = \"1MiB\"\n";
         assert_eq!(
             refused(WHOLE, no_forward, &[]),
-            "has no forward.to any more: survivors would go to standard output, and not to tcp://a:1; see that the file is \
+            "no longer has forward.to: messages would go to standard output, and not to tcp://a:1; make sure that the file is \
              complete (write another one and rename it over this one) and send SIGHUP; if standard output is meant, write \
              to = [\"stdout:\"] in [forward]"
         );
@@ -300,8 +276,8 @@ mod tests {
         let text = refused(WHOLE, no_listener, &[]);
         assert!(
             text.starts_with(
-                "has no [[listener]] any more: the relay would receive on udp://127.0.0.1:5514, tcp://127.0.0.1:5514, the \
-                 default ones, and not on udp://127.0.0.1:514; see"
+                "no longer has a [[listener]]: the relay would receive on udp://127.0.0.1:5514, tcp://127.0.0.1:5514, the \
+                 default ones, and not on udp://127.0.0.1:514; make"
             ),
             "{text}"
         );
@@ -315,20 +291,19 @@ mod tests {
     }
 
     #[test]
-    fn other_tables_that_are_gone_are_remarked() {
+    fn other_tables_that_were_removed_cause_a_warning() {
         let head = WHOLE.split_once("[dedup]").unwrap().0;
         let warnings = again(WHOLE, head, &[]).1.unwrap().warnings();
         assert!(
-            warnings[0].contains(
-                "t.toml has no [suppressed], [dedup], [[rule]] any more, and what is not"
-            ),
+            warnings[0]
+                .contains("t.toml no longer has [suppressed], [dedup], [[rule]], and what is not"),
             "{warnings:?}"
         );
         assert_eq!(again(WHOLE, WHOLE, &[]).1.unwrap().warnings(), [""; 0]);
     }
 
     #[test]
-    fn a_line_that_may_have_been_cut_is_remarked_if_something_changes() {
+    fn a_line_that_may_have_been_cut_causes_a_warning_if_something_changes() {
         let cut = format!("{WHOLE}[runtime]\nworkers = 1");
         let warnings = again(&format!("{cut}6\n"), &cut, &[]).1.unwrap().warnings();
         assert!(
@@ -339,19 +314,19 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_leads_to_standard_output_is_remarked() {
+    fn a_start_that_leads_to_standard_output_causes_a_warning() {
         let (started, _) = again("[dedup]\nallow = 2\n", "", &[]);
         let warnings = started.warnings();
         assert!(
             warnings[0].ends_with(
-                "t.toml has no forward.to, and there is no --forward: survivors go to standard output; if that is meant, write \
+                "t.toml has no forward.to, and there is no --forward: messages go to standard output; if that is meant, write \
                  to = [\"stdout:\"] in [forward]"
             ),
             "{warnings:?}"
         );
         let warnings = again("", "", &[]).0.warnings();
         assert!(
-            warnings[0].contains("t.toml says nothing: it is empty, or all comments;"),
+            warnings[0].contains("t.toml sets nothing: it is empty, or all comments;"),
             "{warnings:?}"
         );
         assert_eq!(

@@ -1,19 +1,18 @@
-//! The bounds of what can be configured, each with the reason for its value.
+//! The limits of what can be configured, each with the reason for its value.
 
 use std::time::Duration;
 
-/// The shortest window: below it, repeats of one event pass as events of their own anyway.
+/// The shortest window: below it, repeats of one event are not recognised as such anyway.
 pub const WINDOW_MIN: Duration = Duration::from_millis(1);
-/// The longest window and the longest `max_quiet`: a message that still holds must show up in a
-/// week's log.
+/// The longest window and the longest `max_quiet`: a condition that persists must show up in a week's log.
 pub const WINDOW_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
-/// The most copies that a window may let through.
+/// The most copies that a window may allow.
 pub const ALLOW_MAX: u32 = 1_000_000;
-/// `max_quiet` in windows, unless configured.
+/// `max_quiet` in windows, by default.
 pub const MAX_QUIET_WINDOWS: u32 = 10;
-/// The smallest `dedup.memory`. With many rules or shards the least is more (`fit`).
+/// The smallest `dedup.memory`. Many rules or shards need more (`fit`).
 pub const MEMORY_MIN: usize = MIB;
-/// The largest `dedup.memory`: beyond it somebody mistyped.
+/// The largest `dedup.memory`: more is a typing error.
 pub const MEMORY_MAX: usize = GIB.saturating_mul(1024);
 /// The most engines.
 pub const SHARDS_MAX: usize = 4096;
@@ -22,14 +21,14 @@ pub const WORKERS_MAX: usize = 1024;
 /// The most connections that may be configured for one listener; the kernel's limit on open files
 /// comes first.
 pub const CONNECTIONS_MAX: usize = 1_000_000;
-/// `window` of a RELP listener, unless configured: more than any client is known to use, so that it is the client's
-/// own window that counts.
+/// `window` of a RELP listener, by default: more than any client is known to use, so that the client's own window
+/// decides.
 pub const RELP_WINDOW: usize = 4096;
-/// The largest `window` of a RELP listener: what it bounds is a few octets for each transaction.
+/// The largest `window` of a RELP listener: each transaction takes a few octets.
 pub const RELP_WINDOW_MAX: usize = 65_536;
 /// The shortest time-out or retry pause.
 pub const TIMEOUT_MIN: Duration = Duration::from_millis(10);
-/// The longest time-out that ends something stuck.
+/// The longest time-out of an operation that is stuck.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// The longest `idle_timeout`.
 pub const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -41,15 +40,15 @@ pub const RECEIVE_BUFFER_MIN: usize = 64 * KIB;
 pub const RECEIVE_BUFFER_MAX: usize = GIB - MIB;
 /// The smallest `forward.queue`.
 pub const QUEUE_MIN: usize = 64 * KIB;
-/// The largest `forward.queue`: its room is counted in 32 bits, and what waits longer belongs on a disk.
+/// The largest `forward.queue`: its room is counted in 32 bits, and longer queues belong on a disk.
 pub const QUEUE_MAX: usize = 4 * GIB - MIB;
-/// The smallest `spool.max_size`: room for one full queue of the smallest size, with its bookkeeping.
+/// The smallest `spool.max_size`: holds one full queue of the smallest size, with its bookkeeping.
 pub const SPOOL_MIN: usize = MIB;
-/// The largest `spool.max_size`: beyond it somebody mistyped.
+/// The largest `spool.max_size`: more is a typing error.
 pub const SPOOL_MAX: usize = GIB.saturating_mul(1024 * 64);
 /// The largest `forward.resend_max`.
 pub const RESEND_MAX: usize = GIB;
-/// The shortest `forward.resend_age`: no reader that works is slower.
+/// The shortest `forward.resend_age`: any working reader is faster.
 pub const RESEND_AGE_MIN: Duration = Duration::from_secs(1);
 /// The shortest `forward.rebind`.
 pub const REBIND_MIN: Duration = Duration::from_secs(1);
@@ -59,15 +58,15 @@ pub const REBIND_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const UDP_PAYLOAD_MAX: usize = 65_507;
 /// The smallest `rotate_size`: a file is rotated between two writes, and one of them is a quarter of this.
 pub const ROTATE_SIZE_MIN: usize = MIB;
-/// The largest `rotate_size`: beyond it nobody opens the file any more.
+/// The largest `rotate_size`: larger files are hard to open.
 pub const ROTATE_SIZE_MAX: usize = GIB.saturating_mul(1024);
 /// The shortest `rotate_age`: below it a directory fills with names.
 pub const ROTATE_AGE_MIN: Duration = Duration::from_secs(60);
 /// The longest `rotate_age`.
 pub const ROTATE_AGE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
-/// The most rotated files: all their names are read at each rotation.
+/// The most rotated files: each rotation reads all their names.
 pub const ROTATE_KEEP_MAX: usize = 10_000;
-/// The octets of a configuration file that are read: far more than any holds.
+/// The most octets of a configuration file: far more than any has.
 pub const FILE_OCTETS_MAX: usize = MIB;
 
 pub(super) const KIB: usize = 1024;

@@ -1,19 +1,18 @@
-//! What expressions cost: measured on texts that are hard for them, and refused if it is too much.
+//! Measures what expressions cost on texts that are hard for them, and refuses those that cost too much.
 //!
-//! A search is linear in the text, but not every expression is as fast as another: with `[\s\S]{1,30000}x` an octet can
-//! take as long as reading ten thousand. One such mask, and a single message of 64 KiB holds a worker up for seconds.
+//! A search is linear in the text, but expressions differ: with `[\s\S]{1,30000}x` one octet can take as long as ten
+//! thousand do otherwise. With one such mask, a single message of 64 KiB blocks a worker for seconds.
 //!
 //! # Guarantees
 //!
-//! - What an ordinary expression costs is far below the limit: a busy machine refuses none. Time is that of the thread,
-//!   and of several measurements the least counts.
-//! - Measuring takes milliseconds; for what is refused, and for what may look at all of the rest behind each match, a
-//!   fraction of a second. After [`REFUSED_MAX`] refusals the
-//!   rest is not measured.
+//! - Ordinary expressions cost far less than the limit, so that a busy machine refuses none of them. The thread's own
+//!   time is measured, and of several measurements the least counts.
+//! - Measuring takes milliseconds. It takes a fraction of a second for an expression that is refused, or that may look
+//!   at all of the remaining text after each match. After [`REFUSED_MAX`] refusals nothing more is measured.
 //!
 //! # Left out
 //!
-//! Messages that are harder than any text that was tried.
+//! Messages that are harder than any text that is tried.
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
@@ -22,32 +21,33 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use super::error::{At, ConfigError, Fault};
-use super::value::Given;
+use super::report::Report;
 use crate::clock::ThreadTime;
 use crate::identity::mask::{BuiltinSet, HardTexts, Kind, LATE_MATCHES, LateText, Masks, Pattern};
 use crate::limits::{MASK_OCTET_COST_MAX, MESSAGE_OCTETS_DEFAULT};
 use crate::rule::{Rules, Scratch, Text};
 
-/// What an octet costs.
+/// What a search cost.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
-pub struct Cost {
+struct Cost {
     octets: usize,
     time: Duration,
-    /// What it may cost.
+    /// What an octet may cost.
     octet_max: Duration,
 }
 
-/// Refuses each of the user's masks that costs too much by itself.
-pub(super) fn refuse_costly_patterns(patterns: &[Given<Pattern>], errors: &mut Vec<ConfigError>) {
-    for Given { value: pattern, at } in patterns {
+/// Refuses each mask of `[mask]` that costs too much by itself.
+pub(super) fn refuse_costly_patterns(patterns: &[Pattern], report: &mut Report) {
+    for (index, pattern) in patterns.iter().enumerate() {
         let what = format!("mask `{}`", pattern.name);
-        if let Ok(masks) = Masks::new(BuiltinSet::EMPTY, vec![pattern.clone()]) {
-            refuse_masks(&what, &masks, at, errors);
-        }
+        let at = report.place(&format!("mask[{index}]"));
+        let masks = Masks::new(BuiltinSet::EMPTY, vec![pattern.clone()])
+            .expect("a mask that was read compiled by itself");
+        refuse_masks(&what, &masks, &at, report);
     }
 }
 
-/// The user's own masks. Rules often choose the same of them: what they cost together is measured once.
+/// The masks of `[mask]`. Many rules may choose the same set of them, which is then measured once.
 pub(super) struct OwnMasks {
     pub(super) patterns: Vec<Pattern>,
     judged: RefCell<Vec<Vec<Pattern>>>,
@@ -62,19 +62,19 @@ impl OwnMasks {
     }
 
     /// Refuses `masks`, which are some of these, if they cost too much together.
-    pub(super) fn refuse_costly(&self, masks: &Masks, at: &At, errors: &mut Vec<ConfigError>) {
+    pub(super) fn refuse_costly(&self, masks: &Masks, at: &At, report: &mut Report) {
         let mut judged = self.judged.borrow_mut();
         if !judged.iter().any(|other| other == masks.patterns()) {
             judged.push(masks.patterns().to_vec());
-            refuse_costly_masks(masks, at, errors);
+            refuse_costly_masks(masks, at, report);
         }
     }
 }
 
 /// Refuses masks that cost too much together.
-fn refuse_costly_masks(masks: &Masks, at: &At, errors: &mut Vec<ConfigError>) {
-    // One by itself was judged where it is written; what is wrong there is not to be said twice.
-    if masks.patterns().len() < 2 || errors.iter().any(is_costly) {
+fn refuse_costly_masks(masks: &Masks, at: &At, report: &mut Report) {
+    // A mask by itself was judged at its own place, and is not reported twice.
+    if masks.patterns().len() < 2 || report.errors.iter().any(is_costly) {
         return;
     }
     let names: Vec<_> = masks
@@ -83,28 +83,28 @@ fn refuse_costly_masks(masks: &Masks, at: &At, errors: &mut Vec<ConfigError>) {
         .map(|pattern| format!("`{}`", pattern.name))
         .collect();
     let what = format!("masks {} together", names.join(", "));
-    refuse_masks(&what, masks, at, errors);
+    refuse_masks(&what, masks, at, report);
 }
 
 /// Refuses the expression of a rule if it costs too much.
-pub(super) fn refuse_costly_text(text: &Text, at: &At, errors: &mut Vec<ConfigError>) {
+pub(super) fn refuse_costly_text(text: &Text, at: &At, report: &mut Report) {
     let search = |msg: &[u8]| {
         black_box(text.matches(msg));
     };
     let written = text.written();
     let what = format!("`{written}`");
     let judge = || too_much(&[written], MASK_OCTET_COST_MAX, search);
-    refuse(&what, false, judge, at, errors);
+    refuse(&what, false, judge, at, report);
 }
 
 /// Refuses the expressions of all rules if they cost too much together.
-pub(super) fn refuse_costly_rules(rules: &Rules, at: &At, errors: &mut Vec<ConfigError>) {
+pub(super) fn refuse_costly_rules(rules: &Rules, at: &At, report: &mut Report) {
     let texts = rules
         .rules()
         .iter()
         .filter_map(|rule| rule.matcher.msg.as_ref());
     let written: Vec<_> = texts.map(Text::written).collect();
-    if written.len() < 2 || errors.iter().any(is_costly) {
+    if written.len() < 2 || report.errors.iter().any(is_costly) {
         return;
     }
     let mut scratch = Scratch::default();
@@ -112,14 +112,14 @@ pub(super) fn refuse_costly_rules(rules: &Rules, at: &At, errors: &mut Vec<Confi
     let what = format!("`msg` of all {} rules that have one", written.len());
     let octet_max = MASK_OCTET_COST_MAX * RULES_FACTOR;
     let judge = || too_much(&written, octet_max, search);
-    refuse(&what, true, judge, at, errors);
+    refuse(&what, true, judge, at, report);
 }
 
-fn refuse_masks(what: &str, masks: &Masks, at: &At, errors: &mut Vec<ConfigError>) {
+fn refuse_masks(what: &str, masks: &Masks, at: &At, report: &mut Report) {
     let patterns = masks.patterns().iter();
     let written: Vec<_> = patterns.map(|pattern| pattern.regex.as_str()).collect();
     let judge = || too_much_of_masks(&written, MASK_OCTET_COST_MAX, masks);
-    refuse(what, false, judge, at, errors);
+    refuse(what, false, judge, at, report);
 }
 
 fn refuse(
@@ -127,21 +127,25 @@ fn refuse(
     of_rules: bool,
     judge: impl FnOnce() -> Option<Cost>,
     at: &At,
-    errors: &mut Vec<ConfigError>,
+    report: &mut Report,
 ) {
-    if errors.iter().filter(|error| is_costly(error)).count() >= REFUSED_MAX {
+    if report
+        .errors
+        .iter()
+        .filter(|error| is_costly(error))
+        .count()
+        >= REFUSED_MAX
+    {
         return;
     }
     if let Some(cost) = judge() {
         let fault = Fault::Costly {
             what: what.to_owned(),
-            cost,
+            cost: cost.to_string(),
+            octet_max: cost.octet_max,
             of_rules,
         };
-        errors.push(ConfigError {
-            at: at.clone(),
-            fault,
-        });
+        report.fault(at, fault);
     }
 }
 
@@ -152,14 +156,15 @@ const fn is_costly(error: &ConfigError) -> bool {
 /// What the masks of `expressions` cost, if that is too much.
 fn too_much_of_masks(expressions: &[&str], octet_max: Duration, masks: &Masks) -> Option<Cost> {
     let search = |msg: &[u8]| masks.each(msg, |_, _| ());
-    // Only masks are searched again behind a match.
+    // Only masks are searched again after a match.
     too_much(expressions, octet_max, search)
         .or_else(|| too_much_after_matches(expressions, octet_max, search))
 }
 
-/// What `search` for `expressions` costs, if that is too much where each match makes it look at all of the rest.
+/// What `search` for `expressions` costs, if that is too much because each match makes it look at all of the remaining
+/// text.
 ///
-/// What a text of full length costs is measured of those that are the hardest while they are short.
+/// Only the texts that are the hardest while they are short are measured at full length.
 fn too_much_after_matches(
     expressions: &[&str],
     octet_max: Duration,
@@ -180,7 +185,7 @@ fn too_much_after_matches(
         .collect();
     texts.sort_by_key(|(time, _)| Reverse(*time));
     texts.truncate(LATE_TEXTS);
-    // What is too much while texts are not long is far too much when they are.
+    // What is too much on a short text is far too much on a long one.
     [OCTETS_MAX / 4, OCTETS_MAX / 2, OCTETS_MAX]
         .into_iter()
         .flat_map(|octets| texts.iter().map(move |(_, late)| (octets, late)))
@@ -202,8 +207,8 @@ fn too_much_after_matches(
 
 /// What `search` for `expressions` costs, if that is too much.
 ///
-/// Texts become longer until the automaton has seen as much as it has places, four times over: then what it had to build
-/// once does not count any more, and what it builds all the time does.
+/// The texts get longer until the automaton has seen four times as many octets as it has places. What it builds once
+/// does not count any more by then; what it builds all the time does.
 fn too_much(
     expressions: &[&str],
     octet_max: Duration,
@@ -211,13 +216,13 @@ fn too_much(
 ) -> Option<Cost> {
     let mut texts = HardTexts::of(expressions.iter().copied());
     let octets_max = (4 * texts.places().min(OCTETS_MAX)).clamp(OCTETS_LAST_MIN, OCTETS_MAX);
-    // Memory for searching is taken once.
+    // The first search allocates memory.
     search(&texts.next(Kind::Log, OCTETS_WARM));
     let mut octets = OCTETS_FIRST;
     loop {
         let is_last = octets >= octets_max;
         let limit = if is_last { 1 } else { hopeless(octets) };
-        // All of them, before any becomes longer: what is slow on some text seldom needs a long one.
+        // Each kind is tried before any text gets longer: an expression that is slow is so on a short text, mostly.
         for kind in Kind::ALL {
             let mut measure = || {
                 let text = texts.next(kind, octets);
@@ -231,7 +236,7 @@ fn too_much(
             };
             let mut best = measure();
             for _ in 1..TRIES {
-                // What is far beyond is not tried again.
+                // A measurement far above the limit is not repeated.
                 if best.times(limit) <= 1.0 || best.times(limit * FAR_BEYOND) > 1.0 {
                     break;
                 }
@@ -256,14 +261,9 @@ impl Cost {
         self.time.as_secs_f64() * 1e9 / self.octets as f64
     }
 
-    /// How many times `limit` limits it is.
+    /// The cost as a multiple of `limit` times the limit.
     fn times(&self, limit: u32) -> f64 {
         self.nanos_per_octet() / (self.octet_max.as_secs_f64() * 1e9 * f64::from(limit))
-    }
-
-    /// What an octet may cost, in microseconds.
-    pub(super) const fn micros_max(&self) -> u128 {
-        self.octet_max.as_micros()
     }
 }
 
@@ -280,7 +280,7 @@ impl fmt::Display for Cost {
     }
 }
 
-/// Octets that take memory before anything is measured.
+/// Octets of the text whose search allocates memory before anything is measured.
 const OCTETS_WARM: usize = 16;
 
 /// Octets of the first text.
@@ -290,18 +290,18 @@ const OCTETS_FIRST: usize = 64;
 const OCTETS_LAST_MIN: usize = 2048;
 const OCTETS_MAX: usize = 65_536;
 
-/// Octets and matches of a text with a late end that is short, and how many are tried in full length.
+/// Octets and matches of a short text with a late end, and how many of these texts are tried at full length.
 const OCTETS_LATE: usize = 8192;
 const MATCHES_LATE: usize = 16;
 const LATE_TEXTS: usize = 3;
 
-/// Measurements of which the least counts, if the first is too much.
+/// The number of measurements of which the least counts, if the first is too much.
 const TRIES: usize = 4;
 
-/// So many times too much is not because of a busy machine.
+/// Beyond this multiple of the limit, a busy machine is not the reason.
 const FAR_BEYOND: u32 = 4;
 
-/// So many times too much on a text of `octets` is too much on any: it is not what had to be built once.
+/// The multiple of the limit on a text of `octets` that is too much on any text: what is built once costs less.
 const fn hopeless(octets: usize) -> u32 {
     match octets {
         0..1024 => 16,
@@ -310,11 +310,11 @@ const fn hopeless(octets: usize) -> u32 {
     }
 }
 
-/// Expressions of many rules may cost so many times as much as one: they are searched in one pass, and texts that keep
-/// many of them in play at once are rare.
+/// The expressions of all rules may cost this many times as much as one: they are searched in one pass, and few texts
+/// keep many of them active at once.
 const RULES_FACTOR: u32 = 5;
 
-/// Expressions that are refused before measuring ends.
+/// The number of refusals after which nothing more is measured.
 const REFUSED_MAX: usize = 3;
 
 #[cfg(test)]
@@ -336,7 +336,7 @@ mod tests {
         Config::load(&args).map_err(|errors| errors.to_string())
     }
 
-    /// What is measured of `expressions` as masks of one set, and how long that took.
+    /// The cost of `expressions` as masks of one set, if it is too much, and how long measuring took.
     fn judge(expressions: &[&str], octet_max: Duration) -> (Option<Cost>, Duration) {
         let patterns = expressions.iter().zip(b'a'..).map(|(regex, name)| Pattern {
             name: char::from(name).to_string(),
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn masks_that_hold_a_worker_up_are_refused_in_reasonable_time() {
+    fn masks_that_block_a_worker_are_refused_in_reasonable_time() {
         for expression in [
             r"[\s\S]{1,30000}x",
             "(a|b)*a(a|b){1000}x",
@@ -409,7 +409,7 @@ mod tests {
             ".*.{2000}",
             ".{4000}x",
             "(?:.{0,300} ){30}!",
-            // Each match makes the search look at all of the rest.
+            // Each match makes the search look at all of the remaining text.
             "qj(?:[abqj]*a[abqj]{40}z)?",
             "qj(?:.*a.{40}z)?",
             "qj(?:.*a.{40}z|)",
@@ -474,7 +474,7 @@ mod tests {
                 "{text}"
             );
             assert!(
-                line.contains("fits: at most 1 us an octet; make its repetitions shorter"),
+                line.contains("expected at most 1 us an octet; make its repetitions shorter"),
                 "{text}"
             );
         }

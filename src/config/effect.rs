@@ -1,12 +1,12 @@
-//! Keys that have no effect beside the rest of a configuration.
+//! Keys that have no effect together with the rest of a configuration.
 //!
 //! # Guarantees
 //!
-//! - Each is a warning, and says what it would take. A key at its default is not told of: a file may have all of them.
+//! - Each causes a warning that says what is missing. A key at its default causes none: a file may have all keys.
 //!
 //! # Left out
 //!
-//! Keys that mean nothing on the table that they stand in: these are errors.
+//! Keys that have no effect in their table: these are errors.
 
 use super::{Config, ForwardConfig, SpoolConfig, UpstreamUrl};
 use crate::rule::{Action, Mode};
@@ -36,7 +36,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     warnings
 }
 
-/// Keys about connections where there are none.
+/// A warning about keys for connections, if there are no connections.
 fn on_connections(forward: &ForwardConfig) -> Option<String> {
     let is_made_anew =
         |url: &UpstreamUrl| matches!(url, UpstreamUrl::Tcp { .. } | UpstreamUrl::Relp { .. });
@@ -65,7 +65,7 @@ fn on_connections(forward: &ForwardConfig) -> Option<String> {
     let verb = if keys.len() == 1 { "has" } else { "have" };
     (!keys.is_empty()).then(|| {
         format!(
-            "{} {verb} no effect: no upstream in forward.to has a connection that it is for (tcp or relp; resend also unix-stream); \
+            "{} {verb} no effect: no upstream in forward.to has a connection to which they apply (tcp or relp; resend also unix-stream); \
              add one, or remove what is not needed",
             keys.join(", ")
         )
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_effect_is_told_with_what_it_takes() {
+    fn a_key_without_effect_causes_a_warning_that_says_what_is_missing() {
         let to = "[forward]\nto = [\"udp://192.0.2.1:514\"]\n";
         for (text, key) in [
             ("[spool]\nmax_size = \"2GiB\"\n".to_owned(), "spool.max_size has no effect: "),
@@ -99,8 +99,8 @@ mod tests {
                 "suppressed.to has no effect: ",
             ),
         ] {
-            let told = warned(&text);
-            assert!(told.contains(key), "{text}{told}");
+            let warnings = warned(&text);
+            assert!(warnings.contains(key), "{text}{warnings}");
         }
         let tcp =
             "[forward]\nto = [\"udp://192.0.2.1:514\", \"tcp://192.0.2.1:514\"]\nrebind = \"1h\"\n";

@@ -1,17 +1,17 @@
-//! Config errors: where a setting was written, what stood there, and what fits.
+//! Configuration errors: where a setting was written, what was written, and what was expected.
 //!
 //! # Guarantees
 //!
-//! - Each error is one line of printable text: what was found in a file, a flag or a variable is
-//!   escaped, format characters of Unicode too, and cut to [`FOUND_CHARS_MAX`] characters.
+//! - Each error is one line of printable text: a value of a file, a flag or a variable is escaped, including format
+//!   characters of Unicode, and cut to [`FOUND_CHARS_MAX`] characters.
 //! - Each error names its place: file and line and key, or the flag or variable.
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::Cost;
-use super::value::size_text;
+use super::units::size_text;
 use crate::identity::mask::MaskError;
 use crate::limits::DATAGRAM_SOCKETS_MAX;
 use crate::logging::printable;
@@ -46,7 +46,7 @@ impl<'a> IntoIterator for &'a ConfigErrors {
 }
 
 impl fmt::Display for ConfigErrors {
-    /// One error a line, without a line end behind the last.
+    /// One error a line, without a line end after the last.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, error) in self.iter().enumerate() {
             if index > 0 {
@@ -74,93 +74,103 @@ pub struct ConfigError {
 /// What can be wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// The file is missing, not ours to read, or a directory.
+    /// The file is missing, a directory, or must not be read.
     #[error("cannot be read: {0}")]
     Unreadable(#[source] io::Error),
-    /// The file is longer than any configuration; it is probably something else.
-    #[error("longer than {}; fits: a configuration in TOML", size_text(*.max))]
+    /// The file is longer than any configuration, so it is probably something else.
+    #[error("longer than {}, expected a configuration in TOML", size_text(*.max))]
     TooLong {
-        /// The octets that are read at most.
+        /// The most octets that are read.
         max: usize,
     },
-    /// The file holds octets that are no text.
-    #[error("not UTF-8; fits: a configuration in TOML, which is UTF-8")]
+    /// The file has octets that are not text.
+    #[error("not UTF-8, expected a configuration in TOML, which is UTF-8")]
     NotUtf8,
-    /// The file is no TOML.
+    /// The file is not TOML.
     #[error("not TOML: {0}")]
     Syntax(String),
-    /// A key that no section of this name has.
-    #[error("unknown key; fits: {}{}", .fits.join(", "), .hint)]
+    /// A key that its table does not have.
+    #[error("unknown key, expected one of {}{}", .fits.join(", "), .hint)]
     UnknownKey {
-        /// The keys of the section.
-        fits: &'static [&'static str],
+        /// The keys of the table.
+        fits: Vec<&'static str>,
         /// The key that was probably meant, or where this one belongs.
         hint: String,
     },
-    /// A value outside of what its key takes.
-    #[error("found {found}, fits: {fits}")]
+    /// A key under its old name, beside the new one.
+    #[error("the old name of {new}, which is written too ({at}); remove this one")]
+    OldName {
+        /// The path of the key.
+        new: String,
+        /// Where it is written under its new name.
+        at: At,
+    },
+    /// A value that its key does not take.
+    #[error("invalid {found}, expected {fits}")]
     Unfit {
         /// The value as written, escaped.
         found: String,
-        /// What would have been right.
+        /// What was expected.
         fits: String,
     },
-    /// A key that must be there is not.
-    #[error("missing; fits: {fits}")]
+    /// A required key is missing.
+    #[error("missing, expected {fits}")]
     Missing {
-        /// What should have been there.
+        /// What was expected.
         fits: &'static str,
     },
-    /// A key that has no effect where it stands.
-    #[error("means nothing on {on}; fits: {fits}")]
+    /// A key that has no effect in its table.
+    #[error("not supported for {} {}; only for {fits}", .on[0], .on[1])]
     NoEffect {
-        /// The kind of thing it was written for.
-        on: &'static str,
+        /// The kind of thing it was written for, in two parts.
+        on: [&'static str; 2],
         /// Where the key has an effect.
         fits: &'static str,
     },
-    /// What a running relay has, and the file that is to replace its configuration has no more.
+    /// What a running relay has, and the file that is to replace its configuration no longer has.
     #[error("{0}")]
-    Gone(String),
-    /// A mask that is none.
+    Removed(String),
+    /// An invalid mask.
     #[error("{0}")]
     Mask(#[source] MaskError),
     /// Expressions that take too long to search for.
     #[error(
-        "{what}: costs {cost}, on text that is hard for it; fits: at most {} us an octet; {}",
-        .cost.micros_max(),
+        "{what}: costs {cost}, on text that is hard for it, expected at most {} us an octet; {}",
+        .octet_max.as_micros(),
         cheaper(*.of_rules)
     )]
     Costly {
-        /// What it is.
+        /// What it is: a mask, or an expression of a rule.
         what: String,
         /// What it costs.
-        cost: Cost,
-        /// Whether it is all rules together.
+        cost: String,
+        /// What an octet may cost.
+        octet_max: Duration,
+        /// Whether it is the expressions of all rules together.
         of_rules: bool,
     },
-    /// `max_quiet` without `refresh`: the window is fixed, so nothing can stay quiet for longer.
+    /// `max_quiet` without `refresh`: the window is fixed, so no message stays quiet for longer.
     #[error(
-        "means nothing unless {section}.refresh is true; fits: refresh = true beside it, or no max_quiet"
+        "not supported unless {section}.refresh is true, expected refresh = true beside it, or no max_quiet"
     )]
     MaxQuietWithoutRefresh {
-        /// Where both stand.
+        /// The table of both keys.
         section: &'static str,
     },
-    /// An address, path, name or upstream that another one has already.
-    #[error("{found} is taken already ({other}); fits: {fits}")]
+    /// An address, path, name or upstream that another table has already.
+    #[error("{found} is already taken ({other}), expected {fits}")]
     Taken {
         /// The value as written, escaped.
         found: String,
         /// Who has it.
         other: At,
-        /// What would have been right.
+        /// What was expected.
         fits: &'static str,
     },
-    /// More sockets than are believable, each of which has a thread.
+    /// Too many sockets, each of which has a thread.
     #[error(
         "{listeners} udp and unix-dgram listeners with {workers} workers take {sockets} sockets, each with a thread of \
-         its own (a udp listener takes one per worker); fits: at most {DATAGRAM_SOCKETS_MAX} sockets, by fewer workers \
+         its own (a udp listener takes one per worker), expected at most {DATAGRAM_SOCKETS_MAX} sockets, by fewer workers \
          or fewer listeners"
     )]
     TooManySockets {
@@ -168,13 +178,13 @@ pub enum Fault {
         listeners: usize,
         /// `runtime.workers`.
         workers: usize,
-        /// What they take together.
+        /// What the listeners take together.
         sockets: usize,
     },
     /// An upstream that is one of our own listeners.
     #[error(
-        "{found} leads back to our own listener ({listener}), and every message would go round for ever; \
-         fits: an upstream elsewhere"
+        "{found} leads back to our own listener ({listener}), so every message would loop forever; \
+         expected an upstream elsewhere"
     )]
     Loop {
         /// The upstream's URL, escaped.
@@ -189,7 +199,7 @@ pub enum Fault {
 pub enum At {
     /// A file as a whole.
     File(Arc<str>),
-    /// A key of a file; an empty key means the line as such.
+    /// A key of a file; an empty key is the line as such.
     Key {
         /// The file's path as it was given, escaped.
         file: Arc<str>,
@@ -200,18 +210,18 @@ pub enum At {
     },
     /// A flag or an environment variable, by its name.
     Argument(&'static str),
-    /// Written nowhere: a default.
+    /// A default, which is written nowhere.
     Default(String),
 }
 
 impl At {
-    /// The place of `segment` within the section that stands here. Elements of lists bring their
-    /// own brackets. What has no keys (a flag) stays as it is.
-    pub(super) fn within(&self, segment: &str, line: usize) -> Self {
+    /// The place of `part` inside the table or list at this place. Elements of lists bring their own brackets. A place
+    /// without keys (a flag) stays as it is.
+    pub(super) fn within(&self, part: &str, line: usize) -> Self {
         let Self::Key { file, key, .. } = self else {
             return self.clone();
         };
-        let dot = if key.is_empty() || segment.starts_with('[') {
+        let dot = if key.is_empty() || part.starts_with('[') {
             ""
         } else {
             "."
@@ -219,7 +229,7 @@ impl At {
         Self::Key {
             file: Arc::clone(file),
             line,
-            key: format!("{key}{dot}{segment}"),
+            key: format!("{key}{dot}{part}"),
         }
     }
 
@@ -244,20 +254,20 @@ impl fmt::Display for At {
     }
 }
 
-/// `text` in quotes, with everything unprintable escaped, and cut if it is long.
+/// `text` in quotes, with all unprintable characters escaped, and cut if it is long.
 pub(super) fn quoted(text: &str) -> String {
     let head: String = text.chars().take(FOUND_CHARS_MAX).collect();
     let more = if head.len() < text.len() { "..." } else { "" };
     format!("{head:?}{more}")
 }
 
-/// `text` without quotes around it, with everything unprintable escaped. For what is bounded
-/// otherwise, such as a path, of which the end matters most.
+/// `text` without quotes around it, with all unprintable characters escaped. It is not cut, because the end of a path
+/// matters most; the caller bounds its length.
 pub(super) fn escaped(text: &str) -> String {
     let mut line = String::new();
     for character in text.chars() {
         match character {
-            // Harmless, and only noise in a sentence or a path.
+            // Harmless; escaped, they would be hard to read in a sentence or a path.
             '"' | '\'' => line.push(character),
             _ => line.extend(character.escape_debug()),
         }
@@ -274,5 +284,5 @@ const fn cheaper(of_rules: bool) -> &'static str {
     }
 }
 
-/// Characters of a found value that an error repeats: a long path fits, a pasted file does not.
+/// The most characters of a value that an error repeats: enough for a long path, not for a pasted file.
 pub const FOUND_CHARS_MAX: usize = 160;

@@ -1,110 +1,69 @@
-//! Shards, rules and memory that must fit together.
+//! Whether shards, rules and memory fit together.
 //!
 //! # Guarantees
 //!
-//! - What runs can remember a message under every policy in every shard. What cannot is refused with the numbers
-//!   that would fit.
-//! - Without a number of shards in the configuration there are as many as memory allows, at most the default.
+//! - The memory of a running configuration is enough to remember a message under every policy in every shard. Other
+//!   configurations are refused with the numbers that would fit.
+//! - If the configuration leaves the number of shards open, it is as large as memory allows, at most the default.
 
-use super::DedupConfig;
-use super::error::{At, ConfigError};
-use super::file::{ConfigFile, DedupFile};
-use super::resolve::unfit;
-use super::value::{Slot, size_text};
+use super::dedup::{AUTO_SHARDS, DedupConfig};
+use super::report::Report;
+use super::units::size_text;
 use crate::dedup::Shards;
-use crate::rule::{Action, Rules};
+use crate::rule::{Action, Fall, Rules};
 
-/// What the configuration says of shards, rules and memory, and where.
-pub(super) struct Fit {
-    memory: Option<At>,
-    shards: Option<At>,
-    rules: Option<At>,
-    given: Option<usize>,
-    /// One of them was refused already.
-    is_refused: bool,
-}
-
-impl Fit {
-    pub(super) fn of(file: &ConfigFile) -> Self {
-        let mut fit = Self {
-            memory: None,
-            shards: None,
-            rules: match &file.rule {
-                Slot::Given(given) => Some(given.at.clone()),
-                Slot::Absent | Slot::Refused => None,
-            },
-            given: None,
-            is_refused: file.rule.is_refused(),
-        };
-        if let Slot::Given(given) = &file.dedup {
-            let DedupFile { memory, shards, .. } = &given.value;
-            fit.memory = memory.at().cloned();
-            fit.shards = shards.at().cloned();
-            fit.given = shards.clone().or(None);
-            fit.is_refused |= memory.is_refused() || shards.is_refused();
-        }
-        fit
+/// Sets the number of shards: the one that is written, or that of the relay which is `running`, or the one that fits.
+/// Refuses what does not work.
+pub(super) fn fit_shards(
+    dedup: &mut DedupConfig,
+    rules: &Rules,
+    running: Option<usize>,
+    report: &mut Report,
+) {
+    let judges = |fall: &&Fall| fall.action == Action::Dedup;
+    let policies = rules.falls().iter().filter(judges).count();
+    let count_max = |max| Shards::count_max(dedup.memory, policies, max);
+    let is_given = report.at("dedup.shards").is_some() && dedup.shards != AUTO_SHARDS;
+    if !is_given {
+        let chosen = || count_max(DedupConfig::default().shards).unwrap_or(1);
+        dedup.shards = running.unwrap_or_else(chosen);
     }
-
-    /// Sets the number of shards: the one given, or that of the relay which is `running`, or the one that fits.
-    /// Refuses what does not work.
-    pub(super) fn settle(
-        self,
-        dedup: &mut DedupConfig,
-        rules: &Rules,
-        running: Option<usize>,
-        errors: &mut Vec<ConfigError>,
-    ) {
-        let judges = |fall: &&crate::rule::Fall| fall.action == Action::Dedup;
-        let policies = rules.falls().iter().filter(judges).count();
-        let count_max = |max| Shards::count_max(dedup.memory, policies, max);
-        let count = self.given.or(running);
-        dedup.shards = count.unwrap_or_else(|| count_max(dedup.shards).unwrap_or(1));
-        let least = Shards::octets_min(dedup.shards, policies);
-        if dedup.memory >= least || self.is_refused {
-            return;
+    let keys = ["dedup.memory", "dedup.shards", "rule"];
+    let least = Shards::octets_min(dedup.shards, policies);
+    if dedup.memory >= least || keys.iter().any(|key| report.is_refused(key)) {
+        return;
+    }
+    // The defaults fit together, so something that was written made the memory too small.
+    let Some(at) = keys.iter().find_map(|key| report.at(key)).cloned() else {
+        return;
+    };
+    let rules = match rules.rules().len() {
+        0 => String::new(),
+        1 => " and 1 rule".to_owned(),
+        count => format!(" and {count} rules"),
+    };
+    let shards = dedup.shards;
+    let least = format!("{}MiB", least.div_ceil(MIB));
+    let memory = size_text(dedup.memory);
+    let runs = if running.is_some() && !is_given {
+        " that run"
+    } else {
+        ""
+    };
+    let fewer = match count_max(shards) {
+        Some(count) if is_given => format!(", or dedup.shards = {count} at most"),
+        Some(count) if running.is_some() => {
+            format!(", or a restart, which makes it {count} shards")
         }
-        // Whatever was not written fits unless something that was written made it too small.
-        let Some(at) = self
-            .memory
-            .as_ref()
-            .or(self.shards.as_ref())
-            .or(self.rules.as_ref())
-        else {
-            return;
-        };
-        let rules = match rules.rules().len() {
-            0 => String::new(),
-            1 => " and 1 rule".to_owned(),
-            count => format!(" and {count} rules"),
-        };
-        let (is_given, shards) = (self.given.is_some(), dedup.shards);
-        let least = format!("{}MiB", least.div_ceil(MIB));
-        let memory = size_text(dedup.memory);
-        let runs = if running.is_some() && !is_given {
-            " that run"
-        } else {
-            ""
-        };
-        let fewer = match count_max(shards) {
-            Some(count) if is_given => format!(", or dedup.shards = {count} at most"),
-            Some(count) if running.is_some() => {
-                format!(", or a restart, which makes it {count} shards")
-            }
-            _ => String::new(),
-        };
-        let error = if self.memory.is_some() {
-            let fits = format!("at least {least} for dedup.shards = {shards}{runs}{rules}{fewer}");
-            unfit(at, &memory, fits)
-        } else {
-            let found = format!("{shards} shards{runs}{rules} with dedup.memory = {memory}");
-            unfit(
-                at,
-                &found,
-                format!("dedup.memory = {least} at least{fewer}"),
-            )
-        };
-        errors.push(error);
+        _ => String::new(),
+    };
+    if report.at("dedup.memory").is_some() {
+        let fits = format!("at least {least} for dedup.shards = {shards}{runs}{rules}{fewer}");
+        report.unfit(&at, &memory, fits);
+    } else {
+        let found = format!("{shards} shards{runs}{rules} with dedup.memory = {memory}");
+        let fits = format!("dedup.memory = {least} at least{fewer}");
+        report.unfit(&at, &found, fits);
     }
 }
 
@@ -152,7 +111,7 @@ mod tests {
         assert_eq!(
             refused("[dedup]\nmemory = \"1MiB\"\nshards = 4096\n", None),
             format!(
-                "2: dedup.memory: found \"1MiB\", fits: at least {}MiB for dedup.shards = 4096, \
+                "2: dedup.memory: invalid \"1MiB\", expected at least {}MiB for dedup.shards = 4096, \
                  or dedup.shards = 32 at most",
                 least(4096, 2)
             )
@@ -160,20 +119,20 @@ mod tests {
         assert_eq!(
             refused(&with_rules("shards = 1024\nmemory = \"256MiB\"", 200), None),
             format!(
-                "3: dedup.memory: found \"256MiB\", fits: at least {many}MiB for dedup.shards = 1024 and 200 rules, \
+                "3: dedup.memory: invalid \"256MiB\", expected at least {many}MiB for dedup.shards = 1024 and 200 rules, \
                  or dedup.shards = 64 at most"
             )
         );
         assert_eq!(
             refused(&with_rules("shards = 1024", 200), None),
             format!(
-                "2: dedup.shards: found \"1024 shards and 200 rules with dedup.memory = 256MiB\", \
-                 fits: dedup.memory = {many}MiB at least, or dedup.shards = 64 at most"
+                "2: dedup.shards: invalid \"1024 shards and 200 rules with dedup.memory = 256MiB\", \
+                 expected dedup.memory = {many}MiB at least, or dedup.shards = 64 at most"
             )
         );
         assert_eq!(
             refused(&with_rules("memory = \"1MiB\"", 100), None),
-            "2: dedup.memory: found \"1MiB\", fits: at least 2MiB for dedup.shards = 1 and 100 rules"
+            "2: dedup.memory: invalid \"1MiB\", expected at least 2MiB for dedup.shards = 1 and 100 rules"
         );
         // What was refused is not the reason for a second error.
         let text = refused("[dedup]\nmemory = \"1MB\"\nshards = 3\n", None);
@@ -204,7 +163,7 @@ mod tests {
         assert_eq!(
             refused(&small, Some(&running)),
             format!(
-                "2: dedup.memory: found \"4MiB\", fits: at least {}MiB for dedup.shards = 64 that run and \
+                "2: dedup.memory: invalid \"4MiB\", expected at least {}MiB for dedup.shards = 64 that run and \
                  100 rules, or a restart, which makes it 2 shards",
                 Shards::octets_min(64, 102).div_ceil(MIB)
             )

@@ -1,59 +1,110 @@
-//! Keys that no table has, or another one: what was probably meant.
+//! Unknown keys, and what was probably meant.
 //!
 //! # Guarantees
 //!
-//! - A key that another table has is told with the table. One of an upstream's table is told with an example.
-//! - A key that is nearly one of its own table's is told with that one.
+//! - If another table has the key, the error names that table. For a key of an upstream's table it has an example.
+//! - If the table has a key with a similar name, the error names it.
 
-use super::error::{At, ConfigError, Fault};
-use super::file::{
-    AdminFile, ConfigFile, DedupFile, ForwardFile, ListenerFile, LogFile, RuleFile, RuntimeFile,
-    Section, ShutdownFile, SpoolFile, SuppressedFile, UpstreamFile,
-};
+use super::draft::Draft;
+use super::error::Fault;
+use super::listener::ListenerConfig;
+use super::report::{Report, UnknownKey};
+use super::rules::RuleKeys;
+use super::section::Names;
+use super::upstream::UpstreamConfig;
+use super::url::UpstreamUrl;
 use crate::nearest::did_you_mean;
 
-/// The error that a table, whose keys are `fits`, has no `key`.
-pub(super) fn unknown_key(key: &str, at: At, fits: &'static [&'static str]) -> ConfigError {
-    let hint = elsewhere(key, fits).unwrap_or_else(|| did_you_mean(key, fits.iter().copied()));
-    ConfigError {
-        at,
-        fault: Fault::UnknownKey { fits, hint },
+/// Refuses the unknown keys that were met.
+pub(super) fn refuse_unknown(report: &mut Report) {
+    for UnknownKey { key, at, known } in std::mem::take(&mut report.unknown) {
+        let hint = hint(&key, &known);
+        report.fault(&at, Fault::UnknownKey { fits: known, hint });
     }
 }
 
-/// Where a key belongs that stands in a table with the keys `here`.
+/// What was probably meant by `key` in a table whose keys are `known`.
+fn hint(key: &str, known: &[&'static str]) -> String {
+    elsewhere(key, known).unwrap_or_else(|| did_you_mean(key, known.iter().copied()))
+}
+
+/// Where a key belongs that was written in a table with the keys `here`.
 fn elsewhere(key: &str, here: &[&str]) -> Option<String> {
+    let tables = tables();
+    let is_here = |table: &str| {
+        let mut tables = tables.iter();
+        tables.any(|(other, keys)| other == table && keys == here)
+    };
     if let Some((url, rest)) = of_upstream(key) {
         let table = format!("{{ url = \"{url}\"{rest} }}");
         // A list of them, or one.
-        if here == ForwardFile::KEYS {
+        if is_here("[forward]") {
             return Some(format!(
                 " ({key} belongs to one destination: to = [{table}])"
             ));
         }
-        if here == SuppressedFile::KEYS {
+        if is_here("[suppressed]") {
             return Some(format!(" ({key} belongs to the destination: to = {table})"));
         }
     }
-    let tables: Vec<&str> = TABLES
+    let others: Vec<&str> = tables
         .iter()
-        .filter(|(_, keys)| *keys != here && keys.contains(&key))
-        .map(|(table, _)| *table)
+        .filter(|(table, keys)| table != ROOT && keys != here && keys.contains(&key))
+        .map(|(table, _)| table.as_str())
         .collect();
-    match tables.split_last() {
+    let is_table = tables
+        .iter()
+        .any(|(table, keys)| table == ROOT && keys != here && keys.contains(&key));
+    match others.split_last() {
         Some((table, [])) => Some(format!(" ({key} belongs to {table})")),
         Some((last, others)) => Some(format!(
             " ({key} belongs to {} or {last})",
             others.join(", ")
         )),
-        None if here != ConfigFile::KEYS && ConfigFile::KEYS.contains(&key) => Some(format!(
+        None if is_table => Some(format!(
             " ({key} is a table of its own, not a part of another)"
         )),
         None => None,
     }
 }
 
-/// If `key` is one of an upstream's table, a URL that it fits to, and how it is written behind the URL.
+/// The tables with their keys; [`ROOT`] has all other names.
+pub(super) fn tables() -> Vec<(String, Vec<&'static str>)> {
+    let mut tables = Vec::new();
+    let own = |section: Vec<(&str, Vec<&'static str>)>| {
+        section.into_iter().flat_map(|(_, keys)| keys).collect()
+    };
+    tables.push((
+        "[[listener]]".to_owned(),
+        own(Names::of(ListenerConfig::unread())),
+    ));
+    for (table, keys) in Names::of(Draft::default()) {
+        tables.push((
+            if table.is_empty() {
+                ROOT.to_owned()
+            } else {
+                format!("[{table}]")
+            },
+            keys,
+        ));
+        match table {
+            "forward" => {
+                let upstream = UpstreamConfig::new(UpstreamUrl::Stdout);
+                tables.push((
+                    "the table of an upstream".to_owned(),
+                    own(Names::of(upstream)),
+                ));
+            }
+            "dedup" => tables.push(("[[rule]]".to_owned(), own(Names::of(RuleKeys::default())))),
+            _ => {}
+        }
+    }
+    tables
+}
+
+pub(super) const ROOT: &str = "the file";
+
+/// If `key` is one of an upstream's table: a URL that can have it, and how it is written after the URL.
 fn of_upstream(key: &str) -> Option<(&'static str, &'static str)> {
     let (tcp, file) = (
         "tcp://collector.example:601",
@@ -70,78 +121,49 @@ fn of_upstream(key: &str) -> Option<(&'static str, &'static str)> {
     })
 }
 
-/// The tables, and what they are called.
-const TABLES: [(&str, &[&str]); 11] = [
-    ("[[listener]]", ListenerFile::KEYS),
-    ("[forward]", ForwardFile::KEYS),
-    ("the table of an upstream", UpstreamFile::KEYS),
-    ("[spool]", SpoolFile::KEYS),
-    ("[suppressed]", SuppressedFile::KEYS),
-    ("[dedup]", DedupFile::KEYS),
-    ("[[rule]]", RuleFile::KEYS),
-    ("[admin]", AdminFile::KEYS),
-    ("[shutdown]", ShutdownFile::KEYS),
-    ("[log]", LogFile::KEYS),
-    ("[runtime]", RuntimeFile::KEYS),
-];
-
 #[cfg(test)]
 mod tests {
+    use super::super::Config;
     use super::*;
 
-    fn hint(key: &str, fits: &'static [&'static str]) -> String {
-        let at = At::Default(String::new());
-        let Fault::UnknownKey { hint, .. } = unknown_key(key, at, fits).fault else {
-            panic!("{key}")
-        };
-        hint
+    fn keys(table: &str) -> Vec<&'static str> {
+        let tables = tables();
+        let found = tables.into_iter().find(|(name, _)| name == table);
+        found.unwrap().1
     }
 
     #[test]
-    fn a_key_of_another_table_is_told_with_its_table() {
-        let root = ConfigFile::KEYS;
-        for (key, fits, expected) in [
-            (
-                "max_size",
-                DedupFile::KEYS,
-                " (max_size belongs to [spool])",
-            ),
-            ("windw", DedupFile::KEYS, " (did you mean window?)"),
+    fn the_error_about_a_key_of_another_table_names_that_table() {
+        for (key, table, expected) in [
+            ("max_size", "[dedup]", " (max_size belongs to [spool])"),
+            ("windw", "[dedup]", " (did you mean window?)"),
             (
                 "window",
-                root,
+                ROOT,
                 " (window belongs to [[listener]], [dedup] or [[rule]])",
             ),
-            ("rules", root, " (did you mean rule?)"),
+            ("rules", ROOT, " (did you mean rule?)"),
             (
                 "spool",
-                ForwardFile::KEYS,
+                "[forward]",
                 " (spool is a table of its own, not a part of another)",
             ),
-            ("sieve", root, ""),
+            ("sieve", ROOT, ""),
         ] {
-            assert_eq!(hint(key, fits), expected, "{key}");
+            assert_eq!(hint(key, &keys(table)), expected, "{key}");
         }
     }
 
     #[test]
-    fn every_key_of_an_upstreams_table_is_told_with_an_example_that_is_fit_to_run() {
-        for key in UpstreamFile::KEYS {
-            for (fits, table) in [
-                (ForwardFile::KEYS, "forward"),
-                (SuppressedFile::KEYS, "suppressed"),
-            ] {
-                let hint = hint(key, fits);
+    fn the_error_about_a_key_of_an_upstream_has_an_example_that_is_fit_to_run() {
+        for key in keys("the table of an upstream") {
+            for table in ["forward", "suppressed"] {
+                let hint = hint(key, &keys(&format!("[{table}]")));
                 let (start, example) = hint.split_once(": ").unwrap();
                 assert!(start.starts_with(&format!(" ({key} belongs to ")), "{hint}");
                 let example = example.strip_suffix(')').unwrap();
                 assert!(example.contains(&format!("{key} = ")), "{hint}");
-                let toml = format!("[{table}]\n{example}\n");
-                let mut errors = Vec::new();
-                let file =
-                    super::super::file::parse(&"t.toml".into(), toml.as_bytes(), &mut errors);
-                super::super::resolve::resolve(file, None, &mut errors);
-                assert!(errors.is_empty(), "{toml}{errors:?}");
+                Config::of_text("t.toml", &format!("[{table}]\n{example}\n")).unwrap();
             }
         }
     }

@@ -1,74 +1,127 @@
-//! Which masks a list of names means, and which masks of one's own no list names.
+//! `[mask]`; which masks a list of names chooses, and which masks of `[mask]` no list names.
 //!
 //! # Guarantees
 //!
-//! - Beside a profile a list adds to the profile's masks. `"none"` at its head replaces them, and stands for no masks
-//!   where nothing follows. Without a profile a list is all there is, with or without `"none"`.
-//! - Of the masks of one's own those named first come first, and all of them before those of the profile. One that has
-//!   the name of a profile's mask takes its place.
-//! - `[]` beside a profile is refused: it would add nothing, and was probably written to mean none.
+//! - Beside a profile a list adds to the profile's masks. A list that begins with `"none"` replaces them; `["none"]`
+//!   means no masks. Without a profile the list has all masks, with or without `"none"`.
+//! - The masks of `[mask]` come in the order of the list, and before those of the profile. A mask with the name of a
+//!   profile's mask replaces it.
+//! - `[]` beside a profile is refused: it would add nothing, and was probably meant as no masks.
+
+use toml::de::DeValue;
 
 use super::cost::OwnMasks;
-use super::error::{At, ConfigError, Fault};
-use super::value::Given;
+use super::error::{At, Fault};
+use super::read::bare;
+use super::report::Report;
+use super::section::Kind;
+use super::written::{Entries, Printed, Written};
 use crate::identity::mask::{Builtin, BuiltinSet, MaskError, Masks, NO_MASKS, Pattern};
 use crate::rule::Rules;
 
-/// The masks that `names` means beside those of a profile, if there is one.
+/// The kind of `[mask]`: a name and an expression in each line.
+pub(super) struct MaskTable;
+
+impl Kind<Vec<Pattern>> for MaskTable {
+    fn read(&self, written: &Written<'_>, path: &str, report: &mut Report) -> Option<Vec<Pattern>> {
+        let Some(table) = written.value.as_table() else {
+            let fits = "a table with name = 'regular expression'";
+            report.errors.push(written.unfit(fits));
+            return None;
+        };
+        let mut patterns = Vec::new();
+        for (key, value) in table {
+            let line = written.lines.at(key.span().start);
+            let mask = Written {
+                value: value.get_ref(),
+                at: written.at.within(&bare(key.get_ref()), line),
+                lines: written.lines,
+            };
+            if let Some(pattern) = read_mask(key.get_ref(), &mask, report) {
+                report.accept(format!("{path}[{}]", patterns.len()), mask.at);
+                patterns.push(pattern);
+            }
+        }
+        Some(patterns)
+    }
+
+    fn print(&self, patterns: &Vec<Pattern>) -> Option<Printed> {
+        let print = |pattern: &Pattern| {
+            let regex = Printed::Scalar(pattern.regex.as_str().into());
+            (pattern.name.clone(), regex)
+        };
+        let entries = patterns.iter().map(print).collect();
+        (!patterns.is_empty()).then_some(Printed::Table(Entries(entries)))
+    }
+}
+
+fn read_mask(name: &str, written: &Written<'_>, report: &mut Report) -> Option<Pattern> {
+    let DeValue::String(regex) = written.value else {
+        let fits = "a regular expression in single quotes";
+        report.errors.push(written.unfit(fits));
+        return None;
+    };
+    let pattern = Pattern {
+        name: name.to_owned(),
+        regex: regex.to_string(),
+    };
+    match Masks::new(BuiltinSet::EMPTY, vec![pattern.clone()]) {
+        Ok(_) => Some(pattern),
+        Err(error) => {
+            report.fault(&written.at, Fault::Mask(error));
+            None
+        }
+    }
+}
+
+/// The masks that `names`, the list at `path`, chooses beside those of a profile, if there is one.
 pub(super) fn chosen(
-    names: Given<Vec<Given<String>>>,
+    names: &[String],
+    path: &str,
     of_profile: Option<&Masks>,
     own: &OwnMasks,
-    errors: &mut Vec<ConfigError>,
+    report: &mut Report,
 ) -> Masks {
-    let Given { value: names, at } = names;
     if names.is_empty() && of_profile.is_some() {
         let (found, fits) = (
-            "an empty list".to_owned(),
+            "empty list".to_owned(),
             format!(
                 "mask = [\"{NO_MASKS}\"] for no masks, or no `mask` for those of the profile: beside a profile a list adds to them"
             ),
         );
-        errors.push(ConfigError {
-            at,
-            fault: Fault::Unfit { found, fits },
-        });
+        let at = report.place(path);
+        report.fault(&at, Fault::Unfit { found, fits });
         return Masks::default();
     }
-    let replaces = names.first().is_some_and(|name| name.value == NO_MASKS);
+    let replaces = names.first().is_some_and(|name| name == NO_MASKS);
     let base = of_profile.filter(|_| !replaces);
     let mut builtins = base.map_or(BuiltinSet::EMPTY, Masks::builtins);
     let mut patterns: Vec<Pattern> = Vec::new();
-    let mut last = at;
-    for (index, Given { value: name, at }) in names.into_iter().enumerate() {
-        if let Some(pattern) = own.patterns.iter().find(|pattern| pattern.name == name) {
+    let mut last = report.place(path);
+    for (index, name) in names.iter().enumerate() {
+        last = report.place(&format!("{path}[{index}]"));
+        if let Some(pattern) = own.patterns.iter().find(|pattern| pattern.name == *name) {
             if !patterns.contains(pattern) {
                 patterns.push(pattern.clone());
             }
-        } else if let Some(builtin) = Builtin::named(&name) {
+        } else if let Some(builtin) = Builtin::named(name) {
             builtins = builtins.with(builtin);
         } else if name == NO_MASKS && index > 0 {
-            let found = format!("\"{NO_MASKS}\" behind others");
+            let found = format!("\"{NO_MASKS}\" after other masks");
             let fits =
-                format!("\"{NO_MASKS}\" first, with those that replace the profile's behind it");
-            errors.push(ConfigError {
-                at: at.clone(),
-                fault: Fault::Unfit { found, fits },
-            });
+                format!("\"{NO_MASKS}\" first, followed by the masks that replace the profile's");
+            report.fault(&last, Fault::Unfit { found, fits });
         } else if name != NO_MASKS {
-            errors.push(ConfigError {
-                at: at.clone(),
-                fault: Fault::Mask(MaskError::unknown(&name, &own.patterns)),
-            });
+            let error = MaskError::unknown(name, &own.patterns);
+            report.fault(&last, Fault::Mask(error));
         }
-        last = at;
     }
     for pattern in base.map(Masks::patterns).unwrap_or_default() {
         if !patterns.iter().any(|own| own.name == pattern.name) {
             patterns.push(pattern.clone());
         }
     }
-    compile(builtins, patterns, &last, own, errors)
+    compile(builtins, patterns, &last, own, report)
 }
 
 fn compile(
@@ -76,24 +129,31 @@ fn compile(
     patterns: Vec<Pattern>,
     at: &At,
     own: &OwnMasks,
-    errors: &mut Vec<ConfigError>,
+    report: &mut Report,
 ) -> Masks {
     match Masks::new(builtins, patterns) {
         Ok(masks) => {
-            own.refuse_costly(&masks, at, errors);
+            own.refuse_costly(&masks, at, report);
             masks
         }
         Err(error) => {
-            errors.push(ConfigError {
-                at: at.clone(),
-                fault: Fault::Mask(error),
-            });
+            report.fault(at, Fault::Mask(error));
             Masks::default()
         }
     }
 }
 
-/// A warning for each mask of one's own that no policy uses.
+/// What a configuration calls `masks`.
+pub(crate) fn mask_names(masks: &Masks) -> Vec<String> {
+    let builtins = masks
+        .builtins()
+        .iter()
+        .map(|builtin| builtin.name().to_owned());
+    let patterns = masks.patterns().iter().map(|pattern| pattern.name.clone());
+    builtins.chain(patterns).collect()
+}
+
+/// A warning for each mask of `[mask]` that no policy uses.
 pub(super) fn unused(own: &OwnMasks, rules: &Rules) -> Vec<String> {
     let is_used = |pattern: &Pattern| {
         let mut policies = rules.policies();
@@ -111,9 +171,8 @@ pub(super) fn unused(own: &OwnMasks, rules: &Rules) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use super::super::{Config, ConfigErrors, file, mask_names, resolve};
+    use super::super::Config;
+    use super::mask_names;
     use crate::rule::Profile;
 
     fn load(rule: &str) -> Result<Config, String> {
@@ -121,12 +180,7 @@ mod tests {
             "[mask]\njob = 'job-[0-9]+'\nauth_port = 'port [0-9]{{5}}'\n[dedup]\nmask = [\"hex\"]\n\
              [[rule]]\nname = \"a\"\n{rule}\n"
         );
-        let mut errors = Vec::new();
-        let file = file::parse(&Arc::from("t.toml"), toml.as_bytes(), &mut errors);
-        let config = resolve::resolve(file, None, &mut errors);
-        ConfigErrors::if_any(errors)
-            .map_err(|errors| errors.to_string())
-            .map(|()| config)
+        Config::of_text("t.toml", &toml).map_err(|errors| errors.to_string())
     }
 
     fn names(rule: &str) -> Vec<String> {
@@ -180,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mask_of_ones_own_takes_the_place_of_a_profiles_of_that_name() {
+    fn a_mask_of_the_file_replaces_a_profiles_of_that_name() {
         let config = load("profile = \"linux-auth\"\nmask = [\"auth_port\"]").unwrap();
         let masks = config.rules.rules()[0].policy.identity.masks();
         let own = &masks.patterns()[0];
@@ -193,17 +247,17 @@ mod tests {
     }
 
     #[test]
-    fn what_would_not_do_what_it_seems_to_is_refused() {
+    fn a_list_that_would_not_do_what_it_seems_to_is_refused() {
         let refused = |rule: &str| load(rule).unwrap_err();
         assert_eq!(
             refused("profile = \"kubernetes\"\nmask = []"),
-            "t.toml:9: rule[0].mask: found an empty list, fits: mask = [\"none\"] for no masks, or no `mask` for those of \
+            "t.toml:9: rule[0].mask: invalid empty list, expected mask = [\"none\"] for no masks, or no `mask` for those of \
              the profile: beside a profile a list adds to them"
         );
         assert_eq!(
             refused("mask = [\"job\", \"none\"]"),
-            "t.toml:8: rule[0].mask[1]: found \"none\" behind others, fits: \"none\" first, with those that replace the \
-             profile's behind it"
+            "t.toml:8: rule[0].mask[1]: invalid \"none\" after other masks, expected \"none\" first, followed by the masks that \
+             replace the profile's"
         );
         let text = refused("mask = [\"jbo\"]");
         assert!(

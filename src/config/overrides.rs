@@ -1,27 +1,33 @@
-//! What the command line and the environment say, laid over the file.
+//! Flags and environment variables, laid over the file.
 //!
 //! # Guarantees
 //!
-//! - A value from a flag is read by the very reader of the key it stands for, so it takes what the
-//!   file takes and is refused in the same words, under the flag's name.
-//! - `listen` replaces the file's listeners and `forward` its upstreams: lists are never mixed.
+//! - A flag's value is read as the value of its key in the file: it takes what the file takes, and is refused in the
+//!   same words, under the flag's name.
+//! - `listen` replaces the file's listeners, and `forward` its upstreams: lists are never mixed.
 //!
 //! # Left out
 //!
-//! Which flags and variables there are, and which of the two wins: `cli` decides that.
+//! Which flags and variables exist, and which of the two wins: `cli` decides that.
 
 use std::path::PathBuf;
 
-use toml::de::DeValue;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
-use super::error::{At, ConfigError};
-use super::file::{ConfigFile, Section, with_url};
-use super::value::{Given, Lines, Slot, Written};
+use super::draft::Draft;
+use super::error::At;
+use super::listener::ListenerConfig;
+use super::read::{Reader, Table};
+use super::report::Report;
+use super::section::{Kind, Section as _};
+use super::upstream::{Rotation, Upstream};
+use super::written::{Lines, Written};
 
-/// The file to read, and what stands above it.
+/// The file to read, and what overrides it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct RunArgs {
-    /// The configuration file; `None` is none.
+    /// The configuration file, if there is one.
     pub file: Option<PathBuf>,
     /// Listeners' URLs in place of the file's `[[listener]]`, unless empty.
     pub listen: Vec<Argument>,
@@ -36,9 +42,9 @@ pub struct RunArgs {
 /// A value from outside the file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Argument {
-    /// The flag (`--window`) or variable (`TERSED_WINDOW`) that it came by.
+    /// The flag (`--window`) or variable (`TERSED_WINDOW`).
     pub name: &'static str,
-    /// What it said.
+    /// Its value.
     pub text: String,
 }
 
@@ -61,48 +67,90 @@ pub enum Override {
     LogFormat,
 }
 
-/// Lays `args` over `file`.
-pub(super) fn lay_over(file: &mut ConfigFile, args: &RunArgs, errors: &mut Vec<ConfigError>) {
-    if let Some(first) = args.listen.first() {
-        file.listener = Slot::new(Some(urls(&args.listen, errors)), first.at());
+impl Override {
+    /// The table and the key in it.
+    const fn path(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Window => ("dedup", "window"),
+            Self::Summary => ("dedup", "summary"),
+            Self::Memory => ("dedup", "memory"),
+            Self::WhenFull => ("forward", "when_full"),
+            Self::Admin => ("admin", "address"),
+            Self::LogLevel => ("log", "level"),
+            Self::LogFormat => ("log", "format"),
+        }
     }
-    if let Some(first) = args.forward.first() {
-        file.forward.open().to = Slot::new(Some(urls(&args.forward, errors)), first.at());
+}
+
+/// Lays `args` over `draft`, each as if it were a file of its own.
+pub(super) fn lay_over(draft: &mut Draft, args: &RunArgs, report: &mut Report) {
+    if !args.listen.is_empty() {
+        let kind = Table {
+            start: ListenerConfig::unread(),
+        };
+        draft.config.listeners = all("listener", &args.listen, Argument::table, &kind, report);
+    }
+    if !args.forward.is_empty() {
+        let kind = Upstream {
+            rotation: Rotation::OFF,
+        };
+        draft.config.forward.to = all("forward.to", &args.forward, Argument::value, &kind, report);
     }
     for (key, argument) in &args.overrides {
-        argument.read(|written| match key {
-            Override::Window => file.dedup.open().set("window", written, errors),
-            Override::Summary => file.dedup.open().set("summary", written, errors),
-            Override::Memory => file.dedup.open().set("memory", written, errors),
-            Override::WhenFull => file.forward.open().set("when_full", written, errors),
-            Override::Admin => file.admin.open().set("address", written, errors),
-            Override::LogLevel => file.log.open().set("level", written, errors),
-            Override::LogFormat => file.log.open().set("format", written, errors),
+        let (section, key) = key.path();
+        let value = table(section, table(key, argument.value()));
+        argument.written(&value, |written| {
+            Reader::read(written, "", report, |reader| draft.visit(reader))
         });
     }
 }
 
 impl Argument {
-    fn at(&self) -> At {
-        At::Argument(self.name)
+    /// Its value, as the file would have it.
+    fn value(&self) -> DeValue<'_> {
+        DeValue::String(self.text.as_str().into())
     }
 
-    /// Hands the text to a reader of keys, as if it stood in a file.
-    fn read<T>(&self, read: impl FnOnce(&Written<'_>) -> T) -> T {
-        let value = DeValue::String(self.text.as_str().into());
+    /// A table with its value as the URL.
+    fn table(&self) -> DeValue<'_> {
+        table("url", self.value())
+    }
+
+    /// Hands `value` to a reader under this argument's name.
+    fn written<T>(&self, value: &DeValue<'_>, read: impl FnOnce(&Written<'_>) -> T) -> T {
         read(&Written {
-            value: &value,
-            at: self.at(),
+            value,
+            at: At::Argument(self.name),
             lines: &Lines::default(),
         })
     }
 }
 
-/// A list of sections of which only the URLs are given.
-fn urls<S: Section>(arguments: &[Argument], errors: &mut Vec<ConfigError>) -> Vec<Given<S>> {
-    let section = |argument: &Argument| Given {
-        value: argument.read(|written| with_url(written, errors)),
-        at: argument.at(),
-    };
-    arguments.iter().map(section).collect()
+/// A table with one key.
+fn table<'a>(key: &'a str, value: DeValue<'a>) -> DeValue<'a> {
+    let mut table = DeTable::new();
+    table.insert(Spanned::new(0..0, key.into()), Spanned::new(0..0, value));
+    DeValue::Table(table)
+}
+
+/// The list at `path` that has an element of each of the `arguments`.
+fn all<T>(
+    path: &str,
+    arguments: &[Argument],
+    value: impl Fn(&Argument) -> DeValue<'_>,
+    kind: &impl Kind<T>,
+    report: &mut Report,
+) -> Vec<T> {
+    report.replace(path);
+    let mut items = Vec::new();
+    for argument in arguments {
+        report.accept(path, At::Argument(argument.name));
+        let item = format!("{path}[{}]", items.len());
+        let read = |written: &Written<'_>| kind.read(written, &item, report);
+        match argument.written(&value(argument), read) {
+            Some(value) => items.push(value),
+            None => report.forget(&item),
+        }
+    }
+    items
 }

@@ -1,25 +1,28 @@
-//! The file, the flags and the documented file against what runs.
+//! What files, flags and the documented file run, and how they are refused.
 
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use super::file::{ConfigFile, Section};
+use super::dedup::*;
+use super::forward::*;
+use super::listener::*;
+use super::rules::ACTION;
+use super::upstream::*;
+use super::value::Words;
 use super::*;
+use crate::frame::Framing;
 use crate::identity::mask::{Masks, Pattern};
-use crate::identity::{Field, Fields};
-use crate::rule::{Facilities, Profile, Severities};
+use crate::identity::{Field, Fields, IdentityKind, Spec};
+use crate::limits::MESSAGE_OCTETS_MAX;
+use crate::rule::{
+    Action, Facilities, Mode, Policy, Profile, Severities, SummaryStyle, WindowPolicy,
+};
 
-/// What `toml` as the contents of `t.toml` gives, with `args` laid over it.
+/// The configuration of `toml`, the contents of `t.toml`, with `args` laid over it.
 fn load(toml: impl AsRef<[u8]>, args: &RunArgs) -> Result<Config, String> {
-    let mut errors = Vec::new();
-    let mut file = file::parse(&Arc::from("t.toml"), toml.as_ref(), &mut errors);
-    overrides::lay_over(&mut file, args, &mut errors);
-    let config = resolve::resolve(file, None, &mut errors);
-    ConfigErrors::if_any(errors)
-        .map_err(|errors| errors.to_string())
-        .map(|()| config)
+    Config::of_octets("t.toml", toml.as_ref(), args).map_err(|errors| errors.to_string())
 }
 
-/// `toml` is fit, and is the default after `change`.
+/// Asserts that `toml` is valid, and runs the default after `change`.
 fn check(toml: &str, change: impl FnOnce(&mut Config)) {
     let mut expected = Config::default();
     change(&mut expected);
@@ -29,7 +32,7 @@ fn check(toml: &str, change: impl FnOnce(&mut Config)) {
     assert_eq!(load(toml, &RunArgs::default()), Ok(expected), "{toml}");
 }
 
-/// `toml` is refused with exactly these lines.
+/// Asserts that `toml` is refused with exactly these lines.
 fn check_refused(toml: impl AsRef<[u8]>, expected: &[&str]) {
     let toml = toml.as_ref();
     let text = load(toml, &RunArgs::default()).unwrap_err();
@@ -84,26 +87,29 @@ fn the_documented_file_names_every_key_of_every_section() {
             assert!(lines.iter().any(is_key), "{header} {key}");
         }
     };
-    let sections = [
-        ("[[listener]]", file::ListenerFile::KEYS),
-        ("[forward]", file::ForwardFile::KEYS),
-        ("[spool]", file::SpoolFile::KEYS),
-        ("[suppressed]", file::SuppressedFile::KEYS),
-        ("[dedup]", file::DedupFile::KEYS),
-        ("[mask]", &[]),
-        ("[[rule]]", file::RuleFile::KEYS),
-        ("[admin]", file::AdminFile::KEYS),
-        ("[shutdown]", file::ShutdownFile::KEYS),
-        ("[log]", file::LogFile::KEYS),
-        ("[runtime]", file::RuntimeFile::KEYS),
-    ];
-    for (header, keys) in sections {
-        check(header, keys);
-    }
-    assert_eq!(sections.len(), ConfigFile::KEYS.len());
-    // Those of an upstream stand in a table that only a comment shows.
-    for key in file::UpstreamFile::KEYS {
-        assert!(DOCUMENTED.contains(&format!("{key} = ")), "{key}");
+    for (table, keys) in keys::tables() {
+        match table.as_str() {
+            keys::ROOT => {
+                for key in keys {
+                    let is_there = |header: String| {
+                        DOCUMENTED
+                            .lines()
+                            .any(|line| line.trim_start_matches('#') == header)
+                    };
+                    assert!(
+                        is_there(format!("[{key}]")) || is_there(format!("[[{key}]]")),
+                        "{key}"
+                    );
+                }
+            }
+            // Its keys stand in a table that only a comment shows.
+            "the table of an upstream" => {
+                for key in keys {
+                    assert!(DOCUMENTED.contains(&format!("{key} = ")), "{key}");
+                }
+            }
+            header => check(header, &keys),
+        }
     }
 }
 
@@ -329,7 +335,7 @@ fn a_file_that_is_no_toml_is_refused_with_its_line() {
     );
     check_refused(
         b"[dedup]\nwindow = \"\xff\"",
-        &["t.toml:2: not UTF-8; fits: a configuration in TOML, which is UTF-8"],
+        &["t.toml:2: not UTF-8, expected a configuration in TOML, which is UTF-8"],
     );
     check_refused(
         "[dedup]\nwindow = \"10s",
@@ -346,7 +352,7 @@ fn a_file_that_is_no_toml_is_refused_with_its_line() {
 }
 
 #[test]
-fn default_listeners_are_not_held_against_a_file_that_cannot_be_understood() {
+fn default_listeners_are_not_blamed_if_a_file_cannot_be_understood() {
     let args = RunArgs {
         forward: arguments("--forward", &["tcp://127.0.0.1:5514"]),
         ..RunArgs::default()
@@ -357,54 +363,56 @@ fn default_listeners_are_not_held_against_a_file_that_cannot_be_understood() {
 }
 
 #[test]
-fn an_unknown_key_is_refused_with_those_that_fit() {
+fn an_unknown_key_is_refused_with_the_known_ones() {
     let top =
         "listener, forward, spool, suppressed, dedup, mask, rule, admin, shutdown, log, runtime";
     let dedup = "window, allow, refresh, max_quiet, summary, mode, fields, mask, memory, identity, shards, state";
     check_refused(
         "\n[dedup]\n\nwindw = 1",
         &[&format!(
-            "t.toml:4: dedup.windw: unknown key; fits: {dedup} (did you mean window?)"
+            "t.toml:4: dedup.windw: unknown key, expected one of {dedup} (did you mean window?)"
         )],
     );
     check_refused(
         "dedup.wnidow = 1",
         &[&format!(
-            "t.toml:1: dedup.wnidow: unknown key; fits: {dedup} (did you mean window?)"
+            "t.toml:1: dedup.wnidow: unknown key, expected one of {dedup} (did you mean window?)"
         )],
     );
     check_refused(
         "[dedup]\nallowance = 1",
         &[&format!(
-            "t.toml:2: dedup.allowance: unknown key; fits: {dedup}"
+            "t.toml:2: dedup.allowance: unknown key, expected one of {dedup}"
         )],
     );
     check_refused(
         "[[sieve]]\n",
-        &[&format!("t.toml:1: sieve: unknown key; fits: {top}")],
+        &[&format!(
+            "t.toml:1: sieve: unknown key, expected one of {top}"
+        )],
     );
     check_refused(
         "[listeners]\n",
         &[&format!(
-            "t.toml:1: listeners: unknown key; fits: {top} (did you mean listener?)"
+            "t.toml:1: listeners: unknown key, expected one of {top} (did you mean listener?)"
         )],
     );
     check_refused(
         "\"a\\u0007\\nb\" = 1",
         &[&format!(
-            "t.toml:1: \"a\\u{{7}}\\nb\": unknown key; fits: {top}"
+            "t.toml:1: \"a\\u{{7}}\\nb\": unknown key, expected one of {top}"
         )],
     );
     check_refused(
         "forward.to = [\n{ url = \"stdout:\",\nframe = 1 }]",
         &[
-            "t.toml:3: forward.to[0].frame: unknown key; fits: url, framing, rotate_size, rotate_age, rotate_keep, compress",
+            "t.toml:3: forward.to[0].frame: unknown key, expected one of url, framing, rotate_size, rotate_age, rotate_keep, compress",
         ],
     );
 }
 
 #[test]
-fn a_value_that_does_not_fit_is_refused_with_what_does() {
+fn an_invalid_value_is_refused_with_what_was_expected() {
     // Times.
     let window = format!("{TIME} from 1ms to 7days");
     for found in [
@@ -425,44 +433,44 @@ fn a_value_that_does_not_fit_is_refused_with_what_does() {
         check_refused(
             format!("[dedup]\nwindow = {found}"),
             &[&format!(
-                "t.toml:2: dedup.window: found {found}, fits: {window}"
+                "t.toml:2: dedup.window: invalid {found}, expected {window}"
             )],
         );
     }
     check_refused(
         "[dedup]\nwindow = []",
         &[&format!(
-            "t.toml:2: dedup.window: found an empty list, fits: {window}"
+            "t.toml:2: dedup.window: invalid empty list, expected {window}"
         )],
     );
     check_refused(
         "[dedup]\nwindow = [1]",
         &[&format!(
-            "t.toml:2: dedup.window: found a list, fits: {window}"
+            "t.toml:2: dedup.window: invalid list, expected {window}"
         )],
     );
     check_refused(
         "[dedup]\nwindow = {}",
         &[&format!(
-            "t.toml:2: dedup.window: found a table, fits: {window}"
+            "t.toml:2: dedup.window: invalid table, expected {window}"
         )],
     );
     check_refused(
         "[dedup]\nwindow = 2026-01-01",
         &[&format!(
-            "t.toml:2: dedup.window: found a date, fits: {window}"
+            "t.toml:2: dedup.window: invalid date, expected {window}"
         )],
     );
     check_refused(
         "[shutdown]\ngrace = \"61m\"",
         &[&format!(
-            "t.toml:2: shutdown.grace: found \"61m\", fits: {TIME} from 0s to 1h"
+            "t.toml:2: shutdown.grace: invalid \"61m\", expected {TIME} from 0s to 1h"
         )],
     );
     check_refused(
         "[[listener]]\nurl = \"tcp://[::]:1\"\nidle_timeout = \"never\"",
         &[&format!(
-            "t.toml:3: listener[0].idle_timeout: found \"never\", fits: \"off\", or {TIME} from 10ms to 30days"
+            "t.toml:3: listener[0].idle_timeout: invalid \"never\", expected \"off\", or {TIME} from 10ms to 30days"
         )],
     );
     // Sizes.
@@ -481,26 +489,26 @@ fn a_value_that_does_not_fit_is_refused_with_what_does() {
         check_refused(
             format!("[dedup]\nmemory = {found}"),
             &[&format!(
-                "t.toml:2: dedup.memory: found {found}, fits: {SIZE} from 1MiB to 1TiB"
+                "t.toml:2: dedup.memory: invalid {found}, expected {SIZE} from 1MiB to 1TiB"
             )],
         );
     }
     check_refused(
         "[[listener]]\nurl = \"udp://[::]:1\"\nmax_message_size = \"479B\"",
         &[&format!(
-            "t.toml:3: listener[0].max_message_size: found \"479B\", fits: {SIZE} from 480B to 16MiB"
+            "t.toml:3: listener[0].max_message_size: invalid \"479B\", expected {SIZE} from 480B to 16MiB"
         )],
     );
     check_refused(
         "[forward]\nudp_max = \"64KiB\"",
         &[&format!(
-            "t.toml:2: forward.udp_max: found \"64KiB\", fits: {SIZE} from 480B to 65507B"
+            "t.toml:2: forward.udp_max: invalid \"64KiB\", expected {SIZE} from 480B to 65507B"
         )],
     );
     check_refused(
         "[forward]\nresend_max = 0",
         &[&format!(
-            "t.toml:2: forward.resend_max: found 0, fits: \"off\", or {SIZE} from 0B to 1GiB"
+            "t.toml:2: forward.resend_max: invalid 0, expected \"off\", or {SIZE} from 0B to 1GiB"
         )],
     );
     // Numbers.
@@ -508,17 +516,21 @@ fn a_value_that_does_not_fit_is_refused_with_what_does() {
         check_refused(
             format!("[dedup]\nallow = {found}"),
             &[&format!(
-                "t.toml:2: dedup.allow: found {found}, fits: a whole number from 1 to 1000000"
+                "t.toml:2: dedup.allow: invalid {found}, expected a whole number from 1 to 1000000"
             )],
         );
     }
     check_refused(
         "[dedup]\nshards = 12",
-        &["t.toml:2: dedup.shards: found 12, fits: \"auto\", or a power of two from 1 to 4096"],
+        &[
+            "t.toml:2: dedup.shards: invalid 12, expected \"auto\", or a power of two from 1 to 4096",
+        ],
     );
     check_refused(
         "[runtime]\nworkers = 0",
-        &["t.toml:2: runtime.workers: found 0, fits: \"auto\", or a whole number from 1 to 1024"],
+        &[
+            "t.toml:2: runtime.workers: invalid 0, expected \"auto\", or a whole number from 1 to 1024",
+        ],
     );
     // Choices.
     for (found, shown) in [
@@ -529,7 +541,7 @@ fn a_value_that_does_not_fit_is_refused_with_what_does() {
         check_refused(
             format!("[dedup]\nstate = {found}"),
             &[&format!(
-                "t.toml:2: dedup.state: found {shown}, fits: \"off\", or an absolute path, such as \
+                "t.toml:2: dedup.state: invalid {shown}, expected \"off\", or an absolute path, such as \
                  \"/var/lib/tersed/windows\""
             )],
         );
@@ -537,18 +549,20 @@ fn a_value_that_does_not_fit_is_refused_with_what_does() {
     check_refused(
         "[dedup]\nsummary = \"Prefix\"",
         &[
-            "t.toml:2: dedup.summary: found \"Prefix\", fits: \"prefix\", \"suffix\", \"none\" (did you mean prefix?)",
+            "t.toml:2: dedup.summary: invalid \"Prefix\", expected \"prefix\", \"suffix\", \"none\" (did you mean prefix?)",
         ],
     );
     check_refused(
         "[dedup]\nrefresh = \"yes\"",
-        &["t.toml:2: dedup.refresh: found \"yes\", fits: true or false"],
+        &["t.toml:2: dedup.refresh: invalid \"yes\", expected true or false"],
     );
     check_refused(
         "[forward]\nwhen_full = 1",
-        &["t.toml:2: forward.when_full: found 1, fits: \"wait\", \"drop-newest\", \"drop-oldest\""],
+        &[
+            "t.toml:2: forward.when_full: invalid 1, expected \"wait\", \"drop-newest\", \"drop-oldest\"",
+        ],
     );
-    // The log's filter: what tracing would take for the name of a module is a level mistyped.
+    // The log's filter: tracing would take a mistyped level for the name of a module.
     let filter =
         "off, error, warn, info, debug or trace, also by module: \"info,tersed::forward=debug\"";
     for (found, hint) in [
@@ -561,7 +575,7 @@ fn a_value_that_does_not_fit_is_refused_with_what_does() {
         check_refused(
             format!("[log]\nlevel = {found}"),
             &[&format!(
-                "t.toml:2: log.level: found {found}, fits: {filter}{hint}"
+                "t.toml:2: log.level: invalid {found}, expected {filter}{hint}"
             )],
         );
     }
@@ -609,30 +623,30 @@ fn a_value_that_does_not_fit_is_refused_with_what_does() {
     check_refused(
         "dedup = 1",
         &[
-            "t.toml:1: dedup: found 1, fits: a table with window, allow, refresh, max_quiet, summary, mode, fields, mask, memory, identity, shards, state",
+            "t.toml:1: dedup: invalid 1, expected a table with window, allow, refresh, max_quiet, summary, mode, fields, mask, memory, identity, shards, state",
         ],
     );
     check_refused(
         "[listener]\nurl = \"udp://[::]:1\"",
         &[
-            "t.toml:1: listener: found a table, fits: one or more [[listener]], or none for the default ones",
+            "t.toml:1: listener: invalid table, expected one or more [[listener]], or none for the default ones",
         ],
     );
     check_refused(
         "listener = []",
         &[
-            "t.toml:1: listener: found an empty list, fits: one or more [[listener]], or none for the default ones",
+            "t.toml:1: listener: invalid empty list, expected one or more [[listener]], or none for the default ones",
         ],
     );
 }
 
 #[test]
-fn an_address_that_does_not_fit_is_refused_with_what_does() {
+fn an_invalid_address_is_refused_with_what_was_expected() {
     let url = |found: &str, fits: &str| {
         check_refused(
             format!("[[listener]]\n\nurl = {found}"),
             &[&format!(
-                "t.toml:3: listener[0].url: found {found}, fits: {fits}"
+                "t.toml:3: listener[0].url: invalid {found}, expected {fits}"
             )],
         );
     };
@@ -663,24 +677,24 @@ fn an_address_that_does_not_fit_is_refused_with_what_does() {
     check_refused(
         "[[listener]]\nname = \"x\"",
         &[
-            "t.toml:1: listener[0]: missing; fits: url = \"udp://ADDRESS:PORT\" or another of our listeners",
+            "t.toml:1: listener[0]: missing, expected url = \"udp://ADDRESS:PORT\" or another of our listeners",
         ],
     );
     check_refused(
         "[[listener]]\nurl = \"udp://[::]:1\"\nname = \"a\\nb\"",
-        &["t.toml:3: listener[0].name: found \"a\\nb\", fits: 1 to 160 printable characters"],
+        &["t.toml:3: listener[0].name: invalid \"a\\nb\", expected 1 to 160 printable characters"],
     );
     check_refused(
         "[[listener]]\nurl = \"unix-dgram:///x\"\nunix_mode = 0o660",
         &[
-            "t.toml:3: listener[0].unix_mode: found 0o660, fits: an octal mode in quotes from \"0000\" to \"0777\", such as \"0660\"",
+            "t.toml:3: listener[0].unix_mode: invalid 0o660, expected an octal mode in quotes from \"0000\" to \"0777\", such as \"0660\"",
         ],
     );
     check_refused(
         "[[listener]]\nurl = \"udp://[::]:1\"\nallow = [\n\"10.0.0.1/8\",\n\"10.0.0.0/8\",\n\"x\"]",
         &[
-            "t.toml:4: listener[0].allow[0]: found \"10.0.0.1/8\", fits: a network or an address, such as \"10.0.0.0/8\" (no bits set behind the prefix), \"192.0.2.1\" or \"2001:db8::/32\"",
-            "t.toml:6: listener[0].allow[2]: found \"x\", fits: a network or an address, such as \"10.0.0.0/8\" (no bits set behind the prefix), \"192.0.2.1\" or \"2001:db8::/32\"",
+            "t.toml:4: listener[0].allow[0]: invalid \"10.0.0.1/8\", expected a network or an address, such as \"10.0.0.0/8\" (no bits set after the prefix), \"192.0.2.1\" or \"2001:db8::/32\"",
+            "t.toml:6: listener[0].allow[2]: invalid \"x\", expected a network or an address, such as \"10.0.0.0/8\" (no bits set after the prefix), \"192.0.2.1\" or \"2001:db8::/32\"",
         ],
     );
 
@@ -688,43 +702,43 @@ fn an_address_that_does_not_fit_is_refused_with_what_does() {
     check_refused(
         "[forward]\nto = []",
         &[&format!(
-            "t.toml:2: forward.to: found an empty list, fits: {to}"
+            "t.toml:2: forward.to: invalid empty list, expected {to}"
         )],
     );
     check_refused(
         "[forward]\nto = \"stdout:\"",
         &[&format!(
-            "t.toml:2: forward.to: found \"stdout:\", fits: {to}"
+            "t.toml:2: forward.to: invalid \"stdout:\", expected {to}"
         )],
     );
     check_refused(
         "[forward]\nto = [\"stdout\"]",
         &[
-            "t.toml:2: forward.to[0]: found \"stdout\", fits: tcp://HOST:PORT, relp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH, unix-dgram:///PATH, file:///PATH, stdout: (did you mean stdout:?)",
+            "t.toml:2: forward.to[0]: invalid \"stdout\", expected tcp://HOST:PORT, relp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH, unix-dgram:///PATH, file:///PATH, stdout: (did you mean stdout:?)",
         ],
     );
     check_refused(
         "[forward]\nto = [1]",
         &[
-            "t.toml:2: forward.to[0]: found 1, fits: a URL, or a table such as { url = \"tcp://b:601\", framing = \"lf\" }",
+            "t.toml:2: forward.to[0]: invalid 1, expected a URL, or a table such as { url = \"tcp://b:601\", framing = \"lf\" }",
         ],
     );
     check_refused(
         "[forward]\nto = [{ url = \"tcp://a:0\" }]",
         &[
-            "t.toml:2: forward.to[0].url: found \"tcp://a:0\", fits: tcp://HOST:PORT with PORT from 1 to 65535, such as tcp://collector.example:601, tcp://192.0.2.1:514 or tcp://[2001:db8::1]:514",
+            "t.toml:2: forward.to[0].url: invalid \"tcp://a:0\", expected tcp://HOST:PORT with PORT from 1 to 65535, such as tcp://collector.example:601, tcp://192.0.2.1:514 or tcp://[2001:db8::1]:514",
         ],
     );
     check_refused(
         "[forward]\nto = [{ framing = \"lf\" }]",
         &[
-            "t.toml:2: forward.to[0]: missing; fits: url = \"tcp://HOST:PORT\" or another of our upstreams",
+            "t.toml:2: forward.to[0]: missing, expected url = \"tcp://HOST:PORT\" or another of our upstreams",
         ],
     );
     check_refused(
         "[admin]\naddress = \"localhost:80\"",
         &[
-            "t.toml:2: admin.address: found \"localhost:80\", fits: \"off\", or ADDRESS:PORT with a numeric ADDRESS, such as \"127.0.0.1:9514\" or \"[::1]:9514\"",
+            "t.toml:2: admin.address: invalid \"localhost:80\", expected \"off\", or ADDRESS:PORT with a numeric ADDRESS, such as \"127.0.0.1:9514\" or \"[::1]:9514\"",
         ],
     );
 }
@@ -742,101 +756,106 @@ fn a_key_without_effect_is_refused() {
             url,
             "framing = \"lf\"",
             &format!(
-                "t.toml:3: listener[0].framing: means nothing on {transport}; fits: tcp and unix-stream listeners"
+                "t.toml:3: listener[0].framing: not supported for {transport} listeners; only for tcp and unix-stream listeners"
             ),
         );
     }
     for key in ["window = 1", "ack = \"safe\""] {
         let name = key.split(' ').next().unwrap();
-        let text =
-            format!("t.toml:3: listener[0].{name}: means nothing on tcp; fits: relp listeners");
+        let text = format!(
+            "t.toml:3: listener[0].{name}: not supported for tcp listeners; only for relp listeners"
+        );
         listener(tcp, key, &text);
     }
     listener(
         udp,
         "connections_max = 1",
-        &format!("t.toml:3: listener[0].connections_max: means nothing on udp; fits: {streams}"),
+        &format!(
+            "t.toml:3: listener[0].connections_max: not supported for udp listeners; only for {streams}"
+        ),
     );
     listener(
         dgram,
         "idle_timeout = \"off\"",
         &format!(
-            "t.toml:3: listener[0].idle_timeout: means nothing on unix-dgram; fits: {streams}"
+            "t.toml:3: listener[0].idle_timeout: not supported for unix-dgram listeners; only for {streams}"
         ),
     );
     listener(
         dgram,
         "partial_frame_timeout = \"1s\"",
         &format!(
-            "t.toml:3: listener[0].partial_frame_timeout: means nothing on unix-dgram; fits: {streams}"
+            "t.toml:3: listener[0].partial_frame_timeout: not supported for unix-dgram listeners; only for {streams}"
         ),
     );
     listener(
         stream,
         "connections_per_source_max = 1",
-        "t.toml:3: listener[0].connections_per_source_max: means nothing on unix-stream; fits: tcp and relp listeners",
+        "t.toml:3: listener[0].connections_per_source_max: not supported for unix-stream listeners; only for tcp and relp listeners",
     );
     listener(
         tcp,
         "receive_buffer = \"1MiB\"",
-        "t.toml:3: listener[0].receive_buffer: means nothing on tcp; fits: udp and unix-dgram listeners",
+        "t.toml:3: listener[0].receive_buffer: not supported for tcp listeners; only for udp and unix-dgram listeners",
     );
     listener(
         tcp,
         "unix_mode = \"0660\"",
-        "t.toml:3: listener[0].unix_mode: means nothing on tcp; fits: unix-dgram and unix-stream listeners",
+        "t.toml:3: listener[0].unix_mode: not supported for tcp listeners; only for unix-dgram and unix-stream listeners",
     );
     listener(
         stream,
         "allow = []",
-        "t.toml:3: listener[0].allow: means nothing on unix-stream; fits: udp, tcp and relp listeners",
+        "t.toml:3: listener[0].allow: not supported for unix-stream listeners; only for udp, tcp and relp listeners",
     );
     check_refused(
         "[forward]\nto = [{ url = \"relp://a:1\", framing = \"lf\" }]",
         &[
-            "t.toml:2: forward.to[0].framing: means nothing on relp; fits: tcp, unix-stream, file and stdout upstreams",
+            "t.toml:2: forward.to[0].framing: not supported for relp upstreams; only for tcp, unix-stream, file and stdout upstreams",
         ],
     );
     check_refused(
         "[forward]\nto = [{ url = \"stdout:\", rotate_age = \"off\", compress = \"zstd\" }]",
         &[
-            "t.toml:2: forward.to[0].rotate_age: means nothing on stdout; fits: file upstreams",
-            "t.toml:2: forward.to[0].compress: means nothing on stdout; fits: file upstreams",
+            "t.toml:2: forward.to[0].rotate_age: not supported for stdout upstreams; only for file upstreams",
+            "t.toml:2: forward.to[0].compress: not supported for stdout upstreams; only for file upstreams",
         ],
     );
     check_refused(
         "[forward]\nto = [{ url = \"file:///a\", rotate_size = \"off\", rotate_keep = 3 }]",
         &[
-            "t.toml:2: forward.to[0].rotate_keep: means nothing on a file that is not rotated; fits: a rotate_size or a rotate_age beside it",
+            "t.toml:2: forward.to[0].rotate_keep: not supported for files that are not rotated; only for files with a rotate_size or a rotate_age",
         ],
     );
     check_refused(
         "[suppressed]\nqueue = \"1MiB\"\nwhen_full = \"wait\"",
         &[
-            "t.toml:2: suppressed.queue: means nothing on copies that go nowhere; fits: a suppressed.to beside it",
-            "t.toml:3: suppressed.when_full: means nothing on copies that go nowhere; fits: a suppressed.to beside it",
+            "t.toml:2: suppressed.queue: not supported for suppressed copies that are not kept; only for copies with a destination (suppressed.to)",
+            "t.toml:3: suppressed.when_full: not supported for suppressed copies that are not kept; only for copies with a destination (suppressed.to)",
         ],
     );
     check_refused(
         "[suppressed]\nto = { url = \"tcp://a:1\", rotate_keep = 3 }",
-        &["t.toml:2: suppressed.to.rotate_keep: means nothing on tcp; fits: file upstreams"],
+        &[
+            "t.toml:2: suppressed.to.rotate_keep: not supported for tcp upstreams; only for file upstreams",
+        ],
     );
     check_refused(
         "[forward]\nto = [{ url = \"udp://a:1\", framing = \"lf\" }]",
         &[
-            "t.toml:2: forward.to[0].framing: means nothing on udp; fits: tcp, unix-stream, file and stdout upstreams",
+            "t.toml:2: forward.to[0].framing: not supported for udp upstreams; only for tcp, unix-stream, file and stdout upstreams",
         ],
     );
     check_refused(
         "[dedup]\nmax_quiet = \"1m\"",
         &[
-            "t.toml:2: dedup.max_quiet: means nothing unless dedup.refresh is true; fits: refresh = true beside it, or no max_quiet",
+            "t.toml:2: dedup.max_quiet: not supported unless dedup.refresh is true, expected refresh = true beside it, or no max_quiet",
         ],
     );
 }
 
 #[test]
-fn a_rule_takes_what_it_does_not_say_from_its_profile_and_then_from_dedup() {
+fn a_rule_takes_what_it_leaves_out_from_its_profile_and_then_from_dedup() {
     let toml = r#"
         [dedup]
         window = "20s"
@@ -896,21 +915,21 @@ fn a_rule_that_does_not_fit_is_refused_with_its_place() {
     check_refused(
         "[[rule]]\naction = \"pass\"\n[[rule]]\nname = \"default\"",
         &[
-            "t.toml:1: rule[0]: missing; fits: name = \"...\", which metrics and messages call the rule by",
-            "t.toml:4: rule[1].name: found \"default\", fits: another name: this one is for what no rule takes",
+            "t.toml:1: rule[0]: missing, expected name = \"...\", which metrics and messages call the rule by",
+            "t.toml:4: rule[1].name: invalid \"default\", expected another name: this one is for what no rule takes",
         ],
     );
     check_refused(
         "[[rule]]\nname = \"a\"\n[[rule]]\nname = \"a\"",
         &[
-            "t.toml:4: rule[1].name: \"a\" is taken already (t.toml:2: rule[0].name); fits: a name that no other rule has",
+            "t.toml:4: rule[1].name: \"a\" is already taken (t.toml:2: rule[0].name), expected a name that no other rule has",
         ],
     );
     check_refused(
         "[[rule]]\nname = \"a\"\naction = \"pass\"\nwindow = \"1s\"\nmode = \"tag\"",
         &[
-            "t.toml:4: rule[0].window: means nothing on a rule that passes; fits: rules with action = \"dedup\"",
-            "t.toml:5: rule[0].mode: means nothing on a rule that passes; fits: rules with action = \"dedup\"",
+            "t.toml:4: rule[0].window: not supported for rules with action = \"pass\"; only for rules with action = \"dedup\"",
+            "t.toml:5: rule[0].mode: not supported for rules with action = \"pass\"; only for rules with action = \"dedup\" or \"drop\"",
         ],
     );
     let names = "emergency, alert, critical, error, warning, notice, info, debug";
@@ -918,13 +937,13 @@ fn a_rule_that_does_not_fit_is_refused_with_its_place() {
         "[[rule]]\nname = \"a\"\nseverity = \"warnin\"\nmsg = 'a(b'\napp_name = [\"a b\"]\nhostname = []",
         &[
             &format!(
-                "t.toml:3: rule[0].severity: found \"warnin\", fits: a severity or a range of them, such as \"error\" or \
+                "t.toml:3: rule[0].severity: invalid \"warnin\", expected a severity or a range of them, such as \"error\" or \
                  \"warning..debug\", of {names} (did you mean warning?)"
             ),
-            "t.toml:4: rule[0].msg: found \"a(b\", fits: a regular expression: at octet 1 of `a(b`: unclosed group",
-            "t.toml:5: rule[0].app_name[0]: found \"a b\", fits: a name, with * for anything, ? for one character, [a-z] \
+            "t.toml:4: rule[0].msg: invalid \"a(b\", expected a regular expression: at octet 1 of `a(b`: unclosed group",
+            "t.toml:5: rule[0].app_name[0]: invalid \"a b\", expected a name, with * for anything, ? for one character, [a-z] \
              for one of those: at octet 1 of `a b`: matches nothing: no name has spaces or control characters",
-            "t.toml:6: rule[0].hostname: found an empty list, fits: a list of one or more names, such as [\"web-*\"]",
+            "t.toml:6: rule[0].hostname: invalid empty list, expected a list of one or more names, such as [\"web-*\"]",
         ],
     );
     check_refused(
@@ -934,17 +953,17 @@ fn a_rule_that_does_not_fit_is_refused_with_its_place() {
             "t.toml:3: mask.number: mask `number`: a built-in mask has this name",
             "t.toml:5: dedup.mask[0]: no mask is called `numbr`, perhaps `number` was meant; the built-in ones are \
              number, hex, ipv4, ipv6, mac, uuid, timestamp, quoted, path",
-            "t.toml:6: dedup.fields[0]: found \"host\", fits: one of facility, severity, hostname, app_name, procid, msgid, \
+            "t.toml:6: dedup.fields[0]: invalid \"host\", expected one of facility, severity, hostname, app_name, procid, msgid, \
              structured_data, msg, source, listener (did you mean hostname?)",
         ],
     );
     check_refused(
         "[[rule]]\nname = \"a\"\nmax_quiet = \"1s\"\nprofile = \"cisco\"",
         &[
-            "t.toml:3: rule[0].max_quiet: means nothing unless rule.refresh is true; fits: refresh = true beside it, or no \
+            "t.toml:3: rule[0].max_quiet: not supported unless rule.refresh is true, expected refresh = true beside it, or no \
              max_quiet",
-            "t.toml:3: rule[0].max_quiet: found \"1s\", fits: at least rule.window, 10s",
-            "t.toml:4: rule[0].profile: found \"cisco\", fits: one of cisco-ios, cisco-asa, linux-auth, iptables-ufw, \
+            "t.toml:3: rule[0].max_quiet: invalid \"1s\", expected at least rule.window, 10s",
+            "t.toml:4: rule[0].profile: invalid \"cisco\", expected one of cisco-ios, cisco-asa, linux-auth, iptables-ufw, \
              haproxy-nginx, kubernetes, windows-snare-nxlog",
         ],
     );
@@ -968,7 +987,7 @@ fn what_does_not_fit_together_is_refused_where_it_was_written() {
     check_refused(
         two("url = \"tcp://[::]:1\"", "url = \"tcp://[::]:1\""),
         &[
-            "t.toml:4: listener[1].url: \"tcp://[::]:1\" is taken already (t.toml:2: listener[0].url); fits: an address or path that no other listener has",
+            "t.toml:4: listener[1].url: \"tcp://[::]:1\" is already taken (t.toml:2: listener[0].url), expected an address or path that no other listener has",
         ],
     );
     check_refused(
@@ -977,7 +996,7 @@ fn what_does_not_fit_together_is_refused_where_it_was_written() {
             "url = \"unix-dgram:///run//x\"",
         ),
         &[
-            "t.toml:4: listener[1].url: \"unix-dgram:///run//x\" is taken already (t.toml:2: listener[0].url); fits: an address or path that no other listener has",
+            "t.toml:4: listener[1].url: \"unix-dgram:///run//x\" is already taken (t.toml:2: listener[0].url), expected an address or path that no other listener has",
         ],
     );
     check_refused(
@@ -986,59 +1005,65 @@ fn what_does_not_fit_together_is_refused_where_it_was_written() {
             "url = \"tcp://[::]:2\"\nname = \"a\"",
         ),
         &[
-            "t.toml:6: listener[1].name: \"a\" is taken already (t.toml:3: listener[0].name); fits: a name that no other listener has",
+            "t.toml:6: listener[1].name: \"a\" is already taken (t.toml:3: listener[0].name), expected a name that no other listener has",
         ],
     );
     check_refused(
         "[forward]\nto = [\n\"tcp://a:1\",\n{ url = \"tcp://a:1\" }]",
         &[
-            "t.toml:4: forward.to[1].url: \"tcp://a:1\" is taken already (t.toml:3: forward.to[0]); fits: each upstream once",
+            "t.toml:4: forward.to[1].url: \"tcp://a:1\" is already taken (t.toml:3: forward.to[0]), expected each upstream once",
         ],
     );
     check_refused(
         "[suppressed]\nto = \"file:///a//b\"\n[forward]\nto = [\"file:///a/b\"]",
         &[
-            "t.toml:2: suppressed.to: \"file:///a//b\" is taken already (t.toml:4: forward.to[0]); fits: a destination that is no upstream of survivors",
+            "t.toml:2: suppressed.to: \"file:///a//b\" is already taken (t.toml:4: forward.to[0]), expected a destination that is not in forward.to",
         ],
     );
     check_refused(
         "[suppressed]\nto = { url = \"stdout:\" }",
         &[
-            "t.toml:2: suppressed.to.url: \"stdout:\" is taken already (upstream stdout: by default); fits: a destination that is no upstream of survivors",
+            "t.toml:2: suppressed.to.url: \"stdout:\" is already taken (upstream stdout: by default), expected a destination that is not in forward.to",
         ],
     );
     check_refused(
         "[suppressed]\nto = \"file:///a\"\nqueue = \"64KiB\"\n[[listener]]\nurl = \"udp://[::]:1\"\nmax_message_size = \"1MiB\"",
-        &["t.toml:3: suppressed.queue: found \"64KiB\", fits: at least the longest message, 1MiB"],
+        &[
+            "t.toml:3: suppressed.queue: invalid \"64KiB\", expected at least the longest message, 1MiB",
+        ],
     );
     check_refused(
         "[admin]\naddress = \"127.0.0.1:5514\"",
         &[
-            "t.toml:2: admin.address: \"127.0.0.1:5514\" is taken already (listener tcp://127.0.0.1:5514 by default); fits: an address and port of its own",
+            "t.toml:2: admin.address: \"127.0.0.1:5514\" is already taken (listener tcp://127.0.0.1:5514 by default), expected an address and port of its own",
         ],
     );
     check_refused(
         "[dedup]\nrefresh = true\nmax_quiet = \"9s\"",
-        &["t.toml:3: dedup.max_quiet: found \"9s\", fits: at least dedup.window, 10s"],
+        &["t.toml:3: dedup.max_quiet: invalid \"9s\", expected at least dedup.window, 10s"],
     );
     check_refused(
         "[forward]\nretry_max = \"50ms\"",
-        &["t.toml:2: forward.retry_max: found \"50ms\", fits: at least forward.retry_min, 100ms"],
+        &[
+            "t.toml:2: forward.retry_max: invalid \"50ms\", expected at least forward.retry_min, 100ms",
+        ],
     );
     check_refused(
         "[forward]\nretry_min = \"1m\"",
-        &["t.toml:2: forward.retry_min: found \"1m\", fits: at most forward.retry_max, 30s"],
+        &["t.toml:2: forward.retry_min: invalid \"1m\", expected at most forward.retry_max, 30s"],
     );
     check_refused(
         "[forward]\nqueue = \"64KiB\"\n[[listener]]\nurl = \"udp://[::]:1\"\nmax_message_size = \"1MiB\"",
-        &["t.toml:2: forward.queue: found \"64KiB\", fits: at least the longest message, 1MiB"],
+        &[
+            "t.toml:2: forward.queue: invalid \"64KiB\", expected at least the longest message, 1MiB",
+        ],
     );
 }
 
 #[test]
 fn an_upstream_that_is_our_own_listener_is_refused() {
     let lines = "leads back to our own listener";
-    let end = "and every message would go round for ever; fits: an upstream elsewhere";
+    let end = "so every message would loop forever; expected an upstream elsewhere";
     check_refused(
         "[[listener]]\nurl = \"tcp://0.0.0.0:514\"\n[forward]\nto = [\"stdout:\",\n{ url = \"tcp://localhost:514\" }]",
         &[&format!(
@@ -1064,12 +1089,12 @@ fn all_errors_come_at_once_in_the_order_of_their_lines() {
     check_refused(
         "[runtime]\nworkers = 0\n[dedup]\nwindow = \"10\"\nmax_quiet = \"1ms\"\nrefresh = true\n[forward]\nto = [\"x:\", \"tcp://127.0.0.1:5514\"]\n[[listener]]\nurl = \"no\"\n",
         &[
-            "t.toml:2: runtime.workers: found 0, fits: \"auto\", or a whole number from 1 to 1024",
-            // max_quiet cannot be judged against a window that nobody knows.
-            &format!("t.toml:4: dedup.window: found \"10\", fits: {TIME} from 1ms to 7days"),
-            // Nor can the second upstream be a loop: which listeners were meant is not known.
-            "t.toml:8: forward.to[0]: found \"x:\", fits: tcp://HOST:PORT, relp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH, unix-dgram:///PATH, file:///PATH, stdout:",
-            "t.toml:10: listener[0].url: found \"no\", fits: udp://ADDRESS:PORT, tcp://ADDRESS:PORT, relp://ADDRESS:PORT, unix-dgram:///PATH, unix-stream:///PATH",
+            "t.toml:2: runtime.workers: invalid 0, expected \"auto\", or a whole number from 1 to 1024",
+            // max_quiet cannot be compared with a window that was refused.
+            &format!("t.toml:4: dedup.window: invalid \"10\", expected {TIME} from 1ms to 7days"),
+            // Nor is the second upstream a loop: it is not known which listeners were meant.
+            "t.toml:8: forward.to[0]: invalid \"x:\", expected tcp://HOST:PORT, relp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH, unix-dgram:///PATH, file:///PATH, stdout:",
+            "t.toml:10: listener[0].url: invalid \"no\", expected udp://ADDRESS:PORT, tcp://ADDRESS:PORT, relp://ADDRESS:PORT, unix-dgram:///PATH, unix-stream:///PATH",
         ],
     );
 }
@@ -1078,13 +1103,15 @@ fn all_errors_come_at_once_in_the_order_of_their_lines() {
 fn what_was_found_is_printed_in_one_short_line() {
     check_refused(
         "[log]\nformat = \"\\u001b[2J\\r\\n\\u202e\"",
-        &["t.toml:2: log.format: found \"\\u{1b}[2J\\r\\n\\u{202e}\", fits: \"text\", \"json\""],
+        &[
+            "t.toml:2: log.format: invalid \"\\u{1b}[2J\\r\\n\\u{202e}\", expected \"text\", \"json\"",
+        ],
     );
     let long = "x".repeat(FOUND_CHARS_MAX + 1);
     check_refused(
         format!("[log]\nformat = \"{long}\""),
         &[&format!(
-            "t.toml:2: log.format: found \"{}\"..., fits: \"text\", \"json\"",
+            "t.toml:2: log.format: invalid \"{}\"..., expected \"text\", \"json\"",
             "x".repeat(FOUND_CHARS_MAX)
         )],
     );
@@ -1111,7 +1138,7 @@ fn a_file_that_cannot_be_read_is_an_error_with_its_path() {
     );
     check(
         "/dev/zero".into(),
-        "longer than 1MiB; fits: a configuration in TOML",
+        "longer than 1MiB, expected a configuration in TOML",
     );
 }
 
@@ -1159,6 +1186,21 @@ fn flags_replace_the_lists_of_the_file_and_keep_the_rest() {
 }
 
 #[test]
+fn a_table_that_a_flag_replaces_may_lack_its_url() {
+    let toml = "[[listener]]\nname = \"x\"\n[forward]\nto = [{ framing = \"lf\" }]\n";
+    let mut args = listen(&["udp://[::]:2"]);
+    args.forward = arguments("--forward", &["tcp://b:1"]);
+    assert_eq!(load(toml, &args).unwrap().listeners.len(), 1);
+    assert_eq!(
+        load(toml, &RunArgs::default())
+            .unwrap_err()
+            .matches("missing, expected url")
+            .count(),
+        2
+    );
+}
+
+#[test]
 fn a_flag_is_refused_under_its_own_name() {
     let args = RunArgs {
         listen: arguments("--listen", &["tcp://0.0.0.0:1", "localhost:1"]),
@@ -1167,11 +1209,11 @@ fn a_flag_is_refused_under_its_own_name() {
         ..RunArgs::default()
     };
     let expected = [
-        "t.toml:1: log: found 1, fits: a table with level, format",
-        "--listen: found \"localhost:1\", fits: udp://ADDRESS:PORT, tcp://ADDRESS:PORT, relp://ADDRESS:PORT, unix-dgram:///PATH, unix-stream:///PATH",
-        "TERSED_FORWARD: found \"tcp://\", fits: tcp://HOST:PORT with PORT from 1 to 65535, such as tcp://collector.example:601, tcp://192.0.2.1:514 or tcp://[2001:db8::1]:514",
-        &format!("--window: found \"10\", fits: {TIME} from 1ms to 7days"),
-        "TERSED_FORWARD: \"tcp://127.0.0.1:1\" leads back to our own listener (--listen), and every message would go round for ever; fits: an upstream elsewhere",
+        "t.toml:1: log: invalid 1, expected a table with level, format",
+        "--listen: invalid \"localhost:1\", expected udp://ADDRESS:PORT, tcp://ADDRESS:PORT, relp://ADDRESS:PORT, unix-dgram:///PATH, unix-stream:///PATH",
+        "TERSED_FORWARD: invalid \"tcp://\", expected tcp://HOST:PORT with PORT from 1 to 65535, such as tcp://collector.example:601, tcp://192.0.2.1:514 or tcp://[2001:db8::1]:514",
+        &format!("--window: invalid \"10\", expected {TIME} from 1ms to 7days"),
+        "TERSED_FORWARD: \"tcp://127.0.0.1:1\" leads back to our own listener (--listen), so every message would loop forever; expected an upstream elsewhere",
     ];
     assert_eq!(load("log = 1", &args), Err(expected.join("\n")));
 }
@@ -1195,7 +1237,7 @@ fn listeners_on_chosen_ports_get_names_of_their_own() {
 fn every_value_of_a_choice_has_its_word() {
     fn check<T: Copy + PartialEq>(words: &Words<T>, values: &[T]) {
         for value in values {
-            assert_ne!(words.word(*value), "?");
+            words.word(*value);
         }
         assert_eq!(words.0.len(), values.len());
     }
@@ -1254,7 +1296,7 @@ fn the_default_queue_holds_the_longest_message_that_can_be_configured() {
 
 proptest::proptest! {
     #[test]
-    fn whatever_is_wrong_is_told_in_printable_lines_with_their_place(
+    fn each_error_is_a_printable_line_with_its_place(
         toml in "(\\[\\[?(listener|forward|dedup)\\]?\\]\n)?((to|url|window|memory|allow|name) = (\"[\\PC]{0,12}\"|[0-9.]{1,3}|\\[.{0,9}\\])\n){0,4}",
     ) {
         if let Err(text) = load(&toml, &RunArgs::default()) {

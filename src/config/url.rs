@@ -1,4 +1,4 @@
-//! URLs of the two ends: [`ListenUrl`], where messages come in, and [`UpstreamUrl`], where they go.
+//! URLs: [`ListenUrl`], where messages are received, and [`UpstreamUrl`], where they are forwarded to.
 //!
 //! ```text
 //! udp://0.0.0.0:5514    tcp://[::1]:5514    unix-dgram:///run/log.sock    unix-stream:///run/log.sock
@@ -7,14 +7,14 @@
 //!
 //! # Guarantees
 //!
-//! - What is parsed prints as a text that parses to the same value.
-//! - A listener's address is numeric, so that what is bound does not depend on a name server. Port 0
-//!   lets the system choose. An upstream may be a name; it is looked up at each connect.
-//! - A Unix path is absolute, holds no NUL, and fits into `sockaddr_un`.
+//! - A URL prints as a text that parses to the same URL.
+//! - A listener's address is numeric, so that it does not depend on a name server. With port 0 the system chooses. An
+//!   upstream may be a name; it is looked up at each connect.
+//! - A Unix path is absolute, has no NUL, and fits into `sockaddr_un`.
 //!
 //! # Left out
 //!
-//! Percent-encoding (a path stands as it is), user names, queries, abstract Unix sockets, zones of
+//! Percent-encoding (a path is taken as it is), user names, queries, abstract Unix sockets, zones of
 //! IPv6 addresses in upstreams.
 
 use std::fmt;
@@ -31,16 +31,16 @@ pub enum ListenUrl {
     Udp(SocketAddr),
     /// Byte streams over IP (RFC 6587).
     Tcp(SocketAddr),
-    /// Transactions over TCP, each of them answered.
+    /// RELP: transactions over TCP, each of them answered.
     Relp(SocketAddr),
-    /// Datagrams on a Unix socket, as `/dev/log` has them.
+    /// Datagrams on a Unix socket, such as `/dev/log`.
     UnixDgram(PathBuf),
     /// Byte streams on a Unix socket.
     UnixStream(PathBuf),
 }
 
 impl ListenUrl {
-    /// What can be written, for people.
+    /// The forms of such a URL, for people.
     pub const FORMS: &str = "udp://ADDRESS:PORT, tcp://ADDRESS:PORT, relp://ADDRESS:PORT, unix-dgram:///PATH, \
          unix-stream:///PATH";
 
@@ -68,7 +68,7 @@ impl ListenUrl {
         matches!(self, Self::Relp(_))
     }
 
-    /// Whether a stream arrives whose framing is not settled by its protocol.
+    /// Whether streams arrive whose protocol does not determine the framing.
     #[must_use]
     pub const fn has_framing(&self) -> bool {
         self.is_stream() && !self.is_relp()
@@ -83,8 +83,8 @@ impl ListenUrl {
         }
     }
 
-    /// Whether one configuration cannot have both: they want the same address, or one of them takes every address
-    /// of the port. Port 0 is a new one each time. `0.0.0.0` and `[::]` fit together: `[::]` then takes IPv6 alone.
+    /// Whether one configuration cannot have both: they need the same address, or one of them takes every address
+    /// of the port. Port 0 is a new port each time. `0.0.0.0` and `[::]` fit together: `[::]` then takes IPv6 alone.
     #[must_use]
     pub fn collides_with(&self, other: &Self) -> bool {
         match (self.inet(), other.inet()) {
@@ -98,8 +98,8 @@ impl ListenUrl {
         }
     }
 
-    /// Whether the system counts the sockets of both as two on one address: unless `[::]` takes IPv6 alone it
-    /// overlaps with `0.0.0.0`, too.
+    /// Whether the sockets of both have an address in common. `[::]` overlaps with `0.0.0.0`, too, unless it takes IPv6
+    /// alone.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
         match (self.inet(), other.inet()) {
@@ -108,7 +108,7 @@ impl ListenUrl {
         }
     }
 
-    /// Whether a socket of `other` is one for this URL as it is: only the protocol that is spoken on it may differ.
+    /// Whether a socket of `other` can serve this URL unchanged: only the protocol that is spoken on it may differ.
     #[must_use]
     pub fn has_socket_of(&self, other: &Self) -> bool {
         match (self.inet(), other.inet()) {
@@ -119,7 +119,7 @@ impl ListenUrl {
         }
     }
 
-    /// The kind of socket and its address, over IP.
+    /// The kind of socket and its address, if it is one over IP.
     const fn inet(&self) -> Option<(InetKind, SocketAddr)> {
         match self {
             Self::Udp(address) => Some((InetKind::Datagram, *address)),
@@ -128,14 +128,14 @@ impl ListenUrl {
         }
     }
 
-    /// Its address, over IP.
+    /// Its address, if it is one over IP.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.inet().map(|(_, address)| address)
     }
 
-    /// Whether what is sent to `upstream` visibly arrives at this listener. Names other than
-    /// `localhost`, and addresses of this machine that neither URL spells out, go unseen.
+    /// Whether messages for `upstream` visibly arrive at this listener. Names other than `localhost`, and addresses of
+    /// this machine that neither URL spells out, are not recognised.
     #[must_use]
     pub fn receives_from(&self, upstream: &UpstreamUrl) -> bool {
         match (self, upstream) {
@@ -160,7 +160,7 @@ enum InetKind {
     Stream,
 }
 
-/// Whether some address of the same port is in both; `[::]` takes IPv4 as well.
+/// Whether both have an address and port in common; `[::]` takes IPv4 as well.
 fn overlap(one: SocketAddr, two: SocketAddr) -> bool {
     let takes = |one: SocketAddr, two: SocketAddr| {
         one.ip() == two.ip()
@@ -201,7 +201,7 @@ impl fmt::Display for ListenUrl {
     }
 }
 
-/// Where survivors go.
+/// Where messages are forwarded to.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum UpstreamUrl {
     /// A byte stream over IP.
@@ -211,7 +211,7 @@ pub enum UpstreamUrl {
         /// Not 0.
         port: u16,
     },
-    /// Transactions over TCP, each of them answered.
+    /// RELP: transactions over TCP, each of them answered.
     Relp {
         /// A name or an address, without brackets.
         host: String,
@@ -236,7 +236,7 @@ pub enum UpstreamUrl {
 }
 
 impl UpstreamUrl {
-    /// What can be written, for people.
+    /// The forms of such a URL, for people.
     pub const FORMS: &str = "tcp://HOST:PORT, relp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH, \
          unix-dgram:///PATH, file:///PATH, stdout:";
 
@@ -263,8 +263,8 @@ impl UpstreamUrl {
         }
     }
 
-    /// Whether both are one place, however they are spelled: paths without `.` and `..`, names of hosts without regard
-    /// to case. Symbolic links, and names of one address, go unseen.
+    /// Whether both are one place: paths are compared without `.` and `..`, names of hosts without regard to case.
+    /// Symbolic links, and several names of one address, are not recognised.
     #[must_use]
     pub fn is_same_place(&self, other: &Self) -> bool {
         self.normal() == other.normal()
@@ -292,7 +292,7 @@ impl UpstreamUrl {
         }
     }
 
-    /// Whether messages leave in a stream whose framing is not settled by its protocol.
+    /// Whether messages leave in a stream whose protocol does not determine the framing.
     #[must_use]
     pub const fn has_framing(&self) -> bool {
         !matches!(
@@ -358,16 +358,17 @@ impl fmt::Display for UpstreamUrl {
     }
 }
 
-/// A text that is no URL of ours; prints what would have been.
+/// The text is not a URL of ours; prints what was expected.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{fits}")]
 pub struct UrlError {
     fits: String,
 }
 
-/// The error that `text` begins with none of `schemes`; with the one that was probably meant.
+/// The error that `text` begins with none of `schemes`. It names the one that was probably meant.
 fn unknown_scheme(text: &str, forms: &str, schemes: &[&'static str]) -> UrlError {
-    let written = text.split(':').next().unwrap_or_default();
+    let written = text.split(':').next();
+    let written = written.expect("a split text has a first part");
     let slashes = |scheme| if scheme == "stdout" { ":" } else { "://" };
     let hint = nearest(written, schemes.iter().copied()).map_or_else(String::new, |scheme| {
         format!(" (did you mean {scheme}{}?)", slashes(scheme))
@@ -398,7 +399,8 @@ fn socket_addr(scheme: &str, rest: &str) -> Result<SocketAddr, UrlError> {
     })
 }
 
-/// What could be bound instead of `address`, if no system binds that. `scheme` stands before it, and `udp://` is for UDP.
+/// What is expected instead of `address`, if no system binds that. `scheme` is the prefix of the address; UDP's is
+/// `udp://`.
 pub(super) fn bindable(scheme: &str, address: SocketAddr) -> Option<String> {
     if scheme != "udp://" && address.ip().is_multicast() {
         return Some(format!(
@@ -408,7 +410,7 @@ pub(super) fn bindable(scheme: &str, address: SocketAddr) -> Option<String> {
     let SocketAddr::V6(v6) = address else {
         return None;
     };
-    // Of multicast addresses, those of one link (RFC 4291 2.7).
+    // 0xff02: multicast addresses of one link (RFC 4291 2.7).
     let is_of_link = v6.ip().is_unicast_link_local() || v6.ip().segments()[0] & 0xff0f == 0xff02;
     (is_of_link && v6.scope_id() == 0).then(|| {
         format!(
@@ -440,7 +442,7 @@ fn host_port(scheme: &str, rest: &str) -> Result<(String, u16), UrlError> {
 }
 
 fn port_number(text: &str) -> Option<u16> {
-    // `parse` would take a sign, too.
+    // `parse` alone would accept a sign.
     if !text.bytes().all(|octet| octet.is_ascii_digit()) {
         return None;
     }
@@ -456,8 +458,8 @@ fn is_host(text: &str) -> bool {
                 .bytes()
                 .all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_'))
     };
-    // A name never ends in a number (RFC 1123 2.1), so `10.0.1` is an address with a part missing,
-    // which resolvers fill in as they please.
+    // A name never ends in a number (RFC 1123 2.1), so `10.0.1` is an address with a part missing. Resolvers differ in
+    // how they fill it in.
     let numeric = labels
         .rsplit('.')
         .next()
@@ -518,9 +520,9 @@ fn reaches(host: &str, ours: IpAddr) -> bool {
     if ours == theirs {
         return true;
     }
-    // To connect to the unspecified address is to connect to this machine.
+    // A connection to the unspecified address leads to this machine.
     let this_machine = theirs.is_loopback() || theirs.is_unspecified();
-    // An IPv4 socket receives nothing from IPv6; the reverse happens (RFC 3493 5.3).
+    // An IPv4 socket receives nothing from IPv6; an IPv6 socket may receive from IPv4 (RFC 3493 5.3).
     let family_fits = ours.is_ipv6() || theirs.is_ipv4();
     (ours.is_unspecified() && this_machine && family_fits)
         || (is_localhost(ours) && theirs.is_unspecified() && ours.is_ipv4() == theirs.is_ipv4())
@@ -533,7 +535,7 @@ fn is_localhost(ip: IpAddr) -> bool {
 /// `sun_path` holds 108 octets, the last one is NUL (unix(7)).
 pub const UNIX_PATH_OCTETS_MAX: usize = 107;
 
-/// A name in the form of text has at most 253 octets (RFC 1035 3.1).
+/// A name, written as text, has at most 253 octets (RFC 1035 3.1).
 const HOST_OCTETS_MAX: usize = 253;
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
-//! Single values: a TOML value or the text of a flag in, a number of octets, a time or a choice out.
+//! Kinds of single values: how a TOML value or the text of a flag is read, and how it is printed.
 //!
-//! A *reader* takes a [`Written`] value and gives what it means, or puts an error that says what
-//! fits. Readers of scalars are written as `DeValue -> Result<T, what fits>` and lifted by [`one`].
+//! A scalar is read by a function `DeValue -> Result<T, what was expected>`; [`Scalar`] makes a kind of it.
 //!
 //! # Guarantees
 //!
-//! - Times and sizes come with a unit: a bare number is refused, never guessed.
-//! - Nothing is rounded or clamped: what is out of range is refused, and the range named.
+//! - Times and sizes have a unit: a bare number is refused, never guessed.
+//! - Nothing is rounded or clamped: a value out of range is refused, and the error names the range.
+//! - What a kind prints, it reads as the same value.
 
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use ipnet::IpNet;
+use serde_json::Value;
 use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 
@@ -25,95 +26,137 @@ use crate::rule::{
     FACILITIES, Glob, Profile, SEVERITIES, Severities, Text, facility_named, severity_named,
 };
 
-use super::error::{At, ConfigError, FOUND_CHARS_MAX, Fault, quoted};
+use super::report::Report;
+use super::section::Kind;
+use super::units::{size_text, time_text};
 use super::url::bindable;
+use super::written::{Printed, Written};
 
-/// A value where it was written.
-pub(super) struct Written<'a> {
-    pub(super) value: &'a DeValue<'a>,
-    pub(super) at: At,
-    /// Lines of the file that holds the value, for the places of what is inside it.
-    pub(super) lines: &'a Lines,
+/// A kind of single values.
+pub(super) struct Scalar<T> {
+    read: Box<Read<T>>,
+    print: Box<Print<T>>,
 }
 
-impl Written<'_> {
-    /// The error that this value is not what `fits`.
-    pub(super) fn unfit(&self, fits: impl Into<String>) -> ConfigError {
-        ConfigError {
-            at: self.at.clone(),
-            fault: Fault::Unfit {
-                found: found(self.value),
-                fits: fits.into(),
-            },
+/// The value, or what was expected.
+type Read<T> = dyn Fn(&DeValue<'_>) -> Result<T, String>;
+type Print<T> = dyn Fn(&T) -> Option<Value>;
+
+fn scalar<T, V: Into<Value>>(
+    read: impl Fn(&DeValue<'_>) -> Result<T, String> + 'static,
+    print: impl Fn(&T) -> V + 'static,
+) -> Scalar<T> {
+    Scalar {
+        read: Box::new(read),
+        print: Box::new(move |value| Some(print(value).into())),
+    }
+}
+
+impl<T> Kind<T> for Scalar<T> {
+    fn read(&self, written: &Written<'_>, _: &str, report: &mut Report) -> Option<T> {
+        (self.read)(written.value)
+            .map_err(|fits| report.errors.push(written.unfit(fits)))
+            .ok()
+    }
+
+    fn print(&self, value: &T) -> Option<Printed> {
+        (self.print)(value).map(Printed::Scalar)
+    }
+}
+
+/// A kind whose value is printed only if there is one.
+pub(super) struct Maybe<K>(pub(super) K);
+
+impl<T, K: Kind<T>> Kind<Option<T>> for Maybe<K> {
+    fn read(&self, written: &Written<'_>, path: &str, report: &mut Report) -> Option<Option<T>> {
+        self.0.read(written, path, report).map(Some)
+    }
+
+    fn print(&self, value: &Option<T>) -> Option<Printed> {
+        self.0.print(value.as_ref()?)
+    }
+
+    fn refuse_idle(&self, value: &Option<T>, path: &str, report: &mut Report) {
+        if let Some(value) = value {
+            self.0.refuse_idle(value, path, report);
         }
     }
 }
 
-/// Where the lines of a file start.
-#[derive(Default)]
-pub(super) struct Lines(Vec<usize>);
+/// A list whose elements are an `item` each. Elements that are refused are left out.
+pub(super) struct List<K> {
+    fits: &'static str,
+    length_min: usize,
+    item: K,
+}
 
-impl Lines {
-    pub(super) fn of(text: &[u8]) -> Self {
-        Self(memchr::memchr_iter(b'\n', text).collect())
-    }
-
-    /// The line, counted from 1, that the octet at `offset` stands in.
-    pub(super) fn at(&self, offset: usize) -> usize {
-        self.0.partition_point(|end| *end < offset) + 1
+/// A list of at least `length_min` elements. If that is not 0, the empty list is that of a key that is not written.
+pub(super) const fn list<K>(fits: &'static str, length_min: usize, item: K) -> List<K> {
+    List {
+        fits,
+        length_min,
+        item,
     }
 }
 
-/// A setting that was read, and where it stood.
-#[derive(Clone, Debug)]
-pub(super) struct Given<T> {
-    pub(super) value: T,
-    pub(super) at: At,
-}
-
-/// What became of a key.
-#[derive(Clone, Debug, Default)]
-pub(super) enum Slot<T> {
-    /// Not written.
-    #[default]
-    Absent,
-    /// Written, and refused already: nothing that depends on it can be judged.
-    Refused,
-    /// Written.
-    Given(Given<T>),
-}
-
-impl<T> Slot<T> {
-    pub(super) fn new(value: Option<T>, at: At) -> Self {
-        value.map_or(Self::Refused, |value| Self::Given(Given { value, at }))
+impl<T, K: Kind<T>> Kind<Vec<T>> for List<K> {
+    fn read(&self, written: &Written<'_>, path: &str, report: &mut Report) -> Option<Vec<T>> {
+        let array = written.value.as_array();
+        let Some(array) = array.filter(|array| array.len() >= self.length_min) else {
+            report.errors.push(written.unfit(self.fits));
+            return None;
+        };
+        report.replace(path);
+        let mut items = Vec::with_capacity(array.len());
+        for (index, value) in array.iter().enumerate() {
+            let line = written.lines.at(value.span().start);
+            let element = Written {
+                value: value.get_ref(),
+                at: written.at.within(&format!("[{index}]"), line),
+                lines: written.lines,
+            };
+            let path = format!("{path}[{}]", items.len());
+            match self.item.read(&element, &path, report) {
+                Some(value) => {
+                    report.accept(path, element.at);
+                    items.push(value);
+                }
+                None => report.forget(&path),
+            }
+        }
+        Some(items)
     }
 
-    /// The value, or `default` if there is none.
-    pub(super) fn or(self, default: T) -> T {
-        match self {
-            Self::Given(given) => given.value,
-            Self::Absent | Self::Refused => default,
+    fn print(&self, value: &Vec<T>) -> Option<Printed> {
+        if value.len() < self.length_min {
+            return None;
+        }
+        let items = value.iter().filter_map(|item| self.item.print(item));
+        Some(Printed::List(items.collect()))
+    }
+
+    fn refuse_idle(&self, value: &Vec<T>, path: &str, report: &mut Report) {
+        for (index, item) in value.iter().enumerate() {
+            self.item
+                .refuse_idle(item, &format!("{path}[{index}]"), report);
         }
     }
+}
 
-    /// The value, or the type's default.
-    pub(super) fn or_default(self) -> T
-    where
-        T: Default,
-    {
-        self.or(T::default())
+/// A list that is kept as a set.
+pub(super) struct Set<K, T, S> {
+    pub(super) list: List<K>,
+    pub(super) of: fn(Vec<T>) -> S,
+    pub(super) elements: fn(&S) -> Vec<T>,
+}
+
+impl<T, S, K: Kind<T>> Kind<S> for Set<K, T, S> {
+    fn read(&self, written: &Written<'_>, path: &str, report: &mut Report) -> Option<S> {
+        self.list.read(written, path, report).map(self.of)
     }
 
-    /// Where it was written, if it was, and not refused.
-    pub(super) const fn at(&self) -> Option<&At> {
-        match self {
-            Self::Given(given) => Some(&given.at),
-            Self::Absent | Self::Refused => None,
-        }
-    }
-
-    pub(super) const fn is_refused(&self) -> bool {
-        matches!(self, Self::Refused)
+    fn print(&self, value: &S) -> Option<Printed> {
+        self.list.print(&(self.elements)(value))
     }
 }
 
@@ -123,11 +166,11 @@ pub(crate) struct Words<T: 'static>(pub(super) &'static [(&'static str, T)]);
 impl<T: Copy + PartialEq> Words<T> {
     /// The word for `value`.
     pub(crate) fn word(&self, value: T) -> &'static str {
-        // Each table lists every value of its enum; a test counts.
-        self.0
-            .iter()
+        let mut words = self.0.iter();
+        words
             .find(|(_, listed)| *listed == value)
-            .map_or("?", |(word, _)| word)
+            .map(|(word, _)| *word)
+            .expect("each table has a word for every value of its enum")
     }
 
     fn value(&self, word: &str) -> Option<T> {
@@ -143,90 +186,47 @@ impl<T: Copy + PartialEq> Words<T> {
     }
 }
 
-/// Makes a reader of a scalar's reader.
-pub(super) fn one<T>(
-    read: impl Fn(&DeValue<'_>) -> Result<T, String>,
-) -> impl Fn(&Written<'_>, &mut Vec<ConfigError>) -> Option<T> {
-    move |written, errors| {
-        read(written.value)
-            .map_err(|fits| errors.push(written.unfit(fits)))
-            .ok()
-    }
-}
-
-/// A list whose elements are read by `item`. Elements that are refused are left out.
-pub(super) fn list<T>(
-    fits: &'static str,
-    length_min: usize,
-    item: impl Fn(&Written<'_>, &mut Vec<ConfigError>) -> Option<T>,
-) -> impl Fn(&Written<'_>, &mut Vec<ConfigError>) -> Option<Vec<Given<T>>> {
-    move |written, errors| {
-        let Some(array) = written
-            .value
-            .as_array()
-            .filter(|array| array.len() >= length_min)
-        else {
-            errors.push(written.unfit(fits));
-            return None;
-        };
-        let mut items = Vec::with_capacity(array.len());
-        for (index, value) in array.iter().enumerate() {
-            let line = written.lines.at(value.span().start);
-            let at = written.at.within(&format!("[{index}]"), line);
-            let element = Written {
-                value: value.get_ref(),
-                at,
-                lines: written.lines,
-            };
-            if let Some(value) = item(&element, errors) {
-                items.push(Given {
-                    value,
-                    at: element.at,
-                });
-            }
-        }
-        Some(items)
-    }
-}
-
 /// `true` or `false`.
-pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
-    value
-        .as_bool()
-        .ok_or_else(|| format!("true or false{}", hint(value, ["true", "false"])))
+pub(super) fn boolean() -> Scalar<bool> {
+    let read = |value: &DeValue<'_>| {
+        value
+            .as_bool()
+            .ok_or_else(|| format!("true or false{}", hint(value, ["true", "false"])))
+    };
+    scalar(read, |value| *value)
 }
 
 /// A whole number within `min..=max`.
-pub(super) fn count<T>(min: T, max: T) -> impl Fn(&DeValue<'_>) -> Result<T, String>
+pub(super) fn count<T>(min: T, max: T) -> Scalar<T>
 where
-    T: Copy + Display + PartialOrd + TryFrom<i64>,
+    T: Copy + Display + PartialOrd + TryFrom<i64> + Into<Value> + 'static,
 {
-    move |value| {
+    let read = move |value: &DeValue<'_>| {
         value
             .as_integer()
             .and_then(|number| i64::from_str_radix(number.as_str(), number.radix()).ok())
             .and_then(|number| T::try_from(number).ok())
             .filter(|number| (min..=max).contains(number))
             .ok_or_else(|| format!("a whole number from {min} to {max}"))
-    }
+    };
+    scalar(read, |number| *number)
 }
 
 /// A power of two within `1..=max`.
-pub(super) fn power_of_two(max: usize) -> impl Fn(&DeValue<'_>) -> Result<usize, String> {
-    move |value| {
-        count(1, max)(value)
+pub(super) fn power_of_two(max: usize) -> Scalar<usize> {
+    let count = count(1, max);
+    let read = move |value: &DeValue<'_>| {
+        (count.read)(value)
             .ok()
             .filter(|number| number.is_power_of_two())
             .ok_or_else(|| format!("a power of two from 1 to {max}"))
-    }
+    };
+    scalar(read, |number| *number)
 }
 
 /// A time with its unit, within `min..=max`.
-pub(super) fn duration(
-    min: Duration,
-    max: Duration,
-) -> impl Fn(&DeValue<'_>) -> Result<Duration, String> {
-    move |value| {
+pub(super) fn duration(min: Duration, max: Duration) -> Scalar<Duration> {
+    let read = move |value: &DeValue<'_>| {
         value
             .as_str()
             .filter(|text| *text != "0" && text.len() <= DURATION_OCTETS_MAX)
@@ -239,15 +239,16 @@ pub(super) fn duration(
                     time_text(max)
                 )
             })
-    }
+    };
+    scalar(read, |time| time_text(*time))
 }
 
 /// A number of octets with its unit, within `min..=max`.
-pub(super) fn size(min: usize, max: usize) -> impl Fn(&DeValue<'_>) -> Result<usize, String> {
-    move |value| {
+pub(super) fn size(min: usize, max: usize) -> Scalar<usize> {
+    let read = move |value: &DeValue<'_>| {
         value
             .as_str()
-            // A bare number would be taken for octets.
+            // `ByteSize` takes a bare number for octets.
             .filter(|text| text.ends_with(|last: char| last.is_ascii_alphabetic()))
             .and_then(|text| ByteSize::from_str(text).ok())
             .and_then(|size| usize::try_from(size.as_u64()).ok())
@@ -259,48 +260,78 @@ pub(super) fn size(min: usize, max: usize) -> impl Fn(&DeValue<'_>) -> Result<us
                     size_text(max)
                 )
             })
-    }
+    };
+    scalar(read, |octets| size_text(*octets))
 }
 
 /// One of `words`.
-pub(super) fn choice<T: Copy + PartialEq>(
-    words: &'static Words<T>,
-) -> impl Fn(&DeValue<'_>) -> Result<T, String> {
-    move |value| {
+pub(super) fn choice<T: Copy + PartialEq>(words: &'static Words<T>) -> Scalar<T> {
+    let read = move |value: &DeValue<'_>| {
         value
             .as_str()
             .and_then(|text| words.value(text))
             .ok_or_else(|| words.list() + &hint(value, words.0.iter().map(|(word, _)| *word)))
-    }
+    };
+    scalar(read, |value| words.word(*value))
 }
 
-/// `word`, which stands for `None`, or what `read` takes.
-pub(super) fn unless<T>(
-    word: &'static str,
-    read: impl Fn(&DeValue<'_>) -> Result<T, String>,
-) -> impl Fn(&DeValue<'_>) -> Result<Option<T>, String> {
-    move |value| {
+/// `word`, which stands for `None`, or a value of `kind`.
+pub(super) fn unless<T: 'static>(word: &'static str, kind: Scalar<T>) -> Scalar<Option<T>> {
+    let Scalar { read, print } = kind;
+    let read = move |value: &DeValue<'_>| {
         if value.as_str() == Some(word) {
             return Ok(None);
         }
         read(value)
             .map(Some)
             .map_err(|fits| format!("{word:?}, or {fits}{}", hint(value, [word])))
+    };
+    let print = move |value: &Option<T>| match value {
+        Some(value) => print(value),
+        None => Some(word.into()),
+    };
+    Scalar {
+        read: Box::new(read),
+        print: Box::new(print),
     }
 }
 
-/// A URL of ours; its own error says what fits.
-pub(super) fn url<T: FromStr<Err: Display>>(
-    forms: &'static str,
-) -> impl Fn(&DeValue<'_>) -> Result<T, String> {
-    move |value| {
+/// As [`unless`], with `none` as the value that stands for `word`.
+pub(super) fn unless_is<T>(word: &'static str, none: T, kind: Scalar<T>) -> Scalar<T>
+where
+    T: Copy + PartialEq + 'static,
+{
+    let Scalar { read, print } = unless(word, kind);
+    Scalar {
+        read: Box::new(move |value| Ok(read(value)?.unwrap_or(none))),
+        print: Box::new(move |value| print(&Some(*value).filter(|value| *value != none))),
+    }
+}
+
+/// `"auto"`, which means the value `chosen`, or a value of `kind`. It is printed as a value.
+pub(super) fn auto<T: Copy + 'static>(chosen: T, kind: Scalar<T>) -> Scalar<T> {
+    let Scalar { read, print } = unless("auto", kind);
+    Scalar {
+        read: Box::new(move |value| Ok(read(value)?.unwrap_or(chosen))),
+        print: Box::new(move |value| print(&Some(*value))),
+    }
+}
+
+/// A URL of ours; its own error says what was expected.
+pub(super) fn url<T: FromStr<Err: Display> + Display + 'static>(forms: &'static str) -> Scalar<T> {
+    let read = move |value: &DeValue<'_>| {
         let text = value.as_str().ok_or_else(|| forms.to_owned())?;
         text.parse().map_err(|err: T::Err| err.to_string())
-    }
+    };
+    scalar(read, ToString::to_string)
 }
 
 /// `ADDRESS:PORT` to bind.
-pub(super) fn socket_addr(value: &DeValue<'_>) -> Result<SocketAddr, String> {
+pub(super) fn socket_addr() -> Scalar<SocketAddr> {
+    scalar(read_socket_addr, ToString::to_string)
+}
+
+fn read_socket_addr(value: &DeValue<'_>) -> Result<SocketAddr, String> {
     let address = value.as_str().and_then(|text| text.parse().ok());
     if let Some(fits) = address.and_then(|address| bindable("", address)) {
         return Err(fits);
@@ -311,9 +342,13 @@ pub(super) fn socket_addr(value: &DeValue<'_>) -> Result<SocketAddr, String> {
     })
 }
 
-/// A network, or one address. Bits behind the prefix must be zero: who sets them means either the
-/// address or the network, and only its writer knows which.
-pub(super) fn network(value: &DeValue<'_>) -> Result<IpNet, String> {
+/// A network, or one address. Bits after the prefix must be zero: otherwise either the address or the network may be
+/// meant.
+pub(super) fn network() -> Scalar<IpNet> {
+    scalar(read_network, ToString::to_string)
+}
+
+fn read_network(value: &DeValue<'_>) -> Result<IpNet, String> {
     value
         .as_str()
         .and_then(|text| {
@@ -322,27 +357,30 @@ pub(super) fn network(value: &DeValue<'_>) -> Result<IpNet, String> {
         })
         .filter(|net: &IpNet| net.trunc() == *net)
         .ok_or_else(|| {
-            "a network or an address, such as \"10.0.0.0/8\" (no bits set behind the prefix), \"192.0.2.1\" \
+            "a network or an address, such as \"10.0.0.0/8\" (no bits set after the prefix), \"192.0.2.1\" \
              or \"2001:db8::/32\""
                 .to_owned()
         })
 }
 
-/// The absolute path of a file or directory, as `example` is one.
-pub(super) fn absolute_path(
-    example: &'static str,
-) -> impl Fn(&DeValue<'_>) -> Result<PathBuf, String> {
-    move |value| {
+/// The absolute path of a file or directory, such as `example`.
+pub(super) fn absolute_path(example: &'static str) -> Scalar<PathBuf> {
+    let read = move |value: &DeValue<'_>| {
         value
             .as_str()
             .filter(|text| text.starts_with('/') && !text.ends_with('/') && !text.contains('\0'))
             .map(PathBuf::from)
             .ok_or_else(|| format!("an absolute path, such as {example:?}"))
-    }
+    };
+    scalar(read, |path| path.display().to_string())
 }
 
-/// Permissions of a file as octal digits.
-pub(super) fn mode(value: &DeValue<'_>) -> Result<u32, String> {
+/// Permissions of a file, in octal digits.
+pub(super) fn mode() -> Scalar<u32> {
+    scalar(read_mode, |mode| format!("{mode:04o}"))
+}
+
+fn read_mode(value: &DeValue<'_>) -> Result<u32, String> {
     value
         .as_str()
         .filter(|text| {
@@ -355,8 +393,12 @@ pub(super) fn mode(value: &DeValue<'_>) -> Result<u32, String> {
         })
 }
 
-/// A name that can be a metric's label and a word in a log line.
-pub(super) fn name(value: &DeValue<'_>) -> Result<String, String> {
+/// A name that can be a metric's label and part of a log line.
+pub(super) fn name() -> Scalar<String> {
+    scalar(read_name, Clone::clone)
+}
+
+fn read_name(value: &DeValue<'_>) -> Result<String, String> {
     value
         .as_str()
         .filter(|text| {
@@ -368,7 +410,11 @@ pub(super) fn name(value: &DeValue<'_>) -> Result<String, String> {
 }
 
 /// The number of a facility.
-pub(super) fn facility(value: &DeValue<'_>) -> Result<u8, String> {
+pub(super) fn facility() -> Scalar<u8> {
+    scalar(read_facility, |number| FACILITIES[usize::from(*number)])
+}
+
+fn read_facility(value: &DeValue<'_>) -> Result<u8, String> {
     value
         .as_str()
         .and_then(facility_named)
@@ -376,7 +422,14 @@ pub(super) fn facility(value: &DeValue<'_>) -> Result<u8, String> {
 }
 
 /// A severity, or a range of them with both ends: `"error"`, `"emergency..warning"`.
-pub(super) fn severities(value: &DeValue<'_>) -> Result<Severities, String> {
+pub(super) fn severities() -> Scalar<Severities> {
+    Scalar {
+        read: Box::new(read_severities),
+        print: Box::new(|severities| severity_range(*severities).map(Value::from)),
+    }
+}
+
+fn read_severities(value: &DeValue<'_>) -> Result<Severities, String> {
     let range = |text: &str| {
         let (one, other) = text.split_once("..").unwrap_or((text, text));
         let (one, other) = (severity_named(one.trim())?, severity_named(other.trim())?);
@@ -395,20 +448,48 @@ pub(super) fn severities(value: &DeValue<'_>) -> Result<Severities, String> {
     })
 }
 
-/// A name with gaps.
-pub(super) fn glob(value: &DeValue<'_>) -> Result<Glob, String> {
+/// The severities from the worst to the least, as a rule has them; `None` is all.
+pub(crate) fn severity_range(severities: Severities) -> Option<String> {
+    let mut names = SEVERITIES
+        .iter()
+        .zip(0..)
+        .filter(|(_, number)| severities.has(*number))
+        .map(|(name, _)| *name);
+    let first = names.next()?;
+    let last = names.last().unwrap_or(first);
+    match (severities == Severities::ALL, first == last) {
+        (true, _) => None,
+        (_, true) => Some(first.to_owned()),
+        (_, false) => Some(format!("{first}..{last}")),
+    }
+}
+
+/// A pattern for names.
+pub(super) fn glob() -> Scalar<Glob> {
+    scalar(read_glob, |glob| glob.text().to_owned())
+}
+
+fn read_glob(value: &DeValue<'_>) -> Result<Glob, String> {
     let text = value.as_str().ok_or_else(|| GLOB_FITS.to_owned())?;
     Glob::new(text).map_err(|error| format!("{GLOB_FITS}: {error}"))
 }
 
 /// A regular expression for MSG.
-pub(super) fn text(value: &DeValue<'_>) -> Result<Text, String> {
+pub(super) fn text() -> Scalar<Text> {
+    scalar(read_text, |text| text.written().to_owned())
+}
+
+fn read_text(value: &DeValue<'_>) -> Result<Text, String> {
     let text = value.as_str().ok_or_else(|| TEXT_FITS.to_owned())?;
     Text::new(text).map_err(|error| format!("{TEXT_FITS}: {error}"))
 }
 
 /// A field of a message's identity.
-pub(super) fn field(value: &DeValue<'_>) -> Result<Field, String> {
+pub(super) fn field() -> Scalar<Field> {
+    scalar(read_field, |field| field.name())
+}
+
+fn read_field(value: &DeValue<'_>) -> Result<Field, String> {
     let named = |word: &str| Field::ALL.into_iter().find(|field| field.name() == word);
     value
         .as_str()
@@ -417,7 +498,11 @@ pub(super) fn field(value: &DeValue<'_>) -> Result<Field, String> {
 }
 
 /// A profile, by its name.
-pub(super) fn profile(value: &DeValue<'_>) -> Result<&'static Profile, String> {
+pub(super) fn profile() -> Scalar<&'static Profile> {
+    scalar(read_profile, |profile| profile.name)
+}
+
+fn read_profile(value: &DeValue<'_>) -> Result<&'static Profile, String> {
     value
         .as_str()
         .and_then(Profile::named)
@@ -425,9 +510,13 @@ pub(super) fn profile(value: &DeValue<'_>) -> Result<&'static Profile, String> {
 }
 
 /// Directives for our own log, as tracing has them.
-pub(super) fn log_filter(value: &DeValue<'_>) -> Result<String, String> {
-    // A single word that is no level would be taken for the name of a target, and switch on
-    // everything that this target has to say: nothing.
+pub(super) fn log_filter() -> Scalar<String> {
+    scalar(read_log_filter, Clone::clone)
+}
+
+fn read_log_filter(value: &DeValue<'_>) -> Result<String, String> {
+    // tracing takes a single word that is not a level for the name of a target, and then logs nothing but what that
+    // target logs.
     let is_directive = |directive: &str| {
         let mut levels = LOG_LEVELS.iter();
         directive.contains(['=', '[']) || levels.any(|level| level.eq_ignore_ascii_case(directive))
@@ -442,9 +531,10 @@ pub(super) fn log_filter(value: &DeValue<'_>) -> Result<String, String> {
         .map(str::to_owned)
         .ok_or_else(|| {
             let text = value.as_str().unwrap_or_default();
-            let levels = text
-                .split(',')
-                .map(|directive| directive.rsplit('=').next().unwrap_or_default().trim());
+            let levels = text.split(',').map(|directive| {
+                let level = directive.rsplit('=').next();
+                level.expect("a split text has a last part").trim()
+            });
             let mut hints = levels
                 .filter(|level| !LOG_LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level)))
                 .map(|level| did_you_mean(level, LOG_LEVELS));
@@ -455,7 +545,7 @@ pub(super) fn log_filter(value: &DeValue<'_>) -> Result<String, String> {
         })
 }
 
-/// What fits where one of `words` was expected, and which of them `value` nearly is.
+/// What is expected where one of `words` is; names the one that `value` is similar to.
 fn one_of(value: &DeValue<'_>, words: &[&str]) -> String {
     format!(
         "one of {}{}",
@@ -464,56 +554,11 @@ fn one_of(value: &DeValue<'_>, words: &[&str]) -> String {
     )
 }
 
-/// Which of `words` a value nearly is, if it is a text.
+/// Which of `words` a value is similar to, if it is a text.
 fn hint<'w>(value: &DeValue<'_>, words: impl IntoIterator<Item = &'w str>) -> String {
     value
         .as_str()
         .map_or_else(String::new, |text| did_you_mean(text, words))
-}
-
-/// A time as people write it.
-pub(crate) fn time_text(time: Duration) -> String {
-    humantime::format_duration(time).to_string()
-}
-
-/// A number of octets as people write it; exact, in the unit of which it is the fewest: that is how it was written.
-pub(crate) fn size_text(octets: usize) -> String {
-    // Of two that are equally good the first.
-    let units = [
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-        ("TiB", 1 << 40),
-    ];
-    let thousands = [("kB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000)];
-    units
-        .into_iter()
-        .chain(thousands)
-        .filter(|(_, unit)| octets > 0 && octets.is_multiple_of(*unit))
-        .map(|(name, unit)| (octets / unit, name))
-        .min_by_key(|(count, _)| *count)
-        .map_or_else(
-            || format!("{octets}B"),
-            |(count, name)| format!("{count}{name}"),
-        )
-}
-
-fn found(value: &DeValue<'_>) -> String {
-    match value {
-        DeValue::String(text) => quoted(text),
-        DeValue::Integer(number) => number_text(&number.to_string()),
-        DeValue::Float(number) => number_text(number.as_str()),
-        DeValue::Boolean(value) => value.to_string(),
-        DeValue::Datetime(_) => "a date".to_owned(),
-        DeValue::Array(array) if array.is_empty() => "an empty list".to_owned(),
-        DeValue::Array(_) => "a list".to_owned(),
-        DeValue::Table(_) => "a table".to_owned(),
-    }
-}
-
-/// A number as TOML has it: ASCII, but of any length.
-fn number_text(text: &str) -> String {
-    text.chars().take(FOUND_CHARS_MAX).collect()
 }
 
 const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -521,9 +566,9 @@ const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"]
 const GLOB_FITS: &str = "a name, with * for anything, ? for one character, [a-z] for one of those";
 const TEXT_FITS: &str = "a regular expression";
 
-/// Longer than any time that is in range (`6days 23h 59m 59s 999ms`), and shorter than any text whose
-/// sum runs over what a `Duration` holds, on which the parser panics.
+/// Enough for any time in range (`6days 23h 59m 59s 999ms`), and too short for any text whose sum overflows a
+/// `Duration`: the parser panics on those.
 const DURATION_OCTETS_MAX: usize = 24;
 
-/// A listener's name, which defaults to its URL, must hold the longest Unix path.
+/// A listener's name is its URL by default, and a URL may have the longest Unix path.
 const NAME_CHARS_MAX: usize = 160;

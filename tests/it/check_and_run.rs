@@ -51,7 +51,7 @@ fn listeners_that_do_not_fit_together_are_refused_by_check_and_run_alike() {
         ] {
             let check = tersed(&["check", "--listen", listen, "--admin", admin], b"");
             assert!(
-                check.stderr.contains("is taken already"),
+                check.stderr.contains("is already taken"),
                 "{listen} {admin}: {}",
                 check.stderr
             );

@@ -52,7 +52,7 @@ fn less_is_refused_by_check_run_and_reload() {
     let little = config(1 << 20, "4096", 0);
     let error = check(&little).unwrap_err();
     for part in [
-        "dedup.memory: found \"1MiB\"",
+        "dedup.memory: invalid \"1MiB\"",
         "dedup.shards = 4096",
         "dedup.shards = 32 at most",
     ] {

@@ -27,14 +27,14 @@ fn a_file_that_lost_what_matters_replaces_nothing_at_sighup() {
     sink.wait_messages(1);
 
     for (number, (text, reason)) in [
-        ("", "says nothing: it is empty, or all comments"),
-        ("# tersed.toml\n\n", "says nothing"),
-        (listener, "has no forward.to any more"),
+        ("", "sets nothing: it is empty, or all comments"),
+        ("# tersed.toml\n\n", "sets nothing"),
+        (listener, "no longer has forward.to"),
         (
             &format!("{listener}[forward]\nqueue = \"1MiB\"\n"),
-            "has no forward.to any more",
+            "no longer has forward.to",
         ),
-        (&forward, "has no [[listener]] any more"),
+        (&forward, "no longer has a [[listener]]"),
     ]
     .into_iter()
     .enumerate()
@@ -60,7 +60,7 @@ fn a_file_that_lost_what_matters_replaces_nothing_at_sighup() {
     tersed.signal(Signal::SIGHUP);
     tersed.wait_log("reloaded");
     assert!(
-        warns(&tersed, "has no [dedup] any more"),
+        warns(&tersed, "no longer has [dedup]"),
         "{:#?}",
         tersed.log()
     );
@@ -70,10 +70,10 @@ fn a_file_that_lost_what_matters_replaces_nothing_at_sighup() {
 #[test]
 fn a_start_that_leads_to_standard_output_unasked_says_so() {
     for (config, text) in [
-        ("", "says nothing: it is empty, or all comments"),
+        ("", "sets nothing: it is empty, or all comments"),
         (
             "[dedup]\nallow = 2\n",
-            "survivors go to standard output; if that is meant, write to = [\"stdout:\"]",
+            "messages go to standard output; if that is meant, write to = [\"stdout:\"]",
         ),
     ] {
         let tersed = Setup::new()
@@ -190,15 +190,15 @@ fn one_place_in_two_spellings_is_refused() {
     for (config, reason) in [
         (
             "[forward]\nto = [\"file:///d/../d/z\", \"file:///d/z\"]\n",
-            "fits: each upstream once",
+            "expected each upstream once",
         ),
         (
             "[forward]\nto = [\"tcp://Collector:514\", \"tcp://collector:514\"]\n",
-            "fits: each upstream once",
+            "expected each upstream once",
         ),
         (
             "[forward]\nto = [\"file:///d/z\"]\n[suppressed]\nto = \"file:///d/../d/z\"\n",
-            "fits: a destination that is no upstream of survivors",
+            "expected a destination that is not in forward.to",
         ),
         (
             "[[listener]]\nurl = \"unix-dgram:///tmp/l\"\n[forward]\nto = [\"unix-dgram:///tmp/x/../l\"]\n",
