@@ -209,8 +209,8 @@ impl PeerLog {
     pub fn note(&self, reason: PeerReason, now: Tick, line: impl FnOnce(u64)) {
         // The guard must be gone when the line is written.
         let due = self.slot(reason).note(now);
-        if let Some(held_back) = due {
-            line(held_back);
+        if let Some(suppressed) = due {
+            line(suppressed);
         }
     }
 
@@ -245,8 +245,8 @@ impl PeerLog {
     pub fn flush(&self, now: Tick, mut line: impl FnMut(PeerReason, u64)) {
         for reason in PeerReason::all() {
             let due = self.slot(reason).flush(now);
-            if let Some(held_back) = due {
-                line(reason, held_back);
+            if let Some(suppressed) = due {
+                line(reason, suppressed);
             }
         }
     }
@@ -255,9 +255,9 @@ impl PeerLog {
     /// call before the process ends.
     pub fn finish(&self, mut line: impl FnMut(PeerReason, u64)) {
         for reason in PeerReason::all() {
-            let held_back = std::mem::take(&mut *self.slot(reason)).held_back;
-            if held_back > 0 {
-                line(reason, held_back);
+            let suppressed = std::mem::take(&mut *self.slot(reason)).suppressed;
+            if suppressed > 0 {
+                line(reason, suppressed);
             }
         }
     }
@@ -338,7 +338,7 @@ struct Slot {
     /// When the last line came out; `None` before the first, and after a period without events.
     spoke_at: Option<Tick>,
     /// Since then. Zero if `spoke_at` is `None`.
-    held_back: u64,
+    suppressed: u64,
 }
 
 impl Slot {
@@ -347,11 +347,11 @@ impl Slot {
             .spoke_at
             .is_some_and(|at| now.since(at) < PEER_LOG_PERIOD)
         {
-            self.held_back = self.held_back.saturating_add(1);
+            self.suppressed = self.suppressed.saturating_add(1);
             return None;
         }
         self.spoke_at = Some(now);
-        Some(std::mem::take(&mut self.held_back))
+        Some(std::mem::take(&mut self.suppressed))
     }
 
     fn flush(&mut self, now: Tick) -> Option<u64> {
@@ -361,12 +361,12 @@ impl Slot {
         {
             return None;
         }
-        if self.held_back == 0 {
+        if self.suppressed == 0 {
             self.spoke_at = None;
             return None;
         }
         self.spoke_at = Some(now);
-        Some(std::mem::take(&mut self.held_back))
+        Some(std::mem::take(&mut self.suppressed))
     }
 }
 
@@ -431,14 +431,14 @@ mod tests {
 
     fn noted(log: &PeerLog, reason: PeerReason, secs: u64) -> Option<u64> {
         let mut line = None;
-        log.note(reason, at(secs), |held_back| line = Some(held_back));
+        log.note(reason, at(secs), |suppressed| line = Some(suppressed));
         line
     }
 
     fn flushed(log: &PeerLog, secs: u64) -> Vec<(PeerReason, u64)> {
         let mut lines = Vec::new();
-        log.flush(at(secs), |reason, held_back| {
-            lines.push((reason, held_back))
+        log.flush(at(secs), |reason, suppressed| {
+            lines.push((reason, suppressed))
         });
         lines
     }
@@ -474,18 +474,18 @@ mod tests {
         let log = PeerLog::new();
         let (mut lines, mut told) = (0, 0);
         for secs in 0..100 {
-            for (_, held_back) in flushed(&log, secs) {
+            for (_, suppressed) in flushed(&log, secs) {
                 lines += 1;
-                told += held_back;
+                told += suppressed;
             }
             for _ in 0..50 {
-                if let Some(held_back) = noted(&log, BAD, secs) {
+                if let Some(suppressed) = noted(&log, BAD, secs) {
                     lines += 1;
-                    told += held_back + 1;
+                    told += suppressed + 1;
                 }
             }
         }
-        log.finish(|_, held_back| told += held_back);
+        log.finish(|_, suppressed| told += suppressed);
         assert_eq!(lines, 10);
         assert_eq!(told, 5_000);
     }
@@ -500,14 +500,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_back_at_the_end_comes_out_once() {
+    fn what_is_suppressed_at_the_end_comes_out_once() {
         let log = PeerLog::new();
         noted(&log, BAD, 0);
         noted(&log, BAD, 1);
         noted(&log, PeerReason::Acl, 1);
         let mut lines = Vec::new();
-        log.finish(|reason, held_back| lines.push((reason, held_back)));
-        log.finish(|reason, held_back| lines.push((reason, held_back)));
+        log.finish(|reason, suppressed| lines.push((reason, suppressed)));
+        log.finish(|reason, suppressed| lines.push((reason, suppressed)));
         assert_eq!(lines, [(BAD, 1)]);
     }
 
@@ -525,8 +525,8 @@ mod tests {
         let log = PeerLog::new();
         let told = |peer: usize, secs| {
             let mut line = None;
-            log.note_once(PeerReason::Compressed, peer, at(secs), |held_back| {
-                line = Some(held_back);
+            log.note_once(PeerReason::Compressed, peer, at(secs), |suppressed| {
+                line = Some(suppressed);
             });
             line
         };

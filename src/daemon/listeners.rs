@@ -21,14 +21,14 @@ use tracing::{debug, info, warn};
 
 use super::{
     Daemon,
-    plan::{Finished, Fresh, Plan, PlanError, choosy},
+    plan::{Finished, Fresh, Plan, PlanError, restricted_listener},
     reload::TakesRestart,
 };
 use crate::{
     config::{Config, ListenUrl, ListenerConfig, size_text},
     listen::{
-        self, BindError, Bound, Connections, Faint, Heir, Open, Opening, PassedSockets, PathState,
-        Stay,
+        self, BindError, Bound, Connections, Heir, Open, Opening, PassedSockets, PathState,
+        Reassigned, WeakBound,
     },
     metrics::ListenerMetrics,
     thread::Waiting,
@@ -42,7 +42,7 @@ pub(super) struct Serving {
     pub(super) is_extra: bool,
     pub(super) open: Open,
     pub(super) connections: Connections,
-    pub(super) sockets: Faint,
+    pub(super) sockets: WeakBound,
     /// Its `[::]` takes IPv6 alone.
     pub(super) only_v6: bool,
 }
@@ -52,7 +52,7 @@ pub(super) struct Serving {
 pub(super) struct Closing {
     pub(super) name: String,
     pub(super) url: ListenUrl,
-    pub(super) sockets: Faint,
+    pub(super) sockets: WeakBound,
     pub(super) ended: CancellationToken,
 }
 
@@ -69,7 +69,7 @@ impl Daemon {
         }
         for (listener, _) in &rest {
             let url = &listener.url;
-            if let (Some(listener), Some(_)) = (choosy(config), url.address()) {
+            if let (Some(listener), Some(_)) = (restricted_listener(config), url.address()) {
                 let url = url.clone();
                 return Err(BindError::Unnamed { url, listener });
             }
@@ -110,13 +110,13 @@ impl Daemon {
         old: Option<&Serving>,
     ) -> Serving {
         let Fresh {
-            socket: (bound, aside),
+            socket: (bound, moved),
             readers,
             after,
             is_taken_over,
         } = fresh;
-        if let Some(aside) = aside {
-            aside.discard();
+        if let Some(moved) = moved {
+            moved.discard();
         }
         let metrics = &self.context.metrics;
         let metrics = metrics.listener(&config.name, &config.url.to_string());
@@ -134,7 +134,7 @@ impl Daemon {
                 "receive buffer is smaller than configured; raise net.core.rmem_max"
             );
         }
-        let sockets = bound.faint();
+        let sockets = bound.downgrade();
         let config = Arc::new(config);
         let (sender, connections) = match old {
             Some(old) => {
@@ -234,7 +234,7 @@ impl Daemon {
         }
         for running in &self.listeners {
             let config = Arc::clone(&running.config.borrow());
-            self.settle_connections(running, Some(&config));
+            self.reassign_connections(running, Some(&config));
         }
         for (place, is_succeeded) in ending {
             let Some(running) = old[place].take() else {
@@ -242,7 +242,7 @@ impl Daemon {
             };
             if !is_succeeded {
                 info!(listener = running.metrics.name(), "closing");
-                self.settle_connections(&running, None);
+                self.reassign_connections(&running, None);
             }
             let url = running.url();
             let has_moved =
@@ -268,7 +268,7 @@ impl Daemon {
 
     /// Lets the connections of `running`, whose settings in force are `own`, go on with the listeners that have their
     /// addresses now. Closes those that may not stay, and tells how many.
-    fn settle_connections(&self, running: &Serving, own: Option<&ListenerConfig>) {
+    fn reassign_connections(&self, running: &Serving, own: Option<&ListenerConfig>) {
         let port = |url: ListenUrl| url.address().map(|address| address.port());
         // Behind port 0 each has a port of its own.
         let own_port = port(running.url()).filter(|port| *port != 0);
@@ -282,14 +282,14 @@ impl Daemon {
             config: other.config.subscribe(),
             only_v6: other.only_v6,
         });
-        let Stay {
+        let Reassigned {
             not_allowed,
             elsewhere,
             handed_over,
             other_protocol,
         } = running
             .connections
-            .settle(own, running.only_v6, heirs.collect());
+            .reassign(own, running.only_v6, heirs.collect());
         let listener = running.metrics.name();
         for (connections, text) in [
             (
@@ -347,7 +347,7 @@ impl Serving {
         // A datagram that the kernel had found this socket for may still be on its way into it.
         let stop = self.open.stop;
         tasks.spawn(async move {
-            sleep(SETTLE).await;
+            sleep(LAST_DATAGRAMS).await;
             stop.cancel();
         });
     }
@@ -409,4 +409,4 @@ const CLOSE_MAX: Duration = Duration::from_millis(500);
 
 /// How long the old socket of datagrams is read after another one got its address: longer than the kernel takes from
 /// finding a socket to queueing a datagram there, also where its processor has others to serve.
-const SETTLE: Duration = Duration::from_millis(20);
+const LAST_DATAGRAMS: Duration = Duration::from_millis(20);

@@ -126,7 +126,7 @@ impl Losses {
                 _ = due.tick() => {}
             }
             let now = Clock::now();
-            peer_log.flush(now, super::tell_of_more);
+            peer_log.flush(now, super::log_suppressed_warnings);
             self.tell(&shards.stats(), |episode, total| episode.look(total, now));
         }
         self.tell(&shards.stats(), |episode, total| episode.finish(total));

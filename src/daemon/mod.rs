@@ -493,7 +493,7 @@ fn open_spool(
 }
 
 /// Logs how many lines about peers were held back.
-fn tell_of_more(reason: PeerReason, count: u64) {
+fn log_suppressed_warnings(reason: PeerReason, count: u64) {
     warn!(
         reason = reason.label(),
         count, "more of the same from peers"

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Daemon, listeners::Serving, reload::TakesRestart};
 use crate::{
     config::{Config, ListenerConfig, takes_only_v6},
-    listen::{BindError, Bound, Circumstances, PathAside, Prepared, Rival},
+    listen::{BindError, Bound, Circumstances, MovedPath, Prepared, Rival},
     thread::Waiting,
 };
 
@@ -57,7 +57,7 @@ pub(super) struct Plan<S> {
 }
 
 /// Sockets that receive, and what stood in their place.
-pub(super) type Finished = (Bound, Option<PathAside>);
+pub(super) type Finished = (Bound, Option<MovedPath>);
 
 /// What becomes of one wanted listener.
 pub(super) struct Step<S> {
@@ -153,7 +153,7 @@ impl Plan<Prepared> {
             running.is_extra && !is_named && running.url().address().is_some()
         });
         // A start would be refused, too.
-        if let (Some((_, unnamed)), Some(listener)) = (unnamed, choosy(config)) {
+        if let (Some((_, unnamed)), Some(listener)) = (unnamed, restricted_listener(config)) {
             return Err(PlanError::Bind(BindError::Unnamed {
                 url: unnamed.url(),
                 listener,
@@ -291,10 +291,10 @@ impl Daemon {
 }
 
 /// A listener that does not let everybody in.
-pub(super) fn choosy(config: &Config) -> Option<String> {
+pub(super) fn restricted_listener(config: &Config) -> Option<String> {
     let mut listeners = config.listeners.iter();
-    let choosy = listeners.find(|listener| !listener.allow.is_empty());
-    choosy.map(|listener| listener.name.clone())
+    let restricted_listener = listeners.find(|listener| !listener.allow.is_empty());
+    restricted_listener.map(|listener| listener.name.clone())
 }
 
 fn readers(prepared: &Prepared, listener: &ListenerConfig) -> Result<Vec<Waiting>, PlanError> {

@@ -19,7 +19,7 @@ use tokio::{
 };
 use tracing::{debug, error, info, warn};
 
-use super::{Daemon, copies::CopiesForwarder, notify, tell_of_more};
+use super::{Daemon, copies::CopiesForwarder, log_suppressed_warnings, notify};
 use crate::{
     clock::Clock,
     dedup::{EndReason, Progress},
@@ -92,7 +92,7 @@ impl Daemon {
         {
             debug!("housekeeping did not end in time");
         }
-        self.context.peer_log.finish(tell_of_more);
+        self.context.peer_log.finish(log_suppressed_warnings);
         self.cut_off.tell();
         let metrics = &self.context.metrics;
         let listeners = metrics.listeners();

@@ -34,9 +34,9 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::{
-    bound::{Bound, Faint},
+    bound::{Bound, WeakBound},
     passed::PassedSockets,
-    path::{self, Aside, OwnedPath},
+    path::{self, MovedPath, OwnedPath},
 };
 use crate::{
     config::{ListenUrl, ListenerConfig},
@@ -116,7 +116,7 @@ pub struct Rival {
     /// Where it listens.
     pub url: ListenUrl,
     /// Its sockets.
-    pub sockets: Faint,
+    pub sockets: WeakBound,
 }
 
 /// What a listener is bound with, besides its settings.
@@ -227,7 +227,7 @@ impl Prepared {
     /// # Errors
     ///
     /// The address is taken, not ours, or not permitted; the path is unfit.
-    pub fn finish(mut self) -> Result<(Bound, Option<Aside>), BindError> {
+    pub fn finish(mut self) -> Result<(Bound, Option<MovedPath>), BindError> {
         match std::mem::replace(&mut self.way, Way::Later) {
             Way::Bound(bound) => Ok((bound, None)),
             Way::Stream(socket) => {
@@ -235,21 +235,21 @@ impl Prepared {
                 Ok((Bound::Tcp(Arc::new(listening)), None))
             }
             Way::Later => {
-                let aside = self.put_aside()?;
+                let moved = self.move_path_away()?;
                 let _shared = self.share();
-                Ok((self.bind()?, aside))
+                Ok((self.bind()?, moved))
             }
         }
     }
 
     /// Puts the socket aside that stands at the path and is ours.
-    fn put_aside(&self) -> Result<Option<Aside>, BindError> {
+    fn move_path_away(&self) -> Result<Option<MovedPath>, BindError> {
         let rivals = self.circumstances.rivals.iter();
         // Those that earlier reloads have put aside have no path any more.
-        let mut asides = rivals
+        let mut moved = rivals
             .filter_map(|rival| rival.sockets.path())
-            .filter_map(|owned| Aside::put(&owned).transpose());
-        asides
+            .filter_map(|owned| MovedPath::move_away(&owned).transpose());
+        moved
             .next()
             .transpose()
             .map_err(|source| self.error(source))

@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //!
-//! - A socket is closed when nothing reads it any more; [`Faint`] finds it until then.
+//! - A socket is closed when nothing reads it any more; [`WeakBound`] finds it until then.
 //!
 //! # Left out
 //!
@@ -36,7 +36,7 @@ pub enum Bound {
 
 /// Sockets of one listener, known as long as something reads them.
 #[derive(Clone, Debug)]
-pub enum Faint {
+pub enum WeakBound {
     /// See [`Bound`].
     Udp(Vec<Weak<UdpSocket>>),
     /// See [`Bound`].
@@ -50,15 +50,15 @@ pub enum Faint {
 impl Bound {
     /// The same sockets, which this does not keep open.
     #[must_use]
-    pub fn faint(&self) -> Faint {
+    pub fn downgrade(&self) -> WeakBound {
         match self {
-            Self::Udp(sockets) => Faint::Udp(sockets.iter().map(Arc::downgrade).collect()),
-            Self::Tcp(listener) => Faint::Tcp(Arc::downgrade(listener)),
+            Self::Udp(sockets) => WeakBound::Udp(sockets.iter().map(Arc::downgrade).collect()),
+            Self::Tcp(listener) => WeakBound::Tcp(Arc::downgrade(listener)),
             Self::UnixDgram(socket, path) => {
-                Faint::UnixDgram(Arc::downgrade(socket), Arc::downgrade(path))
+                WeakBound::UnixDgram(Arc::downgrade(socket), Arc::downgrade(path))
             }
             Self::UnixStream(listener, path) => {
-                Faint::UnixStream(Arc::downgrade(listener), Arc::downgrade(path))
+                WeakBound::UnixStream(Arc::downgrade(listener), Arc::downgrade(path))
             }
         }
     }
@@ -143,7 +143,7 @@ impl Bound {
     }
 }
 
-impl Faint {
+impl WeakBound {
     /// The sockets, if all of them are read still.
     #[must_use]
     pub fn upgrade(&self) -> Option<Bound> {

@@ -6,7 +6,7 @@
 //! - A connection is let in by the settings in force at that moment, or it is there when a reload looks who may stay:
 //!   none slips through in between.
 //! - A connection lives by the settings that it was accepted with. At a reload it goes to the listener that listens on
-//!   the address that it came to ([`Connections::settle`]), whatever the order of listeners; it is stopped if there is
+//!   the address that it came to ([`Connections::reassign`]), whatever the order of listeners; it is stopped if there is
 //!   none, or if its peer is not in the `allow` of that one. A connection that a closing listener still accepts, too.
 //!
 //! # Left out
@@ -53,8 +53,8 @@ struct Open {
     is_stopped: bool,
     /// Its `[::]` takes IPv6 alone.
     only_v6: bool,
-    /// Where it listened at the last [`Connections::settle`].
-    settled: Option<ListenUrl>,
+    /// Where it listened at the last [`Connections::reassign`].
+    reassigned_for: Option<ListenUrl>,
     /// Other listeners of the same port, since the last reload.
     heirs: Vec<Heir>,
 }
@@ -101,7 +101,7 @@ pub(super) struct Place {
 
 /// What became of connections at a reload.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Stay {
+pub struct Reassigned {
     /// Stopped, because their peers are not in `allow` any more.
     pub not_allowed: usize,
     /// Stopped, because they came to another address.
@@ -169,8 +169,8 @@ impl Connections {
         }
         let stop = CancellationToken::new();
         // If the URL has just changed, the reload settles where the connection goes.
-        let is_settled = open.settled.as_ref() == Some(&config.url);
-        if is_settled && !listens_at(config, open.only_v6, peer.to) {
+        let is_reassigned = open.reassigned_for.as_ref() == Some(&config.url);
+        if is_reassigned && !listens_at(config, open.only_v6, peer.to) {
             stop.cancel();
         }
         let home = Arc::new(Home(Mutex::new((self.clone(), 0))));
@@ -224,20 +224,25 @@ impl Connections {
 
     /// Finds for each connection the listener that has the address it came to: its own, whose settings in force are
     /// `own`, or one of `heirs`. Stops connections that no listener has the address of, and those that its settings do not allow.
-    pub fn settle(&self, own: Option<&ListenerConfig>, only_v6: bool, heirs: Vec<Heir>) -> Stay {
-        let mut stay = Stay::default();
+    pub fn reassign(
+        &self,
+        own: Option<&ListenerConfig>,
+        only_v6: bool,
+        heirs: Vec<Heir>,
+    ) -> Reassigned {
+        let mut stay = Reassigned::default();
         let mut leaving = Vec::new();
         let mut open = self.lock();
         open.is_stopped = own.is_none();
         open.only_v6 = only_v6;
-        open.settled = own.map(|own| own.url.clone());
+        open.reassigned_for = own.map(|own| own.url.clone());
         open.heirs.clone_from(&heirs);
         for connection in open.connections.values() {
             if connection.stop.is_cancelled() {
                 continue;
             }
             match own.filter(|own| listens_at(own, only_v6, connection.peer.to)) {
-                Some(own) => stay.judge(connection, own),
+                Some(own) => stay.check(connection, own),
                 None => leaving.push(Arc::clone(&connection.home)),
             }
         }
@@ -263,9 +268,9 @@ impl Connections {
     }
 }
 
-impl Stay {
+impl Reassigned {
     /// Whether `connection` may stay under `config`, whose listener has its address.
-    fn judge(&mut self, connection: &Connection, config: &ListenerConfig) {
+    fn check(&mut self, connection: &Connection, config: &ListenerConfig) {
         if !allowed(config, connection.peer.sender) {
             self.not_allowed += 1;
             connection.stop.cancel();
@@ -288,7 +293,7 @@ impl Home {
     }
 
     /// Hands the connection over to the one of `heirs` that has its address, or stops it.
-    fn leave_for(&self, heirs: &[Heir], stay: &mut Stay) {
+    fn leave_for(&self, heirs: &[Heir], stay: &mut Reassigned) {
         // Locked from here on: it does not end in between.
         let mut home = self.lock();
         let (connections, number) = &*home;
@@ -299,7 +304,7 @@ impl Home {
         let heir = heirs.iter().find(|heir| heir.listens_at(to));
         let new = if let Some(heir) = heir {
             stay.handed_over += 1;
-            stay.judge(&connection, &heir.config.borrow());
+            stay.check(&connection, &heir.config.borrow());
             &heir.connections
         } else {
             stay.elsewhere += 1;
@@ -356,8 +361,8 @@ mod tests {
             config: new.subscribe(),
             only_v6: false,
         };
-        let stay = closed.settle(None, false, vec![heir]);
-        assert_eq!(stay, Stay::default());
+        let stay = closed.reassign(None, false, vec![heir]);
+        assert_eq!(stay, Reassigned::default());
         for (to, goes_on) in [("127.0.0.1", true), ("127.0.0.2", false)] {
             let peer = Peer {
                 sender: Sender::at("127.0.0.9".parse().unwrap()),

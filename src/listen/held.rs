@@ -4,7 +4,7 @@
 //!
 //! What the kernel holds for their sockets: that is no memory of the process, though a container's limit counts it.
 
-use super::{datagram, relp, unread};
+use super::{datagram, pending, relp};
 use crate::{
     chunk::Chunk,
     config::{ListenUrl, ListenerConfig},
@@ -40,15 +40,15 @@ pub fn held(config: &ListenerConfig, workers: usize) -> Held {
     let connections = count as u64;
     let (owed, longest) = if config.url.is_relp() {
         let data = config.max_message_size.max(RELP_DATA_OCTETS);
-        let held_up = unread::turn_for_a_window(connections);
+        let held_up = pending::turn_for_window(connections);
         (relp::ANSWERS_OCTETS_MAX, data.saturating_add(held_up))
     } else {
         (0, config.max_message_size)
     };
-    let unfinished = unread::kept_octets(longest.saturating_add(FRAME_OVERHEAD_OCTETS));
+    let unfinished = pending::kept_octets(longest.saturating_add(FRAME_OVERHEAD_OCTETS));
     // Those that began to read before the queue was full.
-    let early = workers.saturating_mul(Chunk::octets_of(unread::READ_OCTETS));
-    let turn = Chunk::octets_of(unread::turn_at_the_door(connections));
+    let early = workers.saturating_mul(Chunk::octets_of(pending::READ_OCTETS));
+    let turn = Chunk::octets_of(pending::turn_while_full(connections));
     Held {
         connections: count.saturating_mul(TASK_OCTETS + owed),
         unfinished: count.saturating_mul(unfinished),

@@ -32,9 +32,9 @@ mod held;
 mod hello;
 mod passed;
 mod path;
+mod pending;
 mod relp;
 mod stream;
-mod unread;
 
 use std::{os::unix::net::UnixStream, pin::Pin, sync::Arc};
 
@@ -48,11 +48,11 @@ use self::connections::Home;
 pub use self::{
     accept::open_files_max,
     bind::{BindError, Circumstances, Prepared, Rival},
-    bound::{Bound, Faint},
-    connections::{Connections, Heir, Stay},
+    bound::{Bound, WeakBound},
+    connections::{Connections, Heir, Reassigned},
     held::{Held, held, sockets},
     passed::PassedSockets,
-    path::{Aside as PathAside, OwnedPath, PathState, occupied},
+    path::{MovedPath, OwnedPath, PathState, occupied},
 };
 use crate::{
     config::ListenerConfig,
@@ -103,9 +103,9 @@ impl Local {
     /// Octets to read from a connection now.
     fn turn(&self) -> usize {
         if self.context.pipeline.is_pressed() {
-            unread::turn_at_the_door(self.connections())
+            pending::turn_while_full(self.connections())
         } else {
-            unread::READ_OCTETS
+            pending::READ_OCTETS
         }
     }
 }

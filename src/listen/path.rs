@@ -1,4 +1,4 @@
-//! The path of a Unix socket: made, put aside for another one, and removed.
+//! The path of a Unix socket: made, put moved_to for another one, and removed.
 //!
 //! # Guarantees
 //!
@@ -96,43 +96,43 @@ impl Drop for OwnedPath {
 
 /// One of our sockets, out of the way of another one on the same path. Comes back when dropped.
 #[derive(Debug)]
-pub struct Aside {
+pub struct MovedPath {
     path: PathBuf,
     /// `None` once it is not to come back.
-    aside: Option<PathBuf>,
+    moved_to: Option<PathBuf>,
 }
 
-impl Aside {
+impl MovedPath {
     /// Puts the socket at `path` aside, which is `owned`; `None` if it is not there any more.
-    pub(super) fn put(owned: &OwnedPath) -> io::Result<Option<Self>> {
+    pub(super) fn move_away(owned: &OwnedPath) -> io::Result<Option<Self>> {
         if owned.state() != PathState::Ours {
             return Ok(None);
         }
         let path = owned.path().to_owned();
-        let mut aside = OsString::from(&path);
-        aside.push(format!(".replaced-{}", std::process::id()));
-        let aside = PathBuf::from(aside);
-        fs::rename(&path, &aside)?;
+        let mut moved_to = OsString::from(&path);
+        moved_to.push(format!(".replaced-{}", std::process::id()));
+        let moved_to = PathBuf::from(moved_to);
+        fs::rename(&path, &moved_to)?;
         Ok(Some(Self {
             path,
-            aside: Some(aside),
+            moved_to: Some(moved_to),
         }))
     }
 
     /// The other socket is in force: this one has no path any more.
     pub fn discard(mut self) {
-        if let Some(aside) = self.aside.take()
-            && let Err(error) = fs::remove_file(&aside)
+        if let Some(moved_to) = self.moved_to.take()
+            && let Err(error) = fs::remove_file(&moved_to)
         {
-            tracing::debug!(path = %aside.display(), %error, "socket left behind");
+            tracing::debug!(path = %moved_to.display(), %error, "socket left behind");
         }
     }
 }
 
-impl Drop for Aside {
+impl Drop for MovedPath {
     fn drop(&mut self) {
-        if let Some(aside) = &self.aside
-            && let Err(error) = fs::rename(aside, &self.path)
+        if let Some(moved_to) = &self.moved_to
+            && let Err(error) = fs::rename(moved_to, &self.path)
         {
             tracing::error!(path = %self.path.display(), %error,
                 "the socket's path is lost; send SIGHUP to make it again");

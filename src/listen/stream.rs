@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //!
-//! - A connection's octets are read in turns of at most [`READ_OCTETS`](super::unread::READ_OCTETS), so a fast one does not
+//! - A connection's octets are read in turns of at most [`READ_OCTETS`](super::pending::READ_OCTETS), so a fast one does not
 //!   starve the rest.
 //! - A connection holds at most `max_message_size` and one turn's octets, which are fewer while the queue is full;
 //!   an idle one holds none.
@@ -23,7 +23,7 @@ use super::{
     Local,
     complaints::Long,
     hello::{self, Hello},
-    unread::Unread,
+    pending::PendingInput,
 };
 use crate::{
     clock::Clock,
@@ -55,7 +55,7 @@ struct Connection<'l> {
     local: &'l Local,
     framer: Framer,
     /// Received and not framed yet. Empty, and without memory, between frames.
-    pending: Unread,
+    pending: PendingInput,
     /// The first octets were looked at, and it is no client of another protocol.
     is_plain: bool,
 }
@@ -82,7 +82,7 @@ impl<'l> Connection<'l> {
             config,
             local,
             framer,
-            pending: Unread::default(),
+            pending: PendingInput::default(),
             is_plain: false,
         }
     }

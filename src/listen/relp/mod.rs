@@ -36,8 +36,8 @@ use super::{
     Local,
     complaints::Long,
     hello::{self, Foreign, Hello},
+    pending::{PendingInput, turn_for_window},
     stream::{is_transient, within},
-    unread::{Unread, turn_for_a_window},
 };
 use crate::{
     clock::Clock,
@@ -71,7 +71,7 @@ pub(super) async fn serve(
         config,
         local,
         session: Server::new(),
-        unread: Unread::default(),
+        pending: PendingInput::default(),
         is_held: false,
         hello: Hello::Undecided,
         is_closed: false,
@@ -86,8 +86,8 @@ struct Connection<'l> {
     config: Arc<ListenerConfig>,
     local: &'l Local,
     session: Server,
-    unread: Unread,
-    /// `unread` may hold whole frames: the window was full.
+    pending: PendingInput,
+    /// `pending` may hold whole frames: the window was full.
     is_held: bool,
     /// What the first octets said.
     hello: Hello,
@@ -175,7 +175,7 @@ impl Connection<'_> {
 
     /// How long the client may be silent.
     fn patience(&self) -> Option<Duration> {
-        let is_partial = !self.unread.is_empty() && !self.is_held;
+        let is_partial = !self.pending.is_empty() && !self.is_held;
         if is_partial || !self.session.is_open() {
             Some(self.config.partial_frame_timeout)
         } else if self.answers.unanswered() > 0 {
@@ -188,11 +188,11 @@ impl Connection<'_> {
 
     /// Reads one turn's octets and takes the frames that they complete.
     async fn read(&mut self) -> Result<(), Over> {
-        let turn = turn_for_a_window(self.local.connections()).min(self.local.turn());
-        match self.unread.read(&self.socket, turn) {
+        let turn = turn_for_window(self.local.connections()).min(self.local.turn());
+        match self.pending.read(&self.socket, turn) {
             Ok(0) => Err(Over::Ended),
             Ok(_) if self.is_undecided() => {
-                self.unread.consume(0);
+                self.pending.consume(0);
                 Ok(())
             }
             Ok(_) => self.take().await,
@@ -204,7 +204,7 @@ impl Connection<'_> {
     /// Whether it takes more octets to know which protocol this is.
     fn is_undecided(&mut self) -> bool {
         if self.hello == Hello::Undecided {
-            self.hello = hello::on_relp(self.unread.octets());
+            self.hello = hello::on_relp(self.pending.octets());
         }
         self.hello == Hello::Undecided
     }
@@ -225,7 +225,7 @@ impl Connection<'_> {
                 self.is_held = true;
                 break None;
             }
-            let input = self.unread.octets().get(at..).unwrap_or_default();
+            let input = self.pending.octets().get(at..).unwrap_or_default();
             let (frame, octets) = match Frame::first(input, data_octets_max) {
                 Ok(Some(whole)) => whole,
                 Ok(None) => break None,
@@ -278,7 +278,7 @@ impl Connection<'_> {
         if let Some(Over::Fault(fault)) = over {
             self.complain_of(fault, at);
         }
-        self.unread.consume(at);
+        self.pending.consume(at);
         let delivered = self.hand_on(judged, pipeline).await;
         over.map_or(delivered, Err)
     }
@@ -315,7 +315,7 @@ impl Connection<'_> {
             Foreign::turn_away_tls_from_relp(self.local, self.sender);
             return;
         }
-        let octets = self.unread.octets().get(at..).unwrap_or_default();
+        let octets = self.pending.octets().get(at..).unwrap_or_default();
         let (found, advice) = match self.hello {
             Hello::Foreign(foreign) => (foreign.name(), foreign.advice()),
             Hello::Undecided | Hello::Other => {
@@ -338,21 +338,21 @@ impl Connection<'_> {
         match over {
             // What was undecided is no RELP that was begun.
             Over::Ended if self.hello == Hello::Undecided => {
-                let first = Frame::first(self.unread.octets(), RELP_DATA_OCTETS);
+                let first = Frame::first(self.pending.octets(), RELP_DATA_OCTETS);
                 if let Err(fault) = first {
                     self.complain_of(fault, 0);
                 }
             }
             Over::Ended => {}
             Over::TimedOut => {
-                if !self.unread.is_empty() && !self.is_held {
+                if !self.pending.is_empty() && !self.is_held {
                     let reason = FrameErrorReason::Timeout;
                     self.local.context.metrics.frame_errors[reason].inc();
                     self.complain(PeerReason::Frame(reason), |before| {
                         tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender,
                             partial_frame_timeout = time_text(self.config.partial_frame_timeout),
                             advice = "see whether the sender hangs; if it only pauses, raise partial_frame_timeout",
-                            octets = %Escaped::head(self.unread.octets()), before, "unfinished frame");
+                            octets = %Escaped::head(self.pending.octets()), before, "unfinished frame");
                     });
                 }
                 tracing::debug!(peer = %self.sender, "connection timed out");

@@ -3,8 +3,8 @@
 //! # Guarantees
 //!
 //! - Octets are read in turns of at most [`READ_OCTETS`], and of fewer where many connections may have to keep what
-//!   they read: while the queue is full ([`turn_at_the_door`]), and on RELP, where a full window holds whole frames up
-//!   ([`turn_for_a_window`]). All of a listener's connections together then keep a fixed number of octets, or a
+//!   they read: while the queue is full ([`turn_while_full`]), and on RELP, where a full window holds whole frames up
+//!   ([`turn_for_window`]). All of a listener's connections together then keep a fixed number of octets, or a
 //!   fixed small number each.
 //! - Between two turns nothing but what is unframed is held, and nothing at all between frames: at most
 //!   [`kept_octets`] of memory.
@@ -21,11 +21,11 @@ use crate::socket::Socket;
 
 /// Octets that were received and are not framed yet.
 #[derive(Debug, Default)]
-pub(super) struct Unread(Vec<u8>);
+pub(super) struct PendingInput(Vec<u8>);
 
-impl Unread {
+impl PendingInput {
     /// Appends at most `turn` octets; gives how many there were, zero at the end of the stream. After the octets were
-    /// looked at, [`Unread::consume`] is called, whatever they were.
+    /// looked at, [`PendingInput::consume`] is called, whatever they were.
     ///
     /// # Errors
     ///
@@ -90,12 +90,12 @@ thread_local! {
 
 /// Octets to read in a turn while the queue is full: one of `connections` that will wait at its door with what it
 /// read. As long as it is not full all but a few have handed on what they read.
-pub(super) fn turn_at_the_door(connections: u64) -> usize {
-    share(DOOR_OCTETS, connections).clamp(DOOR_OCTETS_MIN, READ_OCTETS)
+pub(super) fn turn_while_full(connections: u64) -> usize {
+    share(FULL_OCTETS, connections).clamp(FULL_OCTETS_MIN, READ_OCTETS)
 }
 
 /// Octets to read in a turn on one of `connections` whose window may fill before all of them were judged.
-pub(super) fn turn_for_a_window(connections: u64) -> usize {
+pub(super) fn turn_for_window(connections: u64) -> usize {
     share(WINDOWS_OCTETS, connections).clamp(WINDOWS_OCTETS_MIN, READ_OCTETS)
 }
 
@@ -125,10 +125,10 @@ const EXACT_OCTETS_MAX: usize = 256 * 1024;
 
 /// Octets that all connections of a listener together may read while the queue is full. With up to 16 of them
 /// turns are as long as ever.
-const DOOR_OCTETS: usize = 2 * 1024 * 1024;
+const FULL_OCTETS: usize = 2 * 1024 * 1024;
 
 /// The least that each may: below it turns cost more than what they bring.
-const DOOR_OCTETS_MIN: usize = 1024;
+const FULL_OCTETS_MIN: usize = 1024;
 
 /// Octets that full windows of a listener may hold up, and the least that each may.
 const WINDOWS_OCTETS: usize = 16 * 1024 * 1024;
@@ -147,8 +147,8 @@ mod tests {
             (1024, 2048, 16 * 1024),
             (1_000_000, 1024, 8 * 1024),
         ] {
-            assert_eq!(turn_at_the_door(connections), door, "{connections}");
-            assert_eq!(turn_for_a_window(connections), window, "{connections}");
+            assert_eq!(turn_while_full(connections), door, "{connections}");
+            assert_eq!(turn_for_window(connections), window, "{connections}");
         }
     }
 }
