@@ -1,15 +1,15 @@
-//! Stop: what was taken in is forwarded, reported and saved, within one deadline.
+//! Stop: forwards, reports and saves everything that was received, within one deadline.
 //!
 //! # Guarantees
 //!
 //! - Each stage ends because its input closed: readers, windows, queue, forwarder.
-//! - All upstreams that are away are tried at once, and again and again until the deadline.
-//! - What the deadline cuts off is counted as dropped and told in one line, or left in the spool.
-//! - Windows are saved only if everything before went well.
+//! - Upstreams that are down are tried at once, and retried until the deadline.
+//! - What the deadline cuts off is counted as dropped and logged in one line, or left in the spool.
+//! - Windows are saved only if every stage before ended without an error.
 //!
 //! # Left out
 //!
-//! What the exit code says (`main`).
+//! The exit code (`main`).
 
 use std::time::Duration;
 
@@ -30,8 +30,8 @@ use crate::{
 };
 
 impl Daemon {
-    /// Drains: nothing new is taken in, everything that was is forwarded, within the deadline. Windows are saved
-    /// unless something broke down: then nobody knows what became of their survivors.
+    /// Accepts nothing more and forwards what was received, within the deadline. Then saves the windows, unless a
+    /// task failed: then it is not known whether the messages of the open windows were forwarded.
     pub(super) async fn stop(mut self, mut is_whole: bool) {
         self.readiness.set_stopping();
         notify(&[sd_notify::NotifyState::Stopping]);
@@ -40,7 +40,7 @@ impl Daemon {
             running.stop();
         }
         self.context.tasks.close();
-        // Before anything waits: readers may wait for room in the queue, and that for an upstream.
+        // Comes before any waiting: readers may wait for room in the queue, and the queue for an upstream.
         self.stopping.begin();
         let stopping = self.stopping.clone();
         let grace = self.config.shutdown_grace;
@@ -55,19 +55,18 @@ impl Daemon {
                     true
                 }
                 () = sleep(grace) => {
-                    warn!(?grace, "the time to drain is over");
+                    warn!(?grace, "shutdown grace period expired");
                     false
                 }
-                // Whoever asks twice does not want to wait.
-                () = told_to_stop(&mut self.signals) => {
-                    warn!("told to stop again; no more waiting");
+                () = second_stop(&mut self.signals) => {
+                    warn!("second stop signal; not waiting any longer");
                     false
                 }
             }
         };
         if !drained {
-            // The forwarder drops what is left, which frees whoever waits at the queue; they and the
-            // windows that are still open then end without waiting for an upstream.
+            // The forwarder drops what is left in the queue, so that readers stop waiting for room; they and the open
+            // windows then end without waiting for an upstream.
             stopping.cut_off();
             self.outbox.close();
             if let Some(copies) = &self.copies {
@@ -77,7 +76,7 @@ impl Daemon {
             let drain = Self::drain(&self.context, &self.outbox, forwarder, copies);
             let ended = timeout(CUT_OFF_MAX, drain).await;
             if ended.is_err() {
-                error!("tasks did not end after being cut off; this is a fault of tersed");
+                error!("tasks did not end after the grace period; this is a fault of tersed");
             }
             is_whole &= ended.unwrap_or(false);
         }
@@ -118,8 +117,12 @@ impl Daemon {
         );
     }
 
-    /// Each stage ends because its input closed: readers, windows, queue, forwarder. Can be called
-    /// again after it was interrupted. False if the forwarder broke down.
+    /// Waits for each stage to end because its input closed: readers, windows, queue, forwarder. Returns false if the
+    /// forwarder failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped at any point and called again.
     async fn drain(
         context: &Context,
         outbox: &Outbox,
@@ -127,14 +130,15 @@ impl Daemon {
         copies: &mut Option<CopiesForwarder>,
     ) -> bool {
         context.tasks.wait().await;
-        // Nobody else has it any more.
+        // No batch is left that could use it.
         context.pipeline.copies_door.shut();
         let pipeline = &context.pipeline;
         let (mut ended, mut progress) = (Vec::new(), Progress::default());
         loop {
-            // They stay open: a survivor that is dropped from here on reopens its window.
+            // The windows stay open, so that a survivor dropped from here on can reopen its window.
             let shards = &pipeline.shards;
-            let more = shards.report_all(EndReason::Stop, &mut progress, END_BITE, &mut ended);
+            let more =
+                shards.report_all(EndReason::Stop, &mut progress, REPORTED_AT_ONCE, &mut ended);
             pipeline.report(&mut ended).await;
             if !more {
                 break;
@@ -146,7 +150,7 @@ impl Daemon {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return false,
                 Err(error) => {
-                    error!(%error, "the forwarder broke down");
+                    error!(%error, "the forwarder failed");
                     return false;
                 }
             }
@@ -155,21 +159,21 @@ impl Daemon {
             && !copies.forwarder.is_finished()
             && let Err(error) = (&mut copies.forwarder).await
         {
-            error!(%error, "the forwarder of suppressed copies broke down");
+            error!(%error, "the forwarder of suppressed copies failed");
         }
         true
     }
 }
 
-/// Waits until somebody asks for a stop; a reload is too late now.
-async fn told_to_stop(signals: &mut Signals) {
+/// Waits for another signal to stop. A reload is refused by now.
+async fn second_stop(signals: &mut Signals) {
     while signals.next().await == Event::Reload {
         info!("not reloading while stopping");
     }
 }
 
-/// Marks looked at under one hold of a shard's lock while stopping.
-const END_BITE: usize = 4096;
+/// Marks reported under one hold of a shard's lock while stopping.
+const REPORTED_AT_ONCE: usize = 4096;
 
-/// How long tasks may take to end once nothing waits any more.
+/// How long tasks may take to end once none of them waits any more.
 pub(super) const CUT_OFF_MAX: Duration = Duration::from_secs(1);
