@@ -390,6 +390,12 @@ pub fn prove(name: &'static str, count: usize) -> io::Result<()> {
     proven
 }
 
+/// Locks `mutex`, also after a panic under the lock. For state whose updates leave it usable at each step, and for state
+/// that only informs.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     Builder::new().name(name.to_owned()).spawn(body).map(drop)
 }
