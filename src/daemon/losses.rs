@@ -350,7 +350,11 @@ impl Losses {
                 },
             },
             Kind::TooLarge => Wording {
-                amount: ("dropped: ", Unit::Count, " frames too large for the upstream"),
+                amount: (
+                    "dropped: ",
+                    Unit::Count,
+                    " frames too large for the upstream",
+                ),
                 advice: "use a tcp:// or relp:// upstream".to_owned(),
                 value: String::new(),
                 log: |_, frames| {
@@ -411,7 +415,11 @@ impl Losses {
                 },
             },
             Kind::Connections => Wording {
-                amount: ("refused: ", Unit::Count, " connections over connections_max"),
+                amount: (
+                    "refused: ",
+                    Unit::Count,
+                    " connections over connections_max",
+                ),
                 advice: "raise connections_max".to_owned(),
                 value: String::new(),
                 log: |_, connections| {

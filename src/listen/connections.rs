@@ -1,13 +1,14 @@
-//! Who is connected to one listener: how many there may be, and who may stay at a reload.
+//! The connections of one listener: how many there may be, and which stay at a reload.
 //!
 //! # Guarantees
 //!
-//! - Connections are capped, all together and per source address.
-//! - A connection is let in by the settings in force at that moment, or it is there when a reload looks who may stay:
-//!   none slips through in between.
-//! - A connection lives by the settings that it was accepted with. At a reload it goes to the listener that listens on
-//!   the address that it came to ([`Connections::reassign`]), whatever the order of listeners; it is stopped if there is
-//!   none, or if its peer is not in the `allow` of that one. A connection that a closing listener still accepts, too.
+//! - Connections are capped, in all and per source address.
+//! - A connection is either admitted by the settings in force, or present when a reload checks which may stay: none slips
+//!   through in between.
+//! - A connection keeps the settings that it was accepted with. A reload assigns it to the listener that has its local
+//!   address ([`Connections::reassign`]), in whatever order listeners are configured. It is stopped if there is no such
+//!   listener, or if its peer is not in that listener's `allow`. The same holds for a connection that a closing listener
+//!   still accepts.
 //!
 //! # Left out
 //!
@@ -32,14 +33,14 @@ use crate::{
     metrics::{ListenerMetrics, RejectReason},
 };
 
-/// Who is connected to one listener. A listener that takes over another one's socket takes over this, too.
+/// The connections of one listener. A listener that takes over another one's socket takes over this, too.
 #[derive(Clone, Debug, Default)]
 pub struct Connections(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     open: Mutex<Open>,
-    /// The number of those in `open`, for readers that take no lock.
+    /// The number of connections in `open`, for readers that take no lock.
     count: AtomicUsize,
 }
 
@@ -47,15 +48,15 @@ struct Inner {
 struct Open {
     last: u64,
     connections: HashMap<u64, Connection>,
-    /// Bounded by `connections`: an address without a connection is not in it.
+    /// Connections per source address, none zero: bounded by `connections`.
     by_source: HashMap<IpAddr, usize>,
-    /// Those that come are stopped, unless an heir takes them.
+    /// New connections are stopped, unless an heir takes them.
     is_stopped: bool,
     /// Its `[::]` takes IPv6 alone.
     only_v6: bool,
-    /// Where it listened at the last [`Connections::reassign`].
+    /// The listener's URL at the last [`Connections::reassign`].
     reassigned_for: Option<ListenUrl>,
-    /// Other listeners of the same port, since the last reload.
+    /// Other listeners on the same port since the last reload.
     heirs: Vec<Heir>,
 }
 
@@ -67,14 +68,14 @@ struct Connection {
     home: Arc<Home>,
 }
 
-/// Where a connection is counted now.
+/// The listener that counts a connection now, and the connection's number there.
 #[derive(Debug)]
 pub(super) struct Home(Mutex<(Connections, u64)>);
 
-/// A listener that connections of another one of the same port may go to.
+/// A listener that may take over connections of another one on the same port.
 #[derive(Clone, Debug)]
 pub struct Heir {
-    /// Who is connected to it.
+    /// Its connections.
     pub connections: Connections,
     /// Its settings.
     pub config: watch::Receiver<Arc<ListenerConfig>>,
@@ -86,11 +87,11 @@ pub struct Heir {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer {
     pub(super) sender: Sender,
-    /// Our own address; `None` on Unix sockets.
+    /// The local address; `None` on Unix sockets.
     pub(super) to: Option<IpAddr>,
 }
 
-/// One connection's place; given up when dropped.
+/// One admitted connection; dropping it removes the connection from its listener.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) home: Arc<Home>,
@@ -99,32 +100,32 @@ pub(super) struct Place {
     pub(super) stop: CancellationToken,
 }
 
-/// What became of connections at a reload.
+/// What a reload did with the connections of a listener.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Reassigned {
-    /// Stopped, because their peers are not in `allow` any more.
+    /// Stopped because their peers are not in `allow` any more.
     pub not_allowed: usize,
-    /// Stopped, because they came to another address.
+    /// Stopped because no listener has their local address any more.
     pub elsewhere: usize,
-    /// They go on with another listener, which has the address that they came to.
+    /// Handed to another listener, which has their local address now.
     pub handed_over: usize,
-    /// They stay, and speak another protocol than new connections do.
+    /// Kept, although they speak another protocol than new connections.
     pub other_protocol: usize,
 }
 
 impl Connections {
-    /// How many there are.
+    /// The number of connections.
     pub(super) fn count(&self) -> usize {
         self.0.count.load(Ordering::Relaxed)
     }
 
-    /// Whether these are the same.
+    /// Whether both are the connections of one listener.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// A place for `peer`, and the settings that it lives by; or why it gets none by those settings.
+    /// Admits `peer`, and returns the settings that apply to it; or returns why those settings reject it.
     pub(super) fn enter(
         &self,
         peer: Peer,
@@ -132,7 +133,7 @@ impl Connections {
         metrics: &Arc<ListenerMetrics>,
     ) -> (Result<Place, RejectReason>, Arc<ListenerConfig>) {
         let mut open = self.lock();
-        // Behind the lock: a reload changes the settings first and looks who may stay then.
+        // Under the lock, because a reload changes the settings first and checks the connections then.
         let own = Arc::clone(&config.borrow());
         if open.is_stopped || !listens_at(&own, open.only_v6, peer.to) {
             let mut heirs = open.heirs.iter();
@@ -168,7 +169,7 @@ impl Connections {
             }
         }
         let stop = CancellationToken::new();
-        // If the URL has just changed, the reload settles where the connection goes.
+        // If the URL has just changed, the reload still has to assign this connection.
         let is_reassigned = open.reassigned_for.as_ref() == Some(&config.url);
         if is_reassigned && !listens_at(config, open.only_v6, peer.to) {
             stop.cancel();
@@ -180,7 +181,7 @@ impl Connections {
             stop: stop.clone(),
             home: Arc::clone(&home),
         };
-        // No one else has seen it yet.
+        // No other thread has seen it yet.
         home.lock().1 = self.insert(open, connection);
         metrics.connections.add(1);
         Ok(Place {
@@ -211,9 +212,9 @@ impl Connections {
         self.0
             .count
             .store(open.connections.len(), Ordering::Relaxed);
-        if let Sender::Address(source) = connection.peer.sender
-            && let Some(count) = open.by_source.get_mut(&source)
-        {
+        if let Sender::Address(source) = connection.peer.sender {
+            let count = open.by_source.get_mut(&source);
+            let count = count.expect("insert counts each connection under its source");
             *count -= 1;
             if *count == 0 {
                 open.by_source.remove(&source);
@@ -222,8 +223,8 @@ impl Connections {
         Some(connection)
     }
 
-    /// Finds for each connection the listener that has the address it came to: its own, whose settings in force are
-    /// `own`, or one of `heirs`. Stops connections that no listener has the address of, and those that its settings do not allow.
+    /// Assigns each connection to the listener that has its local address: its own, whose settings in force are `own`, or
+    /// one of `heirs`. Stops a connection if no listener has that address, or if the listener does not allow its peer.
     pub fn reassign(
         &self,
         own: Option<&ListenerConfig>,
@@ -253,7 +254,7 @@ impl Connections {
         stay
     }
 
-    /// Stops all, and those that come later.
+    /// Stops all connections, and those that come later.
     pub fn stop(&self) {
         let mut open = self.lock();
         open.is_stopped = true;
@@ -269,7 +270,7 @@ impl Connections {
 }
 
 impl Reassigned {
-    /// Whether `connection` may stay under `config`, whose listener has its address.
+    /// Stops `connection` if `config`, whose listener has its local address, does not allow its peer.
     fn check(&mut self, connection: &Connection, config: &ListenerConfig) {
         if !allowed(config, connection.peer.sender) {
             self.not_allowed += 1;
@@ -287,14 +288,14 @@ impl Heir {
 }
 
 impl Home {
-    /// How many connections there are where this one is counted.
+    /// The number of connections of the listener that counts this one.
     pub(super) fn count(&self) -> usize {
         self.lock().0.count()
     }
 
-    /// Hands the connection over to the one of `heirs` that has its address, or stops it.
+    /// Hands the connection to the one of `heirs` that has its local address, or stops it.
     fn leave_for(&self, heirs: &[Heir], stay: &mut Reassigned) {
-        // Locked from here on: it does not end in between.
+        // Stays locked, so that the connection does not end in between.
         let mut home = self.lock();
         let (connections, number) = &*home;
         let Some(connection) = connections.remove(*number) else {
@@ -328,7 +329,7 @@ impl Drop for Place {
     }
 }
 
-/// Whether `to` is an address that the listener of `config` listens on; its `[::]` may take IPv6 alone.
+/// Whether the listener of `config` listens on the address `to`. With `only_v6` its `[::]` takes IPv6 alone.
 fn listens_at(config: &ListenerConfig, only_v6: bool, to: Option<IpAddr>) -> bool {
     let (Some(address), Some(to)) = (config.url.address(), to) else {
         return true;
@@ -346,7 +347,7 @@ mod tests {
     use super::*;
     use crate::metrics::Metrics;
 
-    /// It waited in the kernel when the reload closed its listener: it goes where those went that had been accepted.
+    /// It waited in the kernel when the reload closed its listener: it goes where the accepted connections went.
     #[test]
     fn a_connection_that_a_closed_listener_accepts_goes_to_the_one_that_has_its_address() {
         let metrics = Metrics::new().listener("old", "tcp://0.0.0.0:514");

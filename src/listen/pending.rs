@@ -1,17 +1,16 @@
-//! What was received on a connection and is not framed yet.
+//! Octets that were received on a connection and are not framed yet.
 //!
 //! # Guarantees
 //!
-//! - Octets are read in turns of at most [`READ_OCTETS`], and of fewer where many connections may have to keep what
-//!   they read: while the queue is full ([`turn_while_full`]), and on RELP, where a full window holds whole frames up
-//!   ([`turn_for_window`]). All of a listener's connections together then keep a fixed number of octets, or a
-//!   fixed small number each.
-//! - Between two turns nothing but what is unframed is held, and nothing at all between frames: at most
-//!   [`kept_octets`] of memory.
+//! - Octets are read in turns of at most [`READ_OCTETS`]. Turns are shorter where many connections may have to keep what
+//!   they read: while the queue is full ([`turn_while_full`]), and on RELP, where a full window delays whole frames
+//!   ([`turn_for_window`]). All connections of a listener together then keep a fixed number of octets, or a fixed small
+//!   number each.
+//! - Between two turns only unframed octets are kept, and none between frames: at most [`kept_octets`] of memory.
 //!
 //! # Left out
 //!
-//! Waiting, and how much may be unframed: the framing bounds it.
+//! Waiting. How much may be unframed: the framing bounds it.
 
 use std::{cell::Cell, io, mem};
 
@@ -24,8 +23,8 @@ use crate::socket::Socket;
 pub(super) struct PendingInput(Vec<u8>);
 
 impl PendingInput {
-    /// Appends at most `turn` octets; gives how many there were, zero at the end of the stream. After the octets were
-    /// looked at, [`PendingInput::consume`] is called, whatever they were.
+    /// Appends at most `turn` octets; returns how many there were, zero at the end of the stream. The caller then looks
+    /// at the octets and calls [`PendingInput::consume`], in any case.
     ///
     /// # Errors
     ///
@@ -39,22 +38,20 @@ impl PendingInput {
         read
     }
 
-    /// All of them.
     pub(super) fn octets(&self) -> &[u8] {
         &self.0
     }
 
-    /// True if there are none.
     pub(super) const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Makes room for one turn's octets. Between turns the room lies with the worker: it stays warm,
-    /// and a connection that waits has none.
+    /// Makes room for one turn's octets. Between turns the worker keeps the room: it stays warm in the cache, and a
+    /// waiting connection has none.
     fn make_room(&mut self, turn: usize) {
         let unframed = self.0.len();
         if unframed > COPIED_OCTETS_MAX {
-            // A long message on its way; copying what there is of it at each turn would add up.
+            // The beginning of a long message: copying it at each turn would add up.
             if self.0.capacity() - unframed < turn {
                 self.0.reserve_exact(turn.max(unframed / 4));
             }
@@ -66,9 +63,9 @@ impl PendingInput {
         self.0 = room;
     }
 
-    /// Lets go of the first `framed` octets, and of memory that the rest does not need.
+    /// Removes the first `framed` octets, and frees memory that the rest does not need.
     pub(super) fn consume(&mut self, framed: usize) {
-        let rest = self.0.get(framed..).unwrap_or_default();
+        let rest = &self.0[framed..];
         if rest.len() > COPIED_OCTETS_MAX {
             self.0.drain(..framed);
             self.0.shrink_to(kept_octets(self.0.len()));
@@ -84,17 +81,17 @@ impl PendingInput {
 }
 
 thread_local! {
-    /// What a worker reads into, between two turns.
+    /// A worker's buffer for reading, between two turns.
     static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Octets to read in a turn while the queue is full: one of `connections` that will wait at its door with what it
-/// read. As long as it is not full all but a few have handed on what they read.
+/// How many octets each of `connections` may read in a turn while the queue is full: each may have to keep what it read.
+/// While the queue is not full, all but a few have handed on what they read.
 pub(super) fn turn_while_full(connections: u64) -> usize {
     share(FULL_OCTETS, connections).clamp(FULL_OCTETS_MIN, READ_OCTETS)
 }
 
-/// Octets to read in a turn on one of `connections` whose window may fill before all of them were judged.
+/// How many octets each of `connections` may read in a turn if a RELP window may fill before all of them are judged.
 pub(super) fn turn_for_window(connections: u64) -> usize {
     share(WINDOWS_OCTETS, connections).clamp(WINDOWS_OCTETS_MIN, READ_OCTETS)
 }
@@ -103,8 +100,8 @@ fn share(octets: usize, connections: u64) -> usize {
     usize::try_from(connections).map_or(0, |connections| octets / connections.max(1))
 }
 
-/// The most memory that an unfinished frame takes of which `unframed` octets are there: what it needs, and if it is long
-/// some more, so that what there is of it is not copied at each turn.
+/// The most memory for an unfinished frame of which `unframed` octets were received. A long one gets some spare room, so
+/// that it is not copied at each turn.
 pub(super) const fn kept_octets(unframed: usize) -> usize {
     if unframed > EXACT_OCTETS_MAX {
         unframed + unframed / 4
@@ -113,24 +110,24 @@ pub(super) const fn kept_octets(unframed: usize) -> usize {
     }
 }
 
-/// Octets read in one turn.
+/// The most octets read in one turn.
 pub(super) const READ_OCTETS: usize = 128 * 1024;
 
-/// The most that is copied from one turn to the next; what is left of a longer message stays where it is.
+/// The most octets that are copied from one turn to the next; a longer rest stays where it is.
 const COPIED_OCTETS_MAX: usize = 32 * 1024;
 
-/// An unfinished frame of so many octets has no room to spare: the allocator takes the room for a turn from behind it and
-/// back without copying, unless another took it meanwhile.
+/// Up to this size an unfinished frame gets no spare room: the allocator can extend and shrink it in place, unless the
+/// memory behind it was taken meanwhile.
 const EXACT_OCTETS_MAX: usize = 256 * 1024;
 
-/// Octets that all connections of a listener together may read while the queue is full. With up to 16 of them
-/// turns are as long as ever.
+/// Octets that all connections of a listener together may read while the queue is full. Up to 16 connections keep full
+/// turns.
 const FULL_OCTETS: usize = 2 * 1024 * 1024;
 
-/// The least that each may: below it turns cost more than what they bring.
+/// The shortest turn: a shorter one would cost more than it brings.
 const FULL_OCTETS_MIN: usize = 1024;
 
-/// Octets that full windows of a listener may hold up, and the least that each may.
+/// Octets that the full windows of a listener may delay, and the shortest turn of a connection.
 const WINDOWS_OCTETS: usize = 16 * 1024 * 1024;
 const WINDOWS_OCTETS_MIN: usize = 8 * 1024;
 

@@ -1,8 +1,8 @@
-//! What `/readyz` says of delivery: each upstream, the queue, and the spool.
+//! The lines of `/readyz` about delivery: each upstream, the queue, the spool, and suppressed copies.
 //!
 //! # Guarantees
 //!
-//! - Each line says how it is now, since when, what went wrong last, and when it is tried again.
+//! - Each line gives the current state, since when it lasts, the last error, and the time of the next attempt.
 //! - Text from outside (URLs, errors) is escaped.
 
 use std::time::Duration;
@@ -36,11 +36,11 @@ fn upstream_line(upstream: &UpstreamMetrics, now: Tick) -> String {
         UpstreamState::Down => {
             let is_udp = upstream.url().starts_with("udp:");
             let next = match (condition.trying_since, condition.retry_at) {
-                _ if condition.is_in_charge && is_udp => "sending to find out".to_owned(),
+                _ if condition.is_in_charge && is_udp => "sending to test it".to_owned(),
                 _ if condition.is_in_charge => "trying a connection".to_owned(),
                 (Some(since), _) => format!("trying for {}", span(now.since(since))),
                 (None, Some(at)) => format!("next try in {}", span(at.since(now))),
-                (None, None) => "not tried while an earlier upstream is in charge".to_owned(),
+                (None, None) => "not tried while an earlier upstream is active".to_owned(),
             };
             let attempts = condition.attempts;
             let plural = if attempts == 1 { "" } else { "s" };
@@ -62,17 +62,14 @@ fn upstream_line(upstream: &UpstreamMetrics, now: Tick) -> String {
     line
 }
 
-/// What waits, if something does.
+/// The line about the queue, if something waits.
 pub(super) fn queue(metrics: &Metrics) -> Option<String> {
     let queued = metrics.balance().queued;
     let held = metrics.queue_octets.get();
     if queued <= 0 && held <= 0 {
         return None;
     }
-    let limit = metrics
-        .memory_limit
-        .get(MemoryPart::Queue as usize)
-        .map_or(0, |limit| limit.get());
+    let limit = metrics.memory_limit[MemoryPart::Queue as usize].get();
     let mut line = format!(
         "queued: {queued} frames wait for an upstream; in memory {} of {} (forward.queue)",
         octets(held),
@@ -84,18 +81,16 @@ pub(super) fn queue(metrics: &Metrics) -> Option<String> {
     Some(line)
 }
 
-/// Which copies wait, if some do.
+/// The line about suppressed copies, if some wait.
 pub(super) fn copies(metrics: &Metrics) -> Option<String> {
     let queued = metrics.copies.queued.get();
     let limit = octets(metrics.copies.queue_limit.get());
     (queued > 0).then(|| {
-        format!(
-            "suppressed: {queued} copies wait for suppressed.to; suppressed.queue holds {limit}"
-        )
+        format!("suppressed: {queued} copies wait for suppressed.to; suppressed.queue = {limit}")
     })
 }
 
-/// How the spool is, if there is one.
+/// The line about the spool, if there is one.
 pub(super) fn spool(metrics: &Metrics) -> Option<String> {
     let spool = &metrics.spool;
     let limit = spool.limit.get();
@@ -130,7 +125,7 @@ fn age(then: WallTime) -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
-/// A span as people say it: its two largest units.
+/// A span in its two largest units.
 fn span(span: Duration) -> String {
     let seconds = span.as_secs();
     let two = |large: u64, unit, small: u64, part| match small {
@@ -146,7 +141,7 @@ fn span(span: Duration) -> String {
     }
 }
 
-/// Octets in the largest unit of which there is one.
+/// Octets in the largest unit that is not zero.
 fn octets(octets: i64) -> String {
     let octets = u64::try_from(octets).unwrap_or(0);
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
