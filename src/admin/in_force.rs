@@ -21,7 +21,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,7 @@ use crate::config::{Argument, Config, Effective, Override, RunArgs, time_text};
 use crate::logging::printable;
 use crate::metrics::Metrics;
 use crate::sizing::Sizing;
+use crate::thread::lock;
 use crate::tick::{Tick, WallTime};
 
 /// The configuration for programs: by the keys of the file, and beside it what no file contains.
@@ -327,7 +328,7 @@ impl InForce {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.state)
     }
 }
 

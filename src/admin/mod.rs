@@ -473,7 +473,7 @@ mod tests {
         check(
             &answer,
             "200 OK",
-            "\nupstream tcp://b:601\\x1b[31m\\n: standby\n",
+            "\nupstream tcp://b:601\\u{1b}[31m\\n: standby\n",
         );
         check(&answer, "200 OK", "\nlosing: nothing\n");
 

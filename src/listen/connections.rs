@@ -18,7 +18,7 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -31,6 +31,7 @@ use crate::{
     config::{ListenUrl, ListenerConfig},
     identity::Sender,
     metrics::{ListenerMetrics, RejectReason},
+    thread::lock,
 };
 
 /// The connections of one listener. A listener that takes over another one's socket takes over this, too.
@@ -265,7 +266,7 @@ impl Connections {
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
-        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.open)
     }
 }
 
@@ -317,7 +318,7 @@ impl Home {
     }
 
     fn lock(&self) -> MutexGuard<'_, (Connections, u64)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

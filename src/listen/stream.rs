@@ -156,7 +156,7 @@ impl<'l> Connection<'l> {
         let mut batch = self.local.context.pipeline.batch(&self.local.metrics);
         let mut at = 0;
         let over = loop {
-            let input = self.pending.octets().get(at..).unwrap_or_default();
+            let input = &self.pending.octets()[at..];
             let step = self.framer.next(input);
             at += step.consumed;
             match step.outcome {
@@ -219,7 +219,7 @@ impl<'l> Connection<'l> {
                 // A fault that consumes nothing: the next steps frame these octets as text.
                 let octets = match step.consumed {
                     0 => line(input),
-                    consumed => input.get(..consumed).unwrap_or(input),
+                    consumed => &input[..consumed],
                 };
                 self.complain(PeerReason::Frame(reason), |before| {
                     tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender,
@@ -258,7 +258,7 @@ impl<'l> Connection<'l> {
         let mut batch = self.local.context.pipeline.batch(&self.local.metrics);
         let mut at = 0;
         loop {
-            let input = self.pending.octets().get(at..).unwrap_or_default();
+            let input = &self.pending.octets()[at..];
             let step = self.framer.finish(input, End::Closed);
             at += step.consumed;
             match step.outcome {
@@ -277,7 +277,7 @@ impl<'l> Connection<'l> {
 /// The first line of `input`, or all of it.
 fn line(input: &[u8]) -> &[u8] {
     let end = memchr::memchr2(b'\n', 0, input).unwrap_or(input.len());
-    input.get(..end).unwrap_or(input)
+    &input[..end]
 }
 
 /// What an operator can do about a peer's `fault`.

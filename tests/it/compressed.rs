@@ -277,7 +277,7 @@ fn warnings(stopped: &Stopped) -> Vec<LogLine> {
             && !line
                 .message
                 .starts_with("messages are dropped: they are compressed")
-            && line.message != "more was lost in the last 10 minutes"
+            && line.message != "further losses in the last 10 minutes"
     };
     stopped.log.iter().filter(is_warning).cloned().collect()
 }

@@ -112,8 +112,8 @@ fn the_allow_of_the_listener_that_has_the_address_decides() {
         six.send("<13>after");
         tersed.wait_received(4);
         for text in [
-            "allow does not name their peers any more",
-            "the listener left the address that they came to",
+            "their peers are no longer in allow",
+            "no listener has their local address any more",
         ] {
             let line = tersed.wait_log(&format!("closing connections: {text}"));
             assert_eq!(line.field("connections").as_deref(), Some("1"), "{line:?}");

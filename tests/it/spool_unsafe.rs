@@ -181,7 +181,7 @@ fn check_waits(change: impl Fn(&Path), words: &str, mend: impl Fn(&Path, &str)) 
     let tersed = setup(dir.path(), &sink.url(), SEGMENTED).start();
     assert_eq!(tersed.metrics().balance().recovered, MANY as u64);
     let line = tersed.wait_log(
-        "files of the spool are not safe; what is in them waits until they are put right",
+        "spool files are not safe to open; their messages wait until the files are fixed",
     );
     let told = line.field("first").unwrap();
     let is_named = segments(&spool)

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::logging::Escaped;
+use crate::logging::printable;
 use crate::metrics::{MemoryPart, Metrics, UpstreamMetrics, UpstreamState};
 use crate::tick::{Tick, WallTime};
 
@@ -23,7 +23,7 @@ pub(super) fn upstreams(metrics: &Metrics) -> Vec<String> {
 }
 
 fn upstream_line(upstream: &UpstreamMetrics, now: Tick) -> String {
-    let url = Escaped::whole(upstream.url().as_bytes());
+    let url = printable(upstream.url());
     let condition = upstream.condition();
     let lasts = span(now.since(condition.since));
     let mut line = match condition.state {
@@ -52,7 +52,7 @@ fn upstream_line(upstream: &UpstreamMetrics, now: Tick) -> String {
         line += &format!(", {} not acknowledged", octets(unacknowledged));
     }
     if let Some((error, at)) = &condition.last_error {
-        let error = Escaped::whole(error.as_bytes());
+        let error = printable(error);
         if condition.state == UpstreamState::Down {
             line += &format!(", last error: {error}");
         } else {
@@ -103,7 +103,7 @@ pub(super) fn spool(metrics: &Metrics) -> Option<String> {
         line += &format!(
             "failing for {}: {}; next try in {}; ",
             span(now.since(trouble.since)),
-            Escaped::whole(trouble.error.as_bytes()),
+            printable(&trouble.error),
             span(trouble.retry_at.since(now))
         );
     }
@@ -197,24 +197,24 @@ mod tests {
         upstream.tell(UpstreamState::Down, false, Some(ago(130)), 14, Some(later));
         assert_eq!(
             line(),
-            "upstream tcp://a:601\\n: down for 2m 10s, next try in 12s, 14 attempts, last error: refused\\x1b"
+            "upstream tcp://a:601\\n: down for 2m 10s, next try in 12s, 14 attempts, last error: refused\\u{1b}"
         );
         upstream.tell(UpstreamState::Down, false, Some(ago(130)), 1, None);
         assert_eq!(
             line(),
             "upstream tcp://a:601\\n: down for 2m 10s, not tried while an earlier upstream is in charge, 1 attempt, \
-             last error: refused\\x1b"
+             last error: refused\\u{1b}"
         );
         upstream.tell(UpstreamState::Down, true, Some(ago(25)), 5, None);
         assert_eq!(
             line(),
-            "upstream tcp://a:601\\n: down for 25s, trying a connection, 5 attempts, last error: refused\\x1b"
+            "upstream tcp://a:601\\n: down for 25s, trying a connection, 5 attempts, last error: refused\\u{1b}"
         );
         upstream.tell(UpstreamState::Active, true, Some(ago(60)), 0, None);
         upstream.unacknowledged.set(2048);
         assert_eq!(
             line(),
-            "upstream tcp://a:601\\n: up, active for 1m, 2 KiB not acknowledged, last error 3.0s ago: refused\\x1b"
+            "upstream tcp://a:601\\n: up, active for 1m, 2 KiB not acknowledged, last error 3.0s ago: refused\\u{1b}"
         );
     }
 }

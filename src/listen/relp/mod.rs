@@ -225,7 +225,7 @@ impl Connection<'_> {
                 self.is_held = true;
                 break None;
             }
-            let input = self.pending.octets().get(at..).unwrap_or_default();
+            let input = &self.pending.octets()[at..];
             let (frame, octets) = match Frame::first(input, data_octets_max) {
                 Ok(Some(whole)) => whole,
                 Ok(None) => break None,
@@ -315,7 +315,7 @@ impl Connection<'_> {
             Foreign::turn_away_tls_from_relp(self.local, self.sender);
             return;
         }
-        let octets = self.pending.octets().get(at..).unwrap_or_default();
+        let octets = &self.pending.octets()[at..];
         let (found, advice) = match self.hello {
             Hello::Foreign(foreign) => (foreign.name(), foreign.advice()),
             Hello::Undecided | Hello::Other => {
