@@ -25,7 +25,7 @@
 //! log or metric), in the order of a frame's way: [`frame`], [`parse`], [`identity`], [`rule`], [`dedup`]; and the pure
 //! parts of delivery: [`backoff`], [`failover`], [`relp`]. Then the shell, which uses tokio: [`listen`], [`pipeline`],
 //! [`chunk`], [`ledger`], [`custody`], [`forward`], [`spool`]; around it [`saved`], [`config`], [`sizing`], [`metrics`],
-//! [`admin`], [`clock`], [`signal`], [`logging`], [`thread`]; and [`daemon`], which owns every task.
+//! [`admin`], [`clock`], [`signal`], [`logging`], [`thread`], [`panics`]; and [`daemon`], which owns every task.
 //! [`replay`] runs recorded logs through the same core, and [`explain`] single frames. [`cli`] is the command line.
 
 #[cfg(not(target_os = "linux"))]
@@ -58,11 +58,13 @@ pub mod config;
 pub mod custody;
 pub mod daemon;
 pub mod explain;
+mod fault;
 pub mod forward;
 pub mod ledger;
 pub mod listen;
 pub mod logging;
 pub mod metrics;
+pub mod panics;
 pub mod pipeline;
 pub mod replay;
 pub mod saved;

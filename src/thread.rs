@@ -22,12 +22,10 @@
 //! Ending a blocked thread: it ends with the process.
 
 use std::{
-    any::Any,
     collections::VecDeque,
     fmt, fs,
     future::Future,
     io,
-    panic::{self, AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -40,7 +38,9 @@ use std::{
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use tokio::{sync::oneshot, time::sleep};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
+
+use crate::panics::{self, Panicked};
 
 /// A thread that has no work yet. It ends when this is dropped.
 #[derive(Debug)]
@@ -119,8 +119,7 @@ impl<T> Future for Running<T> {
 #[error("{said}")]
 pub struct Broken {
     said: String,
-    /// In a mutex because the payload is not `Sync`.
-    panicked: Option<Mutex<Box<dyn Any + Send>>>,
+    panicked: Option<Panicked>,
 }
 
 impl Broken {
@@ -131,23 +130,22 @@ impl Broken {
         }
     }
 
-    fn panicked(with: Box<dyn Any + Send>) -> Self {
-        let literal = with.downcast_ref::<&str>().copied();
-        let said = literal.or_else(|| with.downcast_ref::<String>().map(String::as_str));
+    fn panicked(with: Panicked) -> Self {
         Self {
-            said: format!("panicked: {}", said.unwrap_or("it did not say why")),
-            panicked: Some(Mutex::new(with)),
+            said: with.to_string(),
+            panicked: Some(with),
         }
+    }
+
+    /// The panic, unless the work was never done.
+    pub(crate) const fn panic(&self) -> Option<&Panicked> {
+        self.panicked.as_ref()
     }
 
     /// Continues the panic on this thread.
     pub fn resume(self) -> ! {
         match self.panicked {
-            Some(panicked) => panic::resume_unwind(
-                panicked
-                    .into_inner()
-                    .unwrap_or_else(PoisonError::into_inner),
-            ),
+            Some(panicked) => panicked.resume(),
             None => panic!("{}", self.said),
         }
     }
@@ -160,10 +158,11 @@ impl Work {
     fn new<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> (Self, Running<T>) {
         let (answer, answered) = oneshot::channel();
         let work = Self(Box::new(move || {
-            let done = catch_unwind(AssertUnwindSafe(body));
-            let done = done.map_err(Broken::panicked);
-            // The caller may not wait for it any more.
-            drop(answer.send(done));
+            let done = panics::catch(body).map_err(Broken::panicked);
+            // The caller may not wait for it any more. Then only the log can tell of a panic.
+            if let Err(Err(broken)) = answer.send(done) {
+                error!(%broken, "work on a thread panicked; this is a fault of tersed");
+            }
         }));
         (work, Running(answered))
     }

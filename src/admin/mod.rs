@@ -48,7 +48,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::metrics::{EngineStats, Metrics};
-use crate::thread::Pool;
+use crate::panics::{Panics, caught};
+use crate::thread::{CallError, Pool};
 
 use self::guests::{Guest, Guests, PagesFor};
 pub(crate) use self::in_force::{Checked, OverFile, SOURCE, Source};
@@ -80,6 +81,8 @@ pub struct AdminState {
     pub losses: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// The configuration in force.
     pub in_force: InForce,
+    /// Told of panics.
+    pub panics: Panics,
 }
 
 impl fmt::Debug for AdminState {
@@ -127,6 +130,7 @@ async fn serve_within(
     state: AdminState,
     stop: CancellationToken,
 ) {
+    let panics = state.panics.clone();
     let pages = pages(state, limits.making);
     let mut guests = Guests::new(limits.connections);
     let connections = TaskTracker::new();
@@ -143,11 +147,14 @@ async fn serve_within(
                     () = stop.cancelled() => break,
                     entered = guests.enter() => entered,
                 };
-                let (pages, stop) = (pages.clone(), stop.clone());
+                let (pages, stop, panics) = (pages.clone(), stop.clone(), panics.clone());
                 connections.spawn(async move {
+                    let conversation = caught(converse(limits, stream, pages, &guest, stop));
                     tokio::select! {
                         () = guest.go.cancelled() => debug!(%peer, "admin connection closed to make room"),
-                        () = converse(limits, stream, pages, &guest, stop) => {}
+                        ended = conversation => if let Err(panicked) = ended {
+                            panics.admin(&panicked);
+                        },
                     }
                     drop(slot);
                 });
@@ -265,6 +272,11 @@ impl Pages {
         match page.await {
             Ok(page) => ([(CONTENT_TYPE, content_type)], page).into_response(),
             Err(err) => {
+                if let CallError::Broken(broken) = &err
+                    && let Some(panicked) = broken.panic()
+                {
+                    self.state.panics.admin(panicked);
+                }
                 warn!(%err, "cannot make an admin page; the next request tries again");
                 StatusCode::INTERNAL_SERVER_ERROR.into_response()
             }
@@ -339,6 +351,7 @@ mod tests {
             let in_force = InForce::new(Arc::clone(&metrics), &args, FileState::of(None));
             in_force.load(&Config::default(), Vec::new(), None);
             let state = AdminState {
+                panics: Panics::new(Arc::clone(&metrics)),
                 metrics,
                 in_force,
                 readiness: Readiness::default(),

@@ -65,23 +65,29 @@ impl Daemon {
     pub(super) fn watch_file(&self) {
         let (stop, in_force) = (self.stop_housekeeping.clone(), self.in_force.clone());
         let chores = Arc::clone(&self.chores);
-        self.housekeeping.spawn(async move {
-            let mut due = interval(LOOK_PERIOD);
-            due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                select! {
-                    () = stop.cancelled() => return,
-                    _ = due.tick() => {}
-                }
-                let looked = in_force.clone();
-                let looking = chores.call(move || looked.look());
-                select! {
-                    // A disk that does not answer must not delay the stop.
-                    () = stop.cancelled() => return,
-                    _ = looking => {}
+        let watch = move || {
+            let (stop, in_force) = (stop.clone(), in_force.clone());
+            let chores = Arc::clone(&chores);
+            async move {
+                let mut due = interval(LOOK_PERIOD);
+                due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    select! {
+                        () = stop.cancelled() => return,
+                        _ = due.tick() => {}
+                    }
+                    let looked = in_force.clone();
+                    let looking = chores.call(move || looked.look());
+                    select! {
+                        // A disk that does not answer must not delay the stop.
+                        () = stop.cancelled() => return,
+                        _ = looking => {}
+                    }
                 }
             }
-        });
+        };
+        self.housekeeping
+            .spawn(self.context.panics.clone().restarting(watch));
     }
 }
 

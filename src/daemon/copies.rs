@@ -19,6 +19,7 @@ use tracing::{error, info};
 use super::{cut_off::CutOff, stop::CUT_OFF_MAX};
 use crate::{
     config::ForwardConfig,
+    fault,
     forward::{Delivery, ForwardEnded, Forwarder, Outbox, Stopping},
     pipeline::Pipeline,
     thread::{Broken, Running, Waiting},
@@ -126,7 +127,7 @@ pub(super) fn run(
         .build()?;
     let tracked = tasks.token();
     Ok(thread.run(move || {
-        let ended = forwarding.block_on(forwarder.run());
+        let ended = forwarding.block_on(fault::tripping("forwarder", forwarder.run()));
         // A blocking write may never end.
         forwarding.shutdown_background();
         drop(tracked);

@@ -157,7 +157,7 @@ impl Daemon {
             after,
             is_taken_over,
         };
-        let open = listen::serve(opening, self.context.clone(), self.fatal.clone());
+        let open = listen::serve(opening, self.context.clone());
         Serving {
             config: sender,
             metrics,

@@ -128,9 +128,11 @@ impl Losses {
             }
             let now = Clock::now();
             peer_log.flush(now, super::log_suppressed_warnings);
-            self.tell(&shards.stats(), |episode, total| episode.look(total, now));
+            self.tell(&stats_of(&shards), |episode, total| {
+                episode.look(total, now)
+            });
         }
-        self.tell(&shards.stats(), |episode, total| episode.finish(total));
+        self.tell(&stats_of(&shards), |episode, total| episode.finish(total));
     }
 
     /// A line for each loss that goes on.
@@ -513,6 +515,14 @@ impl Losses {
             usize::try_from(found.receive_buffer.get() / 2).unwrap_or(0)
         })
     }
+}
+
+/// The counts of the shards; zero after a panic in one of them, when the process is about to end.
+fn stats_of(shards: &Shards) -> Stats {
+    if shards.is_poisoned() {
+        return Stats::default();
+    }
+    shards.stats()
 }
 
 /// What operators read about one kind of loss.

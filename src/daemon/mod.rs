@@ -13,8 +13,8 @@
 //! - A reload is all or nothing. Sockets, connections and windows whose settings did not change are
 //!   kept.
 //! - At a stop each stage ends because its input closed; what the deadline cuts off is counted as dropped.
-//! - A listener or the forwarder that ends by itself is fatal: the rest is drained and the exit status is 1, so that
-//!   a supervisor restarts the process.
+//! - A listener or the forwarder that ends by itself is fatal, and so are most panics (`panics`): the rest is drained
+//!   and the exit status is 1, so that a supervisor restarts the process.
 //!
 //! # Left out
 //!
@@ -56,10 +56,12 @@ use crate::{
     admin::{self, AdminState, FileState, InForce, Readiness},
     clock::Clock,
     config::{Config, ForwardConfig, RunArgs},
+    fault,
     forward::{ForwardEnded, Outbox, Stopping},
     listen::{BindError, Context, PassedSockets},
     logging::PeerReason,
-    metrics::EngineStats,
+    metrics::{EngineStats, PanicTask},
+    panics::{self, caught},
     signal::{Event, Signals},
     sizing::Sizing,
     spool::SpoolError,
@@ -93,9 +95,9 @@ pub enum DaemonError {
     /// The forwarder ended with an error.
     #[error(transparent)]
     Forward(#[from] ForwardEnded),
-    /// A task ended that only a stop should end.
-    #[error("{0} ended by itself; this is a fault of tersed")]
-    Task(&'static str),
+    /// A task panicked or ended that only a stop should end.
+    #[error("{0}; this is a fault of tersed")]
+    Task(String),
 }
 
 /// Runs the relay with `config` until a signal ends it. SIGHUP reads `args` again. `read` is the state of its file just
@@ -105,6 +107,7 @@ pub enum DaemonError {
 ///
 /// The relay did not start, or stopped without being told to.
 pub fn run(args: &RunArgs, config: Config, read: FileState) -> Result<(), DaemonError> {
+    panics::set_hook();
     raise_descriptor_limit();
     let mut patience = Patience::new();
     let runtime = threads::runtime(config.workers, &mut patience).map_err(DaemonError::Runtime)?;
@@ -113,10 +116,10 @@ pub fn run(args: &RunArgs, config: Config, read: FileState) -> Result<(), Daemon
         let daemon = Daemon::start(args, config, read, patience).await?;
         daemon.serve(args).await
     };
-    runtime
-        .0
-        .as_ref()
-        .map_or(Ok(()), |runtime| runtime.block_on(daemon))
+    let runtime = runtime.0.as_ref();
+    let runtime = runtime.expect("only dropping it takes the runtime");
+    let ended = runtime.block_on(caught(daemon));
+    ended.unwrap_or_else(|panicked| Err(DaemonError::Task(format!("the main task {panicked}"))))
 }
 
 /// A runtime whose drop takes bounded time, also during a panic: a blocking write to standard output never ends if its
@@ -155,8 +158,6 @@ struct Daemon {
     /// How far a stop has come, for the forwarders.
     stopping: Stopping,
     cut_off: Arc<CutOff>,
-    /// Cancelled when a listener ended by itself.
-    fatal: CancellationToken,
     losses: Arc<Losses>,
     in_force: InForce,
 }
@@ -164,28 +165,49 @@ struct Daemon {
 impl Daemon {
     /// Serves until a signal or a failure ends it, then drains.
     async fn serve(mut self, args: &RunArgs) -> Result<(), DaemonError> {
-        let result = loop {
-            select! {
-                event = self.signals.next() => match event {
-                    Event::Stop => break Ok(()),
-                    Event::Reload => self.reload(args).await,
-                },
-                ended = &mut self.forwarder => break match ended {
-                    Ok(Err(error)) => Err(error.into()),
-                    Ok(Ok(())) | Err(_) => Err(DaemonError::Task("the forwarder")),
-                },
-                ended = copies::ended(&mut self.copies) => break match ended {
-                    Ok(Err(error)) => Err(error.into()),
-                    Ok(Ok(())) | Err(_) => Err(DaemonError::Task("the forwarder of suppressed copies")),
-                },
-                () = self.fatal.cancelled() => break Err(DaemonError::Task("a listener")),
-            }
-        };
+        let ended = caught(self.serve_until_ended(args)).await;
+        let result = ended.unwrap_or_else(|panicked| {
+            self.context.panics.fatal(PanicTask::Main, &panicked);
+            Err(DaemonError::Task(format!("the main task {panicked}")))
+        });
         if let Err(error) = &result {
             error!(%error, "stopping");
         }
         self.stop(result.is_ok()).await;
         result
+    }
+
+    async fn serve_until_ended(&mut self, args: &RunArgs) -> Result<(), DaemonError> {
+        loop {
+            select! {
+                event = self.signals.next() => match event {
+                    Event::Stop => return Ok(()),
+                    Event::Reload => self.reload(args).await,
+                },
+                ended = &mut self.forwarder => {
+                    return Err(self.forwarder_ended(ended, PanicTask::Forwarder));
+                }
+                ended = copies::ended(&mut self.copies) => {
+                    return Err(self.forwarder_ended(ended, PanicTask::Copies));
+                }
+                cause = self.context.panics.ended() => return Err(DaemonError::Task(cause)),
+            }
+        }
+    }
+
+    /// Why a forwarder ended that only a stop should end.
+    fn forwarder_ended(&self, ended: copies::Ended, task: PanicTask) -> DaemonError {
+        let broken = match ended {
+            Ok(Err(error)) => return error.into(),
+            Ok(Ok(())) => {
+                return DaemonError::Task(format!("task {} ended by itself", task.label()));
+            }
+            Err(broken) => broken,
+        };
+        if let Some(panicked) = broken.panic() {
+            self.context.panics.fatal(task, panicked);
+        }
+        DaemonError::Task(format!("task {} {broken}", task.label()))
     }
 
     /// Starts the forwarder of suppressed copies.
@@ -227,25 +249,32 @@ impl Daemon {
             pool: Arc::clone(&self.chores),
             losses: Arc::new(move || losses.lines(Clock::now())),
             in_force: self.in_force.clone(),
+            panics: self.context.panics.clone(),
         };
-        self.housekeeping.spawn(admin::serve(
-            listener,
-            state,
-            self.stop_housekeeping.clone(),
-        ));
+        let panics = self.context.panics.clone();
+        let serving = admin::serve(listener, state, self.stop_housekeeping.clone());
+        self.housekeeping.spawn(async move {
+            if let Err(panicked) = caught(serving).await {
+                panics.admin(&panicked);
+            }
+        });
     }
 
     fn spawn_timers(&self) {
-        self.housekeeping.spawn(Arc::clone(&self.losses).watch(
-            Arc::clone(&self.context.pipeline.shards),
-            Arc::clone(&self.context.peer_log),
-            self.stop_housekeeping.clone(),
-        ));
+        let (losses, stop) = (Arc::clone(&self.losses), self.stop_housekeeping.clone());
+        let (pipeline, peer_log) = (&self.context.pipeline, &self.context.peer_log);
+        let (shards, peer_log) = (Arc::clone(&pipeline.shards), Arc::clone(peer_log));
+        let watch = move || {
+            Arc::clone(&losses).watch(Arc::clone(&shards), Arc::clone(&peer_log), stop.clone())
+        };
+        self.housekeeping
+            .spawn(self.context.panics.clone().restarting(watch));
         let stop = self.stop_housekeeping.clone();
         let pipeline = Arc::clone(&self.context.pipeline);
         let outbox = Arc::clone(&self.outbox);
         let chores = Arc::clone(&self.chores);
-        self.housekeeping.spawn(async move {
+        let panics = self.context.panics.clone();
+        let retiring = async move {
             let mut due = interval(RETIRE_PERIOD);
             due.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut storm = Storm::default();
@@ -257,6 +286,7 @@ impl Daemon {
                     () = ready(()), if has_more => {}
                     _ = due.tick() => {}
                 }
+                fault::trip("windows");
                 // While the queue is full this waits like every reader, until the queue is closed.
                 has_more = pipeline.advance().await;
                 let held = pipeline.shards.stats().octets as u64;
@@ -267,18 +297,28 @@ impl Daemon {
                     }
                 }
             }
+        };
+        self.housekeeping.spawn(async move {
+            if let Err(panicked) = caught(retiring).await {
+                panics.fatal(PanicTask::Windows, &panicked);
+            }
         });
         if let Some(period) = sd_notify::watchdog_enabled() {
             let stop = self.stop_housekeeping.clone();
-            self.housekeeping.spawn(async move {
-                let mut due = interval(period / 2);
-                loop {
-                    select! {
-                        () = stop.cancelled() => return,
-                        _ = due.tick() => notify(&[sd_notify::NotifyState::Watchdog]),
+            let watchdog = move || {
+                let stop = stop.clone();
+                async move {
+                    let mut due = interval(period / 2);
+                    loop {
+                        select! {
+                            () = stop.cancelled() => return,
+                            _ = due.tick() => notify(&[sd_notify::NotifyState::Watchdog]),
+                        }
                     }
                 }
-            });
+            };
+            self.housekeeping
+                .spawn(self.context.panics.clone().restarting(watchdog));
         }
     }
 }

@@ -35,6 +35,7 @@ use crate::{
     listen::{Bound, Context, PassedSockets},
     logging::PeerLog,
     metrics::Metrics,
+    panics::Panics,
     pipeline::Pipeline,
     rule::WindowPolicy,
     signal::Signals,
@@ -96,10 +97,17 @@ impl Daemon {
         threads: OwnThreads,
     ) -> Result<Self, DaemonError> {
         let metrics = Metrics::new();
+        let panics = Panics::new(Arc::clone(&metrics));
         let spool = open_spool(&config.spool, &metrics)?;
         let outbox = Arc::new(Outbox::new(config.forward.queue, Arc::clone(&metrics)));
         let (forward, changes) = watch::channel(Arc::new(config.forward.clone()));
-        let pipeline = Arc::new(pipeline(&config, &metrics, &outbox, changes.clone()));
+        let pipeline = Arc::new(pipeline(
+            &config,
+            &metrics,
+            &outbox,
+            changes.clone(),
+            panics.clone(),
+        ));
         let in_force = InForce::new(Arc::clone(&metrics), args, read);
         let losses = Losses::new(Arc::clone(&metrics), changes.clone());
         let stopping = Stopping::default();
@@ -123,6 +131,7 @@ impl Daemon {
             peer_log: Arc::new(PeerLog::new()),
             descriptors: Arc::new(Semaphore::new(free)),
             tasks: TaskTracker::new(),
+            panics,
         };
         Ok(Self {
             config,
@@ -141,7 +150,6 @@ impl Daemon {
             chores: Arc::new(threads.chores),
             stopping,
             cut_off,
-            fatal: CancellationToken::new(),
             losses,
             in_force,
         })
@@ -251,6 +259,7 @@ fn pipeline(
     metrics: &Arc<Metrics>,
     outbox: &Arc<Outbox>,
     changes: watch::Receiver<Arc<ForwardConfig>>,
+    panics: Panics,
 ) -> Pipeline {
     let rules = Arc::clone(&config.rules);
     let policies: Vec<WindowPolicy> = rules.policies().map(|policy| policy.window).collect();
@@ -266,6 +275,7 @@ fn pipeline(
         identity: config.dedup.identity,
         custody: Custody::new(),
         copies_door: CopiesDoor::default(),
+        panics,
     }
 }
 

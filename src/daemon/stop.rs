@@ -22,7 +22,7 @@ use tracing::{debug, error, info, warn};
 use super::{Daemon, copies::CopiesForwarder, log_suppressed_warnings, notify};
 use crate::{
     clock::Clock,
-    dedup::{EndReason, Progress},
+    dedup::{EndReason, Progress, Stats},
     forward::{ForwardEnded, Outbox},
     listen::Context,
     signal::{Event, Signals},
@@ -64,6 +64,7 @@ impl Daemon {
                 }
             }
         };
+        is_whole &= !self.context.pipeline.is_broken();
         if !drained {
             // The forwarder drops what is left in the queue, so that readers stop waiting for room; they and the open
             // windows then end without waiting for an upstream.
@@ -96,7 +97,12 @@ impl Daemon {
         let metrics = &self.context.metrics;
         let listeners = metrics.listeners();
         let kernel_dropped: u64 = listeners.iter().map(|one| one.kernel_dropped.get()).sum();
-        let stats = self.context.pipeline.shards.stats();
+        let pipeline = &self.context.pipeline;
+        let stats = if pipeline.is_broken() {
+            Stats::default()
+        } else {
+            pipeline.shards.stats()
+        };
         let balance = metrics.balance();
         info!(
             received = balance.received,
@@ -134,7 +140,7 @@ impl Daemon {
         context.pipeline.copies_door.shut();
         let pipeline = &context.pipeline;
         let (mut ended, mut progress) = (Vec::new(), Progress::default());
-        loop {
+        while !pipeline.is_broken() {
             // The windows stay open, so that a survivor dropped from here on can reopen its window.
             let shards = &pipeline.shards;
             let more =

@@ -135,6 +135,19 @@ impl Shards {
         self.visit(|shard| shard.end_all(reason, marks_max, ended))
     }
 
+    /// Whether a panic interrupted a change of a shard: then its state is not known.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.shards.iter().any(|shard| shard.is_poisoned())
+    }
+
+    /// Panics while a shard is locked, for tests.
+    #[cfg(debug_assertions)]
+    pub(crate) fn break_one(&self) {
+        let _locked = self.shards.first().map(|shard| lock(shard));
+        panic!("injected at shard");
+    }
+
     /// What is held now and what has been counted since the start.
     #[must_use]
     pub fn stats(&self) -> Stats {

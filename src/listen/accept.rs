@@ -30,8 +30,8 @@ use tokio::{
 
 use super::{Local, connections::Peer, relp, stream};
 use crate::{
-    clock::Clock, config::ListenerConfig, identity::Sender, logging::PeerReason,
-    metrics::RejectReason, socket::Socket,
+    clock::Clock, config::ListenerConfig, fault, identity::Sender, logging::PeerReason,
+    metrics::RejectReason, panics::caught, socket::Socket,
 };
 
 /// A socket that connections are accepted from.
@@ -150,6 +150,7 @@ async fn accept_all(listener: &Listener, local: &Local) {
             () = local.stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
+        fault::trip("listener");
         match accepted {
             Ok((socket, peer)) => admit(socket, peer, descriptor, local),
             Err(error) => {
@@ -238,10 +239,17 @@ fn admit(socket: Socket, peer: Peer, descriptor: OwnedSemaphorePermit, local: &L
         if let Err(error) = socket.set_keepalive() {
             tracing::debug!(%error, "cannot enable TCP keepalive");
         }
-        if config.url.is_relp() {
-            relp::serve(socket, peer.sender, config, &local).await;
-        } else {
-            stream::serve(socket, peer.sender, config, &local).await;
+        let served = caught(async {
+            if config.url.is_relp() {
+                relp::serve(socket, peer.sender, config, &local).await;
+            } else {
+                stream::serve(socket, peer.sender, config, &local).await;
+            }
+        });
+        if let Err(panicked) = served.await {
+            let listener = local.metrics.name();
+            let panics = &local.context.panics;
+            panics.connection(listener, peer.sender, &panicked);
         }
         drop((place, descriptor));
     });

@@ -47,6 +47,7 @@ use crate::{
     chunk::Chunk,
     clock::Clock,
     config::{ListenUrl, ListenerConfig, Oversize},
+    fault,
     identity::Sender,
     limits::DATAGRAM_OCTETS_MAX,
     logging::PeerReason,
@@ -132,6 +133,7 @@ impl<A: SockaddrLike + Copy> Reader<A> {
     fn serve(&mut self, socket: &impl AsFd, stopped: Option<&UnixStream>) {
         loop {
             self.drops.count_if_due(socket.as_fd());
+            fault::trip("datagram");
             match self.read(socket) {
                 Ok(read) => {
                     let (at, datagrams) = (read.at, read.datagrams);
@@ -159,6 +161,9 @@ impl<A: SockaddrLike + Copy> Reader<A> {
         }
         // Bounded, so that a sender that never pauses cannot delay the stop.
         for _ in 0..LAST_BATCHES {
+            if self.local.context.pipeline.is_broken() {
+                break;
+            }
             match self.read(socket) {
                 Ok(read) => self.deliver(read.judged, socket),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -57,7 +57,8 @@ pub use self::{
 use crate::{
     config::ListenerConfig,
     logging::PeerLog,
-    metrics::{ListenerMetrics, Metrics},
+    metrics::{ListenerMetrics, Metrics, PanicTask},
+    panics::{Panics, catch, caught},
     pipeline::Pipeline,
     thread::Waiting,
 };
@@ -75,6 +76,8 @@ pub struct Context {
     pub descriptors: Arc<Semaphore>,
     /// Every task is spawned here; a stop waits for them.
     pub tasks: TaskTracker,
+    /// Told of every panic, and of listeners that end by themselves.
+    pub panics: Panics,
 }
 
 /// What the tasks of one listener share.
@@ -100,6 +103,12 @@ impl Local {
         count.unwrap_or_else(|| self.connections.count()) as u64
     }
 
+    /// Whether what is read during a stop can still be judged and handed on.
+    fn may_read_last(&self) -> bool {
+        let pipeline = &self.context.pipeline;
+        !pipeline.delivery.is_closed() && !pipeline.is_broken()
+    }
+
     /// How many octets a connection may read now.
     fn turn(&self) -> usize {
         if self.context.pipeline.is_pressed() {
@@ -110,16 +119,16 @@ impl Local {
     }
 }
 
-/// Cancels `fatal` when a listener's task ends, also by a panic, before `stop` was cancelled.
+/// Ends the process when a listener's task ends before `stop` was cancelled.
 struct DeadListener {
     stop: CancellationToken,
-    fatal: CancellationToken,
+    panics: Panics,
 }
 
 impl Drop for DeadListener {
     fn drop(&mut self) {
         if !self.stop.is_cancelled() {
-            self.fatal.cancel();
+            self.panics.end("a listener ended by itself".to_owned());
         }
     }
 }
@@ -155,8 +164,8 @@ pub struct Open {
 }
 
 /// Serves a listener until `stop` is cancelled: datagram sockets on its `readers`, everything else on tasks of `context`.
-/// A task or thread that ends before that cancels `fatal`.
-pub fn serve(opening: Opening, context: Context, fatal: CancellationToken) -> Open {
+/// A task or thread that ends before that, or panics, ends the process.
+pub fn serve(opening: Opening, context: Context) -> Open {
     let open = Open::default();
     let tasks = context.tasks.clone();
     let Opening {
@@ -179,13 +188,16 @@ pub fn serve(opening: Opening, context: Context, fatal: CancellationToken) -> Op
     };
     let ended = Arc::new(open.ended.clone().drop_guard());
     let watched = |serving: Pin<Box<dyn Future<Output = ()> + Send>>| {
+        let panics = local.context.panics.clone();
         let dead = DeadListener {
             stop: local.stop.clone(),
-            fatal: fatal.clone(),
+            panics: panics.clone(),
         };
         let ended = Arc::clone(&ended);
         tasks.spawn(async move {
-            serving.await;
+            if let Err(panicked) = caught(serving).await {
+                panics.fatal(PanicTask::Listener, &panicked);
+            }
             drop((dead, ended));
         });
     };
@@ -200,9 +212,10 @@ pub fn serve(opening: Opening, context: Context, fatal: CancellationToken) -> Op
             drop(bell);
         });
         for (socket, reader) in sockets.into_iter().zip(readers) {
+            let panics = local.context.panics.clone();
             let dead = DeadListener {
                 stop: local.stop.clone(),
-                fatal: fatal.clone(),
+                panics: panics.clone(),
             };
             let (local, stopped, path) = (local.clone(), stopped.clone(), path.clone());
             let (after, ended) = (after.clone(), Arc::clone(&ended));
@@ -213,7 +226,12 @@ pub fn serve(opening: Opening, context: Context, fatal: CancellationToken) -> Op
                 for before in after {
                     runtime.block_on(before.cancelled());
                 }
-                datagram::serve(&socket, local, stopped.as_deref(), is_taken_over);
+                let served = catch(|| {
+                    datagram::serve(&socket, local, stopped.as_deref(), is_taken_over);
+                });
+                if let Err(panicked) = served {
+                    panics.fatal(PanicTask::Datagram, &panicked);
+                }
                 drop((socket, path, ended, dead, entered, tracked));
             });
         }

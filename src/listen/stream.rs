@@ -101,7 +101,9 @@ impl<'l> Connection<'l> {
                 Some(over) => break over,
             }
         };
-        self.end(over).await;
+        if !self.local.context.pipeline.is_broken() {
+            self.end(over).await;
+        }
     }
 
     /// Waits until there is something to read, for as long as the peer may be silent.
@@ -176,7 +178,7 @@ impl<'l> Connection<'l> {
     /// the grace period expires.
     async fn read_last(&mut self) -> Over {
         let mut left = sys::unread_octets(self.socket.as_fd()).unwrap_or(0);
-        while left > 0 && !self.local.context.pipeline.delivery.is_closed() {
+        while left > 0 && self.local.may_read_last() {
             // The runtime may not know of the last octets yet; the kernel has them.
             let readable = timeout(LAST_OCTETS_MAX, self.socket.readable()).await;
             if !matches!(readable, Ok(Ok(()))) {

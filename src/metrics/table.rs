@@ -348,6 +348,11 @@ static FAMILIES: &[Family] = &[
         "Requests to reload the configuration, by what became of them.",
         |scrape, out| out.by("result", &scrape.metrics.config_reloads),
     ),
+    counter(
+        "tersed_panics",
+        "Panics, which are faults of tersed, by what panicked.",
+        |scrape, out| out.by("task", &scrape.metrics.panics),
+    ),
     info("tersed_build", "The version that runs.", |_, out| {
         out.info(&[("version", env!("CARGO_PKG_VERSION"))]);
     }),
@@ -492,8 +497,8 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::metrics::{
-        DropReason, FrameErrorReason, MemoryPart, Reason, RejectReason, ReloadResult, SpoolTrouble,
-        SummaryReason, UpstreamState,
+        DropReason, FrameErrorReason, MemoryPart, PanicTask, Reason, RejectReason, ReloadResult,
+        SpoolTrouble, SummaryReason, UpstreamState,
     };
 
     /// A page on which every family has a sample.
@@ -588,6 +593,7 @@ mod tests {
         check::<RejectReason>("rejected");
         check::<SummaryReason>("summary");
         check::<ReloadResult>("reload");
+        check::<PanicTask>("panic");
         check::<MemoryPart>("memory");
         let states = UpstreamState::ALL.iter();
         check_labels("upstream", states.map(|state| state.label()).collect());

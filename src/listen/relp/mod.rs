@@ -46,6 +46,7 @@ use crate::{
     limits::RELP_DATA_OCTETS,
     logging::{Escaped, PeerReason},
     metrics::{DropReason, FrameErrorReason},
+    panics::caught,
     pipeline::{Judged, Pipeline},
     relp::{Frame, RelpFault, Request, Server},
     socket::Socket,
@@ -287,16 +288,24 @@ impl Connection<'_> {
     async fn hand_on(&mut self, judged: Judged, pipeline: &Pipeline) -> Result<(), Over> {
         let stall = self.config.partial_frame_timeout;
         let mut delivering = pin!(pipeline.deliver(judged));
-        let mut broken = None;
+        let (mut broken, mut panicked) = (None, None);
         let is_whole = loop {
+            let may_answer = broken.is_none() && panicked.is_none();
             select! {
                 biased;
                 is_whole = &mut delivering => break is_whole,
-                answered = self.answers.progress(&self.socket, stall), if broken.is_none() => {
-                    broken = answered.err();
+                answered = caught(self.answers.progress(&self.socket, stall)), if may_answer => {
+                    match answered {
+                        Ok(answered) => broken = answered.err(),
+                        Err(caught) => panicked = Some(caught),
+                    }
                 }
             }
         };
+        // Only now: what was judged is handed on first.
+        if let Some(panicked) = panicked {
+            panicked.resume();
+        }
         self.answers.delivered(is_whole);
         broken.map_or(Ok(()), |error| Err(self.broken(&error)))
     }
