@@ -53,9 +53,10 @@ mod armed {
         .await
     }
 
-    /// Panics if `point` is due.
+    /// Panics if `point` is due. The message has two lines, and must be one in the log.
+    #[track_caller]
     pub(crate) fn trip(point: &str) {
-        assert!(!is_due(point), "injected at {point}");
+        assert!(!is_due(point), "injected\nat {point}");
     }
 }
 

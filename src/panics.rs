@@ -135,7 +135,10 @@ pub fn set_hook() {
         let Report { place, backtrace } = report;
         error!(
             thread = current.name(),
-            place, message, backtrace, "panicked; this is a fault of tersed"
+            place,
+            panic = message,
+            backtrace,
+            "panicked; this is a fault of tersed"
         );
     }));
 }
@@ -219,9 +222,9 @@ impl Panics {
             return;
         }
         self.count(PanicTask::Connection);
-        let (message, Report { place, backtrace }) = (&panicked.message, &panicked.report);
+        let (panic, Report { place, backtrace }) = (&panicked.message, &panicked.report);
         error!(
-            listener, %peer, place, message, backtrace,
+            listener, %peer, place, panic, backtrace,
             "the task of a connection panicked; the connection is closed; this is a fault of tersed"
         );
     }
@@ -229,10 +232,10 @@ impl Panics {
     /// A request to the admin port panicked: it costs the request.
     pub fn admin(&self, panicked: &Panicked) {
         self.count(PanicTask::Admin);
-        let (message, Report { place, backtrace }) = (&panicked.message, &panicked.report);
+        let (panic, Report { place, backtrace }) = (&panicked.message, &panicked.report);
         error!(
             place,
-            message, backtrace, "a request to the admin port panicked; this is a fault of tersed"
+            panic, backtrace, "a request to the admin port panicked; this is a fault of tersed"
         );
     }
 
@@ -280,11 +283,11 @@ impl Panics {
                 Ok(output) => return output,
                 Err(panicked) => {
                     self.count(PanicTask::Housekeeping);
-                    let (message, Report { place, backtrace }) =
+                    let (panic, Report { place, backtrace }) =
                         (&panicked.message, &panicked.report);
                     error!(
                         place,
-                        message,
+                        panic,
                         backtrace,
                         "a housekeeping task panicked and is started again; this is a fault of tersed"
                     );
@@ -299,13 +302,10 @@ impl Panics {
     }
 
     fn log_fatal(&self, task: PanicTask, panicked: &Panicked) {
-        let (message, Report { place, backtrace }) = (&panicked.message, &panicked.report);
+        let (panic, Report { place, backtrace }) = (&panicked.message, &panicked.report);
         error!(
             task = task.label(),
-            place,
-            message,
-            backtrace,
-            "a task panicked; the relay stops; this is a fault of tersed"
+            place, panic, backtrace, "a task panicked; the relay stops; this is a fault of tersed"
         );
     }
 }

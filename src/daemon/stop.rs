@@ -25,6 +25,8 @@ use crate::{
     dedup::{EndReason, Progress, Stats},
     forward::{ForwardEnded, Outbox},
     listen::Context,
+    metrics::DropReason,
+    pipeline::Pipeline,
     signal::{Event, Signals},
     thread::Running,
 };
@@ -40,6 +42,15 @@ impl Daemon {
             running.stop();
         }
         self.context.tasks.close();
+        // Without a forwarder, waiting for room would last until the deadline.
+        if self.forwarder.is_finished() {
+            self.outbox.close();
+        }
+        if let Some(copies) = &self.copies
+            && copies.forwarder.is_finished()
+        {
+            copies.outbox.close();
+        }
         // Comes before any waiting: readers may wait for room in the queue, and the queue for an upstream.
         self.stopping.begin();
         let stopping = self.stopping.clone();
@@ -161,13 +172,32 @@ impl Daemon {
                 }
             }
         }
-        if let Some(copies) = copies
-            && !copies.forwarder.is_finished()
-            && let Err(error) = (&mut copies.forwarder).await
-        {
-            error!(%error, "the forwarder of suppressed copies failed");
+        drop_rest(outbox, pipeline);
+        if let Some(copies) = copies {
+            if !copies.forwarder.is_finished()
+                && let Err(error) = (&mut copies.forwarder).await
+            {
+                error!(%error, "the forwarder of suppressed copies failed");
+            }
+            drop_rest(&copies.outbox, pipeline);
         }
         true
+    }
+}
+
+/// Drops what is left in `outbox`: something is only if its forwarder ended before its time.
+fn drop_rest(outbox: &Outbox, pipeline: &Pipeline) {
+    let ledger = pipeline.delivery.ledger();
+    loop {
+        let chunks = outbox.try_pop(usize::MAX);
+        if chunks.is_empty() {
+            return;
+        }
+        for chunk in chunks {
+            if let Some(summaries) = ledger.dropped(&chunk, DropReason::Shutdown) {
+                ledger.dropped(&summaries, DropReason::Shutdown);
+            }
+        }
     }
 }
 
