@@ -70,7 +70,7 @@ fn an_accept_that_fails_for_want_of_descriptors_is_tried_again_without_haste() {
     let mut originator = Originator::tcp(address);
     originator.send("<13>in need of a descriptor");
     let refused = tersed.wait_log("cannot accept a connection");
-    for text in ["os error 24", "LimitNOFILE=", "may open 3 files"] {
+    for text in ["os error 24", "LimitNOFILE=", "at most 3 files may be open"] {
         assert!(refused.mentions(text), "{refused:?} does not name {text}");
     }
     assert_idle(&tersed);

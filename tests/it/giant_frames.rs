@@ -45,7 +45,7 @@ fn a_line_without_end_is_complained_of_by_name() {
         (
             [b"x8 <13>next".as_slice(), &[b'x'; 480]].concat(),
             "a line has no end within max_message_size octets",
-            "does the sender count octets, with something in front of the first count?",
+            "if the sender counts octets, something precedes its first count",
         ),
         (
             [b"504 <13>".as_slice(), &[b'x'; 500]].concat(),

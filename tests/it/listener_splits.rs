@@ -172,8 +172,8 @@ fn closed_listeners_do_not_pile_up_at_a_full_queue() {
         }
         let refused = tersed.wait_log("reload refused");
         for text in [
-            "the queue to the upstream is full",
-            "Make the upstream take messages",
+            "the queue is full, so 16 listeners",
+            "Fix the upstream, or reload with another upstream",
         ] {
             assert!(refused.mentions(text), "{refused:?}");
         }

@@ -68,7 +68,7 @@ fn windows_that_memory_is_too_small_for_are_told_of() {
     let mut originator = Originator::tcp(tersed.address(TCP));
     originator.send_all((0..20_000).map(|number| format!("<13>host app: unique {number}")));
     tersed.wait_received(20_000);
-    let line = wait_remark(&tersed, "forgotten too early");
+    let line = wait_remark(&tersed, "evicted too early");
     assert!(
         line.contains("; dedup.memory = 1MiB was full with "),
         "{line}"
@@ -159,7 +159,7 @@ fn a_full_spool_behind_a_full_queue_is_named() {
     let (_, stopped) = tersed.finish();
     told_once(
         &stopped,
-        "reading is paused: more comes than the upstreams and the spool take",
+        "reading is paused: messages arrive faster than the upstreams and the spool take them",
     );
 }
 
@@ -243,7 +243,7 @@ fn what_allow_and_the_limits_refuse_is_told_of() {
     );
     told_once(
         &stopped,
-        "connections are refused: their address has as many as it may",
+        "connections are refused: their address has connections_per_source_max",
     );
 }
 

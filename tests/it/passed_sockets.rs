@@ -53,7 +53,7 @@ fn a_socket_that_no_listener_names_is_not_opened_beside_an_allow() {
         assert!(!status.success(), "{said}");
         for text in [
             "the service manager passed in tcp://0.0.0.0:514, which no listener names",
-            "listener \"udp://0.0.0.0:514\" has one",
+            "listener \"udp://0.0.0.0:514\" has allow",
         ] {
             assert!(said.contains(text), "{said}");
         }
@@ -116,7 +116,7 @@ fn a_reload_sets_no_allow_beside_a_socket_that_no_listener_names() {
         std::fs::write(tersed.config_file(), choosy).unwrap();
         tersed.signal(nix::sys::signal::Signal::SIGHUP);
         let refused = tersed.wait_log("reload refused");
-        let text = "handed over tcp://0.0.0.0:514, which no listener names";
+        let text = "passed in tcp://0.0.0.0:514, which no listener names";
         assert!(refused.mentions(text), "{refused:?}");
         Originator::tcp(TO).send("<13>as before");
         sink.wait_messages(1);

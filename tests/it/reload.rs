@@ -279,7 +279,7 @@ fn what_needs_a_restart_is_refused_by_name_and_nothing_moves() {
         ),
         (
             format!("{good}[log]\nlevel = \"debug\"\n"),
-            "log.level: runs \"",
+            "log.level: changing \"",
         ),
         (
             format!("{good}[spool]\ndirectory = \"/no/such/spool\"\n"),

@@ -158,7 +158,7 @@ fn a_cursor_of_another_history_is_named_and_not_believed() {
     let named = tersed.log().iter().any(|line| {
         let is_it = line
             .message
-            .starts_with("the spool's cursor is of another history");
+            .starts_with("the spool's cursor does not belong to these segments");
         is_it && line.field("cursor").as_deref() == spool.join("cursor").to_str()
     });
     assert!(named);
