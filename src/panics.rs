@@ -320,9 +320,11 @@ mod tests {
     #[test]
     fn a_panic_is_returned_with_its_message() {
         assert_eq!(catch(|| 1).unwrap(), 1);
-        let panicked = catch(|| panic!("number {}", 2)).map(|()| ()).unwrap_err();
+        let panicked: Result<(), _> = catch(|| panic!("number {}", 2));
+        let panicked = panicked.unwrap_err();
         assert_eq!(panicked.to_string(), "panicked: number 2");
-        let again = catch(|| panicked.resume()).map(|()| ()).unwrap_err();
+        let again: Result<(), _> = catch(|| panicked.resume());
+        let again = again.unwrap_err();
         assert_eq!(again.to_string(), "panicked: number 2");
     }
 
@@ -340,7 +342,8 @@ mod tests {
             tokio::task::yield_now().await;
             panic!("late");
         };
-        let panicked = caught::<_>(future).await.map(|()| ()).unwrap_err();
+        let panicked: Result<(), _> = caught(future).await;
+        let panicked = panicked.unwrap_err();
         assert_eq!(panicked.to_string(), "panicked: late");
         assert!(was_panicking.get(), "the guard was dropped by unwinding");
     }

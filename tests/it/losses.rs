@@ -74,10 +74,7 @@ fn windows_that_memory_is_too_small_for_are_told_of() {
         "{line}"
     );
     let (metrics, stopped) = tersed.finish();
-    let told = told_once(
-        &stopped,
-        "messages are forgotten before their window is over",
-    );
+    let told = told_once(&stopped, "messages are evicted before their window ends");
     assert_eq!(told.field("memory").as_deref(), Some("1MiB"));
     let evicted = metrics.total("tersed_evicted_total");
     assert!(evicted > 0);
