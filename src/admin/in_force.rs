@@ -493,10 +493,10 @@ mod tests {
         in_force.refuse("t.toml:1: a\u{202e}\nt.toml:2: b\nt.toml:3: c".to_owned());
         let later = now().after(Duration::from_secs(180));
         let line = in_force.refused_line(later).unwrap();
-        let refused = "reload refused 3m ago: t.toml:1: a\\u{202e} (and 2 more in the log); what was loaded at 2";
+        let refused = "reload refused 3m ago: t.toml:1: a\\u{202e} (and 2 more in the log); the configuration of 2";
         assert!(line.starts_with(refused), "{line}");
         assert!(
-            line.contains(" stays in force; mend the file and kill -HUP "),
+            line.contains(" stays in force; fix the file and kill -HUP "),
             "{line}"
         );
         in_force.load(&Config::default(), Vec::new(), None);

@@ -202,7 +202,7 @@ mod tests {
         upstream.tell(UpstreamState::Down, false, Some(ago(130)), 1, None);
         assert_eq!(
             line(),
-            "upstream tcp://a:601\\n: down for 2m 10s, not tried while an earlier upstream is in charge, 1 attempt, \
+            "upstream tcp://a:601\\n: down for 2m 10s, not tried while an earlier upstream is active, 1 attempt, \
              last error: refused\\u{1b}"
         );
         upstream.tell(UpstreamState::Down, true, Some(ago(25)), 5, None);
