@@ -1,15 +1,15 @@
-//! The clocks: the only file that reads one.
+//! The clocks. No other file reads one.
 //!
 //! # Guarantees
 //!
-//! - [`Clock::now`] never runs backwards, counts the time in which the machine was suspended, and does
-//!   not see steps of the wall clock: a window of ten seconds is ten seconds of the world outside.
-//! - Wall time is for reports. Nothing is decided by it.
+//! - [`Clock::now`] never runs backwards, counts time spent suspended, and ignores changes of the wall clock: a window of
+//!   ten seconds lasts ten seconds of real time.
+//! - Wall time is for reports only. No decision depends on it.
 //!
 //! # Left out
 //!
-//! Timers, which are tokio's. They stand still while the machine is suspended, so what a timer
-//! wakes must ask the clock how late it is.
+//! Timers, which are tokio's. They stand still while the machine is suspended, so a task that a timer wakes must ask the
+//! clock for the time.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ impl Clock {
             .after(BEFORE_BOOT)
     }
 
-    /// What the wall clock says now.
+    /// The wall time now.
     #[must_use]
     pub fn wall() -> WallTime {
         let since_epoch = read(ClockId::CLOCK_REALTIME);
@@ -44,7 +44,7 @@ impl Clock {
         WallTime::from_micros(micros)
     }
 
-    /// Both clocks at one moment, to tell the wall times of past ticks.
+    /// Reads both clocks at one moment, to convert ticks to wall times.
     #[must_use]
     pub fn reckon() -> Reckoning {
         Reckoning {
@@ -54,26 +54,26 @@ impl Clock {
     }
 }
 
-/// The processor time of this thread, from one moment on. Time in which others ran does not count.
+/// The processor time of this thread since one moment. Time in which other threads ran does not count.
 #[derive(Clone, Copy, Debug)]
 pub struct ThreadTime(TimeSpec);
 
 impl ThreadTime {
-    /// From now on.
+    /// Starts now.
     #[must_use]
     pub fn now() -> Self {
         Self(read(ClockId::CLOCK_THREAD_CPUTIME_ID))
     }
 
-    /// How much was used since then, by this same thread.
+    /// The processor time used since then. To be called on the same thread.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         Duration::from(read(ClockId::CLOCK_THREAD_CPUTIME_ID) - self.0)
     }
 }
 
-/// What both clocks said at one moment. Times told from one reckoning keep the order of their ticks;
-/// from two they may differ by what the clocks were slewed in between.
+/// Both clocks at one moment. Wall times from one reckoning keep the order of their ticks. Those from two reckonings may
+/// differ by how far the wall clock was slewed in between.
 #[derive(Clone, Copy, Debug)]
 pub struct Reckoning {
     now: Tick,
@@ -81,23 +81,22 @@ pub struct Reckoning {
 }
 
 impl Reckoning {
-    /// The wall time of a past [`Clock::now`], as the wall clock reckons now; of a future one, the wall
-    /// time now.
+    /// The wall time of a past [`Clock::now`], by the wall clock of now. For a future one, the wall time now.
     ///
-    /// If the wall clock was stepped in between, the answer follows the corrected clock.
+    /// If the wall clock was set in between, the result follows the corrected clock.
     #[must_use]
     pub fn wall_of(&self, tick: Tick) -> WallTime {
         self.wall.before(self.now.since(tick))
     }
 
-    /// The wall time of a tick, be it past or yet to come.
+    /// The wall time of a tick, past or future.
     #[must_use]
     pub fn wall_at(&self, tick: Tick) -> WallTime {
         self.wall_of(tick).after(tick.since(self.now))
     }
 }
 
-/// How long before the machine's boot ticks begin, so that windows that were open before it have ticks, too: no age
+/// How long before the machine's boot ticks begin, so that windows that were open before the boot have ticks, too. No age
 /// that decides anything is as long.
 pub const BEFORE_BOOT: Duration = Duration::from_secs(30 * 24 * 3600);
 

@@ -26,6 +26,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
 };
 
 use tokio::sync::watch;
@@ -247,6 +248,15 @@ impl Receipt {
     }
 }
 
+impl Drop for Receipt {
+    /// A panic that lets go of a receipt loses the survivors that it stands for.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.lose();
+        }
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         self.custody.settle(self.number);
@@ -295,6 +305,20 @@ mod tests {
         let mut promise = custody.promise();
         custody.seal(&mut promise);
         assert_eq!(custody.outcome(&promise), Some(Outcome::Safe));
+    }
+
+    #[test]
+    fn a_receipt_that_a_panic_lets_go_of_is_lost() {
+        let custody = Custody::new();
+        let mut promise = custody.promise();
+        let receipt = custody.open();
+        custody.seal(&mut promise);
+        let panicked = crate::panics::catch(move || {
+            let _in_hand = receipt;
+            panic!("for the test");
+        });
+        assert!(panicked.is_err());
+        assert_eq!(custody.outcome(&promise), Some(Outcome::Lost));
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! tersed: a syslog relay that says everything once.
+//! tersed: a syslog relay that forwards each message once and counts the repeats.
 //!
-//! A message is forwarded if and only if no message of the same identity was forwarded within the
-//! last `window` (10 s unless configured). Repeats are held back, counted, and reported.
+//! A message is forwarded if and only if no message of the same identity was forwarded within the last `window` (10 s
+//! unless configured). Repeats are suppressed, counted and reported.
 //!
 //! ```text
 //! listen ──bytes──▶ frame ──Frame──▶ parse ──Message──▶ rule + identity ──▶ dedup ──survivor──▶ forward
@@ -11,24 +11,22 @@
 //!
 //! # What holds everywhere
 //!
-//! 1. Once per window: forwarded iff no message of the same identity was forwarded within its window.
+//! 1. Once per window: a message is forwarded iff no message of the same identity was forwarded within its window.
 //! 2. The first copy never waits.
 //! 3. When in doubt, forward: a duplicate is cheaper than a loss.
-//! 4. Survivors leave as they came, byte for byte, in the order of their connection or sender.
+//! 4. Survivors are forwarded byte for byte as received, in the order of their connection or sender.
 //! 5. Everything is counted once: `received + recovered = forwarded + suppressed + dropped{reason} + queued`.
 //! 6. Everything is bounded, and each bound has a name, a reason and a counter.
-//! 7. A mark belongs to a delivery: a survivor that is dropped reopens its window.
+//! 7. A window belongs to a delivery: if a survivor is dropped, its next copy goes through.
 //!
 //! # Reading order
 //!
-//! The vocabulary ([`tick`], [`limits`], [`nearest`]), then the core, which is pure (no clock, socket, file, log
-//! or metric), in the order a frame takes: [`frame`], [`parse`], [`identity`], [`rule`], [`dedup`].
-//! Beside them what delivery needs and is pure, too: [`backoff`], [`failover`], [`relp`]. Then the shell,
-//! where tokio lives: [`listen`], [`pipeline`], [`chunk`], [`ledger`], [`custody`], [`forward`], [`spool`], and around
-//! it [`saved`], [`config`], [`sizing`], [`metrics`], [`admin`], [`clock`], [`signal`], [`logging`], [`thread`], and
-//! [`daemon`], which owns every task.
-//! Beside the daemon, and through the same core: [`replay`] for recorded logs, [`explain`] for single
-//! frames. [`cli`] is what people type.
+//! First the vocabulary: [`tick`], [`limits`], [`nearest`]. Then the core, which is pure (it knows no clock, socket, file,
+//! log or metric), in the order of a frame's way: [`frame`], [`parse`], [`identity`], [`rule`], [`dedup`]; and the pure
+//! parts of delivery: [`backoff`], [`failover`], [`relp`]. Then the shell, which uses tokio: [`listen`], [`pipeline`],
+//! [`chunk`], [`ledger`], [`custody`], [`forward`], [`spool`]; around it [`saved`], [`config`], [`sizing`], [`metrics`],
+//! [`admin`], [`clock`], [`signal`], [`logging`], [`thread`], [`panics`]; and [`daemon`], which owns every task.
+//! [`replay`] runs recorded logs through the same core, and [`explain`] single frames. [`cli`] is the command line.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(
@@ -60,11 +58,13 @@ pub mod config;
 pub mod custody;
 pub mod daemon;
 pub mod explain;
+mod fault;
 pub mod forward;
 pub mod ledger;
 pub mod listen;
 pub mod logging;
 pub mod metrics;
+pub mod panics;
 pub mod pipeline;
 pub mod replay;
 pub mod saved;

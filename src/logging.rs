@@ -1,20 +1,20 @@
-//! Logging: where our own words go, and what keeps peers from writing in them.
+//! Logging: writes the relay's own log, and keeps peers from writing into it.
 //!
 //! # Guarantees
 //!
-//! - Everything goes to standard error. Standard output belongs to the survivors.
-//! - Octets taken from input appear [`Escaped`]: no peer can start a line, forge a field or drive a
-//!   terminal.
-//! - A line is one event: what hides, turns round or ends text is escaped in every value, also in what the operator
-//!   named or the system said.
-//! - Lines that go to the journal begin with their priority.
-//! - Lines about peers are limited per reason by a [`PeerLog`]: first, then one summary per
-//!   [`PEER_LOG_PERIOD`] with a count, which comes out even if nothing happens any more.
+//! - Everything goes to standard error. Standard output belongs to the forwarded messages.
+//! - Octets taken from input appear [`Escaped`]: a peer cannot start a line, forge a field or control a terminal.
+//! - Each event is one line. Characters that hide, reorder or end text are escaped in every value, also in names from the
+//!   operator and errors from the system.
+//! - Lines for the journal begin with their priority.
+//! - Warnings about peers are limited per reason by a [`PeerLog`]: the first one is logged, then one per
+//!   [`PEER_LOG_PERIOD`] with the count of those that were suppressed. The count is logged even if nothing happens any
+//!   more.
 //!
 //! # Left out
 //!
-//! Sending our own log by syslog: it would come back through our own listeners. Rotating files:
-//! whoever owns standard error does that.
+//! Sending our own log by syslog: it would come back through our own listeners. Rotating files: that is up to the process
+//! that reads standard error.
 
 mod line;
 mod printable;
@@ -23,7 +23,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::io::{self, IsTerminal as _};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
@@ -35,6 +35,7 @@ use tracing_subscriber::fmt::time::FormatTime;
 
 use crate::clock::Clock;
 use crate::metrics::{FrameErrorReason, Reason as _, RejectReason};
+use crate::thread::lock;
 use crate::tick::Tick;
 
 use self::line::{Line, stderr_is_journal, text_field};
@@ -43,15 +44,15 @@ use self::printable::Style;
 pub use self::line::tell_end;
 pub use self::printable::{Printable, is_hidden, printable};
 
-/// Sends everything that is logged from now on to standard error. Called once, before any task runs.
+/// Sends everything that is logged from now on to standard error. To be called once, before any task runs.
 ///
-/// `filter` is a level (`info`) or a list of levels for modules (`info,tersed::forward=debug`); what it
-/// leaves open is `info`. Colours appear on a terminal only. Lines that go to the journal begin with their priority;
-/// those of text have no time stamp there, because the journal has its own.
+/// `filter` is a level (`info`) or a list of levels for modules (`info,tersed::forward=debug`); modules that it does not
+/// name log at `info`. Colours appear on a terminal only. Lines for the journal begin with their priority; in text format
+/// they have no time, because the journal adds its own.
 ///
 /// # Errors
 ///
-/// If `filter` is neither, or if logging was set up before.
+/// `filter` is neither, or logging was set up before.
 pub fn init(filter: &str, kind: LogFormat) -> Result<(), LogError> {
     let levels = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
@@ -64,7 +65,7 @@ pub fn init(filter: &str, kind: LogFormat) -> Result<(), LogError> {
         .with_env_filter(levels)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
-        // It would complain on standard error, and panic if that is what is broken.
+        // It would report errors on standard error, and panic if standard error is what fails.
         .log_internal_errors(false);
     let to_journal = stderr_is_journal();
     let text = debug_fn(text_field).delimited(" ");
@@ -98,47 +99,47 @@ pub fn init(filter: &str, kind: LogFormat) -> Result<(), LogError> {
     done.map_err(|_| LogError::SetUpTwice)
 }
 
-/// How a log line looks.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum LogFormat {
     /// For people.
     #[default]
     Text,
-    /// One JSON object a line, always with a time stamp.
+    /// One JSON object per line, always with a time.
     Json,
 }
 
 /// Why logging cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The filter is not one.
+    /// The filter cannot be parsed.
     #[error(
         "log filter `{filter}` is neither a level (error, warn, info, debug, trace) nor a list of module=level"
     )]
     Filter {
-        /// What was asked for.
+        /// The given filter.
         filter: String,
-        /// What was wrong with it.
+        /// The parser's error.
         source: ParseError,
     },
-    /// Somebody else in this process was first.
+    /// Another part of this process set logging up before.
     #[error("logging is set up already")]
     SetUpTwice,
 }
 
-/// Octets taken from input, in a form that is safe to log and to show.
+/// Octets from input, in a form that is safe to log and to show.
 ///
 /// Printable ASCII stands for itself, except that backslash and quotes are escaped; every other octet
 /// is written as `\n`, `\r`, `\t` or `\x1b`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Escaped<'a> {
     octets: &'a [u8],
-    /// How many there were; more than `octets` holds if it is a head.
+    /// How many octets there were: more than `octets` has if it is a head.
     total: usize,
 }
 
 impl<'a> Escaped<'a> {
-    /// The first [`ESCAPED_OCTETS_MAX`] of `octets`; if that is not all, their number follows.
+    /// The first [`ESCAPED_OCTETS_MAX`] of `octets`; if there are more, the total number follows.
     #[must_use]
     pub fn head(octets: &'a [u8]) -> Self {
         let kept = octets.get(..ESCAPED_OCTETS_MAX).unwrap_or(octets);
@@ -148,7 +149,7 @@ impl<'a> Escaped<'a> {
         }
     }
 
-    /// All of `octets`, for text whose length is bounded elsewhere (what the operator configured).
+    /// All of `octets`: for text whose length is bounded elsewhere, as in the configuration.
     #[must_use]
     pub const fn whole(octets: &'a [u8]) -> Self {
         Self {
@@ -168,33 +169,32 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// How many octets of input a log line quotes.
+/// How many octets of input a log line quotes at most.
 pub const ESCAPED_OCTETS_MAX: usize = 64;
 
-/// Keeps lines about peers from flooding the log: for each reason the first one comes out at once,
-/// and then one summary per [`PEER_LOG_PERIOD`] for as long as it goes on.
+/// Keeps warnings about peers from flooding the log: for each reason the first one is logged at once, and then one line
+/// per [`PEER_LOG_PERIOD`] for as long as it goes on.
 ///
 /// ```text
 /// noted        x x  x      x                    x
-/// comes out    0        2        1              0
+/// logged       0        2        1              0
 ///              |-period-|-period-|-period-|
 /// ```
 ///
-/// (The numbers are the counts of what was held back before.) Holds one slot for each reason, whatever
-/// peers do. Shared between tasks; the lock of a slot is held for a few instructions and never while
-/// a line is written.
+/// (The numbers count the lines suppressed before.) Has one slot for each reason, whatever peers do. Shared between tasks;
+/// the lock of a slot is held for a few instructions and never while a line is written.
 #[derive(Debug)]
 pub struct PeerLog {
     /// By [`PeerReason::index`].
     slots: Box<[Mutex<Slot>]>,
-    /// Hashes of the peers, with their reasons, that [`PeerLog::note_once`] has told of.
+    /// Hashes of the peers and reasons that [`PeerLog::note_once`] has logged.
     told: Mutex<HashSet<u64>>,
-    /// For those hashes: a peer shall not choose one.
+    /// Keyed at random, so that a peer cannot choose its hash.
     hasher: RandomState,
 }
 
 impl PeerLog {
-    /// Nothing noted yet.
+    /// A log without any notes.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -204,18 +204,18 @@ impl PeerLog {
         }
     }
 
-    /// Notes that a peer gave `reason` to log a line; calls `line` if it is due, with the number of
-    /// those held back since the last one.
+    /// Notes that a peer gave `reason` to log a line. Calls `line` if one is due, with the number of lines suppressed since
+    /// the last one.
     pub fn note(&self, reason: PeerReason, now: Tick, line: impl FnOnce(u64)) {
         // The guard must be gone when the line is written.
         let due = self.slot(reason).note(now);
-        if let Some(held_back) = due {
-            line(held_back);
+        if let Some(suppressed) = due {
+            line(suppressed);
         }
     }
 
-    /// Calls `line` if this is the first time that `peer` gives `reason`. Beyond [`TOLD_PEERS_MAX`] peers, which peers
-    /// can make up, this is [`PeerLog::note`]. Not for a hot path.
+    /// Calls `line` if this is the first time that `peer` gives `reason`. Beyond [`TOLD_PEERS_MAX`] peers this is
+    /// [`PeerLog::note`], because peers can forge addresses. Not for a hot path.
     pub fn note_once(
         &self,
         reason: PeerReason,
@@ -226,7 +226,7 @@ impl PeerLog {
         let hash = self.hasher.hash_one((reason, peer));
         // The guard must be gone when the line is written.
         let is_new = {
-            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut told = lock(&self.told);
             let has_room = told.len() < TOLD_PEERS_MAX;
             if told.contains(&hash) {
                 return;
@@ -240,32 +240,29 @@ impl PeerLog {
         }
     }
 
-    /// Calls `line` for each reason whose period is over and in which something was held back.
-    /// A timer calls this, a few times per period.
+    /// Calls `line` for each reason whose period is over and had suppressed lines. A timer calls this a few times per
+    /// period.
     pub fn flush(&self, now: Tick, mut line: impl FnMut(PeerReason, u64)) {
         for reason in PeerReason::all() {
             let due = self.slot(reason).flush(now);
-            if let Some(held_back) = due {
-                line(reason, held_back);
+            if let Some(suppressed) = due {
+                line(reason, suppressed);
             }
         }
     }
 
-    /// Calls `line` for each reason for which something was held back, whatever the time. The last
-    /// call before the process ends.
+    /// Calls `line` for each reason with suppressed lines, whatever the time: the last call before the process ends.
     pub fn finish(&self, mut line: impl FnMut(PeerReason, u64)) {
         for reason in PeerReason::all() {
-            let held_back = std::mem::take(&mut *self.slot(reason)).held_back;
-            if held_back > 0 {
-                line(reason, held_back);
+            let suppressed = std::mem::take(&mut *self.slot(reason)).suppressed;
+            if suppressed > 0 {
+                line(reason, suppressed);
             }
         }
     }
 
-    fn slot(&self, reason: PeerReason) -> std::sync::MutexGuard<'_, Slot> {
-        self.slots[reason.index()]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn slot(&self, reason: PeerReason) -> MutexGuard<'_, Slot> {
+        lock(&self.slots[reason.index()])
     }
 }
 
@@ -275,7 +272,7 @@ impl Default for PeerLog {
     }
 }
 
-/// What a line about a peer can be about. The same words as in the metrics.
+/// The subject of a warning about a peer, in the same words as in the metrics.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum PeerReason {
     /// It sent a faulty frame.
@@ -302,7 +299,7 @@ impl PeerReason {
             .chain([Self::Acl, Self::Compressed, Self::Connection])
     }
 
-    /// The word for it, as it appears in a log line.
+    /// Its word in a log line.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -326,19 +323,19 @@ impl PeerReason {
     }
 }
 
-/// For how long after a line about peers no other comes out for the same reason.
+/// For how long after a warning about peers no other is logged for the same reason.
 pub const PEER_LOG_PERIOD: Duration = Duration::from_secs(10);
 
-/// Peers that are told of one by one, each once, whatever others do.
+/// How many peers [`PeerLog::note_once`] logs one by one.
 pub const TOLD_PEERS_MAX: usize = 1024;
 
 /// One reason's state.
 #[derive(Debug, Default)]
 struct Slot {
-    /// When the last line came out; `None` before the first, and after a period without events.
+    /// When the last line was logged; `None` before the first, and after a period without events.
     spoke_at: Option<Tick>,
-    /// Since then. Zero if `spoke_at` is `None`.
-    held_back: u64,
+    /// Lines suppressed since then; zero if `spoke_at` is `None`.
+    suppressed: u64,
 }
 
 impl Slot {
@@ -347,11 +344,11 @@ impl Slot {
             .spoke_at
             .is_some_and(|at| now.since(at) < PEER_LOG_PERIOD)
         {
-            self.held_back = self.held_back.saturating_add(1);
+            self.suppressed = self.suppressed.saturating_add(1);
             return None;
         }
         self.spoke_at = Some(now);
-        Some(std::mem::take(&mut self.held_back))
+        Some(std::mem::take(&mut self.suppressed))
     }
 
     fn flush(&mut self, now: Tick) -> Option<u64> {
@@ -361,16 +358,16 @@ impl Slot {
         {
             return None;
         }
-        if self.held_back == 0 {
+        if self.suppressed == 0 {
             self.spoke_at = None;
             return None;
         }
         self.spoke_at = Some(now);
-        Some(std::mem::take(&mut self.held_back))
+        Some(std::mem::take(&mut self.suppressed))
     }
 }
 
-/// Stamps lines by our own clock, in the form that summaries use.
+/// Writes the time of a line by our own clock, in the form that summaries use.
 struct WallTimer;
 
 impl FormatTime for WallTimer {
@@ -431,14 +428,14 @@ mod tests {
 
     fn noted(log: &PeerLog, reason: PeerReason, secs: u64) -> Option<u64> {
         let mut line = None;
-        log.note(reason, at(secs), |held_back| line = Some(held_back));
+        log.note(reason, at(secs), |suppressed| line = Some(suppressed));
         line
     }
 
     fn flushed(log: &PeerLog, secs: u64) -> Vec<(PeerReason, u64)> {
         let mut lines = Vec::new();
-        log.flush(at(secs), |reason, held_back| {
-            lines.push((reason, held_back))
+        log.flush(at(secs), |reason, suppressed| {
+            lines.push((reason, suppressed))
         });
         lines
     }
@@ -474,18 +471,18 @@ mod tests {
         let log = PeerLog::new();
         let (mut lines, mut told) = (0, 0);
         for secs in 0..100 {
-            for (_, held_back) in flushed(&log, secs) {
+            for (_, suppressed) in flushed(&log, secs) {
                 lines += 1;
-                told += held_back;
+                told += suppressed;
             }
             for _ in 0..50 {
-                if let Some(held_back) = noted(&log, BAD, secs) {
+                if let Some(suppressed) = noted(&log, BAD, secs) {
                     lines += 1;
-                    told += held_back + 1;
+                    told += suppressed + 1;
                 }
             }
         }
-        log.finish(|_, held_back| told += held_back);
+        log.finish(|_, suppressed| told += suppressed);
         assert_eq!(lines, 10);
         assert_eq!(told, 5_000);
     }
@@ -500,14 +497,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_back_at_the_end_comes_out_once() {
+    fn what_is_suppressed_at_the_end_comes_out_once() {
         let log = PeerLog::new();
         noted(&log, BAD, 0);
         noted(&log, BAD, 1);
         noted(&log, PeerReason::Acl, 1);
         let mut lines = Vec::new();
-        log.finish(|reason, held_back| lines.push((reason, held_back)));
-        log.finish(|reason, held_back| lines.push((reason, held_back)));
+        log.finish(|reason, suppressed| lines.push((reason, suppressed)));
+        log.finish(|reason, suppressed| lines.push((reason, suppressed)));
         assert_eq!(lines, [(BAD, 1)]);
     }
 
@@ -525,8 +522,8 @@ mod tests {
         let log = PeerLog::new();
         let told = |peer: usize, secs| {
             let mut line = None;
-            log.note_once(PeerReason::Compressed, peer, at(secs), |held_back| {
-                line = Some(held_back);
+            log.note_once(PeerReason::Compressed, peer, at(secs), |suppressed| {
+                line = Some(suppressed);
             });
             line
         };

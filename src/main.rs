@@ -1,4 +1,4 @@
-//! argv -> command -> exit code; nothing else.
+//! Parses the command line, runs the command, and returns its exit code.
 
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os(), &environment) {
         Ok(command) => command,
         Err(err) => {
-            // Nobody is left to tell if even that cannot be printed.
+            // If even this cannot be printed, only the exit code tells.
             if err.use_stderr() && !io::stderr().is_terminal() {
                 tell_end(&mut io::stderr(), &err).ok();
             } else {
@@ -39,6 +39,6 @@ fn main() -> ExitCode {
         }
         Command::Man => cli::man(&mut out).map(|()| ExitCode::SUCCESS),
     };
-    // Whoever closed the pipe has read enough, or says so in an exit status of its own.
+    // Standard output or standard error could not be written: its reader closed the pipe, for example.
     done.unwrap_or(ExitCode::FAILURE)
 }

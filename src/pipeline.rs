@@ -10,13 +10,14 @@
 //!
 //! - The task that received a frame judges it, in place: survivors leave in the order in which they were received.
 //! - The clock is read, the rules are looked up and the counters are touched once a batch.
-//! - Each frame handed to a batch is counted as received, and as suppressed, queued or dropped.
+//! - Each frame handed to a batch is counted as received, and as suppressed, queued or dropped; also if a panic
+//!   interrupts the batch (`panics`).
 //!
 //! # Left out
 //!
 //! What a verdict leads to (`rule::Fate`), framing (the listener knows its transport), and waiting for room (`forward`).
 
-use std::{cell::Cell, sync::Arc, time::Duration};
+use std::{cell::Cell, mem, sync::Arc, thread, time::Duration};
 
 use tokio::time::sleep;
 
@@ -25,10 +26,12 @@ use crate::{
     clock::Clock,
     custody::{Custody, Receipt},
     dedup::{Claim, Ended, Group, Shards, Sighting, Verdict},
+    fault,
     forward::{CopiesDoor, Delivery, OpenDoor},
     identity::{Identifier, IdentityKind, Key, Origin, Sender},
     ledger::InForce,
     metrics::{DropReason, ListenerMetrics, Metrics},
+    panics::{self, Panics},
     parse::{Format, Message},
     rule::{DEFAULT, Fate, Fates, LITERAL, PolicyId, Reach, Rules, Scratch, Seen},
     tick::Tick,
@@ -51,6 +54,8 @@ pub struct Pipeline {
     pub identity: IdentityKind,
     /// Knows which batches are safe.
     pub custody: Arc<Custody>,
+    /// Told of panics that the relay cannot survive.
+    pub panics: Panics,
 }
 
 impl Pipeline {
@@ -64,7 +69,8 @@ impl Pipeline {
         Batch {
             pipeline: self,
             listener,
-            receipt: self.custody.open(),
+            receipt: Some(self.custody.open()),
+            is_judging: false,
             reach: in_force.rules.reach(listener.name()),
             tally: Tally::new(&in_force.rules),
             in_force,
@@ -84,12 +90,19 @@ impl Pipeline {
 
     /// Hands on the outcome of a batch; waits while there is no room. Returns false if a survivor had to be dropped.
     pub async fn deliver(&self, judged: Judged) -> bool {
+        let _delivering = Delivering(&self.panics);
         // Survivors do not wait for copies.
         let is_whole = self.delivery.deliver(judged.survivors).await;
         if let Some(copies_door) = judged.copies_door {
             copies_door.deliver(judged.copies).await;
         }
         is_whole
+    }
+
+    /// Whether a panic left the windows, or the way to the queue, in an unknown state: nothing can be judged then.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.panics.is_core_broken() || self.shards.is_poisoned()
     }
 
     /// Whether a reader waits for room for survivors or copies: the next reader may have to keep the outcome of its batch.
@@ -142,6 +155,17 @@ impl Pipeline {
     }
 }
 
+/// A panic while this exists leaves a batch half handed over.
+struct Delivering<'p>(&'p Panics);
+
+impl Drop for Delivering<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.break_core();
+        }
+    }
+}
+
 /// The frames of one read, being judged. They must live for `'f`, because frames are collected and then judged together.
 #[derive(Debug)]
 pub struct Batch<'p, 'f> {
@@ -163,7 +187,10 @@ pub struct Batch<'p, 'f> {
     copies: Chunk,
     ended: Vec<Ended>,
     tally: Tally,
-    receipt: Receipt,
+    /// `None` once the batch is finished.
+    receipt: Option<Receipt>,
+    /// The group is being judged: a panic leaves windows open whose claims are not known.
+    is_judging: bool,
 }
 
 /// The outcome of a batch, already counted as queued: it has to be delivered.
@@ -288,6 +315,8 @@ impl<'f> Batch<'_, 'f> {
     pub fn judge(&mut self, frame: &'f [u8], sender: Sender) {
         self.tally.received += 1;
         self.tally.octets += frame.len() as u64;
+        fault::look(frame);
+        fault::trip("connection");
         if let Some(last) = &self.last
             && last.sender == sender
             && let Some(message) = last.message.repeated(frame)
@@ -362,6 +391,11 @@ impl<'f> Batch<'_, 'f> {
         let Pipeline {
             shards, delivery, ..
         } = self.pipeline;
+        self.is_judging = true;
+        #[cfg(debug_assertions)]
+        if fault::is_due("shard") {
+            shards.break_one();
+        }
         shards.offer_group(&mut self.group, self.now);
         let (chunk, tally) = (&mut self.chunk, &mut self.tally);
         let mut copies = self.copies_door.is_some().then_some(&mut self.copies);
@@ -397,6 +431,7 @@ impl<'f> Batch<'_, 'f> {
                     Fate::Dropped => unreachable!("a frame that its rule drops is not collected"),
                 }
             });
+        self.is_judging = false;
     }
 
     /// Counts a frame that was received and is not judged.
@@ -409,7 +444,9 @@ impl<'f> Batch<'_, 'f> {
     /// Judges the frames that are left, counts the batch and returns its outcome.
     pub fn finish(mut self) -> Judged {
         self.judge_group();
-        GROUP.set(self.group.recycled());
+        let receipt = self.receipt.take();
+        let receipt = receipt.expect("a batch is finished once");
+        GROUP.set(mem::replace(&mut self.group, Group::new()).recycled());
         self.pipeline
             .delivery
             .ledger()
@@ -428,23 +465,64 @@ impl<'f> Batch<'_, 'f> {
         if self.tally.binary > 0 {
             frames.binary.add(self.tally.binary);
         }
-        for (reason, count) in self.tally.refused {
+        for (reason, count) in mem::take(&mut self.tally.refused) {
             frames.dropped[reason].add(count);
         }
         let mut survivors = self.chunk.take();
-        CHUNK.set(self.chunk);
+        CHUNK.set(mem::take(&mut self.chunk));
         if !survivors.is_empty() {
-            survivors.entrust(self.receipt);
+            survivors.entrust(receipt);
         }
         let copies = self.copies.take();
         if self.copies_door.is_some() {
-            COPIES.set(self.copies);
+            COPIES.set(mem::take(&mut self.copies));
         }
         Judged {
             survivors,
             copies,
-            copies_door: self.copies_door,
-            compressed_by: self.tally.compressed_by,
+            copies_door: self.copies_door.take(),
+            compressed_by: mem::take(&mut self.tally.compressed_by),
+        }
+    }
+
+    /// A panic interrupted the batch: counts what is in it as lost, and reopens the windows of its survivors. The
+    /// reports of copies that were suppressed under these are lost, too.
+    fn give_up(&mut self) {
+        if self.is_judging {
+            self.pipeline.panics.break_core();
+        }
+        let frames = &self.pipeline.metrics.frames;
+        let (_, suppressed) = self.tally.count_rules(&self.in_force);
+        let refused: u64 = self.tally.refused.iter().map(|(_, count)| count).sum();
+        self.listener.received.add(self.tally.received);
+        self.listener.octets.add(self.tally.octets);
+        frames.suppressed.add(suppressed);
+        for &(reason, count) in &self.tally.refused {
+            frames.dropped[reason].add(count);
+        }
+        let lost = self.tally.received.saturating_sub(suppressed + refused);
+        frames.dropped[DropReason::Panic].add(lost);
+        if self.pipeline.is_broken() {
+            return;
+        }
+        let mut ended = Vec::new();
+        for (_, entry, _) in self.chunk.entries() {
+            if let Entry::Survivor(claim) = entry {
+                self.pipeline.shards.reopen(claim, &mut ended);
+            }
+        }
+    }
+}
+
+impl Drop for Batch<'_, '_> {
+    fn drop(&mut self) {
+        let Some(receipt) = self.receipt.take() else {
+            return;
+        };
+        receipt.lose();
+        // A panic that left a destructor would abort the process.
+        if let Err(panicked) = panics::catch(|| self.give_up()) {
+            tracing::error!(%panicked, "cannot count what a panic cost; this is a fault of tersed");
         }
     }
 }

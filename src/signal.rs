@@ -1,13 +1,12 @@
-//! Signals in, events out.
+//! Turns signals into events.
 //!
 //! # Guarantees
 //!
-//! - Signals are caught from the moment [`Signals::new`] returns; none is lost, several of one kind may
-//!   become one event.
+//! - Signals are caught from the moment [`Signals::new`] returns. None is lost; several of one kind may become one event.
 //!
 //! # Left out
 //!
-//! What is done about them (see `daemon`). SIGPIPE is ignored by the standard library already.
+//! Acting on events (see `daemon`). The standard library already ignores SIGPIPE.
 
 use std::io;
 
@@ -16,7 +15,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-/// What somebody asks for by a signal.
+/// A request by a signal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Event {
     /// SIGTERM or SIGINT: drain and end.
@@ -25,7 +24,7 @@ pub enum Event {
     Reload,
 }
 
-/// The signals that are listened to.
+/// The signals that are caught.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
@@ -38,7 +37,7 @@ impl Signals {
     ///
     /// # Errors
     ///
-    /// The handlers cannot be installed.
+    /// A handler cannot be installed.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -47,11 +46,11 @@ impl Signals {
         })
     }
 
-    /// The next event.
+    /// Waits for the next event.
     ///
     /// # Cancel safety
     ///
-    /// Can be dropped at any point; no signal is lost by it.
+    /// Can be dropped at any point without losing a signal.
     pub async fn next(&mut self) -> Event {
         select! {
             _ = self.terminate.recv() => Event::Stop,

@@ -1,12 +1,12 @@
-//! A connected byte stream, TCP or Unix: what accepted and outgoing connections have in common.
+//! A connected byte stream, TCP or Unix, accepted or outgoing.
 //!
 //! # Guarantees
 //!
-//! - Reading and writing never wait; waiting is a call of its own that can be dropped at any point.
+//! - Reading and writing never wait. Waiting is a separate call, which can be dropped at any point.
 //!
 //! # Left out
 //!
-//! Framing, time-outs, who the peer is.
+//! Framing, time-outs, and the peer's address.
 
 use std::{
     io::{self, IoSlice},
@@ -25,9 +25,7 @@ use tokio::{
 /// A connected byte stream.
 #[derive(Debug)]
 pub(crate) enum Socket {
-    /// Over IP.
     Tcp(TcpStream),
-    /// On this machine.
     Unix(UnixStream),
 }
 
@@ -64,8 +62,8 @@ impl Socket {
         }
     }
 
-    /// Waits until the peer has closed its end, or the connection broke. While there are octets to read it looks
-    /// only every [`CLOSED_POLL`].
+    /// Waits until the peer has closed its end, or the connection broke. While there are octets to read, it checks only
+    /// every [`CLOSED_POLL`].
     ///
     /// # Cancel safety
     ///
@@ -83,11 +81,11 @@ impl Socket {
         }
     }
 
-    /// Appends what there is to `buffer`, as far as it has room; zero octets are the end.
+    /// Appends received octets to `buffer`, up to its room. Returns zero at the end of the stream.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if there is nothing now, or what broke the connection.
+    /// `WouldBlock` if nothing was received, or the error that broke the connection.
     pub(crate) fn try_read(&self, buffer: &mut impl BufMut) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_read_buf(buffer),
@@ -95,11 +93,11 @@ impl Socket {
         }
     }
 
-    /// Writes as much of `slices` as there is room for.
+    /// Writes as much of `slices` as the kernel takes.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if there is no room now, or what broke the connection.
+    /// `WouldBlock` if the kernel takes nothing now, or the error that broke the connection.
     pub(crate) fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_write_vectored(slices),
@@ -107,11 +105,11 @@ impl Socket {
         }
     }
 
-    /// What broke the connection, if it was not told yet; it is told once.
+    /// The error that broke the connection, unless it was reported before.
     ///
     /// # Errors
     ///
-    /// What `getsockopt` gives.
+    /// The error of `getsockopt`.
     pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
         match self {
             Self::Tcp(stream) => stream.take_error(),
@@ -119,11 +117,11 @@ impl Socket {
         }
     }
 
-    /// Lets each write leave at once. Without effect on Unix sockets, where it does anyway.
+    /// Sends each write at once. Unix sockets always do.
     ///
     /// # Errors
     ///
-    /// What `setsockopt` gives.
+    /// The error of `setsockopt`.
     pub(crate) fn set_nodelay(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.set_nodelay(true),
@@ -131,11 +129,11 @@ impl Socket {
         }
     }
 
-    /// Makes the kernel notice a peer that vanished without a word. Without effect on Unix sockets.
+    /// Makes the kernel detect a peer that vanished without closing. Has no effect on Unix sockets.
     ///
     /// # Errors
     ///
-    /// What `setsockopt` gives.
+    /// The error of `setsockopt`.
     pub(crate) fn set_keepalive(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => SockRef::from(stream).set_tcp_keepalive(
@@ -158,14 +156,14 @@ impl AsFd for Socket {
     }
 }
 
-/// How often a connection that is not read is looked at.
+/// How often a connection that is not being read is checked.
 const CLOSED_POLL: Duration = Duration::from_secs(1);
 
-/// Silence after which the peer is asked whether it is there.
+/// The idle time before the first keepalive probe.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 
-/// Time between two such questions.
+/// The time between two probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Questions without an answer after which the connection is given up.
+/// The number of unanswered probes after which the connection is dead.
 const KEEPALIVE_PROBES: u32 = 6;

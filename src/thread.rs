@@ -1,33 +1,31 @@
 //! Threads: named ones of our own, for everything that blocks.
 //!
 //! ```text
-//! Waiting  made first, given its work later   a datagram socket, a forwarder: a reload makes all threads that it
+//! Waiting  made first, gets its work later    a datagram socket, a forwarder: a reload makes all threads that it
 //!                                             needs before it changes anything
 //!                                             a file or standard output: made when it is opened
-//! Pool     short calls that block             the spool's disk, names, pages of metrics
-//! prove    so many at once, and none is kept  before tokio starts its workers, which panics where it cannot
+//! Pool     short calls that block             the spool's disk, names, admin pages
+//! prove    makes many at once, keeps none     before tokio makes its workers: tokio panics if it cannot
 //! ```
 //!
-//! tokio's blocking pool does none of this. It panics when it cannot make a thread, and it leaves what is beyond its
-//! 512 threads in a queue: the 513th socket is never read.
+//! tokio's blocking pool is not used. It panics when it cannot make a thread, and it queues work beyond its 512 threads:
+//! the 513th socket would never be read.
 //!
 //! # Guarantees
 //!
-//! - A thread that cannot be made is an [`io::Error`] that names the limits which forbid threads. Nothing panics.
-//! - A pool that has a thread keeps one. From then on each call is made, if more threads can be made or not.
+//! - If a thread cannot be made, the caller gets an [`io::Error`] that names the limits on threads. Nothing panics.
+//! - A pool that has a thread keeps one. From then on every call is made, even if no more threads can be made.
 //! - A panic on a thread reaches the task that awaits the thread or the call.
 //!
 //! # Left out
 //!
-//! Ending a thread that blocks: it ends with the process.
+//! Ending a blocked thread: it ends with the process.
 
 use std::{
-    any::Any,
     collections::VecDeque,
     fmt, fs,
     future::Future,
     io,
-    panic::{self, AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -40,9 +38,11 @@ use std::{
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use tokio::{sync::oneshot, time::sleep};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-/// A thread that exists and has no work yet. It ends when this is dropped.
+use crate::panics::{self, Panicked};
+
+/// A thread that has no work yet. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Waiting {
     give: SyncSender<Work>,
@@ -53,7 +53,7 @@ impl Waiting {
     ///
     /// # Errors
     ///
-    /// The system makes no thread.
+    /// The system cannot make a thread.
     pub fn new(name: &'static str) -> io::Result<Self> {
         Self::make(name).map_err(|source| refused(format!("cannot make thread {name}"), source))
     }
@@ -62,7 +62,7 @@ impl Waiting {
     ///
     /// # Errors
     ///
-    /// The system makes fewer.
+    /// The system cannot make all of them.
     pub fn several(name: &'static str, count: usize) -> io::Result<Vec<Self>> {
         let mut made = Vec::with_capacity(count);
         while made.len() < count {
@@ -85,20 +85,20 @@ impl Waiting {
     /// Runs `body` on the thread, which ends with it.
     pub fn run<T: Send + 'static>(self, body: impl FnOnce() -> T + Send + 'static) -> Running<T> {
         let (work, running) = Work::new(body);
-        // The thread waits for it. If it does not, the work is dropped here, and `running` says so.
+        // The thread waits for it. If the thread has ended, the work is dropped here, and `running` reports that.
         self.give.try_send(work).ok();
         running
     }
 }
 
-/// Work that a thread does. Await it for what it returns.
+/// Work on a thread. Await it for its result.
 ///
 /// Dropping it does not end the thread.
 #[derive(Debug)]
 pub struct Running<T>(oneshot::Receiver<Result<T, Broken>>);
 
 impl<T> Running<T> {
-    /// True once the work has ended, awaited or not.
+    /// Whether the work has ended, awaited or not.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.0.is_terminated() || !self.0.is_empty()
@@ -119,8 +119,7 @@ impl<T> Future for Running<T> {
 #[error("{said}")]
 pub struct Broken {
     said: String,
-    /// In a lock because it cannot be shared.
-    panicked: Option<Mutex<Box<dyn Any + Send>>>,
+    panicked: Option<Panicked>,
 }
 
 impl Broken {
@@ -131,45 +130,45 @@ impl Broken {
         }
     }
 
-    fn panicked(with: Box<dyn Any + Send>) -> Self {
-        let literal = with.downcast_ref::<&str>().copied();
-        let said = literal.or_else(|| with.downcast_ref::<String>().map(String::as_str));
+    fn panicked(with: Panicked) -> Self {
         Self {
-            said: format!("panicked: {}", said.unwrap_or("it did not say why")),
-            panicked: Some(Mutex::new(with)),
+            said: with.to_string(),
+            panicked: Some(with),
         }
     }
 
-    /// Goes on with the panic on this thread.
+    /// The panic, unless the work was never done.
+    pub(crate) const fn panic(&self) -> Option<&Panicked> {
+        self.panicked.as_ref()
+    }
+
+    /// Continues the panic on this thread.
     pub fn resume(self) -> ! {
         match self.panicked {
-            Some(panicked) => panic::resume_unwind(
-                panicked
-                    .into_inner()
-                    .unwrap_or_else(PoisonError::into_inner),
-            ),
+            Some(panicked) => panicked.resume(),
             None => panic!("{}", self.said),
         }
     }
 }
 
-/// Something to be done on another thread. Never panics.
+/// A closure to be run on another thread. It never panics.
 struct Work(Box<dyn FnOnce() + Send>);
 
 impl Work {
     fn new<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> (Self, Running<T>) {
         let (answer, answered) = oneshot::channel();
         let work = Self(Box::new(move || {
-            let done = catch_unwind(AssertUnwindSafe(body));
-            let done = done.map_err(Broken::panicked);
-            // The caller may have gone.
-            drop(answer.send(done));
+            let done = panics::catch(body).map_err(Broken::panicked);
+            // The caller may not wait for it any more. Then only the log can tell of a panic.
+            if let Err(Err(broken)) = answer.send(done) {
+                error!(%broken, "work on a thread panicked; this is a fault of tersed");
+            }
         }));
         (work, Running(answered))
     }
 }
 
-/// Threads that make short calls which block. Made when they are needed, at most so many.
+/// Threads that make short, blocking calls. They are made when needed, up to a limit.
 #[derive(Debug)]
 pub struct Pool(Arc<Shared>);
 
@@ -177,27 +176,27 @@ struct Shared {
     name: &'static str,
     threads_max: usize,
     state: Mutex<State>,
-    /// There is a call, or the pool is gone.
+    /// Notified when there is a call, or when the pool is dropped.
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    /// Calls that no thread has taken yet. Each has a caller who awaits it, and the callers bound their number.
+    /// Calls that no thread has taken yet. A caller awaits each of them, so the number of callers is the bound.
     calls: VecDeque<Work>,
     threads: usize,
     /// Threads that wait for a call.
     idle: usize,
     /// Threads that stay when there is nothing to do.
     kept: usize,
-    /// The pool is dropped: threads end when all calls are made.
+    /// The pool was dropped: threads end when all calls are made.
     gone: bool,
 }
 
 /// Why a call has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The pool has no thread and the system makes none. The call is not made.
+    /// The pool has no thread, and the system cannot make one. The call was not made.
     #[error(transparent)]
     NoThread(#[from] io::Error),
     /// The call panicked.
@@ -206,7 +205,7 @@ pub enum CallError {
 }
 
 impl Pool {
-    /// A pool without a thread yet. The kernel shows 15 characters of `name`.
+    /// A pool without threads. The kernel shows 15 characters of `name`.
     #[must_use]
     pub fn new(name: &'static str, threads_max: usize) -> Self {
         Self(Arc::new(Shared {
@@ -217,11 +216,11 @@ impl Pool {
         }))
     }
 
-    /// Makes threads until there are `count`, and keeps so many from now on.
+    /// Makes threads until there are `count`, and keeps that many from now on.
     ///
     /// # Errors
     ///
-    /// The system makes no more threads. Those that were made stay.
+    /// The system cannot make more threads. Those that were made stay.
     pub fn keep(&self, count: usize) -> io::Result<()> {
         let mut state = self.0.lock();
         state.kept = state.kept.max(count.min(self.0.threads_max));
@@ -239,7 +238,7 @@ impl Pool {
     ///
     /// # Cancel safety
     ///
-    /// When this is dropped after its first poll, the call is made all the same.
+    /// If this is dropped after its first poll, the call is still made.
     pub async fn call<T: Send + 'static>(
         &self,
         call: impl FnOnce() -> T + Send + 'static,
@@ -259,7 +258,8 @@ impl Pool {
     ///
     /// # Cancel safety
     ///
-    /// When this is dropped while it waits for a thread, the call is not made; later it is made all the same.
+    /// If this is dropped while it waits for a thread, the call is not made. If it is dropped later, the call is still
+    /// made.
     pub async fn call_when_possible<T: Send + 'static>(
         &self,
         call: impl FnOnce() -> T + Send + 'static,
@@ -268,7 +268,7 @@ impl Pool {
         let mut was_refused = false;
         while let Err((refused, error)) = self.0.push(work) {
             if !std::mem::replace(&mut was_refused, true) {
-                warn!(thread = self.0.name, %error, "no thread; trying again every second");
+                warn!(thread = self.0.name, %error, "cannot make a thread; retrying every second");
             }
             work = refused;
             sleep(RETRY_PERIOD).await;
@@ -288,13 +288,13 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    /// Has `work` done. Gives it back if there is no thread that ever could.
+    /// Queues `work`. Returns it if there is no thread and none can be made.
     fn push(self: &Arc<Self>, work: Work) -> Result<(), (Work, io::Error)> {
         let mut state = self.lock();
         if state.calls.len() >= state.idle
             && state.threads < self.threads_max
             && let Err(error) = self.add_thread(&mut state)
-            // Otherwise those that are busy now make it later.
+            // With threads left, one of the busy ones makes the call later.
             && state.threads == 0
         {
             return Err((work, error));
@@ -314,7 +314,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes calls until there are none and the thread is not needed.
+    /// Makes calls until there are none left and the thread is not needed.
     fn work(&self) {
         let mut state = self.lock();
         let mut is_late = false;
@@ -349,7 +349,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
@@ -359,19 +359,19 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// Makes `count` threads at once, named like those that will come, and ends them again.
+/// Makes `count` threads named `name` at once, and ends them again.
 ///
-/// When it returns, the kernel no longer counts them: so many can be made by the next who tries, unless another
-/// process of the same user or cgroup is faster.
+/// When it returns, the kernel no longer counts them: that many can be made afterwards, unless another process of the same
+/// user or cgroup takes them first.
 ///
 /// # Errors
 ///
-/// The system makes fewer.
+/// The system cannot make all of them.
 pub fn prove(name: &'static str, count: usize) -> io::Result<()> {
     let before = threads_of_process();
     let gate = Mutex::new(());
     let proven = thread::scope(|scope| {
-        let _closed = gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let _closed = lock(&gate);
         for made in 0..count {
             Builder::new()
                 .name(name.to_owned())
@@ -380,7 +380,7 @@ pub fn prove(name: &'static str, count: usize) -> io::Result<()> {
         }
         Ok(())
     });
-    // A thread that has ended is counted until the kernel has cleaned up behind it.
+    // The kernel counts a thread that has ended until it has been cleaned up.
     for _ in 0..LOOKS_MAX {
         if threads_of_process() <= before {
             break;
@@ -388,6 +388,12 @@ pub fn prove(name: &'static str, count: usize) -> io::Result<()> {
         thread::sleep(LOOK_PERIOD);
     }
     proven
+}
+
+/// Locks `mutex`, also after a panic under the lock. For state whose updates leave it usable at each step, and for state
+/// that only informs.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
@@ -401,20 +407,20 @@ fn too_few(made: usize, count: usize, name: &str, source: io::Error) -> io::Erro
     )
 }
 
-/// `what` did not go because of `source`, and which limits may have been the reason.
+/// An error that `what` failed because of `source`, which names the limits that may be the reason.
 fn refused(what: String, source: io::Error) -> io::Error {
     let own = getrlimit(Resource::RLIMIT_NPROC).ok();
     let own = own.filter(|(soft, _)| *soft != RLIM_INFINITY);
     let own = own.map_or(String::new(), |(soft, _)| format!(", now {soft}"));
     let kind = source.kind();
     let text = format!(
-        "{what}: {source}; raise what limits threads: RLIMIT_NPROC (ulimit -u{own}), pids.max of the cgroup (TasksMax \
+        "{what}: {source}; raise the limits on threads: RLIMIT_NPROC (ulimit -u{own}), pids.max of the cgroup (TasksMax \
          in a systemd unit), or memory"
     );
     io::Error::new(kind, text)
 }
 
-/// Threads that the kernel counts for this process; zero if it does not tell.
+/// How many threads the kernel counts for this process; zero if it cannot be read.
 fn threads_of_process() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let count = status
@@ -425,13 +431,13 @@ fn threads_of_process() -> usize {
         .unwrap_or(0)
 }
 
-/// How often a thread is asked for that could not be made.
+/// The pause between two attempts to make a thread.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
 
-/// How long a thread of a pool stays that is not needed.
+/// How long a pool keeps a thread that is not needed.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 
-/// How often the kernel is asked whether it has cleaned up: in all about a second.
+/// How often, and at what interval, the kernel is asked whether it has cleaned up: about a second in all.
 const LOOKS_MAX: u32 = 1000;
 const LOOK_PERIOD: Duration = Duration::from_millis(1);
 
@@ -489,7 +495,7 @@ mod tests {
         running.await.unwrap().unwrap_err();
     }
 
-    /// A call that never returns takes one thread; the next call takes another.
+    /// A call that never returns occupies one thread; the next call gets another.
     #[tokio::test]
     async fn a_call_that_blocks_holds_up_no_other_while_there_are_threads() {
         let pool = Pool::new("tersed-test", 2);
@@ -504,7 +510,7 @@ mod tests {
         assert!(stuck.await.unwrap());
     }
 
-    /// With no more threads than one, calls wait for their turn.
+    /// With one thread, calls wait for their turn.
     #[tokio::test]
     async fn calls_beyond_the_last_thread_are_made_in_their_order() {
         let pool = Pool::new("tersed-test", 1);

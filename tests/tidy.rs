@@ -24,7 +24,7 @@ enum Level {
 }
 
 /// Every module, in the order of the flow.
-const MODULES: [(&str, Level); 33] = [
+const MODULES: [(&str, Level); 35] = [
     ("tick", Level::Vocabulary),
     ("limits", Level::Vocabulary),
     ("nearest", Level::Vocabulary),
@@ -54,6 +54,8 @@ const MODULES: [(&str, Level); 33] = [
     ("socket", Level::Shell),
     ("sys", Level::Shell),
     ("thread", Level::Shell),
+    ("panics", Level::Shell),
+    ("fault", Level::Shell),
     ("explain", Level::Whole),
     ("replay", Level::Whole),
     ("daemon", Level::Whole),

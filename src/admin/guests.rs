@@ -1,13 +1,14 @@
-//! Guests: the connections to the admin port, and which one makes room when there are too many.
+//! Guests: the connections to the admin port, and which one is closed when there are too many.
 //!
 //! # Guarantees
 //!
-//! - There are never more than the limit, and a new one always gets in: after [`GRACE`] at most, in which those that are
-//!   there can say what they want, the oldest that has not yet said it is closed; if all have, the oldest of all.
+//! - There are never more connections than the limit, and a new one is always admitted: after at most [`GRACE`], in which
+//!   the others can send their request, the oldest connection without a request is closed; if all have sent one, the
+//!   oldest of all.
 //!
 //! # Left out
 //!
-//! What is said on a connection (`mod`).
+//! Serving a connection (`mod`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,11 +23,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// Those that are there.
+/// The open connections.
 #[derive(Debug)]
 pub(super) struct Guests {
     slots: Arc<Semaphore>,
-    /// In the order of their arrival; as many as there are slots at most.
+    /// In the order of their arrival; never more than there are slots.
     guests: Vec<Arc<Guest>>,
 }
 
@@ -36,7 +37,7 @@ pub(super) struct Guest {
     arrived: Instant,
     /// Whether its request has been read.
     asked: AtomicBool,
-    /// Cancelled when it has to go.
+    /// Cancelled when the connection has to close.
     pub(super) go: CancellationToken,
 }
 
@@ -48,11 +49,11 @@ impl Guests {
         }
     }
 
-    /// Lets one more in, for as long as the permit is held.
+    /// Admits one more connection, for as long as the permit is held.
     ///
     /// # Cancel safety
     ///
-    /// A future that is dropped lets no client in; another client may have been closed for it.
+    /// A dropped future admits no client, but may have closed another one.
     pub(super) async fn enter(&mut self) -> (Arc<Guest>, OwnedSemaphorePermit) {
         let slot = loop {
             let slots = Arc::clone(&self.slots);
@@ -66,7 +67,7 @@ impl Guests {
                 slot = slots.acquire_owned() => {
                     break slot.expect("the semaphore is never closed");
                 }
-                // With all of them closed and not gone yet, it is looked again after a while.
+                // If all are told to close and none has yet, this checks again later.
                 () = sleep_until(due + GRACE) => {
                     if let Some(index) = in_the_way {
                         self.guests.remove(index).go.cancel();
@@ -83,9 +84,9 @@ impl Guests {
         (guest, slot)
     }
 
-    /// Which one is to go.
+    /// Which connection to close.
     fn in_the_way(&mut self) -> Option<usize> {
-        // What only this list knows has ended.
+        // A guest that only this list refers to has ended.
         self.guests.retain(|guest| Arc::strong_count(guest) > 1);
         let silent = |guest: &Arc<Guest>| !guest.asked.load(Ordering::Relaxed);
         let oldest = (!self.guests.is_empty()).then_some(0);
@@ -93,7 +94,7 @@ impl Guests {
     }
 }
 
-/// The pages, for one connection: notes that it has asked for one.
+/// The pages for one connection: records that it has sent a request.
 #[derive(Debug)]
 pub(super) struct PagesFor {
     pub(super) guest: Arc<Guest>,
@@ -111,5 +112,6 @@ impl Service<Request<Incoming>> for PagesFor {
     }
 }
 
-/// How long those that are there may still take when one more comes: a thousand in a row make way within half a second.
+/// How long the open connections may still take when one more arrives. A thousand arriving in a row make way within half
+/// a second.
 pub(super) const GRACE: Duration = Duration::from_millis(25);

@@ -1,4 +1,4 @@
-//! In force: which configuration runs, where it came from, and whether its file still says the same.
+//! The configuration in force: its source, and whether its file has changed since.
 //!
 //! ```text
 //! daemon ──load, refuse──▶ InForce ──▶ /api/v1/config, /readyz, tersed_config_*
@@ -7,13 +7,13 @@
 //!
 //! # Guarantees
 //!
-//! - `/api/v1/config` is what `tersed check --format json` prints of the same configuration, and `source` beside it.
-//! - A file counts as changed when its contents are other ones, or cannot be read; not when it was only touched.
-//! - The file is read on a thread of its own, once after each change of its time, size or place.
+//! - `/api/v1/config` is what `tersed check --format json` prints for the same configuration, plus `source`.
+//! - A file counts as changed when its contents differ or cannot be read, not when it was only touched.
+//! - The file is read on a thread of its own, once after each change of its time, size or inode.
 //!
 //! # Left out
 //!
-//! Reloading. Comparing what the file says with what runs (`tersed check --running`).
+//! Reloading. Comparing the file with the configuration in force (`tersed check --running`).
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -21,7 +21,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -31,28 +31,29 @@ use crate::config::{Argument, Config, Effective, Override, RunArgs, time_text};
 use crate::logging::printable;
 use crate::metrics::Metrics;
 use crate::sizing::Sizing;
+use crate::thread::lock;
 use crate::tick::{Tick, WallTime};
 
-/// For programs: what runs, by the keys of the file, and what no file has.
+/// The configuration for programs: by the keys of the file, and beside it what no file contains.
 #[derive(Debug, Serialize)]
 pub(crate) struct Checked {
-    /// The file that it was read from; `null` is the defaults.
+    /// The file that it was read from; `null` stands for the defaults.
     file: Option<String>,
     #[serde(flatten)]
     effective: Effective,
-    /// Octets that the process takes at most.
+    /// The most octets that the process takes.
     memory_limit: MemoryLimit,
 }
 
 #[derive(Debug, Serialize)]
 struct MemoryLimit {
     total: u64,
-    /// By the label that the metric has.
+    /// By the label of the metric.
     parts: BTreeMap<&'static str, u64>,
 }
 
 impl Checked {
-    /// What `config`, which was read from `file`, runs.
+    /// Describes `config`, which was read from `file`.
     pub(crate) fn of(config: &Config, file: Option<&Path>) -> Self {
         let sizing = Sizing::of(config);
         let parts = sizing.parts().map(|(part, octets)| (part.label(), octets));
@@ -67,7 +68,7 @@ impl Checked {
     }
 }
 
-/// What `/api/v1/config` shows.
+/// The page `/api/v1/config`.
 #[derive(Debug, Serialize)]
 struct Page<'a> {
     #[serde(flatten)]
@@ -75,18 +76,18 @@ struct Page<'a> {
     source: Source,
 }
 
-/// Beside what runs: where it came from. Read by `tersed check --running`.
+/// Where the configuration in force came from. `tersed check --running` reads it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Source {
     /// RFC 3339.
     pub(crate) loaded_at: String,
-    /// Whether the file is another one by now.
+    /// Whether the file has changed since.
     pub(crate) changed: bool,
-    /// When the last reload was refused, and why; `null` unless it was.
+    /// The refusal of the last reload; `null` if it was not refused.
     pub(crate) refused: Option<Refused>,
-    /// Flags and variables that stand above the file.
+    /// Flags and variables that override the file.
     pub(crate) over_file: Vec<OverFile>,
-    /// Names of listeners that the service manager passed in, and that no file has.
+    /// Names of listeners that the service manager passed in and the file does not have.
     pub(crate) passed_in: Vec<String>,
 }
 
@@ -95,23 +96,21 @@ pub(crate) struct Source {
 pub(crate) struct Refused {
     /// RFC 3339.
     pub(crate) at: String,
-    /// What was wrong.
     pub(crate) error: String,
 }
 
-/// A flag or a variable that stands above the file.
+/// A flag or a variable that overrides the file.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct OverFile {
-    /// What it sets: `listener`, `forward.to` (once for each), or a key of one value.
+    /// What it sets: `listener` or `forward.to` (one entry for each value), or a key with one value.
     pub(crate) key: String,
-    /// The flag or variable.
+    /// The name of the flag or variable.
     pub(crate) by: String,
-    /// Its value.
     pub(crate) value: String,
 }
 
 impl OverFile {
-    /// All of `args`.
+    /// All overrides in `args`.
     fn all(args: &RunArgs) -> Vec<Self> {
         let of = |key: &str, argument: &Argument| Self {
             key: key.to_owned(),
@@ -125,7 +124,7 @@ impl OverFile {
         listen.chain(forward).chain(single).collect()
     }
 
-    /// What reads `file` under all of `over`; a key that is not known here is left out.
+    /// Arguments that read `file` and apply all of `over`; unknown keys are left out.
     pub(crate) fn lay_over(file: Option<PathBuf>, over: &[Self]) -> RunArgs {
         let mut args = RunArgs {
             file,
@@ -150,7 +149,7 @@ impl OverFile {
     }
 }
 
-/// What runs and where it came from: shared between the daemon, which says so, and the pages.
+/// The configuration in force and its source. The daemon updates it; the pages read it.
 #[derive(Clone, Debug)]
 pub struct InForce(Arc<Inner>);
 
@@ -158,7 +157,7 @@ pub struct InForce(Arc<Inner>);
 struct Inner {
     metrics: Arc<Metrics>,
     args: RunArgs,
-    /// Held for as long as it takes to look or to note something; never while a file is read.
+    /// Held for short reads and updates, never while a file is read.
     state: Mutex<State>,
 }
 
@@ -170,14 +169,14 @@ struct State {
     loaded_at: WallTime,
     window: Duration,
     refused: Option<(WallTime, Tick, String)>,
-    /// What was loaded.
+    /// The file's contents when it was loaded.
     loaded: Contents,
-    /// The file as it was looked at last.
-    looked: Place,
+    /// The file's status at the last look.
+    looked: FileStatus,
 }
 
 impl InForce {
-    /// Before anything is loaded. `read` is the file as it was just before it was.
+    /// Nothing is loaded yet. `read` is the state of the file just before it was read.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, args: &RunArgs, read: FileState) -> Self {
         let state = State {
@@ -187,7 +186,7 @@ impl InForce {
             window: Duration::ZERO,
             refused: None,
             loaded: read.contents,
-            looked: read.place,
+            looked: read.status,
         };
         Self(Arc::new(Inner {
             metrics,
@@ -196,8 +195,8 @@ impl InForce {
         }))
     }
 
-    /// Notes what runs from now on, with the listeners `passed_in` that no file has. `read` is its file as it was just
-    /// before it was read; `None` if that was told before.
+    /// Records that `config` is in force from now on, with the listeners `passed_in` beside it. `read` is the state of the
+    /// file just before it was read; `None` if it was passed before.
     pub fn load(&self, config: &Config, passed_in: Vec<String>, read: Option<FileState>) {
         let file = self.0.args.file.as_deref();
         let checked = Arc::new(Checked::of(config, file));
@@ -208,36 +207,37 @@ impl InForce {
         state.loaded_at = Clock::wall();
         state.window = config.dedup.policy.window.window;
         if let Some(read) = read {
-            (state.loaded, state.looked) = (read.contents, read.place);
+            (state.loaded, state.looked) = (read.contents, read.status);
         }
         let file = file.map(|path| path.display().to_string());
         let metrics = &self.0.metrics.config;
         metrics.load(&file.unwrap_or_default(), state.loaded_at);
     }
 
-    /// Notes that a reload was refused, and why.
+    /// Records that a reload was refused, and why.
     pub fn refuse(&self, error: String) {
         self.state().refused = Some((Clock::wall(), Clock::now(), error));
         self.0.metrics.config.reload_successful.set(0);
     }
 
-    /// Looks whether the file is what was loaded. Waits for the disk: call it where that holds nothing up.
+    /// Checks whether the file still has the contents that were loaded. Waits for the disk: call it on a thread that may
+    /// block.
     pub fn look(&self) {
         let Some(file) = &self.0.args.file else {
             return;
         };
-        let place = Place::of(file);
-        if place == self.state().looked {
+        let status = FileStatus::of(file);
+        if status == self.state().looked {
             return;
         }
         let read = FileState::of(Some(file));
         let mut state = self.state();
-        state.looked = read.place;
+        state.looked = read.status;
         let changed = read.contents != state.loaded;
         self.0.metrics.config.changed.set(u64::from(changed));
     }
 
-    /// The file in words.
+    /// The path of the file, or that there is none.
     #[must_use]
     pub fn file_text(&self) -> String {
         match &self.0.args.file {
@@ -246,7 +246,8 @@ impl InForce {
         }
     }
 
-    /// The flags and variables that override it, in words, if there are some. URLs have lines of their own.
+    /// The flags and variables that override the file, if there are any. URLs are left out: they have log lines of their
+    /// own.
     #[must_use]
     pub fn over_file_text(&self) -> Option<String> {
         let over = OverFile::all(&self.0.args);
@@ -259,12 +260,12 @@ impl InForce {
         (!words.is_empty()).then(|| words.join(" "))
     }
 
-    /// The window that runs where no rule says another one.
+    /// The window in force where no rule sets another one.
     pub(super) fn window_text(&self) -> String {
         time_text(self.state().window)
     }
 
-    /// The line for `/readyz` about what runs.
+    /// The line of `/readyz` about the configuration in force.
     pub(super) fn line(&self) -> String {
         let (file, at, is_refused) = {
             let state = self.state();
@@ -274,7 +275,7 @@ impl InForce {
         if let Some(over) = self.over_file_text() {
             line = format!("{line}, overridden by {}", printable(&over));
         }
-        // A file that was refused has a line that says more.
+        // A refused file has a line of its own.
         if self.0.metrics.config.changed.get() > 0 && !is_refused {
             let id = std::process::id();
             line = format!(
@@ -284,20 +285,20 @@ impl InForce {
         line
     }
 
-    /// The line for `/readyz` about a reload that was refused, if the last one was.
+    /// The line of `/readyz` about the last reload, if it was refused.
     pub(super) fn refused_line(&self, now: Tick) -> Option<String> {
         let state = self.state();
         let (_, since, error) = state.refused.as_ref()?;
         let ago = time_text(Duration::from_secs(now.since(*since).as_secs()));
         let mut errors = error.lines();
-        let first = errors.next().unwrap_or_default();
+        let first = errors.next().expect("a refusal has at least one error");
         let error = match errors.count() {
             0 => printable(first).to_string(),
             more => format!("{} (and {more} more in the log)", printable(first)),
         };
         let (at, id) = (state.loaded_at, std::process::id());
         Some(format!(
-            "reload refused {ago} ago: {error}; what was loaded at {at} stays in force; mend the file and kill -HUP {id}"
+            "reload refused {ago} ago: {error}; the configuration of {at} stays in force; fix the file and kill -HUP {id}"
         ))
     }
 
@@ -327,33 +328,33 @@ impl InForce {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.state)
     }
 }
 
-/// A file at one moment.
+/// The state of a file at one moment.
 #[derive(Debug)]
 pub struct FileState {
-    place: Place,
+    status: FileStatus,
     contents: Contents,
 }
 
 impl FileState {
-    /// That of `file` now.
+    /// The state of `file` now.
     #[must_use]
     pub fn of(file: Option<&Path>) -> Self {
-        // The place first: what changes in between is looked at once more.
-        let place = file.map_or(Place(None), Place::of);
+        // The status first: a change in between is then noticed at the next look.
+        let status = file.map_or(FileStatus(None), FileStatus::of);
         let contents = file.map_or(Contents(None), Contents::of);
-        Self { place, contents }
+        Self { status, contents }
     }
 }
 
-/// Time, size and place of a file; `None` if it cannot be looked at.
+/// Time, size and inode of a file; `None` if it cannot be examined.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Place(Option<(u64, u64, i64, i64, u64)>);
+struct FileStatus(Option<(u64, u64, i64, i64, u64)>);
 
-impl Place {
+impl FileStatus {
     fn of(file: &Path) -> Self {
         let status = fs::metadata(file).ok();
         Self(status.map(|status| {
@@ -368,14 +369,14 @@ impl Place {
     }
 }
 
-/// A hash of what is in a file; `None` if it cannot be read.
+/// A hash of a file's contents; `None` if it cannot be read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Contents(Option<u64>);
 
 impl Contents {
     fn of(file: &Path) -> Self {
         let read = || -> io::Result<u64> {
-            // A FIFO would be waited for.
+            // Opening a FIFO would block.
             if !fs::metadata(file)?.is_file() {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
@@ -393,10 +394,10 @@ impl Contents {
 
 fn key_of(key: Override) -> &'static str {
     let single = SINGLE.iter().find(|(known, _, _)| *known == key);
-    single.map_or("", |(_, text, _)| text)
+    single.expect("each override has a row in the table").1
 }
 
-/// The keys that a flag can set: as the file has them, and the flag.
+/// The keys that a flag can set: their name in the file, and the flag.
 const SINGLE: [(Override, &str, &str); 7] = [
     (Override::Window, "dedup.window", "--window"),
     (Override::Summary, "dedup.summary", "--summary"),
@@ -409,10 +410,10 @@ const SINGLE: [(Override, &str, &str); 7] = [
 const LISTENER: &str = "listener";
 const FORWARD_TO: &str = "forward.to";
 
-/// Where the page has what no `tersed check` prints.
+/// The key of [`Source`] on the page.
 pub(crate) const SOURCE: &str = "source";
 
-/// More than a configuration may have; what is behind is not compared.
+/// More octets than a configuration has; what follows is not compared.
 const FILE_OCTETS_MAX: u64 = 64 << 20;
 
 #[cfg(test)]
@@ -492,10 +493,10 @@ mod tests {
         in_force.refuse("t.toml:1: a\u{202e}\nt.toml:2: b\nt.toml:3: c".to_owned());
         let later = now().after(Duration::from_secs(180));
         let line = in_force.refused_line(later).unwrap();
-        let refused = "reload refused 3m ago: t.toml:1: a\\u{202e} (and 2 more in the log); what was loaded at 2";
+        let refused = "reload refused 3m ago: t.toml:1: a\\u{202e} (and 2 more in the log); the configuration of 2";
         assert!(line.starts_with(refused), "{line}");
         assert!(
-            line.contains(" stays in force; mend the file and kill -HUP "),
+            line.contains(" stays in force; fix the file and kill -HUP "),
             "{line}"
         );
         in_force.load(&Config::default(), Vec::new(), None);

@@ -2,25 +2,24 @@
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/` | what there is |
+//! | `/` | the list of paths |
 //! | `/metrics` | every metric, as OpenMetrics text (`docs/metrics.md`) |
-//! | `/api/v1/config` | what runs, as `tersed check --format json` prints it, and where it came from |
-//! | `/healthz` | 200 while the runtime turns |
-//! | `/readyz` | 200 while the relay takes messages, else 503; and what is wrong, in words |
+//! | `/api/v1/config` | the configuration in force, as `tersed check --format json` prints it, and its source |
+//! | `/healthz` | 200 while the runtime runs tasks |
+//! | `/readyz` | 200 while the relay accepts messages, else 503; and problems in words |
 //!
 //! # Guarantees
 //!
 //! - It never slows the relay down: connections, their life, their requests and the work for them are
 //!   bounded (`Limits`), and a page is made on a thread of its own, one at a time.
-//! - However slow other clients are, and however many, a new one is answered: `guests`.
-//! - It only reads: GET and HEAD, nothing that a client sends changes anything, and no path names a
-//!   file. Bodies are not read.
-//! - One request a connection; then it is closed.
+//! - A new client is answered, however many slow ones are connected (`guests`).
+//! - It is read-only: GET and HEAD. A request changes nothing, and no path names a file. Bodies are not read.
+//! - Each connection serves one request and is then closed.
 //!
 //! # Left out
 //!
-//! Binding (who configures no address has no admin port), TLS and passwords: it is meant for a
-//! loopback or management address.
+//! Binding (without a configured address there is no admin port). TLS and passwords: the port is meant for a loopback or
+//! management address.
 
 mod guests;
 mod in_force;
@@ -50,7 +49,8 @@ use tracing::{debug, warn};
 
 use crate::dedup::EngineStats;
 use crate::metrics::Metrics;
-use crate::thread::Pool;
+use crate::panics::{Panics, caught};
+use crate::thread::{CallError, Pool};
 
 use self::guests::{Guest, Guests, PagesFor};
 pub(crate) use self::in_force::{Checked, OverFile, SOURCE, Source};
@@ -58,31 +58,32 @@ pub(crate) use self::in_force::{Checked, OverFile, SOURCE, Source};
 pub use self::in_force::{FileState, InForce};
 pub use self::ready::Readiness;
 
-/// Answers on `listener` until `stop` is cancelled; then ends within a second.
+/// Serves requests on `listener` until `stop` is cancelled; then ends within a second.
 ///
 /// # Cancel safety
 ///
-/// Not to be dropped half-way: open connections would go on until `Limits::connection_life` is over.
-/// Cancel `stop` instead.
+/// Do not drop it half-way: open connections would go on until `Limits::connection_life` is over. Cancel `stop` instead.
 pub async fn serve(listener: TcpListener, state: AdminState, stop: CancellationToken) {
     serve_within(Limits::default(), listener, state, stop).await;
 }
 
-/// What the pages are made from.
+/// The sources of the pages.
 #[derive(Clone)]
 pub struct AdminState {
-    /// The numbers.
+    /// All counters and gauges.
     pub metrics: Arc<Metrics>,
-    /// Whether the relay takes messages.
+    /// Whether the relay accepts messages.
     pub readiness: Readiness,
     /// Asks the engines. Called on a thread of `pool`, at most once at a time.
     pub engine_stats: Arc<dyn Fn() -> EngineStats + Send + Sync>,
-    /// Where pages of metrics are made.
+    /// The threads that make pages.
     pub pool: Arc<Pool>,
-    /// What is being lost, a line each. Called where messages are relayed: it waits for nothing.
+    /// One line for each loss that goes on. Called on a worker that relays messages, so it must not wait.
     pub losses: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
-    /// What runs.
+    /// The configuration in force.
     pub in_force: InForce,
+    /// Told of panics.
+    pub panics: Panics,
 }
 
 impl fmt::Debug for AdminState {
@@ -93,20 +94,20 @@ impl fmt::Debug for AdminState {
     }
 }
 
-/// What an HTTP client can take up.
+/// What HTTP clients can take up.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
-    /// Connections at once. For one more an old one is closed.
+    /// Open connections. For one more an old one is closed.
     connections: usize,
-    /// From the first moment to the end of the request's head.
+    /// Time from the accept to the end of the request's head.
     head_read: Duration,
-    /// Of a connection, whatever it does.
+    /// The longest life of a connection.
     connection_life: Duration,
-    /// Octets of request line and headers; what is longer gets 431.
+    /// Octets of request line and headers; a longer head gets 431.
     head_octets: usize,
-    /// Requests at once for pages that take time. One more is told to come again.
+    /// Pending requests for pages that take time. One more gets 503 with `Retry-After`.
     making: usize,
-    /// After `stop`, for answers that are under way.
+    /// Time after `stop` for answers in progress.
     stop_grace: Duration,
 }
 
@@ -130,6 +131,7 @@ async fn serve_within(
     state: AdminState,
     stop: CancellationToken,
 ) {
+    let panics = state.panics.clone();
     let pages = pages(state, limits.making);
     let mut guests = Guests::new(limits.connections);
     let connections = TaskTracker::new();
@@ -146,18 +148,21 @@ async fn serve_within(
                     () = stop.cancelled() => break,
                     entered = guests.enter() => entered,
                 };
-                let (pages, stop) = (pages.clone(), stop.clone());
+                let (pages, stop, panics) = (pages.clone(), stop.clone(), panics.clone());
                 connections.spawn(async move {
+                    let conversation = caught(converse(limits, stream, pages, &guest, stop));
                     tokio::select! {
                         () = guest.go.cancelled() => debug!(%peer, "admin connection closed to make room"),
-                        () = converse(limits, stream, pages, &guest, stop) => {}
+                        ended = conversation => if let Err(panicked) = ended {
+                            panics.admin(&panicked);
+                        },
                     }
                     drop(slot);
                 });
             }
             Err(err) => {
                 if std::mem::replace(&mut accepting, false) {
-                    warn!(%err, "admin port cannot accept, trying on; if too many files are open, raise LimitNOFILE= (ulimit -n) and restart");
+                    warn!(%err, "admin port cannot accept connections; retrying; if too many files are open, raise LimitNOFILE= (ulimit -n) and restart");
                 }
                 tokio::select! {
                     () = stop.cancelled() => break,
@@ -171,7 +176,7 @@ async fn serve_within(
     connections.wait().await;
 }
 
-/// One connection, from its acceptance to its end.
+/// Serves one connection to its end.
 async fn converse(
     limits: Limits,
     stream: TcpStream,
@@ -203,8 +208,8 @@ async fn converse(
     match ended {
         Ok(Some(Ok(()))) => {}
         Ok(Some(Err(err))) => debug!(%err, "admin connection broke"),
-        Ok(None) => debug!("admin connection cut at the stop"),
-        Err(_) => debug!("admin connection outlived its limit, cut"),
+        Ok(None) => debug!("admin connection closed at the stop"),
+        Err(_) => debug!("admin connection closed: it outlived its limit"),
     }
 }
 
@@ -229,10 +234,10 @@ fn pages(state: AdminState, making_max: usize) -> Router {
 #[derive(Clone)]
 struct Pages {
     state: AdminState,
-    /// Held from the request to the page: without one, a client is sent away, so that it does not take a connection
-    /// from others.
+    /// A permit is held from the request to the page. Without one a client is told to retry, so that it does not occupy a
+    /// connection.
     places: Arc<Semaphore>,
-    /// Held while a page that takes time is made: clients queue here instead of on threads.
+    /// Held while a page that takes time is made: requests queue here instead of on threads.
     making: Arc<Mutex<()>>,
 }
 
@@ -248,7 +253,7 @@ async fn config(State(pages): State<Pages>) -> Response {
 }
 
 impl Pages {
-    /// Makes a page when it is its turn.
+    /// Makes a page when its turn comes.
     async fn make(
         self,
         content_type: &'static str,
@@ -259,9 +264,8 @@ impl Pages {
             return (StatusCode::SERVICE_UNAVAILABLE, later, "busy\n").into_response();
         };
         let turn = Arc::clone(&self.making).lock_owned().await;
-        // Asking the engines takes their locks and /proc takes as long as it takes, so neither is done on
-        // a thread that relays. The turn moves along: a client that went away does not let the next
-        // page start before this one is made.
+        // Asking the engines takes their locks, and reading /proc may take long, so neither is done on a worker that
+        // relays. The turn moves into the call: if the client disconnects, the next page still waits for this one.
         let page = self.state.pool.call(move || {
             let _turn = turn;
             page()
@@ -269,7 +273,12 @@ impl Pages {
         match page.await {
             Ok(page) => ([(CONTENT_TYPE, content_type)], page).into_response(),
             Err(err) => {
-                warn!(%err, "page not made; the next request tries again");
+                if let CallError::Broken(broken) = &err
+                    && let Some(panicked) = broken.panic()
+                {
+                    self.state.panics.admin(panicked);
+                }
+                warn!(%err, "cannot make an admin page; the next request tries again");
                 StatusCode::INTERNAL_SERVER_ERROR.into_response()
             }
         }
@@ -280,7 +289,7 @@ async fn readyz(State(pages): State<Pages>) -> impl IntoResponse {
     ready::page(&pages.state)
 }
 
-/// No browser may guess a type or keep a page.
+/// Tells browsers not to guess a type and not to store a page.
 async fn harden(mut response: Response) -> Result<Response, Infallible> {
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -292,7 +301,7 @@ const INDEX: &str = "\
 tersed
 /metrics  every counter and gauge, as OpenMetrics text
 /healthz  200 while the process runs
-/readyz   200 while messages are taken, 503 while starting or stopping; and what is wrong
+/readyz   200 while messages are accepted, 503 while starting or stopping; and problems in words
 /api/v1/config  the configuration in force, as JSON
 ";
 
@@ -300,7 +309,7 @@ const JSON: &str = "application/json";
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// After a failed accept, mostly for want of descriptors: time for some to be closed.
+/// The pause after a failed accept, in which descriptors may be closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
@@ -315,7 +324,7 @@ mod tests {
     use crate::config::{Config, RunArgs};
     use crate::metrics::UpstreamState;
 
-    /// A server on a port of its own; stopped, and waited for, by `end`.
+    /// A server on a port of its own; `end` stops it and waits.
     struct Admin {
         address: SocketAddr,
         state: AdminState,
@@ -343,6 +352,7 @@ mod tests {
             let in_force = InForce::new(Arc::clone(&metrics), &args, FileState::of(None));
             in_force.load(&Config::default(), Vec::new(), None);
             let state = AdminState {
+                panics: Panics::new(Arc::clone(&metrics)),
                 metrics,
                 in_force,
                 readiness: Readiness::default(),
@@ -378,11 +388,11 @@ mod tests {
         }
     }
 
-    /// What the server sends until it closes, in order or by a reset.
+    /// What the server sends until it closes the connection, also by a reset.
     async fn to_the_end(mut stream: TcpStream) -> String {
         let mut answer = Vec::new();
         let reading = async {
-            // A reset is an end, too: the server does not read what it refused.
+            // A reset also ends it: the server does not read what it refused.
             while stream
                 .read_buf(&mut answer)
                 .await
@@ -477,7 +487,7 @@ mod tests {
         check(
             &answer,
             "200 OK",
-            "\nupstream tcp://b:601\\x1b[31m\\n: standby\n",
+            "\nupstream tcp://b:601\\u{1b}[31m\\n: standby\n",
         );
         check(&answer, "200 OK", "\nlosing: nothing\n");
 
@@ -605,7 +615,7 @@ mod tests {
 
     #[tokio::test]
     async fn slow_clients_are_capped_and_make_room_for_one_that_asks() {
-        // What is closed is closed for the cap, not for being slow.
+        // Connections are closed because of the cap, not for being slow.
         let limits = Limits {
             head_read: Duration::from_secs(60),
             ..Limits::default()

@@ -1,7 +1,7 @@
-//! Ready: what `/readyz` answers.
+//! The page `/readyz`.
 //!
 //! ```text
-//! ready: listeners are open          whether messages are taken: the status code says the same
+//! ready: listeners are open          whether messages are accepted: the status code says the same
 //! upstream tcp://a:601: up, active for 2h 5m      then one line for each thing that an operator should know
 //! queued: 12 frames wait for an upstream; ...
 //! spool: 0 frames, 64 octets of 1 GiB (spool.max_size)
@@ -9,9 +9,9 @@
 //!
 //! # Guarantees
 //!
-//! - The status is 200 exactly while messages are taken. Nothing that the other lines say changes it: a relay whose
-//!   upstreams are away takes messages and queues them.
-//! - The page is made from counters and states, and what is remembered of them: it takes no lock that a batch takes.
+//! - The status is 200 exactly while messages are accepted. No other line changes it: a relay whose upstreams are down
+//!   accepts messages and queues them.
+//! - The page is made from counters and remembered states: it takes no lock that a batch takes.
 //!
 //! # Left out
 //!
@@ -28,7 +28,7 @@ use super::AdminState;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 
-/// Whether the relay takes messages: shared; the daemon sets it.
+/// Whether the relay accepts messages. Shared; the daemon sets it.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<AtomicU8>);
 
@@ -38,28 +38,28 @@ impl Readiness {
         self.0.store(READY, Ordering::Release);
     }
 
-    /// No more messages are taken; what is queued is delivered.
+    /// No more messages are accepted; queued ones are still delivered.
     pub fn set_stopping(&self) {
         self.0.store(STOPPING, Ordering::Release);
     }
 
-    /// Whether messages are taken now.
+    /// Whether messages are accepted now.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.0.load(Ordering::Acquire) == READY
     }
 
-    /// One sentence for people.
+    /// The first line of the page.
     fn sentence(&self) -> &'static str {
         match self.0.load(Ordering::Acquire) {
             READY => "ready: listeners are open",
-            STOPPING => "stopping: no new messages are taken, queued ones are being delivered",
+            STOPPING => "stopping: no new messages are accepted, queued ones are being delivered",
             _ => "starting: listeners are not open yet",
         }
     }
 }
 
-/// The page and its status.
+/// The status and text of the page.
 pub(super) fn page(state: &AdminState) -> (StatusCode, String) {
     let (readiness, metrics) = (&state.readiness, &state.metrics);
     let status = if readiness.is_ready() {
@@ -68,7 +68,7 @@ pub(super) fn page(state: &AdminState) -> (StatusCode, String) {
         StatusCode::SERVICE_UNAVAILABLE
     };
     let mut lines = vec![String::from(readiness.sentence())];
-    // What hurts comes first.
+    // Problems come first.
     lines.extend(state.in_force.refused_line(Clock::now()));
     lines.extend((state.losses)());
     lines.extend(delivery::upstreams(metrics));
@@ -82,7 +82,7 @@ pub(super) fn page(state: &AdminState) -> (StatusCode, String) {
     (status, text)
 }
 
-/// What became of what came, in short.
+/// A summary of the counters of frames.
 fn frames(metrics: &Metrics, window: &str) -> String {
     let balance = metrics.balance();
     let (received, suppressed) = (balance.received, balance.suppressed);

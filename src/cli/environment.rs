@@ -84,6 +84,7 @@ impl Environment {
             let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
             !value.is_empty()
                 && !VARIABLES.contains(&&*name)
+                && !is_for_tests(&name)
                 && !is_of_kubernetes(name.strip_prefix("TERSED").unwrap_or_default(), &value)
         };
         self.0
@@ -92,6 +93,17 @@ impl Environment {
             .map(|(name, _)| remark(&name.to_string_lossy()))
             .collect()
     }
+}
+
+/// Whether the variable injects a fault, which only builds with debug assertions know.
+#[cfg(debug_assertions)]
+fn is_for_tests(name: &str) -> bool {
+    name == crate::fault::VARIABLE
+}
+
+#[cfg(not(debug_assertions))]
+const fn is_for_tests(_: &str) -> bool {
+    false
 }
 
 fn remark(name: &str) -> String {

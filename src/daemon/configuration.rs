@@ -1,13 +1,14 @@
-//! Configuration: the daemon says which one is in force, and looks after its file.
+//! Configuration: logs which one is in force, and watches its file for changes.
 //!
 //! # Guarantees
 //!
-//! - The log names the file, and the flags and variables above it, when the relay is ready and after each reload.
-//! - A reload that is refused is told with each of its errors, a line each.
+//! - The log names the file, and the flags and variables that override it, when the relay is ready and after each
+//!   reload.
+//! - A refused reload logs one line for each of its errors.
 //!
 //! # Left out
 //!
-//! What is said of it on the pages (`admin`).
+//! The admin pages about it (`admin`).
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -23,14 +24,14 @@ use crate::config::{Config, ListenerConfig};
 use crate::metrics::ReloadResult;
 
 impl Daemon {
-    /// Says everywhere that `config`, and what was passed in beside it, runs.
+    /// Publishes `config`, with the listeners that were passed in beside it, as the configuration in force.
     pub(super) fn tell_in_force(&self, config: &Config, read: Option<FileState>) {
         let passed_in = self.listeners.iter().filter(|running| running.is_extra);
         let names = passed_in.map(|running| running.metrics.name().to_owned());
         self.in_force.load(config, names.collect(), read);
     }
 
-    /// Logs how a reload went.
+    /// Logs and counts the result of a reload.
     pub(super) fn tell_reload<E: Display>(&self, result: &Result<(), E>, read: FileState) {
         let reloads = &self.context.metrics.config_reloads;
         let configuration = self.in_force.file_text();
@@ -60,29 +61,35 @@ impl Daemon {
         config
     }
 
-    /// Looks after the file until everything else has ended.
+    /// Checks every second whether the file has changed, until everything else has ended.
     pub(super) fn watch_file(&self) {
         let (stop, in_force) = (self.stop_housekeeping.clone(), self.in_force.clone());
         let chores = Arc::clone(&self.chores);
-        self.housekeeping.spawn(async move {
-            let mut due = interval(LOOK_PERIOD);
-            due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                select! {
-                    () = stop.cancelled() => return,
-                    _ = due.tick() => {}
-                }
-                let looked = in_force.clone();
-                let looking = chores.call(move || looked.look());
-                select! {
-                    // A disk that does not answer holds up no stop.
-                    () = stop.cancelled() => return,
-                    _ = looking => {}
+        let watch = move || {
+            let (stop, in_force) = (stop.clone(), in_force.clone());
+            let chores = Arc::clone(&chores);
+            async move {
+                let mut due = interval(LOOK_PERIOD);
+                due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    select! {
+                        () = stop.cancelled() => return,
+                        _ = due.tick() => {}
+                    }
+                    let looked = in_force.clone();
+                    let looking = chores.call(move || looked.look());
+                    select! {
+                        // A disk that does not answer must not delay the stop.
+                        () = stop.cancelled() => return,
+                        _ = looking => {}
+                    }
                 }
             }
-        });
+        };
+        self.housekeeping
+            .spawn(self.context.panics.clone().restarting(watch));
     }
 }
 
-/// How often it is looked whether the file has changed.
+/// The time between two looks at the file.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);

@@ -1,15 +1,14 @@
-//! The daemon's part for copies that are set aside: a queue and a forwarder of their own, opened, changed and
-//! ended by start, reload and stop.
+//! Suppressed copies that are kept (`[suppressed]`): their queue and forwarder, which start, reload and stop manage.
 //!
 //! # Guarantees
 //!
-//! - Switched off, it still writes what it has, within the time that a stop would have; what is left then is
-//!   counted as dropped, and whoever waited at its queue goes on.
+//! - When a reload switches it off, it still writes what it has within the grace period of a stop. What is left then is
+//!   counted as dropped, and readers that waited at its queue go on.
 //! - It shares nothing with the forwarder of survivors: neither waits for the other.
 //!
 //! # Left out
 //!
-//! What waits where while the destination is away (`forward`).
+//! Where copies wait while their destination is down (`forward`).
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -20,12 +19,13 @@ use tracing::{error, info};
 use super::{cut_off::CutOff, stop::CUT_OFF_MAX};
 use crate::{
     config::ForwardConfig,
+    fault,
     forward::{Delivery, ForwardEnded, Forwarder, Outbox, Stopping},
     pipeline::Pipeline,
     thread::{Broken, Running, Waiting},
 };
 
-/// How a forwarder ended.
+/// The result of a forwarder.
 pub(super) type Ended = Result<Result<(), ForwardEnded>, Broken>;
 
 /// The forwarder of copies, running.
@@ -39,11 +39,11 @@ pub(super) struct CopiesForwarder {
 }
 
 impl CopiesForwarder {
-    /// Starts forwarding copies on `thread` as `config` says, and opens the door to it.
+    /// Starts the forwarder of copies on `thread` with `config`, and opens the door to its queue.
     ///
     /// # Errors
     ///
-    /// No runtime could be built for it.
+    /// Its runtime cannot be built.
     pub(super) fn start(
         config: ForwardConfig,
         thread: Waiting,
@@ -81,20 +81,20 @@ impl CopiesForwarder {
         })
     }
 
-    /// Goes on as `config` says.
+    /// Puts `config` in force.
     pub(super) fn change(&self, config: ForwardConfig) {
         self.outbox.resize(config.queue);
         self.config.send_replace(Arc::new(config));
     }
 
-    /// Writes what there is, for so long; its door is shut already.
+    /// Writes what is left within `grace`, then ends. The door to its queue is shut already.
     pub(super) async fn leave(mut self, grace: Duration) {
         self.stopping.begin();
         if timeout(grace, &mut self.forwarder).await.is_ok() {
-            info!("suppressed copies are no longer set aside");
+            info!("suppressed copies are no longer kept");
             return;
         }
-        // Frees whoever waits for room, and drops what is left.
+        // Readers stop waiting for room, and what is left is dropped.
         self.outbox.close();
         self.stopping.cut_off();
         if timeout(CUT_OFF_MAX, &mut self.forwarder).await.is_err() {
@@ -104,7 +104,7 @@ impl CopiesForwarder {
     }
 }
 
-/// Waits until the forwarder of copies ends by itself; for ever if there is none.
+/// Waits until the forwarder of copies ends by itself; forever if there is none.
 pub(super) async fn ended(copies: &mut Option<CopiesForwarder>) -> Ended {
     match copies {
         Some(copies) => (&mut copies.forwarder).await,
@@ -112,11 +112,11 @@ pub(super) async fn ended(copies: &mut Option<CopiesForwarder>) -> Ended {
     }
 }
 
-/// Runs `forwarder` on `thread`, a thread of its own: what wakes it wakes no worker.
+/// Runs `forwarder` on a thread of its own, so that waking it wakes no worker.
 ///
 /// # Errors
 ///
-/// No runtime could be built for it.
+/// Its runtime cannot be built.
 pub(super) fn run(
     forwarder: Forwarder,
     thread: Waiting,
@@ -127,13 +127,13 @@ pub(super) fn run(
         .build()?;
     let tracked = tasks.token();
     Ok(thread.run(move || {
-        let ended = forwarding.block_on(forwarder.run());
-        // Its blocking write may never end.
+        let ended = forwarding.block_on(fault::tripping("forwarder", forwarder.run()));
+        // A blocking write may never end.
         forwarding.shutdown_background();
         drop(tracked);
         ended
     }))
 }
 
-/// What the kernel calls its thread.
+/// The name of its thread.
 pub(super) const THREAD: &str = "tersed-copies";

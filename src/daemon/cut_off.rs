@@ -1,9 +1,9 @@
-//! What a stop cuts off, told once from what was counted, so that the log and the metrics agree.
+//! Logs what a stop cuts off, from the counters, so that the log and the metrics agree.
 //!
 //! # Guarantees
 //!
-//! - Each frame, summary and copy that was dropped with reason `shutdown` is in one line, wherever it waited: in the
-//!   queue, with an upstream that broke, or with a reader that waited for room.
+//! - Each frame, summary and copy that was dropped with reason `shutdown` is counted in one line, wherever it waited:
+//!   in the queue, in a lane whose upstream failed, or with a reader that waited for room.
 //!
 //! # Left out
 //!
@@ -18,7 +18,7 @@ use tracing::error;
 
 use crate::metrics::{DropReason, Metrics};
 
-/// How much of it was told.
+/// How much of what was cut off has been logged.
 #[derive(Debug)]
 pub(super) struct CutOff {
     metrics: Arc<Metrics>,
@@ -37,7 +37,7 @@ impl CutOff {
         }
     }
 
-    /// Tells what was cut off and not told yet.
+    /// Logs what was cut off since the last call.
     pub(super) fn tell(&self) {
         self.tell_copies();
         let metrics = &self.metrics;
@@ -50,26 +50,25 @@ impl CutOff {
         if frames > 0 || summaries > 0 {
             error!(
                 frames,
-                summaries, "dropped what could not be forwarded before the deadline"
+                summaries, "dropped messages that were not forwarded within the grace period"
             );
         }
     }
 
-    /// Tells how many copies that were to be set aside were cut off and not told yet.
+    /// Logs how many suppressed copies were cut off since the last call.
     pub(super) fn tell_copies(&self) {
         let dropped = self.metrics.copies.dropped[DropReason::Shutdown].get();
         let copies = more(&self.copies, dropped);
         if copies > 0 {
             error!(
-                frames = copies,
-                of = "suppressed copies",
-                "dropped what could not be forwarded before the deadline"
+                copies,
+                "dropped suppressed copies that were not written within the grace period"
             );
         }
     }
 }
 
-/// How much `total` is more than what was `told`, which it is from now on.
+/// Returns how much `total` exceeds `told`, and stores `total` there.
 fn more(told: &AtomicU64, total: u64) -> u64 {
     total.saturating_sub(told.swap(total, Ordering::Relaxed))
 }

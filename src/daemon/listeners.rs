@@ -1,14 +1,15 @@
-//! Listeners that run: opened, taken over, closed.
+//! Running listeners: opens, replaces and closes them.
 //!
 //! # Guarantees
 //!
-//! - What the kernel has received for a socket that closes is read, and what comes after that the new one gets: no TCP
-//!   message and no datagram is lost on the way. (A datagram that came in the moment between is read from the old.)
-//! - A sender's messages stay in order: the new socket's datagrams are read when all of the old one's are judged.
+//! - Everything that the kernel received for a closing socket is read, and everything later goes to the new one: no TCP
+//!   message and no datagram is lost in between. (A datagram that arrives at the moment of the change is read from the
+//!   old socket.)
+//! - A sender's messages stay in order: datagrams of the new socket are read after all of the old one's were judged.
 //!
 //! # Left out
 //!
-//! Which of this a reload does: see `plan`. What else it changes: see `reload`.
+//! What a reload does with each listener: see `plan`. What else a reload changes: see `reload`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,14 +22,15 @@ use tracing::{debug, info, warn};
 
 use super::{
     Daemon,
-    plan::{Finished, Fresh, Plan, PlanError, choosy},
-    reload::TakesRestart,
+    plan::{Finished, Fresh, Plan, PlanError, restricted_listener},
+    reload::NeedsRestart,
+    start::BoundListener,
 };
 use crate::{
     config::{Config, ListenUrl, ListenerConfig, size_text},
     listen::{
-        self, BindError, Bound, Connections, Faint, Heir, Open, Opening, PassedSockets, PathState,
-        Stay,
+        self, BindError, Bound, Connections, Heir, Open, Opening, PassedSockets, PathState,
+        Reassigned, WeakBound,
     },
     metrics::ListenerMetrics,
     thread::Waiting,
@@ -38,27 +40,31 @@ use crate::{
 pub(super) struct Serving {
     pub(super) config: watch::Sender<Arc<ListenerConfig>>,
     pub(super) metrics: Arc<ListenerMetrics>,
-    /// Passed in by the service manager without a listener in the configuration: no reload removes it.
+    /// The service manager passed it in, and no configured listener names it: no reload removes it.
     pub(super) is_extra: bool,
     pub(super) open: Open,
     pub(super) connections: Connections,
-    pub(super) sockets: Faint,
+    pub(super) sockets: WeakBound,
     /// Its `[::]` takes IPv6 alone.
     pub(super) only_v6: bool,
 }
 
-/// A listener that closes: something may still read what its sockets have received.
+/// A closing listener: what its sockets have received may still be read.
 #[derive(Clone)]
 pub(super) struct Closing {
     pub(super) name: String,
     pub(super) url: ListenUrl,
-    pub(super) sockets: Faint,
+    pub(super) sockets: WeakBound,
     pub(super) ended: CancellationToken,
 }
 
 impl Daemon {
-    /// The listeners that the service manager passed in and none of `config` takes. They are served where no listener
-    /// is configured, and else with a warning, unless other listeners do not let everybody in.
+    /// Listeners for the passed-in sockets that none of `config` names. If listeners are configured, they are served with
+    /// a warning.
+    ///
+    /// # Errors
+    ///
+    /// A configured listener restricts its senders: serving an unnamed IP socket would bypass its `allow`.
     pub(super) fn unnamed(
         config: &Config,
         passed: &mut PassedSockets,
@@ -69,25 +75,24 @@ impl Daemon {
         }
         for (listener, _) in &rest {
             let url = &listener.url;
-            if let (Some(listener), Some(_)) = (choosy(config), url.address()) {
+            if let (Some(listener), Some(_)) = (restricted_listener(config), url.address()) {
                 let url = url.clone();
                 return Err(BindError::Unnamed { url, listener });
             }
-            warn!(%url, "no listener names this socket, which the service manager handed over; it is served with the \
-                defaults, and no allow applies; add [[listener]] with this url");
+            warn!(%url, "no listener names this socket from the service manager; it is served with default settings, and \
+                no allow applies; add a [[listener]] with this url");
         }
         Ok(rest)
     }
 
     /// Starts serving a bound listener.
-    pub(super) fn open(
-        &mut self,
-        config: ListenerConfig,
-        bound: Bound,
-        readers: Vec<Waiting>,
-        only_v6: bool,
-        is_extra: bool,
-    ) {
+    pub(super) fn open(&mut self, listener: BoundListener, readers: Vec<Waiting>) {
+        let BoundListener {
+            config,
+            bound,
+            only_v6,
+            is_extra,
+        } = listener;
         let fresh = Fresh {
             socket: (bound, None),
             readers,
@@ -101,7 +106,7 @@ impl Daemon {
         });
     }
 
-    /// Serves `fresh`; connections and settings are those of `old`, if it takes its place.
+    /// Serves `fresh`. If it replaces `old`, it takes over the connections and settings of that one.
     fn serve_listener(
         &self,
         config: ListenerConfig,
@@ -110,13 +115,13 @@ impl Daemon {
         old: Option<&Serving>,
     ) -> Serving {
         let Fresh {
-            socket: (bound, aside),
+            socket: (bound, moved),
             readers,
             after,
             is_taken_over,
         } = fresh;
-        if let Some(aside) = aside {
-            aside.discard();
+        if let Some(moved) = moved {
+            moved.discard();
         }
         let metrics = &self.context.metrics;
         let metrics = metrics.listener(&config.name, &config.url.to_string());
@@ -125,16 +130,16 @@ impl Daemon {
         metrics.set_address(&address);
         metrics.receive_buffer.set(receive_buffer as u64);
         info!(listener = config.name, address, receive_buffer, "listening");
-        // The kernel counts its own bookkeeping in, and reports twice what was asked for.
+        // The kernel includes its own bookkeeping: it reports twice the size that was asked for.
         if receive_buffer > 0 && receive_buffer / 2 < config.receive_buffer {
             warn!(
                 listener = config.name,
-                asked = config.receive_buffer,
-                given = receive_buffer / 2,
+                configured = config.receive_buffer,
+                actual = receive_buffer / 2,
                 "receive buffer is smaller than configured; raise net.core.rmem_max"
             );
         }
-        let sockets = bound.faint();
+        let sockets = bound.downgrade();
         let config = Arc::new(config);
         let (sender, connections) = match old {
             Some(old) => {
@@ -152,7 +157,7 @@ impl Daemon {
             after,
             is_taken_over,
         };
-        let open = listen::serve(opening, self.context.clone(), self.fatal.clone());
+        let open = listen::serve(opening, self.context.clone());
         Serving {
             config: sender,
             metrics,
@@ -164,9 +169,9 @@ impl Daemon {
         }
     }
 
-    /// Waits for a moment for listeners that close and have an address in common with one of `config`: beside a new
-    /// socket of the same address theirs would change which socket a sender's datagrams go to, and so their order.
-    /// One that waits for room in the queue is not waited for longer.
+    /// Waits up to [`CLOSE_MAX`] for closing listeners that share an address with one of `config`. Beside a new socket of
+    /// that address, theirs would change which socket a sender's datagrams go to, and so their order. A closing listener
+    /// that waits for room in the queue takes longer, and is not waited for.
     pub(super) async fn let_sockets_close(&self, config: &Config) {
         let is_wanted = |closing: &&Closing| {
             let mut listeners = config.listeners.iter();
@@ -178,18 +183,18 @@ impl Daemon {
             }
         };
         if timeout(CLOSE_MAX, ends).await.is_err() {
-            debug!("what an earlier reload closed is still being read");
+            debug!("listeners that an earlier reload closed are still being read");
         }
     }
 
-    /// Does what was planned. Nothing fails.
+    /// Carries out `plan`. Nothing here fails.
     pub(super) fn carry_out(&mut self, plan: Plan<Finished>) {
         let mut old: Vec<Option<Serving>> = self.listeners.drain(..).map(Some).collect();
         let fate = |place| {
             let step = plan.steps.iter().find(|step| step.from == Some(place));
             step.map(|step| step.fresh.is_none())
         };
-        // What is opened below may have the names of those that end.
+        // Collected first, because listeners opened below may have the names of those that end.
         let mut ending = Vec::new();
         for (place, running) in old.iter_mut().enumerate() {
             let is_extra = running.as_ref().is_some_and(|running| running.is_extra);
@@ -204,7 +209,7 @@ impl Daemon {
                 }
             }
         }
-        // New sockets, and so addresses that others leave.
+        // Addresses with new sockets: others must leave them.
         let bound = plan.steps.iter().filter(|step| {
             let fresh = step.fresh.as_ref();
             fresh.is_some_and(|fresh| !fresh.is_taken_over)
@@ -225,7 +230,7 @@ impl Daemon {
                 }
                 (None, from) => {
                     let kept = from.and_then(|place| old[place].take());
-                    let kept = kept.expect("a step without a socket has a listener that runs");
+                    let kept = kept.expect("a step without new sockets keeps a running listener");
                     kept.config.send_replace(Arc::new(step.config));
                     kept
                 }
@@ -234,7 +239,7 @@ impl Daemon {
         }
         for running in &self.listeners {
             let config = Arc::clone(&running.config.borrow());
-            self.settle_connections(running, Some(&config));
+            self.reassign_connections(running, Some(&config));
         }
         for (place, is_succeeded) in ending {
             let Some(running) = old[place].take() else {
@@ -242,7 +247,7 @@ impl Daemon {
             };
             if !is_succeeded {
                 info!(listener = running.metrics.name(), "closing");
-                self.settle_connections(&running, None);
+                self.reassign_connections(&running, None);
             }
             let url = running.url();
             let has_moved =
@@ -253,11 +258,11 @@ impl Daemon {
         for url in self.passed.urls() {
             let is_read = |serving: &Serving| serving.url().has_socket_of(url);
             if !self.listeners.iter().any(is_read) {
-                warn!(%url, "no listener names this socket any more, which the service manager handed over; it stays open, \
-                    and nothing reads it; add [[listener]] with this url, or remove the socket from the .socket unit");
+                warn!(%url, "no listener names this socket from the service manager any more; it stays open and is not \
+                    read; add a [[listener]] with this url, or remove the socket from the .socket unit");
             }
         }
-        // What an earlier reload has left to close may have an address that is wanted again.
+        // Listeners that earlier reloads closed may have an address that is wanted again.
         for closing in &self.closing {
             let is_wanted = bound.iter().any(|bound| bound.overlaps(&closing.url));
             if is_wanted && !self.passed.has(&closing.url) {
@@ -266,11 +271,11 @@ impl Daemon {
         }
     }
 
-    /// Lets the connections of `running`, whose settings in force are `own`, go on with the listeners that have their
-    /// addresses now. Closes those that may not stay, and tells how many.
-    fn settle_connections(&self, running: &Serving, own: Option<&ListenerConfig>) {
+    /// Assigns each connection of `running`, whose settings in force are `own`, to the listener that has its address
+    /// now. Closes the connections that may not stay, and logs how many.
+    fn reassign_connections(&self, running: &Serving, own: Option<&ListenerConfig>) {
         let port = |url: ListenUrl| url.address().map(|address| address.port());
-        // Behind port 0 each has a port of its own.
+        // Listeners on port 0 have a port of their own each.
         let own_port = port(running.url()).filter(|port| *port != 0);
         let heirs = self.listeners.iter().filter(|other| {
             let url = other.url();
@@ -282,31 +287,31 @@ impl Daemon {
             config: other.config.subscribe(),
             only_v6: other.only_v6,
         });
-        let Stay {
+        let Reassigned {
             not_allowed,
             elsewhere,
             handed_over,
             other_protocol,
         } = running
             .connections
-            .settle(own, running.only_v6, heirs.collect());
+            .reassign(own, running.only_v6, heirs.collect());
         let listener = running.metrics.name();
         for (connections, text) in [
             (
                 handed_over,
-                "connections go on with the listener that has the address they came to",
+                "connections moved to the listener that has their local address now",
             ),
             (
                 not_allowed,
-                "closing connections: allow does not name their peers any more",
+                "closing connections: their peers are no longer in allow",
             ),
             (
                 elsewhere,
-                "closing connections: the listener left the address that they came to",
+                "closing connections: no listener has their local address any more",
             ),
             (
                 other_protocol,
-                "connections keep the protocol that they began with until they end",
+                "connections keep the protocol they started with until they end",
             ),
         ] {
             if connections > 0 {
@@ -326,13 +331,13 @@ impl Serving {
         config.url == listener.url && config.name == listener.name
     }
 
-    /// Ends it with the relay.
+    /// Ends the listener and its connections: the relay stops.
     pub(super) fn stop(&self) {
         self.open.stop.cancel();
         self.connections.stop();
     }
 
-    /// Ends it, and not its connections. Another socket may have its address.
+    /// Ends the listener but not its connections. If it `has_moved`, another socket has its address.
     fn end(self, has_moved: bool, tasks: &TaskTracker) {
         if !has_moved {
             self.open.stop.cancel();
@@ -344,10 +349,10 @@ impl Serving {
             self.open.stop.cancel();
             return;
         }
-        // A datagram that the kernel had found this socket for may still be on its way into it.
+        // The kernel may still be queueing a datagram on this socket.
         let stop = self.open.stop;
         tasks.spawn(async move {
-            sleep(SETTLE).await;
+            sleep(LAST_DATAGRAMS).await;
             stop.cancel();
         });
     }
@@ -361,7 +366,7 @@ impl Serving {
         }
     }
 
-    /// Its Unix socket's path is gone, and is to be made again.
+    /// Whether the path of its Unix socket is gone and has to be made again.
     pub(super) fn has_lost_its_path(&self) -> bool {
         let Some(path) = self.sockets.path() else {
             return false;
@@ -370,30 +375,30 @@ impl Serving {
         match path.state() {
             PathState::Ours => false,
             PathState::Gone if path.is_passed() => {
-                warn!(listener, path = %path.path().display(), "the path of the socket is gone; the service manager made \
-                    it: restart the .socket unit");
+                warn!(listener, path = %path.path().display(), "the socket's path is gone; the service manager made it: \
+                    restart the .socket unit");
                 false
             }
             PathState::Gone => {
-                info!(listener, path = %path.path().display(), "the path of the socket is gone; making it again");
+                info!(listener, path = %path.path().display(), "the socket's path is gone; making it again");
                 true
             }
             PathState::Foreign => {
-                warn!(listener, path = %path.path().display(), "something else is at the path of the socket; remove it, \
-                    and send SIGHUP to make the socket again");
+                warn!(listener, path = %path.path().display(), "another file is at the socket's path; remove it and send \
+                    SIGHUP to make the socket again");
                 false
             }
         }
     }
 
-    pub(super) fn refuse_what_takes_a_restart(
+    pub(super) fn refuse_what_needs_a_restart(
         &self,
         listener: &ListenerConfig,
     ) -> Result<(), PlanError> {
         let old = self.config.borrow();
         let mode = |listener: &ListenerConfig| format!("\"{:04o}\"", listener.unix_mode);
         let buffer = |listener: &ListenerConfig| size_text(listener.receive_buffer);
-        let changed = TakesRestart::refuse([
+        let changed = NeedsRestart::refuse([
             ("unix_mode", mode(&old), mode(listener)),
             ("receive_buffer", buffer(&old), buffer(listener)),
         ]);
@@ -404,9 +409,9 @@ impl Serving {
     }
 }
 
-/// How long a reload waits for what an earlier one has closed.
+/// How long a reload waits for listeners that an earlier one closed.
 const CLOSE_MAX: Duration = Duration::from_millis(500);
 
-/// How long the old socket of datagrams is read after another one got its address: longer than the kernel takes from
-/// finding a socket to queueing a datagram there, also where its processor has others to serve.
-const SETTLE: Duration = Duration::from_millis(20);
+/// How long an old datagram socket is still read after another one got its address: longer than the kernel takes from
+/// choosing a socket to queueing the datagram, also on a busy processor.
+const LAST_DATAGRAMS: Duration = Duration::from_millis(20);

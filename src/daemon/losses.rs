@@ -1,27 +1,27 @@
-//! Losses: what is being lost, or soon may be, told once when it begins and counted for as long as it goes on.
+//! Losses: logs what is being lost, or soon may be, once when it begins, and counts it for as long as it goes on.
 //!
 //! ```text
 //! lost         x xx xxx x x x x x x   x                    x
-//! log          !         n         n         n            !      ! it begins    n so many in the last 10 minutes
+//! log          !         n         n         n            !      ! the first loss    n the count of 10 minutes
 //! on /readyz   ├──────────────────────────────┤            ├──
 //! ```
 //!
 //! # Guarantees
 //!
-//! - Each kind of loss, and of each listener, is told at once when it begins, then as one count for ten minutes, and
-//!   again as news after ten minutes without any.
-//! - What is counted and not told yet is told at the stop.
-//! - It costs the messages nothing: a timer of its own, which waits for nothing but itself, reads what is counted
-//!   anyway.
+//! - Each kind of loss, and of each listener, is logged at once when it begins, and then as one count every ten minutes.
+//!   After ten minutes without a loss, the next one is logged at once again.
+//! - Losses that are counted and not logged yet are logged at the stop.
+//! - Messages pay nothing for it: a timer reads counters that exist anyway. The timer waits for nothing else, so a full
+//!   queue does not delay it.
 //!
 //! # Left out
 //!
-//! Which peer it was (`listen` tells of an example). What a spool or an upstream loses: they tell of it themselves.
+//! Which peer it was (`listen` logs an example). What a spool or an upstream loses: they log it themselves.
 
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -40,16 +40,17 @@ use crate::{
     listen,
     logging::{PeerLog, printable},
     metrics::{DropReason, Metrics, PauseCounters, RejectReason, SummaryReason},
+    thread::lock,
     tick::Tick,
 };
 
-/// What goes on, shared between the timer and `/readyz`.
+/// The losses that go on, shared between the timer and `/readyz`.
 #[derive(Debug)]
 pub(super) struct Losses {
     metrics: Arc<Metrics>,
-    /// What the advice names: the queue's size.
+    /// For the sizes that advice names.
     forward: watch::Receiver<Arc<ForwardConfig>>,
-    /// Held by the timer for as long as a look takes, and never while it waits.
+    /// The timer holds it while it looks, and never while it waits.
     seen: Mutex<Seen>,
 }
 
@@ -61,40 +62,40 @@ struct Seen {
     accept_pause: Pause,
 }
 
-/// What can be lost. In the order in which they are shown: causes first.
+/// What can be lost, in the order in which `/readyz` shows it: causes first.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Kind {
     /// Milliseconds for which reading was paused because the queue of survivors was full.
     Paused,
-    /// The same, because the queue of copies was.
+    /// Milliseconds for which reading was paused because the queue of suppressed copies was full.
     PausedByCopies,
-    /// Milliseconds for which no connection was accepted, for want of descriptors.
+    /// Milliseconds for which no connection was accepted because no descriptor was left.
     Unaccepted,
     /// Frames dropped because the queue was full.
     QueueFull,
-    /// Copies that were to be set aside and were dropped, for any reason.
+    /// Suppressed copies that were to be kept and were dropped, for any reason.
     Copies,
     /// Datagrams that the kernel dropped, by the name of their listener.
     Kernel(String),
-    /// Windows ended early for want of memory.
+    /// Windows that ended early because the memory limit was reached.
     Evicted,
-    /// Messages that were not remembered for want of memory.
+    /// Messages that a shard had no memory to remember.
     Unremembered,
-    /// Frames longer than the listener takes.
+    /// Frames longer than `max_message_size`.
     Oversize,
-    /// Frames longer than the upstream's datagrams.
+    /// Frames larger than the upstream's datagrams.
     TooLarge,
-    /// Frames that left without their end.
+    /// Frames cut at `forward.udp_max`.
     Cut,
     /// Compressed messages that LF framing cannot carry.
     Compressed,
-    /// Datagrams from addresses that are not allowed.
+    /// Datagrams from addresses that are not in `allow`.
     RefusedDatagrams,
-    /// Connections from addresses that are not allowed.
+    /// Connections from addresses that are not in `allow`.
     RefusedConnections,
-    /// Connections beyond those of one listener.
+    /// Connections beyond `connections_max`.
     Connections,
-    /// Connections beyond those of one address.
+    /// Connections beyond `connections_per_source_max`.
     SourceConnections,
 }
 
@@ -110,7 +111,7 @@ impl Losses {
         })
     }
 
-    /// Looks, and has the peers' lines told, until `stop` is cancelled. Then it looks for a last time.
+    /// Looks at the counters, and flushes the warnings about peers, until `stop` is cancelled; then looks a last time.
     pub(super) async fn watch(
         self: Arc<Self>,
         shards: Arc<Shards>,
@@ -126,83 +127,27 @@ impl Losses {
                 _ = due.tick() => {}
             }
             let now = Clock::now();
-            peer_log.flush(now, super::tell_of_more);
-            self.tell(&shards.stats(), |episode, total| episode.look(total, now));
+            peer_log.flush(now, super::log_suppressed_warnings);
+            self.tell(&stats_of(&shards), |episode, total| {
+                episode.look(total, now)
+            });
         }
-        self.tell(&shards.stats(), |episode, total| episode.finish(total));
+        self.tell(&stats_of(&shards), |episode, total| episode.finish(total));
     }
 
     /// A line for each loss that goes on.
     pub(super) fn lines(&self, now: Tick) -> Vec<String> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let goes_on = seen
-            .episodes
-            .iter()
-            .filter(|(_, episode)| episode.goes_on());
-        let line = |(kind, episode): (&Kind, &Episode)| line(kind, episode, now);
-        goes_on.map(line).collect()
+        let seen = lock(&self.seen);
+        let episodes = seen.episodes.values();
+        let goes_on = episodes.filter(|episode| episode.goes_on());
+        goes_on.map(|episode| line(episode, now)).collect()
     }
 
-    /// What to do, with the values in force.
-    fn advice(&self, kind: &Kind, stats: &EngineStats) -> String {
-        let forward = self.forward.borrow();
-        let queue = size_text(forward.queue);
-        match kind {
-            Kind::PausedByCopies => format!(
-                "suppressed.queue = {} was full: see suppressed.to, raise it, or set suppressed.when_full = \"drop-oldest\"",
-                self.copies_queue()
-            ),
-            Kind::Paused if self.has_spool() => format!(
-                "forward.queue = {queue} was full, and more came than the upstreams and the spool took: see both"
-            ),
-            Kind::Paused => format!(
-                "forward.queue = {queue} was full: see the upstreams, raise it, or use [spool]"
-            ),
-            Kind::Unaccepted => format!(
-                "{} files may be open: raise LimitNOFILE= (ulimit -n), or lower connections_max",
-                listen::open_files_max()
-            ),
-            Kind::QueueFull if self.has_spool() => format!(
-                "forward.queue = {queue} was full, and more came than the upstreams and the spool took: see both"
-            ),
-            Kind::QueueFull => format!(
-                "forward.queue = {queue} was full: see the upstreams, raise it, use [spool], or when_full = \"wait\""
-            ),
-            Kind::Copies => "see suppressed.to, or raise suppressed.queue".to_owned(),
-            Kind::Kernel(_) if self.is_paused() => "reading was paused meanwhile".to_owned(),
-            Kind::Kernel(_) => "raise net.core.rmem_max and receive_buffer".to_owned(),
-            Kind::Evicted | Kind::Unremembered => {
-                let memory = size_text(stats.budget_octets);
-                let messages = Grouped(stats.live_messages as u64);
-                let repeated = Grouped(self.metrics.summaries.made[SummaryReason::Evicted].get());
-                format!(
-                    "dedup.memory = {memory} was full with {messages} messages, and {repeated} of all forgotten had repeats: \
-                     raise it, or see why so many differ"
-                )
-            }
-            Kind::Oversize => "raise max_message_size, or set oversize = \"truncate\"".to_owned(),
-            Kind::TooLarge => "use a tcp:// or relp:// upstream".to_owned(),
-            Kind::Cut => format!(
-                "forward.udp_max = {}: raise it ({} at most), or use a tcp:// or relp:// upstream",
-                size_text(forward.udp_max),
-                size_text(UDP_PAYLOAD_MAX)
-            ),
-            Kind::Compressed => {
-                "turn ZipLevel off at the senders, or use framing = \"octet-counting\"".to_owned()
-            }
-            Kind::RefusedDatagrams | Kind::RefusedConnections => {
-                "add the senders to allow, or stop them".to_owned()
-            }
-            Kind::Connections => "raise connections_max".to_owned(),
-            Kind::SourceConnections => "raise connections_per_source_max".to_owned(),
-        }
-    }
-
-    /// Lets `look` see every episode and how much was lost by now, and logs what is new.
+    /// Applies `look` to every episode and the total lost by now, and logs what is new.
     fn tell(&self, stats: &EngineStats, look: impl Fn(&mut Episode, u64) -> Option<News>) {
         let mut news = Vec::new();
         {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut seen = lock(&self.seen);
             let totals = self.totals(stats, &mut seen);
             for (kind, total) in totals {
                 if total == 0 {
@@ -212,20 +157,20 @@ impl Losses {
                 let before = episode.total;
                 let told = look(episode, total);
                 if episode.total > before {
-                    // What was full, or paused, when this was lost may be well again when it is asked about.
-                    episode.advice = self.advice(&kind, stats);
+                    // Kept from the time of the loss: by the next request, nothing may be full or paused any more.
+                    episode.wording = Some(self.wording(&kind, stats));
                 }
-                if let Some(told) = told {
-                    news.push((kind, told, episode.advice.clone()));
+                if let (Some(told), Some(wording)) = (told, &episode.wording) {
+                    news.push((told, wording.clone()));
                 }
             }
         }
-        for (kind, told, advice) in news {
+        for (told, wording) in news {
             match told {
-                News::Began(count) => self.tell_beginning(&kind, count, stats),
+                News::Began(count) => (wording.log)(&wording, count),
                 News::More(count) => {
-                    let what = Amount(&kind, count);
-                    warn!(%what, advice, "more was lost in the last 10 minutes");
+                    let (what, advice) = (wording.amount(count), wording.advice);
+                    warn!(what, advice, "further losses in the last 10 minutes");
                 }
             }
         }
@@ -271,109 +216,292 @@ impl Losses {
         totals
     }
 
-    fn tell_beginning(&self, kind: &Kind, count: u64, stats: &EngineStats) {
+    /// What is written about `kind`, with the values in force.
+    fn wording(&self, kind: &Kind, stats: &EngineStats) -> Wording {
+        let forward = self.forward.borrow();
+        let queue = size_text(forward.queue);
         let memory = size_text(stats.budget_octets);
-        let queue = size_text(self.forward.borrow().queue);
         match kind {
-            Kind::PausedByCopies => warn!(
-                queue = self.copies_queue(),
-                "reading is paused: suppressed.queue is full; see suppressed.to, raise it, or set suppressed.when_full"
-            ),
-            Kind::Paused if self.has_spool() => warn!(
-                queue,
-                "reading is paused: more comes than the upstreams and the spool take; see both, or raise forward.queue"
-            ),
-            Kind::Paused => warn!(
-                queue,
-                "reading is paused: the queue to the upstreams is full; see the upstreams, raise forward.queue, or use a spool"
-            ),
-            Kind::Unaccepted => warn!(
-                open_files_max = listen::open_files_max(),
-                "no connection is accepted: the limit of open files is reached; raise LimitNOFILE= (ulimit -n), or lower connections_max"
-            ),
-            Kind::QueueFull if self.has_spool() => warn!(
-                frames = count,
-                queue,
-                "messages are dropped: more comes than the upstreams and the spool take; see both, or raise forward.queue"
-            ),
-            Kind::QueueFull => warn!(
-                frames = count,
-                queue,
-                "messages are dropped: the queue to the upstreams is full; see the upstreams, raise forward.queue, or use a spool"
-            ),
-            Kind::Copies => warn!(
-                frames = count,
-                "copies that were to be set aside are dropped; see suppressed.to, or raise suppressed.queue"
-            ),
-            Kind::Kernel(listener) if self.is_paused() => warn!(
-                listener,
-                datagrams = count,
-                "the kernel drops datagrams while reading is paused; see the upstreams"
-            ),
-            Kind::Kernel(listener) => warn!(
-                listener,
-                datagrams = count,
-                receive_buffer = size_text(self.receive_buffer(listener)),
-                "the kernel drops datagrams; raise net.core.rmem_max and receive_buffer"
-            ),
-            Kind::Evicted => warn!(
-                windows = count,
-                memory,
-                "messages are forgotten before their window is over, and their repeats are forwarded; raise dedup.memory"
-            ),
-            Kind::Unremembered => warn!(
-                frames = count,
-                memory,
-                "no room to remember messages; their repeats are forwarded; raise dedup.memory"
-            ),
-            Kind::Oversize => warn!(
-                frames = count,
-                "messages are dropped: they are longer than max_message_size; raise it, or let oversize truncate them"
-            ),
-            Kind::TooLarge => warn!(
-                frames = count,
-                "messages are dropped: the upstream takes no datagram of their size; use a tcp or relp upstream"
-            ),
-            Kind::Cut => warn!(
-                frames = count,
-                udp_max = size_text(self.forward.borrow().udp_max),
-                "messages are cut: they are longer than forward.udp_max; raise it, or use a tcp or relp upstream"
-            ),
-            Kind::Compressed => warn!(
-                frames = count,
-                "messages are dropped: they are compressed, and the upstream's framing is lf; turn ZipLevel off at the senders, or use framing = \"octet-counting\""
-            ),
-            Kind::RefusedDatagrams => warn!(
-                datagrams = count,
-                "datagrams are refused: their senders are not in allow; add them, or stop them"
-            ),
-            Kind::RefusedConnections => warn!(
-                connections = count,
-                "connections are refused: their senders are not in allow; add them, or stop them"
-            ),
-            Kind::Connections => warn!(
-                connections = count,
-                "connections are refused: the listener has as many as it may; raise connections_max"
-            ),
-            Kind::SourceConnections => warn!(
-                connections = count,
-                "connections are refused: their address has as many as it may; raise connections_per_source_max"
-            ),
+            Kind::Paused if self.has_spool() => Wording {
+                amount: ("reading was paused for ", Unit::Millis, ""),
+                advice: overtaxed(&queue),
+                value: queue,
+                log: |of, _| {
+                    warn!(
+                        queue = of.value,
+                        "reading is paused: messages arrive faster than the upstreams and the spool take them; check both, or raise forward.queue"
+                    );
+                },
+            },
+            Kind::Paused => Wording {
+                amount: ("reading was paused for ", Unit::Millis, ""),
+                advice: format!(
+                    "forward.queue = {queue} was full: check the upstreams, raise it, or use [spool]"
+                ),
+                value: queue,
+                log: |of, _| {
+                    warn!(
+                        queue = of.value,
+                        "reading is paused: the queue to the upstreams is full; check the upstreams, raise forward.queue, or use a spool"
+                    );
+                },
+            },
+            Kind::PausedByCopies => Wording {
+                amount: ("reading was paused for ", Unit::Millis, ""),
+                advice: format!(
+                    "suppressed.queue = {} was full: check suppressed.to, raise it, or set suppressed.when_full = \"drop-oldest\"",
+                    self.copies_queue()
+                ),
+                value: self.copies_queue(),
+                log: |of, _| {
+                    warn!(
+                        queue = of.value,
+                        "reading is paused: suppressed.queue is full; check suppressed.to, raise it, or set suppressed.when_full"
+                    );
+                },
+            },
+            Kind::Unaccepted => Wording {
+                amount: ("no connection was accepted for ", Unit::Millis, ""),
+                advice: format!(
+                    "{} files may be open: raise LimitNOFILE= (ulimit -n), or lower connections_max",
+                    listen::open_files_max()
+                ),
+                value: listen::open_files_max().to_string(),
+                log: |of, _| {
+                    warn!(
+                        open_files_max = of.value,
+                        "not accepting connections: the limit of open files is reached; raise LimitNOFILE= (ulimit -n), or lower connections_max"
+                    );
+                },
+            },
+            Kind::QueueFull if self.has_spool() => Wording {
+                amount: ("dropped: ", Unit::Count, " frames, the queue was full"),
+                advice: overtaxed(&queue),
+                value: queue,
+                log: |of, frames| {
+                    warn!(
+                        frames,
+                        queue = of.value,
+                        "messages are dropped: they arrive faster than the upstreams and the spool take them; check both, or raise forward.queue"
+                    );
+                },
+            },
+            Kind::QueueFull => Wording {
+                amount: ("dropped: ", Unit::Count, " frames, the queue was full"),
+                advice: format!(
+                    "forward.queue = {queue} was full: check the upstreams, raise it, use [spool], or when_full = \"wait\""
+                ),
+                value: queue,
+                log: |of, frames| {
+                    warn!(
+                        frames,
+                        queue = of.value,
+                        "messages are dropped: the queue to the upstreams is full; check the upstreams, raise forward.queue, or use a spool"
+                    );
+                },
+            },
+            Kind::Copies => Wording {
+                amount: ("dropped: ", Unit::Count, " suppressed copies"),
+                advice: "check suppressed.to, or raise suppressed.queue".to_owned(),
+                value: String::new(),
+                log: |_, copies| {
+                    warn!(
+                        copies,
+                        "suppressed copies are dropped; check suppressed.to, or raise suppressed.queue"
+                    );
+                },
+            },
+            Kind::Kernel(listener) => self.kernel_wording(listener),
+            Kind::Evicted => Wording {
+                amount: ("evicted too early: ", Unit::Count, " messages"),
+                advice: self.memory_advice(stats),
+                value: memory,
+                log: |of, windows| {
+                    warn!(
+                        windows,
+                        memory = of.value,
+                        "messages are evicted before their window ends, and their repeats are forwarded; raise dedup.memory"
+                    );
+                },
+            },
+            Kind::Unremembered => Wording {
+                amount: ("not remembered: ", Unit::Count, " messages"),
+                advice: self.memory_advice(stats),
+                value: memory,
+                log: |of, frames| {
+                    warn!(
+                        frames,
+                        memory = of.value,
+                        "no room to remember messages; their repeats are forwarded; raise dedup.memory"
+                    );
+                },
+            },
+            Kind::Oversize => Wording {
+                amount: (
+                    "dropped: ",
+                    Unit::Count,
+                    " frames longer than max_message_size",
+                ),
+                advice: "raise max_message_size, or set oversize = \"truncate\"".to_owned(),
+                value: String::new(),
+                log: |_, frames| {
+                    warn!(
+                        frames,
+                        "messages are dropped: longer than max_message_size; raise it, or set oversize = \"truncate\""
+                    );
+                },
+            },
+            Kind::TooLarge => Wording {
+                amount: (
+                    "dropped: ",
+                    Unit::Count,
+                    " frames too large for the upstream",
+                ),
+                advice: "use a tcp:// or relp:// upstream".to_owned(),
+                value: String::new(),
+                log: |_, frames| {
+                    warn!(
+                        frames,
+                        "messages are dropped: too large for a datagram to the upstream; use a tcp or relp upstream"
+                    );
+                },
+            },
+            Kind::Cut => Wording {
+                amount: ("cut: ", Unit::Count, " frames longer than forward.udp_max"),
+                advice: format!(
+                    "forward.udp_max = {}: raise it ({} at most), or use a tcp:// or relp:// upstream",
+                    size_text(forward.udp_max),
+                    size_text(UDP_PAYLOAD_MAX)
+                ),
+                value: size_text(forward.udp_max),
+                log: |of, frames| {
+                    warn!(
+                        frames,
+                        udp_max = of.value,
+                        "messages are cut: longer than forward.udp_max; raise it, or use a tcp or relp upstream"
+                    );
+                },
+            },
+            Kind::Compressed => Wording {
+                amount: ("dropped: ", Unit::Count, " compressed messages"),
+                advice: "turn ZipLevel off at the senders, or use framing = \"octet-counting\""
+                    .to_owned(),
+                value: String::new(),
+                log: |_, frames| {
+                    warn!(
+                        frames,
+                        "messages are dropped: compressed, and the upstream's framing is lf; turn ZipLevel off at the senders, or use framing = \"octet-counting\""
+                    );
+                },
+            },
+            Kind::RefusedDatagrams => Wording {
+                amount: ("refused: ", Unit::Count, " datagrams not in allow"),
+                advice: ALLOW_ADVICE.to_owned(),
+                value: String::new(),
+                log: |_, datagrams| {
+                    warn!(
+                        datagrams,
+                        "datagrams are refused: their senders are not in allow; add them, or stop them"
+                    );
+                },
+            },
+            Kind::RefusedConnections => Wording {
+                amount: ("refused: ", Unit::Count, " connections not in allow"),
+                advice: ALLOW_ADVICE.to_owned(),
+                value: String::new(),
+                log: |_, connections| {
+                    warn!(
+                        connections,
+                        "connections are refused: their senders are not in allow; add them, or stop them"
+                    );
+                },
+            },
+            Kind::Connections => Wording {
+                amount: (
+                    "refused: ",
+                    Unit::Count,
+                    " connections over connections_max",
+                ),
+                advice: "raise connections_max".to_owned(),
+                value: String::new(),
+                log: |_, connections| {
+                    warn!(
+                        connections,
+                        "connections are refused: the listener has connections_max; raise it"
+                    );
+                },
+            },
+            Kind::SourceConnections => Wording {
+                amount: (
+                    "refused: ",
+                    Unit::Count,
+                    " connections over connections_per_source_max",
+                ),
+                advice: "raise connections_per_source_max".to_owned(),
+                value: String::new(),
+                log: |_, connections| {
+                    warn!(
+                        connections,
+                        "connections are refused: their address has connections_per_source_max; raise it"
+                    );
+                },
+            },
         }
     }
 
-    /// Whether there is a disk behind the queue.
+    fn kernel_wording(&self, listener: &str) -> Wording {
+        let amount = ("kernel drops: ", Unit::DatagramsOf(listener.to_owned()), "");
+        if self.is_paused() {
+            return Wording {
+                amount,
+                advice: "reading was paused meanwhile".to_owned(),
+                value: String::new(),
+                log: |of, datagrams| {
+                    warn!(
+                        listener = of.listener(),
+                        datagrams,
+                        "the kernel drops datagrams while reading is paused; check the upstreams"
+                    );
+                },
+            };
+        }
+        Wording {
+            amount,
+            advice: "raise net.core.rmem_max and receive_buffer".to_owned(),
+            value: size_text(self.receive_buffer(listener)),
+            log: |of, datagrams| {
+                warn!(
+                    listener = of.listener(),
+                    datagrams,
+                    receive_buffer = of.value,
+                    "the kernel drops datagrams; raise net.core.rmem_max and receive_buffer"
+                );
+            },
+        }
+    }
+
+    fn memory_advice(&self, stats: &EngineStats) -> String {
+        let memory = size_text(stats.budget_octets);
+        let messages = Grouped(stats.live_messages as u64);
+        let repeated = Grouped(self.metrics.summaries.made[SummaryReason::Evicted].get());
+        format!(
+            "dedup.memory = {memory} was full with {messages} messages, and {repeated} of all evicted ones had repeats: \
+             raise it, or find out why so many messages differ"
+        )
+    }
+
+    /// Whether a spool stands behind the queue.
     fn has_spool(&self) -> bool {
         self.metrics.spool.limit.get() > 0
     }
 
-    /// Whether a reader waits for room.
+    /// Whether a reader waits for room in a queue.
     fn is_paused(&self) -> bool {
         let mut pauses = self.metrics.all_pauses().into_iter();
         pauses.any(|pauses| pauses.now.get() > 0)
     }
 
-    /// `suppressed.queue`, as it was written.
+    /// `suppressed.queue` in the units of the configuration.
     fn copies_queue(&self) -> String {
         let octets = self.metrics.copies.queue_limit.get();
         size_text(usize::try_from(octets).unwrap_or(0))
@@ -382,16 +510,75 @@ impl Losses {
     fn receive_buffer(&self, listener: &str) -> usize {
         let listeners = self.metrics.listeners();
         let found = listeners.iter().find(|found| found.name() == listener);
-        // The kernel counts its own bookkeeping in, and reports twice what was asked for.
+        // The kernel includes its own bookkeeping: it reports twice the size that was asked for.
         found.map_or(0, |found| {
             usize::try_from(found.receive_buffer.get() / 2).unwrap_or(0)
         })
     }
 }
 
+/// The counts of the shards; zero after a panic in one of them, when the process is about to end.
+fn stats_of(shards: &Shards) -> EngineStats {
+    if shards.is_poisoned() {
+        return EngineStats::default();
+    }
+    shards.stats()
+}
+
+/// What operators read about one kind of loss.
+#[derive(Clone, Debug)]
+struct Wording {
+    /// `dropped: 5 frames, the queue was full`: the words around the amount, and its unit.
+    amount: (&'static str, Unit, &'static str),
+    /// What to do, with the values in force when it was lost.
+    advice: String,
+    /// The value that the first line names: the queue's size, say.
+    value: String,
+    /// Logs the first loss of an episode. Each message is a literal, so that it can be found by searching for it.
+    log: fn(&Self, u64),
+}
+
+#[derive(Clone, Debug)]
+enum Unit {
+    Count,
+    Millis,
+    /// Datagrams, on the listener of that name.
+    DatagramsOf(String),
+}
+
+impl Wording {
+    fn amount(&self, count: u64) -> String {
+        let (before, unit, after) = &self.amount;
+        match unit {
+            Unit::Count => format!("{before}{}{after}", Grouped(count)),
+            Unit::Millis => format!("{before}{}{after}", seconds(count)),
+            Unit::DatagramsOf(listener) => {
+                let (count, listener) = (Grouped(count), printable(listener));
+                format!("{before}{count} datagrams on {listener}{after}")
+            }
+        }
+    }
+
+    fn listener(&self) -> &str {
+        match &self.amount.1 {
+            Unit::DatagramsOf(listener) => listener,
+            Unit::Count | Unit::Millis => "",
+        }
+    }
+}
+
+/// The advice where a spool stands behind the queue.
+fn overtaxed(queue: &str) -> String {
+    format!(
+        "forward.queue = {queue} was full, and messages arrived faster than the upstreams and the spool took them: check both"
+    )
+}
+
 /// The line for `/readyz`.
-fn line(kind: &Kind, episode: &Episode, now: Tick) -> String {
-    let (count, advice) = (Amount(kind, episode.count), &episode.advice);
+fn line(episode: &Episode, now: Tick) -> String {
+    let wording = episode.wording.as_ref();
+    let wording = wording.expect("an episode that goes on began with a loss");
+    let (count, advice) = (wording.amount(episode.count), &wording.advice);
     match now.since(episode.last).as_secs() {
         0 => format!("{count}, now; {advice}"),
         seconds => {
@@ -401,53 +588,12 @@ fn line(kind: &Kind, episode: &Episode, now: Tick) -> String {
     }
 }
 
-/// How much of a kind, in words.
-struct Amount<'a>(&'a Kind, u64);
-
-impl fmt::Display for Amount<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = Grouped(self.1);
-        match self.0 {
-            Kind::Paused | Kind::PausedByCopies => {
-                write!(f, "reading was paused: for {}", seconds(self.1))
-            }
-            Kind::Unaccepted => {
-                write!(f, "no connection was accepted: for {}", seconds(self.1))
-            }
-            Kind::QueueFull => write!(f, "dropped: {count} frames, the queue was full"),
-            Kind::Copies => write!(f, "dropped: {count} copies that were to be set aside"),
-            Kind::Kernel(listener) => {
-                write!(
-                    f,
-                    "kernel drops: {count} datagrams on {}",
-                    printable(listener)
-                )
-            }
-            Kind::Evicted => write!(f, "forgotten too early: {count} messages"),
-            Kind::Unremembered => write!(f, "not remembered: {count} messages"),
-            Kind::Oversize => write!(f, "dropped: {count} frames longer than max_message_size"),
-            Kind::TooLarge => write!(f, "dropped: {count} frames too long for the upstream"),
-            Kind::Cut => write!(f, "cut: {count} frames longer than forward.udp_max"),
-            Kind::Compressed => write!(f, "dropped: {count} compressed messages"),
-            Kind::RefusedDatagrams => write!(f, "refused: {count} datagrams not in allow"),
-            Kind::RefusedConnections => write!(f, "refused: {count} connections not in allow"),
-            Kind::Connections => write!(f, "refused: {count} connections over connections_max"),
-            Kind::SourceConnections => {
-                write!(
-                    f,
-                    "refused: {count} connections over connections_per_source_max"
-                )
-            }
-        }
-    }
-}
-
-/// So many milliseconds, in whole seconds.
+/// Milliseconds in whole seconds, rounded up.
 fn seconds(millis: u64) -> String {
     time_text(Duration::from_secs(millis.div_ceil(1000)))
 }
 
-/// `19,803`
+/// A number with its digits in groups of three: `19,803`.
 struct Grouped(u64);
 
 impl fmt::Display for Grouped {
@@ -463,29 +609,29 @@ impl fmt::Display for Grouped {
     }
 }
 
-/// One kind's losses, from the first one to the quiet behind the last one.
+/// The losses of one kind, from the first one until ten minutes after the last one.
 #[derive(Debug, Default)]
 struct Episode {
-    /// How much was lost when it was looked last, in the life of the process.
+    /// The counter at the last look: everything since the process started.
     total: u64,
-    /// How much since the episode began.
+    /// How much was lost since the episode began.
     count: u64,
-    /// How much of that was not told yet.
+    /// How much of `count` is not logged yet.
     untold: u64,
-    /// When the log last told of it; `None` while nothing goes on.
+    /// When it was logged last; `None` while nothing goes on.
     told: Option<Tick>,
-    /// When the last of it was seen.
+    /// When the last loss was seen.
     last: Tick,
-    /// What to do about the last of it.
-    advice: String,
+    /// What to write about the last loss; `None` before the first.
+    wording: Option<Wording>,
 }
 
-/// What the log must tell of.
+/// What is to be logged.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum News {
-    /// It begins, with so much.
+    /// An episode began with that amount.
     Began(u64),
-    /// It goes on: so much since it was told last.
+    /// It goes on: the amount since it was logged last.
     More(u64),
 }
 
@@ -494,7 +640,7 @@ impl Episode {
         self.told.is_some()
     }
 
-    /// Learns that `total` was lost by `now`.
+    /// Takes in that `total` was lost by `now`.
     fn look(&mut self, total: u64, now: Tick) -> Option<News> {
         let more = total.saturating_sub(self.total);
         self.total = self.total.max(total);
@@ -518,7 +664,7 @@ impl Episode {
         None
     }
 
-    /// Learns that `total` was lost in all.
+    /// Takes in that `total` was lost when the process ends.
     fn finish(&mut self, total: u64) -> Option<News> {
         let more = total.saturating_sub(self.total);
         self.total = self.total.max(total);
@@ -530,21 +676,21 @@ impl Episode {
     }
 }
 
-/// For how long reading was paused, as seen from time to time.
+/// For how long reading was paused, as seen at each look.
 ///
-/// A pause that is over before the next look does not count: the upstream took a batch a little later than it came.
-/// Pauses that follow each other count.
+/// A pause that is over before the next look does not count: the upstream only took a batch a little later than it
+/// came. Pauses that follow each other count.
 #[derive(Debug, Default)]
 struct Pause {
-    /// When it was looked last, and whether reading was, or had been, paused then.
+    /// The last look, and whether reading was paused then or had been since the look before.
     before: Option<(Tick, bool)>,
     pauses: u64,
     millis: u64,
 }
 
 impl Pause {
-    /// Learns that reading is `paused` at `now` or not, and was paused so many times; returns for how many milliseconds
-    /// it was paused so far.
+    /// Takes in whether reading is `paused` at `now`, and how often it was so far. Returns for how many milliseconds it
+    /// was paused so far.
     fn look(&mut self, paused: bool, pauses: u64, now: Tick) -> u64 {
         let paused = paused || pauses > self.pauses;
         if let Some((before, true)) = self.before
@@ -559,10 +705,12 @@ impl Pause {
     }
 }
 
-/// How often losses are looked for.
+const ALLOW_ADVICE: &str = "add the senders to allow, or stop them";
+
+/// The time between two looks at the counters.
 const LOOK_PERIOD: Duration = Duration::from_millis(250);
 
-/// What goes on is told once in so long; after so long without a loss the next one is news.
+/// A loss that goes on is logged once a period; after a period without one, the next loss begins a new episode.
 const PERIOD: Duration = Duration::from_secs(600);
 
 #[cfg(test)]

@@ -9,16 +9,16 @@
 //!
 //! # Guarantees
 //!
-//! - Nothing is served before everything is bound; a start that fails leaves nothing behind.
+//! - Everything is bound before anything is served; a start that fails leaves nothing behind.
 //! - A reload is all or nothing. Sockets, connections and windows whose settings did not change are
 //!   kept.
-//! - On stop each stage ends because its input closed; what the deadline cuts off is counted as dropped.
-//! - A listener or the forwarder that ends by itself is fatal: the rest is drained and the exit is
-//!   unsuccessful, so that a supervisor starts us again.
+//! - At a stop each stage ends because its input closed; what the deadline cuts off is counted as dropped.
+//! - A listener or the forwarder that ends by itself is fatal, and so are most panics (`panics`): the rest is drained
+//!   and the exit status is 1, so that a supervisor restarts the process.
 //!
 //! # Left out
 //!
-//! Exit codes (`main`), what the settings mean (`config`).
+//! Exit codes (`main`). What a setting means (`config`).
 
 mod configuration;
 mod copies;
@@ -27,17 +27,18 @@ mod listeners;
 mod losses;
 mod plan;
 mod reload;
+mod start;
 mod stop;
 mod storm;
 mod threads;
 mod windows;
 
-use std::{fs, future::ready, io, path::Path, sync::Arc, time::Duration};
+use std::{future::ready, io, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
     runtime, select,
-    sync::{Semaphore, watch},
+    sync::watch,
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -54,30 +55,27 @@ use self::{
 use crate::{
     admin::{self, AdminState, FileState, InForce, Readiness},
     clock::Clock,
-    config::{Config, ForwardConfig, RunArgs, SpoolConfig, size_text, takes_only_v6},
-    custody::Custody,
-    dedup::Shards,
-    forward::{self, CopiesDoor, Delivery, ForwardEnded, Forwarder, Outbox, Stopping},
-    ledger::Ledger,
-    listen::{BindError, Bound, Context, PassedSockets},
-    logging::{PeerLog, PeerReason},
-    metrics::Metrics,
-    pipeline::Pipeline,
-    rule::WindowPolicy,
+    config::{Config, ForwardConfig, RunArgs},
+    fault,
+    forward::{ForwardEnded, Outbox, Stopping},
+    listen::{BindError, Context, PassedSockets},
+    logging::PeerReason,
+    metrics::PanicTask,
+    panics::{self, caught},
     signal::{Event, Signals},
     sizing::Sizing,
-    spool::{Found, HELD_MAX, Spool, SpoolError},
+    spool::SpoolError,
     sys,
     thread::{Pool, Running, Waiting},
 };
 
-/// Why the relay did not start, or ended by itself.
+/// Why the relay did not start, or stopped without being told to.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// The threads could not be made, the runtime not built, or signals not caught.
+    /// A thread, the runtime or a signal handler could not be made.
     #[error("cannot start: {0}")]
     Runtime(#[source] io::Error),
-    /// A socket passed in by the service manager is unfit.
+    /// The service manager passed in a socket that no listener can use.
     #[error("{0}")]
     Passed(#[source] io::Error),
     /// A listener could not be bound.
@@ -86,29 +84,30 @@ pub enum DaemonError {
     /// The admin address could not be bound.
     #[error("admin.address: cannot bind {address}: {source}")]
     Admin {
-        /// The address.
+        /// The configured address.
         address: std::net::SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The spool could not be opened.
     #[error("spool.directory: {0}")]
     Spool(#[source] SpoolError),
-    /// The forwarder gave up.
+    /// The forwarder ended with an error.
     #[error(transparent)]
     Forward(#[from] ForwardEnded),
-    /// A task that should outlive everything else ended.
-    #[error("{0} ended by itself; this is a fault of tersed")]
-    Task(&'static str),
+    /// A task panicked or ended that only a stop should end.
+    #[error("{0}; this is a fault of tersed")]
+    Task(String),
 }
 
-/// Runs the relay as `config` says until a signal ends it. `args` is read again on SIGHUP; `read` is its file as it was
+/// Runs the relay with `config` until a signal ends it. SIGHUP reads `args` again. `read` is the state of its file just
 /// before `config` was read from it.
 ///
 /// # Errors
 ///
-/// What kept it from starting, or what ended it.
+/// The relay did not start, or stopped without being told to.
 pub fn run(args: &RunArgs, config: Config, read: FileState) -> Result<(), DaemonError> {
+    panics::set_hook();
     raise_descriptor_limit();
     let mut patience = Patience::new();
     let runtime = threads::runtime(config.workers, &mut patience).map_err(DaemonError::Runtime)?;
@@ -117,14 +116,14 @@ pub fn run(args: &RunArgs, config: Config, read: FileState) -> Result<(), Daemon
         let daemon = Daemon::start(args, config, read, patience).await?;
         daemon.serve(args).await
     };
-    runtime
-        .0
-        .as_ref()
-        .map_or(Ok(()), |runtime| runtime.block_on(daemon))
+    let runtime = runtime.0.as_ref();
+    let runtime = runtime.expect("only dropping it takes the runtime");
+    let ended = runtime.block_on(caught(daemon));
+    ended.unwrap_or_else(|panicked| Err(DaemonError::Task(format!("the main task {panicked}"))))
 }
 
-/// A runtime that ends in bounded time, by a panic too: a blocking write to a reader of standard output that has
-/// stopped reading never ends.
+/// A runtime whose drop takes bounded time, also during a panic: a blocking write to standard output never ends if its
+/// reader stopped reading.
 struct Bounded(Option<runtime::Runtime>);
 
 impl Drop for Bounded {
@@ -140,203 +139,37 @@ struct Daemon {
     config: Config,
     context: Context,
     listeners: Vec<Serving>,
-    /// Listeners that a reload closed, as long as something is read from them.
+    /// Listeners that a reload closed and that may still be read.
     closing: Vec<Closing>,
-    /// What the service manager passed in, which it has open, too.
+    /// Sockets from the service manager, which keeps them open, too.
     passed: PassedSockets,
     forward: watch::Sender<Arc<ForwardConfig>>,
     outbox: Arc<Outbox>,
     forwarder: Running<Result<(), ForwardEnded>>,
-    /// That of copies, if they are set aside.
+    /// The forwarder of suppressed copies, if they are kept.
     copies: Option<CopiesForwarder>,
     readiness: Readiness,
     signals: Signals,
-    /// Tasks that run until everything else has ended: status page, timers.
+    /// Tasks that run until everything else has ended: admin port, timers.
     housekeeping: TaskTracker,
     stop_housekeeping: CancellationToken,
-    /// Threads for what blocks now and then: pages of metrics, giving memory back, saving windows.
+    /// Threads for calls that block: making pages, giving memory back, saving windows.
     chores: Arc<Pool>,
-    /// How far the stop has come, for the forwarders.
+    /// How far a stop has come, for the forwarders.
     stopping: Stopping,
     cut_off: Arc<CutOff>,
-    /// Cancelled when a listener ended by itself.
-    fatal: CancellationToken,
     losses: Arc<Losses>,
     in_force: InForce,
 }
 
 impl Daemon {
-    async fn start(
-        args: &RunArgs,
-        config: Config,
-        read: FileState,
-        mut patience: Patience,
-    ) -> Result<Self, DaemonError> {
-        let signals = Signals::new().map_err(DaemonError::Runtime)?;
-        let mut passed = PassedSockets::from_environment().map_err(DaemonError::Passed)?;
-        let metrics = Metrics::new();
-        let mut bound = Vec::new();
-        for listener in &config.listeners {
-            let only_v6 = takes_only_v6(&listener.url, &config.listeners);
-            let socket = Bound::bind(listener, &mut passed, config.workers, only_v6)?;
-            bound.push((listener.clone(), socket, only_v6, false));
-        }
-        let unnamed = Self::unnamed(&config, &mut passed)?.into_iter();
-        bound.extend(unnamed.map(|(listener, socket)| (listener, socket, false, true)));
-        let admin = match config.admin {
-            Some(address) => Some(
-                TcpListener::bind(address)
-                    .await
-                    .map_err(|source| DaemonError::Admin { address, source })?,
-            ),
-            None => None,
-        };
-
-        // All threads that there will be, before anything is taken in hand.
-        let mut listeners = Vec::with_capacity(bound.len());
-        for (listener, socket, only_v6, is_extra) in bound {
-            let readers = patience.insist(|| socket.readers());
-            let readers = readers.map_err(DaemonError::Runtime)?;
-            listeners.push((listener, socket, readers, only_v6, is_extra));
-        }
-        let mut waiting = |name| {
-            let made = patience.insist(|| Waiting::new(name));
-            made.map_err(DaemonError::Runtime)
-        };
-        let forwarding = waiting("tersed-forward")?;
-        let copies = match config.copies() {
-            Some(copies) => Some((copies, waiting(copies::THREAD)?)),
-            None => None,
-        };
-        let chores = Pool::new("tersed-chores", CHORES_MAX);
-        let with_spool = config.spool.directory.is_some();
-        patience
-            .insist(|| {
-                chores.keep(1)?;
-                forward::keep_threads(&config.forward, with_spool)
-            })
-            .map_err(DaemonError::Runtime)?;
-
-        for warning in config.warnings() {
-            warn!(%warning, "configuration");
-        }
-        let spool = match &config.spool.directory {
-            Some(directory) => Some(open_spool(directory, &config.spool, &metrics)?),
-            None => None,
-        };
-        let rules = Arc::clone(&config.rules);
-        let policies: Vec<WindowPolicy> = rules.policies().map(|policy| policy.window).collect();
-        let shards = Arc::new(Shards::new(
-            config.dedup.shards,
-            &policies,
-            config.dedup.memory,
-        ));
-        let key = windows::restore(&config.dedup, &shards, &rules);
-        let ledger = Arc::new(Ledger::new(
-            Arc::clone(&metrics),
-            Arc::clone(&shards),
-            rules,
-        ));
-        let outbox = Arc::new(Outbox::new(config.forward.queue, Arc::clone(&metrics)));
-        let (forward, changes) = watch::channel(Arc::new(config.forward.clone()));
-        let pipeline = Arc::new(Pipeline {
-            shards,
-            delivery: Delivery::new(Arc::clone(&outbox), Arc::clone(&ledger), changes.clone()),
-            metrics: Arc::clone(&metrics),
-            key,
-            identity: config.dedup.identity,
-            custody: Custody::new(),
-            copies_door: CopiesDoor::default(),
-        });
-        let in_force = InForce::new(Arc::clone(&metrics), args, read);
-        let losses = Losses::new(Arc::clone(&metrics), changes.clone());
-        let stopping = Stopping::default();
-        let cut_off = Arc::new(CutOff::new(Arc::clone(&metrics)));
-        let forwarder = Forwarder::new(
-            Arc::clone(&outbox),
-            ledger,
-            Arc::clone(&metrics),
-            Arc::clone(&pipeline.custody),
-            spool,
-            changes,
-            stopping.clone(),
-        );
-        let housekeeping = TaskTracker::new();
-        let forwarder =
-            copies::run(forwarder, forwarding, &housekeeping).map_err(DaemonError::Runtime)?;
-        let context = Context {
-            pipeline,
-            metrics,
-            peer_log: Arc::new(PeerLog::new()),
-            descriptors: Arc::new(Semaphore::new(free_descriptors(
-                config.spool.directory.is_some(),
-            ))),
-            tasks: TaskTracker::new(),
-        };
-        let mut daemon = Self {
-            config,
-            context,
-            listeners: Vec::new(),
-            closing: Vec::new(),
-            passed,
-            forward,
-            outbox,
-            forwarder,
-            copies: None,
-            readiness: Readiness::default(),
-            signals,
-            housekeeping,
-            stop_housekeeping: CancellationToken::new(),
-            chores: Arc::new(chores),
-            stopping,
-            cut_off,
-            fatal: CancellationToken::new(),
-            losses,
-            in_force,
-        };
-        if let Some((copies, thread)) = copies {
-            let copies = daemon.start_copies(copies, thread);
-            daemon.copies = Some(copies.map_err(DaemonError::Runtime)?);
-        }
-        for (listener, socket, readers, only_v6, is_extra) in listeners {
-            daemon.open(listener, socket, readers, only_v6, is_extra);
-        }
-        if let Some(admin) = admin {
-            daemon.open_admin(admin);
-        }
-        daemon.tell_memory_limit();
-        daemon.spawn_timers();
-        daemon.tell_in_force(&daemon.whole_config(), None);
-        daemon.watch_file();
-        daemon.readiness.set_ready();
-        let (configuration, overridden_by) = (
-            daemon.in_force.file_text(),
-            daemon.in_force.over_file_text(),
-        );
-        info!(configuration, overridden_by, "ready");
-        notify(&[sd_notify::NotifyState::Ready]);
-        Ok(daemon)
-    }
-
-    /// Serves until something ends it, and drains.
+    /// Serves until a signal or a failure ends it, then drains.
     async fn serve(mut self, args: &RunArgs) -> Result<(), DaemonError> {
-        let result = loop {
-            select! {
-                event = self.signals.next() => match event {
-                    Event::Stop => break Ok(()),
-                    Event::Reload => self.reload(args).await,
-                },
-                ended = &mut self.forwarder => break match ended {
-                    Ok(Err(error)) => Err(error.into()),
-                    Ok(Ok(())) | Err(_) => Err(DaemonError::Task("the forwarder")),
-                },
-                ended = copies::ended(&mut self.copies) => break match ended {
-                    Ok(Err(error)) => Err(error.into()),
-                    Ok(Ok(())) | Err(_) => Err(DaemonError::Task("the forwarder of suppressed copies")),
-                },
-                () = self.fatal.cancelled() => break Err(DaemonError::Task("a listener")),
-            }
-        };
+        let ended = caught(self.serve_until_ended(args)).await;
+        let result = ended.unwrap_or_else(|panicked| {
+            self.context.panics.fatal(PanicTask::Main, &panicked);
+            Err(DaemonError::Task(format!("the main task {panicked}")))
+        });
         if let Err(error) = &result {
             error!(%error, "stopping");
         }
@@ -344,7 +177,40 @@ impl Daemon {
         result
     }
 
-    /// Starts setting copies aside.
+    async fn serve_until_ended(&mut self, args: &RunArgs) -> Result<(), DaemonError> {
+        loop {
+            select! {
+                event = self.signals.next() => match event {
+                    Event::Stop => return Ok(()),
+                    Event::Reload => self.reload(args).await,
+                },
+                ended = &mut self.forwarder => {
+                    return Err(self.forwarder_ended(ended, PanicTask::Forwarder));
+                }
+                ended = copies::ended(&mut self.copies) => {
+                    return Err(self.forwarder_ended(ended, PanicTask::Copies));
+                }
+                cause = self.context.panics.ended() => return Err(DaemonError::Task(cause)),
+            }
+        }
+    }
+
+    /// Why a forwarder ended that only a stop should end.
+    fn forwarder_ended(&self, ended: copies::Ended, task: PanicTask) -> DaemonError {
+        let broken = match ended {
+            Ok(Err(error)) => return error.into(),
+            Ok(Ok(())) => {
+                return DaemonError::Task(format!("task {} ended by itself", task.label()));
+            }
+            Err(broken) => broken,
+        };
+        if let Some(panicked) = broken.panic() {
+            self.context.panics.fatal(task, panicked);
+        }
+        DaemonError::Task(format!("task {} {broken}", task.label()))
+    }
+
+    /// Starts the forwarder of suppressed copies.
     fn start_copies(&self, config: ForwardConfig, thread: Waiting) -> io::Result<CopiesForwarder> {
         let pipeline = &self.context.pipeline;
         let tasks = &self.housekeeping;
@@ -352,13 +218,11 @@ impl Daemon {
         CopiesForwarder::start(config, thread, pipeline, tasks, &self.stopping, cut_off)
     }
 
-    /// Lets the metrics say how much memory the configuration in force allows.
-    fn tell_memory_limit(&self) {
+    /// Sets the metrics of how much memory the configuration in force allows.
+    fn update_memory_limits(&self) {
         let config = self.whole_config();
         for (part, octets) in Sizing::of(&config).parts() {
-            if let Some(limit) = self.context.metrics.memory_limit.get(part as usize) {
-                limit.set(octets);
-            }
+            self.context.metrics.memory_limit[part as usize].set(octets);
         }
     }
 
@@ -375,25 +239,32 @@ impl Daemon {
             pool: Arc::clone(&self.chores),
             losses: Arc::new(move || losses.lines(Clock::now())),
             in_force: self.in_force.clone(),
+            panics: self.context.panics.clone(),
         };
-        self.housekeeping.spawn(admin::serve(
-            listener,
-            state,
-            self.stop_housekeeping.clone(),
-        ));
+        let panics = self.context.panics.clone();
+        let serving = admin::serve(listener, state, self.stop_housekeeping.clone());
+        self.housekeeping.spawn(async move {
+            if let Err(panicked) = caught(serving).await {
+                panics.admin(&panicked);
+            }
+        });
     }
 
     fn spawn_timers(&self) {
-        self.housekeeping.spawn(Arc::clone(&self.losses).watch(
-            Arc::clone(&self.context.pipeline.shards),
-            Arc::clone(&self.context.peer_log),
-            self.stop_housekeeping.clone(),
-        ));
+        let (losses, stop) = (Arc::clone(&self.losses), self.stop_housekeeping.clone());
+        let (pipeline, peer_log) = (&self.context.pipeline, &self.context.peer_log);
+        let (shards, peer_log) = (Arc::clone(&pipeline.shards), Arc::clone(peer_log));
+        let watch = move || {
+            Arc::clone(&losses).watch(Arc::clone(&shards), Arc::clone(&peer_log), stop.clone())
+        };
+        self.housekeeping
+            .spawn(self.context.panics.clone().restarting(watch));
         let stop = self.stop_housekeeping.clone();
         let pipeline = Arc::clone(&self.context.pipeline);
         let outbox = Arc::clone(&self.outbox);
         let chores = Arc::clone(&self.chores);
-        self.housekeeping.spawn(async move {
+        let panics = self.context.panics.clone();
+        let retiring = async move {
             let mut due = interval(RETIRE_PERIOD);
             due.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut storm = Storm::default();
@@ -405,131 +276,70 @@ impl Daemon {
                     () = ready(()), if has_more => {}
                     _ = due.tick() => {}
                 }
-                // With a full queue this waits like everybody else, until the queue is closed.
+                fault::trip("windows");
+                // While the queue is full this waits like every reader, until the queue is closed.
                 has_more = pipeline.advance().await;
                 let held = pipeline.shards.stats().octets as u64;
                 if storm.abates(held + outbox.octets()) {
                     let released = chores.call(sys::release_free_memory);
                     if let Err(error) = released.await {
-                        error!(%error, "free memory was not given back");
+                        error!(%error, "cannot give free memory back to the system");
                     }
                 }
+            }
+        };
+        self.housekeeping.spawn(async move {
+            if let Err(panicked) = caught(retiring).await {
+                panics.fatal(PanicTask::Windows, &panicked);
             }
         });
         if let Some(period) = sd_notify::watchdog_enabled() {
             let stop = self.stop_housekeeping.clone();
-            self.housekeeping.spawn(async move {
-                let mut due = interval(period / 2);
-                loop {
-                    select! {
-                        () = stop.cancelled() => return,
-                        _ = due.tick() => notify(&[sd_notify::NotifyState::Watchdog]),
+            let watchdog = move || {
+                let stop = stop.clone();
+                async move {
+                    let mut due = interval(period / 2);
+                    loop {
+                        select! {
+                            () = stop.cancelled() => return,
+                            _ = due.tick() => notify(&[sd_notify::NotifyState::Watchdog]),
+                        }
                     }
                 }
-            });
+            };
+            self.housekeeping
+                .spawn(self.context.panics.clone().restarting(watchdog));
         }
     }
 }
 
-/// Opens the spool, and counts what it kept of an earlier run.
-fn open_spool(
-    directory: &Path,
-    config: &SpoolConfig,
-    metrics: &Metrics,
-) -> Result<Arc<Spool>, DaemonError> {
-    let max = u64::try_from(config.max_size).unwrap_or(u64::MAX);
-    let spool = Spool::open(directory, max).map_err(DaemonError::Spool)?;
-    let &Found {
-        recovered,
-        torn_octets,
-        unreadable_segments,
-        cursor_damaged,
-        cursor_foreign,
-        lacking_octets,
-        ref not_safe,
-    } = spool.found();
-    metrics.frames.recover(recovered);
-    info!(directory = %directory.display(), recovered, torn_octets, "spool open");
-    if lacking_octets > 0 {
-        warn!(
-            directory = %directory.display(),
-            max_size = size_text(config.max_size),
-            lacking_octets,
-            "the disk has less room than spool.max_size; it will be full first: make room there, or lower spool.max_size"
-        );
-    }
-    if unreadable_segments > 0 || cursor_damaged {
-        warn!(
-            unreadable_segments,
-            cursor_damaged,
-            "the spool is damaged; what can be read is sent, some of it perhaps again"
-        );
-    }
-    if cursor_foreign {
-        warn!(
-            cursor = %directory.join("cursor").display(),
-            "the spool's cursor is of another history and not believed; all that is in the segments is sent, some of \
-             it perhaps again"
-        );
-    }
-    if let Some(first) = not_safe.first() {
-        error!(
-            files = not_safe.len(),
-            first,
-            "files of the spool are not safe; what is in them waits until they are put right"
-        );
-    }
-    Ok(Arc::new(spool))
-}
-
-/// Logs how many lines about peers were held back.
-fn tell_of_more(reason: PeerReason, count: u64) {
+/// Logs how many warnings about peers were suppressed.
+fn log_suppressed_warnings(reason: PeerReason, count: u64) {
     warn!(
         reason = reason.label(),
-        count, "more of the same from peers"
+        count, "suppressed repeated warnings about peers"
     );
 }
 
-/// Lets the process open as many descriptors as it may.
+/// Raises the soft limit of open files to the hard limit.
 fn raise_descriptor_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
-        debug!(%error, "the limit of open files stays as it is");
+        debug!(%error, "cannot raise the limit of open files");
     }
 }
 
-/// Connections that the process can take, so that upstreams, files and the status page still find a
-/// descriptor.
-fn free_descriptors(has_spool: bool) -> usize {
-    use nix::sys::resource::{Resource, getrlimit};
-    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-    let limit = usize::try_from(limit)
-        .unwrap_or(usize::MAX)
-        .min(Semaphore::MAX_PERMITS);
-    let open = fs::read_dir("/proc/self/fd").map_or(64, Iterator::count);
-    let held = if has_spool { HELD_MAX } else { 0 };
-    limit
-        .saturating_sub(open + held + DESCRIPTOR_RESERVE)
-        .max(1)
-}
-
-/// Tells the service manager, if there is one.
+/// Sends `state` to the service manager, if there is one.
 fn notify(state: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        debug!(%error, "the service manager could not be told");
+        debug!(%error, "cannot notify the service manager");
     }
 }
 
-/// How often windows that ended by themselves are looked for: the most that a summary is late.
+/// How often windows are looked for that expired without another message: a summary is at most this late.
 const RETIRE_PERIOD: Duration = Duration::from_millis(100);
 
-/// Chores at once: a page, memory given back, windows saved.
-const CHORES_MAX: usize = 3;
-
-/// Descriptors that connections do not get.
-const DESCRIPTOR_RESERVE: usize = 16;
-
-/// How long threads that are blocked are waited for at the end.
+/// How long the end of the process waits for blocked threads.
 const RUNTIME_END_MAX: Duration = Duration::from_millis(100);

@@ -1,34 +1,34 @@
-//! What a reload will do with listeners: found out, prepared, and only then done (see `listeners`).
+//! Plans what a reload does with listeners, and prepares it. `listeners` then carries the plan out.
 //!
 //! ```text
-//! wanted by a configuration        has it                            becomes of it
+//! a wanted listener has the        of                                it gets
 //! same name and URL                a listener that runs              kept; new settings
 //! same socket (tcp, relp; a name)  one that runs or is just closing  its socket, and connections if it runs
 //! same port (address, family)      one that runs                     a new socket
 //! anything else                                                      a new socket
 //! ```
 //!
-//! That decides about sockets. Each connection goes to the listener that has its address then, whichever that is.
+//! This decides about sockets only. Each connection goes to the listener that has its address afterwards.
 //!
 //! # Guarantees
 //!
-//! - Everything that can fail comes before the first change: [`Plan::of`] binds what disturbs nothing, [`Plan::finish`]
-//!   lets new sockets receive, and then nothing fails.
+//! - Everything that can fail comes before the first change: [`Plan::of`] binds what disturbs nothing, and
+//!   [`Plan::finish`] lets new sockets receive. After that nothing fails.
 //! - Closed listeners whose readers wait at a full queue do not pile up with each reload.
-//! - No listener of this relay is called another process.
+//! - An error never calls a listener of this relay another process.
 //!
 //! # Left out
 //!
-//! Doing it.
+//! Carrying the plan out (`listeners`).
 
 use std::io;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Daemon, listeners::Serving, reload::TakesRestart};
+use super::{Daemon, listeners::Serving, reload::NeedsRestart};
 use crate::{
     config::{Config, ListenerConfig, takes_only_v6},
-    listen::{BindError, Bound, Circumstances, PathAside, Prepared, Rival},
+    listen::{BindError, Bound, Circumstances, MovedPath, Prepared, Rival},
     thread::Waiting,
 };
 
@@ -40,32 +40,32 @@ pub(super) enum PlanError {
     #[error("listener \"{name}\": {source}")]
     Threads { name: String, source: io::Error },
     #[error("listener \"{name}\": {source}")]
-    Restart { name: String, source: TakesRestart },
+    Restart { name: String, source: NeedsRestart },
     #[error(
-        "{closed} listeners that earlier reloads closed are still being read, because the queue to the upstream is full, and \
-         each holds sockets and threads; fits: at most {max} before another listener is opened or moved. Make the upstream \
-         take messages, or name one that does by a reload that leaves the listeners as they are; then send SIGHUP again"
+        "the queue is full, so {closed} listeners that earlier reloads closed are still being read and hold sockets and \
+         threads; at most {max} are allowed before another listener is opened or moved. Fix the upstream, or reload with \
+         another upstream and the listeners unchanged; then send SIGHUP again"
     )]
     StillRead { closed: usize, max: usize },
     #[error("listener \"{0}\" has ended by itself")]
     Ended(String),
 }
 
-/// What a reload will do with listeners, whose new sockets are `S`.
+/// What a reload does with each wanted listener. `S` is the type of new sockets.
 pub(super) struct Plan<S> {
     pub(super) steps: Vec<Step<S>>,
 }
 
-/// Sockets that receive, and what stood in their place.
-pub(super) type Finished = (Bound, Option<PathAside>);
+/// Sockets that receive, and the path that was moved away for them.
+pub(super) type Finished = (Bound, Option<MovedPath>);
 
-/// What becomes of one wanted listener.
+/// What the reload does for one wanted listener.
 pub(super) struct Step<S> {
     pub(super) config: ListenerConfig,
     pub(super) only_v6: bool,
-    /// The running listener whose place it takes, or which it is.
+    /// Index of the running listener that it is, or replaces.
     pub(super) from: Option<usize>,
-    /// `None` if that one is kept as it is.
+    /// `None` if the running listener is kept.
     pub(super) fresh: Option<Fresh<S>>,
 }
 
@@ -73,22 +73,21 @@ pub(super) struct Step<S> {
 pub(super) struct Fresh<S> {
     pub(super) socket: S,
     pub(super) readers: Vec<Waiting>,
-    /// What ends when those have ended whose datagrams come first.
+    /// Cancelled when the listeners have ended whose datagrams must be read first.
     pub(super) after: Vec<CancellationToken>,
-    /// They were read before.
+    /// Another listener read these sockets before.
     pub(super) is_taken_over: bool,
 }
 
-/// Where a wanted listener comes from, by the place of a running one.
+/// How a wanted listener relates to a running one, given by its index.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Origin {
-    /// It is that one.
+    /// It is the running one.
     Kept(usize),
-    /// It goes on with that one's socket.
+    /// It takes over the running one's socket.
     Shared(usize),
-    /// It takes that one's address, with a socket of its own.
+    /// It takes over the running one's address, with a socket of its own.
     Moved(usize),
-    /// Nowhere.
     New,
 }
 
@@ -100,7 +99,7 @@ impl Origin {
         }
     }
 
-    /// Where each of `wanted` comes from. No running listener is the origin of two.
+    /// The origin of each of `wanted`. No running listener is the origin of two.
     fn all(wanted: &[ListenerConfig], running: &[Serving]) -> Vec<Self> {
         type Rule = (
             fn(usize) -> Origin,
@@ -152,8 +151,8 @@ impl Plan<Prepared> {
             let is_named = origins.iter().any(|origin| origin.place() == Some(*place));
             running.is_extra && !is_named && running.url().address().is_some()
         });
-        // A start would be refused, too.
-        if let (Some((_, unnamed)), Some(listener)) = (unnamed, choosy(config)) {
+        // A start would refuse this, too.
+        if let (Some((_, unnamed)), Some(listener)) = (unnamed, restricted_listener(config)) {
             return Err(PlanError::Bind(BindError::Unnamed {
                 url: unnamed.url(),
                 listener,
@@ -168,12 +167,12 @@ impl Plan<Prepared> {
             let only_v6 = takes_only_v6(&listener.url, &config.listeners);
             let fresh = match origin {
                 Origin::Kept(place) => {
-                    daemon.listeners[place].refuse_what_takes_a_restart(listener)?;
+                    daemon.listeners[place].refuse_what_needs_a_restart(listener)?;
                     None
                 }
                 Origin::Shared(place) => {
                     let old = &daemon.listeners[place];
-                    old.refuse_what_takes_a_restart(listener)?;
+                    old.refuse_what_needs_a_restart(listener)?;
                     Some(Self::share(old, listener)?)
                 }
                 Origin::Moved(_) | Origin::New => {
@@ -190,10 +189,10 @@ impl Plan<Prepared> {
         Ok(Self { steps })
     }
 
-    /// Goes on with the sockets of `old`.
+    /// Takes over the sockets of `old`.
     fn share(old: &Serving, listener: &ListenerConfig) -> Result<Fresh<Prepared>, PlanError> {
         let bound = old.sockets.upgrade();
-        // It is fatal when a listener ends by itself, and the relay is about to stop.
+        // A listener that ended by itself is fatal: the relay is about to stop.
         let bound = bound.ok_or_else(|| PlanError::Ended(old.metrics.name().to_owned()))?;
         let prepared = Prepared::taking_over(listener, bound);
         Ok(Fresh {
@@ -204,7 +203,7 @@ impl Plan<Prepared> {
         })
     }
 
-    /// Makes sockets, beside those that have the address now and will leave it.
+    /// Makes sockets while others that will give the address up still have it.
     fn bind(
         listener: &ListenerConfig,
         only_v6: bool,
@@ -225,7 +224,7 @@ impl Plan<Prepared> {
                 continue;
             }
             after.push(other.ended);
-            // What was passed in stays open, whatever becomes of the listener.
+            // A passed-in socket stays open after its listener closes.
             if !daemon.passed.has(&other.url) {
                 rivals.push(Rival {
                     name: other.name,
@@ -249,7 +248,7 @@ impl Plan<Prepared> {
         })
     }
 
-    /// Lets everything new receive. Nothing but this may fail now.
+    /// Lets all new sockets receive: the last step that can fail.
     pub(super) fn finish(self) -> Result<Plan<Finished>, BindError> {
         let mut steps = Vec::with_capacity(self.steps.len());
         for step in self.steps {
@@ -274,7 +273,7 @@ impl Plan<Prepared> {
 }
 
 impl Daemon {
-    /// Refuses to close yet another listener of datagrams while many wait at a full queue: none of them would go.
+    /// Refuses to close another datagram listener while many closed ones still wait at a full queue.
     fn refuse_to_pile_up(&self, origins: &[Origin]) -> Result<(), PlanError> {
         let closes = self.listeners.iter().enumerate().any(|(place, running)| {
             let is_kept = running.is_extra || origins.contains(&Origin::Kept(place));
@@ -290,11 +289,11 @@ impl Daemon {
     }
 }
 
-/// A listener that does not let everybody in.
-pub(super) fn choosy(config: &Config) -> Option<String> {
+/// The name of a listener that restricts its senders by `allow`.
+pub(super) fn restricted_listener(config: &Config) -> Option<String> {
     let mut listeners = config.listeners.iter();
-    let choosy = listeners.find(|listener| !listener.allow.is_empty());
-    choosy.map(|listener| listener.name.clone())
+    let restricted_listener = listeners.find(|listener| !listener.allow.is_empty());
+    restricted_listener.map(|listener| listener.name.clone())
 }
 
 fn readers(prepared: &Prepared, listener: &ListenerConfig) -> Result<Vec<Waiting>, PlanError> {
@@ -305,6 +304,5 @@ fn readers(prepared: &Prepared, listener: &ListenerConfig) -> Result<Vec<Waiting
     })
 }
 
-/// Closed listeners of datagrams that are still being read, beyond which a reload closes no more: as many as run, and
-/// at least this.
+/// The limit of closed datagram listeners that are still being read; it is raised to the number of running listeners.
 const STILL_READ_MAX: usize = 16;

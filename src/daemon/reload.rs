@@ -1,10 +1,10 @@
-//! Reload: the configuration read again and put in force, or refused with the reason.
+//! Reload: reads the configuration again and puts it in force, or refuses it with the reason.
 //!
 //! # Guarantees
 //!
-//! - All or nothing: everything that can fail comes before the first change.
-//! - What did not change is kept: sockets, connections, windows.
-//! - No reload waits for an upstream, and no message waits for a reload, however many windows it ends.
+//! - A reload is all or nothing: everything that can fail comes before the first change.
+//! - Sockets, connections and windows whose settings did not change are kept.
+//! - A reload does not wait for an upstream, and messages do not wait for a reload, however many windows it ends.
 //!
 //! # Left out
 //!
@@ -39,22 +39,20 @@ enum ReloadError {
     #[error("suppressed.to: {0}")]
     Copies(#[source] io::Error),
     #[error(transparent)]
-    Restart(#[from] TakesRestart),
+    Restart(#[from] NeedsRestart),
 }
 
-/// A key that cannot change in a process that runs.
+/// A key whose value only a restart can change.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{key}: runs {runs}, the file says {wanted}; that takes a restart: write {runs} until then"
-)]
-pub(super) struct TakesRestart {
+#[error("{key}: changing {runs} to {wanted} needs a restart; write {runs} until then")]
+pub(super) struct NeedsRestart {
     key: &'static str,
     runs: String,
     wanted: String,
 }
 
-impl TakesRestart {
-    /// Refuses the first of `keys` whose value in force is not the one that is wanted.
+impl NeedsRestart {
+    /// Refuses the first of `keys` whose value in force differs from the wanted one.
     pub(super) fn refuse<const N: usize>(
         keys: [(&'static str, String, String); N],
     ) -> Result<(), Self> {
@@ -66,7 +64,7 @@ impl TakesRestart {
 }
 
 impl Daemon {
-    /// Reads the configuration again and puts it in force, or says why not.
+    /// Reads the configuration again and puts it in force, or logs why it is refused.
     pub(super) async fn reload(&mut self, args: &RunArgs) {
         notify_reloading();
         let read = FileState::of(args.file.as_deref());
@@ -79,15 +77,14 @@ impl Daemon {
     }
 
     async fn put_in_force(&mut self, config: Config) -> Result<(), ReloadError> {
-        self.refuse_what_takes_a_restart(&config)?;
-        // Everything that can fail comes first.
+        self.refuse_what_needs_a_restart(&config)?;
         self.let_sockets_close(&config).await;
         let plan = Plan::of(&config, self)?;
         let starts_copies = config.copies().filter(|_| self.copies.is_none());
         let copies =
             starts_copies.map(|copies| Waiting::new(copies::THREAD).map(|thread| (copies, thread)));
         let copies = copies.transpose().map_err(ReloadError::Copies)?;
-        // From here on new sockets receive, and if the last step failed would have to close again.
+        // From here on new sockets receive. If the last step failed, they would have to close again.
         let plan = plan.finish()?;
         let copies = copies.map(|(copies, thread)| self.start_copies(copies, thread));
         let copies = copies.transpose().map_err(ReloadError::Copies)?;
@@ -96,19 +93,19 @@ impl Daemon {
         for warning in config.warnings() {
             warn!(%warning, "configuration");
         }
-        // What ended is reported by the timer, so that a full queue does not hold up this reload, which may be
-        // the one that names an upstream that works.
+        // The timer reports the windows that ended, so that a full queue does not delay this reload: it may be the one
+        // that names an upstream that works.
         let ledger = self.context.pipeline.delivery.ledger();
         ledger.set_rules(Arc::clone(&config.rules), config.dedup.memory);
         self.outbox.resize(config.forward.queue);
         self.forward.send_replace(Arc::new(config.forward.clone()));
         self.change_copies(&config, copies);
         self.config = config;
-        self.tell_memory_limit();
+        self.update_memory_limits();
         Ok(())
     }
 
-    /// Has copies set aside by `fresh`, which has just begun to, or as `config` says.
+    /// Adopts `fresh`, a forwarder of copies that has just started, or changes or ends the running one.
     fn change_copies(&mut self, config: &Config, fresh: Option<CopiesForwarder>) {
         if fresh.is_some() {
             self.copies = fresh;
@@ -128,7 +125,7 @@ impl Daemon {
         }
     }
 
-    fn refuse_what_takes_a_restart(&self, config: &Config) -> Result<(), ReloadError> {
+    fn refuse_what_needs_a_restart(&self, config: &Config) -> Result<(), ReloadError> {
         let old = &self.config;
         let number = |one: usize, other: usize| (one.to_string(), other.to_string());
         let spool = |config: &Config| {
@@ -153,7 +150,7 @@ impl Daemon {
         let admin = both(&admin);
         let level = both(&|config| format!("\"{}\"", config.log.level));
         let format = both(&|config| LOG_FORMAT.word(config.log.format).to_owned());
-        Ok(TakesRestart::refuse([
+        Ok(NeedsRestart::refuse([
             ("runtime.workers", workers.0, workers.1),
             ("dedup.shards", shards.0, shards.1),
             ("dedup.identity", identity.0, identity.1),

@@ -1,15 +1,15 @@
-//! Stop: what was taken in is forwarded, reported and saved, within one deadline.
+//! Stop: forwards, reports and saves everything that was received, within one deadline.
 //!
 //! # Guarantees
 //!
 //! - Each stage ends because its input closed: readers, windows, queue, forwarder.
-//! - All upstreams that are away are tried at once, and again and again until the deadline.
-//! - What the deadline cuts off is counted as dropped and told in one line, or left in the spool.
-//! - Windows are saved only if everything before went well.
+//! - Upstreams that are down are tried at once, and retried until the deadline.
+//! - What the deadline cuts off is counted as dropped and logged in one line, or left in the spool.
+//! - Windows are saved only if every stage before ended without an error.
 //!
 //! # Left out
 //!
-//! What the exit code says (`main`).
+//! The exit code (`main`).
 
 use std::time::Duration;
 
@@ -19,19 +19,21 @@ use tokio::{
 };
 use tracing::{debug, error, info, warn};
 
-use super::{Daemon, copies::CopiesForwarder, notify, tell_of_more};
+use super::{Daemon, copies::CopiesForwarder, log_suppressed_warnings, notify};
 use crate::{
     clock::Clock,
-    dedup::{EndReason, Progress},
+    dedup::{EndReason, EngineStats, Progress},
     forward::{ForwardEnded, Outbox},
     listen::Context,
+    metrics::DropReason,
+    pipeline::Pipeline,
     signal::{Event, Signals},
     thread::Running,
 };
 
 impl Daemon {
-    /// Drains: nothing new is taken in, everything that was is forwarded, within the deadline. Windows are saved
-    /// unless something broke down: then nobody knows what became of their survivors.
+    /// Accepts nothing more and forwards what was received, within the deadline. Then saves the windows, unless a
+    /// task failed: then it is not known whether the messages of the open windows were forwarded.
     pub(super) async fn stop(mut self, mut is_whole: bool) {
         self.readiness.set_stopping();
         notify(&[sd_notify::NotifyState::Stopping]);
@@ -40,7 +42,16 @@ impl Daemon {
             running.stop();
         }
         self.context.tasks.close();
-        // Before anything waits: readers may wait for room in the queue, and that for an upstream.
+        // Without a forwarder, waiting for room would last until the deadline.
+        if self.forwarder.is_finished() {
+            self.outbox.close();
+        }
+        if let Some(copies) = &self.copies
+            && copies.forwarder.is_finished()
+        {
+            copies.outbox.close();
+        }
+        // Comes before any waiting: readers may wait for room in the queue, and the queue for an upstream.
         self.stopping.begin();
         let stopping = self.stopping.clone();
         let grace = self.config.shutdown_grace;
@@ -55,19 +66,19 @@ impl Daemon {
                     true
                 }
                 () = sleep(grace) => {
-                    warn!(?grace, "the time to drain is over");
+                    warn!(?grace, "shutdown grace period expired");
                     false
                 }
-                // Whoever asks twice does not want to wait.
-                () = told_to_stop(&mut self.signals) => {
-                    warn!("told to stop again; no more waiting");
+                () = second_stop(&mut self.signals) => {
+                    warn!("second stop signal; not waiting any longer");
                     false
                 }
             }
         };
+        is_whole &= !self.context.pipeline.is_broken();
         if !drained {
-            // The forwarder drops what is left, which frees whoever waits at the queue; they and the
-            // windows that are still open then end without waiting for an upstream.
+            // The forwarder drops what is left in the queue, so that readers stop waiting for room; they and the open
+            // windows then end without waiting for an upstream.
             stopping.cut_off();
             self.outbox.close();
             if let Some(copies) = &self.copies {
@@ -77,7 +88,7 @@ impl Daemon {
             let drain = Self::drain(&self.context, &self.outbox, forwarder, copies);
             let ended = timeout(CUT_OFF_MAX, drain).await;
             if ended.is_err() {
-                error!("tasks did not end after being cut off; this is a fault of tersed");
+                error!("tasks did not end after the grace period; this is a fault of tersed");
             }
             is_whole &= ended.unwrap_or(false);
         }
@@ -92,12 +103,17 @@ impl Daemon {
         {
             debug!("housekeeping did not end in time");
         }
-        self.context.peer_log.finish(tell_of_more);
+        self.context.peer_log.finish(log_suppressed_warnings);
         self.cut_off.tell();
         let metrics = &self.context.metrics;
         let listeners = metrics.listeners();
         let kernel_dropped: u64 = listeners.iter().map(|one| one.kernel_dropped.get()).sum();
-        let stats = self.context.pipeline.shards.stats();
+        let pipeline = &self.context.pipeline;
+        let stats = if pipeline.is_broken() {
+            EngineStats::default()
+        } else {
+            pipeline.shards.stats()
+        };
         let balance = metrics.balance();
         info!(
             received = balance.received,
@@ -118,8 +134,12 @@ impl Daemon {
         );
     }
 
-    /// Each stage ends because its input closed: readers, windows, queue, forwarder. Can be called
-    /// again after it was interrupted. False if the forwarder broke down.
+    /// Waits for each stage to end because its input closed: readers, windows, queue, forwarder. Returns false if the
+    /// forwarder failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped at any point and called again.
     async fn drain(
         context: &Context,
         outbox: &Outbox,
@@ -127,14 +147,15 @@ impl Daemon {
         copies: &mut Option<CopiesForwarder>,
     ) -> bool {
         context.tasks.wait().await;
-        // Nobody else has it any more.
+        // No batch is left that could use it.
         context.pipeline.copies_door.shut();
         let pipeline = &context.pipeline;
         let (mut ended, mut progress) = (Vec::new(), Progress::default());
-        loop {
-            // They stay open: a survivor that is dropped from here on reopens its window.
+        while !pipeline.is_broken() {
+            // The windows stay open, so that a survivor dropped from here on can reopen its window.
             let shards = &pipeline.shards;
-            let more = shards.report_all(EndReason::Stop, &mut progress, END_BITE, &mut ended);
+            let more =
+                shards.report_all(EndReason::Stop, &mut progress, REPORTED_AT_ONCE, &mut ended);
             pipeline.report(&mut ended).await;
             if !more {
                 break;
@@ -146,30 +167,49 @@ impl Daemon {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return false,
                 Err(error) => {
-                    error!(%error, "the forwarder broke down");
+                    error!(%error, "the forwarder failed");
                     return false;
                 }
             }
         }
-        if let Some(copies) = copies
-            && !copies.forwarder.is_finished()
-            && let Err(error) = (&mut copies.forwarder).await
-        {
-            error!(%error, "the forwarder of suppressed copies broke down");
+        drop_rest(outbox, pipeline);
+        if let Some(copies) = copies {
+            if !copies.forwarder.is_finished()
+                && let Err(error) = (&mut copies.forwarder).await
+            {
+                error!(%error, "the forwarder of suppressed copies failed");
+            }
+            drop_rest(&copies.outbox, pipeline);
         }
         true
     }
 }
 
-/// Waits until somebody asks for a stop; a reload is too late now.
-async fn told_to_stop(signals: &mut Signals) {
+/// Drops what is left in `outbox`: something is only if its forwarder ended before its time.
+fn drop_rest(outbox: &Outbox, pipeline: &Pipeline) {
+    let ledger = pipeline.delivery.ledger();
+    loop {
+        let chunks = outbox.try_pop(usize::MAX);
+        if chunks.is_empty() {
+            return;
+        }
+        for chunk in chunks {
+            if let Some(summaries) = ledger.dropped(&chunk, DropReason::Shutdown) {
+                ledger.dropped(&summaries, DropReason::Shutdown);
+            }
+        }
+    }
+}
+
+/// Waits for another signal to stop. A reload is refused by now.
+async fn second_stop(signals: &mut Signals) {
     while signals.next().await == Event::Reload {
         info!("not reloading while stopping");
     }
 }
 
-/// Marks looked at under one hold of a shard's lock while stopping.
-const END_BITE: usize = 4096;
+/// Marks reported under one hold of a shard's lock while stopping.
+const REPORTED_AT_ONCE: usize = 4096;
 
-/// How long tasks may take to end once nothing waits any more.
+/// How long tasks may take to end once none of them waits any more.
 pub(super) const CUT_OFF_MAX: Duration = Duration::from_secs(1);

@@ -1,23 +1,22 @@
-//! Storm: when memory that was needed for one is to be given back.
+//! Storm: decides when memory that a storm of messages needed is given back to the system.
 //!
 //! # Guarantees
 //!
-//! - Little is not given back, and much is in steps: the allocator makes others wait while it gives back.
+//! - A little memory is kept, and much is given back in steps: the allocator blocks other threads meanwhile.
 //!
 //! # Left out
 //!
 //! Giving it back (`sys`).
 
-/// When memory that was needed for a storm is to be given back.
+/// Follows how much memory is in use.
 #[derive(Debug, Default)]
 pub(super) struct Storm {
-    /// The most octets in use since then.
+    /// The most octets in use since memory was given back last.
     peak_octets: u64,
 }
 
 impl Storm {
-    /// Whether so much less is in use now than there was that giving it back is worth the while. Said in steps:
-    /// the allocator makes others wait while it gives back.
+    /// Whether enough memory was freed since the peak to be worth giving back, now that `octets` are in use.
     pub(super) fn abates(&mut self, octets: u64) -> bool {
         self.peak_octets = self.peak_octets.max(octets);
         let freed = self.peak_octets - octets;
@@ -30,8 +29,8 @@ impl Storm {
     }
 }
 
-/// Octets in use that make a storm: less is not worth giving back.
+/// A smaller peak is not worth giving memory back for.
 const STORM_OCTETS_MIN: u64 = 8 << 20;
 
-/// Octets given back at once: takes the allocator a few milliseconds.
+/// Octets given back in one step, which takes the allocator a few milliseconds.
 const STORM_OCTETS_STEP: u64 = 32 << 20;

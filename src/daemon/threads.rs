@@ -1,14 +1,13 @@
-//! The threads of the start: made with patience, because a machine that starts everything at once may have none left
-//! for a moment.
+//! The threads of a start: retried for a while, because a machine that is booting may run out of threads for a moment.
 //!
 //! # Guarantees
 //!
-//! - Where no thread can be made, the start waits for [`PATIENCE`] in all, says so once, and then fails with the
-//!   limits that forbid threads. It neither panics nor hangs.
+//! - If a thread cannot be made, the start logs it once, retries for [`PATIENCE`] in all, and then fails with an error
+//!   that names the limits on threads. It neither panics nor hangs.
 //!
 //! # Left out
 //!
-//! Threads after the start: a reload is refused, a pool has kept its thread (`thread`).
+//! Threads after the start: a reload that gets none is refused, and a pool has kept its thread (`thread`).
 
 use std::{io, sync::mpsc::sync_channel, thread, time::Duration};
 
@@ -21,7 +20,7 @@ use crate::{
     tick::Tick,
 };
 
-/// How long a start goes on trying.
+/// How long a start retries; shared by all its threads.
 #[derive(Debug)]
 pub(super) struct Patience {
     until: Tick,
@@ -29,7 +28,7 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// Begins to wait with the first thread that cannot be made.
+    /// The time runs from now on.
     pub(super) fn new() -> Self {
         Self {
             until: Clock::now().after(PATIENCE),
@@ -37,11 +36,11 @@ impl Patience {
         }
     }
 
-    /// Tries `attempt` until it succeeds or time is up. Blocks: nothing else is to be done meanwhile.
+    /// Retries `attempt` until it succeeds or the time is up. Blocks the thread.
     ///
     /// # Errors
     ///
-    /// That of the last attempt.
+    /// The error of the last attempt.
     pub(super) fn insist<T>(
         &mut self,
         mut attempt: impl FnMut() -> io::Result<T>,
@@ -51,7 +50,7 @@ impl Patience {
             let error = match attempt() {
                 Ok(done) => {
                     if was_refused {
-                        info!("threads made; starting");
+                        info!("enough threads now; starting");
                     }
                     return Ok(done);
                 }
@@ -59,7 +58,7 @@ impl Patience {
             };
             was_refused = true;
             if !std::mem::replace(&mut self.has_waited, true) {
-                warn!(%error, patience = ?PATIENCE, "not enough threads to start; trying again");
+                warn!(%error, patience = ?PATIENCE, "not enough threads to start; retrying");
             }
             if Clock::now() >= self.until {
                 return Err(io::Error::new(
@@ -72,16 +71,16 @@ impl Patience {
     }
 }
 
-/// The runtime, with `workers` threads.
+/// Builds the runtime with `workers` threads.
 ///
-/// tokio panics when it cannot make a worker, and then waits for ever for those that it has made. So it is first proven
-/// that all can be made; and if another process takes them in between, it is not this thread that waits.
+/// tokio panics when it cannot make a worker, and then waits forever for those that it has made. So this first proves
+/// that all of them can be made. If another process takes the threads in between, only the building thread hangs.
 ///
 /// # Errors
 ///
-/// Not all threads can be made, or there are no descriptors for it.
+/// The threads or the descriptors cannot be had.
 pub(super) fn runtime(workers: usize, patience: &mut Patience) -> io::Result<Runtime> {
-    // One more builds it.
+    // One more thread builds the runtime.
     patience.insist(|| prove(WORKER, workers + 1))?;
     let (give, built) = sync_channel(1);
     let builder = patience.insist(|| Waiting::new("tersed-start"))?;
@@ -95,22 +94,22 @@ pub(super) fn runtime(workers: usize, patience: &mut Patience) -> io::Result<Run
     });
     built.recv_timeout(BUILD_MAX).unwrap_or_else(|_| {
         Err(io::Error::other(format!(
-            "the {workers} threads {WORKER} could be made a moment ago and now they cannot; another process of \
-             this user or cgroup has taken them"
+            "{workers} threads {WORKER} could be made a moment ago and cannot be made now: another process of this \
+             user or cgroup took them"
         )))
     })
 }
 
-/// What the kernel calls tokio's threads.
+/// The name of tokio's worker threads.
 const WORKER: &str = "tersed-worker";
 
-/// How long a start waits for threads.
+/// How long a start retries to make threads.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often it tries meanwhile.
+/// The pause between two attempts.
 const RETRY_PERIOD: Duration = Duration::from_millis(100);
 
-/// How long building the runtime may take; it takes milliseconds.
+/// The limit for building the runtime, which takes milliseconds.
 const BUILD_MAX: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -130,7 +129,7 @@ mod tests {
         assert_eq!(done.unwrap(), 3);
     }
 
-    /// All threads of a start share the time.
+    /// All threads of a start share one patience.
     #[test]
     fn patience_ends() {
         let mut patience = Patience {

@@ -1,9 +1,9 @@
-//! Windows, as far as the daemon has a part in them: when they are read back after a restart, and when saved.
+//! When the daemon saves windows, and when it reads them back after a restart.
 //!
 //! # Guarantees
 //!
-//! - They are read back after everything was bound: a start that fails leaves them where they are.
-//! - They are saved when no task is left that could judge or drop, in what is left of the time to stop.
+//! - Windows are read back after every socket was bound: a start that fails leaves the file in place.
+//! - They are saved when no task is left that could judge or drop a message, within what is left of the grace period.
 //!
 //! # Left out
 //!
@@ -17,7 +17,7 @@ use crate::{
     saved::SavedWindows, tick::Tick,
 };
 
-/// Opens the windows again that were open at the last stop. Gives the key of this run.
+/// Restores the windows that were open at the last stop. Returns the key of this run.
 pub(super) fn restore(config: &DedupConfig, shards: &Arc<Shards>, rules: &Arc<Rules>) -> Key {
     config.state.as_deref().map_or_else(Key::random, |path| {
         windows(config, path, shards, rules).restore()
@@ -25,7 +25,7 @@ pub(super) fn restore(config: &DedupConfig, shards: &Arc<Shards>, rules: &Arc<Ru
 }
 
 impl Daemon {
-    /// Saves the windows that are open, if they are to be, until `deadline` or for two seconds at least.
+    /// Saves the open windows if `dedup.state` is set. May take until `deadline`, and two seconds in any case.
     pub(super) async fn save_windows(&self, deadline: Tick) {
         let config = &self.config.dedup;
         let Some(path) = config.state.as_deref() else {
@@ -54,5 +54,5 @@ fn windows(
     }
 }
 
-/// How long saving may take where draining has used up the time.
+/// How long saving may take if draining used up the grace period.
 const SAVE_MIN: Duration = Duration::from_secs(2);

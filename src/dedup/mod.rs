@@ -136,6 +136,13 @@ impl Shards {
         self.visit(|shard| shard.end_all(reason, marks_max, ended))
     }
 
+    /// Panics while a shard is locked, for tests.
+    #[cfg(debug_assertions)]
+    pub(crate) fn break_one(&self) {
+        let _locked = self.shards.first().map(|shard| lock(shard));
+        panic!("injected at shard");
+    }
+
     /// Returns current sizes, and counts since the start.
     #[must_use]
     pub fn stats(&self) -> EngineStats {

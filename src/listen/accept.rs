@@ -1,15 +1,15 @@
-//! Accepting: whoever connects gets a task, or is turned away.
+//! Accepting: each peer that connects gets a task, or is rejected.
 //!
 //! # Guarantees
 //!
-//! - A connection too many, or from an address that is not allowed, is closed at once, and the others never notice.
-//!   The log names the limit.
-//! - An error never ends a listener; running out of descriptors makes it pause.
-//! - Connections that the kernel holds when a listener closes are accepted; what they said by then is read.
+//! - A connection over a limit, or from an address that is not allowed, is closed at once, and other connections are
+//!   not affected. The log names the limit.
+//! - An error never ends a listener; running out of descriptors pauses it.
+//! - Connections that wait in the kernel when a listener closes are accepted, and what their peers sent by then is read.
 //!
 //! # Left out
 //!
-//! What connections say: see `stream` and `relp`. How many there may be: see `connections`.
+//! Reading connections: see `stream` and `relp`. How many there may be: see `connections`.
 
 use std::{
     fmt, io,
@@ -30,8 +30,8 @@ use tokio::{
 
 use super::{Local, connections::Peer, relp, stream};
 use crate::{
-    clock::Clock, config::ListenerConfig, identity::Sender, logging::PeerReason,
-    metrics::RejectReason, socket::Socket,
+    clock::Clock, config::ListenerConfig, fault, identity::Sender, logging::PeerReason,
+    metrics::RejectReason, panics::caught, socket::Socket,
 };
 
 /// A socket that connections are accepted from.
@@ -55,7 +55,7 @@ impl Listener {
         }
     }
 
-    /// A connection that the kernel holds now, whether the runtime has heard of it or not.
+    /// Accepts a connection that waits in the kernel, whether the runtime knows of it or not.
     fn accept_held(&self) -> io::Result<(Socket, Peer)> {
         match self {
             Self::Tcp(listener) => {
@@ -89,7 +89,7 @@ impl Listener {
         (Socket::Unix(stream), peer)
     }
 
-    /// Whether another task accepts from the same socket: the listener was taken over.
+    /// Whether another task accepts from the same socket: a listener took it over.
     fn is_shared(&self) -> bool {
         match self {
             Self::Tcp(listener) => Arc::strong_count(listener) > 1,
@@ -97,13 +97,13 @@ impl Listener {
         }
     }
 
-    /// Lets the kernel begin no connection on this socket any more; those that it has begun can still be completed.
-    /// A peer that begins one meanwhile tries again after a second, and finds the socket that has the address then.
-    fn begin_no_more(&self) {
+    /// Stops the kernel from starting handshakes on this socket; handshakes in progress can still complete. A peer whose
+    /// SYN is dropped repeats it after a second, and reaches the socket that has the address then.
+    fn refuse_handshakes(&self) {
         if let Self::Tcp(listener) = self
             && let Err(error) = SockRef::from(&listener.as_fd()).attach_filter(&without_syn())
         {
-            tracing::debug!(%error, "connections that are being opened may be reset");
+            tracing::debug!(%error, "cannot filter SYNs; connections being opened may be reset");
         }
     }
 }
@@ -111,12 +111,12 @@ impl Listener {
 /// Accepts connections until told to stop.
 pub(super) async fn serve(listener: Listener, local: Local) {
     accept_all(&listener, &local).await;
-    // The listener that takes the socket over accepts what it holds.
+    // The listener that took the socket over accepts the connections that wait on it.
     if listener.is_shared() {
         return;
     }
     if local.is_moving.is_cancelled() {
-        listener.begin_no_more();
+        listener.refuse_handshakes();
         sleep(HANDSHAKE_MAX).await;
     }
     for _ in 0..HELD_MAX {
@@ -134,7 +134,7 @@ pub(super) async fn serve(listener: Listener, local: Local) {
 
 async fn accept_all(listener: &Listener, local: &Local) {
     loop {
-        // At the limit of descriptors nothing is accepted: the kernel keeps those who knock.
+        // Without a free descriptor nothing is accepted: the connections wait in the kernel.
         let descriptors = &local.context.descriptors;
         let is_full = descriptors.available_permits() == 0;
         let pausing = is_full.then(|| local.context.metrics.accept_pauses.begin());
@@ -150,6 +150,7 @@ async fn accept_all(listener: &Listener, local: &Local) {
             () = local.stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
+        fault::trip("listener");
         match accepted {
             Ok((socket, peer)) => admit(socket, peer, descriptor, local),
             Err(error) => {
@@ -174,7 +175,7 @@ fn complain(local: &Local, line: impl FnOnce(u64)) {
     log.note(PeerReason::Connection, Clock::now(), line);
 }
 
-/// Errors that are about us, not about the connection: they will be there again at once.
+/// Whether an error is about this process, not about the connection: the next accept would fail as well.
 fn is_exhaustion(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -182,28 +183,28 @@ fn is_exhaustion(error: &io::Error) -> bool {
     )
 }
 
-/// Errors that are about one connection; the next may be sound.
+/// Whether an error is about one connection: the next may be accepted.
 fn is_of_one(error: &io::Error) -> bool {
     error.kind() != io::ErrorKind::WouldBlock && !is_exhaustion(error)
 }
 
-/// What helps against an error of accepting.
+/// What an operator can do about an error of accepting.
 fn remedy(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::EMFILE) => format!(
-            "the process may open {} files: raise LimitNOFILE= of its unit (ulimit -n), or lower connections_max",
+            "at most {} files may be open: raise LimitNOFILE= of its unit (ulimit -n), or lower connections_max",
             open_files_max()
         ),
         Some(libc::ENFILE) => "the machine has too many open files: raise fs.file-max".to_owned(),
         Some(libc::ENOBUFS | libc::ENOMEM) => {
-            "the kernel has no memory for connections: free some, or lower connections_max"
+            "the kernel has no memory for connections: free memory, or lower connections_max"
                 .to_owned()
         }
-        _ => "nothing: the connection broke before it was accepted".to_owned(),
+        _ => "none needed: the connection broke before it was accepted".to_owned(),
     }
 }
 
-/// How many files the process may open.
+/// The soft limit of open files.
 pub fn open_files_max() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
 }
@@ -227,7 +228,7 @@ fn admit(socket: Socket, peer: Peer, descriptor: OwnedSemaphorePermit, local: &L
             return;
         }
     };
-    // What it is told to do is stopping, by whatever stops it: its listener, or a reload.
+    // A stop and a reload both stop a connection by the token of its place.
     let local = Local {
         stop: place.stop.clone(),
         home: Some(Arc::clone(&place.home)),
@@ -236,31 +237,38 @@ fn admit(socket: Socket, peer: Peer, descriptor: OwnedSemaphorePermit, local: &L
     let tasks = local.context.tasks.clone();
     tasks.spawn(async move {
         if let Err(error) = socket.set_keepalive() {
-            tracing::debug!(%error, "no keepalive");
+            tracing::debug!(%error, "cannot enable TCP keepalive");
         }
-        if config.url.is_relp() {
-            relp::serve(socket, peer.sender, config, &local).await;
-        } else {
-            stream::serve(socket, peer.sender, config, &local).await;
+        let served = caught(async {
+            if config.url.is_relp() {
+                relp::serve(socket, peer.sender, config, &local).await;
+            } else {
+                stream::serve(socket, peer.sender, config, &local).await;
+            }
+        });
+        if let Err(panicked) = served.await {
+            let listener = local.metrics.name();
+            let panics = &local.context.panics;
+            panics.connection(listener, peer.sender, &panicked);
         }
         drop((place, descriptor));
     });
 }
 
-/// The setting that a connection was rejected for, as it stands in the configuration.
+/// The setting that a connection was rejected for, written as in the configuration.
 #[derive(Clone, Copy)]
 struct Limit<'c>(RejectReason, &'c ListenerConfig);
 
 impl Limit<'_> {
-    /// What helps.
+    /// What an operator can do.
     const fn remedy(self) -> &'static str {
         match self.0 {
             RejectReason::Acl => "add the peer's network to this listener's allow if it may send",
             RejectReason::Limit => {
-                "raise connections_max of this listener, or let senders close connections that they do not use"
+                "raise connections_max of this listener, or make senders close unused connections"
             }
             RejectReason::SourceLimit => {
-                "raise connections_per_source_max of this listener, or see why one address connects so often"
+                "raise connections_per_source_max of this listener, or find out why one address opens so many"
             }
             _ => "",
         }
@@ -293,20 +301,20 @@ impl fmt::Display for Limit<'_> {
     }
 }
 
-/// Networks of `allow` that a log line names.
+/// How many networks of `allow` a log line lists.
 const NETWORKS_SHOWN: usize = 8;
 
-/// Time for descriptors to come back.
+/// The pause after an error of this process, in which descriptors or memory may come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
-/// Connections accepted after the stop: as many as the kernel holds at most.
+/// Connections accepted after the stop: the most that wait in the kernel.
 const HELD_MAX: usize = 4096;
 
-/// How long a handshake may take that had begun when another socket took the address: a round trip of most networks.
+/// How long a handshake in progress may take when another socket took the address: a round trip on most networks.
 const HANDSHAKE_MAX: Duration = Duration::from_millis(250);
 
-/// Drops segments that begin a connection (SYN without ACK), and passes all others. The kernel shows it a segment from
-/// its TCP header on; connections that were accepted inherit it, and get no such segments.
+/// A filter that drops TCP segments which begin a connection (SYN without ACK), and passes all others. The kernel runs it
+/// on the segment from the TCP header on. Accepted connections inherit it, and never get such segments.
 fn without_syn() -> [SockFilter; 5] {
     const FLAGS: u32 = 13;
     const SYN_AND_ACK: u32 = 0x12;

@@ -1,4 +1,4 @@
-//! Binding: an address in, sockets ready to be read out.
+//! Binding: turns a listener's URL into sockets that are ready to be read.
 //!
 //! ```text
 //! Prepared::new ──▶ what can fail and disturbs nothing ──▶ finish ──▶ Bound: receives from now on
@@ -6,10 +6,10 @@
 //!
 //! # Guarantees
 //!
-//! - A socket that is prepared receives nothing that another one would have received, and a stream socket refuses
-//!   nothing that it then would not accept: if a reload fails after all, it was as if nothing had been bound.
+//! - A prepared socket takes nothing away from another one, and a prepared stream socket does not listen yet. So a reload
+//!   that fails after preparing has no effect.
 //! - An address that another listener of this relay is about to leave can be bound.
-//! - No bound socket is ever inherited by a child.
+//! - A child process never inherits a bound socket.
 //!
 //! # Left out
 //!
@@ -34,9 +34,9 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::{
-    bound::{Bound, Faint},
+    bound::{Bound, WeakBound},
     passed::PassedSockets,
-    path::{self, Aside, OwnedPath},
+    path::{self, MovedPath, OwnedPath},
 };
 use crate::{
     config::{ListenUrl, ListenerConfig},
@@ -46,37 +46,37 @@ use crate::{
 /// Why a listener cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// The system said no.
+    /// The system refused.
     #[error("listener \"{name}\": cannot bind {url}: {source}{hint}")]
     Bind {
         /// The listener.
         name: String,
-        /// What it was to be bound to.
+        /// The URL or path.
         url: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
-        /// What would help.
+        /// What the operator can do.
         hint: String,
     },
-    /// The service manager has the address, in another way than it is asked for.
+    /// The service manager passed in a socket that has the address under another URL.
     #[error(
-        "listener \"{name}\": cannot bind {url}: {source}; the service manager handed over {holder}, which has this address; \
+        "listener \"{name}\": cannot bind {url}: {source}; the service manager passed in {holder}, which has this address; \
          write that URL, or change ListenStream=, ListenDatagram= of the .socket unit and restart it"
     )]
     Passed {
         /// The listener.
         name: String,
-        /// What it was to be bound to.
+        /// Its URL.
         url: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
-        /// The URL of the socket that was handed over.
+        /// The URL of the passed-in socket.
         holder: ListenUrl,
     },
-    /// A socket was handed over that no listener names, beside listeners that do not let everybody in.
+    /// No listener names a passed-in socket, and a configured listener restricts its senders.
     #[error(
-        "the service manager handed over {url}, which no listener names: it would be open to everybody, because no allow \
-         applies, and listener \"{listener}\" has one; add [[listener]] url = \"{url}\" with the allow that it needs, \
+        "the service manager passed in {url}, which no listener names: it would accept every sender, because no allow \
+         applies, while listener \"{listener}\" has allow; add [[listener]] url = \"{url}\" with the allow that it needs, \
          or remove the socket from the .socket unit"
     )]
     Unnamed {
@@ -95,7 +95,7 @@ pub enum BindError {
         /// What is there.
         found: &'static str,
     },
-    /// A live process listens on the path.
+    /// A running process listens on the path.
     #[error(
         "listener \"{name}\": another process is listening on {path}; `ss -xlp src {path}` names it; stop it or choose \
          another path", path = path.display()
@@ -108,36 +108,36 @@ pub enum BindError {
     },
 }
 
-/// A listener of this relay that has an address which another one wants, and will leave it.
+/// A listener of this relay that will leave an address which another one wants.
 #[derive(Clone, Debug)]
 pub struct Rival {
     /// Its name.
     pub name: String,
-    /// Where it listens.
+    /// Its URL.
     pub url: ListenUrl,
     /// Its sockets.
-    pub sockets: Faint,
+    pub sockets: WeakBound,
 }
 
-/// What a listener is bound with, besides its settings.
+/// What binding a listener depends on besides its settings.
 #[derive(Debug, Default)]
 pub struct Circumstances {
-    /// UDP sockets to make.
+    /// The number of UDP sockets.
     pub workers: usize,
     /// `[::]` takes IPv6 alone.
     pub only_v6: bool,
-    /// Those that have the address and will leave it.
+    /// Listeners that have the address and will leave it.
     pub rivals: Vec<Rival>,
 }
 
-/// A listener that is as good as bound.
+/// A listener for which everything that disturbs no other has been done.
 #[derive(Debug)]
 pub struct Prepared {
     config: ListenerConfig,
     circumstances: Circumstances,
-    /// What was handed over, if anything was.
+    /// For errors: lists the passed-in sockets, if there are any.
     hint: String,
-    /// A socket that was handed over and has the address in another way.
+    /// A passed-in socket that has the address under another URL.
     holder: Option<ListenUrl>,
     way: Way,
 }
@@ -145,9 +145,9 @@ pub struct Prepared {
 #[derive(Debug)]
 enum Way {
     Bound(Bound),
-    /// Bound, and does not listen.
+    /// Bound, but not listening yet.
     Stream(Socket),
-    /// Not bound: it would receive what others still have to receive.
+    /// Not bound yet: it would take messages away from a rival.
     Later,
 }
 
@@ -174,13 +174,13 @@ impl Prepared {
             return Ok(prepared);
         }
         prepared.holder = passed.overlapping(&config.url).cloned();
-        // It stands at the path itself, as a socket of the other kind.
+        // The passed-in socket is at the path itself, as a socket of the other type.
         if config.url.path().is_some() && prepared.holder.is_some() {
             return Err(prepared.error(io::ErrorKind::AddrInUse.into()));
         }
         if !passed.is_empty() {
             prepared.hint = format!(
-                "; the service manager handed over {passed}: the listener whose url is written like that takes the socket"
+                "; the service manager passed in {passed}: a listener with exactly that url takes the socket"
             );
         }
         let has_rivals = !prepared.circumstances.rivals.is_empty();
@@ -195,7 +195,7 @@ impl Prepared {
         Ok(prepared)
     }
 
-    /// A listener that takes over sockets which are bound.
+    /// A listener that takes over bound sockets.
     #[must_use]
     pub fn taking_over(config: &ListenerConfig, bound: Bound) -> Self {
         Self {
@@ -222,12 +222,12 @@ impl Prepared {
         Waiting::several("tersed-datagram", sockets)
     }
 
-    /// Lets it receive. Along with it comes what has to come back if it is not to be after all.
+    /// Lets the sockets receive. Also returns the path that was moved away for them: dropping that restores it.
     ///
     /// # Errors
     ///
     /// The address is taken, not ours, or not permitted; the path is unfit.
-    pub fn finish(mut self) -> Result<(Bound, Option<Aside>), BindError> {
+    pub fn finish(mut self) -> Result<(Bound, Option<MovedPath>), BindError> {
         match std::mem::replace(&mut self.way, Way::Later) {
             Way::Bound(bound) => Ok((bound, None)),
             Way::Stream(socket) => {
@@ -235,21 +235,21 @@ impl Prepared {
                 Ok((Bound::Tcp(Arc::new(listening)), None))
             }
             Way::Later => {
-                let aside = self.put_aside()?;
+                let moved = self.move_path_away()?;
                 let _shared = self.share();
-                Ok((self.bind()?, aside))
+                Ok((self.bind()?, moved))
             }
         }
     }
 
-    /// Puts the socket aside that stands at the path and is ours.
-    fn put_aside(&self) -> Result<Option<Aside>, BindError> {
+    /// Moves our own socket at the path out of the way.
+    fn move_path_away(&self) -> Result<Option<MovedPath>, BindError> {
         let rivals = self.circumstances.rivals.iter();
-        // Those that earlier reloads have put aside have no path any more.
-        let mut asides = rivals
+        // Sockets that earlier reloads moved away have no path any more.
+        let mut moved = rivals
             .filter_map(|rival| rival.sockets.path())
-            .filter_map(|owned| Aside::put(&owned).transpose());
-        asides
+            .filter_map(|owned| MovedPath::move_away(&owned).transpose());
+        moved
             .next()
             .transpose()
             .map_err(|source| self.error(source))
@@ -274,9 +274,9 @@ impl Prepared {
             ListenUrl::Tcp(address) | ListenUrl::Relp(address) => {
                 let socket = bind_tcp(*address, only_v6, has_rivals).map_err(error)?;
                 let bound = listen(socket).map_err(error)?;
-                // Another process of this user could share it otherwise.
+                // Otherwise another process of this user could share the port.
                 if let Err(error) = SockRef::from(&bound).set_reuse_port(false) {
-                    tracing::debug!(%error, "the port can be shared");
+                    tracing::debug!(%error, "cannot clear SO_REUSEPORT; another process could share the port");
                 }
                 Bound::Tcp(Arc::new(bound))
             }
@@ -301,7 +301,7 @@ impl Prepared {
         Ok(bound)
     }
 
-    /// Lets the address be shared with the rivals, until this is dropped.
+    /// Lets rivals share their address until the returned guard is dropped.
     fn share(&self) -> Shared<'_> {
         let shared = Shared(&self.circumstances.rivals);
         shared.set(true);
@@ -323,32 +323,32 @@ impl Prepared {
         let is_unix = self.config.url.path().is_some();
         let hint = match kind {
             PermissionDenied if is_unix => {
-                "; let this user write the directory, or choose another path"
+                "; give this user write access to the directory, or choose another path"
             }
             PermissionDenied => {
                 "; ports below 1024 need CAP_NET_BIND_SERVICE or a socket passed in by systemd"
             }
             AddrInUse => {
-                "; another process has this address, or a part of it: `ss -lnp` names it; stop it, or listen elsewhere"
+                "; another process has this address, or part of it: `ss -lnp` names it; stop it, or use another address"
             }
             AddrNotAvailable => {
-                "; no interface of this machine has this address: `ip address` lists those there are"
+                "; no interface of this machine has this address: `ip address` lists the addresses"
             }
             _ if source.raw_os_error() == Some(libc::EMFILE) => {
-                "; raise LimitNOFILE= (ulimit -n) and restart, or have fewer listeners and workers"
+                "; raise LimitNOFILE= (ulimit -n) and restart, or configure fewer listeners and workers"
             }
             _ if source.raw_os_error() == Some(libc::ENFILE) => {
                 "; the machine has too many open files: raise fs.file-max"
             }
             NotFound if is_unix => {
-                "; make the directory (RuntimeDirectory= of a unit makes one below /run)"
+                "; create the directory (RuntimeDirectory= of a unit creates one below /run)"
             }
             _ => "",
         };
-        // Those share theirs: it must be another process all the same.
+        // Rivals share their address, so another process must have it.
         let of_rival = match (kind, self.circumstances.rivals.first()) {
             (AddrInUse, Some(rival)) => format!(
-                " (listener \"{}\" of this relay, {}, would give up its own)",
+                " (it is not listener \"{}\" of this relay, {}, which would have given its address up)",
                 rival.name, rival.url
             ),
             _ => String::new(),
@@ -373,14 +373,14 @@ impl Shared<'_> {
     fn set(&self, is_shared: bool) {
         for rival in self.0 {
             let set = match rival.sockets.upgrade() {
-                // UDP sockets always share theirs, with each other.
+                // UDP sockets always share their address.
                 Some(Bound::Tcp(listener)) => {
                     SockRef::from(listener.as_ref()).set_reuse_port(is_shared)
                 }
                 _ => Ok(()),
             };
             if let Err(error) = set {
-                tracing::debug!(%error, "the address is not shared");
+                tracing::debug!(%error, "cannot change SO_REUSEPORT");
             }
         }
     }
@@ -393,8 +393,8 @@ impl Drop for Shared<'_> {
 }
 
 impl Bound {
-    /// Binds what `config` asks for, or takes the socket with that address out of `passed`. `workers`
-    /// is the number of UDP sockets.
+    /// Binds the sockets of `config`, or takes the one with that address out of `passed`. `workers` is the number of UDP
+    /// sockets.
     ///
     /// # Errors
     ///
@@ -415,7 +415,7 @@ impl Bound {
     }
 }
 
-/// One socket per worker on one address. With port 0 the first socket's port is everybody's.
+/// Binds one socket per worker to one address. With port 0, all use the first socket's port.
 fn bind_udp(
     mut address: SocketAddr,
     workers: usize,
@@ -431,8 +431,8 @@ fn bind_udp(
         )?;
         only_its_family(&socket, address, only_v6)?;
         if sockets.is_empty() && address.port() != 0 && !has_rivals {
-            // SO_REUSEPORT alone would let a second relay of the same user share the address
-            // unnoticed and take half of the messages.
+            // SO_REUSEPORT alone would let a second relay of the same user share the address unnoticed and receive half
+            // of the messages.
             refuse_shared(address, only_v6)?;
         }
         socket.set_reuse_port(true)?;
@@ -455,7 +455,7 @@ fn refuse_shared(address: SocketAddr, only_v6: bool) -> io::Result<()> {
     alone.bind(&address.into())
 }
 
-/// A socket that does not listen yet.
+/// Binds a socket that does not listen yet.
 fn bind_tcp(address: SocketAddr, only_v6: bool, has_rivals: bool) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -463,7 +463,7 @@ fn bind_tcp(address: SocketAddr, only_v6: bool, has_rivals: bool) -> io::Result<
         Some(Protocol::TCP),
     )?;
     only_its_family(&socket, address, only_v6)?;
-    // Connections of an earlier run in TIME-WAIT do not keep us from starting.
+    // Connections of an earlier run in TIME-WAIT must not prevent a start.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(has_rivals)?;
     socket.set_nonblocking(true)?;
@@ -471,14 +471,14 @@ fn bind_tcp(address: SocketAddr, only_v6: bool, has_rivals: bool) -> io::Result<
     Ok(socket)
 }
 
-/// Made known to the runtime only then: it takes a socket that does not listen for one that has ended.
+/// Listens, and only then registers the socket with the runtime, which would report one that does not listen as closed.
 fn listen(socket: Socket) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
 
-/// `[::]` takes IPv4 as well, whatever `net.ipv6.bindv6only` says, unless it is to take `only_v6`; any other address
-/// only its own family.
+/// Makes `[::]` accept IPv4 as well, whatever `net.ipv6.bindv6only` is, unless `only_v6` is set. Any other address
+/// accepts its own family only.
 fn only_its_family(socket: &Socket, address: SocketAddr, only_v6: bool) -> io::Result<()> {
     match address {
         SocketAddr::V6(v6) => socket.set_only_v6(only_v6 || !v6.ip().is_unspecified()),
@@ -489,13 +489,13 @@ fn only_its_family(socket: &Socket, address: SocketAddr, only_v6: bool) -> io::R
 fn bind_unix(path: &Path, kind: Type, mode: u32) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, kind, None)?;
     socket.set_nonblocking(true)?;
-    // Linux gives the path the mode of the socket, less the umask: it is never wider than asked.
+    // Linux gives the path the socket's mode minus the umask: never more access than configured.
     fchmod(&socket, Mode::from_bits_truncate(mode)).map_err(io::Error::from)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    // And now exactly as asked. A stream socket does not listen yet.
+    // Now exactly the configured mode. A stream socket does not listen yet.
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     Ok(socket)
 }
 
-/// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+/// How many connections may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;

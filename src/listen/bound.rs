@@ -1,12 +1,12 @@
-//! Bound sockets: of one listener, shared by those who know them.
+//! The bound sockets of one listener, shared by their readers.
 //!
 //! # Guarantees
 //!
-//! - A socket is closed when nothing reads it any more; [`Faint`] finds it until then.
+//! - A socket is closed when its last reader ends; [`WeakBound`] finds it until then.
 //!
 //! # Left out
 //!
-//! How they are bound: see `bind`, and `passed`.
+//! Binding: see `bind` and `passed`.
 
 use std::{
     io,
@@ -21,10 +21,10 @@ use tokio::net::{TcpListener, UnixListener};
 use super::path::OwnedPath;
 use crate::thread::Waiting;
 
-/// Sockets of one listener, bound. Those who have it share the sockets.
+/// The bound sockets of one listener. Clones share them.
 #[derive(Clone, Debug)]
 pub enum Bound {
-    /// One socket per worker, or the one that was passed in.
+    /// One socket per worker, or the passed-in one.
     Udp(Vec<Arc<UdpSocket>>),
     /// A listening socket.
     Tcp(Arc<TcpListener>),
@@ -34,9 +34,9 @@ pub enum Bound {
     UnixStream(Arc<UnixListener>, Arc<OwnedPath>),
 }
 
-/// Sockets of one listener, known as long as something reads them.
+/// Weak references to the sockets of one listener.
 #[derive(Clone, Debug)]
-pub enum Faint {
+pub enum WeakBound {
     /// See [`Bound`].
     Udp(Vec<Weak<UdpSocket>>),
     /// See [`Bound`].
@@ -48,22 +48,22 @@ pub enum Faint {
 }
 
 impl Bound {
-    /// The same sockets, which this does not keep open.
+    /// Weak references to these sockets, which do not keep them open.
     #[must_use]
-    pub fn faint(&self) -> Faint {
+    pub fn downgrade(&self) -> WeakBound {
         match self {
-            Self::Udp(sockets) => Faint::Udp(sockets.iter().map(Arc::downgrade).collect()),
-            Self::Tcp(listener) => Faint::Tcp(Arc::downgrade(listener)),
+            Self::Udp(sockets) => WeakBound::Udp(sockets.iter().map(Arc::downgrade).collect()),
+            Self::Tcp(listener) => WeakBound::Tcp(Arc::downgrade(listener)),
             Self::UnixDgram(socket, path) => {
-                Faint::UnixDgram(Arc::downgrade(socket), Arc::downgrade(path))
+                WeakBound::UnixDgram(Arc::downgrade(socket), Arc::downgrade(path))
             }
             Self::UnixStream(listener, path) => {
-                Faint::UnixStream(Arc::downgrade(listener), Arc::downgrade(path))
+                WeakBound::UnixStream(Arc::downgrade(listener), Arc::downgrade(path))
             }
         }
     }
 
-    /// Threads to read its datagram sockets, one each. Streams need none.
+    /// Makes the threads that read its datagram sockets, one each. Streams need none.
     ///
     /// # Errors
     ///
@@ -77,7 +77,7 @@ impl Bound {
         Waiting::several("tersed-datagram", sockets)
     }
 
-    /// The address that it is bound to, with the port that the system chose.
+    /// The bound address, with the port that the system chose.
     #[must_use]
     pub fn address(&self) -> String {
         let inet = |address: io::Result<SocketAddr>| {
@@ -94,7 +94,7 @@ impl Bound {
         }
     }
 
-    /// The receive buffer that the kernel really gives each socket, in octets; zero for streams.
+    /// The receive buffer that the kernel reports for each socket, in octets; zero for streams.
     #[must_use]
     pub fn receive_buffer(&self) -> usize {
         let sizes = self
@@ -113,17 +113,17 @@ impl Bound {
         udp.chain(unix.map(|socket| SockRef::from(socket.as_ref())))
     }
 
-    /// As [`Self::set_receive_buffer`], where the buffer is smaller: the service manager may have given more, and more
-    /// than we are allowed to.
+    /// Calls [`Self::set_receive_buffer`] if the buffer is smaller. The service manager may have set a larger one, larger
+    /// than this process could.
     pub(super) fn raise_receive_buffer(&self, octets: usize) {
-        // The kernel counts its own bookkeeping in, and reports twice what was asked for.
+        // The kernel includes its own bookkeeping: it reports twice the size that was asked for.
         if self.receive_buffer() / 2 < octets {
             self.set_receive_buffer(octets);
         }
     }
 
-    /// Asks for a receive buffer; beyond `net.core.rmem_max` only with `CAP_NET_ADMIN`. What was given
-    /// is read back and reported, so that a refusal is no error.
+    /// Requests a receive buffer. The kernel exceeds `net.core.rmem_max` only with `CAP_NET_ADMIN`. The caller reads the
+    /// actual size back and logs it, so a smaller one is not an error here.
     pub(super) fn set_receive_buffer(&self, octets: usize) {
         let granted = self.datagram_sockets().all(|socket| {
             let forced = nix::sys::socket::setsockopt(
@@ -137,14 +137,14 @@ impl Bound {
             tracing::warn!(
                 address = self.address(),
                 octets,
-                "the kernel refused the receive buffer; its default stays"
+                "cannot set the receive buffer; the kernel's default stays"
             );
         }
     }
 }
 
-impl Faint {
-    /// The sockets, if all of them are read still.
+impl WeakBound {
+    /// The sockets, if all of them are still open.
     #[must_use]
     pub fn upgrade(&self) -> Option<Bound> {
         Some(match self {
@@ -170,7 +170,7 @@ impl Faint {
         }
     }
 
-    /// The path, if it has one that is not given up.
+    /// The path of a Unix socket, while something keeps it.
     #[must_use]
     pub fn path(&self) -> Option<Arc<OwnedPath>> {
         match self {
@@ -179,8 +179,8 @@ impl Faint {
         }
     }
 
-    /// Lets UDP sockets receive nothing more: another socket has their address, and gets what is sent from now on.
-    /// What they have received already can be read. (A connected socket hears its peer alone, which is itself.)
+    /// Stops UDP sockets from receiving: another socket with their address receives instead. What they have received can
+    /// still be read. (A connected socket receives from its peer only, and each is connected to itself.)
     pub fn leave_address(&self) {
         let Self::Udp(sockets) = self else { return };
         for socket in sockets.iter().filter_map(Weak::upgrade) {
@@ -194,7 +194,7 @@ impl Faint {
                 socket.connect(address)
             });
             if let Err(error) = left {
-                tracing::debug!(%error, "datagrams may still reach the old socket");
+                tracing::debug!(%error, "cannot connect the old socket to itself; it may still receive datagrams");
             }
         }
     }

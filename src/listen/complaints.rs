@@ -1,13 +1,13 @@
-//! Complaints: what peers do that an operator has to put right at the sender, or by a key of the configuration.
+//! Warnings about what a peer sends, which an operator has to fix at the sender or in the configuration.
 //!
 //! # Guarantees
 //!
 //! - Each line names the listener, the peer, what was found, and what to do.
-//! - They cost nothing unless there is something to complain of, and a flood of that is one line per ten seconds.
+//! - A warning is logged at most once per ten seconds; without a cause it costs nothing.
 //!
 //! # Left out
 //!
-//! Connections that are turned away (see `hello` and `accept`), and octets that are no frame (see `stream` and `relp`).
+//! Rejected connections (see `hello` and `accept`), and octets that are not a frame (see `stream` and `relp`).
 
 use super::Local;
 use crate::{
@@ -18,29 +18,29 @@ use crate::{
     metrics::FrameErrorReason,
 };
 
-/// What was longer than `max_message_size`.
+/// A frame longer than `max_message_size`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Long {
-    /// A line, whose end has not come yet.
+    /// A line whose end has not been received.
     Line,
-    /// A frame whose length was told, or a datagram.
+    /// A frame with a count, or a datagram.
     Counted,
 }
 
 impl Local {
-    /// Says, once for each of `senders`, that they send compressed messages.
+    /// Warns once about each of `senders` that it sends compressed messages.
     pub(super) fn complain_of_compression(&self, senders: &[Sender]) {
         for sender in senders {
             let (reason, now) = (PeerReason::Compressed, Clock::now());
             let log = &self.context.peer_log;
             log.note_once(reason, sender, now, |before| {
                 tracing::warn!(listener = self.metrics.name(), peer = %sender, advice = COMPRESSION_ADVICE, before,
-                    "compressed messages are passed on as they are, or dropped");
+                    "compressed messages are forwarded as they are, or dropped");
             });
         }
     }
 
-    /// Counts a frame that begins with `head` and is longer than `max_message_size`, and says so.
+    /// Counts a frame that begins with `head` and is longer than `max_message_size`, and warns about it.
     pub(super) fn complain_of_length(
         &self,
         long: Long,
@@ -58,16 +58,16 @@ impl Local {
             let octets = Escaped::head(head);
             match long {
                 Long::Line => tracing::warn!(listener, peer = %sender, max_message_size, oversize, %octets,
-                    advice = LINE_ADVICE, before, "a line without an end in max_message_size octets"),
+                    advice = LINE_ADVICE, before, "a line has no end within max_message_size octets"),
                 Long::Counted => tracing::warn!(listener, peer = %sender, max_message_size, oversize, %octets,
-                    advice = LENGTH_ADVICE, before, "a message longer than max_message_size"),
+                    advice = LENGTH_ADVICE, before, "a message is longer than max_message_size"),
             }
         });
     }
 }
 
-const COMPRESSION_ADVICE: &str = "turn compression off at the sender (rsyslog: ZipLevel, compression.mode); what is compressed \
-    is never suppressed, and dropped where the upstream has framing = \"lf\"";
-const LINE_ADVICE: &str = "does the sender count octets, with something in front of the first count? then nothing of it is framed; \
-    else raise max_message_size, or let the sender send shorter lines";
-const LENGTH_ADVICE: &str = "raise max_message_size, or let the sender send shorter messages";
+const COMPRESSION_ADVICE: &str = "turn compression off at the sender (rsyslog: ZipLevel, compression.mode); compressed messages \
+    are never suppressed, and are dropped if the upstream has framing = \"lf\"";
+const LINE_ADVICE: &str = "if the sender counts octets, something precedes its first count, and nothing is framed; otherwise raise \
+    max_message_size, or make the sender send shorter lines";
+const LENGTH_ADVICE: &str = "raise max_message_size, or make the sender send shorter messages";

@@ -1,13 +1,14 @@
-//! Who is connected to one listener: how many there may be, and who may stay at a reload.
+//! The connections of one listener: how many there may be, and which stay at a reload.
 //!
 //! # Guarantees
 //!
-//! - Connections are capped, all together and per source address.
-//! - A connection is let in by the settings in force at that moment, or it is there when a reload looks who may stay:
-//!   none slips through in between.
-//! - A connection lives by the settings that it was accepted with. At a reload it goes to the listener that listens on
-//!   the address that it came to ([`Connections::settle`]), whatever the order of listeners; it is stopped if there is
-//!   none, or if its peer is not in the `allow` of that one. A connection that a closing listener still accepts, too.
+//! - Connections are capped, in all and per source address.
+//! - A connection is either admitted by the settings in force, or present when a reload checks which may stay: none slips
+//!   through in between.
+//! - A connection keeps the settings that it was accepted with. A reload assigns it to the listener that has its local
+//!   address ([`Connections::reassign`]), in whatever order listeners are configured. It is stopped if there is no such
+//!   listener, or if its peer is not in that listener's `allow`. The same holds for a connection that a closing listener
+//!   still accepts.
 //!
 //! # Left out
 //!
@@ -17,7 +18,7 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -30,16 +31,17 @@ use crate::{
     config::{ListenUrl, ListenerConfig},
     identity::Sender,
     metrics::{ListenerMetrics, RejectReason},
+    thread::lock,
 };
 
-/// Who is connected to one listener. A listener that takes over another one's socket takes over this, too.
+/// The connections of one listener. A listener that takes over another one's socket takes over this, too.
 #[derive(Clone, Debug, Default)]
 pub struct Connections(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     open: Mutex<Open>,
-    /// The number of those in `open`, for readers that take no lock.
+    /// The number of connections in `open`, for readers that take no lock.
     count: AtomicUsize,
 }
 
@@ -47,15 +49,15 @@ struct Inner {
 struct Open {
     last: u64,
     connections: HashMap<u64, Connection>,
-    /// Bounded by `connections`: an address without a connection is not in it.
+    /// Connections per source address, none zero: bounded by `connections`.
     by_source: HashMap<IpAddr, usize>,
-    /// Those that come are stopped, unless an heir takes them.
+    /// New connections are stopped, unless an heir takes them.
     is_stopped: bool,
     /// Its `[::]` takes IPv6 alone.
     only_v6: bool,
-    /// Where it listened at the last [`Connections::settle`].
-    settled: Option<ListenUrl>,
-    /// Other listeners of the same port, since the last reload.
+    /// The listener's URL at the last [`Connections::reassign`].
+    reassigned_for: Option<ListenUrl>,
+    /// Other listeners on the same port since the last reload.
     heirs: Vec<Heir>,
 }
 
@@ -67,14 +69,14 @@ struct Connection {
     home: Arc<Home>,
 }
 
-/// Where a connection is counted now.
+/// The listener that counts a connection now, and the connection's number there.
 #[derive(Debug)]
 pub(super) struct Home(Mutex<(Connections, u64)>);
 
-/// A listener that connections of another one of the same port may go to.
+/// A listener that may take over connections of another one on the same port.
 #[derive(Clone, Debug)]
 pub struct Heir {
-    /// Who is connected to it.
+    /// Its connections.
     pub connections: Connections,
     /// Its settings.
     pub config: watch::Receiver<Arc<ListenerConfig>>,
@@ -86,11 +88,11 @@ pub struct Heir {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer {
     pub(super) sender: Sender,
-    /// Our own address; `None` on Unix sockets.
+    /// The local address; `None` on Unix sockets.
     pub(super) to: Option<IpAddr>,
 }
 
-/// One connection's place; given up when dropped.
+/// One admitted connection; dropping it removes the connection from its listener.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) home: Arc<Home>,
@@ -99,32 +101,32 @@ pub(super) struct Place {
     pub(super) stop: CancellationToken,
 }
 
-/// What became of connections at a reload.
+/// What a reload did with the connections of a listener.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Stay {
-    /// Stopped, because their peers are not in `allow` any more.
+pub struct Reassigned {
+    /// Stopped because their peers are not in `allow` any more.
     pub not_allowed: usize,
-    /// Stopped, because they came to another address.
+    /// Stopped because no listener has their local address any more.
     pub elsewhere: usize,
-    /// They go on with another listener, which has the address that they came to.
+    /// Handed to another listener, which has their local address now.
     pub handed_over: usize,
-    /// They stay, and speak another protocol than new connections do.
+    /// Kept, although they speak another protocol than new connections.
     pub other_protocol: usize,
 }
 
 impl Connections {
-    /// How many there are.
+    /// The number of connections.
     pub(super) fn count(&self) -> usize {
         self.0.count.load(Ordering::Relaxed)
     }
 
-    /// Whether these are the same.
+    /// Whether both are the connections of one listener.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// A place for `peer`, and the settings that it lives by; or why it gets none by those settings.
+    /// Admits `peer`, and returns the settings that apply to it; or returns why those settings reject it.
     pub(super) fn enter(
         &self,
         peer: Peer,
@@ -132,7 +134,7 @@ impl Connections {
         metrics: &Arc<ListenerMetrics>,
     ) -> (Result<Place, RejectReason>, Arc<ListenerConfig>) {
         let mut open = self.lock();
-        // Behind the lock: a reload changes the settings first and looks who may stay then.
+        // Under the lock, because a reload changes the settings first and checks the connections then.
         let own = Arc::clone(&config.borrow());
         if open.is_stopped || !listens_at(&own, open.only_v6, peer.to) {
             let mut heirs = open.heirs.iter();
@@ -168,9 +170,9 @@ impl Connections {
             }
         }
         let stop = CancellationToken::new();
-        // If the URL has just changed, the reload settles where the connection goes.
-        let is_settled = open.settled.as_ref() == Some(&config.url);
-        if is_settled && !listens_at(config, open.only_v6, peer.to) {
+        // If the URL has just changed, the reload still has to assign this connection.
+        let is_reassigned = open.reassigned_for.as_ref() == Some(&config.url);
+        if is_reassigned && !listens_at(config, open.only_v6, peer.to) {
             stop.cancel();
         }
         let home = Arc::new(Home(Mutex::new((self.clone(), 0))));
@@ -180,7 +182,7 @@ impl Connections {
             stop: stop.clone(),
             home: Arc::clone(&home),
         };
-        // No one else has seen it yet.
+        // No other thread has seen it yet.
         home.lock().1 = self.insert(open, connection);
         metrics.connections.add(1);
         Ok(Place {
@@ -211,9 +213,9 @@ impl Connections {
         self.0
             .count
             .store(open.connections.len(), Ordering::Relaxed);
-        if let Sender::Address(source) = connection.peer.sender
-            && let Some(count) = open.by_source.get_mut(&source)
-        {
+        if let Sender::Address(source) = connection.peer.sender {
+            let count = open.by_source.get_mut(&source);
+            let count = count.expect("insert counts each connection under its source");
             *count -= 1;
             if *count == 0 {
                 open.by_source.remove(&source);
@@ -222,22 +224,27 @@ impl Connections {
         Some(connection)
     }
 
-    /// Finds for each connection the listener that has the address it came to: its own, whose settings in force are
-    /// `own`, or one of `heirs`. Stops connections that no listener has the address of, and those that its settings do not allow.
-    pub fn settle(&self, own: Option<&ListenerConfig>, only_v6: bool, heirs: Vec<Heir>) -> Stay {
-        let mut stay = Stay::default();
+    /// Assigns each connection to the listener that has its local address: its own, whose settings in force are `own`, or
+    /// one of `heirs`. Stops a connection if no listener has that address, or if the listener does not allow its peer.
+    pub fn reassign(
+        &self,
+        own: Option<&ListenerConfig>,
+        only_v6: bool,
+        heirs: Vec<Heir>,
+    ) -> Reassigned {
+        let mut stay = Reassigned::default();
         let mut leaving = Vec::new();
         let mut open = self.lock();
         open.is_stopped = own.is_none();
         open.only_v6 = only_v6;
-        open.settled = own.map(|own| own.url.clone());
+        open.reassigned_for = own.map(|own| own.url.clone());
         open.heirs.clone_from(&heirs);
         for connection in open.connections.values() {
             if connection.stop.is_cancelled() {
                 continue;
             }
             match own.filter(|own| listens_at(own, only_v6, connection.peer.to)) {
-                Some(own) => stay.judge(connection, own),
+                Some(own) => stay.check(connection, own),
                 None => leaving.push(Arc::clone(&connection.home)),
             }
         }
@@ -248,7 +255,7 @@ impl Connections {
         stay
     }
 
-    /// Stops all, and those that come later.
+    /// Stops all connections, and those that come later.
     pub fn stop(&self) {
         let mut open = self.lock();
         open.is_stopped = true;
@@ -259,13 +266,13 @@ impl Connections {
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
-        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.open)
     }
 }
 
-impl Stay {
-    /// Whether `connection` may stay under `config`, whose listener has its address.
-    fn judge(&mut self, connection: &Connection, config: &ListenerConfig) {
+impl Reassigned {
+    /// Stops `connection` if `config`, whose listener has its local address, does not allow its peer.
+    fn check(&mut self, connection: &Connection, config: &ListenerConfig) {
         if !allowed(config, connection.peer.sender) {
             self.not_allowed += 1;
             connection.stop.cancel();
@@ -282,14 +289,14 @@ impl Heir {
 }
 
 impl Home {
-    /// How many connections there are where this one is counted.
+    /// The number of connections of the listener that counts this one.
     pub(super) fn count(&self) -> usize {
         self.lock().0.count()
     }
 
-    /// Hands the connection over to the one of `heirs` that has its address, or stops it.
-    fn leave_for(&self, heirs: &[Heir], stay: &mut Stay) {
-        // Locked from here on: it does not end in between.
+    /// Hands the connection to the one of `heirs` that has its local address, or stops it.
+    fn leave_for(&self, heirs: &[Heir], stay: &mut Reassigned) {
+        // Stays locked, so that the connection does not end in between.
         let mut home = self.lock();
         let (connections, number) = &*home;
         let Some(connection) = connections.remove(*number) else {
@@ -299,7 +306,7 @@ impl Home {
         let heir = heirs.iter().find(|heir| heir.listens_at(to));
         let new = if let Some(heir) = heir {
             stay.handed_over += 1;
-            stay.judge(&connection, &heir.config.borrow());
+            stay.check(&connection, &heir.config.borrow());
             &heir.connections
         } else {
             stay.elsewhere += 1;
@@ -311,7 +318,7 @@ impl Home {
     }
 
     fn lock(&self) -> MutexGuard<'_, (Connections, u64)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
@@ -323,7 +330,7 @@ impl Drop for Place {
     }
 }
 
-/// Whether `to` is an address that the listener of `config` listens on; its `[::]` may take IPv6 alone.
+/// Whether the listener of `config` listens on the address `to`. With `only_v6` its `[::]` takes IPv6 alone.
 fn listens_at(config: &ListenerConfig, only_v6: bool, to: Option<IpAddr>) -> bool {
     let (Some(address), Some(to)) = (config.url.address(), to) else {
         return true;
@@ -341,7 +348,7 @@ mod tests {
     use super::*;
     use crate::metrics::Metrics;
 
-    /// It waited in the kernel when the reload closed its listener: it goes where those went that had been accepted.
+    /// It waited in the kernel when the reload closed its listener: it goes where the accepted connections went.
     #[test]
     fn a_connection_that_a_closed_listener_accepts_goes_to_the_one_that_has_its_address() {
         let metrics = Metrics::new().listener("old", "tcp://0.0.0.0:514");
@@ -356,8 +363,8 @@ mod tests {
             config: new.subscribe(),
             only_v6: false,
         };
-        let stay = closed.settle(None, false, vec![heir]);
-        assert_eq!(stay, Stay::default());
+        let stay = closed.reassign(None, false, vec![heir]);
+        assert_eq!(stay, Reassigned::default());
         for (to, goes_on) in [("127.0.0.1", true), ("127.0.0.2", false)] {
             let peer = Peer {
                 sender: Sender::at("127.0.0.9".parse().unwrap()),

@@ -11,17 +11,17 @@
 //! - Up to [`BATCH`] datagrams are read with one call and judged as one batch.
 //! - Under load the next call waits for [`PAUSE`], so that it finds many datagrams instead of one: waking up
 //!   for each costs more than judging it. When it is quiet there is no pause.
-//! - No UDP datagram is cut: the buffers hold the largest there is. A longer Unix datagram is cut, and
-//!   counted as truncated.
-//! - What the kernel dropped is read from the socket itself and counted, also when nothing arrives any
-//!   more and while nothing can be handed on.
+//! - No UDP datagram is cut: the buffers hold the largest possible one. A longer Unix datagram is cut, and counted as
+//!   truncated.
+//! - Kernel drops are read from the socket itself and counted, also when nothing arrives any more and while the queue is
+//!   full.
 //!
-//! A socket has a thread of its own and not a task: the runtime's timers are too coarse for such a pause,
-//! and a worker that pauses would keep others waiting.
+//! Each socket has a thread instead of a task: the runtime's timers are too coarse for such a pause, and a pausing worker
+//! would delay other tasks.
 //!
 //! # Left out
 //!
-//! Embedded line ends: a datagram is one message even if it holds several lines.
+//! Embedded line ends: a datagram is one message, even if it holds several lines.
 
 use std::{
     io::{self, IoSliceMut},
@@ -47,6 +47,7 @@ use crate::{
     chunk::Chunk,
     clock::Clock,
     config::{ListenUrl, ListenerConfig, Oversize},
+    fault,
     identity::Sender,
     limits::DATAGRAM_OCTETS_MAX,
     logging::PeerReason,
@@ -63,9 +64,9 @@ pub(super) enum Socket {
     Unix(Arc<UnixDatagram>),
 }
 
-/// Reads `socket` until told to stop, of which the end of `stopped` wakes it, and then what the kernel has received by
-/// then. Blocks its thread, which belongs to a runtime. What the kernel dropped before counts if the socket was not
-/// `taken_over` from a listener that has counted it.
+/// Reads `socket` until told to stop, and then what the kernel has received by then. EOF on `stopped` wakes it. Blocks
+/// its thread, which must have entered a runtime. Earlier kernel drops are counted, unless the socket was `taken_over`
+/// from a listener that has counted them.
 pub(super) fn serve(socket: &Socket, local: Local, stopped: Option<&UnixStream>, taken_over: bool) {
     let seen = |socket: BorrowedFd<'_>| match socket_drops(socket) {
         Ok(drops) if taken_over => drops,
@@ -88,19 +89,18 @@ struct Reader<A> {
     drops: Drops,
     pace: Pace,
     runtime: Handle,
-    /// The kernel shortens the address length in there to what it wrote: one family's only.
+    /// The kernel shortens the address length in here to what it wrote, so it can be used for one family only.
     headers: MultiHeaders<A>,
     sender: fn(A) -> Sender,
     /// One slot for each datagram of a batch. Only the pages that datagrams touch become resident.
     slots: Vec<u8>,
-    /// Octets from one slot to the next, and those of them that are used.
+    /// Octets from one slot to the next, and the octets of a slot that are used.
     stride_octets: usize,
     slot_octets: usize,
 }
 
-/// What one call to the kernel gave.
+/// The result of one `recvmmsg`.
 struct Read {
-    /// To be delivered.
     judged: Judged,
     datagrams: usize,
     at: Tick,
@@ -110,7 +110,7 @@ impl<A: SockaddrLike + Copy> Reader<A> {
     fn new(mut local: Local, sender: fn(A) -> Sender, seen: u32) -> Self {
         let config = Arc::clone(&local.config.borrow_and_update());
         let slot_octets = slot_octets(&config);
-        // A power of two would put all slots' first octets in the same few places of the caches.
+        // With a power of two, the first octets of all slots would fall into the same few cache sets.
         let stride_octets = slot_octets.next_multiple_of(CACHE_LINE_OCTETS) + 5 * CACHE_LINE_OCTETS;
         Self {
             drops: Drops {
@@ -133,6 +133,7 @@ impl<A: SockaddrLike + Copy> Reader<A> {
     fn serve(&mut self, socket: &impl AsFd, stopped: Option<&UnixStream>) {
         loop {
             self.drops.count_if_due(socket.as_fd());
+            fault::trip("datagram");
             match self.read(socket) {
                 Ok(read) => {
                     let (at, datagrams) = (read.at, read.datagrams);
@@ -140,7 +141,7 @@ impl<A: SockaddrLike + Copy> Reader<A> {
                     if self.pace.is_worth_a_pause(datagrams, at) {
                         thread::sleep(PAUSE);
                     }
-                    // With less than a full batch the kernel had no more: asking again would only tell that.
+                    // Less than a full batch means that the kernel had no more: another call would only confirm that.
                     if datagrams == BATCH || self.pace.is_busy {
                         if !self.local.stop.is_cancelled() {
                             continue;
@@ -149,7 +150,7 @@ impl<A: SockaddrLike + Copy> Reader<A> {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // ICMP errors of what we never send, or memory pressure: nothing to do but go on.
+                // ICMP errors, although this socket never sends, or memory pressure: reading goes on.
                 Err(error) => {
                     tracing::debug!(listener = self.local.metrics.name(), %error, "receive error");
                 }
@@ -158,8 +159,11 @@ impl<A: SockaddrLike + Copy> Reader<A> {
                 break;
             }
         }
-        // Bounded: a sender that never pauses does not keep us from ending.
+        // Bounded, so that a sender that never pauses cannot delay the stop.
         for _ in 0..LAST_BATCHES {
+            if self.local.context.pipeline.is_broken() {
+                break;
+            }
             match self.read(socket) {
                 Ok(read) => self.deliver(read.judged, socket),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -169,8 +173,8 @@ impl<A: SockaddrLike + Copy> Reader<A> {
         self.drops.count(socket.as_fd());
     }
 
-    /// Waits until there is something to read; true if it is time to stop. Looks up when drops are to be
-    /// counted.
+    /// Waits until there is something to read, and returns false; or returns true if told to stop. Counts drops
+    /// meanwhile.
     fn wait(&mut self, socket: &impl AsFd, stopped: Option<&UnixStream>) -> bool {
         loop {
             let fds = [Some(socket.as_fd()), stopped.map(AsFd::as_fd)];
@@ -180,11 +184,11 @@ impl<A: SockaddrLike + Copy> Reader<A> {
                 .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
                 .collect();
             let timeout = PollTimeout::try_from(DROPS_PERIOD).unwrap_or(PollTimeout::MAX);
-            // Interrupted or out of memory: a turn more.
+            // Interrupted or out of memory: poll again.
             let ready = poll(&mut events, timeout).unwrap_or(0);
             let mut happened = events.iter().map(|event| event.any().unwrap_or(false));
             let readable = happened.next() == Some(true);
-            // Also when nobody is left who could tell.
+            // Checks the token, too: the socket pair may not exist.
             if happened.next() == Some(true) || self.local.stop.is_cancelled() {
                 return true;
             }
@@ -195,7 +199,7 @@ impl<A: SockaddrLike + Copy> Reader<A> {
         }
     }
 
-    /// One call to the kernel: what it had is judged.
+    /// Reads one batch from the kernel and judges it.
     fn read(&mut self, socket: &impl AsFd) -> io::Result<Read> {
         let Self {
             local,
@@ -251,7 +255,7 @@ impl<A: SockaddrLike + Copy> Reader<A> {
             if is_long {
                 local.complain_of_length(Long::Counted, head, sender, config);
             }
-            // There was more of what was cut, beyond a slot and so beyond `max_message_size` as well.
+            // A cut datagram is longer than its slot, and so longer than `max_message_size`.
             if config.oversize == Oversize::Drop && (cut || is_long) {
                 batch.refuse(head, DropReason::Oversize);
             } else {
@@ -267,7 +271,7 @@ impl<A: SockaddrLike + Copy> Reader<A> {
         })
     }
 
-    /// Hands on what came of a batch. While the queue is full nothing is read, and that is when the kernel drops.
+    /// Hands on a judged batch. While the queue is full nothing is read, so the kernel may drop: drops are counted.
     fn deliver(&mut self, judged: Judged, socket: &impl AsFd) {
         if judged.is_empty() {
             return;
@@ -286,10 +290,10 @@ impl<A: SockaddrLike + Copy> Reader<A> {
     }
 }
 
-/// How densely datagrams come.
+/// How densely datagrams arrive.
 #[derive(Debug)]
 struct Pace {
-    /// Datagrams since then.
+    /// Datagrams since `since`.
     count: usize,
     since: Tick,
     is_busy: bool,
@@ -304,8 +308,8 @@ impl Pace {
         }
     }
 
-    /// Whether to pause after a batch of `datagrams`, read at `now`: many have come for a while, and the kernel had
-    /// no more.
+    /// Whether to pause after a batch of `datagrams`, read at `now`: datagrams arrive densely, and the kernel had no
+    /// more.
     fn is_worth_a_pause(&mut self, datagrams: usize, now: Tick) -> bool {
         self.count += datagrams;
         let span = now.since(self.since);
@@ -319,12 +323,12 @@ impl Pace {
     }
 }
 
-/// What the kernel dropped on one socket.
+/// Counts what the kernel drops on one socket.
 struct Drops {
     metrics: Arc<ListenerMetrics>,
-    /// The kernel's count when it was last looked at; it wraps.
+    /// The kernel's count at the last look; it wraps.
     seen: u32,
-    /// When to look again.
+    /// When to look next.
     due: Tick,
 }
 
@@ -346,8 +350,8 @@ impl Drops {
     }
 }
 
-/// Octets that one datagram may have, and one more, which tells that it has too many. UDP carries no longer ones,
-/// however long messages may be.
+/// The size of a slot: the longest datagram, and one octet more to detect a longer one. UDP carries no longer ones, even
+/// if messages may be longer.
 fn slot_octets(config: &ListenerConfig) -> usize {
     match config.url {
         ListenUrl::Udp(_) => DATAGRAM_OCTETS_MAX + 1,
@@ -355,7 +359,7 @@ fn slot_octets(config: &ListenerConfig) -> usize {
     }
 }
 
-/// The most memory that one socket takes: a full batch of the longest datagrams, and what was judged of them and waits.
+/// The most memory of one socket: a full batch of the longest datagrams, and the judged messages of it that wait.
 pub(super) fn octets_max(config: &ListenerConfig) -> usize {
     let slot = slot_octets(config);
     let judged = slot.min(config.max_message_size) + Chunk::ENTRY_OVERHEAD_OCTETS;
@@ -368,7 +372,7 @@ fn sender_at(address: SockaddrStorage) -> Sender {
     address.map_or(Sender::Local, Sender::at)
 }
 
-/// Whether `sender` is on the listener's list; an empty list lets everybody in.
+/// Whether `allow` of the listener contains `sender`; an empty list allows every sender.
 pub(super) fn allowed(config: &ListenerConfig, sender: Sender) -> bool {
     match sender {
         Sender::Local => true,
@@ -381,16 +385,16 @@ pub(super) fn allowed(config: &ListenerConfig, sender: Sender) -> bool {
 /// Datagrams read with one call.
 const BATCH: usize = 64;
 
-/// How long a batch fills under load. The kernel adds its timer slack, 50 µs: a first copy waits 200 µs at most.
+/// How long a batch fills under load. The kernel adds its timer slack of 50 µs: a first copy waits at most 200 µs.
 const PAUSE: Duration = Duration::from_micros(140);
 
-/// It is busy if so many datagrams come in a pause's time: then pausing takes less than waking up for them.
+/// A socket is busy if this many datagrams arrive during a pause: then pausing costs less than waking up for each.
 const BUSY_DATAGRAMS: u128 = 4;
 
-/// Over how long that is measured.
+/// The span over which that is measured.
 const PACE_SPAN: Duration = Duration::from_micros(500);
 
-/// Batches read after the stop: more than a full receive buffer of short messages is not waited for.
+/// The most batches read after the stop: about a full receive buffer of short messages.
 const LAST_BATCHES: usize = 1024;
 
 /// How often the kernel is asked what it dropped.

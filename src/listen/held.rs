@@ -1,32 +1,31 @@
-//! What listeners take of memory, at most.
+//! The most memory that a listener takes.
 //!
 //! # Left out
 //!
-//! What the kernel holds for their sockets: that is no memory of the process, though a container's limit counts it.
+//! Socket buffers in the kernel: they are not memory of the process, although a container's limit counts them.
 
-use super::{datagram, relp, unread};
+use super::{datagram, pending, relp};
 use crate::{
     chunk::Chunk,
     config::{ListenUrl, ListenerConfig},
     limits::{FRAME_OVERHEAD_OCTETS, RELP_DATA_OCTETS},
 };
 
-/// The most memory that a listener takes, in octets.
+/// The most memory that a listener takes, in octets, by its use.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Held {
     /// Tasks of connections, and answers owed to RELP clients.
     pub connections: usize,
-    /// What has arrived of messages that are not whole, or that a RELP window has no room for: on each connection the
-    /// longest message there may be.
+    /// Received messages that are not whole, or that a RELP window has no room for: the longest message on each
+    /// connection.
     pub unfinished: usize,
-    /// What was judged and waits at the door of the full queue. With the shortest messages their bookkeeping is most
-    /// of it.
+    /// Judged messages that wait for room in the queue. If messages are short, most of it is their bookkeeping.
     pub waiting: usize,
-    /// Buffers of datagram sockets, and what was judged of them.
+    /// Buffers of datagram sockets, and what was judged from them.
     pub datagrams: usize,
 }
 
-/// What the listener of `config` takes, one of a relay with that many worker threads.
+/// The most memory of the listener of `config`, in a relay with `workers` threads.
 #[must_use]
 pub fn held(config: &ListenerConfig, workers: usize) -> Held {
     if !config.url.is_stream() {
@@ -40,15 +39,15 @@ pub fn held(config: &ListenerConfig, workers: usize) -> Held {
     let connections = count as u64;
     let (owed, longest) = if config.url.is_relp() {
         let data = config.max_message_size.max(RELP_DATA_OCTETS);
-        let held_up = unread::turn_for_a_window(connections);
+        let held_up = pending::turn_for_window(connections);
         (relp::ANSWERS_OCTETS_MAX, data.saturating_add(held_up))
     } else {
         (0, config.max_message_size)
     };
-    let unfinished = unread::kept_octets(longest.saturating_add(FRAME_OVERHEAD_OCTETS));
-    // Those that began to read before the queue was full.
-    let early = workers.saturating_mul(Chunk::octets_of(unread::READ_OCTETS));
-    let turn = Chunk::octets_of(unread::turn_at_the_door(connections));
+    let unfinished = pending::kept_octets(longest.saturating_add(FRAME_OVERHEAD_OCTETS));
+    // Workers that began a full turn before the queue was full.
+    let early = workers.saturating_mul(Chunk::octets_of(pending::READ_OCTETS));
+    let turn = Chunk::octets_of(pending::turn_while_full(connections));
     Held {
         connections: count.saturating_mul(TASK_OCTETS + owed),
         unfinished: count.saturating_mul(unfinished),
@@ -57,7 +56,7 @@ pub fn held(config: &ListenerConfig, workers: usize) -> Held {
     }
 }
 
-/// How many sockets a datagram listener has, each with a thread.
+/// How many sockets, each with a thread, a datagram listener has.
 #[must_use]
 pub fn sockets(config: &ListenerConfig, workers: usize) -> usize {
     match config.url {
@@ -67,6 +66,6 @@ pub fn sockets(config: &ListenerConfig, workers: usize) -> usize {
     }
 }
 
-/// What a connection's task takes, and what the runtime keeps of it: measured with a thousand that are idle, 4,500
-/// octets.
+/// Memory of a connection's task, including what the runtime keeps for it. Measured with a thousand idle connections:
+/// 4,500 octets each.
 const TASK_OCTETS: usize = 5 * 1024;

@@ -1,14 +1,14 @@
-//! The first octets of a connection: whether a client of another protocol came to the wrong door.
+//! The first octets of a connection: recognises clients of other protocols.
 //!
 //! # Guarantees
 //!
-//! - What is taken for another protocol can be no syslog frame that a sender means.
-//! - What is decided is a function of the octets, however they are cut into reads; [`HELLO_OCTETS_MAX`] of them decide in
-//!   any case. A connection that ends, or says nothing more, before that has sent a message like any other.
+//! - Octets that are taken for another protocol cannot be a syslog frame that a sender meant.
+//! - The decision is a function of the octets, however they are cut into reads, and [`HELLO_OCTETS_MAX`] of them always
+//!   decide. A connection that ends or falls silent before that has sent a message like any other.
 //!
 //! # Left out
 //!
-//! What else is no syslog: it is text, and forwarded as it is.
+//! Anything else that is not syslog: it is text, and forwarded as it is.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -17,38 +17,38 @@ use crate::{
     clock::Clock, frame::zlib, identity::Sender, logging::PeerReason, metrics::RejectReason,
 };
 
-/// What the first octets say.
+/// What the first octets are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Hello {
-    /// It takes more octets to know.
+    /// More octets are needed to decide.
     Undecided,
-    /// A client of another protocol.
+    /// Another protocol.
     Foreign(Foreign),
-    /// Whatever they are, they are for us.
+    /// Not a recognised foreign protocol.
     Other,
 }
 
-/// A protocol that is not spoken here.
+/// A protocol that the listener does not speak.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Foreign {
     /// A TLS handshake record (RFC 8446 5.1): type 22, version 3.x. No syslog message starts like that.
     Tls,
-    /// `1 open`, and an offer. Taken for text it would be forwarded, and its client wait for an answer that never
+    /// `1 open` and an offer. Taken for text it would be forwarded, and the client would wait for an answer that never
     /// comes.
     Relp,
-    /// A request line of HTTP/1 (RFC 9112 3), or the preface of HTTP/2: of a health check, or of a browser.
+    /// A request line of HTTP/1 (RFC 9112 3), or the preface of HTTP/2: a health check, or a browser.
     Http,
     /// The header that a load balancer puts before a connection, version 1 or 2.
     ProxyProtocol,
-    /// The whole stream is compressed by zlib.
+    /// A stream that is compressed by zlib as a whole.
     Zlib,
-    /// Text of two octets a character.
+    /// Text with two octets per character.
     Utf16,
     /// Syslog frames, on a listener for RELP.
     Syslog,
 }
 
-/// What the first octets of a stream of syslog frames say.
+/// Examines the first octets on a syslog listener.
 pub(super) fn of(octets: &[u8]) -> Hello {
     verdict(&[
         (tls(octets), Foreign::Tls),
@@ -60,7 +60,7 @@ pub(super) fn of(octets: &[u8]) -> Hello {
     ])
 }
 
-/// What the first octets of a RELP connection say.
+/// Examines the first octets on a RELP listener.
 pub(super) fn on_relp(octets: &[u8]) -> Hello {
     verdict(&[
         (tls(octets), Foreign::Tls),
@@ -83,7 +83,7 @@ fn verdict(tried: &[(Option<bool>, Foreign)]) -> Hello {
     }
 }
 
-/// Whether a TLS client begins like that; `None` while it takes more octets.
+/// Whether these are the first octets of a TLS client; `None` while more are needed.
 fn tls(octets: &[u8]) -> Option<bool> {
     match octets {
         [] | [0x16] | [0x16, 0x03] => None,
@@ -92,7 +92,7 @@ fn tls(octets: &[u8]) -> Option<bool> {
     }
 }
 
-/// Whether a RELP client begins like that; `None` while it takes more octets.
+/// Whether these are the first octets of a RELP client; `None` while more are needed.
 fn relp(octets: &[u8]) -> Option<bool> {
     let Some(behind) = octets.strip_prefix(b"1 open ") else {
         return begins(b"1 open ", octets);
@@ -109,8 +109,8 @@ fn relp(octets: &[u8]) -> Option<bool> {
     any(&[begins(b" relp_", offers), begins(b" \nrelp_", offers)])
 }
 
-/// Whether an HTTP client begins like that: a method, and a line that ends with the version. A message may begin with
-/// `GET `, and quote a request before other words.
+/// Whether these are the first octets of an HTTP client: a method, and a line that ends with the version. A message may
+/// begin with `GET `, or quote a request before other words.
 fn http(octets: &[u8]) -> Option<bool> {
     let methods: [&[u8]; 9] = [
         b"GET ",
@@ -159,14 +159,14 @@ fn http(octets: &[u8]) -> Option<bool> {
     Some(is_request)
 }
 
-/// Whether a load balancer's header begins like that (haproxy's proxy-protocol.txt, 2.1 and 2.2). A message may begin with
-/// `PROXY TCP4`, and go on in words.
+/// Whether this is a load balancer's header (haproxy's proxy-protocol.txt, 2.1 and 2.2). A message may begin with
+/// `PROXY TCP4` and go on in words.
 fn proxy_protocol(octets: &[u8]) -> Option<bool> {
     any(&[begins(b"\r\n\r\n\0\r\nQUIT\n", octets), proxy_line(octets)])
 }
 
-/// Whether the whole line of version 1 stands there: a family, two addresses of it, and two ports; or `UNKNOWN`, and
-/// anything behind it.
+/// Whether this is a whole header line of version 1: a family, two addresses of it, and two ports; or `UNKNOWN` and
+/// anything after it.
 fn proxy_line(octets: &[u8]) -> Option<bool> {
     let families: [&[u8]; 4] = [
         b"PROXY TCP4 ",
@@ -217,8 +217,8 @@ fn proxy_line(octets: &[u8]) -> Option<bool> {
     Some(is_header)
 }
 
-/// Whether text in UTF-16 begins like that: with a byte order mark, with `<` and a digit, or with [`PAIRS`] characters
-/// of ASCII, a NUL before or behind each. A few letters that each end with a NUL are messages.
+/// Whether this is text in UTF-16: a byte order mark, `<` and a digit, or [`PAIRS`] ASCII characters with a NUL before or
+/// after each. A few letters that each end with a NUL are messages.
 fn utf16(octets: &[u8]) -> Option<bool> {
     let head = octets.get(..2 * PAIRS).unwrap_or(octets);
     let is_so = |is_text_at: usize| {
@@ -249,7 +249,7 @@ fn utf16(octets: &[u8]) -> Option<bool> {
     ])
 }
 
-/// Whether a stream of syslog frames begins like that: `<` and a digit, perhaps behind a count.
+/// Whether this is the beginning of syslog frames: `<` and a digit, perhaps after a count.
 fn syslog(octets: &[u8]) -> Option<bool> {
     let digits = octets
         .iter()
@@ -269,7 +269,7 @@ fn syslog(octets: &[u8]) -> Option<bool> {
     }
 }
 
-/// Whether one of them holds; `None` while one still may.
+/// Whether one of `tried` is true; `None` if none is yet and one is undecided.
 fn any(tried: &[Option<bool>]) -> Option<bool> {
     if tried.contains(&Some(true)) {
         return Some(true);
@@ -277,7 +277,7 @@ fn any(tried: &[Option<bool>]) -> Option<bool> {
     (!tried.contains(&None)).then_some(false)
 }
 
-/// Whether `octets` begin with `text`; `None` while that takes more octets.
+/// Whether `octets` begin with `text`; `None` while more octets are needed.
 fn begins(text: &[u8], octets: &[u8]) -> Option<bool> {
     if octets.len() < text.len() {
         return (!text.starts_with(octets)).then_some(false);
@@ -286,7 +286,7 @@ fn begins(text: &[u8], octets: &[u8]) -> Option<bool> {
 }
 
 impl Foreign {
-    /// Counts the client on a listener for syslog, and says so.
+    /// Counts and logs the client, on a syslog listener.
     pub(super) fn turn_away(self, local: &Local, sender: Sender) {
         let reason = match self {
             Self::Tls => RejectReason::TlsOnPlaintext,
@@ -295,7 +295,7 @@ impl Foreign {
             Self::ProxyProtocol => RejectReason::ProxyProtocol,
             Self::Zlib => RejectReason::Zlib,
             Self::Utf16 => RejectReason::Utf16,
-            // Not on a listener for syslog.
+            // Only foreign on a RELP listener.
             Self::Syslog => return,
         };
         local.context.metrics.connections_rejected[reason].inc();
@@ -305,7 +305,7 @@ impl Foreign {
         });
     }
 
-    /// The same on a listener for RELP, whose clients speak RELP over TLS.
+    /// Counts and logs a TLS client on a RELP listener: it speaks RELP over TLS.
     pub(super) fn turn_away_tls_from_relp(local: &Local, peer: Sender) {
         let reason = RejectReason::TlsOnPlaintext;
         local.context.metrics.connections_rejected[reason].inc();
@@ -313,7 +313,7 @@ impl Foreign {
         let log = &local.context.peer_log;
         log.note(PeerReason::Reject(reason), Clock::now(), |before| {
             tracing::warn!(listener, %peer, before,
-                "a TLS client on a RELP listener without TLS; let it speak RELP without TLS");
+                "a TLS client on a RELP listener; turn TLS off at the client");
         });
     }
 
@@ -321,9 +321,9 @@ impl Foreign {
         let advice = self.advice();
         match self {
             Self::Tls => tracing::warn!(listener, %peer, before,
-                "a TLS client on a listener without TLS; let it send plain text"),
+                "a TLS client on a syslog listener; turn TLS off at the client"),
             Self::Relp => tracing::warn!(listener, %peer, before,
-                "a RELP client on a syslog listener; let it send to a relp:// one"),
+                "a RELP client on a syslog listener; point it to a relp:// listener"),
             Self::Http => tracing::warn!(listener, %peer, advice, before,
                 "an HTTP client on a syslog listener; connection closed"),
             Self::ProxyProtocol => tracing::warn!(listener, %peer, advice, before,
@@ -336,24 +336,26 @@ impl Foreign {
         }
     }
 
-    /// What to do about a client.
+    /// What an operator can do about the client.
     pub(super) const fn advice(self) -> &'static str {
         match self {
-            Self::Tls => "let it send without TLS",
-            Self::Relp => "let it send to a relp:// listener",
+            Self::Tls => "turn TLS off at the client",
+            Self::Relp => "point it to a relp:// listener",
             Self::Http => {
-                "if it is a health check, let it only connect (TCP), or ask /healthz of the [admin] address"
+                "if it is a health check, make it only connect (TCP), or request /healthz at the [admin] address"
             }
             Self::ProxyProtocol => {
                 "turn off send-proxy or proxy_protocol for this backend at the load balancer"
             }
             Self::Zlib => "turn compression off at the sender (rsyslog: compression.mode)",
-            Self::Utf16 => "let the sender send UTF-8",
-            Self::Syslog => "let it send to a tcp:// listener, or by RELP (rsyslog: omrelp)",
+            Self::Utf16 => "make the sender send UTF-8",
+            Self::Syslog => {
+                "point it to a tcp:// listener, or make it send by RELP (rsyslog: omrelp)"
+            }
         }
     }
 
-    /// What a client is.
+    /// The client's name in log lines.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Tls => "a TLS client",
@@ -367,13 +369,13 @@ impl Foreign {
     }
 }
 
-/// Octets of the longest request line that is waited for, its line end included. A longer one is text.
+/// Octets of the longest request line, its line end included. A longer one is text.
 const HELLO_OCTETS_MAX: usize = 2048;
 
-/// Octets of the longest header line of a load balancer, its CR LF included (haproxy's proxy-protocol.txt, 2.1).
+/// Octets of the longest PROXY header line, its CR LF included (haproxy's proxy-protocol.txt, 2.1).
 const PROXY_LINE_OCTETS_MAX: usize = 107;
 
-/// Characters that tell that text is in UTF-16.
+/// Characters that show that text is in UTF-16.
 const PAIRS: usize = 8;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Listening: sockets are bound, or taken from the service manager, and read until told to stop.
+//! Listening: binds sockets, or takes them from the service manager, and reads them until told to stop.
 //!
 //! ```text
 //! bind ──▶ Bound ──serve──▶ one thread a datagram socket        ──frames──▶ pipeline
@@ -7,20 +7,20 @@
 //!
 //! # Guarantees
 //!
-//! - UDP has one socket per worker thread on the same address (`SO_REUSEPORT`): the kernel keeps a
-//!   sender on one of them, so its messages stay in order.
-//! - A passed-in socket (`LISTEN_FDS`) is used for the listener whose address it has; one that no
-//!   listener asks for becomes a listener of its own, under its `FileDescriptorName`.
-//! - A listener can take over another one's sockets, or its address: what the kernel holds for them is read, by the
-//!   one or the other, and in order.
-//! - Accept errors never end a listener. Running out of descriptors pauses accepting.
-//! - On stop, what the kernel has received already is still read.
-//! - A Unix socket's path is only taken from a socket that nobody listens on any more; its mode is set
-//!   before anybody can connect; it is removed on stop if it is still ours.
+//! - UDP has one socket per worker thread on the same address (`SO_REUSEPORT`). The kernel keeps a sender on one of
+//!   them, so its messages stay in order.
+//! - A passed-in socket (`LISTEN_FDS`) is used for the listener that has its address. One that no listener names
+//!   becomes a listener of its own, under its `FileDescriptorName`.
+//! - A listener can take over another one's sockets, or its address. One of the two reads what the kernel holds for
+//!   them, in order.
+//! - An accept error never ends a listener. Running out of descriptors pauses accepting.
+//! - At a stop, what the kernel has received is still read.
+//! - The path of a Unix socket is only taken from a socket that no process listens on. Its mode is set before a client
+//!   can connect. It is removed at a stop if it is still ours.
 //!
 //! # Left out
 //!
-//! What frames mean. Which listeners there are (see `daemon`).
+//! What a frame means. Which listeners there are (see `daemon`).
 
 mod accept;
 mod bind;
@@ -32,9 +32,9 @@ mod held;
 mod hello;
 mod passed;
 mod path;
+mod pending;
 mod relp;
 mod stream;
-mod unread;
 
 use std::{os::unix::net::UnixStream, pin::Pin, sync::Arc};
 
@@ -48,16 +48,17 @@ use self::connections::Home;
 pub use self::{
     accept::open_files_max,
     bind::{BindError, Circumstances, Prepared, Rival},
-    bound::{Bound, Faint},
-    connections::{Connections, Heir, Stay},
+    bound::{Bound, WeakBound},
+    connections::{Connections, Heir, Reassigned},
     held::{Held, held, sockets},
     passed::PassedSockets,
-    path::{Aside as PathAside, OwnedPath, PathState, occupied},
+    path::{MovedPath, OwnedPath, PathState, occupied},
 };
 use crate::{
     config::ListenerConfig,
     logging::PeerLog,
-    metrics::{ListenerMetrics, Metrics},
+    metrics::{ListenerMetrics, Metrics, PanicTask},
+    panics::{Panics, catch, caught},
     pipeline::Pipeline,
     thread::Waiting,
 };
@@ -65,61 +66,69 @@ use crate::{
 /// What every listener needs.
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// Where frames go.
+    /// Judges frames and delivers them.
     pub pipeline: Arc<Pipeline>,
     /// All counters.
     pub metrics: Arc<Metrics>,
-    /// Log lines about peers.
+    /// Warnings about peers.
     pub peer_log: Arc<PeerLog>,
-    /// Connections that the process may still open, all listeners together.
+    /// Connections that the process may still open, over all listeners.
     pub descriptors: Arc<Semaphore>,
-    /// Every task is spawned here, so that somebody awaits it.
+    /// Every task is spawned here; a stop waits for them.
     pub tasks: TaskTracker,
+    /// Told of every panic, and of listeners that end by themselves.
+    pub panics: Panics,
 }
 
-/// One listener's own things.
+/// What the tasks of one listener share.
 #[derive(Clone, Debug)]
 struct Local {
     context: Context,
-    /// Settings in force; a reload changes them for new connections.
+    /// The settings in force; a reload changes them for new connections.
     config: watch::Receiver<Arc<ListenerConfig>>,
     metrics: Arc<ListenerMetrics>,
-    /// Of the listener, or in a connection's copy of the connection alone.
+    /// Stops the listener; in a connection's copy, that connection alone.
     stop: CancellationToken,
-    /// Another socket takes the address of this one, which therefore stops.
+    /// Cancelled if another socket takes over the address; then `stop` follows.
     is_moving: CancellationToken,
     connections: Connections,
-    /// In a connection's copy: where it is counted.
+    /// In a connection's copy: the listener that counts it.
     home: Option<Arc<Home>>,
 }
 
 impl Local {
-    /// Connections that are open.
+    /// The number of open connections.
     fn connections(&self) -> u64 {
         let count = self.home.as_ref().map(|home| home.count());
         count.unwrap_or_else(|| self.connections.count()) as u64
     }
 
-    /// Octets to read from a connection now.
+    /// Whether what is read during a stop can still be judged and handed on.
+    fn may_read_last(&self) -> bool {
+        let pipeline = &self.context.pipeline;
+        !pipeline.delivery.is_closed() && !pipeline.is_broken()
+    }
+
+    /// How many octets a connection may read now.
     fn turn(&self) -> usize {
         if self.context.pipeline.is_pressed() {
-            unread::turn_at_the_door(self.connections())
+            pending::turn_while_full(self.connections())
         } else {
-            unread::READ_OCTETS
+            pending::READ_OCTETS
         }
     }
 }
 
-/// Cancels `fatal` when a listener's task ends, by a panic too, although nobody stopped it.
+/// Ends the process when a listener's task ends before `stop` was cancelled.
 struct DeadListener {
     stop: CancellationToken,
-    fatal: CancellationToken,
+    panics: Panics,
 }
 
 impl Drop for DeadListener {
     fn drop(&mut self) {
         if !self.stop.is_cancelled() {
-            self.fatal.cancel();
+            self.panics.end("a listener ended by itself".to_owned());
         }
     }
 }
@@ -129,34 +138,34 @@ impl Drop for DeadListener {
 pub struct Opening {
     /// Its sockets.
     pub bound: Bound,
-    /// [`Bound::readers`] of them.
+    /// The threads from [`Bound::readers`].
     pub readers: Vec<Waiting>,
-    /// Its settings; a reload changes them.
+    /// The settings; a reload changes them.
     pub config: watch::Receiver<Arc<ListenerConfig>>,
     /// Its counters.
     pub metrics: Arc<ListenerMetrics>,
-    /// Who is connected already.
+    /// The connections that are open already.
     pub connections: Connections,
-    /// What ends when those listeners have ended whose datagrams come first.
+    /// Cancelled when the listeners have ended whose datagrams must be read first.
     pub after: Vec<CancellationToken>,
-    /// Its sockets were read before, and what the kernel dropped on them was counted.
+    /// Another listener read these sockets before, and counted what the kernel dropped on them.
     pub is_taken_over: bool,
 }
 
-/// A listener that is served.
+/// How to end a listener that is served.
 #[derive(Clone, Debug, Default)]
 pub struct Open {
-    /// Cancel it to end the listener. Its connections go on.
+    /// Cancel this to end the listener. Its connections go on.
     pub stop: CancellationToken,
-    /// Cancel it before, if another socket takes its address: connections that are being opened are waited for.
+    /// Cancel this first if another socket takes over the address: handshakes in progress are then completed.
     pub is_moving: CancellationToken,
     /// Cancelled when nothing reads its sockets any more.
     pub ended: CancellationToken,
 }
 
-/// Reads `bound` until `stop` is cancelled: its datagram sockets on `readers`, all else on tasks of `context`. A task or
-/// thread that ends before that cancels `fatal`.
-pub fn serve(opening: Opening, context: Context, fatal: CancellationToken) -> Open {
+/// Serves a listener until `stop` is cancelled: datagram sockets on its `readers`, everything else on tasks of `context`.
+/// A task or thread that ends before that, or panics, ends the process.
+pub fn serve(opening: Opening, context: Context) -> Open {
     let open = Open::default();
     let tasks = context.tasks.clone();
     let Opening {
@@ -179,19 +188,23 @@ pub fn serve(opening: Opening, context: Context, fatal: CancellationToken) -> Op
     };
     let ended = Arc::new(open.ended.clone().drop_guard());
     let watched = |serving: Pin<Box<dyn Future<Output = ()> + Send>>| {
+        let panics = local.context.panics.clone();
         let dead = DeadListener {
             stop: local.stop.clone(),
-            fatal: fatal.clone(),
+            panics: panics.clone(),
         };
         let ended = Arc::clone(&ended);
         tasks.spawn(async move {
-            serving.await;
+            if let Err(panicked) = caught(serving).await {
+                panics.fatal(PanicTask::Listener, &panicked);
+            }
             drop((dead, ended));
         });
     };
     let on_threads = |sockets: Vec<datagram::Socket>, path: Option<Arc<OwnedPath>>| {
         assert_eq!(sockets.len(), readers.len(), "each socket has a thread");
-        // Threads hear of the stop by the end of a stream; without descriptors left, when they look up next.
+        // The threads are woken by EOF on this socket pair; if none could be made, they notice at their next poll
+        // time-out.
         let (bell, stopped) = UnixStream::pair().ok().unzip();
         let (stop, stopped) = (local.stop.clone(), stopped.map(Arc::new));
         tasks.spawn(async move {
@@ -199,20 +212,26 @@ pub fn serve(opening: Opening, context: Context, fatal: CancellationToken) -> Op
             drop(bell);
         });
         for (socket, reader) in sockets.into_iter().zip(readers) {
+            let panics = local.context.panics.clone();
             let dead = DeadListener {
                 stop: local.stop.clone(),
-                fatal: fatal.clone(),
+                panics: panics.clone(),
             };
             let (local, stopped, path) = (local.clone(), stopped.clone(), path.clone());
             let (after, ended) = (after.clone(), Arc::clone(&ended));
             let (runtime, tracked) = (Handle::current(), tasks.token());
             reader.run(move || {
                 let entered = runtime.enter();
-                // What others have read already goes first: a sender's messages stay in order.
+                // Datagrams that other listeners have read already go first: a sender's messages stay in order.
                 for before in after {
                     runtime.block_on(before.cancelled());
                 }
-                datagram::serve(&socket, local, stopped.as_deref(), is_taken_over);
+                let served = catch(|| {
+                    datagram::serve(&socket, local, stopped.as_deref(), is_taken_over);
+                });
+                if let Err(panicked) = served {
+                    panics.fatal(PanicTask::Datagram, &panicked);
+                }
                 drop((socket, path, ended, dead, entered, tracked));
             });
         }

@@ -2,13 +2,13 @@
 //!
 //! # Guarantees
 //!
-//! - A listener takes the socket that has its address, now or at a reload. What no listener takes stays open, as the
-//!   service manager has it open, too.
+//! - A listener takes the socket that has its address, at the start or at a reload. A socket that no listener takes stays
+//!   open, because the service manager keeps it open, too.
 //! - A receive buffer that the service manager made larger than configured keeps its size.
 //!
 //! # Left out
 //!
-//! What becomes of a socket that no listener takes: see `daemon`.
+//! What happens to a socket that no listener takes: see `daemon`.
 
 use std::{fmt, io, sync::Arc};
 
@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, UnixListener};
 use super::{bound::Bound, path::OwnedPath};
 use crate::config::{ListenUrl, ListenerConfig};
 
-/// The sockets that were passed in, and which of them listeners have taken.
+/// The passed-in sockets, and which of them listeners have taken.
 #[derive(Debug, Default)]
 pub struct PassedSockets {
     sockets: Vec<Passed>,
@@ -34,12 +34,12 @@ struct Passed {
 }
 
 impl PassedSockets {
-    /// Takes over the sockets that the environment names. Called once, in the runtime, before
-    /// anything else opens descriptors.
+    /// Takes over the sockets that the environment names. To be called once, inside the runtime, before anything else
+    /// opens descriptors.
     ///
     /// # Errors
     ///
-    /// A socket that is none of the four kinds.
+    /// A socket is not of one of the four kinds.
     pub fn from_environment() -> io::Result<Self> {
         let mut fds = ListenFd::from_env();
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
@@ -61,8 +61,8 @@ impl PassedSockets {
         Ok(Self { sockets })
     }
 
-    /// The socket with the address of the listener of `config`, if one was passed in. What is spoken on it, only the
-    /// URL says.
+    /// Takes the socket with the address of `config`, if one was passed in. The URL alone says which protocol is spoken
+    /// on it.
     pub fn take(&mut self, config: &ListenerConfig) -> Option<Bound> {
         let passed = self
             .sockets
@@ -74,7 +74,7 @@ impl PassedSockets {
         Some(bound)
     }
 
-    /// Those that no listener has taken, as listeners with default settings.
+    /// The sockets that no listener has taken, as listeners with default settings.
     pub fn rest(&mut self) -> Vec<(ListenerConfig, Bound)> {
         let rest = self.sockets.iter().filter(|passed| !passed.is_taken);
         let rest = rest.map(|passed| {
@@ -88,7 +88,7 @@ impl PassedSockets {
         rest.collect()
     }
 
-    /// A socket that was passed in and has an address in common with `url`.
+    /// A passed-in socket that shares an address with `url`.
     #[must_use]
     pub fn overlapping(&self, url: &ListenUrl) -> Option<&ListenUrl> {
         let mut urls = self.sockets.iter().map(|passed| &passed.url);
@@ -103,12 +103,12 @@ impl PassedSockets {
             .any(|passed| url.has_socket_of(&passed.url))
     }
 
-    /// Their URLs.
+    /// The URLs of all passed-in sockets.
     pub fn urls(&self) -> impl Iterator<Item = &ListenUrl> {
         self.sockets.iter().map(|passed| &passed.url)
     }
 
-    /// True if none was passed in.
+    /// Whether none was passed in.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sockets.is_empty()
@@ -116,7 +116,7 @@ impl PassedSockets {
 }
 
 impl fmt::Display for PassedSockets {
-    /// The URL that takes each.
+    /// Lists the URL that takes each socket.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, passed) in self.sockets.iter().enumerate() {
             let separator = if index > 0 { ", " } else { "" };
@@ -130,7 +130,7 @@ impl fmt::Display for PassedSockets {
 fn take_passed(fds: &mut ListenFd, index: usize) -> io::Result<(ListenUrl, Bound)> {
     let unfit = || {
         io::Error::other(format!(
-            "passed-in descriptor {index} is no UDP, TCP listening or Unix socket; \
+            "passed-in descriptor {index} is not a UDP, listening TCP or Unix socket; \
              check the .socket unit (ListenStream=, ListenDatagram=)"
         ))
     };
@@ -171,5 +171,5 @@ fn take_passed(fds: &mut ListenFd, index: usize) -> io::Result<(ListenUrl, Bound
     Err(unfit())
 }
 
-/// What a socket without a name of its own is called.
+/// The name of a socket without a `FileDescriptorName=`.
 const UNNAMED: &str = "passed";

@@ -1,13 +1,13 @@
-//! The path of a Unix socket: made, put aside for another one, and removed.
+//! The path of a Unix socket: creates it, moves it away for another socket, and removes it.
 //!
 //! # Guarantees
 //!
-//! - Nothing that exists is destroyed, except a Unix socket that no process listens on, and our own.
-//! - A symlink, a regular file, or another process's live socket at a path is refused.
+//! - Only our own sockets, and sockets that no process listens on, are ever removed.
+//! - A symlink, a regular file, or a socket that another process listens on is refused.
 //!
 //! # Left out
 //!
-//! What is sent there.
+//! Binding (`bind`).
 
 use std::{
     ffi::OsString,
@@ -20,11 +20,11 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::bind::BindError;
 
-/// A Unix socket's path, removed when dropped if it is still the one that was bound.
+/// A Unix socket's path. Dropping it removes the path if it is still the socket that was bound.
 #[derive(Debug)]
 pub struct OwnedPath {
     path: PathBuf,
-    /// Device and inode of what we bound; `None` if it is the service manager's.
+    /// Device and inode of the bound socket; `None` if the service manager made it.
     identity: Option<(u64, u64)>,
 }
 
@@ -43,38 +43,38 @@ impl OwnedPath {
         }
     }
 
-    /// Where it is.
+    /// Where the socket is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What stands at the path now.
+    /// What is at the path now.
     #[must_use]
     pub fn state(&self) -> PathState {
         match (identity(&self.path), self.identity) {
             (Err(error), _) if error.kind() == io::ErrorKind::NotFound => PathState::Gone,
             (Ok(found), Some(own)) if found != own => PathState::Foreign,
-            // What cannot be looked at is left alone.
+            // If the path cannot be examined, it is left alone.
             _ => PathState::Ours,
         }
     }
 
-    /// The service manager made the socket.
+    /// Whether the service manager made the socket.
     #[must_use]
     pub fn is_passed(&self) -> bool {
         self.identity.is_none()
     }
 }
 
-/// What stands at a path that a socket was bound to.
+/// What is at a path that a socket was bound to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PathState {
     /// The socket.
     Ours,
     /// Nothing.
     Gone,
-    /// Something else.
+    /// Another file.
     Foreign,
 }
 
@@ -89,58 +89,58 @@ impl Drop for OwnedPath {
             && self.state() == PathState::Ours
             && let Err(error) = fs::remove_file(&self.path)
         {
-            tracing::debug!(path = %self.path.display(), %error, "socket left behind");
+            tracing::debug!(path = %self.path.display(), %error, "cannot remove the socket's path");
         }
     }
 }
 
-/// One of our sockets, out of the way of another one on the same path. Comes back when dropped.
+/// The path of one of our sockets, moved out of the way of another one. Dropping it moves the path back.
 #[derive(Debug)]
-pub struct Aside {
+pub struct MovedPath {
     path: PathBuf,
-    /// `None` once it is not to come back.
-    aside: Option<PathBuf>,
+    /// `None` once it must not be moved back.
+    moved_to: Option<PathBuf>,
 }
 
-impl Aside {
-    /// Puts the socket at `path` aside, which is `owned`; `None` if it is not there any more.
-    pub(super) fn put(owned: &OwnedPath) -> io::Result<Option<Self>> {
+impl MovedPath {
+    /// Moves `owned` away; returns `None` if it is not at its path any more.
+    pub(super) fn move_away(owned: &OwnedPath) -> io::Result<Option<Self>> {
         if owned.state() != PathState::Ours {
             return Ok(None);
         }
         let path = owned.path().to_owned();
-        let mut aside = OsString::from(&path);
-        aside.push(format!(".replaced-{}", std::process::id()));
-        let aside = PathBuf::from(aside);
-        fs::rename(&path, &aside)?;
+        let mut moved_to = OsString::from(&path);
+        moved_to.push(format!(".replaced-{}", std::process::id()));
+        let moved_to = PathBuf::from(moved_to);
+        fs::rename(&path, &moved_to)?;
         Ok(Some(Self {
             path,
-            aside: Some(aside),
+            moved_to: Some(moved_to),
         }))
     }
 
-    /// The other socket is in force: this one has no path any more.
+    /// Removes the path: the other socket is in force.
     pub fn discard(mut self) {
-        if let Some(aside) = self.aside.take()
-            && let Err(error) = fs::remove_file(&aside)
+        if let Some(moved_to) = self.moved_to.take()
+            && let Err(error) = fs::remove_file(&moved_to)
         {
-            tracing::debug!(path = %aside.display(), %error, "socket left behind");
+            tracing::debug!(path = %moved_to.display(), %error, "cannot remove the old socket's path");
         }
     }
 }
 
-impl Drop for Aside {
+impl Drop for MovedPath {
     fn drop(&mut self) {
-        if let Some(aside) = &self.aside
-            && let Err(error) = fs::rename(aside, &self.path)
+        if let Some(moved_to) = &self.moved_to
+            && let Err(error) = fs::rename(moved_to, &self.path)
         {
             tracing::error!(path = %self.path.display(), %error,
-                "the socket's path is lost; send SIGHUP to make it again");
+                "cannot move the socket's path back; send SIGHUP to make it again");
         }
     }
 }
 
-/// What `file_type` is, if it is no socket's.
+/// Names `file_type`, unless it is a socket's.
 fn no_socket(file_type: fs::FileType) -> Option<&'static str> {
     if file_type.is_symlink() {
         Some("a symbolic link")
@@ -153,7 +153,7 @@ fn no_socket(file_type: fs::FileType) -> Option<&'static str> {
     }
 }
 
-/// Why no socket can be at `path`, where something else is: in the words of a start.
+/// If something other than a socket is at `path`: the error that a start would report.
 #[must_use]
 pub fn occupied(name: &str, path: &Path) -> Option<String> {
     let file_type = fs::symlink_metadata(path).ok()?.file_type();
@@ -165,7 +165,7 @@ pub fn occupied(name: &str, path: &Path) -> Option<String> {
     Some(error.to_string())
 }
 
-/// Makes way at `path`: removes a socket that no process listens on, refuses anything else.
+/// Clears `path`: removes a socket that no process listens on, and refuses anything else.
 pub(super) fn clear(name: &str, path: &Path, kind: Type) -> Result<(), BindError> {
     let occupied = |found| {
         Err(BindError::Occupied {
@@ -176,7 +176,7 @@ pub(super) fn clear(name: &str, path: &Path, kind: Type) -> Result<(), BindError
     };
     let file_type = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata.file_type(),
-        // What else is wrong with the path, binding will tell.
+        // Binding reports any other problem with the path.
         Err(_) => return Ok(()),
     };
     if let Some(found) = no_socket(file_type) {
@@ -186,7 +186,7 @@ pub(super) fn clear(name: &str, path: &Path, kind: Type) -> Result<(), BindError
         .and_then(|socket| socket.connect(&SockAddr::unix(path)?));
     match connected.map_err(|error| error.kind()) {
         Err(io::ErrorKind::ConnectionRefused) => {}
-        // Its process has just removed it.
+        // Another process has just removed it.
         Err(io::ErrorKind::NotFound) => return Ok(()),
         _ => {
             return Err(BindError::InUse {
@@ -203,8 +203,8 @@ pub(super) fn clear(name: &str, path: &Path, kind: Type) -> Result<(), BindError
         name: name.to_owned(),
         url: path.display().to_string(),
         source,
-        hint: "; a dead process left its socket there, and it cannot be removed: remove it, or let this user write its \
-               directory"
+        hint: "; a process that has ended left its socket there, and it cannot be removed: remove it, or give this user \
+               write access to the directory"
             .to_owned(),
     })
 }

@@ -1,19 +1,19 @@
-//! Streams of syslog frames, TCP and Unix: connections are read and framed.
+//! Streams of syslog frames, TCP and Unix: reads and frames one connection.
 //!
 //! # Guarantees
 //!
-//! - A connection's octets are read in turns of at most [`READ_OCTETS`](super::unread::READ_OCTETS), so a fast one does not
+//! - A connection's octets are read in turns of at most [`READ_OCTETS`](super::pending::READ_OCTETS), so a fast one does not
 //!   starve the rest.
 //! - A connection holds at most `max_message_size` and one turn's octets, which are fewer while the queue is full;
 //!   an idle one holds none.
-//! - When survivors cannot be handed on, nothing more is read: the sender's TCP feels it.
-//! - A connection that leaves a frame unfinished, or says nothing for `idle_timeout`, is closed; an
-//!   unfinished line is forwarded, an unfinished counted frame is dropped (RFC 6587 has no way to tell
-//!   the sender).
+//! - While survivors cannot be handed on, nothing more is read: TCP slows the sender down.
+//! - A connection that leaves a frame unfinished for `partial_frame_timeout`, or is silent for `idle_timeout`, is
+//!   closed. An unfinished line is forwarded; an unfinished counted frame is dropped (RFC 6587 has no way to tell the
+//!   sender).
 //!
 //! # Left out
 //!
-//! TLS and RELP. Their clients are recognised by their first octets and turned away.
+//! TLS and RELP. Their clients are recognised by their first octets and rejected (`hello`).
 
 use std::{io, os::fd::AsFd as _, sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use super::{
     Local,
     complaints::Long,
     hello::{self, Hello},
-    unread::Unread,
+    pending::PendingInput,
 };
 use crate::{
     clock::Clock,
@@ -55,21 +55,21 @@ struct Connection<'l> {
     local: &'l Local,
     framer: Framer,
     /// Received and not framed yet. Empty, and without memory, between frames.
-    pending: Unread,
-    /// The first octets were looked at, and it is no client of another protocol.
+    pending: PendingInput,
+    /// The first octets are no other protocol's.
     is_plain: bool,
 }
 
 /// Why a connection is over.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Over {
-    /// The peer closed it, or it broke; what was received counts.
+    /// The peer closed it, or it broke. What was received counts.
     Ended,
-    /// Nothing came for too long.
+    /// The peer was silent for too long.
     TimedOut,
-    /// We stop.
+    /// The relay or the listener stops.
     Stopped,
-    /// It makes no sense to go on: nothing of what is left is forwarded.
+    /// The stream cannot be framed any further: the rest of it is not forwarded.
     Hopeless,
 }
 
@@ -82,7 +82,7 @@ impl<'l> Connection<'l> {
             config,
             local,
             framer,
-            pending: Unread::default(),
+            pending: PendingInput::default(),
             is_plain: false,
         }
     }
@@ -94,17 +94,19 @@ impl<'l> Connection<'l> {
                 Err(over) => Some(over),
             };
             match over {
-                // A socket that always has more would keep this worker for a hundred turns, and the
-                // forwarder, which was just woken on it, out.
+                // A socket that always has more would keep this worker for a hundred turns, and keep out the forwarder,
+                // which was just woken on it.
                 None => yield_now().await,
                 Some(Over::Stopped) => break self.read_last().await,
                 Some(over) => break over,
             }
         };
-        self.end(over).await;
+        if !self.local.context.pipeline.is_broken() {
+            self.end(over).await;
+        }
     }
 
-    /// Waits until there is something to read, as long as the connection may be silent.
+    /// Waits until there is something to read, for as long as the peer may be silent.
     async fn wait(&self) -> Result<(), Over> {
         let patience = if self.is_partial() {
             Some(self.config.partial_frame_timeout)
@@ -122,13 +124,13 @@ impl<'l> Connection<'l> {
         }
     }
 
-    /// A frame was begun and is not finished.
+    /// Whether a frame has begun and is not finished.
     fn is_partial(&self) -> bool {
         !self.pending.is_empty() || !self.framer.between_frames()
     }
 
-    /// Reads one turn's octets, judges what they complete, and hands on the survivors. Gives how many
-    /// octets there were.
+    /// Reads one turn's octets, judges the frames that they complete, and hands on the survivors. Returns how many
+    /// octets it read.
     async fn read(&mut self) -> Result<usize, Over> {
         let octets = match self.pending.read(&self.socket, self.local.turn()) {
             Ok(0) => return Err(Over::Ended),
@@ -145,7 +147,7 @@ impl<'l> Connection<'l> {
                     foreign.turn_away(self.local, self.sender);
                     return Err(Over::Hopeless);
                 }
-                // The framer would consume what the decision needs.
+                // The framer must not consume octets that the decision still needs.
                 Hello::Undecided => {
                     self.pending.consume(0);
                     return Ok(octets);
@@ -156,7 +158,7 @@ impl<'l> Connection<'l> {
         let mut batch = self.local.context.pipeline.batch(&self.local.metrics);
         let mut at = 0;
         let over = loop {
-            let input = self.pending.octets().get(at..).unwrap_or_default();
+            let input = &self.pending.octets()[at..];
             let step = self.framer.next(input);
             at += step.consumed;
             match step.outcome {
@@ -172,12 +174,12 @@ impl<'l> Connection<'l> {
         over.map_or(Ok(octets), Err)
     }
 
-    /// We stop: reads what the kernel has by now, and not what a sender that never pauses adds to it;
-    /// nothing more once the time to drain is over.
+    /// Reads what the kernel has received when the stop begins, and nothing that the sender adds later. Ends early when
+    /// the grace period expires.
     async fn read_last(&mut self) -> Over {
         let mut left = sys::unread_octets(self.socket.as_fd()).unwrap_or(0);
-        while left > 0 && !self.local.context.pipeline.delivery.is_closed() {
-            // The runtime may not have heard of the last octets yet; the kernel has them.
+        while left > 0 && self.local.may_read_last() {
+            // The runtime may not know of the last octets yet; the kernel has them.
             let readable = timeout(LAST_OCTETS_MAX, self.socket.readable()).await;
             if !matches!(readable, Ok(Ok(()))) {
                 break;
@@ -216,10 +218,10 @@ impl<'l> Connection<'l> {
                     FrameFault::BadFrame => FrameErrorReason::BadFrame,
                 };
                 metrics.frame_errors[reason].inc();
-                // What is taken as text is not consumed yet: its steps follow.
+                // A fault that consumes nothing: the next steps frame these octets as text.
                 let octets = match step.consumed {
                     0 => line(input),
-                    consumed => input.get(..consumed).unwrap_or(input),
+                    consumed => &input[..consumed],
                 };
                 self.complain(PeerReason::Frame(reason), |before| {
                     tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender,
@@ -236,8 +238,7 @@ impl<'l> Connection<'l> {
         self.local.context.peer_log.note(reason, Clock::now(), line);
     }
 
-    /// The connection is over: what is left of a line is a message, what is left of a counted frame
-    /// is not.
+    /// Ends the connection. The rest of a line is a message; the rest of a counted frame is not.
     async fn end(mut self, over: Over) {
         match over {
             Over::Hopeless => return,
@@ -248,7 +249,7 @@ impl<'l> Connection<'l> {
                     self.complain(PeerReason::Frame(reason), |before| {
                         tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender,
                             partial_frame_timeout = time_text(self.config.partial_frame_timeout),
-                            advice = "see whether the sender hangs; if it only pauses, raise partial_frame_timeout",
+                            advice = "check whether the sender hangs; if it only pauses, raise partial_frame_timeout",
                             octets = %Escaped::head(self.pending.octets()), before, "unfinished frame");
                     });
                 }
@@ -259,12 +260,12 @@ impl<'l> Connection<'l> {
         let mut batch = self.local.context.pipeline.batch(&self.local.metrics);
         let mut at = 0;
         loop {
-            let input = self.pending.octets().get(at..).unwrap_or_default();
+            let input = &self.pending.octets()[at..];
             let step = self.framer.finish(input, End::Closed);
             at += step.consumed;
             match step.outcome {
                 Outcome::More | Outcome::Hopeless => break,
-                // Counted as a time-out already: one fault, one reason.
+                // Already counted as a time-out: each fault has one reason.
                 Outcome::Fault(FrameFault::Incomplete) if over == Over::TimedOut => {}
                 _ => self.account(&mut batch, step, input),
             }
@@ -278,25 +279,25 @@ impl<'l> Connection<'l> {
 /// The first line of `input`, or all of it.
 fn line(input: &[u8]) -> &[u8] {
     let end = memchr::memchr2(b'\n', 0, input).unwrap_or(input.len());
-    input.get(..end).unwrap_or(input)
+    &input[..end]
 }
 
-/// What to do about a peer's `fault`.
+/// What an operator can do about a peer's `fault`.
 const fn advice(fault: FrameFault) -> &'static str {
     match fault {
         FrameFault::CountTooLarge => {
-            "see what the sender counts: the number before its message is no length"
+            "check what the sender counts: the number before its message is not a length"
         }
         FrameFault::Incomplete => {
-            "see whether the sender was stopped, or counts more octets than it sends (characters, or a line end)"
+            "check whether the sender was stopped, or counts more octets than it sends (characters, or a line end)"
         }
         FrameFault::BadFrame => {
-            "let the sender count octets, or set framing = \"auto\" for this listener"
+            "make the sender count octets, or set framing = \"auto\" for this listener"
         }
     }
 }
 
-/// Nothing to read now; try again later.
+/// Whether the next attempt to read or write may succeed.
 pub(super) fn is_transient(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -304,7 +305,7 @@ pub(super) fn is_transient(error: &io::Error) -> bool {
     )
 }
 
-/// `future`, as long as `patience` lasts.
+/// Awaits `future`; returns `None` when `patience` is over first.
 pub(super) async fn within<F: Future>(patience: Option<Duration>, future: F) -> Option<F::Output> {
     match patience {
         Some(patience) => timeout(patience, future).await.ok(),
@@ -312,5 +313,5 @@ pub(super) async fn within<F: Future>(patience: Option<Duration>, future: F) -> 
     }
 }
 
-/// How long the runtime may take to hear of octets that the kernel has.
+/// How long the runtime may take to notice octets that the kernel has.
 const LAST_OCTETS_MAX: Duration = Duration::from_millis(100);

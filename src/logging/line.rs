@@ -1,15 +1,15 @@
-//! Line: how one event becomes one line.
+//! Line: formats one event as one line.
 //!
 //! ```text
-//! <4>WARN tersed::forward: upstream lost upstream=tcp://a:601 cause=refused       to the journal
+//! <4>WARN tersed::forward: upstream lost upstream=tcp://a:601 cause=refused       for the journal
 //! 2026-11-28T03:00:00.000000Z  WARN tersed::forward: upstream lost ...            elsewhere
 //! ```
 //!
 //! # Guarantees
 //!
-//! - An event is one line: line ends within a value, controls and what hides or turns text round are escaped,
-//!   wherever they come from.
-//! - A line to the journal begins with its priority (sd-daemon(3)), which the journal takes off again.
+//! - An event is one line: line ends, control characters and characters that hide or reorder text are escaped in every
+//!   value.
+//! - A line for the journal begins with its priority (sd-daemon(3)), which the journal removes.
 
 use std::fmt::{self, Debug, Write as _};
 use std::io;
@@ -23,7 +23,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::printable::{Escaping, Style};
 
-/// Formats events by `inner`, one line each.
+/// Formats each event with `inner`, as one line.
 #[derive(Debug)]
 pub(super) struct Line<F> {
     pub(super) inner: F,
@@ -48,7 +48,7 @@ where
             writer.write_str(priority(*event.metadata().level()))?;
         }
         match self.style {
-            // Colours are between the fields, which are escaped one by one.
+            // Colours stand between the fields, so the fields are escaped one by one (`text_field`).
             Style::Text => self.inner.format_event(context, writer, event),
             Style::Json => {
                 let mut line = String::new();
@@ -61,7 +61,7 @@ where
     }
 }
 
-/// Writes a field of a line of text.
+/// Writes one field in text format.
 pub(super) fn text_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
     match field.name() {
         "message" => {}
@@ -73,7 +73,7 @@ pub(super) fn text_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Deb
     write!(Escaping(writer, Style::Text), "{value:?}")
 }
 
-/// What a line about something of that level begins with where the journal reads it.
+/// The prefix of a line for the journal.
 const fn priority(level: Level) -> &'static str {
     match level {
         Level::ERROR => "<3>",
@@ -83,12 +83,12 @@ const fn priority(level: Level) -> &'static str {
     }
 }
 
-/// Writes why the process ends, a line for each line of `text`, as errors where the journal reads them. For what must
-/// be told before logging is set up, or when all else has ended.
+/// Writes why the process ends, one line for each line of `text`, with the priority of errors for the journal. For use
+/// before logging is set up, or after everything else has ended.
 ///
 /// # Errors
 ///
-/// Those of `err`.
+/// Writing to `err` failed.
 pub fn tell_end(err: &mut impl io::Write, text: impl fmt::Display) -> io::Result<()> {
     let prefix = if stderr_is_journal() {
         priority(Level::ERROR)
@@ -107,8 +107,8 @@ pub(super) fn stderr_is_journal() -> bool {
     fstat(io::stderr()).is_ok_and(|stderr| is_journal(&journal, stderr.st_dev, stderr.st_ino))
 }
 
-/// Whether the stream of that device and inode is the journal's. systemd.exec(5): the variable is
-/// inherited by everything a service starts, so its value must be compared with the stream itself.
+/// Whether the stream with that device and inode is the journal's. systemd.exec(5): every process that a service starts
+/// inherits the variable, so its value must be compared with the stream itself.
 fn is_journal(journal_stream: &str, device: u64, inode: u64) -> bool {
     journal_stream
         .split_once(':')

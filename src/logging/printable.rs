@@ -1,25 +1,25 @@
-//! Printable: text from outside, in a form that drives no terminal and hides nothing.
+//! Printable: text from outside, in a form that cannot control a terminal or hide text.
 //!
 //! # Guarantees
 //!
-//! - A control character and a character that changes how others are shown never gets out as it is: U+001B, line
-//!   ends, U+202E (which turns the order of writing round), U+2028, characters without width. They are written as
-//!   `\n`, `\r`, `\t` or `\u{202e}`.
-//! - Every other character stays as it is: names and texts in any script can be read.
+//! - Control characters, and characters that change how others are shown, are always escaped: U+001B, line ends, U+202E
+//!   (which reverses the writing direction), U+2028, characters without width. They are written as `\n`, `\r`, `\t` or
+//!   `\u{202e}`.
+//! - Every other character is unchanged: names and texts in any script stay readable.
 //!
 //! # Left out
 //!
-//! Octets that are no text (`Escaped`), and telling a backslash of the text from one written here.
+//! Octets that are not text (`Escaped`). Telling a backslash of the text from one of an escape.
 
 use std::fmt::{self, Write};
 
-/// `text`, with each [character that is not to be shown](is_hidden) escaped.
+/// Displays `text` with each [hidden character](is_hidden) escaped.
 #[must_use]
 pub const fn printable(text: &str) -> Printable<'_> {
     Printable(text)
 }
 
-/// What [`printable`] returns: to be displayed.
+/// The result of [`printable`], to be displayed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Printable<'a>(&'a str);
 
@@ -29,7 +29,7 @@ impl fmt::Display for Printable<'_> {
     }
 }
 
-/// A writer that hands on what it is given, with each [character that is not to be shown](is_hidden) escaped.
+/// A writer that passes text on, with each [hidden character](is_hidden) escaped.
 #[derive(Debug)]
 pub(super) struct Escaping<'a, W: Write>(pub(super) &'a mut W, pub(super) Style);
 
@@ -48,12 +48,12 @@ impl<W: Write> Write for Escaping<'_, W> {
     }
 }
 
-/// How an escape looks.
+/// The form of escapes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Style {
     /// `\n`, `\u{202e}`.
     Text,
-    /// As within a string of JSON (RFC 8259 7): `\u202e`, two of them for a character beyond U+FFFF.
+    /// As in a JSON string (RFC 8259 7): `\u202e`, two of them for a character beyond U+FFFF.
     Json,
 }
 
@@ -72,7 +72,7 @@ impl Style {
     }
 }
 
-/// Whether `c` is a control character, or of Unicode's general category Cf (format), or a separator of lines or
+/// Whether `c` is a control character, a format character (Unicode's general category Cf), or a separator of lines or
 /// paragraphs.
 #[must_use]
 pub fn is_hidden(c: char) -> bool {

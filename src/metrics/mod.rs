@@ -35,8 +35,8 @@ pub use config::ConfigMetrics;
 pub use counter::{ByReason, Counter, Gauge, Returnable, StripedCounter};
 pub use pause::{PauseCounters, Pausing};
 pub use reason::{
-    AnswerResult, DropReason, FrameErrorReason, MemoryPart, Reason, RejectReason, ReloadResult,
-    SpoolErrno, SummaryReason,
+    AnswerResult, DropReason, FrameErrorReason, MemoryPart, PanicTask, Reason, RejectReason,
+    ReloadResult, SpoolErrno, SummaryReason,
 };
 pub use upstream::{Trying, UpstreamCondition, UpstreamMetrics, UpstreamState};
 
@@ -67,6 +67,8 @@ pub struct Metrics {
     pub memory_limit: [Gauge; MemoryPart::ALL.len()],
     /// Requests to reload the configuration.
     pub config_reloads: ByReason<ReloadResult>,
+    /// Panics, which are faults of tersed.
+    pub panics: ByReason<PanicTask>,
     /// The configuration in force.
     pub config: ConfigMetrics,
     /// One for each name ever registered. Bounded by the names that were configured in this run.

@@ -64,6 +64,8 @@ reasons! {
         Compressed => "compressed",
         /// A rule drops it. Only this reason is on purpose.
         Rule => "rule",
+        /// It was in the hands of a task that panicked.
+        Panic => "panic",
     }
 
     /// What was wrong with a frame, or with octets that are not a frame.
@@ -174,6 +176,28 @@ reasons! {
         Program => "program",
     }
 
+    /// What panicked.
+    PanicTask {
+        /// The task of a connection.
+        Connection => "connection",
+        /// The task that accepts the connections of a listener.
+        Listener => "listener",
+        /// The thread of a datagram socket.
+        Datagram => "datagram",
+        /// The forwarder.
+        Forwarder => "forwarder",
+        /// The forwarder of suppressed copies.
+        Copies => "copies",
+        /// The timer that ends windows.
+        Windows => "windows",
+        /// The main task: start, reload and stop.
+        Main => "main",
+        /// A task that only informs.
+        Housekeeping => "housekeeping",
+        /// A request to the admin port, or its connection.
+        Admin => "admin",
+    }
+
     /// The result of a request to reload the configuration.
     ReloadResult {
         /// The new configuration is in force.
@@ -211,5 +235,6 @@ mod tests {
         check::<AnswerResult>();
         check::<MemoryPart>();
         check::<ReloadResult>();
+        check::<PanicTask>();
     }
 }

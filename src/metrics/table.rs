@@ -290,6 +290,11 @@ static FAMILIES: &[Family] = &[
         "Version of the program.",
         Others(|_, out| out.info(&[("version", env!("CARGO_PKG_VERSION"))])),
     ),
+    counter(
+        "tersed_panics",
+        "Panics, which are faults of tersed, by what panicked.",
+        Others(|s, out| out.by("task", &s.metrics.panics)),
+    ),
     in_seconds(
         "process_start_time",
         "Unix time at which the process started.",
@@ -348,8 +353,8 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::metrics::{
-        DropReason, FrameErrorReason, MemoryPart, Reason, RejectReason, ReloadResult, SpoolTrouble,
-        SummaryReason, UpstreamState,
+        DropReason, FrameErrorReason, MemoryPart, PanicTask, Reason, RejectReason, ReloadResult,
+        SpoolTrouble, SummaryReason, UpstreamState,
     };
 
     /// A page on which every family has a sample.
@@ -444,6 +449,7 @@ mod tests {
         check::<RejectReason>("rejected");
         check::<SummaryReason>("summary");
         check::<ReloadResult>("reload");
+        check::<PanicTask>("panic");
         check::<MemoryPart>("memory");
         let states = UpstreamState::ALL.iter();
         check_labels("upstream", states.map(|state| state.label()).collect());

@@ -35,7 +35,7 @@ fn what_an_upstream_took_and_reset_is_queued_and_not_forwarded() {
     let given_up = stopped
         .log
         .iter()
-        .find(|line| line.message.starts_with("dropped what could not"))
+        .find(|line| line.message.starts_with("dropped messages that were not"))
         .expect("a stop says what it gives up");
     assert_eq!(given_up.level, "ERROR");
     assert_eq!(given_up.field("frames").unwrap(), COUNT.to_string());

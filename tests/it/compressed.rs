@@ -274,10 +274,8 @@ fn assert_one_warning(stopped: &Stopped, listener: &str) {
 fn warnings(stopped: &Stopped) -> Vec<LogLine> {
     let is_warning = |line: &&LogLine| {
         matches!(line.level.as_str(), "WARN" | "ERROR")
-            && !line
-                .message
-                .starts_with("messages are dropped: they are compressed")
-            && line.message != "more was lost in the last 10 minutes"
+            && !line.message.starts_with("messages are dropped: compressed")
+            && line.message != "further losses in the last 10 minutes"
     };
     stopped.log.iter().filter(is_warning).cloned().collect()
 }

@@ -57,7 +57,7 @@ fn messages_cut_to_udp_max_are_told_once_and_on_the_page() {
     originator.send_all(["<13>short".to_owned(), format!("<13>{}", "x".repeat(600))]);
     assert_eq!(sink.wait_messages(2)[1].len(), 512);
     let told = tersed.wait_log(
-        "messages are cut: they are longer than forward.udp_max; raise it, or use a tcp or relp upstream",
+        "messages are cut: longer than forward.udp_max; raise it, or use a tcp or relp upstream",
     );
     assert_eq!(told.level, "WARN");
     assert_eq!(told.field("udp_max").as_deref(), Some("512B"), "{told:?}");

@@ -27,12 +27,12 @@ fn without_free_descriptors_connections_wait_and_upstreams_come_back() {
     assert!((1..60).contains(&served), "{served} of 100 were served");
     assert_idle(&tersed);
     let waiting = tersed.wait_log(
-        "no connection is accepted: the limit of open files is reached; raise LimitNOFILE= (ulimit -n), or lower connections_max",
+        "not accepting connections: the limit of open files is reached; raise LimitNOFILE= (ulimit -n), or lower connections_max",
     );
     assert_eq!(waiting.field("open_files_max").as_deref(), Some("64"));
     wait_until("a line on /readyz", LIMIT, || {
         let (_, page) = tersed.get("/readyz");
-        page.contains("\nno connection was accepted: for ")
+        page.contains("\nno connection was accepted for ")
             && page.contains("; 64 files may be open: raise LimitNOFILE=")
     });
     assert_eq!(tersed.metrics().total("tersed_accepting_paused"), 1);
@@ -70,7 +70,7 @@ fn an_accept_that_fails_for_want_of_descriptors_is_tried_again_without_haste() {
     let mut originator = Originator::tcp(address);
     originator.send("<13>in need of a descriptor");
     let refused = tersed.wait_log("cannot accept a connection");
-    for text in ["os error 24", "LimitNOFILE=", "may open 3 files"] {
+    for text in ["os error 24", "LimitNOFILE=", "at most 3 files may be open"] {
         assert!(refused.mentions(text), "{refused:?} does not name {text}");
     }
     assert_idle(&tersed);
@@ -104,7 +104,7 @@ fn what_lacks_a_descriptor_says_what_to_raise() {
     limit_open_files(&tersed, 3);
     let _knocks = std::net::TcpStream::connect(tersed.admin()).unwrap();
     let line = tersed.wait_log(
-        "admin port cannot accept, trying on; if too many files are open, raise LimitNOFILE= (ulimit -n) and restart",
+        "admin port cannot accept connections; retrying; if too many files are open, raise LimitNOFILE= (ulimit -n) and restart",
     );
     assert!(line.mentions("os error 24"), "{line:?}");
     limit_open_files(&tersed, 1024);

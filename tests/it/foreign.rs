@@ -221,7 +221,7 @@ fn a_tls_client_on_a_relp_listener_is_told_to_speak_relp() {
     assert_eq!(metrics.total("tersed_frame_errors_total"), 0);
     assert_eq!(
         warnings(&stopped)[0].message,
-        "a TLS client on a RELP listener without TLS; let it speak RELP without TLS"
+        "a TLS client on a RELP listener; turn TLS off at the client"
     );
 }
 

@@ -44,12 +44,12 @@ fn a_line_without_end_is_complained_of_by_name() {
     for (stream, message, advice) in [
         (
             [b"x8 <13>next".as_slice(), &[b'x'; 480]].concat(),
-            "a line without an end in max_message_size octets",
-            "does the sender count octets, with something in front of the first count?",
+            "a line has no end within max_message_size octets",
+            "if the sender counts octets, something precedes its first count",
         ),
         (
             [b"504 <13>".as_slice(), &[b'x'; 500]].concat(),
-            "a message longer than max_message_size",
+            "a message is longer than max_message_size",
             "raise max_message_size",
         ),
     ] {

@@ -153,8 +153,8 @@ fn a_file_that_changed_or_was_refused_is_told_of_until_it_is_in_force() {
         "{line}"
     );
     assert!(
-        line.contains(" (and 1 more in the log); what was loaded at 2")
-            && line.contains(" stays in force; mend the file and kill -HUP "),
+        line.contains(" (and 1 more in the log); the configuration of 2")
+            && line.contains(" stays in force; fix the file and kill -HUP "),
         "{line}"
     );
     let refused = page(&tersed)["source"]["refused"]["error"]

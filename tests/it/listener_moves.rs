@@ -79,7 +79,7 @@ fn a_listener_changes_between_tcp_and_relp_under_load_and_nothing_is_lost() {
         let of_relp = 10 + (1..=10).sum::<u64>();
         assert_all_arrive(&tersed, &sink, sent + of_relp + 10);
         let go_on =
-            tersed.wait_log("connections keep the protocol that they began with until they end");
+            tersed.wait_log("connections keep the protocol they started with until they end");
         assert_eq!(go_on.field("connections").as_deref(), Some("1"));
         let (metrics, _) = tersed.finish();
         assert_eq!(metrics.total("tersed_frame_errors_total"), 0);
@@ -258,7 +258,9 @@ fn a_path_changes_between_datagrams_and_streams_and_one_that_was_removed_is_made
     fs::remove_file(&path).unwrap();
     fs::write(&path, "precious").unwrap();
     reload(&tersed, &config("unix-dgram"));
-    let line = tersed.wait_log("something else is at the path of the socket; remove it, and send SIGHUP to make the socket again");
+    let line = tersed.wait_log(
+        "another file is at the socket's path; remove it and send SIGHUP to make the socket again",
+    );
     assert!(line.mentions("in.sock"), "{line:?}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     tersed.finish();
@@ -312,7 +314,7 @@ fn peers_that_allow_no_longer_names_are_closed_and_what_they_said_is_judged() {
         sink.wait_messages(6);
         assert!((0..3).all(|number| has(&sink, &format!("going {number}"))));
 
-        let text = "closing connections: allow does not name their peers any more";
+        let text = "closing connections: their peers are no longer in allow";
         let closed = |listener: &str| {
             let log = tersed.log();
             let mut lines = log.iter().filter(|line| {
@@ -422,8 +424,8 @@ fn a_refused_reload_moves_nothing_and_names_the_file_and_the_reason() {
         let log = tersed.log();
         let refused = log.iter().rfind(|line| line.message == "reload refused");
         let refused = refused.unwrap();
-        let own = "listener \"moving\" of this relay, tcp://127.0.0.73:514, would give up its own";
-        for text in ["another process has this address, or a part of it", own] {
+        let own = "listener \"moving\" of this relay, tcp://127.0.0.73:514, which would have given its address up";
+        for text in ["another process has this address, or part of it", own] {
             assert!(refused.mentions(text), "{refused:?} does not name {text}");
         }
         connection.send(message("connected", 1));

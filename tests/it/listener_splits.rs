@@ -113,8 +113,8 @@ fn the_allow_of_the_listener_that_has_the_address_decides() {
         six.send("<13>after");
         tersed.wait_received(4);
         for text in [
-            "allow does not name their peers any more",
-            "the listener left the address that they came to",
+            "their peers are no longer in allow",
+            "no listener has their local address any more",
         ] {
             let line = tersed.wait_log(&format!("closing connections: {text}"));
             assert_eq!(line.field("connections").as_deref(), Some("1"), "{line:?}");
@@ -173,8 +173,8 @@ fn closed_listeners_do_not_pile_up_at_a_full_queue() {
         }
         let refused = tersed.wait_log("reload refused");
         for text in [
-            "the queue to the upstream is full",
-            "Make the upstream take messages",
+            "the queue is full, so 16 listeners",
+            "Fix the upstream, or reload with another upstream",
         ] {
             assert!(refused.mentions(text), "{refused:?}");
         }

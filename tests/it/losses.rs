@@ -47,7 +47,7 @@ fn datagrams_that_the_kernel_drops_are_told_of() {
     // What was lost after the first line is logged at the stop.
     let first: u64 = told.field("datagrams").unwrap().parse().unwrap();
     if first < lost {
-        let rest = told_once(&stopped, "more was lost in the last 10 minutes");
+        let rest = told_once(&stopped, "further losses in the last 10 minutes");
         let grouped = rest.field("what").unwrap().replace(',', "");
         assert!(
             grouped.contains(&format!(" {} datagrams", lost - first)),
@@ -68,16 +68,13 @@ fn windows_that_memory_is_too_small_for_are_told_of() {
     let mut originator = Originator::tcp(tersed.address(TCP));
     originator.send_all((0..20_000).map(|number| format!("<13>host app: unique {number}")));
     tersed.wait_received(20_000);
-    let line = wait_remark(&tersed, "forgotten too early");
+    let line = wait_remark(&tersed, "evicted too early");
     assert!(
         line.contains("; dedup.memory = 1MiB was full with "),
         "{line}"
     );
     let (metrics, stopped) = tersed.finish();
-    let told = told_once(
-        &stopped,
-        "messages are forgotten before their window is over",
-    );
+    let told = told_once(&stopped, "messages are evicted before their window ends");
     assert_eq!(told.field("memory").as_deref(), Some("1MiB"));
     let evicted = metrics.total("tersed_evicted_total");
     assert!(evicted > 0);
@@ -103,7 +100,7 @@ fn reading_that_is_paused_is_told_of_and_nothing_else_falls_silent() {
     tcp.send_all(messages);
     let line = wait_remark(&tersed, "reading was paused");
     assert!(
-        line.contains("; forward.queue = 64KiB was full: see the upstreams"),
+        line.contains("; forward.queue = 64KiB was full: check the upstreams"),
         "{line}"
     );
     let mut udp = Originator::udp(tersed.address(UDP));
@@ -152,14 +149,14 @@ fn a_full_spool_behind_a_full_queue_is_named() {
     // More than queue and spool hold, but less than both and the sockets.
     tcp.send_all((0..1_300).map(|number| format!("<13>host app: {padding} {number}")));
     let line = wait_remark(&tersed, "reading was paused");
-    let advice = "was full, and more came than the upstreams and the spool took: see both";
+    let advice = "was full, and messages arrived faster than the upstreams and the spool took them: check both";
     assert!(line.ends_with(advice), "{line}");
     let sink = port.open();
     sink.wait_messages(1_300);
     let (_, stopped) = tersed.finish();
     told_once(
         &stopped,
-        "reading is paused: more comes than the upstreams and the spool take",
+        "reading is paused: messages arrive faster than the upstreams and the spool take them",
     );
 }
 
@@ -179,14 +176,14 @@ fn copies_that_pause_reading_are_named() {
     let mut originator = Originator::tcp(tersed.address(TCP));
     originator.send_all((0..1_000).map(|_| format!("<13>host app: {padding}")));
     let line = wait_remark(&tersed, "reading was paused");
-    let advice = "; suppressed.queue = 64KiB was full: see suppressed.to, ";
+    let advice = "; suppressed.queue = 64KiB was full: check suppressed.to, ";
     assert!(line.contains(advice), "{line}");
     let line = remark(&tersed, "suppressed: ").unwrap();
-    let end = " copies wait for suppressed.to; suppressed.queue holds 64 KiB";
+    let end = " copies wait for suppressed.to; suppressed.queue = 64 KiB";
     assert!(line.ends_with(end), "{line}");
     let _aside = port.open();
     tersed.wait_received(1_000);
-    wait_until("all copies to be set aside", LIMIT, || {
+    wait_until("all copies to be kept", LIMIT, || {
         tersed.metrics().total("tersed_suppressed_copies_queued") == 0
     });
     // The cause is still named, although it is over.
@@ -243,7 +240,7 @@ fn what_allow_and_the_limits_refuse_is_told_of() {
     );
     told_once(
         &stopped,
-        "connections are refused: their address has as many as it may",
+        "connections are refused: their address has connections_per_source_max",
     );
 }
 

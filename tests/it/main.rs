@@ -56,6 +56,7 @@ mod misconfigured;
 mod never_suppressed;
 mod output_framing;
 mod own_log;
+mod panics;
 mod passed_sockets;
 mod path_dead;
 mod paused;

@@ -22,7 +22,7 @@ fn an_address_that_was_handed_over_under_another_spelling_is_named() {
             let setup = activated(&["[::]:514"]).listener(listener, "");
             let (status, said) = start_refused(setup);
             assert!(!status.success(), "{said}");
-            let named = format!("the service manager handed over {socket}, which has this address");
+            let named = format!("the service manager passed in {socket}, which has this address");
             assert!(said.contains(&named), "{listener}: {said}");
         }
     });
@@ -37,7 +37,7 @@ fn what_was_handed_over_is_listed_when_another_address_is_taken() {
         let (_, said) = start_refused(setup);
         for text in [
             "another process has this address",
-            "the service manager handed over tcp://[::]:514: the listener whose url is written like that takes",
+            "the service manager passed in tcp://[::]:514: a listener with exactly that url takes",
         ] {
             assert!(said.contains(text), "{said}");
         }
@@ -52,8 +52,8 @@ fn a_socket_that_no_listener_names_is_not_opened_beside_an_allow() {
         let (status, said) = start_refused(setup);
         assert!(!status.success(), "{said}");
         for text in [
-            "the service manager handed over tcp://0.0.0.0:514, which no listener names",
-            "listener \"udp://0.0.0.0:514\" has one",
+            "the service manager passed in tcp://0.0.0.0:514, which no listener names",
+            "listener \"udp://0.0.0.0:514\" has allow",
         ] {
             assert!(said.contains(text), "{said}");
         }
@@ -116,7 +116,7 @@ fn a_reload_sets_no_allow_beside_a_socket_that_no_listener_names() {
         std::fs::write(tersed.config_file(), choosy).unwrap();
         tersed.signal(nix::sys::signal::Signal::SIGHUP);
         let refused = tersed.wait_log("reload refused");
-        let text = "handed over tcp://0.0.0.0:514, which no listener names";
+        let text = "passed in tcp://0.0.0.0:514, which no listener names";
         assert!(refused.mentions(text), "{refused:?}");
         Originator::tcp(TO).send("<13>as before");
         sink.wait_messages(1);
@@ -165,7 +165,7 @@ os.execv(sys.argv[1], sys.argv[1:])",
         };
         let named = |said: &str| {
             assert!(
-                said.contains(&format!("the service manager handed over {given}://")),
+                said.contains(&format!("the service manager passed in {given}://")),
                 "{said}"
             );
             assert!(said.contains("write that URL"), "{said}");
@@ -184,8 +184,8 @@ os.execv(sys.argv[1], sys.argv[1:])",
         std::fs::write(tersed.config_file(), other).unwrap();
         tersed.signal(nix::sys::signal::Signal::SIGHUP);
         let line = tersed.wait_log(
-            "no listener names this socket any more, which the service manager handed over; it stays open, and nothing \
-             reads it; add [[listener]] with this url, or remove the socket from the .socket unit",
+            "no listener names this socket from the service manager any more; it stays open and is not read; add a \
+             [[listener]] with this url, or remove the socket from the .socket unit",
         );
         assert_eq!(line.level, "WARN");
         let named = format!("url = \"{}\"", line.field("url").unwrap());

@@ -166,7 +166,7 @@ fn a_stop_finishes_a_frame_that_was_begun_if_there_is_room() {
     wait_full(&reader, 4096);
     tersed.balance_at_exit();
     tersed.signal(Signal::SIGTERM);
-    tersed.wait_log("the time to drain is over");
+    tersed.wait_log("shutdown grace period expired");
     reader.wait_lines(1, 4096);
     let stopped = tersed.wait_stopped();
     reader.read_all();

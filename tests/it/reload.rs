@@ -252,7 +252,7 @@ fn another_upstream_takes_over_what_the_first_did_not_get() {
 }
 
 #[test]
-fn what_takes_a_restart_is_refused_by_name_and_nothing_moves() {
+fn what_needs_a_restart_is_refused_by_name_and_nothing_moves() {
     let sink = Sink::tcp();
     let setup = Setup::new();
     let path = setup.path("in.sock");
@@ -262,11 +262,11 @@ fn what_takes_a_restart_is_refused_by_name_and_nothing_moves() {
     let cases = [
         (
             format!("{good}unix_mode = \"0600\"\n"),
-            "unix_mode: runs \"0660\", the file says \"0600\"; that takes a restart: write \"0660\" until then",
+            "unix_mode: changing \"0660\" to \"0600\" needs a restart; write \"0660\" until then",
         ),
         (
             format!("{good}receive_buffer = \"1MiB\"\n"),
-            "receive_buffer: runs 8MiB, the file says 1MiB; that takes a restart",
+            "receive_buffer: changing 8MiB to 1MiB needs a restart",
         ),
         (format!("{good}[dedup]\nshards = 512\n"), "dedup.shards"),
         (
@@ -275,15 +275,15 @@ fn what_takes_a_restart_is_refused_by_name_and_nothing_moves() {
         ),
         (
             format!("{good}[runtime]\nworkers = 17\n"),
-            "the file says 17; that takes a restart",
+            " to 17 needs a restart",
         ),
         (
             format!("{good}[log]\nlevel = \"debug\"\n"),
-            "log.level: runs \"",
+            "log.level: changing \"",
         ),
         (
             format!("{good}[spool]\ndirectory = \"/no/such/spool\"\n"),
-            "spool.directory: runs off, the file says \"/no/such/spool\"; that takes a restart",
+            "spool.directory: changing off to \"/no/such/spool\" needs a restart",
         ),
         // The other settings of a refused file are not taken over, either.
         (

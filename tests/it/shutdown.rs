@@ -157,10 +157,9 @@ fn check_cut_off(mut tersed: Tersed, signals: u32) {
     assert_eq!(balance.suppressed, DISTINCT);
     assert_eq!(balance.queued, 0, "{balance:?}");
     assert!(balance.dropped > 0, "{balance:?}");
-    let cut_off = stopped
-        .log
-        .iter()
-        .find(|line| line.message == "dropped what could not be forwarded before the deadline");
+    let cut_off = stopped.log.iter().find(|line| {
+        line.message == "dropped messages that were not forwarded within the grace period"
+    });
     let cut_off = cut_off.expect("a line that says what was cut off");
     assert_eq!(cut_off.level, "ERROR");
     let frames = cut_off.field("frames").unwrap();
@@ -195,7 +194,7 @@ fn what_waiting_readers_held_is_in_the_line_that_tells_what_was_cut_off() {
     let balance = stopped.balance();
     assert!(balance.holds(), "{balance:?}");
     assert_eq!((balance.forwarded, balance.queued), (0, 0), "{balance:?}");
-    let text = "dropped what could not be forwarded before the deadline";
+    let text = "dropped messages that were not forwarded within the grace period";
     assert_eq!(stopped.log_count(text), 1);
     let line = stopped.log.iter().find(|line| line.message == text);
     let frames = line.unwrap().field("frames").unwrap();

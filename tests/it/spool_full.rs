@@ -33,7 +33,7 @@ fn a_disk_that_was_full_and_drained_does_not_fail_any_more() {
     let port = RefusingPort::new();
     let tersed = setup(&disk.0, &port.url(), "").start();
     let told = tersed.wait_log(
-        "the disk has less room than spool.max_size; it will be full first: make room there, or lower spool.max_size",
+        "the disk has less free space than spool.max_size; free some space there, or lower spool.max_size",
     );
     assert_eq!(told.field("max_size").as_deref(), Some("1GiB"));
     let lacking = told

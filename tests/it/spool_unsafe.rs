@@ -158,7 +158,7 @@ fn a_cursor_of_another_history_is_named_and_not_believed() {
     let named = tersed.log().iter().any(|line| {
         let is_it = line
             .message
-            .starts_with("the spool's cursor is of another history");
+            .starts_with("the spool's cursor does not belong to these segments");
         is_it && line.field("cursor").as_deref() == spool.join("cursor").to_str()
     });
     assert!(named);
@@ -181,7 +181,7 @@ fn check_waits(change: impl Fn(&Path), words: &str, mend: impl Fn(&Path, &str)) 
     let tersed = setup(dir.path(), &sink.url(), SEGMENTED).start();
     assert_eq!(tersed.metrics().balance().recovered, MANY as u64);
     let line = tersed.wait_log(
-        "files of the spool are not safe; what is in them waits until they are put right",
+        "spool files are not safe to open; their messages wait until the files are fixed",
     );
     let told = line.field("first").unwrap();
     let is_named = segments(&spool)

@@ -193,9 +193,9 @@ fn copies_are_dropped_and_counted_where_nobody_is_to_wait() {
         // What is left at the deadline is logged.
         let stopped = tersed.terminate();
         assert!(stopped.status.success(), "{}", stopped.status);
-        let cut = "dropped what could not be forwarded before the deadline";
+        let cut = "dropped suppressed copies that were not written within the grace period";
         let line = stopped.log.iter().find(|line| line.message == cut);
-        assert_eq!(line.unwrap().field("frames").unwrap(), queued.to_string());
+        assert_eq!(line.unwrap().field("copies").unwrap(), queued.to_string());
     }
 }
 
@@ -235,7 +235,7 @@ fn a_reload_switches_it_on_elsewhere_and_off() {
     wait_copied(&tersed, 20);
     reload("");
     send(10);
-    tersed.wait_log("suppressed copies are no longer set aside");
+    tersed.wait_log("suppressed copies are no longer kept");
     reload(&to(&one));
     send(10);
     wait_copied(&tersed, 30);

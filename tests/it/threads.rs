@@ -72,7 +72,7 @@ fn a_start_waits_for_threads_that_are_there_a_moment_later() {
         });
         set_limit(process.id(), 1000);
     });
-    assert_eq!(tersed.log_count("threads made; starting"), 1);
+    assert_eq!(tersed.log_count("enough threads now; starting"), 1);
     Originator::udp(tersed.address(UDP)).send("<13>first");
     sink.wait_messages(1);
     tersed.finish();
@@ -417,7 +417,7 @@ fn user(test: u32) -> u32 {
 const UDP: &str = "udp://127.0.0.1:0";
 const TCP: &str = "tcp://127.0.0.1:0";
 const TWO_WORKERS: &str = "[runtime]\nworkers = 2\n";
-const NOT_ENOUGH: &str = "not enough threads to start; trying again";
+const NOT_ENOUGH: &str = "not enough threads to start; retrying";
 const MANY: usize = 5000;
 const OCTETS: usize = 1000;
 /// The hard limit, below which a user may change its own soft limit.

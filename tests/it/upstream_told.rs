@@ -37,7 +37,7 @@ fn an_upstream_that_is_not_needed_stands_by_and_is_down_only_once_it_failed() {
     first.restart();
     wait_line(&tersed, &first.url(), "up, active for ");
     let known = line(&tersed, &second.url());
-    let cause = "not tried while an earlier upstream is in charge";
+    let cause = "not tried while an earlier upstream is active";
     assert!(
         known.contains(cause) && known.contains("Connection refused"),
         "{known}"

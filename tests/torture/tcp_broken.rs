@@ -58,7 +58,9 @@ pub(crate) fn stopped(plan: &Plan) -> Counts {
         let told: u64 = stopped
             .log
             .iter()
-            .filter(|line| line.level == "ERROR" && line.message.starts_with("dropped what"))
+            .filter(|line| {
+                line.level == "ERROR" && line.message.starts_with("dropped messages that were not")
+            })
             .map(|line| line.field("frames").unwrap().parse::<u64>().unwrap())
             .sum();
         // Summaries that are given up are in the log line as well. Readers that waited for room in the queue count

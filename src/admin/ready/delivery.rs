@@ -1,14 +1,14 @@
-//! What `/readyz` says of delivery: each upstream, the queue, and the spool.
+//! The lines of `/readyz` about delivery: each upstream, the queue, the spool, and suppressed copies.
 //!
 //! # Guarantees
 //!
-//! - Each line says how it is now, since when, what went wrong last, and when it is tried again.
+//! - Each line gives the current state, since when it lasts, the last error, and the time of the next attempt.
 //! - Text from outside (URLs, errors) is escaped.
 
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::logging::Escaped;
+use crate::logging::printable;
 use crate::metrics::{MemoryPart, Metrics, UpstreamMetrics, UpstreamState};
 use crate::tick::{Tick, WallTime};
 
@@ -23,7 +23,7 @@ pub(super) fn upstreams(metrics: &Metrics) -> Vec<String> {
 }
 
 fn upstream_line(upstream: &UpstreamMetrics, now: Tick) -> String {
-    let url = Escaped::whole(upstream.url().as_bytes());
+    let url = printable(upstream.url());
     let condition = upstream.condition();
     let lasts = span(now.since(condition.since));
     let mut line = match condition.state {
@@ -36,11 +36,11 @@ fn upstream_line(upstream: &UpstreamMetrics, now: Tick) -> String {
         UpstreamState::Down => {
             let is_udp = upstream.url().starts_with("udp:");
             let next = match (condition.trying_since, condition.retry_at) {
-                _ if condition.is_in_charge && is_udp => "sending to find out".to_owned(),
+                _ if condition.is_in_charge && is_udp => "sending to test it".to_owned(),
                 _ if condition.is_in_charge => "trying a connection".to_owned(),
                 (Some(since), _) => format!("trying for {}", span(now.since(since))),
                 (None, Some(at)) => format!("next try in {}", span(at.since(now))),
-                (None, None) => "not tried while an earlier upstream is in charge".to_owned(),
+                (None, None) => "not tried while an earlier upstream is active".to_owned(),
             };
             let attempts = condition.attempts;
             let plural = if attempts == 1 { "" } else { "s" };
@@ -52,7 +52,7 @@ fn upstream_line(upstream: &UpstreamMetrics, now: Tick) -> String {
         line += &format!(", {} not acknowledged", octets(unacknowledged));
     }
     if let Some((error, at)) = &condition.last_error {
-        let error = Escaped::whole(error.as_bytes());
+        let error = printable(error);
         if condition.state == UpstreamState::Down {
             line += &format!(", last error: {error}");
         } else {
@@ -62,17 +62,14 @@ fn upstream_line(upstream: &UpstreamMetrics, now: Tick) -> String {
     line
 }
 
-/// What waits, if something does.
+/// The line about the queue, if something waits.
 pub(super) fn queue(metrics: &Metrics) -> Option<String> {
     let queued = metrics.balance().queued;
     let held = metrics.queue_octets.get();
     if queued <= 0 && held <= 0 {
         return None;
     }
-    let limit = metrics
-        .memory_limit
-        .get(MemoryPart::Queue as usize)
-        .map_or(0, |limit| limit.get());
+    let limit = metrics.memory_limit[MemoryPart::Queue as usize].get();
     let mut line = format!(
         "queued: {queued} frames wait for an upstream; in memory {} of {} (forward.queue)",
         octets(held),
@@ -84,18 +81,16 @@ pub(super) fn queue(metrics: &Metrics) -> Option<String> {
     Some(line)
 }
 
-/// Which copies wait, if some do.
+/// The line about suppressed copies, if some wait.
 pub(super) fn copies(metrics: &Metrics) -> Option<String> {
     let queued = metrics.copies.queued.get();
     let limit = octets(metrics.copies.queue_limit.get());
     (queued > 0).then(|| {
-        format!(
-            "suppressed: {queued} copies wait for suppressed.to; suppressed.queue holds {limit}"
-        )
+        format!("suppressed: {queued} copies wait for suppressed.to; suppressed.queue = {limit}")
     })
 }
 
-/// How the spool is, if there is one.
+/// The line about the spool, if there is one.
 pub(super) fn spool(metrics: &Metrics) -> Option<String> {
     let spool = &metrics.spool;
     let limit = spool.limit.get();
@@ -108,7 +103,7 @@ pub(super) fn spool(metrics: &Metrics) -> Option<String> {
         line += &format!(
             "failing for {}: {}; next try in {}; ",
             span(now.since(trouble.since)),
-            Escaped::whole(trouble.error.as_bytes()),
+            printable(&trouble.error),
             span(trouble.retry_at.since(now))
         );
     }
@@ -130,7 +125,7 @@ fn age(then: WallTime) -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
-/// A span as people say it: its two largest units.
+/// A span in its two largest units.
 fn span(span: Duration) -> String {
     let seconds = span.as_secs();
     let two = |large: u64, unit, small: u64, part| match small {
@@ -146,7 +141,7 @@ fn span(span: Duration) -> String {
     }
 }
 
-/// Octets in the largest unit of which there is one.
+/// Octets in the largest unit that is not zero.
 fn octets(octets: i64) -> String {
     let octets = u64::try_from(octets).unwrap_or(0);
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
@@ -202,24 +197,24 @@ mod tests {
         upstream.tell(UpstreamState::Down, false, Some(ago(130)), 14, Some(later));
         assert_eq!(
             line(),
-            "upstream tcp://a:601\\n: down for 2m 10s, next try in 12s, 14 attempts, last error: refused\\x1b"
+            "upstream tcp://a:601\\n: down for 2m 10s, next try in 12s, 14 attempts, last error: refused\\u{1b}"
         );
         upstream.tell(UpstreamState::Down, false, Some(ago(130)), 1, None);
         assert_eq!(
             line(),
-            "upstream tcp://a:601\\n: down for 2m 10s, not tried while an earlier upstream is in charge, 1 attempt, \
-             last error: refused\\x1b"
+            "upstream tcp://a:601\\n: down for 2m 10s, not tried while an earlier upstream is active, 1 attempt, \
+             last error: refused\\u{1b}"
         );
         upstream.tell(UpstreamState::Down, true, Some(ago(25)), 5, None);
         assert_eq!(
             line(),
-            "upstream tcp://a:601\\n: down for 25s, trying a connection, 5 attempts, last error: refused\\x1b"
+            "upstream tcp://a:601\\n: down for 25s, trying a connection, 5 attempts, last error: refused\\u{1b}"
         );
         upstream.tell(UpstreamState::Active, true, Some(ago(60)), 0, None);
         upstream.unacknowledged.set(2048);
         assert_eq!(
             line(),
-            "upstream tcp://a:601\\n: up, active for 1m, 2 KiB not acknowledged, last error 3.0s ago: refused\\x1b"
+            "upstream tcp://a:601\\n: up, active for 1m, 2 KiB not acknowledged, last error 3.0s ago: refused\\u{1b}"
         );
     }
 }

@@ -1,17 +1,17 @@
-//! What a RELP client is still owed: runs of unanswered transactions, and when each of them is due.
+//! The answers that a RELP client still waits for: runs of unanswered transactions, and when each is due.
 //!
 //! # Guarantees
 //!
 //! - Answers leave in the order of the transactions, many with one write.
-//! - What waits costs nothing for each transaction: answers are written out when they are due and the client takes
-//!   them, about [`WIRE_OCTETS`] at a time. Beyond [`RUNS_MAX`] runs, messages of later reads share the fate of those
-//!   before them. So a connection's share is at most [`OCTETS_MAX`].
-//! - What a stop cuts off is not answered at all, so that the client sends it again.
-//! - Each answer is counted, and the transactions that wait for one are, too, until the connection is gone.
+//! - A waiting transaction needs no memory of its own: answers are written out when they are due and the client takes
+//!   them, about [`WIRE_OCTETS`] at a time. Beyond [`RUNS_MAX`] runs, messages of later reads share the outcome of those
+//!   before them. So a connection takes at most [`OCTETS_MAX`].
+//! - Messages that a stop cuts off are not answered at all, so that the client sends them again.
+//! - Each answer is counted. Transactions that wait for an answer are counted until the connection is gone.
 //!
 //! # Left out
 //!
-//! Which transactions there may be.
+//! Which transactions a client may begin (`relp`).
 
 use std::{
     collections::VecDeque,
@@ -32,50 +32,50 @@ use crate::{
     tick::Tick,
 };
 
-/// What a client is owed. See the module page.
+/// The answers owed to one client. See the module page.
 #[derive(Debug)]
 pub(super) struct Answers {
     metrics: Arc<ListenerMetrics>,
     custody: Arc<Custody>,
-    /// In the order of their transactions. None is empty.
+    /// In the order of their transactions. No run is empty.
     runs: VecDeque<Run>,
-    /// Transactions of `runs`, which are those that the gauge counts.
+    /// The transactions in `runs`; the gauge counts the same number.
     unanswered: usize,
-    /// The first of them.
+    /// The first unanswered transaction.
     oldest: Txnr,
-    /// Answers on their way.
+    /// Answers being written.
     wire: Vec<u8>,
-    /// Octets of `wire` that were taken.
+    /// Octets of `wire` that the kernel took.
     written: usize,
     /// Since when the client takes nothing.
     blocked: Option<Tick>,
-    /// There while a run waits for custody.
+    /// Set while a run waits for custody.
     settled: Option<watch::Receiver<u64>>,
-    /// We stop: from then on what was lost is not answered, and whoever comes after us gets it again.
+    /// Cancelled at a stop: from then on lost messages are not answered, so that the client sends them to the next relay.
     stop: CancellationToken,
 }
 
-/// Transactions that are answered alike.
+/// Consecutive transactions that get the same answer.
 #[derive(Debug)]
 struct Run {
     count: u32,
     due: Due,
 }
 
-/// When a run is due, and what is answered.
+/// When a run is due, and what its answer is.
 #[derive(Debug)]
 pub(super) enum Due {
-    /// The session is open.
+    /// Now: the session is open.
     Opened,
-    /// It cannot be opened.
+    /// Now: the session cannot be opened.
     Refused(OfferError),
-    /// It is over.
+    /// Now: the session is over.
     Closed,
-    /// Messages, due when this ends.
+    /// Messages: due when the promise ends.
     Promised(Promise),
-    /// Messages, due when they were handed on.
+    /// Messages: due when they were handed on.
     Undelivered,
-    /// Messages, due with this code.
+    /// Messages: due now, with this code.
     Told(u16),
 }
 
@@ -99,7 +99,7 @@ impl Answers {
         }
     }
 
-    /// The next `count` transactions.
+    /// Appends the next `count` transactions.
     pub(super) fn push(&mut self, count: u32, due: Due) {
         if count == 0 {
             return;
@@ -120,7 +120,7 @@ impl Answers {
         self.runs.push_back(Run { count, due });
     }
 
-    /// What was undelivered is in the queue, all of it or not.
+    /// The undelivered messages were handed on: all of them are in the queue, or some were dropped.
     pub(super) fn delivered(&mut self, is_whole: bool) {
         let code = if is_whole { Response::OK } else { LOST };
         for run in &mut self.runs {
@@ -128,7 +128,7 @@ impl Answers {
                 run.due = Due::Told(code);
             }
         }
-        // Only a client that takes no answers lets such runs wait.
+        // Merges the last two runs if they are alike: a client that takes no answers would pile them up.
         let Some(last) = self.runs.pop_back() else {
             return;
         };
@@ -141,12 +141,12 @@ impl Answers {
         }
     }
 
-    /// Transactions without an answer on its way.
+    /// The number of transactions without an answer on the wire.
     pub(super) const fn unanswered(&self) -> usize {
         self.unanswered
     }
 
-    /// Whether something has not been answered, or not been taken.
+    /// Whether an answer is due later, or not written yet.
     pub(super) const fn is_owing(&self) -> bool {
         self.unanswered > 0 || self.written < self.wire.len()
     }
@@ -159,7 +159,7 @@ impl Answers {
     ///
     /// # Cancel safety
     ///
-    /// Can be dropped at any point: what was written is known, and the rest is still there.
+    /// Can be dropped at any point: what was written is recorded, and the rest is kept.
     pub(super) async fn progress(&mut self, socket: &Socket, stall: Duration) -> io::Result<()> {
         loop {
             self.collect();
@@ -176,7 +176,7 @@ impl Answers {
                 continue;
             }
             match &mut self.settled {
-                // It ends with the relay.
+                // The sender lives as long as the relay.
                 Some(settled) => settled
                     .changed()
                     .await
@@ -186,7 +186,7 @@ impl Answers {
         }
     }
 
-    /// Writes what is due, as far as the client takes it at once.
+    /// Writes the due answers that the client takes at once.
     pub(super) fn flush(&mut self, socket: &Socket) {
         self.collect();
         while self.written < self.wire.len() && matches!(self.write(socket), Ok(true)) {
@@ -194,19 +194,19 @@ impl Answers {
         }
     }
 
-    /// Tells the client that we leave, if nothing stands before it.
+    /// Tells the client that the relay closes the session, if no answer waits before it.
     pub(super) fn leave(&mut self, socket: &Socket) {
         if self.wire.is_empty() {
             Server::leave(&mut self.wire);
             if let Err(error) = self.write(socket) {
-                tracing::debug!(%error, "the client did not hear that we leave");
+                tracing::debug!(%error, "cannot tell the client that the session closes");
             }
         }
     }
 
-    /// Writes once; true if all that was to be written was taken.
+    /// Writes once; returns whether everything on the wire was taken.
     fn write(&mut self, socket: &Socket) -> io::Result<bool> {
-        let rest = self.wire.get(self.written..).unwrap_or_default();
+        let rest = &self.wire[self.written..];
         match socket.try_write_vectored(&[IoSlice::new(rest)]) {
             Ok(octets) => {
                 self.written += octets;
@@ -220,7 +220,7 @@ impl Answers {
         }
         self.written = 0;
         self.wire.clear();
-        // A connection that waits holds little, and nothing if it is owed nothing.
+        // A waiting connection keeps little memory, and none if no answer is owed.
         self.wire.shrink_to(WIRE_OCTETS_KEPT);
         if self.runs.is_empty() {
             self.wire = Vec::new();
@@ -229,7 +229,7 @@ impl Answers {
         Ok(true)
     }
 
-    /// Puts what is due on the wire.
+    /// Puts the due answers on the wire.
     fn collect(&mut self) {
         let (mut ok, mut refused) = (0, 0);
         while self.wire.len() < WIRE_OCTETS
@@ -275,7 +275,7 @@ impl Answers {
                         refused += u64::from(count);
                     }
                     if count < run.count {
-                        // The outcome stays as it is.
+                        // The outcome is final: the rest of the run gets the same code.
                         run.due = Due::Told(code);
                     }
                     count
@@ -306,23 +306,23 @@ impl Drop for Answers {
     }
 }
 
-/// The code of a message that was lost, or may have been.
+/// The code for a message that was lost, or may have been.
 const LOST: u16 = 500;
 
-/// Octets of answers that are written out at a time: some hundred answers, so that the call's cost is spread.
+/// Octets of answers written at a time: some hundred answers, which share the cost of the call.
 const WIRE_OCTETS: usize = 8 * 1024;
 
-/// What is kept of that between two writes.
+/// The capacity that is kept between two writes.
 const WIRE_OCTETS_KEPT: usize = 1024;
 
-/// Answers of one run that are written out before the bound is looked at again.
+/// Answers of one run that are put on the wire before [`WIRE_OCTETS`] is checked again.
 const ANSWERS_AT_ONCE: u32 = 256;
 
-/// Runs that wait before those to come are put together: a client that sends message by message, each in a read of its
-/// own, has so many answers of its own.
+/// Runs that may wait before later ones are merged: a client that sends message by message, each in a read of its own,
+/// gets this many separate outcomes.
 const RUNS_MAX: usize = 128;
 
-/// The most memory that a client's answers take: vectors grow by doubling.
+/// The most memory that a client's answers take. Vectors grow by doubling.
 pub(in crate::listen) const OCTETS_MAX: usize = 2 * WIRE_OCTETS + 2 * RUNS_MAX * size_of::<Run>();
 
 #[cfg(test)]
@@ -346,7 +346,7 @@ mod tests {
         assert_eq!(answers.runs.len(), RUNS_MAX);
         assert_eq!(answers.unanswered(), 6 * RUNS_MAX);
         let last = open.pop();
-        // All but the last batch are safe: what was put together with that one waits for it.
+        // All but the last batch are safe: the runs merged with that one wait for it.
         drop(open);
         answers.collect();
         assert_eq!(answers.unanswered(), 2 * (2 * RUNS_MAX + 1));

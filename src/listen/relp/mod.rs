@@ -1,4 +1,4 @@
-//! RELP: connections whose sender keeps each message until it is answered.
+//! RELP: reads and answers connections whose sender keeps each message until it is answered.
 //!
 //! ```text
 //! octets ──▶ frames of one read ──▶ one batch, under one promise ──▶ delivery
@@ -8,17 +8,16 @@
 //!
 //! # Guarantees
 //!
-//! - With `ack = "safe"` a message is answered with 200 only when it is safe: its survivor is where its upstream's
-//!   protocol lets it be safe, or on disk. A copy that was held back is answered no sooner than its first copy
-//!   (see `custody`). With `ack = "queued"` it is answered when its survivor is in the memory queue.
-//! - A message that was lost against our will, or may have been, is answered with 500. Those of one read share
-//!   their fate.
+//! - With `ack = "safe"` a message is answered with 200 only when it is safe: delivered as far as its upstream's protocol
+//!   can confirm, or on disk. A suppressed copy is answered no sooner than its first copy is safe (see `custody`). With
+//!   `ack = "queued"` a message is answered when it is in the memory queue.
+//! - A message that was dropped, or may have been lost, is answered with 500. Messages of one read share one outcome.
 //! - Answers leave in the order of the transactions, also while delivery waits for room.
-//! - At most `window` transactions of a connection are unanswered; then it is not read. What it holds meanwhile is
-//!   one message and one turn's octets.
-//! - Whatever breaks the protocol is said and counted, and ends the connection: what was not answered comes again.
-//! - On stop nothing more is read; what becomes safe in time is answered, what is lost for want of time is not, and
-//!   the client is told that we leave.
+//! - At most `window` transactions of a connection are unanswered; at the limit it is not read. It holds one message and
+//!   one turn's octets meanwhile.
+//! - A breach of the protocol is logged and counted, and ends the connection: the client sends unanswered messages again.
+//! - At a stop nothing more is read. What becomes safe within the grace period is answered, what is cut off is not, and
+//!   the client is told that the session closes.
 //!
 //! # Left out
 //!
@@ -36,8 +35,8 @@ use super::{
     Local,
     complaints::Long,
     hello::{self, Foreign, Hello},
+    pending::{PendingInput, turn_for_window},
     stream::{is_transient, within},
-    unread::{Unread, turn_for_a_window},
 };
 use crate::{
     clock::Clock,
@@ -47,6 +46,7 @@ use crate::{
     limits::RELP_DATA_OCTETS,
     logging::{Escaped, PeerReason},
     metrics::{DropReason, FrameErrorReason},
+    panics::caught,
     pipeline::{Judged, Pipeline},
     relp::{Frame, RelpFault, Request, Server},
     socket::Socket,
@@ -59,9 +59,9 @@ pub(super) async fn serve(
     config: Arc<ListenerConfig>,
     local: &Local,
 ) {
-    // Answers are written together; waiting to fill a segment would keep a client whose window is full from sending.
+    // Answers are written together already. Waiting to fill a TCP segment would block a client whose window is full.
     if let Err(error) = socket.set_nodelay() {
-        tracing::debug!(%error, "answers may be late");
+        tracing::debug!(%error, "cannot set TCP_NODELAY; answers may be late");
     }
     let custody = Arc::clone(&local.context.pipeline.custody);
     let connection = Connection {
@@ -71,7 +71,7 @@ pub(super) async fn serve(
         config,
         local,
         session: Server::new(),
-        unread: Unread::default(),
+        pending: PendingInput::default(),
         is_held: false,
         hello: Hello::Undecided,
         is_closed: false,
@@ -86,12 +86,13 @@ struct Connection<'l> {
     config: Arc<ListenerConfig>,
     local: &'l Local,
     session: Server,
-    unread: Unread,
-    /// `unread` may hold whole frames: the window was full.
+    pending: PendingInput,
+    /// `pending` may hold whole frames, because the window was full.
     is_held: bool,
-    /// What the first octets said.
+    /// The protocol of the first octets.
     hello: Hello,
-    /// The peer closed its end while the window was full: nobody waits for answers, so it is read to its end.
+    /// The peer closed its end while the window was full: no client waits for answers, so the rest is read without a
+    /// window.
     is_closed: bool,
     answers: Answers,
 }
@@ -101,19 +102,19 @@ struct Connection<'l> {
 enum Over {
     /// The peer closed it, or it broke.
     Ended,
-    /// Nothing came, or nothing was taken, for too long.
+    /// The peer sent nothing, or took no answers, for too long.
     TimedOut,
-    /// We stop.
+    /// The relay or the listener stops.
     Stopped,
-    /// The client asked for it.
+    /// The client asked to close.
     Closed,
-    /// What the client offered does not do; it is told.
+    /// The client's offers are not acceptable; it is told.
     Refused,
-    /// It broke the protocol, that many octets into what is unread.
+    /// The client broke the protocol.
     Fault(RelpFault),
 }
 
-/// What is to be done next.
+/// What to do next.
 enum Next {
     Read,
     Take,
@@ -130,8 +131,8 @@ impl Connection<'_> {
                 Err(over) => Some(over),
             };
             match over {
-                // A socket that always has more would keep this worker for a hundred turns, and the
-                // forwarder, which was just woken on it, out.
+                // A socket that always has more would keep this worker for a hundred turns, and keep out the forwarder,
+                // which was just woken on it.
                 None => yield_now().await,
                 Some(over) => break over,
             }
@@ -139,7 +140,7 @@ impl Connection<'_> {
         self.end(over).await;
     }
 
-    /// Answers what is due, until there is something to read and it may be read.
+    /// Writes due answers until there is something to read and the window has room.
     async fn wait(&mut self) -> Result<Next, Over> {
         let may_read = self.room() > 0;
         if self.is_held && may_read {
@@ -165,7 +166,7 @@ impl Connection<'_> {
         }
     }
 
-    /// Transactions that the window has room for.
+    /// How many transactions the window has room for.
     fn room(&self) -> usize {
         if self.is_closed {
             return usize::MAX;
@@ -173,13 +174,13 @@ impl Connection<'_> {
         self.config.window.saturating_sub(self.answers.unanswered())
     }
 
-    /// How long the client may be silent.
+    /// How long the client may be silent now.
     fn patience(&self) -> Option<Duration> {
-        let is_partial = !self.unread.is_empty() && !self.is_held;
+        let is_partial = !self.pending.is_empty() && !self.is_held;
         if is_partial || !self.session.is_open() {
             Some(self.config.partial_frame_timeout)
         } else if self.answers.unanswered() > 0 {
-            // It waits for us.
+            // The client waits for the relay.
             None
         } else {
             self.config.idle_timeout
@@ -188,11 +189,11 @@ impl Connection<'_> {
 
     /// Reads one turn's octets and takes the frames that they complete.
     async fn read(&mut self) -> Result<(), Over> {
-        let turn = turn_for_a_window(self.local.connections()).min(self.local.turn());
-        match self.unread.read(&self.socket, turn) {
+        let turn = turn_for_window(self.local.connections()).min(self.local.turn());
+        match self.pending.read(&self.socket, turn) {
             Ok(0) => Err(Over::Ended),
             Ok(_) if self.is_undecided() => {
-                self.unread.consume(0);
+                self.pending.consume(0);
                 Ok(())
             }
             Ok(_) => self.take().await,
@@ -201,15 +202,15 @@ impl Connection<'_> {
         }
     }
 
-    /// Whether it takes more octets to know which protocol this is.
+    /// Whether more octets are needed to tell which protocol this is.
     fn is_undecided(&mut self) -> bool {
         if self.hello == Hello::Undecided {
-            self.hello = hello::on_relp(self.unread.octets());
+            self.hello = hello::on_relp(self.pending.octets());
         }
         self.hello == Hello::Undecided
     }
 
-    /// Judges the whole frames that are unread, as far as the window has room for them, and hands on the survivors.
+    /// Judges the whole frames in `pending` that the window has room for, and hands on the survivors.
     async fn take(&mut self) -> Result<(), Over> {
         let local = self.local;
         let pipeline = &local.context.pipeline;
@@ -225,7 +226,7 @@ impl Connection<'_> {
                 self.is_held = true;
                 break None;
             }
-            let input = self.unread.octets().get(at..).unwrap_or_default();
+            let input = &self.pending.octets()[at..];
             let (frame, octets) = match Frame::first(input, data_octets_max) {
                 Ok(Some(whole)) => whole,
                 Ok(None) => break None,
@@ -278,25 +279,33 @@ impl Connection<'_> {
         if let Some(Over::Fault(fault)) = over {
             self.complain_of(fault, at);
         }
-        self.unread.consume(at);
+        self.pending.consume(at);
         let delivered = self.hand_on(judged, pipeline).await;
         over.map_or(delivered, Err)
     }
 
-    /// Hands on what was `judged`, and answers what becomes due while that waits for room.
+    /// Hands on what was `judged`, and writes answers that become due while this waits for room.
     async fn hand_on(&mut self, judged: Judged, pipeline: &Pipeline) -> Result<(), Over> {
         let stall = self.config.partial_frame_timeout;
         let mut delivering = pin!(pipeline.deliver(judged));
-        let mut broken = None;
+        let (mut broken, mut panicked) = (None, None);
         let is_whole = loop {
+            let may_answer = broken.is_none() && panicked.is_none();
             select! {
                 biased;
                 is_whole = &mut delivering => break is_whole,
-                answered = self.answers.progress(&self.socket, stall), if broken.is_none() => {
-                    broken = answered.err();
+                answered = caught(self.answers.progress(&self.socket, stall)), if may_answer => {
+                    match answered {
+                        Ok(answered) => broken = answered.err(),
+                        Err(caught) => panicked = Some(caught),
+                    }
                 }
             }
         };
+        // Only now: what was judged is handed on first.
+        if let Some(panicked) = panicked {
+            panicked.resume();
+        }
         self.answers.delivered(is_whole);
         broken.map_or(Ok(()), |error| Err(self.broken(&error)))
     }
@@ -309,17 +318,17 @@ impl Connection<'_> {
         Over::Ended
     }
 
-    /// The client broke the protocol `at` octets into what is unread.
+    /// Counts and logs that the client broke the protocol `at` octets into `pending`.
     fn complain_of(&self, fault: RelpFault, at: usize) {
         if self.hello == Hello::Foreign(Foreign::Tls) {
             Foreign::turn_away_tls_from_relp(self.local, self.sender);
             return;
         }
-        let octets = self.unread.octets().get(at..).unwrap_or_default();
+        let octets = &self.pending.octets()[at..];
         let (found, advice) = match self.hello {
             Hello::Foreign(foreign) => (foreign.name(), foreign.advice()),
             Hello::Undecided | Hello::Other => {
-                ("no protocol that is known here", "see what sends there")
+                ("an unknown protocol", "check what sends to this address")
             }
         };
         let reason = FrameErrorReason::Relp;
@@ -336,28 +345,28 @@ impl Connection<'_> {
 
     async fn end(mut self, over: Over) {
         match over {
-            // What was undecided is no RELP that was begun.
+            // RELP would have been recognised by now.
             Over::Ended if self.hello == Hello::Undecided => {
-                let first = Frame::first(self.unread.octets(), RELP_DATA_OCTETS);
+                let first = Frame::first(self.pending.octets(), RELP_DATA_OCTETS);
                 if let Err(fault) = first {
                     self.complain_of(fault, 0);
                 }
             }
             Over::Ended => {}
             Over::TimedOut => {
-                if !self.unread.is_empty() && !self.is_held {
+                if !self.pending.is_empty() && !self.is_held {
                     let reason = FrameErrorReason::Timeout;
                     self.local.context.metrics.frame_errors[reason].inc();
                     self.complain(PeerReason::Frame(reason), |before| {
                         tracing::warn!(listener = self.local.metrics.name(), peer = %self.sender,
                             partial_frame_timeout = time_text(self.config.partial_frame_timeout),
-                            advice = "see whether the sender hangs; if it only pauses, raise partial_frame_timeout",
-                            octets = %Escaped::head(self.unread.octets()), before, "unfinished frame");
+                            advice = "check whether the sender hangs; if it only pauses, raise partial_frame_timeout",
+                            octets = %Escaped::head(self.pending.octets()), before, "unfinished frame");
                     });
                 }
                 tracing::debug!(peer = %self.sender, "connection timed out");
             }
-            // What is due now, and nothing that has to be waited for.
+            // Writes what is due, and waits for nothing.
             Over::Fault(_) => self.answers.flush(&self.socket),
             Over::Closed | Over::Refused => self.drain().await,
             Over::Stopped => {
@@ -367,7 +376,7 @@ impl Connection<'_> {
         }
     }
 
-    /// Answers everything, as long as somebody waits for it and there is time.
+    /// Answers everything that is owed, while the client is connected and the grace period lasts.
     async fn drain(&mut self) {
         let stall = self.config.partial_frame_timeout;
         let mut cut_off = pin!(cut_off(&self.local.context.pipeline.delivery));
@@ -384,7 +393,7 @@ impl Connection<'_> {
     }
 }
 
-/// Waits until the time to drain is over, and what it cut off is settled.
+/// Waits until the grace period is over, and until the messages that it cut off are settled.
 async fn cut_off(delivery: &Delivery) {
     while !delivery.is_closed() {
         sleep(CUT_OFF_POLL).await;
@@ -392,8 +401,8 @@ async fn cut_off(delivery: &Delivery) {
     sleep(CUT_OFF_SETTLED).await;
 }
 
-/// How often a connection that is being drained looks whether there is time left.
+/// How often a draining connection checks whether the grace period is over.
 const CUT_OFF_POLL: Duration = Duration::from_millis(100);
 
-/// How long what was cut off may take to be on disk or counted as lost, so that it can be answered.
+/// How long messages that were cut off may take to be on disk or counted as lost.
 const CUT_OFF_SETTLED: Duration = Duration::from_millis(500);

@@ -1,0 +1,210 @@
+//! What a panic costs (see `src/panics.rs`): injected at one point by a message with a marker, which builds with debug
+//! assertions alone know.
+
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::support::originator::Originator;
+use super::support::relp::RelpClient;
+use super::support::sink::{RefusingPort, Sink};
+use super::support::tersed::{FAULT, Setup, Stopped, Tersed};
+use super::support::wait::{LIMIT, wait_until};
+
+#[test]
+fn a_panic_of_a_connection_costs_that_connection_and_its_frames_are_counted() {
+    let sink = Sink::tcp();
+    let tersed = with_fault("connection")
+        .listen(TCP)
+        .forward(&sink.url())
+        .start();
+    let mut other = Originator::tcp(tersed.address(TCP));
+    other.send("<13>app: before");
+    sink.wait_messages(1);
+
+    let mut victim = Originator::tcp(tersed.address(TCP));
+    let from = victim.local_address().ip().to_string();
+    victim.send_octets(format!("<13>app: first\n<13>app: {MARKER}\n<13>app: behind\n").as_bytes());
+    victim.wait_closed();
+    let line = tersed.wait_log(COSTS_CONNECTION);
+    assert_eq!(line.level, "ERROR");
+    for (name, text) in [
+        ("listener", TCP),
+        ("peer", from.as_str()),
+        ("place", "src/pipeline.rs:"),
+        ("panic", "injected\nat connection"),
+    ] {
+        let field = line.field(name);
+        assert!(
+            field.is_some_and(|field| field.contains(text)),
+            "{name}: {line:?}"
+        );
+    }
+
+    // The first copy was lost with the connection, so the next one goes out; its repeat does not.
+    other.send_all(["<13>app: first", "<13>app: first", "<13>app: after"]);
+    sink.wait_messages(3);
+    let texts = ["before", "first", "after"].map(|text| format!("<13>app: {text}").into_bytes());
+    assert_eq!(sink.messages(), texts);
+    let (metrics, _) = tersed.finish();
+    assert_eq!(panics_of(&metrics, "connection"), 1);
+    let reason = [("reason", "panic")];
+    let lost = metrics.total_where("tersed_frames_dropped_total", &reason);
+    let balance = metrics.balance();
+    assert_eq!([balance.received, lost, balance.suppressed], [6, 2, 1]);
+    assert_eq!(metrics.total("tersed_connections"), 1);
+}
+
+#[test]
+fn a_relp_client_gets_no_answer_for_what_a_panic_lost() {
+    let sink = Sink::tcp();
+    let tersed = with_fault("connection")
+        .listen(RELP)
+        .forward(&sink.url())
+        .start();
+    let mut victim = RelpClient::open(tersed.address(RELP));
+    victim.send("<13>app: before");
+    victim.answers(2..=2, "200 OK");
+    victim.send_all(["<13>app: first".to_owned(), format!("<13>app: {MARKER}")]);
+    assert_eq!(victim.until_closed(), [""; 0]);
+    tersed.wait_log(COSTS_CONNECTION);
+
+    let mut other = RelpClient::open(tersed.address(RELP));
+    other.send_all(["<13>app: first", "<13>app: after"]);
+    other.answers(2..=3, "200 OK");
+    sink.wait_messages(3);
+    let (metrics, _) = tersed.finish();
+    assert_eq!(metrics.total("tersed_relp_unanswered"), 0);
+    assert_eq!(panics_of(&metrics, "connection"), 1);
+}
+
+/// A shard in an unknown state can judge nothing more, and the forwarder is the only one who sends: both end the
+/// process, and what was answered over RELP is on the disk.
+#[test]
+fn a_panic_of_a_shard_or_the_forwarder_ends_the_relay_and_the_next_start_has_what_was_answered() {
+    for point in ["shard", "forwarder"] {
+        let dir = TempDir::with_prefix("tersed-panic-").unwrap();
+        let port = RefusingPort::new();
+        let spool = |setup: Setup| {
+            let config = format!(
+                "[spool]\ndirectory = \"{}\"\n[forward]\nretry_max = \"100ms\"\n[shutdown]\ngrace = \"1s\"\n",
+                dir.path().display()
+            );
+            setup.config(&config).listen(RELP).forward(&port.url())
+        };
+        let tersed = spool(with_fault(point)).start();
+        let mut client = RelpClient::open(tersed.address(RELP));
+        let last = client.send_all((0..FEW).map(|number| format!("<13>app: number {number}")));
+        client.answers(2..=last, "200 OK");
+        let mut victim = RelpClient::open(tersed.address(RELP));
+        victim.send(format!("<13>app: {MARKER}"));
+        let said = victim.until_closed();
+        assert!(
+            said.iter().all(|answer| !answer.contains(" 200 ")),
+            "{said:?}"
+        );
+        let stopped = ended(tersed);
+        let task = if point == "shard" {
+            "connection"
+        } else {
+            point
+        };
+        check(&stopped, task);
+        let balance = stopped.balance();
+        assert_eq!(balance.received, FEW as u64 + 1);
+
+        let sink = port.open();
+        let config = format!("[spool]\ndirectory = \"{}\"\n", dir.path().display());
+        let tersed = Setup::new().config(&config).forward(&sink.url()).start();
+        wait_until("what was answered", LIMIT, || sink.count() >= FEW);
+        let (metrics, _) = tersed.finish();
+        assert_eq!(metrics.balance().recovered, FEW as u64, "{point}");
+    }
+}
+
+#[test]
+fn a_panic_of_a_listener_a_datagram_thread_or_the_windows_timer_ends_the_relay() {
+    for (point, listener) in [("listener", TCP), ("datagram", UDP), ("windows", TCP)] {
+        let sink = Sink::tcp();
+        let tersed = with_fault(point)
+            .listen(listener)
+            .forward(&sink.url())
+            .start();
+        let address = tersed.address(listener);
+        let connect = || match listener {
+            UDP => Originator::udp(address),
+            _ => Originator::tcp(address),
+        };
+        let mut originator = connect();
+        originator.send(format!("<13>app: {MARKER}"));
+        sink.wait_messages(1);
+        // The point is passed at the next datagram, or connection.
+        if point != "windows" {
+            connect().try_send_octets(b"<13>app: next\n");
+        }
+        check(&ended(tersed), point);
+        assert_eq!(sink.count(), 1, "{point}");
+    }
+}
+
+/// Windows are not saved after a panic: it is not known what became of their survivors.
+#[test]
+fn windows_are_not_saved_after_a_panic() {
+    let dir = TempDir::with_prefix("tersed-panic-").unwrap();
+    let state = dir.path().join("windows");
+    let sink = Sink::tcp();
+    let tersed = with_fault("windows")
+        .config(&format!("[dedup]\nstate = \"{}\"\n", state.display()))
+        .listen(TCP)
+        .forward(&sink.url())
+        .start();
+    let mut originator = Originator::tcp(tersed.address(TCP));
+    originator.send(format!("<13>app: {MARKER}"));
+    check(&ended(tersed), "windows");
+    assert!(!Path::new(&state).exists());
+}
+
+fn with_fault(point: &str) -> Setup {
+    Setup::new()
+        .window("1h")
+        .environment(FAULT, &format!("{point}:{MARKER}"))
+}
+
+/// Waits until the relay has ended by itself.
+#[track_caller]
+fn ended(mut tersed: Tersed) -> Stopped {
+    tersed.balance_at_exit();
+    tersed.wait_stopped()
+}
+
+/// It exited with status 1, said once why, and every frame is accounted for.
+#[track_caller]
+fn check(stopped: &Stopped, task: &str) {
+    assert_eq!(stopped.status.code(), Some(1), "{task}: {}", stopped.stderr);
+    assert_eq!(
+        stopped.log_count(COSTS_PROCESS),
+        1,
+        "{task}: {}",
+        stopped.stderr
+    );
+    let line = stopped
+        .log
+        .iter()
+        .find(|line| line.message == COSTS_PROCESS);
+    assert_eq!(line.unwrap().field("task").as_deref(), Some(task));
+    let balance = stopped.balance();
+    assert!(balance.holds(), "{task}: {balance:?}");
+}
+
+fn panics_of(metrics: &super::support::metrics::Metrics, task: &str) -> u64 {
+    metrics.total_where("tersed_panics_total", &[("task", task)])
+}
+
+const COSTS_CONNECTION: &str =
+    "the task of a connection panicked; the connection is closed; this is a fault of tersed";
+const COSTS_PROCESS: &str = "a task panicked; the relay stops; this is a fault of tersed";
+const MARKER: &str = "MARKER-OF-THE-FAULT";
+const TCP: &str = "tcp://127.0.0.1:0";
+const UDP: &str = "udp://127.0.0.1:0";
+const RELP: &str = "relp://127.0.0.1:0";
+const FEW: usize = 5;
