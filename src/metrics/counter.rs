@@ -280,6 +280,7 @@ mod tests {
             ("refused", 0),
             ("compressed", 0),
             ("rule", 0),
+            ("panic", 0),
         ];
         assert_eq!(counts, expected);
         assert_eq!(dropped.total(), 4);

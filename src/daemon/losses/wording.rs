@@ -1,0 +1,370 @@
+//! What operators read about each kind of loss: its first log line, its amount in words, and the advice.
+//!
+//! # Guarantees
+//!
+//! - Each kind stands in one place, with all that is written about it.
+//!
+//! # Left out
+//!
+//! When it is written (`losses`).
+
+use std::{fmt, time::Duration};
+
+use tracing::warn;
+
+use super::{Kind, Losses};
+use crate::{
+    config::{UDP_PAYLOAD_MAX, size_text, time_text},
+    dedup::EngineStats,
+    listen,
+    logging::printable,
+    metrics::SummaryReason,
+};
+
+impl Losses {
+    /// What is written about `kind`, with the values in force.
+    pub(super) fn wording(&self, kind: &Kind, stats: &EngineStats) -> Wording {
+        let forward = self.forward.borrow();
+        let queue = size_text(forward.queue);
+        let memory = size_text(stats.budget_octets);
+        match kind {
+            Kind::Paused if self.has_spool() => Wording {
+                amount: ("reading was paused for ", Unit::Millis, ""),
+                advice: overtaxed(&queue),
+                value: queue,
+                log: |of, _| {
+                    warn!(
+                        queue = of.value,
+                        "reading is paused: messages arrive faster than the upstreams and the spool take them; check both, or raise forward.queue"
+                    );
+                },
+            },
+            Kind::Paused => Wording {
+                amount: ("reading was paused for ", Unit::Millis, ""),
+                advice: format!(
+                    "forward.queue = {queue} was full: check the upstreams, raise it, or use [spool]"
+                ),
+                value: queue,
+                log: |of, _| {
+                    warn!(
+                        queue = of.value,
+                        "reading is paused: the queue to the upstreams is full; check the upstreams, raise forward.queue, or use a spool"
+                    );
+                },
+            },
+            Kind::PausedByCopies => Wording {
+                amount: ("reading was paused for ", Unit::Millis, ""),
+                advice: format!(
+                    "suppressed.queue = {} was full: check suppressed.to, raise it, or set suppressed.when_full = \"drop-oldest\"",
+                    self.copies_queue()
+                ),
+                value: self.copies_queue(),
+                log: |of, _| {
+                    warn!(
+                        queue = of.value,
+                        "reading is paused: suppressed.queue is full; check suppressed.to, raise it, or set suppressed.when_full"
+                    );
+                },
+            },
+            Kind::Unaccepted => Wording {
+                amount: ("no connection was accepted for ", Unit::Millis, ""),
+                advice: format!(
+                    "{} files may be open: raise LimitNOFILE= (ulimit -n), or lower connections_max",
+                    listen::open_files_max()
+                ),
+                value: listen::open_files_max().to_string(),
+                log: |of, _| {
+                    warn!(
+                        open_files_max = of.value,
+                        "not accepting connections: the limit of open files is reached; raise LimitNOFILE= (ulimit -n), or lower connections_max"
+                    );
+                },
+            },
+            Kind::QueueFull if self.has_spool() => Wording {
+                amount: ("dropped: ", Unit::Count, " frames, the queue was full"),
+                advice: overtaxed(&queue),
+                value: queue,
+                log: |of, frames| {
+                    warn!(
+                        frames,
+                        queue = of.value,
+                        "messages are dropped: they arrive faster than the upstreams and the spool take them; check both, or raise forward.queue"
+                    );
+                },
+            },
+            Kind::QueueFull => Wording {
+                amount: ("dropped: ", Unit::Count, " frames, the queue was full"),
+                advice: format!(
+                    "forward.queue = {queue} was full: check the upstreams, raise it, use [spool], or when_full = \"wait\""
+                ),
+                value: queue,
+                log: |of, frames| {
+                    warn!(
+                        frames,
+                        queue = of.value,
+                        "messages are dropped: the queue to the upstreams is full; check the upstreams, raise forward.queue, or use a spool"
+                    );
+                },
+            },
+            Kind::Copies => Wording {
+                amount: ("dropped: ", Unit::Count, " suppressed copies"),
+                advice: "check suppressed.to, or raise suppressed.queue".to_owned(),
+                value: String::new(),
+                log: |_, copies| {
+                    warn!(
+                        copies,
+                        "suppressed copies are dropped; check suppressed.to, or raise suppressed.queue"
+                    );
+                },
+            },
+            Kind::Kernel(listener) => self.kernel_wording(listener),
+            Kind::Evicted => Wording {
+                amount: ("evicted too early: ", Unit::Count, " messages"),
+                advice: self.memory_advice(stats),
+                value: memory,
+                log: |of, windows| {
+                    warn!(
+                        windows,
+                        memory = of.value,
+                        "messages are evicted before their window ends, and their repeats are forwarded; raise dedup.memory"
+                    );
+                },
+            },
+            Kind::Unremembered => Wording {
+                amount: ("not remembered: ", Unit::Count, " messages"),
+                advice: self.memory_advice(stats),
+                value: memory,
+                log: |of, frames| {
+                    warn!(
+                        frames,
+                        memory = of.value,
+                        "no room to remember messages; their repeats are forwarded; raise dedup.memory"
+                    );
+                },
+            },
+            Kind::Oversize => Wording {
+                amount: (
+                    "dropped: ",
+                    Unit::Count,
+                    " frames longer than max_message_size",
+                ),
+                advice: "raise max_message_size, or set oversize = \"truncate\"".to_owned(),
+                value: String::new(),
+                log: |_, frames| {
+                    warn!(
+                        frames,
+                        "messages are dropped: longer than max_message_size; raise it, or set oversize = \"truncate\""
+                    );
+                },
+            },
+            Kind::TooLarge => Wording {
+                amount: (
+                    "dropped: ",
+                    Unit::Count,
+                    " frames too large for the upstream",
+                ),
+                advice: "use a tcp:// or relp:// upstream".to_owned(),
+                value: String::new(),
+                log: |_, frames| {
+                    warn!(
+                        frames,
+                        "messages are dropped: too large for a datagram to the upstream; use a tcp or relp upstream"
+                    );
+                },
+            },
+            Kind::Cut => Wording {
+                amount: ("cut: ", Unit::Count, " frames longer than forward.udp_max"),
+                advice: format!(
+                    "forward.udp_max = {}: raise it ({} at most), or use a tcp:// or relp:// upstream",
+                    size_text(forward.udp_max),
+                    size_text(UDP_PAYLOAD_MAX)
+                ),
+                value: size_text(forward.udp_max),
+                log: |of, frames| {
+                    warn!(
+                        frames,
+                        udp_max = of.value,
+                        "messages are cut: longer than forward.udp_max; raise it, or use a tcp or relp upstream"
+                    );
+                },
+            },
+            Kind::Compressed => Wording {
+                amount: ("dropped: ", Unit::Count, " compressed messages"),
+                advice: "turn ZipLevel off at the senders, or use framing = \"octet-counting\""
+                    .to_owned(),
+                value: String::new(),
+                log: |_, frames| {
+                    warn!(
+                        frames,
+                        "messages are dropped: compressed, and the upstream's framing is lf; turn ZipLevel off at the senders, or use framing = \"octet-counting\""
+                    );
+                },
+            },
+            Kind::RefusedDatagrams => Wording {
+                amount: ("refused: ", Unit::Count, " datagrams not in allow"),
+                advice: ALLOW_ADVICE.to_owned(),
+                value: String::new(),
+                log: |_, datagrams| {
+                    warn!(
+                        datagrams,
+                        "datagrams are refused: their senders are not in allow; add them, or stop them"
+                    );
+                },
+            },
+            Kind::RefusedConnections => Wording {
+                amount: ("refused: ", Unit::Count, " connections not in allow"),
+                advice: ALLOW_ADVICE.to_owned(),
+                value: String::new(),
+                log: |_, connections| {
+                    warn!(
+                        connections,
+                        "connections are refused: their senders are not in allow; add them, or stop them"
+                    );
+                },
+            },
+            Kind::Connections => Wording {
+                amount: (
+                    "refused: ",
+                    Unit::Count,
+                    " connections over connections_max",
+                ),
+                advice: "raise connections_max".to_owned(),
+                value: String::new(),
+                log: |_, connections| {
+                    warn!(
+                        connections,
+                        "connections are refused: the listener has connections_max; raise it"
+                    );
+                },
+            },
+            Kind::SourceConnections => Wording {
+                amount: (
+                    "refused: ",
+                    Unit::Count,
+                    " connections over connections_per_source_max",
+                ),
+                advice: "raise connections_per_source_max".to_owned(),
+                value: String::new(),
+                log: |_, connections| {
+                    warn!(
+                        connections,
+                        "connections are refused: their address has connections_per_source_max; raise it"
+                    );
+                },
+            },
+        }
+    }
+
+    fn kernel_wording(&self, listener: &str) -> Wording {
+        let amount = ("kernel drops: ", Unit::DatagramsOf(listener.to_owned()), "");
+        if self.is_paused() {
+            return Wording {
+                amount,
+                advice: "reading was paused meanwhile".to_owned(),
+                value: String::new(),
+                log: |of, datagrams| {
+                    warn!(
+                        listener = of.listener(),
+                        datagrams,
+                        "the kernel drops datagrams while reading is paused; check the upstreams"
+                    );
+                },
+            };
+        }
+        Wording {
+            amount,
+            advice: "raise net.core.rmem_max and receive_buffer".to_owned(),
+            value: size_text(self.receive_buffer(listener)),
+            log: |of, datagrams| {
+                warn!(
+                    listener = of.listener(),
+                    datagrams,
+                    receive_buffer = of.value,
+                    "the kernel drops datagrams; raise net.core.rmem_max and receive_buffer"
+                );
+            },
+        }
+    }
+
+    fn memory_advice(&self, stats: &EngineStats) -> String {
+        let memory = size_text(stats.budget_octets);
+        let messages = Grouped(stats.live_messages as u64);
+        let repeated = Grouped(self.metrics.summaries.made[SummaryReason::Evicted].get());
+        format!(
+            "dedup.memory = {memory} was full with {messages} messages, and {repeated} of all evicted ones had repeats: \
+             raise it, or find out why so many messages differ"
+        )
+    }
+}
+
+/// What operators read about one kind of loss.
+#[derive(Clone, Debug)]
+pub(super) struct Wording {
+    /// `dropped: 5 frames, the queue was full`: the words around the amount, and its unit.
+    amount: (&'static str, Unit, &'static str),
+    /// What to do, with the values in force when it was lost.
+    pub(super) advice: String,
+    /// The value that the first line names: the queue's size, say.
+    value: String,
+    /// Logs the first loss of an episode. Each message is a literal, so that it can be found by searching for it.
+    pub(super) log: fn(&Self, u64),
+}
+
+#[derive(Clone, Debug)]
+enum Unit {
+    Count,
+    Millis,
+    /// Datagrams, on the listener of that name.
+    DatagramsOf(String),
+}
+
+impl Wording {
+    pub(super) fn amount(&self, count: u64) -> String {
+        let (before, unit, after) = &self.amount;
+        match unit {
+            Unit::Count => format!("{before}{}{after}", Grouped(count)),
+            Unit::Millis => format!("{before}{}{after}", seconds(count)),
+            Unit::DatagramsOf(listener) => {
+                let (count, listener) = (Grouped(count), printable(listener));
+                format!("{before}{count} datagrams on {listener}{after}")
+            }
+        }
+    }
+
+    fn listener(&self) -> &str {
+        match &self.amount.1 {
+            Unit::DatagramsOf(listener) => listener,
+            Unit::Count | Unit::Millis => "",
+        }
+    }
+}
+
+/// The advice where a spool stands behind the queue.
+fn overtaxed(queue: &str) -> String {
+    format!(
+        "forward.queue = {queue} was full, and messages arrived faster than the upstreams and the spool took them: check both"
+    )
+}
+
+/// Milliseconds in whole seconds, rounded up.
+fn seconds(millis: u64) -> String {
+    time_text(Duration::from_secs(millis.div_ceil(1000)))
+}
+
+/// A number with its digits in groups of three: `19,803`.
+pub(super) struct Grouped(pub(super) u64);
+
+impl fmt::Display for Grouped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.0.to_string();
+        for (index, digit) in digits.chars().enumerate() {
+            if index > 0 && (digits.len() - index).is_multiple_of(3) {
+                f.write_str(",")?;
+            }
+            write!(f, "{digit}")?;
+        }
+        Ok(())
+    }
+}
+
+const ALLOW_ADVICE: &str = "add the senders to allow, or stop them";
