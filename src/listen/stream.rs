@@ -175,7 +175,7 @@ impl<'l> Connection<'l> {
     /// We stop: reads what the kernel has by now, and not what a sender that never pauses adds to it;
     /// nothing more once the time to drain is over.
     async fn read_last(&mut self) -> Over {
-        let mut left = sys::unread_octets(self.socket.as_fd()).unwrap_or(0);
+        let mut left = sys::readable_octets(self.socket.as_fd()).unwrap_or(0);
         while left > 0 && !self.local.context.pipeline.delivery.is_closed() {
             // The runtime may not have heard of the last octets yet; the kernel has them.
             let readable = timeout(LAST_OCTETS_MAX, self.socket.readable()).await;
