@@ -38,6 +38,7 @@ compile_error!(
 
 // Vocabulary.
 pub mod limits;
+mod lock;
 pub mod nearest;
 pub mod tick;
 
