@@ -189,7 +189,7 @@ impl Overflow {
             state: Mutex::new(state),
             changed: Notify::new(),
         };
-        overflow.outbox.set_relief(true);
+        overflow.outbox.set_spool_takes(true);
         overflow
             .metrics
             .spool
@@ -381,7 +381,7 @@ impl Overflow {
             }
         }
         drop(state);
-        self.outbox.set_relief(is_taken);
+        self.outbox.set_spool_takes(is_taken);
         self.tell_dropped();
         self.measure();
         self.changed.notify_waiters();

@@ -66,7 +66,7 @@ impl Overflow {
                             info!("the spool takes frames again");
                         }
                         state.tell_direct();
-                        self.outbox.set_relief(true);
+                        self.outbox.set_spool_takes(true);
                     }
                     Err(error) => state.writing.begin(error, &self.metrics),
                 }
