@@ -66,7 +66,7 @@ use crate::{
     rule::WindowPolicy,
     signal::{Event, Signals},
     sizing::Sizing,
-    spool::{Found, HELD_MAX, Spool, SpoolError},
+    spool::{Found, OPEN_SEGMENTS_MAX, Spool, SpoolError},
     sys,
     thread::{Pool, Running, Waiting},
 };
@@ -519,7 +519,7 @@ fn free_descriptors(has_spool: bool) -> usize {
         .unwrap_or(usize::MAX)
         .min(Semaphore::MAX_PERMITS);
     let open = fs::read_dir("/proc/self/fd").map_or(64, Iterator::count);
-    let held = if has_spool { HELD_MAX } else { 0 };
+    let held = if has_spool { OPEN_SEGMENTS_MAX } else { 0 };
     limit
         .saturating_sub(open + held + DESCRIPTOR_RESERVE)
         .max(1)

@@ -113,7 +113,7 @@ fn check_batch(twin: &mut Twin, spool: &Spool, batch: Batch, may_lose: bool) -> 
         }
     }
     let records =
-        spool.records() - (lock(&spool.shared).marks.written.records - batch.upto.records);
+        spool.records() - (lock(&spool.shared).progress.written.records - batch.upto.records);
     while (twin.given as u64) < records {
         lost += u64::from(twin.waiting[twin.given].1);
         twin.given += 1;
@@ -241,7 +241,7 @@ fn run(seed: u64, steps: u32) -> BTreeMap<&'static str, u32> {
             }
             86 => {
                 spool.tend().unwrap();
-                match spool.ask(random.below(MIB / 2)) {
+                match spool.probe(random.below(MIB / 2)) {
                     Ok(()) => twin.reach("room"),
                     Err(SpoolError::Full { .. }) => twin.reach("no room"),
                     Err(other) => panic!("{other}"),

@@ -786,7 +786,7 @@ fn no_more_segments_are_kept_open_than_the_bound() {
     assert_eq!((spool.segments(), held()), (count, count));
     drop(spool);
     let spool = bed.open(64 * MIB);
-    for _ in 0..4 * HELD_MAX {
+    for _ in 0..4 * OPEN_SEGMENTS_MAX {
         lock(&spool.writer).complete();
         spool.append(&[chunk(&["x"])]).unwrap();
     }
@@ -797,12 +797,15 @@ fn no_more_segments_are_kept_open_than_the_bound() {
         .filter(|segment| segment.file.is_some());
     assert_eq!(
         files.count(),
-        HELD_MAX + 1,
+        OPEN_SEGMENTS_MAX + 1,
         "and the one that is being written"
     );
     drop(shared);
     let (read, lost, _) = drain(&spool);
-    assert_eq!((read.len(), lost), (count * 1050 + 4 * HELD_MAX, 0));
+    assert_eq!(
+        (read.len(), lost),
+        (count * 1050 + 4 * OPEN_SEGMENTS_MAX, 0)
+    );
 }
 
 #[test]
@@ -865,7 +868,7 @@ fn a_directory_that_is_not_at_its_path_takes_nothing_and_gives_what_it_holds() {
         fs::rename(bed.directory(), away(&bed)).unwrap();
         put(&bed);
         for _ in 0..2 {
-            for told in [spool.tend(), spool.append(&[chunk(&["c"])]), spool.ask(1)] {
+            for told in [spool.tend(), spool.append(&[chunk(&["c"])]), spool.probe(1)] {
                 let error = told.unwrap_err();
                 assert!(matches!(error, SpoolError::Moved { .. }), "{error}");
             }
@@ -1030,13 +1033,13 @@ fn the_disk_can_be_asked_for_room_with_nothing_to_write() {
     let bed = Bed::new();
     let spool = bed.open(4 * MIB);
     let frames = [[b'x'; 1000]; 100];
-    spool.ask(MIB).unwrap();
+    spool.probe(MIB).unwrap();
     while spool.append(&[chunk(&frames)]).is_ok() {}
-    let full = spool.ask(100_000).unwrap_err();
+    let full = spool.probe(100_000).unwrap_err();
     assert!(matches!(full, SpoolError::Full { .. }), "{full}");
     let upto = drain(&spool).2;
     spool.acknowledge(upto).unwrap();
-    spool.ask(MIB).unwrap();
+    spool.probe(MIB).unwrap();
     for (faults, name) in [
         (
             Faults {
@@ -1061,11 +1064,11 @@ fn the_disk_can_be_asked_for_room_with_nothing_to_write() {
         ),
     ] {
         bed.fail(faults);
-        let error = spool.ask(200_000).unwrap_err();
+        let error = spool.probe(200_000).unwrap_err();
         assert!(format!("{error:?}").starts_with(name), "{error:?}");
     }
     bed.fail(Faults::default());
-    spool.ask(200_000).unwrap();
+    spool.probe(200_000).unwrap();
     assert_eq!(removed_and_open(&bed), Vec::<PathBuf>::new());
     let left = fs::read_dir(bed.directory()).unwrap().count();
     assert_eq!(left, 2 + bed.segments().len(), "nothing is left of it");

@@ -214,7 +214,7 @@ fn what_others_could_write_to_is_refused() {
         let parent = spool.parent().unwrap();
         fs::set_permissions(parent, fs::Permissions::from_mode(0o777)).unwrap();
     });
-    check_refused("belongs to user 1", |spool| {
+    check_refused("user 1 owns it", |spool| {
         fs::create_dir(spool).unwrap();
         std::os::unix::fs::chown(spool, Some(1), None).unwrap();
     });

@@ -55,7 +55,7 @@ impl Overflow {
                 continue;
             }
             let spool = Arc::clone(&self.spool);
-            let answer = on_disk(move || spool.ask(octets)).await;
+            let answer = on_disk(move || spool.probe(octets)).await;
             let mut state = self.lock();
             // What was written meanwhile has its own answer.
             if state.retry_at == failed && !state.appending {
