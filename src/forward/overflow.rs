@@ -367,7 +367,7 @@ impl Overflow {
                 state.unread = true;
                 state.retry_at = None;
                 if state.writing.end() {
-                    info!("the spool takes frames again");
+                    info!("spool accepts writes again");
                 }
             }
             Err(error) => {
@@ -434,7 +434,7 @@ impl Overflow {
             let spool = Arc::clone(&self.spool);
             let read = on_disk(move || spool.read(READ_OCTETS)).await;
             if read.is_ok() && self.lock().giving.end() {
-                info!("the spool gives frames again");
+                info!("spool can be read again");
                 self.measure();
             }
             match read {
@@ -480,7 +480,10 @@ impl Overflow {
 
     /// The disk has lost `count` survivors, nobody knows which.
     async fn lose(&self, count: u64) {
-        error!(frames = count, "dropped what the spool could not give back");
+        error!(
+            frames = count,
+            "dropped frames that could not be read back from the spool"
+        );
         self.metrics.frames.lose(DropReason::SpoolDamaged, count);
         self.ledger.end_all_windows();
     }
@@ -523,7 +526,7 @@ impl Overflow {
         match result {
             Ok(()) => {
                 if trouble.end() {
-                    info!("the spool is in order again");
+                    info!("spool works again");
                 }
             }
             Err(error) => trouble.begin(error, &self.metrics),

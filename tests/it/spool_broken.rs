@@ -81,7 +81,7 @@ fn a_disk_that_fails_or_is_read_only_is_named_and_forwarding_goes_on() {
         fs::remove_file(&says).unwrap();
         sink.stop();
         originator.send_all((MANY..2 * MANY).map(|place| ordered(0, place, OCTETS)));
-        tersed.wait_log("the spool takes frames again");
+        tersed.wait_log("spool accepts writes again");
         assert!(!tersed.get("/readyz").1.contains("spool: failing"));
         sink.restart();
         wait_until("everything at the sink", LIMIT, || {

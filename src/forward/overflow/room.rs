@@ -105,7 +105,10 @@ impl Overflow {
         if state.dropped > 0 && is_due {
             let frames = std::mem::take(&mut state.dropped);
             state.dropped_at = Some(Instant::now());
-            error!(frames, "dropped the oldest because the spool is full");
+            error!(
+                frames,
+                "dropped the oldest frames because the spool is full"
+            );
         }
     }
 }

@@ -63,7 +63,7 @@ impl Overflow {
                     Ok(()) => {
                         state.retry_at = None;
                         if state.writing.end() {
-                            info!("the spool takes frames again");
+                            info!("spool accepts writes again");
                         }
                         state.tell_direct();
                         self.outbox.set_spool_takes(true);

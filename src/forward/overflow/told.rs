@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::{Overflow, State, trouble::Trouble};
 use crate::{clock::Clock, config::WhenFull, forward::standing::REMIND_PERIOD, tick::Tick};
 
-/// Whether it was logged that the spool fills up.
+/// Whether it was logged that spool is filling up.
 #[derive(Debug, Default)]
 pub(super) struct Fill {
     told_at: Option<Tick>,
@@ -68,9 +68,11 @@ impl Overflow {
         if is_due {
             let percent = percent(octets, limit);
             let when_full = match self.config.borrow().when_full {
-                WhenFull::Wait => "wait: reading pauses then",
-                WhenFull::DropNewest => "drop-newest: what comes then is dropped",
-                WhenFull::DropOldest => "drop-oldest: the oldest are dropped then",
+                WhenFull::Wait => "wait: reading will pause when it is full",
+                WhenFull::DropNewest => "drop-newest: new messages will be dropped when it is full",
+                WhenFull::DropOldest => {
+                    "drop-oldest: the oldest messages will be dropped when it is full"
+                }
             };
             warn!(
                 percent,
@@ -78,7 +80,7 @@ impl Overflow {
                 max_size = limit,
                 frames,
                 when_full,
-                "the spool fills up"
+                "spool is filling up"
             );
         }
     }
@@ -88,7 +90,9 @@ impl Overflow {
         let queued_octets = self.outbox.octets();
         let is_half_full = queued_octets > self.outbox.bound() / 2;
         let why = match (state.lanes_up > 0, is_half_full || self.outbox.is_pressed()) {
-            (true, _) => "the queue is half full: the upstream is slower than what comes",
+            (true, _) => {
+                "the queue is half full: messages come faster than the upstream takes them"
+            }
             (false, true) => "the queue is half full: no upstream is up",
             (false, false) => "no upstream is up",
         };

@@ -44,12 +44,12 @@ impl Trouble {
                 let is_due = now.since(known.told_at) >= REMIND_PERIOD;
                 if is_due {
                     let failing_for = Duration::from_secs(now.since(since).as_secs());
-                    error!(error = cause, ?failing_for, "the spool still fails");
+                    error!(error = cause, ?failing_for, "spool error persists");
                 }
                 if is_due { now } else { known.told_at }
             }
             _ => {
-                error!(error = cause, "the spool fails");
+                error!(error = cause, "spool error");
                 now
             }
         };
