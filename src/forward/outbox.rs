@@ -228,9 +228,12 @@ impl Outbox {
             let mut spool_takes = self.spool_takes.subscribe();
             select! {
                 biased;
-                Some(need) = self.wait_for_room(&mut chunk), if *spool_takes.borrow_and_update() => {
-                    self.admit(chunk, need);
-                    return dropped;
+                need = self.wait_for_room(&mut chunk), if *spool_takes.borrow_and_update() => {
+                    if let Some(need) = need {
+                        self.admit(chunk, need);
+                        return dropped;
+                    }
+                    // The queue is closed: there is no room, so the chunk is dropped below.
                 }
                 _ = spool_takes.wait_for(|takes| !takes) => {}
             }
@@ -566,6 +569,8 @@ mod tests {
 
     const ONE: usize = 10 + Chunk::ENTRY_OVERHEAD_OCTETS;
 
+    const LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+
     #[tokio::test]
     async fn drop_newest_keeps_what_was_there_and_fills_the_last_room() {
         let outbox = Outbox::new(5 * ONE, Metrics::new());
@@ -649,6 +654,21 @@ mod tests {
         assert_eq!(numbers(&dropped), [2]);
         assert_eq!(numbers(&outbox.pop(1).await.expect("two are left")), [0, 1]);
         assert!(outbox.pop(1).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_closed_queue_ends_a_push_that_waits_for_the_spool() {
+        for when_full in [WhenFull::DropNewest, WhenFull::DropOldest] {
+            let outbox = Outbox::new(2 * ONE, Metrics::new());
+            outbox.push(chunk(0..2), WhenFull::Wait).await;
+            outbox.set_spool_takes(true);
+            let push = tokio::time::timeout(LIMIT, outbox.push(chunk(2..3), when_full));
+            let (dropped, ()) = tokio::join!(push, async {
+                tokio::task::yield_now().await;
+                outbox.close();
+            });
+            assert_eq!(numbers(&dropped.expect("it ends")), [2]);
+        }
     }
 
     #[tokio::test]
