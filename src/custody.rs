@@ -5,7 +5,7 @@
 //!  a number    ( free ) ─────────────▶ ( open ) ─────────────────────────────▶ ( settled )
 //!                 ▲                       │  lose(): raises `lost_below`            │
 //!                 │                       └─ stays open                             │
-//!                 └──────── no open number behind it: it is handed out again ───────┘
+//!                 └── an open number is before it, and none behind it: reused ──────┘
 //!
 //!  a promise         promise()               seal()              every number below `upto` is settled
 //!  about a batch   ───────────▶ ( begun ) ───────────▶ ( sealed ) ──┬─────────────▶ Safe
@@ -179,7 +179,7 @@ impl Custody {
         let is_first = number == state.settled;
         *state.open_mut(number) = false;
         if !is_first {
-            // A settled number with no open one behind it is not needed any more: the next batches get it again.
+            // Settled numbers behind the last open one are not needed any more: the next batches get them again.
             while state.open.back() == Some(&false) {
                 state.open.pop_back();
             }

@@ -87,9 +87,9 @@ impl Header {
     fn decode(octets: &[u8; HEADER_OCTETS]) -> Option<Result<Self, u32>> {
         let mut plain = *octets;
         let crc = plain.get_mut(CRC_AT..CRC_AT + 4)?;
-        let told = u32::from_le_bytes(<[u8; 4]>::try_from(&*crc).ok()?);
+        let stored = u32::from_le_bytes(<[u8; 4]>::try_from(&*crc).ok()?);
         crc.fill(0);
-        if crc32fast::hash(&plain) != told {
+        if crc32fast::hash(&plain) != stored {
             return None;
         }
         let mut numbers = plain.as_chunks::<8>().0.iter();

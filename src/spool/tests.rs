@@ -162,14 +162,14 @@ fn claims_live_as_long_as_the_process() {
             .map(|(_, entry, _)| format!("{entry:?}"))
             .collect::<Vec<_>>()
     };
-    let told =
+    let reported =
         |claim| [Entry::Survivor(claim), Entry::Summary(u64::MAX - 1)].map(|e| format!("{e:?}"));
-    assert_eq!(entries(&spool), told(claim));
+    assert_eq!(entries(&spool), reported(claim));
     assert_eq!((spool.records(), spool.survivors()), (2, 1));
     drop(spool);
     let spool = bed.open(MIB);
     assert_eq!(spool.found().recovered, 1);
-    assert_eq!(entries(&spool), told(Claim::FORGOTTEN));
+    assert_eq!(entries(&spool), reported(Claim::FORGOTTEN));
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn space_comes_back_as_it_drains_and_the_limit_holds() {
         assert!(spool.octets() <= max);
     };
     assert!(
-        matches!(full, SpoolError::Full { max: told, .. } if told == max),
+        matches!(full, SpoolError::Full { max: reported, .. } if reported == max),
         "{full}"
     );
     assert!(batches > 30 && spool.segments() >= 6);
@@ -537,14 +537,15 @@ fn a_second_instance_is_refused_with_the_process_id_of_the_first() {
     let bed = Bed::new();
     let spool = bed.open(MIB);
     let error = Spool::open(&bed.directory(), MIB).unwrap_err();
-    let told = error.to_string();
+    let reported = error.to_string();
     let pid = std::process::id();
     assert!(
         matches!(error, SpoolError::Busy { pid: Some(holder), .. } if holder == pid),
-        "{told}"
+        "{reported}"
     );
     assert!(
-        told.contains(&bed.directory().display().to_string()) && told.contains(&pid.to_string())
+        reported.contains(&bed.directory().display().to_string())
+            && reported.contains(&pid.to_string())
     );
     spool.append(&[chunk(&["unharmed"])]).unwrap();
     assert_eq!(drain(&spool).0, ["unharmed"]);
@@ -553,10 +554,10 @@ fn a_second_instance_is_refused_with_the_process_id_of_the_first() {
 #[test]
 fn what_others_could_write_is_refused_with_path_and_mode() {
     let refused = |bed: &Bed, path: PathBuf, words: &str| {
-        let told = Spool::open(&bed.directory(), MIB).unwrap_err().to_string();
+        let reported = Spool::open(&bed.directory(), MIB).unwrap_err().to_string();
         assert!(
-            told.contains(&path.display().to_string()) && told.contains(words),
-            "{told}"
+            reported.contains(&path.display().to_string()) && reported.contains(words),
+            "{reported}"
         );
     };
     let chmod =
@@ -676,12 +677,12 @@ fn check_waits(change: impl Fn(&Path), words: &str, mend: impl Fn(&Path)) {
     change(&middle);
     let spool = bed.open(MIB);
     assert_eq!(spool.found().recovered, 390);
-    let [told] = &*spool.found().not_safe else {
+    let [reported] = &*spool.found().not_safe else {
         panic!("{:?}", spool.found());
     };
     assert!(
-        told.contains(words) && told.contains(middle.to_str().unwrap()),
-        "{told}"
+        reported.contains(words) && reported.contains(middle.to_str().unwrap()),
+        "{reported}"
     );
     spool.append(&[chunk(&["new"])]).unwrap();
     let mut read = 0;
@@ -691,9 +692,9 @@ fn check_waits(change: impl Fn(&Path), words: &str, mend: impl Fn(&Path)) {
             Err(error) => break error,
         }
     };
-    assert_eq!((read, error.to_string()), (130, told.clone()));
+    assert_eq!((read, error.to_string()), (130, reported.clone()));
     for _ in 0..2 * READ_TRIES {
-        assert_eq!(spool.read(1000).unwrap_err().to_string(), *told);
+        assert_eq!(spool.read(1000).unwrap_err().to_string(), *reported);
     }
     mend(&middle);
     let (rest, lost, upto) = drain(&spool);
@@ -838,8 +839,8 @@ fn no_removed_file_is_held_open() {
             _ => fs::remove_dir_all(bed.directory()).unwrap(),
         }
         assert!(!removed_and_open(&bed).is_empty());
-        let told = spool.tend();
-        assert_eq!(told.is_err(), step == 2, "{told:?}");
+        let reported = spool.tend();
+        assert_eq!(reported.is_err(), step == 2, "{reported:?}");
         spool.tend().unwrap();
         assert_eq!(removed_and_open(&bed), Vec::<PathBuf>::new());
         let again = Spool::open(&bed.directory(), MIB).unwrap_err();
@@ -868,8 +869,8 @@ fn a_directory_that_is_not_at_its_path_is_read_and_not_written_to() {
         fs::rename(bed.directory(), away(&bed)).unwrap();
         put(&bed);
         for _ in 0..2 {
-            for told in [spool.tend(), spool.append(&[chunk(&["c"])]), spool.probe(1)] {
-                let error = told.unwrap_err();
+            for reported in [spool.tend(), spool.append(&[chunk(&["c"])]), spool.probe(1)] {
+                let error = reported.unwrap_err();
                 assert!(matches!(error, SpoolError::Moved { .. }), "{error}");
             }
         }
@@ -1172,7 +1173,7 @@ fn child_appends_until_killed() {
     };
     let spool = Spool::open(directory.as_ref(), 64 * MIB).unwrap();
     let from: u32 = std::env::var("TERSED_TEST_FROM").unwrap().parse().unwrap();
-    let told = fs::File::options()
+    let reported = fs::File::options()
         .append(true)
         .open(std::env::var_os("TERSED_TEST_TOLD").unwrap())
         .unwrap();
@@ -1180,7 +1181,7 @@ fn child_appends_until_killed() {
         spool
             .append(&[chunk(&numbered(batch..batch + 50))])
             .unwrap();
-        std::io::Write::write_all(&mut &told, format!("{}\n", batch + 50).as_bytes()).unwrap();
+        std::io::Write::write_all(&mut &reported, format!("{}\n", batch + 50).as_bytes()).unwrap();
         // Some frames are acknowledged, so that kills also hit acknowledging and deleting.
         if let Some(taken) = spool.read(1000).unwrap() {
             assert_eq!(taken.lost, 0);
@@ -1192,7 +1193,7 @@ fn child_appends_until_killed() {
             if let Some(last) = last {
                 let text = String::from_utf8(last).unwrap();
                 let number = text.rsplit(' ').next().unwrap();
-                std::io::Write::write_all(&mut &told, format!("taken {number}\n").as_bytes())
+                std::io::Write::write_all(&mut &reported, format!("taken {number}\n").as_bytes())
                     .unwrap();
             }
             spool.acknowledge(taken.upto).unwrap();
@@ -1203,8 +1204,8 @@ fn child_appends_until_killed() {
 #[test]
 fn a_killed_process_leaves_a_spool_that_opens_with_all_that_was_safe() {
     let bed = Bed::new();
-    let told = bed.above.path().join("told");
-    fs::write(&told, "").unwrap();
+    let reported = bed.above.path().join("reported");
+    fs::write(&reported, "").unwrap();
     let mut from = 0;
     for round in 0..8_u64 {
         let mut child = Command::new(std::env::current_exe().unwrap())
@@ -1215,12 +1216,12 @@ fn a_killed_process_leaves_a_spool_that_opens_with_all_that_was_safe() {
             ])
             .env("TERSED_TEST_SPOOL", bed.directory())
             .env("TERSED_TEST_FROM", from.to_string())
-            .env("TERSED_TEST_TOLD", &told)
+            .env("TERSED_TEST_TOLD", &reported)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let lines = || fs::read_to_string(&told).unwrap().lines().count();
+        let lines = || fs::read_to_string(&reported).unwrap().lines().count();
         let enough = lines() + 20 + usize::try_from(round * 7).unwrap();
         let mut waited = 0;
         while lines() < enough {
@@ -1234,7 +1235,7 @@ fn a_killed_process_leaves_a_spool_that_opens_with_all_that_was_safe() {
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        let text = fs::read_to_string(&told).unwrap();
+        let text = fs::read_to_string(&reported).unwrap();
         let safe: u32 = text
             .lines()
             .filter_map(|line| line.parse().ok())

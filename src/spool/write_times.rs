@@ -112,11 +112,14 @@ mod tests {
         assert!(write_times.steps.len() <= STEPS_MAX);
         assert_eq!(write_times.oldest(place(0)), Some(second(0)));
         for acknowledged in [many / 2, many - 10] {
-            let told = write_times.oldest(place(acknowledged)).unwrap();
+            let reported = write_times.oldest(place(acknowledged)).unwrap();
             let written = second(acknowledged.cast_signed());
             // 4,096 steps have to be this long to cover the outage.
             let earliest = written.before(Duration::from_secs(32));
-            assert!(told <= written && told >= earliest, "{told} {written}");
+            assert!(
+                reported <= written && reported >= earliest,
+                "{reported} {written}"
+            );
         }
         assert!(write_times.oldest(place(many)).is_some());
         assert_eq!(write_times.step, STEP_MIN);
