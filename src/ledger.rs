@@ -163,39 +163,24 @@ impl Ledger {
 
     /// Counts the first `count` of the entries left in `chunk` as forwarded: an upstream took them.
     pub fn forwarded(&self, chunk: &mut Chunk, count: usize) {
-        let (mut frames, mut copies, mut again) = (0, 0, 0);
-        for (_, entry, sent) in chunk.entries().take(count).skip(chunk.counted()) {
-            again += u64::from(sent);
-            match entry {
-                Entry::Survivor(_) => frames += 1,
-                Entry::Copy => copies += 1,
-                Entry::Summary(_) => {}
-            }
-        }
+        let tally = Tally::of(chunk.entries().take(count).skip(chunk.counted()));
         chunk.count_forwarded(count);
-        self.metrics.frames.deliver(frames);
-        if copies > 0 {
-            self.metrics.copies.deliver(copies);
+        self.metrics.frames.deliver(tally.survivors);
+        if tally.copies > 0 {
+            self.metrics.copies.deliver(tally.copies);
         }
-        self.metrics.frames.resent.add(again);
+        self.metrics.frames.resent.add(tally.resent);
     }
 
     /// Counts the entries left in `chunk` as queued again: the upstream that took them may have lost them.
     pub fn taken_back(&self, chunk: &mut Chunk) {
-        let (mut frames, mut copies) = (0, 0);
-        for (_, entry, _) in chunk.entries().take(chunk.counted()) {
-            match entry {
-                Entry::Survivor(_) => frames += 1,
-                Entry::Copy => copies += 1,
-                Entry::Summary(_) => {}
-            }
-        }
+        let tally = Tally::of(chunk.entries().take(chunk.counted()));
         chunk.uncount();
-        if frames > 0 {
-            self.metrics.frames.take_back(frames);
+        if tally.survivors > 0 {
+            self.metrics.frames.take_back(tally.survivors);
         }
-        if copies > 0 {
-            self.metrics.copies.take_back(copies);
+        if tally.copies > 0 {
+            self.metrics.copies.take_back(tally.copies);
         }
     }
 
@@ -241,6 +226,30 @@ impl Ledger {
             self.end_all_windows();
         }
         (!summaries.is_empty()).then_some(summaries)
+    }
+}
+
+/// How many entries there are of each kind that is counted.
+#[derive(Default)]
+struct Tally {
+    survivors: u64,
+    copies: u64,
+    /// Entries of any kind that were sent before.
+    resent: u64,
+}
+
+impl Tally {
+    fn of<'c>(entries: impl Iterator<Item = (&'c [u8], Entry, bool)>) -> Self {
+        let mut tally = Self::default();
+        for (_, entry, is_sent) in entries {
+            tally.resent += u64::from(is_sent);
+            match entry {
+                Entry::Survivor(_) => tally.survivors += 1,
+                Entry::Copy => tally.copies += 1,
+                Entry::Summary(_) => {}
+            }
+        }
+        tally
     }
 }
 

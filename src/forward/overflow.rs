@@ -5,7 +5,7 @@
 //! ```text
 //!  ( Memory )   outbox ─────────────────────────────────────────────▶ lanes
 //!     │   ▲
-//!     │   └── turn: the disk has nothing unread, no call is in progress, and no chunk waits in `ready` or `unwritten`
+//!     │   └── turn: all records were read, no call is in progress, and no chunk waits in `ready` or `unwritten`
 //!     │
 //!     ├────── append: the queue holds more than `threshold`, or a reader waits for room
 //!     ├────── take_back: chunks were given back, and all upstreams have been away for AWAY_MIN
@@ -493,7 +493,7 @@ impl Overflow {
 }
 
 /// Takes chunks off the front, about `octets` of them.
-fn take(chunks: &mut VecDeque<Chunk>, octets: usize) -> Vec<Chunk> {
+pub(super) fn take(chunks: &mut VecDeque<Chunk>, octets: usize) -> Vec<Chunk> {
     let mut taken = Vec::new();
     let mut sum = 0;
     while sum < octets
@@ -520,8 +520,9 @@ const RETRY_PERIOD: Duration = Duration::from_secs(1);
 /// How often the log says at most that chunks go over the spool, and how many were dropped.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 
-/// How often we check whether a sender waits for an answer.
-const POLL_PERIOD: Duration = Duration::from_millis(100);
+/// How often we check what changes without notice: whether a sender waits for an answer, and whether all upstreams have been
+/// away for long.
+pub(super) const POLL_PERIOD: Duration = Duration::from_millis(100);
 
 /// How long all upstreams have to be away before senders that wait get their answers from the disk. A collector that is
 /// restarted comes back sooner.

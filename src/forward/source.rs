@@ -23,7 +23,6 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use tokio::{join, select, sync::Notify, time::sleep};
@@ -31,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Outbox,
-    overflow::{Overflow, Turn},
+    overflow::{Overflow, POLL_PERIOD, Turn, take},
 };
 use crate::{chunk::Chunk, lock::lock};
 
@@ -249,14 +248,7 @@ impl Source {
 
     fn take_returned(&self) -> Option<Vec<Chunk>> {
         let mut returned = self.lock();
-        let mut octets = 0;
-        let mut batch = Vec::new();
-        while octets < BATCH_OCTETS
-            && let Some(chunk) = returned.pop_front()
-        {
-            octets += chunk.octets().len();
-            batch.push(chunk);
-        }
+        let batch = take(&mut returned, BATCH_OCTETS);
         let is_last = returned.is_empty();
         drop(returned);
         if batch.is_empty() {
@@ -275,6 +267,3 @@ impl Source {
 
 /// Octets taken for one write: large enough to spread the write's cost, small enough to stay in the cache.
 pub(super) const BATCH_OCTETS: usize = 256 * 1024;
-
-/// How often [`Source::run`] checks whether upstreams have been away for long.
-const POLL_PERIOD: Duration = Duration::from_millis(100);

@@ -92,7 +92,7 @@ use std::{
 use nix::fcntl::OFlag;
 
 use self::{
-    cursor::{Cursor, Progress},
+    cursor::{Cursor, Ends, Progress},
     disk::{Disk, RealDisk},
     reader::Reader,
     segment::Segment,
@@ -179,6 +179,11 @@ impl Shared {
             records: written.records.saturating_sub(acknowledged.records),
             survivors: written.survivors.saturating_sub(acknowledged.survivors),
         }
+    }
+
+    /// What the cursor has to say.
+    fn cursor(&self) -> (Progress, Ends) {
+        (self.progress, cursor::ends(&self.segments))
     }
 
     /// Whether every record is acknowledged.
@@ -363,11 +368,9 @@ impl Spool {
                     .skip(1)
                     .map(|next| next.header.before);
                 let done = befores.take_while(|end| *end <= shared.progress.acknowledged);
-                (
-                    shared.progress,
-                    cursor::ends(&shared.segments),
-                    done.count(),
-                )
+                let done = done.count();
+                let (progress, ends) = shared.cursor();
+                (progress, ends, done)
             };
             (
                 cursor.store(&*self.disk, progress, ends),
@@ -382,10 +385,7 @@ impl Spool {
             Err(SpoolError::NoSpace { .. }) => {
                 self.remove_front(done)?;
                 self.remove_drained()?;
-                let (progress, ends) = {
-                    let shared = lock(&self.shared);
-                    (shared.progress, cursor::ends(&shared.segments))
-                };
+                let (progress, ends) = lock(&self.shared).cursor();
                 return lock(&self.cursor).store(&*self.disk, progress, ends);
             }
             stored => {

@@ -15,7 +15,7 @@ use std::{fs::File, sync::Arc};
 use nix::fcntl::OFlag;
 
 use super::{
-    OPEN_SEGMENTS_MAX, Spool, cursor,
+    OPEN_SEGMENTS_MAX, Spool,
     cursor::Position,
     disk,
     error::SpoolError,
@@ -154,7 +154,7 @@ impl Spool {
             shared.write_times.wrote(start, Clock::wall());
             shared.progress.written = segment.end;
             shared.put(segment);
-            (shared.progress, cursor::ends(&shared.segments))
+            shared.cursor()
         };
         // The records are safe without the cursor. With it, a loss of the last ones can be counted.
         let _stored = cursor.store(&*self.disk, progress, ends);
