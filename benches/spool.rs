@@ -1,10 +1,10 @@
-//! The spool on a real disk: how fast it takes and gives, and how long a full one takes to open.
+//! The spool on a real disk: how fast it appends and drains, and how long a full one takes to open.
 //!
 //!     cargo bench --bench spool                    512 MiB in a temporary directory
-//!     cargo bench --bench spool -- DIRECTORY MIB   so much, below a directory on the disk to be measured
+//!     cargo bench --bench spool -- DIRECTORY MIB   this many MiB, in a directory on the disk to be measured
 //!
-//! Frames of 200 octets. *MB/s* are of frames, not of what they take on the disk. The floor writes the same octets to a file
-//! with `write` and `fdatasync`, in the same portions. A best of three tells what the disk can do, the worst what it did.
+//! Frames of 200 octets. *MB/s* count frames, not what they take on the disk. The floor writes the same number of octets to
+//! a file with `write` and `fdatasync`, in the same portions. Of three runs the best and the worst are printed.
 
 #![expect(
     clippy::print_stdout,
@@ -86,7 +86,7 @@ fn main() {
     }
 }
 
-/// What a collector that is away leaves behind: distinct messages, 200 octets each.
+/// Distinct messages of 200 octets, as they wait while a collector is away.
 fn chunk(octets: u64) -> Chunk {
     let mut chunk = Chunk::default();
     for number in 0..octets / FRAME_OCTETS {
@@ -95,7 +95,7 @@ fn chunk(octets: u64) -> Chunk {
             "x"
         );
         assert_eq!(frame.len() as u64, FRAME_OCTETS);
-        // A summary carries a number as a survivor does, and can be made from outside.
+        // A summary takes as much as a survivor, and a bench can make one.
         chunk.push(frame.as_bytes(), Entry::Summary(1));
     }
     chunk
@@ -106,7 +106,7 @@ fn speed(chunk: &Chunk, rounds: u64, took: Duration) -> f64 {
     octets as f64 / 1e6 / took.as_secs_f64()
 }
 
-/// The same octets as records would be, in files as long as segments.
+/// Writes as many octets as the records would take, to files as long as segments.
 fn floor(above: &Path, chunk: &Chunk, rounds: u64) -> Duration {
     let octets =
         vec![b'x'; chunk.len() * (usize::try_from(FRAME_OCTETS).unwrap() + RECORD_HEADER_OCTETS)];
@@ -177,7 +177,7 @@ fn spool(directory: &Path, chunk: &Chunk, rounds: u64) -> (Duration, Duration, D
     (appended, drained, start.elapsed())
 }
 
-/// Asks the kernel to forget the files: it does so with what is on the disk.
+/// Asks the kernel to drop the files from its cache. It drops what is on the disk.
 fn drop_cache(directory: &Path) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let file = File::open(entry.unwrap().path()).unwrap();
@@ -196,5 +196,5 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const FRAME_OCTETS: u64 = 200;
 
-/// What the spool adds to each frame.
+/// Octets that the spool adds to each frame.
 const RECORD_HEADER_OCTETS: usize = 40;

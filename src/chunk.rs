@@ -1,33 +1,38 @@
-//! A chunk: the survivors of one batch, side by side, each followed by an LF.
+//! A chunk: the survivors and summaries of one batch, side by side, each followed by an LF.
 //!
 //! ```text
 //! octets   <13>...first survivor\n<13>...second\n<13>...third\n
-//! entries                       ^0             ^1            ^2    where each ends, what it is
+//! entries                       ^0             ^1            ^2    where each ends, and what it is
+//!
+//!          0 ────────── head ────────── counted ────────── sent ────────── len
+//!            taken off        forwarded,          not forwarded,      never sent
+//!                             kept for resending  but sent before
 //! ```
 //!
 //! # Guarantees
 //!
-//! - The octets of an entry are exactly what was received.
+//! - The octets of an entry are exactly those that were received.
 //! - While [`Chunk::is_plain`] holds, the octets as they lie are already the wire form of LF framing: no
-//!   entry contains an LF or NUL or ends in a trailing terminator.
+//!   entry contains an LF or a NUL, or ends with a terminator.
 //! - Entries leave from the front, in order.
-//! - An entry's bookkeeping takes [`Chunk::ENTRY_OVERHEAD_OCTETS`], whatever it is: short messages weigh little more
-//!   than that.
+//! - The bookkeeping of an entry takes [`Chunk::ENTRY_OVERHEAD_OCTETS`], whatever the entry is. A short message takes
+//!   little more memory than that.
+//! - A wrong index or count of our own panics. Nothing is counted as forwarded that was not written.
 //!
 //! # Left out
 //!
-//! Bounds: whoever fills a chunk decides when it is full.
+//! Limits: the code that fills a chunk decides when it is full.
 
 use crate::{custody::Receipt, dedup::Claim, frame::zlib};
 
-/// What an entry is, and what is owed if it is lost.
+/// What an entry is, and what its loss causes.
 #[derive(Clone, Copy, Debug)]
 pub enum Entry {
-    /// A received frame. The claim reopens its window if it has to be dropped (law 7).
+    /// A received frame. If it has to be dropped, the claim reopens its window (law 7).
     Survivor(Claim),
-    /// A summary of our own, reporting this many frames.
+    /// A summary that reports this many frames. tersed itself wrote it.
     Summary(u64),
-    /// A frame that was held back and is set aside. No window belongs to it.
+    /// A suppressed frame that is kept (`[suppressed]`). It has no window.
     Copy,
 }
 
@@ -37,36 +42,35 @@ pub struct Chunk {
     octets: Vec<u8>,
     /// In the order of their octets.
     entries: Vec<Slot>,
-    /// Entries before this one are done with.
+    /// Entries before this one were taken off.
     head: usize,
-    /// Entries before this one are counted as forwarded: an upstream has them, as far as is known.
+    /// Entries before this one are counted as forwarded: as far as we know, an upstream has them. Not below `head`.
     counted: usize,
-    /// Entries before this one were sent at least once: sending them again is a replay.
+    /// Entries before this one were sent at least once. Sending them again is a resend. Not below `head`.
     sent: usize,
-    /// Some entry needs rewriting for LF framing.
+    /// At least one entry has to be rewritten for LF framing.
     rewrites: bool,
-    /// Some entry begins like a compressed message.
+    /// At least one entry begins like a compressed message.
     may_hold_compressed: bool,
-    /// The batch that its survivors are of, until they are safe.
+    /// The batch that the survivors came with, until they are safe.
     receipt: Option<Receipt>,
 }
 
-/// One entry's bookkeeping. Packed by hand: an enum beside its end would take two thirds more.
+/// The bookkeeping of one entry. Packed by hand: an enum beside the end would take two thirds more.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    /// The parts of a survivor's claim, which may be any numbers. Of what is no survivor, the frames of a summary and
-    /// which of the two it is.
+    /// The three parts of a survivor's claim, which may be any numbers. For other entries: the number of frames of a
+    /// summary, and in `delivery` which kind it is.
     hash: u64,
     delivery: u64,
     epoch: u32,
-    /// Where the entry ends in `octets`, its LF excluded; with [`NO_SURVIVOR`] added if it is none. A chunk is shorter
-    /// than 2 GiB: a batch brings 64 messages of at most 16 MiB.
+    /// Where the entry ends in `octets`, without its LF. [`NO_SURVIVOR`] is added if it is not a survivor.
     end: u32,
 }
 
 impl Slot {
     fn new(end: usize, entry: Entry) -> Self {
-        let (mark, (hash, delivery, epoch)) = match entry {
+        let (kind, (hash, delivery, epoch)) = match entry {
             Entry::Survivor(claim) => (0, claim.into_parts()),
             Entry::Summary(frames) => (NO_SURVIVOR, (frames, SUMMARY, 0)),
             Entry::Copy => (NO_SURVIVOR, (0, COPY, 0)),
@@ -75,7 +79,7 @@ impl Slot {
             hash,
             delivery,
             epoch,
-            end: end_in(end) | mark,
+            end: end_in(end) | kind,
         }
     }
 
@@ -83,7 +87,7 @@ impl Slot {
         (self.end & !NO_SURVIVOR) as usize
     }
 
-    /// The same entry, in a chunk where it ends there.
+    /// The same entry in a chunk in which it ends at `end`.
     fn at(self, end: usize) -> Self {
         Self {
             end: end_in(end) | (self.end & NO_SURVIVOR),
@@ -102,35 +106,38 @@ impl Slot {
     }
 }
 
+/// `end` as a slot stores it.
 fn end_in(end: usize) -> u32 {
-    u32::try_from(end).map_or(!NO_SURVIVOR, |end| end & !NO_SURVIVOR)
+    u32::try_from(end)
+        .ok()
+        .filter(|end| end & NO_SURVIVOR == 0)
+        .expect("a chunk is shorter than 2 GiB: a batch has at most 64 messages of at most 16 MiB")
 }
 
 impl Chunk {
     /// Appends `frame`.
     pub fn push(&mut self, frame: &[u8], entry: Entry) {
         self.may_hold_compressed |= zlib::may_be_compressed(frame);
-        let ends_in_terminator = frame.last().is_some_and(|octet| is_terminator(*octet));
-        self.rewrites |= ends_in_terminator || memchr::memchr2(b'\n', 0, frame).is_some();
         self.octets.extend_from_slice(frame);
-        self.close(entry);
+        self.close(self.octets.len() - frame.len(), entry);
     }
 
-    /// Appends what `write` writes, if it says that it wrote something.
+    /// Calls `write` to append octets, and keeps them as an entry if it returns true.
     pub fn push_with(&mut self, entry: Entry, write: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
         let start = self.octets.len();
         if !write(&mut self.octets) {
             self.octets.truncate(start);
             return false;
         }
-        let frame = self.octets.get(start..).unwrap_or_default();
-        let ends_in_terminator = frame.last().is_some_and(|octet| is_terminator(*octet));
-        self.rewrites |= ends_in_terminator || memchr::memchr2(b'\n', 0, frame).is_some();
-        self.close(entry);
+        self.close(start, entry);
         true
     }
 
-    fn close(&mut self, entry: Entry) {
+    /// Ends the entry whose octets were appended from `start` on.
+    fn close(&mut self, start: usize, entry: Entry) {
+        let frame = &self.octets[start..];
+        let ends_in_terminator = frame.last().is_some_and(|octet| is_terminator(*octet));
+        self.rewrites |= ends_in_terminator || memchr::memchr2(b'\n', 0, frame).is_some();
         self.entries.push(Slot::new(self.octets.len(), entry));
         self.octets.push(b'\n');
     }
@@ -147,33 +154,34 @@ impl Chunk {
         self.entries.len() - self.head
     }
 
-    /// Octets that the chunk keeps in memory.
+    /// Octets of memory that the chunk has allocated.
     #[must_use]
     pub fn footprint(&self) -> usize {
         self.octets.capacity() + self.entries.capacity() * size_of::<Slot>()
     }
 
-    /// Octets of that which its entries use.
+    /// Octets of the footprint that entries use.
     #[must_use]
     pub const fn used(&self) -> usize {
         self.octets.len() + self.entries.len() * size_of::<Slot>()
     }
 
-    /// Gives back what was reserved and not used, if that is more than what is used.
+    /// Frees unused memory if less than half is used.
     pub fn shrink(&mut self) {
         if self.is_sparse() {
             self.shrink_to_fit();
         }
     }
 
-    /// Gives back all that was reserved and is not used.
+    /// Frees all unused memory.
     pub fn shrink_to_fit(&mut self) {
         self.octets.shrink_to_fit();
         self.entries.shrink_to_fit();
     }
 
-    /// Takes the entries out, as a chunk of their own. Most of the memory stays for those that come next: all
-    /// of it, if few of it was used, else as much again; but never more than `KEPT_OCTETS_MAX` of each kind.
+    /// Takes the entries out, as a chunk of their own. Keeps the allocation for the next batch if less than half was
+    /// used; otherwise hands it out and allocates a new one of the same size. Never keeps more than `KEPT_OCTETS_MAX`
+    /// of each kind.
     #[must_use]
     pub fn take(&mut self) -> Self {
         if !self.is_sparse() {
@@ -199,26 +207,26 @@ impl Chunk {
         taken
     }
 
-    /// More is reserved than used.
+    /// True if less than half of the memory is used.
     fn is_sparse(&self) -> bool {
         self.used() < self.footprint() / 2
     }
 
-    /// Appends all that is left of `other`, if both together use at most `octets` and nothing in either was sent
-    /// before; returns it if not. Promises about batches of either then wait for both.
+    /// Appends all entries left in `other`, if both chunks together use at most `octets` and neither has entries that
+    /// were sent before. A promise about the batch of either chunk then waits for both.
     ///
     /// # Errors
     ///
-    /// `other`, untouched.
+    /// `other`, unchanged.
     pub fn absorb(&mut self, other: Self, octets: usize) -> Result<(), Self> {
-        let is_fresh = |chunk: &Self| chunk.sent <= chunk.head;
-        if self.used() + other.used() > octets || !is_fresh(self) || !is_fresh(&other) {
+        let is_unsent = |chunk: &Self| chunk.sent == chunk.head;
+        if self.used() + other.used() > octets || !is_unsent(self) || !is_unsent(&other) {
             return Err(other);
         }
         let start = other.start_of(other.head);
         let base = self.octets.len();
         self.octets.extend_from_slice(other.octets());
-        let slots = other.entries.get(other.head..).unwrap_or_default();
+        let slots = &other.entries[other.head..];
         self.entries
             .extend(slots.iter().map(|slot| slot.at(base + slot.end() - start)));
         self.rewrites |= other.rewrites;
@@ -230,29 +238,29 @@ impl Chunk {
         Ok(())
     }
 
-    /// Octets of an entry in a chunk beside the frame itself: its LF and its bookkeeping.
+    /// Octets that an entry takes in a chunk beside its frame: the LF and the bookkeeping.
     pub const ENTRY_OVERHEAD_OCTETS: usize = size_of::<Slot>() + 1;
 
-    /// The most memory that `octets` of messages take, terminators included, that are no shorter than
-    /// `SHORT_OCTETS`: then the bookkeeping is most of it.
+    /// The most memory that messages of `octets` octets together take, terminators included, if none is shorter than
+    /// `SHORT_OCTETS`. At that length the bookkeeping is most of it.
     #[must_use]
     pub const fn octets_of(octets: usize) -> usize {
         let count = octets.div_ceil(SHORT_OCTETS + 1);
         count.saturating_mul(SHORT_OCTETS + Self::ENTRY_OVERHEAD_OCTETS)
     }
 
-    /// Ties the survivors to the batch that they are of.
+    /// Ties the survivors to the batch that they came with.
     pub fn entrust(&mut self, receipt: Receipt) {
         self.receipt = Some(receipt);
     }
 
-    /// The batch that the survivors are of, unless they are safe.
+    /// The batch that the survivors came with; `None` once they are safe.
     #[must_use]
     pub const fn receipt(&self) -> Option<&Receipt> {
         self.receipt.as_ref()
     }
 
-    /// The survivors are safe.
+    /// Says that the survivors are safe.
     pub fn safe(&mut self) {
         self.receipt = None;
     }
@@ -266,52 +274,56 @@ impl Chunk {
     /// The octets of the entries left, each followed by an LF.
     #[must_use]
     pub fn octets(&self) -> &[u8] {
-        self.octets
-            .get(self.start_of(self.head)..)
-            .unwrap_or_default()
+        &self.octets[self.start_of(self.head)..]
     }
 
-    /// The entries left, first to last: octets, what it is, and whether it was sent before.
+    /// The entries left, first to last: the octets, what the entry is, and whether it was sent before.
     pub fn entries(&self) -> impl Iterator<Item = (&[u8], Entry, bool)> {
         self.entries_from(0)
     }
 
-    /// The same without the first `skipped` of them.
+    /// The entries left without the first `skipped`.
     pub fn entries_from(&self, skipped: usize) -> impl Iterator<Item = (&[u8], Entry, bool)> {
-        (self.head.saturating_add(skipped)..self.entries.len()).filter_map(|index| {
-            let slot = *self.entries.get(index)?;
-            let frame = self.octets.get(self.start_of(index)..slot.end())?;
-            Some((frame, slot.entry(), index < self.sent))
+        (self.head.saturating_add(skipped)..self.entries.len()).map(|index| {
+            let slot = self.entries[index];
+            let frame = &self.octets[self.start_of(index)..slot.end()];
+            (frame, slot.entry(), index < self.sent)
         })
     }
 
-    /// The first `count` of the entries left are done with.
+    /// Takes off the first `count` of the entries left.
     pub fn advance(&mut self, count: usize) {
-        self.head = (self.head + count).min(self.entries.len());
+        assert!(
+            count <= self.len(),
+            "only entries that are left can be taken off"
+        );
+        self.head += count;
         self.counted = self.counted.max(self.head);
         self.sent = self.sent.max(self.head);
     }
 
-    /// The first `count` of the entries left were forwarded: they are counted, and stay.
+    /// Counts the first `count` of the entries left as forwarded. They stay in the chunk.
     pub fn count_forwarded(&mut self, count: usize) {
-        self.counted = self
-            .counted
-            .max((self.head + count).min(self.entries.len()));
+        assert!(
+            count <= self.len(),
+            "only entries that are left can be forwarded"
+        );
+        self.counted = self.counted.max(self.head + count);
         self.sent = self.sent.max(self.counted);
     }
 
     /// How many of the entries left are counted as forwarded. They are the first ones.
     #[must_use]
     pub const fn counted(&self) -> usize {
-        self.counted.saturating_sub(self.head)
+        self.counted - self.head
     }
 
-    /// No entry left is counted as forwarded any more: the upstream may not have them.
+    /// Counts no entry left as forwarded any more: the upstream may not have them.
     pub const fn uncount(&mut self) {
         self.counted = self.head;
     }
 
-    /// Takes off the front what fits into `footprint` octets, as a chunk of its own.
+    /// Takes off the front the entries that fit into `footprint` octets, as a chunk of their own.
     #[must_use]
     pub fn split_front(&mut self, footprint: usize) -> Self {
         let mut room = footprint;
@@ -326,7 +338,7 @@ impl Chunk {
         self.copy_front(count)
     }
 
-    /// Takes the first `count` of the entries left off, as a chunk of its own. All of them are not copied.
+    /// Takes off the first `count` of the entries left, as a chunk of their own. Does not copy if it takes all.
     #[must_use]
     pub fn split_entries(&mut self, count: usize) -> Self {
         if count >= self.len() {
@@ -335,14 +347,18 @@ impl Chunk {
         self.copy_front(count)
     }
 
-    /// Takes the compressed messages out, which LF framing cannot carry, as a chunk of their own; `None` if there is none.
-    /// No window belongs to them.
+    /// Takes out the compressed messages, which LF framing cannot carry, as a chunk of their own; `None` if there are
+    /// none. They have no window.
     #[must_use]
     pub fn split_compressed(&mut self) -> Option<Self> {
         if !self.may_hold_compressed {
             return None;
         }
-        debug_assert_eq!(self.counted(), 0, "what was forwarded stays");
+        assert_eq!(
+            self.counted(),
+            0,
+            "only a chunk that is not forwarded yet is encoded"
+        );
         let with_receipt = || Self {
             receipt: self.receipt.clone(),
             ..Self::default()
@@ -357,7 +373,7 @@ impl Chunk {
                 compressed.push(frame, entry);
             } else {
                 kept.push(frame, entry);
-                // What was sent before are the first ones.
+                // Entries that were sent before are the first ones.
                 kept.sent += usize::from(is_sent);
             }
         }
@@ -367,7 +383,7 @@ impl Chunk {
         (!compressed.is_empty()).then_some(compressed)
     }
 
-    /// Takes the first entry off, as a chunk of its own.
+    /// Takes off the first entry, as a chunk of its own.
     #[must_use]
     pub fn split_first(&mut self) -> Self {
         self.split_entries(1)
@@ -382,42 +398,40 @@ impl Chunk {
             front.push(frame, entry);
         }
         front.counted = self.counted().min(count);
-        front.sent = self.sent.saturating_sub(self.head).min(count);
+        front.sent = (self.sent - self.head).min(count);
         self.advance(count);
         front.shrink_to_fit();
         front
     }
 
+    /// Where the entry at `index` starts in `octets`; their end, if `index` is the number of entries.
     fn start_of(&self, index: usize) -> usize {
-        match index
-            .checked_sub(1)
-            .and_then(|before| self.entries.get(before))
-        {
-            Some(before) => before.end() + 1,
-            None => 0,
+        match index {
+            0 => 0,
+            _ => self.entries[index - 1].end() + 1,
         }
     }
 }
 
-/// An octet that ends a message on some transport and is no part of its text.
+/// True for an octet that ends a message on some transport and is not part of its text.
 #[must_use]
 pub const fn is_terminator(octet: u8) -> bool {
     matches!(octet, b'\r' | b'\n' | 0)
 }
 
-/// As short as messages are in a flood of them that means to take memory: shorter ones are too few to be different.
+/// The length of messages in a flood that is meant to take memory: shorter messages cannot all be different.
 const SHORT_OCTETS: usize = 6;
 
-/// In the `end` of a slot that holds no survivor.
+/// Added to the `end` of a slot that does not hold a survivor.
 const NO_SURVIVOR: u32 = 1 << 31;
 
-/// `delivery` of a slot that holds a summary, whose frames are its `hash`.
+/// `delivery` of a slot that holds a summary. Its `hash` is the number of frames.
 const SUMMARY: u64 = 0;
 
-/// `delivery` of a slot that holds a copy.
+/// `delivery` of a slot that holds a suppressed copy.
 const COPY: u64 = 1;
 
-/// What is kept of a chunk's memory for the next entries: two turns' octets of a connection.
+/// The most memory that a chunk keeps for the next entries' octets: what a connection brings in two turns.
 const KEPT_OCTETS_MAX: usize = 256 * 1024;
 
 /// The same for bookkeeping.

@@ -1,76 +1,91 @@
-//! Custody: which batches are safe, so that a sender who asks is answered only then.
+//! Custody: which batches are safe, so that tersed answers a sender only then.
 //!
 //! ```text
-//! batches by number   [done][done][ open ][done][ open ][ open ]
-//!                     ──── settled ───┘                        └── the next number
-//!                                     all below are safe or lost
+//!                    open()                          last Receipt dropped
+//!  a number    ( free ) ─────────────▶ ( open ) ─────────────────────────────▶ ( settled )
+//!                 ▲                       │  lose(): raises `lost_below`            │
+//!                 │                       └─ stays open                             │
+//!                 └── an open number is before it, and none behind it: reused ──────┘
+//!
+//!  a promise         promise()               seal()              every number below `upto` is settled
+//!  about a batch   ───────────▶ ( begun ) ───────────▶ ( sealed ) ──┬─────────────▶ Safe
+//!                              `from` known          `upto` known   └─ lost_below > from ─▶ Lost
+//!
+//!  numbers     [settled][settled][ open ][settled][ open ][ open ]
+//!              ── all below `settled` ──┘                          └── the next number
 //! ```
 //!
-//! A batch gets its number before its first frame is judged, and is open until the last of its survivors is safe
-//! or lost. A copy can only be held back for a survivor that was judged before it, so it is safe as soon as all
-//! batches numbered by then are settled. That says too little at times (somebody else's batch may be late), never
-//! too much, and costs nothing for each message.
+//! The calls for one batch, in order: [`Custody::promise`], [`Custody::open`], judge the frames, [`Custody::seal`],
+//! then [`Custody::outcome`] until it answers. The [`Receipt`] from `open` travels with the batch's survivors.
+//! A batch that no sender asks about needs `open` only.
+//!
+//! A batch gets its number before its first frame is judged. It is open until the last of its survivors is safe
+//! or lost. A copy can be suppressed only because of a survivor that was judged before it. So the copy is safe as soon
+//! as all numbers that were handed out by then are settled. This may be answered later than necessary (another
+//! connection's batch may be late), but never too early, and it costs nothing for each message.
 //!
 //! # Guarantees
 //!
-//! - [`Outcome::Safe`] is said only if every survivor of the batch, and every survivor that one of its copies was
-//!   held back for, is where its upstream's protocol lets it be safe, or on disk.
-//! - A batch without survivors, or whose chunks are gone, is settled: no number stays open by mistake.
-//! - What is kept is an octet for each batch that is open, and for few others: repeats that come in while the
-//!   upstream is away for days do not add up.
+//! - [`Outcome::Safe`] is answered only if every survivor of the batch, and every survivor because of which one of its
+//!   copies was suppressed, is on the disk, or where its upstream's protocol says that it is safe.
+//! - A batch without survivors, or whose chunks are gone, is settled. No number stays open by mistake.
+//! - The memory is one octet for each open batch and for few others. Repeats that come in while the upstream is away
+//!   for days do not add up.
 //!
 //! # Left out
 //!
-//! What makes a survivor safe: whoever delivers it lets go of its [`Receipt`] then.
+//! What makes a survivor safe: the code that delivers it drops the [`Receipt`] then.
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     thread,
 };
 
 use tokio::sync::watch;
 
+use crate::lock::lock;
+
 /// The register of batches that are not settled.
 #[derive(Debug)]
 pub struct Custody {
     state: Mutex<State>,
-    /// The lowest number that is open, for those who wait.
+    /// A number below which every batch is settled, for tasks that wait for one.
     settled: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Number of the first in `open`. All below are settled.
+    /// The number of the first batch in `open`. All below are settled.
     settled: u64,
-    /// Whether the batch is open. Neither starts nor ends with one that is not.
+    /// For each number from `settled` on: whether it is open. Both the first and the last are open.
     open: VecDeque<bool>,
-    /// One more than the highest number that was lost.
+    /// One more than the highest number of which a survivor was lost.
     lost_below: u64,
 }
 
-/// A batch's number while it is open. It goes wherever survivors of the batch go; when the last clone is gone, the
-/// batch is settled.
+/// The number of a batch, while the batch is open. A clone goes wherever survivors of the batch go. When the last clone is
+/// dropped, the batch is settled.
 #[derive(Clone, Debug)]
-pub struct Receipt(Arc<Held>);
+pub struct Receipt(Arc<OpenBatch>);
 
 #[derive(Debug)]
-struct Held {
+struct OpenBatch {
     custody: Arc<Custody>,
     number: u64,
 }
 
-/// What a batch has to wait for.
+/// Which batches a sender's answer depends on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Promise {
-    /// All below were settled before the batch was judged.
+    /// All numbers below were settled when the promise was begun.
     from: u64,
-    /// Its own number and all it may depend on are below.
+    /// The batch's own number, and every number that it may depend on, are below.
     upto: u64,
 }
 
 impl Promise {
-    /// Promises what `later` does as well: it ends when both do, and a loss is one of both.
+    /// Makes this promise cover `later` as well: it ends when both have ended, and is lost if one is.
     pub fn and(&mut self, later: Self) {
         self.from = self.from.min(later.from);
         self.upto = self.upto.max(later.upto);
@@ -89,9 +104,9 @@ impl Promise {
 /// How a promise ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
-    /// All is safe.
+    /// Every survivor that the batch depends on is safe.
     Safe,
-    /// Something was lost that this batch may depend on.
+    /// A survivor was lost that the batch may depend on.
     Lost,
 }
 
@@ -105,32 +120,32 @@ impl Custody {
         })
     }
 
-    /// Opens the next batch. To be called before its first frame is judged.
+    /// Opens the next batch. Call before its first frame is judged.
     #[must_use]
     pub fn open(self: &Arc<Self>) -> Receipt {
         let mut state = self.lock();
         let number = state.next();
         state.open.push_back(true);
         drop(state);
-        Receipt(Arc::new(Held {
+        Receipt(Arc::new(OpenBatch {
             custody: Arc::clone(self),
             number,
         }))
     }
 
-    /// Begins a promise about a batch: before the batch is opened.
+    /// Begins a promise about a batch. Call before the batch is opened.
     #[must_use]
     pub fn promise(&self) -> Promise {
         let from = self.lock().settled;
         Promise { from, upto: from }
     }
 
-    /// Ends a promise's beginning: after the last frame of the batch was judged.
+    /// Records which batches the promise depends on. Call after the batch's last frame was judged.
     pub fn seal(&self, promise: &mut Promise) {
         promise.upto = self.lock().next();
     }
 
-    /// How a sealed promise ended, once it has.
+    /// How a sealed promise ended; `None` until it has.
     #[must_use]
     pub fn outcome(&self, promise: &Promise) -> Option<Outcome> {
         let state = self.lock();
@@ -141,20 +156,20 @@ impl Custody {
         })
     }
 
-    /// Every number below that was given out by now is settled.
+    /// Every number below this that was handed out so far is settled.
     #[must_use]
     pub fn settled_below(&self) -> u64 {
         self.lock().settled_below()
     }
 
-    /// Changes whenever more promises may have ended; to be had before asking for an outcome the first time. While
-    /// somebody listens, survivors' safety is found out without delay.
+    /// Changes whenever more promises may have ended. Subscribe before asking for an outcome the first time. While there
+    /// is a subscriber, upstreams are asked without delay whether survivors are safe.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.settled.subscribe()
     }
 
-    /// Whether somebody listens.
+    /// Whether there is a subscriber.
     #[must_use]
     pub fn is_awaited(&self) -> bool {
         self.settled.receiver_count() > 0
@@ -162,17 +177,10 @@ impl Custody {
 
     fn settle(&self, number: u64) {
         let mut state = self.lock();
-        let Some(index) = number
-            .checked_sub(state.settled)
-            .and_then(|index| usize::try_from(index).ok())
-        else {
-            return;
-        };
-        if let Some(open) = state.open.get_mut(index) {
-            *open = false;
-        }
-        if index > 0 {
-            // Behind the last that is open nobody needs a number any more: the next batches get them again.
+        let is_first = number == state.settled;
+        *state.open_mut(number) = false;
+        if !is_first {
+            // Settled numbers behind the last open one are not needed any more: the next batches get them again.
             while state.open.back() == Some(&false) {
                 state.open.pop_back();
             }
@@ -183,49 +191,57 @@ impl Custody {
             state.settled += 1;
         }
         let settled = state.settled;
-        // Asked while the lock is held: whoever listens later sees the state as it is now.
+        // Asked under the lock: a task that subscribes later sees this state.
         let is_awaited = self.is_awaited();
         drop(state);
         if is_awaited {
-            // Another thread may have come further meanwhile.
-            self.settled.send_if_modified(|told| {
-                let is_news = *told < settled;
-                *told = settled.max(*told);
+            // Another thread may have announced a higher number meanwhile.
+            self.settled.send_if_modified(|announced| {
+                let is_news = *announced < settled;
+                *announced = settled.max(*announced);
                 is_news
             });
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
 impl State {
-    /// Every number below that was given out is settled.
     fn settled_below(&self) -> u64 {
         if self.open.is_empty() {
-            // Some of the last may be given out again.
+            // The last numbers may be handed out again.
             return u64::MAX;
         }
         self.settled
     }
 
+    /// The number of the next batch.
     fn next(&self) -> u64 {
         self.settled + self.open.len() as u64
+    }
+
+    /// Whether the batch `number` is open, which it is until its receipt is dropped.
+    fn open_mut(&mut self, number: u64) -> &mut bool {
+        let index = number.checked_sub(self.settled);
+        index
+            .and_then(|index| self.open.get_mut(usize::try_from(index).ok()?))
+            .expect("a number is registered as long as its receipt lives")
     }
 }
 
 impl Receipt {
-    /// A survivor of the batch was lost. To be said before the receipt is let go.
+    /// Records that a survivor of the batch was lost. Call before the receipt is dropped.
     pub fn lose(&self) {
         let mut state = self.0.custody.lock();
         state.lost_below = state.lost_below.max(self.0.number + 1);
     }
 
-    /// One receipt for this batch and that of `other`: that which was opened first. A promise about the other batch
-    /// covers all numbers below its own, and was begun when this number was not settled: it ends no sooner, and
-    /// hears of a loss.
+    /// One receipt for this batch and that of `other`: the one that was opened first. A promise about the later batch
+    /// covers all numbers below its own, and was begun when this number was not settled. So it ends no sooner than
+    /// this receipt, and a loss reaches it.
     #[must_use]
     pub fn or_earlier(self, other: Self) -> Self {
         if other.0.number < self.0.number {
@@ -235,13 +251,13 @@ impl Receipt {
         }
     }
 
-    /// Whether the batch is registered there.
+    /// Whether the batch is registered with `custody`.
     #[must_use]
     pub fn is_of(&self, custody: &Arc<Custody>) -> bool {
         Arc::ptr_eq(&self.0.custody, custody)
     }
 
-    /// The batch's number. Those that are open grow in the order of opening.
+    /// The batch's number. Of two open batches the one that was opened later has the higher number.
     #[must_use]
     pub fn number(&self) -> u64 {
         self.0.number
@@ -257,7 +273,7 @@ impl Drop for Receipt {
     }
 }
 
-impl Drop for Held {
+impl Drop for OpenBatch {
     fn drop(&mut self) {
         self.custody.settle(self.number);
     }
@@ -284,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_waits_for_what_was_judged_before_it_by_anybody() {
+    fn a_copy_waits_for_what_was_judged_before_it_on_any_connection() {
         let custody = Custody::new();
         let mut promise = custody.promise();
         // Another connection's batch, opened after ours began and judged before ours ended.
@@ -297,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_lost_before_is_no_concern_of_later_batches() {
+    fn a_loss_does_not_affect_later_batches() {
         let custody = Custody::new();
         let lost = custody.open();
         lost.lose();
@@ -322,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receipt_in_two_hands_is_open_until_both_let_go() {
+    fn a_batch_is_open_until_all_clones_of_its_receipt_are_dropped() {
         let custody = Custody::new();
         let mut promise = custody.promise();
         let receipt = custody.open();
@@ -349,7 +365,7 @@ mod tests {
         let own = custody.open();
         custody.seal(&mut promise);
         drop(own);
-        // Its number is given out again, and has to be waited for.
+        // Its number is handed out again, and the promise waits for it.
         let next = custody.open();
         drop(waits);
         assert_eq!(custody.outcome(&promise), None);
@@ -358,7 +374,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_who_wait_are_told() {
+    async fn subscribers_are_told() {
         let custody = Custody::new();
         let mut settled = custody.subscribe();
         let first = custody.open();

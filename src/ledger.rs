@@ -6,13 +6,13 @@
 //!
 //! # Guarantees
 //!
-//! - A survivor is *queued* from its verdict until it is forwarded or dropped, wherever it waits. One that an
-//!   upstream took, and may have lost with its connection, is queued again.
-//! - A survivor that is dropped reopens its window (law 7); the copies held back under it are reported, and its
-//!   batch is not said to be safe.
-//! - A copy that was held back is done with when it is suppressed; where it is set aside as well, what becomes of
-//!   it there is counted apart: `set aside = written + dropped{reason} + queued`.
-//! - A summary is counted apart from received frames, and so is what becomes of it.
+//! - A survivor is *queued* from its verdict until it is forwarded or dropped, wherever it waits. If an
+//!   upstream took it and may have lost it with its connection, it is queued again.
+//! - A survivor that is dropped reopens its window (law 7). Its suppressed copies are reported, and its
+//!   batch does not count as safe.
+//! - A repeat counts as suppressed once it is judged. Where suppressed copies are kept (`[suppressed]`), they are counted
+//!   apart: `kept = written + dropped{reason} + queued`.
+//! - Summaries are counted apart from received frames, and so is what becomes of them.
 //!
 //! # Left out
 //!
@@ -28,7 +28,7 @@ use crate::{
     rule::{PolicyId, Rules, WindowPolicy},
 };
 
-/// Counts what becomes of frames, and speaks for those that were held back.
+/// Counts what becomes of frames, and writes the summaries of suppressed copies.
 #[derive(Debug)]
 pub struct Ledger {
     metrics: Arc<Metrics>,
@@ -36,19 +36,19 @@ pub struct Ledger {
     rules: RwLock<Known>,
 }
 
-/// The rules in force, and those before them whose windows are still to be reported.
+/// The rules in force, and earlier ones whose windows are still to be reported.
 #[derive(Debug)]
 struct Known {
     in_force: Arc<InForce>,
     others: Vec<Arc<InForce>>,
 }
 
-/// The rules in force, and what they count.
+/// Rules, with their counters.
 #[derive(Debug)]
 pub struct InForce {
     /// The rules.
     pub rules: Arc<Rules>,
-    /// Of the policies in the shards.
+    /// The generation of these policies in the shards.
     pub generation: u32,
     /// By [`PolicyId`].
     counters: Vec<Arc<RuleMetrics>>,
@@ -65,10 +65,10 @@ impl InForce {
         })
     }
 
-    /// The counters of what `id` stands for.
+    /// The counters of the policy `id` of these rules.
     #[must_use]
     pub fn counters(&self, id: PolicyId) -> &RuleMetrics {
-        self.counters.get(id.index()).unwrap_or(&self.counters[0])
+        &self.counters[id.index()]
     }
 }
 
@@ -92,8 +92,8 @@ impl Ledger {
         Arc::clone(&self.known().in_force)
     }
 
-    /// Puts `rules` in force, `memory` octets for their windows. Windows of policies that did not change stay; the
-    /// others end, by and by, and are reported in the style that copies were held back under.
+    /// Puts `rules` in force, with `memory` octets for their windows. Windows of policies that did not change stay. The
+    /// others end gradually, and are reported in the style under which their copies were suppressed.
     pub fn set_rules(&self, rules: Arc<Rules>, memory: usize) {
         let old = self.rules();
         let policies: Vec<(WindowPolicy, Option<PolicyId>)> = (0..)
@@ -101,7 +101,7 @@ impl Ledger {
             .map(|(id, policy)| (policy.window, rules.continued(PolicyId(id), &old.rules)))
             .collect();
         let next = InForce::new(rules, old.generation.wrapping_add(1), &self.metrics);
-        // The first window may end under them before all shards have them.
+        // A window may end under the new rules before all shards have them.
         self.known_mut().others.push(Arc::clone(&next));
         let oldest = self.shards.switch(&policies, memory);
         let mut known = self.known_mut();
@@ -110,13 +110,14 @@ impl Ledger {
         let old = std::mem::replace(&mut known.in_force, next);
         known.others.push(old);
         known.others.retain(|other| {
-            let age = generation.wrapping_sub(other.generation);
-            // A batch in hand has one more reference.
-            age != 0 && (age <= span || Arc::strong_count(other) > 1)
+            let behind = generation.wrapping_sub(other.generation);
+            // A batch that is being judged under these rules has one more reference.
+            behind != 0 && (behind <= span || Arc::strong_count(other) > 1)
         });
     }
 
-    /// The rules of that generation, if they are still known; else those in force.
+    /// The rules of `generation`. They may be forgotten if a window ended under them, and two reloads came before it is
+    /// reported; then the rules in force.
     fn rules_of(&self, generation: u32) -> Arc<InForce> {
         let known = self.known();
         let mut others = known.others.iter();
@@ -132,7 +133,7 @@ impl Ledger {
         self.rules.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the summaries of what `ended` to `chunk`, and counts them.
+    /// Writes the summaries of the windows that `ended` to `chunk`, and counts them.
     pub fn report(&self, ended: &mut Vec<Ended>, chunk: &mut Chunk) {
         if ended.is_empty() {
             return;
@@ -156,52 +157,37 @@ impl Ledger {
         }
     }
 
-    /// The first `count` of the entries left in `chunk` were taken by an upstream.
+    /// Counts the first `count` of the entries left in `chunk` as forwarded: an upstream took them.
     pub fn forwarded(&self, chunk: &mut Chunk, count: usize) {
-        let (mut frames, mut copies, mut again) = (0, 0, 0);
-        for (_, entry, sent) in chunk.entries().take(count).skip(chunk.counted()) {
-            again += u64::from(sent);
-            match entry {
-                Entry::Survivor(_) => frames += 1,
-                Entry::Copy => copies += 1,
-                Entry::Summary(_) => {}
-            }
-        }
+        let tally = Tally::of(chunk.entries().take(count).skip(chunk.counted()));
         chunk.count_forwarded(count);
-        self.metrics.frames.deliver(frames);
-        if copies > 0 {
-            self.metrics.copies.deliver(copies);
+        self.metrics.frames.deliver(tally.survivors);
+        if tally.copies > 0 {
+            self.metrics.copies.deliver(tally.copies);
         }
-        self.metrics.frames.resent.add(again);
+        self.metrics.frames.resent.add(tally.resent);
     }
 
-    /// The upstream that took the entries left in `chunk` may have lost them: they wait again.
+    /// Counts the entries left in `chunk` as queued again: the upstream that took them may have lost them.
     pub fn taken_back(&self, chunk: &mut Chunk) {
-        let (mut frames, mut copies) = (0, 0);
-        for (_, entry, _) in chunk.entries().take(chunk.counted()) {
-            match entry {
-                Entry::Survivor(_) => frames += 1,
-                Entry::Copy => copies += 1,
-                Entry::Summary(_) => {}
-            }
-        }
+        let tally = Tally::of(chunk.entries().take(chunk.counted()));
         chunk.uncount();
-        if frames > 0 {
-            self.metrics.frames.take_back(frames);
+        if tally.survivors > 0 {
+            self.metrics.frames.take_back(tally.survivors);
         }
-        if copies > 0 {
-            self.metrics.copies.take_back(copies);
+        if tally.copies > 0 {
+            self.metrics.copies.take_back(tally.copies);
         }
     }
 
-    /// Survivors were lost and nobody knows which: ends all windows. What was held back in them is reported by and by
-    /// (`Pipeline::advance`).
+    /// Ends all windows, because survivors were lost and we do not know which. Their suppressed copies are reported
+    /// gradually (`Pipeline::advance`).
     pub fn end_all_windows(&self) {
         self.shards.forget_all();
     }
 
-    /// What is left in `chunk` is dropped: counts it and reopens its windows. Gives the summaries of
-    /// the copies held back in those windows, if any.
+    /// Counts the entries left in `chunk` as dropped, and reopens their windows. Returns the summaries of
+    /// the copies suppressed in those windows, if there are any.
     pub fn dropped(&self, chunk: &Chunk, reason: DropReason) -> Option<Chunk> {
         let (mut lost, mut copies) = (0, 0);
         let mut ended = Vec::new();
@@ -211,7 +197,7 @@ impl Ledger {
         debug_assert_eq!(
             chunk.counted(),
             0,
-            "what is dropped was taken back from its upstream"
+            "a chunk that is dropped was taken back from its upstream"
         );
         for (_, entry, _) in chunk.entries() {
             match entry {
@@ -236,10 +222,34 @@ impl Ledger {
         let mut summaries = Chunk::default();
         self.report(&mut ended, &mut summaries);
         if is_forgotten {
-            // Its window may be open again since the start, and nobody can find it.
+            // An earlier process made the claim. Its window may be open again, and we cannot find it.
             self.end_all_windows();
         }
         (!summaries.is_empty()).then_some(summaries)
+    }
+}
+
+/// How many entries there are of each kind that is counted.
+#[derive(Default)]
+struct Tally {
+    survivors: u64,
+    copies: u64,
+    /// Entries of any kind that were sent before.
+    resent: u64,
+}
+
+impl Tally {
+    fn of<'c>(entries: impl Iterator<Item = (&'c [u8], Entry, bool)>) -> Self {
+        let mut tally = Self::default();
+        for (_, entry, is_sent) in entries {
+            tally.resent += u64::from(is_sent);
+            match entry {
+                Entry::Survivor(_) => tally.survivors += 1,
+                Entry::Copy => tally.copies += 1,
+                Entry::Summary(_) => {}
+            }
+        }
+        tally
     }
 }
 

@@ -36,6 +36,7 @@ compile_error!(
 
 // Vocabulary.
 pub mod limits;
+mod lock;
 pub mod nearest;
 pub mod tick;
 

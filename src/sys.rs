@@ -1,13 +1,13 @@
-//! The questions to the kernel and the allocator that no crate asks safely; the only file with unsafe code.
+//! System calls and allocator calls for which no crate has a safe function. The only file with unsafe code.
 //!
 //! # Guarantees
 //!
-//! - Each function that asks the kernel makes one system call on a descriptor that the caller keeps open and
-//!   writes into a buffer of its own.
+//! - Each function that asks the kernel makes one system call, on a descriptor that the caller keeps open. The kernel
+//!   writes into a buffer of the function's own.
 
 #![expect(
     unsafe_code,
-    reason = "getsockopt and ioctl with structures that no safe wrapper knows, setpriority and malloc_trim"
+    reason = "getsockopt and ioctl with structures that no safe wrapper has, setpriority and malloc_trim"
 )]
 
 use std::{
@@ -16,15 +16,15 @@ use std::{
     time::Duration,
 };
 
-/// Datagrams that the kernel dropped on this socket since it was opened, for want of room or memory
+/// Datagrams that the kernel dropped on this socket since it was opened, because room or memory was short
 /// (`SK_MEMINFO_DROPS`; wraps at 2^32).
 ///
-/// `SO_RXQ_OVFL` reports the same number, but only along with a later datagram; this can be read
-/// when nothing arrives any more.
+/// `SO_RXQ_OVFL` reports the same number, but only along with a later datagram. This can be read
+/// when no datagram arrives any more.
 ///
 /// # Errors
 ///
-/// What `getsockopt(SO_MEMINFO)` gives.
+/// The error of `getsockopt(SO_MEMINFO)`.
 pub(crate) fn socket_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
     const DROPS: usize = 8;
     let mut meminfo = [0_u32; DROPS + 1];
@@ -35,15 +35,15 @@ pub(crate) fn socket_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(meminfo[DROPS])
 }
 
-/// Octets written to this TCP socket that the peer's kernel has not acknowledged (`SIOCOUTQ`). Stays
-/// readable after the connection died.
+/// Octets written to this TCP socket that the peer's kernel has not acknowledged (`SIOCOUTQ`). Can still be
+/// read after the connection broke.
 ///
-/// On a Unix stream: no fewer than the octets that the peer has not read, because the kernel's own are counted
-/// with them; none once either end is closed.
+/// On a Unix stream: at least the octets that the peer has not read, because the kernel counts its own overhead
+/// too; zero once either end is closed.
 ///
 /// # Errors
 ///
-/// What `ioctl(SIOCOUTQ)` gives.
+/// The error of `ioctl(SIOCOUTQ)`.
 pub(crate) fn unacknowledged_octets(socket: BorrowedFd<'_>) -> io::Result<usize> {
     let mut octets: libc::c_int = 0;
     // SAFETY: TIOCOUTQ (the same number as SIOCOUTQ) writes one int through the pointer, which is
@@ -55,12 +55,12 @@ pub(crate) fn unacknowledged_octets(socket: BorrowedFd<'_>) -> io::Result<usize>
     Ok(usize::try_from(octets).unwrap_or(0))
 }
 
-/// Octets that wait to be read from this stream socket (`FIONREAD`).
+/// Octets that can be read from this stream socket or pipe now (`FIONREAD`). For a pipe either end may ask.
 ///
 /// # Errors
 ///
-/// What `ioctl(FIONREAD)` gives.
-pub(crate) fn unread_octets(socket: BorrowedFd<'_>) -> io::Result<usize> {
+/// The error of `ioctl(FIONREAD)`.
+pub(crate) fn readable_octets(socket: BorrowedFd<'_>) -> io::Result<usize> {
     let mut octets: libc::c_int = 0;
     // SAFETY: FIONREAD writes one int through the pointer, which is valid for the call.
     let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut octets) };
@@ -71,13 +71,13 @@ pub(crate) fn unread_octets(socket: BorrowedFd<'_>) -> io::Result<usize> {
 }
 
 /// The largest receive window that the peer of this TCP socket can ever advertise, in octets: a window is 16
-/// bits, scaled as was agreed when the connection was opened (RFC 7323 2.2; `tcpi_snd_wscale`).
+/// bits, scaled as both ends agreed when the connection was opened (RFC 7323 2.2; `tcpi_snd_wscale`).
 ///
 /// # Errors
 ///
-/// What `getsockopt(TCP_INFO)` gives; `Unsupported` if the kernel's answer is too short to hold it.
+/// The error of `getsockopt(TCP_INFO)`; `Unsupported` if the kernel's answer is too short to hold it.
 pub(crate) fn peer_window_octets_max(socket: BorrowedFd<'_>) -> io::Result<usize> {
-    /// `struct tcp_info` begins with eight octets; its seventh holds both scales, four bits each.
+    /// `struct tcp_info` begins with eight octets. The seventh holds both scales, four bits each.
     const SCALES: usize = 6;
     let mut info = [0_u32; 2];
     let octets = socket_option(socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info)?;
@@ -86,7 +86,7 @@ pub(crate) fn peer_window_octets_max(socket: BorrowedFd<'_>) -> io::Result<usize
     }
     let [_, word] = info;
     let scales = word.to_ne_bytes()[SCALES - size_of::<u32>()];
-    // The peer's is the first of two bit fields, which stand in the order of the machine.
+    // The peer's scale is the first of two bit fields, whose order depends on the machine's byte order.
     let scale = if cfg!(target_endian = "little") {
         scales & 0xf
     } else {
@@ -95,13 +95,13 @@ pub(crate) fn peer_window_octets_max(socket: BorrowedFd<'_>) -> io::Result<usize
     Ok(usize::from(u16::MAX) << scale)
 }
 
-/// How long it takes until an octet sent on this TCP socket is acknowledged, as measured so far (`tcpi_rtt`).
+/// The kernel's estimate of how long an acknowledgement takes on this TCP socket (`tcpi_rtt`).
 ///
 /// # Errors
 ///
-/// What `getsockopt(TCP_INFO)` gives; `Unsupported` if the kernel's answer is too short to hold it.
+/// The error of `getsockopt(TCP_INFO)`; `Unsupported` if the kernel's answer is too short to hold it.
 pub(crate) fn round_trip(socket: BorrowedFd<'_>) -> io::Result<Duration> {
-    /// In `struct tcp_info`, in words; microseconds.
+    /// Its place in `struct tcp_info`, in words. In microseconds.
     const ROUND_TRIP: usize = 17;
     let mut info = [0_u32; ROUND_TRIP + 1];
     let octets = socket_option(socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info)?;
@@ -111,21 +111,20 @@ pub(crate) fn round_trip(socket: BorrowedFd<'_>) -> io::Result<Duration> {
     Ok(Duration::from_micros(info[ROUND_TRIP].into()))
 }
 
-/// Gives the memory that is allocated by nobody back to the system. glibc keeps most of it otherwise; others
-/// give it back by themselves, and then this does nothing. Takes a while after a storm: for a thread on which
-/// nobody waits.
+/// Returns free memory to the system. glibc keeps most of it otherwise; with another C library, which returns it by
+/// itself, this does nothing. Takes a while after a storm: call it on a thread that no task waits for.
 pub(crate) fn release_free_memory() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: takes the allocator's own locks, and touches only what is not allocated.
+    // SAFETY: takes the allocator's own locks, and touches only free memory.
     unsafe {
         libc::malloc_trim(0);
     }
 }
 
-/// Lets everybody else go first: gives this thread the lowest priority there is. Where that is not allowed
-/// (a service manager's filter of system calls), it keeps the one it has.
+/// Gives this thread the lowest priority. If that is not allowed (a service manager may filter system calls), the
+/// thread keeps its priority.
 pub(crate) fn lower_priority() {
-    /// The thread that asks.
+    /// The calling thread.
     const SELF: libc::id_t = 0;
     // SAFETY: takes numbers only; Linux applies it to the calling thread alone.
     unsafe {
@@ -133,17 +132,17 @@ pub(crate) fn lower_priority() {
     }
 }
 
-/// Reads a socket option made of 32-bit words; gives the octets that the kernel wrote.
+/// Reads a socket option made of 32-bit words. Returns how many octets the kernel wrote.
 fn socket_option<const WORDS: usize>(
     socket: BorrowedFd<'_>,
     level: libc::c_int,
     name: libc::c_int,
     value: &mut [u32; WORDS],
 ) -> io::Result<usize> {
-    let mut octets = libc::socklen_t::try_from(size_of_val(value))
-        .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    // SAFETY: the kernel writes at most `octets` octets to `value`, which is that long, and the
-    // length it wrote to `octets`; any bit pattern is a valid u32.
+    let mut octets =
+        libc::socklen_t::try_from(size_of_val(value)).expect("an option has a few words");
+    // SAFETY: the kernel writes at most `octets` octets to `value`, which has that length, and the
+    // written length to `octets`. Any bit pattern is a valid u32.
     let answer = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -172,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn drops_are_counted_when_nobody_reads() {
+    fn drops_are_counted_when_no_thread_reads() {
         let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
         assert_eq!(socket_drops(receiver.as_fd()).unwrap(), 0);
@@ -198,7 +197,7 @@ mod tests {
         client.write_all(b"hello").unwrap();
         let mut hello = [0; 5];
         server.peek(&mut hello).unwrap();
-        assert_eq!(unread_octets(server.as_fd()).unwrap(), 5);
+        assert_eq!(readable_octets(server.as_fd()).unwrap(), 5);
         server.read_exact(&mut hello).unwrap();
         assert_eq!(unacknowledged_octets(client.as_fd()).unwrap(), 0);
     }
@@ -214,7 +213,7 @@ mod tests {
         assert_eq!(unacknowledged_octets(near.as_fd()).unwrap(), 0);
     }
 
-    /// The kernel measures in microseconds; a wrong word of its answer would be zero, a size or a count.
+    /// The kernel measures in microseconds. Another word of its answer would be zero, a size or a count.
     #[test]
     fn a_round_trip_on_this_machine_is_short_and_takes_some_time() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -223,7 +222,7 @@ mod tests {
         assert!(round_trip > Duration::ZERO && round_trip < Duration::from_secs(1));
     }
 
-    /// The scale is what the peer's largest buffer needs when it listens; a small buffer needs none.
+    /// The peer chooses its scale for the largest buffer that it may get when it listens. A small buffer needs none.
     #[test]
     fn the_largest_window_is_that_of_the_peers_largest_buffer() {
         let window_max = |receive_buffer| {

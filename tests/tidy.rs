@@ -24,10 +24,11 @@ enum Level {
 }
 
 /// Every module, in the order of the flow.
-const MODULES: [(&str, Level); 35] = [
+const MODULES: [(&str, Level); 36] = [
     ("tick", Level::Vocabulary),
     ("limits", Level::Vocabulary),
     ("nearest", Level::Vocabulary),
+    ("lock", Level::Vocabulary),
     ("frame", Level::Core),
     ("parse", Level::Core),
     ("identity", Level::Core),

@@ -1,6 +1,6 @@
-//! Any octets in a segment's place, and in the cursor's: it opens and is read to the end, nothing panics, no more memory is
-//! taken than what is there, and every survivor that was written is given out or counted as lost; with the cursor of another
-//! history, all that is said to be there is, and no number is taken for less than nothing.
+//! The fuzzer changes a segment and the cursor. Then the spool opens and is read to its end. Nothing panics, it takes no
+//! more memory than the files have octets, and every survivor that was written is read or counted as lost. With the cursor
+//! of another history, every survivor that it reports is there, and no count falls below zero.
 
 #![no_main]
 
@@ -19,7 +19,7 @@ fuzz_target!(|input: &[u8]| {
     let [frames, changes, input @ ..] = input else {
         return;
     };
-    // In memory where there is such a place: what is tried here is not the disk.
+    // In memory if possible: this does not test the disk.
     let place = std::path::Path::new("/dev/shm");
     let above = if place.is_dir() {
         tempfile::TempDir::new_in(place).unwrap()
@@ -28,7 +28,7 @@ fuzz_target!(|input: &[u8]| {
     };
     let directory = above.path().join("spool");
 
-    // Frames as the input says, some of them summaries.
+    // The input describes the frames. Some of them are summaries.
     let mut chunk = Chunk::default();
     let mut rest = input;
     for number in 0..u64::from(frames % 16) {
@@ -44,7 +44,7 @@ fuzz_target!(|input: &[u8]| {
     let written = spool.survivors();
     drop(spool);
 
-    // Then the segment is overwritten in places, cut, or replaced.
+    // The input also says how the segment is overwritten, cut or replaced.
     let path = directory.join("00000000000000000000.segment");
     if let Ok(mut octets) = fs::read(&path) {
         for change in rest.chunks(4).take(usize::from(*changes)) {
@@ -73,7 +73,7 @@ fuzz_target!(|input: &[u8]| {
         fs::write(&path, octets).unwrap();
     }
 
-    // A cursor of another spool in the same place, one that delivered as much as the input says, or any octets.
+    // The cursor may become that of another spool, which delivered as much as the input says, or any octets.
     let cursor = directory.join("cursor");
     let is_changed = input.first().is_some_and(|octet| octet % 4 == 0);
     if is_changed && input.len() % 2 == 0 {

@@ -39,7 +39,7 @@ use crate::{
     pipeline::Pipeline,
     rule::WindowPolicy,
     signal::Signals,
-    spool::{Found, HELD_MAX, Spool},
+    spool::{Found, OPEN_SEGMENTS_MAX, Spool},
     thread::{Pool, Waiting},
 };
 
@@ -338,7 +338,7 @@ fn free_descriptors(has_spool: bool) -> usize {
         .unwrap_or(usize::MAX)
         .min(Semaphore::MAX_PERMITS);
     let open = fs::read_dir("/proc/self/fd").map_or(64, Iterator::count);
-    let held = if has_spool { HELD_MAX } else { 0 };
+    let held = if has_spool { OPEN_SEGMENTS_MAX } else { 0 };
     limit
         .saturating_sub(open + held + DESCRIPTOR_RESERVE)
         .max(1)

@@ -1,20 +1,20 @@
-//! Aside: where copies that are held back go as well, if they are to go anywhere.
+//! The door for suppressed copies, where `[suppressed]` says that they are kept.
 //!
 //! ```text
-//! judged ──survivors──▶ delivery ──▶ outbox ──▶ forwarder
-//!        └──copies────▶ aside ─────▶ outbox ──▶ forwarder       (of its own, all of it)
+//! judged ──survivors──▶ Delivery ──────────────▶ outbox ──▶ forwarder
+//!        └──copies────▶ CopiesDoor, if open ───▶ outbox ──▶ forwarder       (both of its own)
 //! ```
 //!
 //! # Guarantees
 //!
-//! - While it is shut, a batch looks at one flag for it.
-//! - Whoever got hold of the door before it was shut may still deliver; its queue is closed when the last has
-//!   let go of it, and the forwarder behind it then ends because its input closed.
+//! - While the door is shut, it costs a batch one look at a flag.
+//! - A batch that got the door before it was shut may still deliver. The queue is closed when the last batch has
+//!   dropped the door. The forwarder behind it then ends, because its input is closed.
 //!
 //! # Left out
 //!
-//! Acknowledgements: a sender that asks whether its messages are safe is answered for survivors alone, because
-//! copies that wait for their destination would keep all later batches open, whoever sent them.
+//! Acknowledgements: a sender that asks whether its messages are safe gets an answer for survivors alone.
+//! Copies that wait for their destination would otherwise keep all later batches open, whichever sender they came from.
 
 use std::sync::{
     Arc, PoisonError, RwLock,
@@ -24,14 +24,14 @@ use std::sync::{
 use super::Delivery;
 use crate::chunk::Chunk;
 
-/// The door for copies, which a reload may open and shut.
+/// The door for copies. A reload may open and shut it.
 #[derive(Debug, Default)]
 pub struct CopiesDoor {
     is_open: AtomicBool,
     door: RwLock<Option<Arc<OpenDoor>>>,
 }
 
-/// A door to the queue of copies. The queue is closed when the last owner lets go.
+/// A door to the queue of copies. The queue is closed when the last owner drops it.
 #[derive(Debug)]
 pub struct OpenDoor(Delivery);
 
@@ -56,25 +56,25 @@ impl CopiesDoor {
 
     /// From the next batch on, copies go to `delivery`.
     pub fn open(&self, delivery: Delivery) {
-        let door = Some(Arc::new(OpenDoor(delivery)));
-        *self.door.write().unwrap_or_else(PoisonError::into_inner) = door;
+        drop(self.replace(Some(Arc::new(OpenDoor(delivery)))));
         self.is_open.store(true, Ordering::Relaxed);
     }
 
-    /// From the next batch on, copies go nowhere.
+    /// From the next batch on, copies are not kept.
     pub fn shut(&self) {
         self.is_open.store(false, Ordering::Relaxed);
-        let door = self
-            .door
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        drop(door);
+        drop(self.replace(None));
+    }
+
+    /// Returns the door that was there, which the caller drops without the lock.
+    fn replace(&self, door: Option<Arc<OpenDoor>>) -> Option<Arc<OpenDoor>> {
+        let mut there = self.door.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut there, door)
     }
 }
 
 impl OpenDoor {
-    /// Hands over `copies`, which are counted as queued already. When the queue is full this waits or drops, as
+    /// Hands over `copies`, which are already counted as queued. If the queue is full, this waits or drops, as
     /// configured.
     pub async fn deliver(&self, copies: Chunk) {
         self.0.deliver(copies).await;

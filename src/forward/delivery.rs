@@ -1,13 +1,13 @@
-//! The door to forwarding: survivors go in, and what the full queue refuses is counted.
+//! The door to forwarding: chunks go into the queue, and what the full queue drops is counted.
 //!
 //! # Guarantees
 //!
 //! - A chunk that was handed over is in the queue, or dropped and counted.
-//! - The reports of copies that were held back under a dropped survivor get what room there is.
+//! - If a survivor is dropped, the summary of its suppressed copies goes into the queue, as far as there is room.
 //!
 //! # Left out
 //!
-//! What happens behind the queue.
+//! What happens to chunks behind the queue.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::{
     metrics::DropReason,
 };
 
-/// The door to forwarding: takes chunks from everybody who has some.
+/// The door to forwarding. Every reader hands its chunks over here.
 #[derive(Debug)]
 pub struct Delivery {
     outbox: Arc<Outbox>,
@@ -31,7 +31,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// A door to `outbox`; the receiver's current value says what happens when it is full.
+    /// A door to `outbox`. The current value of `config` says what happens when the queue is full.
     #[must_use]
     pub const fn new(
         outbox: Arc<Outbox>,
@@ -51,7 +51,7 @@ impl Delivery {
         &self.ledger
     }
 
-    /// True once the queue was closed: whatever is handed over from then on is dropped.
+    /// True once the queue was closed. Every chunk that is handed over from then on is dropped.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.outbox.is_closed()
@@ -69,13 +69,13 @@ impl Delivery {
         self.outbox.octets()
     }
 
-    /// No chunk comes any more.
+    /// Closes the queue.
     pub(super) fn close(&self) {
         self.outbox.close();
     }
 
-    /// Hands over `chunk`, whose survivors are counted as queued already. When the queue is full this
-    /// waits or drops, as configured. Gives whether all of it is in the queue.
+    /// Hands over `chunk`, whose survivors are already counted as queued. If the queue is full, this
+    /// waits or drops, as configured. Returns whether the whole chunk is in the queue.
     pub async fn deliver(&self, chunk: Chunk) -> bool {
         if chunk.is_empty() {
             return true;
@@ -84,7 +84,7 @@ impl Delivery {
         let batch = chunk.receipt().map(Receipt::number);
         let mut is_whole = true;
         for lost in self.outbox.push(chunk, when_full).await {
-            // Others may have been dropped to make room.
+            // A chunk of another batch may have been dropped to make room.
             is_whole &= lost.receipt().map(Receipt::number) != batch;
             self.drop_chunk(&lost).await;
         }
@@ -94,7 +94,6 @@ impl Delivery {
     async fn drop_chunk(&self, lost: &Chunk) {
         let reason = self.reason();
         if let Some(summaries) = self.ledger.dropped(lost, reason) {
-            // The reports of what was held back under dropped survivors get what room there is.
             for lost in self.outbox.push(summaries, WhenFull::DropNewest).await {
                 self.ledger.dropped(&lost, self.reason());
             }

@@ -1,28 +1,53 @@
-//! The memory queue between those who judge and those who forward: chunks, bounded in octets.
+//! The memory queue between judging and forwarding: chunks, limited in octets.
 //!
 //! ```text
 //! readers ──push──▶ [chunk][chunk][chunk] ──pop──▶ lanes
-//!            │ full: wait, or drop the newest, or drop the oldest; wait while a disk makes room
 //! ```
+//!
+//! What happens to a chunk, in [`Outbox::push`]:
+//!
+//! ```text
+//!             there is room: take it
+//!   ( new ) ─────────────────────────────────────────────────────────▶ ( queued ) ──pop──▶ lane
+//!      │                                                                ▲   │
+//!      │ full                                                           │   │ drop-oldest: room for a newer chunk
+//!      │                                   room comes back              │   ▼
+//!      ├─ wait ──────────▶ ( waiting ) ─────────────────────────────────┤ ( dropped )
+//!      ├─ drop-*, while ─▶ ( waiting ) ─────────────────────────────────┤   ▲   ▲
+//!      │  the spool takes      │  │                                     │   │   │
+//!      │  chunks               │  └─ the spool refuses: as below        │   │   │
+//!      │                       └──── the queue is closed ───────────────┼───┘   │
+//!      ├─ drop-newest ── the front of the chunk that fits ──────────────┤       │
+//!      │               └ the rest ──────────────────────────────────────┼───────┘
+//!      └─ drop-oldest ── what leaves the front makes room ──────────────┘
+//! ```
+//!
+//! The queue itself is open, until [`Outbox::close`]; then closed, and no chunk is admitted; and ended once it is closed
+//! and empty: then [`Outbox::pop`] returns `None`.
+//!
+//! Room is counted in the permits of a semaphore, one for each octet:
+//! permits available + charged to chunks = `bound` + `excess`.
+//! A chunk is charged its footprint, at most the whole bound. `excess` is what [`Outbox::resize`] could not
+//! take away yet, because chunks used it.
 //!
 //! # Guarantees
 //!
-//! - The chunks in the queue never keep more than the bound in memory.
-//! - Chunks leave in the order in which they were admitted; those who wait are admitted in the order in
-//!   which they came.
-//! - What is dropped is handed to the caller, who counts it and reopens its windows.
-//! - Small chunks that come while others wait are put together: of two neighbours at least one is larger than
-//!   [`SMALL_OCTETS_MAX`], or both are larger than [`MERGED_OCTETS_MAX`] together. So what a chunk costs beside its
-//!   entries, which the bound does not see, is a small part of it.
+//! - The chunks in the queue never take more memory than the bound.
+//! - Chunks leave in the order in which they were admitted. Callers that wait are admitted in the order in which they
+//!   came.
+//! - Dropped chunks are returned to the caller, which counts them and reopens their windows.
+//! - Small chunks that come while others are queued are merged: of two neighbours at least one is larger than
+//!   [`SMALL_OCTETS_MAX`], or together they are larger than [`MERGED_OCTETS_MAX`]. So the memory of a chunk beside its
+//!   entries, which the bound does not count, is a small part of it.
 //!
 //! # Left out
 //!
-//! The batch that a lane has in hand and its resend ring, which have bounds of their own.
+//! The batch that a lane has in hand and its resend ring. Both have limits of their own.
 
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -36,40 +61,69 @@ use crate::{
     chunk::Chunk,
     clock::Clock,
     config::WhenFull,
+    lock::lock,
     metrics::{Metrics, PauseCounters},
     tick::Tick,
 };
 
-/// The memory queue. Lanes pop; everybody pushes.
+/// The memory queue. Readers push, lanes pop.
 #[derive(Debug)]
 pub struct Outbox {
     state: Mutex<State>,
-    /// One permit an octet of room. FIFO, so nobody who waits is overtaken for ever.
+    /// One permit for each octet of room. First in, first out: no waiting caller is overtaken for ever.
     room: Semaphore,
-    /// Wakes those who pop.
+    /// Wakes callers of [`Outbox::pop`].
     filled: Notify,
-    /// Wakes those who wait for more room than there is now.
+    /// Wakes callers that wait for room, to ask again for what their chunk needs now.
     resized: Notify,
-    /// The queue was closed, or is closed and was emptied.
+    /// The queue was closed, or was closed before and is now empty.
     ended: Notify,
-    /// The queue holds more than somebody asked to be told of, or somebody waits.
+    /// The queue holds more than the caller of [`Outbox::above`] asked for, or a caller began to wait for room.
     alarm: Notify,
-    /// How many wait for room.
+    /// How many callers wait for room.
     waiting: AtomicUsize,
-    /// The disk makes room.
-    relief: watch::Sender<bool>,
+    /// Whether the spool takes chunks from this queue.
+    spool_takes: watch::Sender<bool>,
     metrics: Arc<Metrics>,
-    /// What the metrics say of it is about survivors, not about copies.
+    /// Whether this is the queue of survivors, and not that of suppressed copies. The metrics count them apart.
     of_survivors: bool,
 }
 
-/// Somebody waits, until dropped.
+#[derive(Debug)]
+struct State {
+    /// In the order of admission.
+    chunks: VecDeque<Queued>,
+    /// Octets that the queue may hold.
+    bound: u32,
+    /// Permits in use beyond `bound` since it became smaller. They are taken away as they come back.
+    excess: u32,
+    /// Octets charged to `chunks`.
+    charged: u64,
+    /// The alarm goes off when more octets than this are charged.
+    alarm_above: u64,
+    /// [`Outbox::close`] was called.
+    is_closed: bool,
+    /// Small chunks were merged into the last one, which may have more memory than it needs.
+    last_has_spare: bool,
+}
+
+#[derive(Debug)]
+struct Queued {
+    chunk: Chunk,
+    /// Octets of room that it takes.
+    charged: u32,
+    /// When it was admitted; of merged chunks, the first.
+    since: Tick,
+}
+
+/// Counts a caller that waits for room, until dropped. All callers that wait at the same time are one pause in the
+/// metrics, so the guard of `PauseCounters`, which counts a pause for each of them, does not fit.
 struct Waiting<'o>(&'o Outbox);
 
 impl<'o> Waiting<'o> {
     fn begin(outbox: &'o Outbox) -> Self {
         if outbox.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
-            // Added, not set: one that just ends waiting does the same at any time.
+            // Added, not set: another pause may end at the same time.
             outbox.pauses().now.add(1);
             outbox.pauses().total.inc();
         }
@@ -86,52 +140,41 @@ impl Drop for Waiting<'_> {
     }
 }
 
-#[derive(Debug)]
-struct State {
-    /// Each with the room that it takes and when it came; of chunks that were put together, the first.
-    chunks: VecDeque<(Chunk, u32, Tick)>,
-    /// Octets that the queue may hold.
-    bound: u32,
-    /// Permits in use beyond `bound`, because it became smaller: taken away as they come back.
-    excess: u32,
-    /// Octets admitted and not popped.
-    held: u64,
-    /// From how many octets on the alarm goes.
-    alarm_above: u64,
-    /// No chunk comes any more.
-    closed: bool,
-    /// The last chunk has more memory than it needs, for small ones to come.
-    is_open: bool,
-}
-
 impl State {
-    /// Puts `chunk`, for which `charged` octets of room were taken, behind the others; gives how many of those it keeps.
+    /// Puts `chunk`, for which `charged` octets of room were taken, behind the others. Returns how many of them the queue
+    /// keeps.
     fn put(&mut self, mut chunk: Chunk, charged: u32) -> u32 {
-        if let Some((last, sum, _)) = self.chunks.back_mut() {
-            let before = last.used();
+        if let Some(last) = self.chunks.back_mut() {
+            let before = last.chunk.used();
             if chunk.used() <= SMALL_OCTETS_MAX {
-                match last.absorb(chunk, MERGED_OCTETS_MAX) {
+                match last.chunk.absorb(chunk, MERGED_OCTETS_MAX) {
                     Ok(()) => {
-                        self.is_open = true;
-                        let more = u32::try_from(last.used() - before).unwrap_or(u32::MAX);
+                        self.last_has_spare = true;
+                        let more = u32::try_from(last.chunk.used() - before)
+                            .expect("a small chunk was absorbed");
                         let kept = more.min(charged);
-                        *sum += kept;
+                        last.charged += kept;
                         return kept;
                     }
                     Err(alone) => chunk = alone,
                 }
             }
-            if std::mem::take(&mut self.is_open) {
-                last.shrink_to_fit();
+            if std::mem::take(&mut self.last_has_spare) {
+                last.chunk.shrink_to_fit();
             }
         }
-        self.chunks.push_back((chunk, charged, Clock::now()));
+        self.chunks.push_back(Queued {
+            chunk,
+            charged,
+            since: Clock::now(),
+        });
         charged
     }
 }
 
 impl Outbox {
-    /// An empty queue of survivors that holds up to `bound` octets (at most 4 GiB less one). `metrics` say what waits in it.
+    /// An empty queue of survivors that holds up to `bound` octets (at most 4 GiB less one). `metrics` learn what waits in
+    /// it.
     #[must_use]
     pub fn new(bound: usize, metrics: Arc<Metrics>) -> Self {
         let bound = u32::try_from(bound).unwrap_or(u32::MAX);
@@ -140,10 +183,10 @@ impl Outbox {
                 chunks: VecDeque::new(),
                 bound,
                 excess: 0,
-                held: 0,
+                charged: 0,
                 alarm_above: u64::MAX,
-                closed: false,
-                is_open: false,
+                is_closed: false,
+                last_has_spare: false,
             }),
             room: Semaphore::new(bound as usize),
             filled: Notify::new(),
@@ -151,30 +194,30 @@ impl Outbox {
             ended: Notify::new(),
             alarm: Notify::new(),
             waiting: AtomicUsize::new(0),
-            relief: watch::Sender::new(false),
+            spool_takes: watch::Sender::new(false),
             metrics,
             of_survivors: true,
         }
     }
 
-    /// An empty queue of copies. `metrics` say whether a reader waits for room in it.
+    /// An empty queue of suppressed copies. `metrics` learn whether a reader waits for room in it.
     #[must_use]
     pub fn of_copies(bound: usize, metrics: Arc<Metrics>) -> Self {
         let outbox = Self {
             of_survivors: false,
             ..Self::new(bound, metrics)
         };
-        outbox.tell_limit(bound);
+        outbox.report_limit(bound);
         outbox
     }
 
-    /// Admits `chunk` according to `when_full` and gives back what had to be dropped for it. While the disk makes
-    /// room, nothing is dropped, but waited for.
+    /// Admits `chunk` as `when_full` says. Returns what had to be dropped for it. While the spool takes chunks from the
+    /// queue, this waits and drops nothing.
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, the chunk is lost without being counted: callers await it to its end
-    /// or are ended with the process.
+    /// If this is dropped while it waits, the chunk is lost and not counted. Callers await it to its end,
+    /// or end with the process.
     pub async fn push(&self, mut chunk: Chunk, when_full: WhenFull) -> Vec<Chunk> {
         let mut dropped = Vec::new();
         if chunk.is_empty() {
@@ -182,14 +225,17 @@ impl Outbox {
         }
         chunk.shrink();
         if when_full != WhenFull::Wait {
-            let mut relief = self.relief.subscribe();
+            let mut spool_takes = self.spool_takes.subscribe();
             select! {
                 biased;
-                Some(need) = self.wait_for_room(&mut chunk), if *relief.borrow_and_update() => {
-                    self.admit(chunk, need);
-                    return dropped;
+                need = self.wait_for_room(&mut chunk), if *spool_takes.borrow_and_update() => {
+                    if let Some(need) = need {
+                        self.admit(chunk, need);
+                        return dropped;
+                    }
+                    // The queue is closed: there is no room, so the chunk is dropped below.
                 }
-                _ = relief.wait_for(|relieved| !relieved) => {}
+                _ = spool_takes.wait_for(|takes| !takes) => {}
             }
         }
         let need = self.need(&chunk);
@@ -220,7 +266,7 @@ impl Outbox {
                     }
                     match self.drop_oldest(need) {
                         Some(oldest) => dropped.push(oldest),
-                        // Everything in the queue was dropped, and others took the room since.
+                        // The whole queue was dropped, and other callers took the room since.
                         None => {
                             dropped.push(chunk);
                             return dropped;
@@ -233,12 +279,12 @@ impl Outbox {
         dropped
     }
 
-    /// Takes chunks off the front, up to `octets` of them together but at least one; `None` once the
+    /// Takes chunks off the front, up to `octets` of them together, but at least one. `None` once the
     /// queue is closed and empty.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, nothing was taken.
+    /// If this is dropped before it is ready, nothing was taken.
     pub async fn pop(&self, octets: usize) -> Option<Vec<Chunk>> {
         loop {
             let filled = self.filled.notified();
@@ -247,7 +293,7 @@ impl Outbox {
                 if !state.chunks.is_empty() {
                     return Some(self.take(&mut state, octets));
                 }
-                if state.closed {
+                if state.is_closed {
                     return None;
                 }
             }
@@ -255,21 +301,22 @@ impl Outbox {
         }
     }
 
-    /// Takes what is there now, up to `octets` of chunks together.
+    /// Takes chunks off the front, up to `octets` of them together; none if the queue is empty.
     pub fn try_pop(&self, octets: usize) -> Vec<Chunk> {
         self.take(&mut self.lock(), octets)
     }
 
-    /// No chunk comes any more: those who wait get theirs back as dropped, and [`Outbox::pop`] ends
-    /// when the queue is empty.
+    /// Closes the queue: callers that wait for room get their chunks back as dropped, and [`Outbox::pop`] returns `None`
+    /// once the queue is empty.
     pub fn close(&self) {
         self.room.close();
-        self.lock().closed = true;
+        self.lock().is_closed = true;
         self.ended.notify_waiters();
         self.filled.notify_waiters();
     }
 
-    /// Waits until the queue was closed, or is closed and was emptied, from now on.
+    /// Waits until the queue is closed, or becomes empty while it is closed. Counts from this call on, not from when it
+    /// is first polled.
     pub(super) fn ended(&self) -> impl Future<Output = ()> {
         self.ended.notified()
     }
@@ -286,19 +333,19 @@ impl Outbox {
         self.room.is_closed()
     }
 
-    /// Whether the disk makes room: then nothing is dropped.
-    pub(super) fn set_relief(&self, relieved: bool) {
-        self.relief.send_replace(relieved);
+    /// Says whether the spool takes chunks from this queue. While it does, nothing is dropped.
+    pub(super) fn set_spool_takes(&self, takes: bool) {
+        self.spool_takes.send_replace(takes);
     }
 
-    /// Whether somebody waits for room.
+    /// Whether a caller waits for room.
     #[must_use]
     pub fn is_pressed(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Waits until the queue may hold more than `octets`, or somebody waits for room. For one caller, whose latest
-    /// call counts.
+    /// Waits until the queue may hold more than `octets`, or a caller begins to wait for room. There is one alarm: only
+    /// the latest call counts.
     pub(super) fn above(&self, octets: u64) -> impl Future<Output = ()> {
         self.lock().alarm_above = octets;
         self.alarm.notified()
@@ -313,7 +360,7 @@ impl Outbox {
     /// Octets in the queue.
     #[must_use]
     pub fn octets(&self) -> u64 {
-        self.lock().held
+        self.lock().charged
     }
 
     /// Changes the bound. A smaller one takes effect as the queue drains.
@@ -328,12 +375,12 @@ impl Outbox {
         }
         state.bound = bound;
         drop(state);
-        self.tell_limit(bound as usize);
+        self.report_limit(bound as usize);
         self.resized.notify_waiters();
     }
 
-    /// Takes the room that `chunk` needs, as soon as there is so much; gives how much that is, or
-    /// `None` once the queue is closed. While it waits the chunk keeps no more than it needs.
+    /// Takes the room that `chunk` needs, as soon as there is that much. Returns how much it took, or
+    /// `None` once the queue is closed. While it waits, the chunk keeps no more memory than it needs.
     async fn wait_for_room(&self, chunk: &mut Chunk) -> Option<u32> {
         let need = self.need(chunk);
         if self.take_room(need) {
@@ -350,26 +397,26 @@ impl Outbox {
                     room.ok()?.forget();
                     return Some(need);
                 }
-                // What it had of its room by then went back; part of it may be too much now.
+                // The permits that this caller had collected went back; some of them may be excess now.
                 () = resized => self.take_excess(&mut self.lock()),
             }
         }
     }
 
-    /// `octets` of room come back, less what there is too much.
+    /// Gives `octets` of room back, except for the excess.
     fn release(&self, state: &mut State, octets: u32) {
         let taken = octets.min(state.excess);
         state.excess -= taken;
         self.room.add_permits((octets - taken) as usize);
     }
 
-    /// Takes away what there is too much, as far as nobody uses it.
+    /// Takes the excess away, as far as no chunk uses it.
     fn take_excess(&self, state: &mut State) {
         let taken = self.room.forget_permits(state.excess as usize);
-        state.excess -= u32::try_from(taken).unwrap_or(state.excess);
+        state.excess -= u32::try_from(taken).expect("no more permits are forgotten than asked for");
     }
 
-    /// A chunk larger than the whole queue is charged as much as the queue holds: it goes in alone.
+    /// Octets of room for `chunk`. A chunk larger than the whole queue takes the whole room, and goes in alone.
     fn need(&self, chunk: &Chunk) -> u32 {
         u32::try_from(chunk.footprint())
             .unwrap_or(u32::MAX)
@@ -386,10 +433,10 @@ impl Outbox {
     fn admit(&self, chunk: Chunk, charged: u32) {
         let mut state = self.lock();
         let kept = state.put(chunk, charged);
-        state.held += u64::from(kept);
+        state.charged += u64::from(kept);
         self.release(&mut state, charged - kept);
-        self.tell(&state);
-        let is_above = state.held > state.alarm_above;
+        self.report(&state);
+        let is_above = state.charged > state.alarm_above;
         drop(state);
         self.filled.notify_one();
         if is_above {
@@ -397,27 +444,33 @@ impl Outbox {
         }
     }
 
-    /// Takes off the front what makes room for `need` octets, a whole chunk if it comes to that;
+    /// Takes off the front what makes room for `need` octets, a whole chunk if necessary;
     /// `None` if the queue is empty.
     fn drop_oldest(&self, need: u32) -> Option<Chunk> {
         let mut state = self.lock();
-        let (mut chunk, charged, since) = state.chunks.pop_front()?;
+        let Queued {
+            mut chunk,
+            charged,
+            since,
+        } = state.chunks.pop_front()?;
         let missing = (need as usize).saturating_sub(self.room.available_permits());
         let oldest = chunk.split_front(missing + DROP_AHEAD_OCTETS);
         let (oldest, freed) = if oldest.is_empty() || chunk.is_empty() {
             (if oldest.is_empty() { chunk } else { oldest }, charged)
         } else {
             // A chunk keeps its memory until its last entry leaves, so the rest moves to a new one.
-            let rest = chunk.split_front(usize::MAX);
-            let kept = u32::try_from(rest.footprint())
+            let chunk = chunk.split_front(usize::MAX);
+            let kept = u32::try_from(chunk.footprint())
                 .unwrap_or(u32::MAX)
                 .min(charged);
-            state.chunks.push_front((rest, kept, since));
+            state.chunks.push_front(Queued {
+                chunk,
+                charged: kept,
+                since,
+            });
             (oldest, charged - kept)
         };
-        state.held -= u64::from(freed);
-        self.release(&mut state, freed);
-        self.tell(&state);
+        self.uncharge(&mut state, freed);
         Some(oldest)
     }
 
@@ -425,25 +478,33 @@ impl Outbox {
         let mut taken = Vec::new();
         let mut sum = 0;
         let mut freed = 0_u32;
-        while let Some((chunk, ..)) = state.chunks.front() {
-            sum += chunk.footprint();
+        while let Some(next) = state.chunks.front() {
+            sum += next.chunk.footprint();
             if !taken.is_empty() && sum > octets {
                 break;
             }
-            let Some((chunk, charged, _)) = state.chunks.pop_front() else {
-                break;
-            };
-            freed = freed.saturating_add(charged);
-            taken.push(chunk);
+            let next = state.chunks.pop_front().expect("the front was just read");
+            freed = freed
+                .checked_add(next.charged)
+                .expect("all charges together were permits, of which there are no more than 2^32");
+            taken.push(next.chunk);
         }
-        state.held -= u64::from(freed);
-        self.release(state, freed);
-        self.tell(state);
-        if state.closed && state.chunks.is_empty() {
+        self.uncharge(state, freed);
+        if state.is_closed && state.chunks.is_empty() {
             self.ended.notify_waiters();
             self.filled.notify_waiters();
         }
         taken
+    }
+
+    /// Gives back the room of chunks that left.
+    fn uncharge(&self, state: &mut State, freed: u32) {
+        state.charged = state
+            .charged
+            .checked_sub(u64::from(freed))
+            .expect("only what was charged is given back");
+        self.release(state, freed);
+        self.report(state);
     }
 
     fn pauses(&self) -> &PauseCounters {
@@ -453,34 +514,32 @@ impl Outbox {
         }
     }
 
-    fn tell_limit(&self, bound: usize) {
+    fn report_limit(&self, bound: usize) {
         if !self.of_survivors {
             self.metrics.copies.queue_limit.set(bound as u64);
         }
     }
 
-    /// Lets the metrics say how much waits, and since when.
-    fn tell(&self, state: &State) {
+    /// Reports to the metrics how much waits, and since when.
+    fn report(&self, state: &State) {
         if self.of_survivors {
-            let oldest = state.chunks.front().map(|(.., since)| *since);
-            self.metrics.tell_queue(state.held, oldest);
+            let oldest = state.chunks.front().map(|oldest| oldest.since);
+            self.metrics.tell_queue(state.charged, oldest);
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic elsewhere while the lock was held cannot leave the queue half-changed in a way that
-        // matters more than going on.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
-/// Room that is made at once beyond what is needed, so that not every push splits a chunk.
+/// Room that `drop-oldest` makes beyond what is needed, so that not every push splits a chunk.
 const DROP_AHEAD_OCTETS: usize = 4096;
 
-/// A chunk that uses more than this stays alone.
+/// A chunk that uses more than this is not merged.
 const SMALL_OCTETS_MAX: usize = 2048;
 
-/// Small chunks are put together until they use so much.
+/// The most octets that merged chunks use.
 const MERGED_OCTETS_MAX: usize = 16 * 1024;
 
 #[cfg(test)]
@@ -509,6 +568,8 @@ mod tests {
     }
 
     const ONE: usize = 10 + Chunk::ENTRY_OVERHEAD_OCTETS;
+
+    const LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
 
     #[tokio::test]
     async fn drop_newest_keeps_what_was_there_and_fills_the_last_room() {
@@ -549,7 +610,7 @@ mod tests {
         let count = 2000;
         let outbox = Outbox::new(count * ONE, Metrics::new());
         for number in 0..2000 {
-            // As it comes from a worker's memory, with room for more.
+            // As a worker hands it over, with spare memory.
             let mut one = Chunk::default();
             let frame = format!("frame {number:04}");
             one.push(frame.as_bytes(), Entry::Survivor(Claim::VOID));
@@ -570,7 +631,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_is_admitted_when_room_comes_back() {
+    async fn a_caller_that_waits_is_admitted_when_room_comes_back() {
         let outbox = Outbox::new(4 * ONE, Metrics::new());
         outbox.push(chunk(0..4), WhenFull::Wait).await;
         let (dropped, popped) = tokio::join!(outbox.push(chunk(4..6), WhenFull::Wait), async {
@@ -583,7 +644,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_closed_queue_gives_back_what_waits_and_ends_when_empty() {
+    async fn a_closed_queue_returns_waiting_chunks_and_ends_when_empty() {
         let outbox = Outbox::new(2 * ONE, Metrics::new());
         outbox.push(chunk(0..2), WhenFull::Wait).await;
         let (dropped, ()) = tokio::join!(outbox.push(chunk(2..3), WhenFull::Wait), async {
@@ -593,6 +654,21 @@ mod tests {
         assert_eq!(numbers(&dropped), [2]);
         assert_eq!(numbers(&outbox.pop(1).await.expect("two are left")), [0, 1]);
         assert!(outbox.pop(1).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_closed_queue_ends_a_push_that_waits_for_the_spool() {
+        for when_full in [WhenFull::DropNewest, WhenFull::DropOldest] {
+            let outbox = Outbox::new(2 * ONE, Metrics::new());
+            outbox.push(chunk(0..2), WhenFull::Wait).await;
+            outbox.set_spool_takes(true);
+            let push = tokio::time::timeout(LIMIT, outbox.push(chunk(2..3), when_full));
+            let (dropped, ()) = tokio::join!(push, async {
+                tokio::task::yield_now().await;
+                outbox.close();
+            });
+            assert_eq!(numbers(&dropped.expect("it ends")), [2]);
+        }
     }
 
     #[tokio::test]
@@ -613,7 +689,7 @@ mod tests {
         outbox.resize(6 * ONE);
         let dropped = outbox.push(chunk(9..12), WhenFull::DropNewest).await;
         assert_eq!(numbers(&dropped), [11]);
-        // What is in use now goes as it leaves.
+        // Room in use is taken away as chunks leave.
         outbox.resize(2 * ONE);
         assert_eq!(numbers(&outbox.try_pop(usize::MAX)).len(), 6);
         outbox.push(chunk(12..13), WhenFull::Wait).await;
@@ -622,7 +698,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_for_more_than_a_smaller_queue_has_goes_in_alone() {
+    async fn a_waiting_chunk_larger_than_a_resized_queue_goes_in_alone() {
         let outbox = Outbox::new(8 * ONE, Metrics::new());
         outbox.push(chunk(0..4), WhenFull::Wait).await;
         let (dropped, ()) = tokio::join!(outbox.push(chunk(4..12), WhenFull::Wait), async {

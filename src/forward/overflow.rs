@@ -1,44 +1,86 @@
-//! Overflow: what the memory queue cannot hold goes to disk, and comes back in order.
+//! Overflow: what the memory queue cannot hold goes to the spool, and comes back in order.
+//!
+//! # The way of the chunks
 //!
 //! ```text
-//!            direct   outbox ──────────────────────────────────────▶ lanes
-//!  ┌───────────────▶ ───────────────────┐
-//!  │ all was read                       │ the queue passed its mark, or all upstreams are away and somebody waits
-//!  │ and taken                          ▼ for an answer, or a broken connection gave something back
-//!  └──────── spooled  outbox ──append──▶ [ disk ] ──read──▶ ready ──▶ lanes
+//!  ( Memory )   outbox ─────────────────────────────────────────────▶ lanes
+//!     │   ▲
+//!     │   └── turn: all records were read, no call is in progress, and no chunk waits in `ready` or `unwritten`
+//!     │
+//!     ├────── append: the queue holds more than `threshold`, or a reader waits for room
+//!     ├────── take_back: chunks were given back, and all upstreams have been away for AWAY_MIN
+//!     ▼
+//!  ( Spool )    outbox ──▶ unwritten ──append──▶ [ disk ] ──read──▶ ready ──▶ lanes
+//! ```
+//!
+//! `unwritten` has what was given back, and what the disk refused. It is written before the queue. If nothing is on the
+//! disk, lanes take it as it is.
+//!
+//! In the way over the spool, what is known of the disk's content ([`Reading`]):
+//!
+//! ```text
+//!              append                   read begins                        append
+//!   ( Done ) ──────────▶ ( Due ) ────────────────────▶ ( Running ) ──────────────────▶ ( Running { more } )
+//!      ▲                  ▲  ▲                            │    │                            │
+//!      │                  │  └── a batch, or an error ────┘    │ no record                  │ the read ends
+//!      │                  └─────────────────────────────────── │ ───────────────────────────┘
+//!      └───────────────────────────────────────────────────────┘
+//! ```
+//!
+//! At the start the way leads over the spool, with Due, if the spool recovered records; else through memory. Dropping the
+//! oldest records (`room`) is a read, too: it begins in Done or Due, and ends in Due.
+//!
+//! # The disk
+//!
+//! Four kinds of calls fail and recover independently of each other: write, read, acknowledge and tend. The kind of error
+//! (full, read-only, removed, moved, not safe) is part of what each failure knows ([`Failure`](trouble::Failure)).
+//!
+//! ```text
+//!  writing      append fails: again in RETRY_PERIOD
+//!               tend finds the directory moved: again at once           append or probe fails: new Failure
+//!   ( Works ) ──────────────────────────────────────────▶ ( Refuses ) ─────────────────────────────────┐
+//!       ▲                                                  │      ▲                                     │
+//!       └──────────── append or probe succeeds ────────────┘      └─────────────────────────────────────┘
+//!
+//!  reading, acknowledging, tending
+//!                             the call fails                          the call fails again: new Failure
+//!   ( Works ) ──────────────────────────────────────────▶ ( Fails ) ───────────────────────────────────┐
+//!       ▲                                                  │     ▲                                      │
+//!       └──────────────── the call succeeds ───────────────┘     └──────────────────────────────────────┘
 //! ```
 //!
 //! # Guarantees
 //!
-//! - Order: while anything is on the disk, or on its way there, lanes get nothing from the queue.
-//! - Chunks are safe when the disk has them. What was read is acknowledged to the spool when all of it was
-//!   delivered, or dropped and counted; until then a restart finds it again.
-//! - When the disk refuses, the chunks in hand wait in front of the queue, lanes that have an upstream go on with
-//!   them, and the disk is asked again every [`RETRY_PERIOD`], with or without something to write (`tend`). The queue
+//! - Order: while records are on the disk, or on their way there, lanes get nothing from the queue.
+//! - Chunks are safe once the disk has them. A batch that was read is acknowledged to the spool when all of it was
+//!   delivered, or dropped and counted. Until then a restart finds it again.
+//! - When the disk refuses, the chunks in hand wait in front of the queue. Lanes that have an upstream go on with
+//!   them. The disk is asked again every [`RETRY_PERIOD`], with or without chunks to write (`tend`). The queue
 //!   fills meanwhile, with the consequences that it has without a spool.
-//! - If the disk is full and `when_full` is `drop-oldest`, the oldest is dropped from the disk (`room`), and nothing from
-//!   the queue.
-//! - If the disk does not give a segment back for now (its file is not safe to open), all that is newer waits behind it,
+//! - If the disk is full and `when_full` is `drop-oldest`, the oldest frames are dropped from the disk (`room`), and none
+//!   from the queue.
+//! - If the disk cannot return a segment for now (its file is not safe to open), everything newer waits behind it,
 //!   and the disk is asked again every [`RETRY_PERIOD`].
-//! - What the disk has lost is counted as dropped, and since nobody knows which messages those were, all windows
+//! - Survivors that the disk has lost are counted as dropped. Since we do not know which messages they were, all windows
 //!   end, so that the next copy of each goes out (law 7).
-//! - At the stop, what is on the disk stays there, and what is in memory goes there if nobody takes it.
+//! - At the stop, what is on the disk stays there, and what is in memory goes there if no upstream takes it.
 //!
 //! # Left out
 //!
-//! The disk (`spool`). Threads: all of this runs on the forwarder's thread, apart from calls that wait for the
-//! disk, and the order rests on that.
+//! The disk (`spool`). Threads: all of this runs on the forwarder's thread, except for calls that wait for the
+//! disk. The order depends on that.
 
 mod calls;
 mod finish;
+mod report;
 mod room;
+mod state;
 mod tend;
-mod told;
 mod trouble;
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -51,131 +93,67 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 pub(super) use self::calls::keep_threads;
-use self::{calls::on_disk, room::append_summaries, told::Fill, trouble::Trouble};
+use self::{
+    calls::on_disk,
+    room::append_summaries,
+    state::{Reading, State, Upstreams, Way},
+    trouble::Disk,
+};
 use super::Outbox;
 use crate::{
     chunk::Chunk,
     config::ForwardConfig,
     custody::Custody,
     ledger::Ledger,
+    lock::lock,
     metrics::{DropReason, Metrics},
     spool::{Batch, Position, Spool, SpoolError},
 };
 
-/// The way over the disk.
+/// The way over the spool.
 #[derive(Debug)]
 pub(super) struct Overflow {
     spool: Arc<Spool>,
     outbox: Arc<Outbox>,
     metrics: Arc<Metrics>,
     ledger: Arc<Ledger>,
-    /// Says whether somebody waits for an answer.
-    awaited: Arc<Custody>,
-    /// What was read from the disk and is not delivered.
+    /// The register of received batches. Tells whether a sender waits for an answer.
+    received: Arc<Custody>,
+    /// The register of batches that were read from the disk. They are settled when they were delivered.
     read: Arc<Custody>,
     /// Says what to do when the queue and the disk are full.
     config: watch::Receiver<Arc<ForwardConfig>>,
     state: Mutex<State>,
-    /// Octets written at once: [`APPEND_OCTETS`], or a share of what the spool may hold.
+    /// Octets written at once: [`APPEND_OCTETS`], or a quarter of the spool's limit if that is less.
     append_octets: usize,
-    /// The state changed in a way that somebody may wait for.
+    /// The state changed.
     changed: Notify,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    /// The way leads over the disk.
-    spooled: bool,
-    /// A call that writes is under way: its chunks are nowhere else.
-    appending: bool,
-    /// A call that reads is under way.
-    reading: bool,
-    /// There may be something on the disk that was not read.
-    unread: bool,
-    /// Read, for lanes to take.
-    ready: VecDeque<Chunk>,
-    /// Refused by the disk, or not written yet because it was given back: to be written before anything else.
-    refused: VecDeque<Chunk>,
-    /// What the disk says when it is written to.
-    writing: Trouble,
-    /// What it says when it is read.
-    giving: Trouble,
-    /// Files were not safe at the start: read once without a lane that takes it, to find out whether reading works.
-    is_suspect: bool,
-    /// What it says when it is told what was delivered.
-    keeping: Trouble,
-    /// What it says when it is looked after.
-    tending: Trouble,
-    /// When to ask the disk again.
-    retry_at: Option<Instant>,
-    /// Octets that it refused.
-    refused_octets: u64,
-    /// Survivors dropped to make room, and not logged.
-    dropped: u64,
-    /// When those before were.
-    dropped_at: Option<Instant>,
-    /// Positions behind what was read, and the number of the last batch before each.
-    positions: VecDeque<(u64, Position)>,
-    /// Lanes with an upstream in charge.
-    lanes_up: usize,
-    /// Since when there is none.
-    away_since: Option<Instant>,
-    /// It was logged that the way leads over the disk, and not that it does no more.
-    is_told: bool,
-    /// When it was logged last.
-    told_at: Option<Instant>,
-    /// Whether it was logged that the disk fills up.
-    fill: Fill,
-}
-
-impl State {
-    /// Whether it may be logged that the way leads over the disk: with an upstream that is a little slower than what
-    /// comes, it changes many times a second.
-    fn may_tell(&mut self) -> bool {
-        let is_due = !self.is_told
-            && self
-                .told_at
-                .is_none_or(|told_at| told_at.elapsed() >= TELL_PERIOD);
-        if is_due {
-            self.is_told = true;
-            self.told_at = Some(Instant::now());
-        }
-        is_due
-    }
-}
-
-/// What a lane is to do for its next chunks.
+/// Where a lane gets its next chunks.
 #[derive(Debug)]
 pub(super) enum Turn {
-    /// Take them from the queue.
+    /// From the queue.
     Direct,
-    /// Here they are.
+    /// These are the chunks.
     Take(Vec<Chunk>),
     /// Wait for a change, and ask again.
     Wait,
-    /// The rest stays on the disk.
+    /// Nowhere: the rest stays on the disk.
     Ended,
 }
 
 impl Overflow {
-    /// The way over `spool`. What it recovered leaves before anything from `outbox`.
+    /// The way over `spool`. What the spool recovered leaves before anything from `outbox`.
     pub(super) fn new(
         spool: Arc<Spool>,
         outbox: Arc<Outbox>,
         metrics: Arc<Metrics>,
         ledger: Arc<Ledger>,
-        awaited: Arc<Custody>,
+        received: Arc<Custody>,
         config: watch::Receiver<Arc<ForwardConfig>>,
     ) -> Self {
-        let holds_some = spool.records() > 0;
-        let state = State {
-            spooled: holds_some,
-            unread: holds_some,
-            away_since: Some(Instant::now()),
-            is_told: holds_some,
-            is_suspect: !spool.found().not_safe.is_empty(),
-            ..State::default()
-        };
+        let state = State::new(spool.records() > 0);
         let share = usize::try_from(spool.max_octets() / 4).unwrap_or(usize::MAX);
         let overflow = Self {
             append_octets: share.min(APPEND_OCTETS),
@@ -183,13 +161,13 @@ impl Overflow {
             outbox,
             metrics,
             ledger,
-            awaited,
+            received,
             read: Custody::new(),
             config,
             state: Mutex::new(state),
             changed: Notify::new(),
         };
-        overflow.outbox.set_relief(true);
+        overflow.outbox.set_spool_takes(true);
         overflow
             .metrics
             .spool
@@ -199,32 +177,37 @@ impl Overflow {
         overflow
     }
 
-    /// What the lane that asks is to do. Up to `octets` are taken at once, at least a chunk.
+    /// Tells a lane where its next chunks are. It gets up to `octets` of them at once, but at least a chunk.
     pub(super) fn turn(&self, octets: usize) -> Turn {
         let mut state = self.lock();
-        if !state.spooled {
+        let State {
+            way: Way::Spool(passage),
+            disk,
+            ..
+        } = &mut *state
+        else {
             return Turn::Direct;
-        }
-        if self.outbox.is_closed() && !state.writing.is_on() {
+        };
+        if self.outbox.is_closed() && !disk.writing.refuses() {
             return Turn::Ended;
         }
-        let batch = take(&mut state.ready, octets);
+        let batch = take(&mut passage.ready, octets);
         if !batch.is_empty() {
             drop(state);
             // There is room to read on.
             self.changed.notify_waiters();
             return Turn::Take(batch);
         }
-        if state.unread || state.reading || state.appending {
+        if passage.is_appending || passage.reading != Reading::Done {
             return Turn::Wait;
         }
-        // Nothing is on the disk, but it may have refused what comes next.
-        let batch = take(&mut state.refused, octets);
+        // Nothing is on the disk, but there may be chunks that it refused.
+        let batch = take(&mut passage.unwritten, octets);
         if !batch.is_empty() {
             return Turn::Take(batch);
         }
-        state.spooled = false;
-        state.tell_direct();
+        state.way = Way::Memory;
+        state.log_memory();
         drop(state);
         self.changed.notify_waiters();
         Turn::Direct
@@ -235,58 +218,41 @@ impl Overflow {
         self.spool.octets()
     }
 
-    /// Waits for a change.
+    /// Waits for a change of the state.
     pub(super) fn changed(&self) -> impl Future<Output = ()> {
         self.changed.notified()
     }
 
-    /// One more lane has an upstream in charge, or one less.
+    /// One more lane has an upstream in charge (`up`), or one less.
     pub(super) fn lane_up(&self, up: bool) {
-        let mut state = self.lock();
-        if up {
-            state.lanes_up += 1;
-        } else {
-            state.lanes_up -= 1;
-        }
-        state.away_since = match state.away_since {
-            _ if state.lanes_up > 0 => None,
-            None => Some(Instant::now()),
-            since => since,
-        };
-        drop(state);
+        self.lock().upstreams.lane_up(up);
         self.changed.notify_waiters();
     }
 
-    /// Whether chunks that were given back may go to the disk: all upstreams have been away for some time, and nothing
-    /// is on the disk that would then leave before them.
+    /// Whether chunks that were given back may go to the disk: all upstreams have been away for some time, and there are no
+    /// other chunks on the disk or on their way there, which would then leave first.
     pub(super) fn takes_back(&self) -> bool {
         let state = self.lock();
-        let is_empty = !state.spooled && state.refused.is_empty();
-        is_empty
-            && state
-                .away_since
-                .is_some_and(|since| since.elapsed() >= AWAY_MIN)
+        matches!(state.way, Way::Memory) && state.upstreams.are_away_long()
     }
 
-    /// Takes chunks that were given back, to write them before anything from the queue.
+    /// Takes chunks that were given back. They are written before anything from the queue.
     pub(super) fn take_back(&self, chunks: Vec<Chunk>) {
         let mut state = self.lock();
-        if state.may_tell() {
-            self.tell_spooled(&state);
-        }
-        state.spooled = true;
-        state.refused.extend(chunks);
+        self.log_spool(&mut state);
+        state.enter_spool().unwritten.extend(chunks);
         drop(state);
         self.changed.notify_waiters();
     }
 
-    /// True if, now that no chunk comes any more, nothing is left for lanes to do: the disk takes the rest.
+    /// For a closed queue: whether nothing is left for lanes to do, because the disk takes the rest.
     pub(super) fn takes_the_rest(&self) -> bool {
         let state = self.lock();
-        !state.writing.is_on() && (state.spooled || state.lanes_up == 0)
+        let is_over_spool = matches!(state.way, Way::Spool(_));
+        !state.disk.writing.refuses() && (is_over_spool || !state.upstreams.are_up())
     }
 
-    /// Moves chunks to the disk and back until `closing` is cancelled and the calls under way have ended.
+    /// Moves chunks to the disk and back, until `closing` is cancelled and the calls in progress have ended.
     pub(super) async fn run(&self, closing: &CancellationToken) {
         join!(
             self.append_all(closing),
@@ -296,24 +262,24 @@ impl Overflow {
         );
     }
 
-    /// Writes what passes the mark.
+    /// Writes what the queue holds above the threshold.
     async fn append_all(&self, closing: &CancellationToken) {
         while !closing.is_cancelled() {
             let changed = self.changed.notified();
             let threshold = self.threshold();
             let alarm = self.outbox.above(threshold);
-            let (retry_at, refused) = {
+            let (retry_at, has_unwritten) = {
                 let state = self.lock();
-                (state.retry_at, !state.refused.is_empty())
+                (state.disk.writing.retry_at(), state.has_unwritten())
             };
-            let due = retry_at.is_none_or(|at| at <= Instant::now());
-            let pressed = self.outbox.is_pressed() || self.outbox.octets() > threshold;
-            if !due || !(refused || pressed) {
+            let is_due = retry_at.is_none_or(|at| at <= Instant::now());
+            let is_above = self.outbox.is_pressed() || self.outbox.octets() > threshold;
+            if !is_due || !(has_unwritten || is_above) {
                 select! {
                     () = closing.cancelled() => {}
                     () = changed => {}
-                    () = alarm, if due => {}
-                    // Whether somebody waits for an answer, and since when, changes without notice.
+                    () = alarm, if is_due => {}
+                    // Whether a sender waits for an answer changes without notice, and time passes.
                     () = sleep(POLL_PERIOD) => {}
                 }
                 continue;
@@ -322,22 +288,22 @@ impl Overflow {
         }
     }
 
-    /// Writes what was refused, or else what there is in the queue.
+    /// Writes unwritten chunks, or chunks from the queue if there are none.
     async fn append(&self) {
         let batch = {
             let mut state = self.lock();
-            if !state.spooled && !state.writing.is_on() && state.may_tell() {
-                self.tell_spooled(&state);
+            if !state.disk.writing.refuses() {
+                self.log_spool(&mut state);
             }
-            state.spooled = true;
-            let mut batch = take(&mut state.refused, self.append_octets);
+            let passage = state.enter_spool();
+            let mut batch = take(&mut passage.unwritten, self.append_octets);
             if batch.is_empty() {
                 batch = self.outbox.try_pop(self.append_octets);
             }
-            state.appending = true;
+            passage.is_appending = true;
             batch
         };
-        // Lanes that wait at the queue come here from now on.
+        // Lanes that wait at the queue ask for their turn again.
         self.changed.notify_waiters();
         let batch = Arc::new(batch);
         let mut summaries = Vec::new();
@@ -359,51 +325,53 @@ impl Overflow {
             summaries = on_disk(move || append_summaries(&spool, &ledger, summaries)).await;
         }
         let mut state = self.lock();
-        state.appending = false;
-        state.refused.extend(summaries);
-        let is_taken = result.is_ok();
+        let State { way, disk, .. } = &mut *state;
+        let passage = way.passage();
+        passage.is_appending = false;
+        passage.unwritten.extend(summaries);
+        let is_written = result.is_ok();
         match result {
             Ok(()) => {
-                state.unread = true;
-                state.retry_at = None;
-                if state.writing.end() {
-                    info!("the spool takes frames again");
+                passage.reading.appended();
+                if disk.writing.succeeded() {
+                    info!("spool accepts writes again");
                 }
             }
             Err(error) => {
-                state.retry_at = Some(Instant::now() + RETRY_PERIOD);
-                state.refused_octets = batch.iter().map(|chunk| chunk.octets().len() as u64).sum();
-                // The call has ended, so this is the only one that has it.
-                for chunk in Arc::into_inner(batch).unwrap_or_default().into_iter().rev() {
-                    state.refused.push_front(chunk);
+                let octets = batch.iter().map(|chunk| chunk.octets().len() as u64).sum();
+                let batch = Arc::into_inner(batch)
+                    .expect("the call has ended, and its clone of the batch is gone");
+                for chunk in batch.into_iter().rev() {
+                    passage.unwritten.push_front(chunk);
                 }
-                state.writing.begin(&error, &self.metrics);
+                disk.writing.refused(octets, &error, &self.metrics);
             }
         }
         drop(state);
-        self.outbox.set_relief(is_taken);
-        self.tell_dropped();
+        self.outbox.set_spool_takes(is_written);
+        self.log_dropped();
         self.measure();
         self.changed.notify_waiters();
     }
 
-    /// Octets in the queue from which on they are written.
+    /// Chunks are written when the queue holds more octets than this.
     fn threshold(&self) -> u64 {
         let state = self.lock();
-        let mark = self.outbox.bound() / 2;
-        let is_awaited = self.awaited.is_awaited();
-        let is_away_long = state
-            .away_since
-            .is_some_and(|since| since.elapsed() >= AWAY_MIN);
-        match (state.lanes_up > 0, state.spooled) {
-            // What is in memory then would stay there as long as the upstream is away.
-            (false, true) => 0,
-            (false, false) if is_awaited && is_away_long => 0,
-            // Those who wait would wait for all that is on the disk.
-            (true, true) if is_awaited && state.unread => 0,
-            // The less is written, the sooner all is read.
-            (true, true) => mark / 4,
-            (_, false) => mark,
+        let half = self.outbox.bound() / 2;
+        let is_awaited = self.received.is_awaited();
+        match (&state.upstreams, &state.way) {
+            // Otherwise the rest in memory would stay there as long as the upstreams are away.
+            (Upstreams::Away { .. }, Way::Spool(_)) => 0,
+            (away, Way::Memory) if is_awaited && away.are_away_long() => 0,
+            // Senders that wait would otherwise wait for everything on the disk.
+            (Upstreams::Up { .. }, Way::Spool(passage))
+                if is_awaited && passage.reading.may_find_more() =>
+            {
+                0
+            }
+            // The less is written, the sooner everything is read.
+            (Upstreams::Up { .. }, Way::Spool(_)) => half / 4,
+            (_, Way::Memory) => half,
         }
     }
 
@@ -411,20 +379,7 @@ impl Overflow {
     async fn read_all(&self, closing: &CancellationToken) {
         while !closing.is_cancelled() {
             let changed = self.changed.notified();
-            let wanted = {
-                let mut state = self.lock();
-                let ahead: usize = state.ready.iter().map(Chunk::footprint).sum();
-                let wanted =
-                    state.unread && !state.reading && state.lanes_up > 0 && ahead < READY_OCTETS;
-                if wanted {
-                    // An append from now on says otherwise.
-                    state.unread = false;
-                    state.reading = true;
-                    state.is_suspect = false;
-                }
-                wanted
-            };
-            if !wanted {
+            if !self.lock().begin_read() {
                 select! {
                     () = closing.cancelled() => {}
                     () = changed => {}
@@ -433,17 +388,17 @@ impl Overflow {
             }
             let spool = Arc::clone(&self.spool);
             let read = on_disk(move || spool.read(READ_OCTETS)).await;
-            if read.is_ok() && self.lock().giving.end() {
-                info!("the spool gives frames again");
+            if read.is_ok() && self.lock().disk.reading.succeeded() {
+                info!("spool can be read again");
                 self.measure();
             }
             match read {
-                Ok(Some(batch)) => self.settle_read(batch).await,
-                Ok(None) => self.lock().reading = false,
+                Ok(Some(batch)) => self.keep_ready(batch),
+                Ok(None) => self.lock().way.passage().reading.found_nothing(),
                 Err(error) => {
-                    self.complain(|state| &mut state.giving, &error);
+                    self.lock().disk.reading.failed(&error, &self.metrics);
                     self.measure();
-                    self.read_failed();
+                    self.lock().way.passage().reading = Reading::Due;
                     self.changed.notify_waiters();
                     select! {
                         () = closing.cancelled() => {}
@@ -455,9 +410,10 @@ impl Overflow {
         }
     }
 
-    async fn settle_read(&self, batch: Batch) {
+    /// Keeps a batch that was read for lanes to take.
+    fn keep_ready(&self, batch: Batch) {
         if batch.lost > 0 {
-            self.lose(batch.lost).await;
+            self.lose(batch.lost);
         }
         let receipt = self.read.open();
         let number = receipt.number();
@@ -467,25 +423,22 @@ impl Overflow {
         }
         let mut state = self.lock();
         state.positions.push_back((number, batch.upto));
-        state.ready.push_back(chunk);
-        state.unread = true;
-        state.reading = false;
+        let passage = state.way.passage();
+        passage.ready.push_back(chunk);
+        passage.reading = Reading::Due;
     }
 
-    fn read_failed(&self) {
-        let mut state = self.lock();
-        state.unread = true;
-        state.reading = false;
-    }
-
-    /// The disk has lost `count` survivors, nobody knows which.
-    async fn lose(&self, count: u64) {
-        error!(frames = count, "dropped what the spool could not give back");
+    /// Counts `count` survivors that the disk has lost. We do not know which they were.
+    fn lose(&self, count: u64) {
+        error!(
+            frames = count,
+            "dropped frames that could not be read back from the spool"
+        );
         self.metrics.frames.lose(DropReason::SpoolDamaged, count);
         self.ledger.end_all_windows();
     }
 
-    /// Tells the spool what was delivered.
+    /// Acknowledges batches to the spool when they are settled.
     async fn acknowledge_all(&self, closing: &CancellationToken) {
         let mut settled = self.read.subscribe();
         while !closing.is_cancelled() {
@@ -495,14 +448,14 @@ impl Overflow {
             }
             if let Some(position) = self.settled_position() {
                 let spool = Arc::clone(&self.spool);
-                let told = on_disk(move || spool.acknowledge(position)).await;
-                self.settle(|state| &mut state.keeping, &told);
+                let result = on_disk(move || spool.acknowledge(position)).await;
+                self.record(|disk| &mut disk.acknowledging, &result);
                 self.measure();
             }
         }
     }
 
-    /// Behind the last batch that was delivered, if more was than before.
+    /// The position behind the last batch that is settled; `None` if no more are than at the last call.
     fn settled_position(&self) -> Option<Position> {
         let settled = self.read.settled_below();
         let mut state = self.lock();
@@ -516,31 +469,31 @@ impl Overflow {
         position
     }
 
-    /// Keeps account of a call that nothing waits for.
-    fn settle(&self, of: impl FnOnce(&mut State) -> &mut Trouble, result: &Result<(), SpoolError>) {
+    /// Records the result of a call that no chunk waits for.
+    fn record(
+        &self,
+        health: impl FnOnce(&mut Disk) -> &mut trouble::Health,
+        result: &Result<(), SpoolError>,
+    ) {
         let mut state = self.lock();
-        let trouble = of(&mut state);
+        let health = health(&mut state.disk);
         match result {
             Ok(()) => {
-                if trouble.end() {
-                    info!("the spool is in order again");
+                if health.succeeded() {
+                    info!("spool works again");
                 }
             }
-            Err(error) => trouble.begin(error, &self.metrics),
+            Err(error) => health.failed(error, &self.metrics),
         }
     }
 
-    fn complain(&self, of: impl FnOnce(&mut State) -> &mut Trouble, error: &SpoolError) {
-        of(&mut self.lock()).begin(error, &self.metrics);
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
-/// Chunks off the front, about `octets` of them.
-fn take(chunks: &mut VecDeque<Chunk>, octets: usize) -> Vec<Chunk> {
+/// Takes chunks off the front, about `octets` of them.
+pub(super) fn take(chunks: &mut VecDeque<Chunk>, octets: usize) -> Vec<Chunk> {
     let mut taken = Vec::new();
     let mut sum = 0;
     while sum < octets
@@ -552,7 +505,7 @@ fn take(chunks: &mut VecDeque<Chunk>, octets: usize) -> Vec<Chunk> {
     taken
 }
 
-/// Octets written at once: the disk's time to sync is spread over them.
+/// Octets written at once: the time that the disk takes to sync is spread over them.
 pub(super) const APPEND_OCTETS: usize = 8 << 20;
 
 /// Octets read at once.
@@ -564,12 +517,13 @@ pub(super) const READY_OCTETS: usize = 1 << 20;
 /// How long the disk is left alone after it refused.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
 
-/// How often it is logged that the way leads over the disk, at most.
-const TELL_PERIOD: Duration = Duration::from_secs(10);
+/// How often the log says at most that chunks go over the spool, and how many were dropped.
+const LOG_PERIOD: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether somebody waits for an answer.
-const POLL_PERIOD: Duration = Duration::from_millis(100);
+/// How often we check what changes without notice: whether a sender waits for an answer, and whether all upstreams have been
+/// away for long.
+pub(super) const POLL_PERIOD: Duration = Duration::from_millis(100);
 
-/// How long all upstreams are away before those who wait get their answers from the disk: a collector that is
+/// How long all upstreams have to be away before senders that wait get their answers from the disk. A collector that is
 /// restarted comes back sooner.
 const AWAY_MIN: Duration = Duration::from_millis(500);

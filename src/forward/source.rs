@@ -1,29 +1,28 @@
-//! The source: where lanes take chunks from, and where they give back what they could not send.
+//! The source: lanes take chunks from here, and give back what they could not send.
 //!
 //! ```text
-//! [ given back ]  then  [ overflow, if it holds any ]  then  [ memory queue ] ──next──▶ lanes
-//!       ▲                                                                                 │
-//!       └──────────────────────────────── give back ──────────────────────────────────────┘
+//! [ given back ]  then  [ overflow, if it holds chunks ]  then  [ memory queue ] ──next──▶ lanes
+//!       ▲                                                                                   │
+//!       └───────────────────────────────── give back ───────────────────────────────────────┘
 //! ```
 //!
 //! # Guarantees
 //!
-//! - What was given back leaves before anything newer.
-//! - The source is drained when no chunk comes any more and none waits, here or in the queue, or the disk takes
-//!   what waits. What a lane has in hand is its own.
+//! - Chunks that were given back leave before newer ones.
+//! - The source is drained when the queue is closed and no chunk waits here or in the queue, or when the spool takes
+//!   the chunks that wait. Chunks that a lane has in hand do not count.
 //!
 //! # Left out
 //!
-//! Bounds: the queue has its own, and lanes give back no more than they had in hand and in their resend rings.
+//! Limits: the queue has its own, and lanes give back no more than they had in hand and in their resend rings.
 
 use std::{
     collections::VecDeque,
     future::pending,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use tokio::{join, select, sync::Notify, time::sleep};
@@ -31,28 +30,28 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Outbox,
-    overflow::{Overflow, Turn},
+    overflow::{Overflow, POLL_PERIOD, Turn, take},
 };
-use crate::chunk::Chunk;
+use crate::{chunk::Chunk, lock::lock};
 
 /// Where lanes take chunks from.
 #[derive(Debug)]
 pub(super) struct Source {
     outbox: Arc<Outbox>,
-    /// Leaves before anything from the queue.
+    /// Chunks that were given back. They leave before those in the queue.
     returned: Mutex<VecDeque<Chunk>>,
-    /// Something was given back, or all of that was taken.
+    /// A chunk was given back, or the last of these was taken.
     changed: Notify,
     overflow: Option<Overflow>,
     closing: CancellationToken,
     /// Lanes whose upstream is trusted.
     pub(super) lanes_trusted: AtomicUsize,
-    /// Lanes whose upstream is not, and took something.
+    /// Lanes whose upstream is not trusted, and took chunks that may come back.
     pub(super) lanes_in_doubt: AtomicUsize,
 }
 
 impl Source {
-    /// The source behind `outbox`, and behind `overflow` if there is one.
+    /// The source that takes chunks from `outbox`, and over the spool if there is an `overflow`.
     pub(super) fn new(outbox: Arc<Outbox>, overflow: Option<Overflow>) -> Self {
         Self {
             outbox,
@@ -65,11 +64,11 @@ impl Source {
         }
     }
 
-    /// The next chunks to send, about [`BATCH_OCTETS`] of them; `None` once the source is drained.
+    /// Returns the next chunks to send, about [`BATCH_OCTETS`]; `None` once the source is drained.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, nothing was taken.
+    /// If this is dropped before it is ready, nothing was taken.
     pub(super) async fn next(&self) -> Option<Vec<Chunk>> {
         loop {
             let changed = self.changed.notified();
@@ -94,7 +93,7 @@ impl Source {
                 Turn::Direct => select! {
                     biased;
                     () = changed => continue,
-                    // From now on the queue may be ahead of what is on its way over the disk.
+                    // From now on chunks on their way over the spool may be older than those in the queue.
                     () = overflow_changed => continue,
                     batch = self.outbox.pop(BATCH_OCTETS) => batch,
                 },
@@ -105,7 +104,7 @@ impl Source {
         }
     }
 
-    /// Puts `chunks` back, in front of everything.
+    /// Puts `chunks` back in front of all others.
     pub(super) fn give_back(&self, chunks: impl DoubleEndedIterator<Item = Chunk>) {
         let mut returned = self.lock();
         for chunk in chunks.rev() {
@@ -115,7 +114,7 @@ impl Source {
         self.changed.notify_waiters();
     }
 
-    /// Adds what came of a lane's own work, behind what was given back.
+    /// Adds a chunk that a lane made, such as summaries, behind the chunks that were given back.
     pub(super) fn add(&self, chunk: Chunk) {
         self.lock().push_back(chunk);
         self.changed.notify_waiters();
@@ -145,9 +144,9 @@ impl Source {
         }
     }
 
-    /// Waits for a change of the overflow; for ever if there is none.
+    /// Waits for a change of the overflow; for ever if there is no overflow.
     fn overflow_changed(&self) -> impl Future<Output = ()> {
-        // From now on, not from when it is first polled.
+        // Made here, so that a change counts from this call on and not from the first poll.
         let changed = self.overflow.as_ref().map(Overflow::changed);
         async move {
             match changed {
@@ -161,25 +160,25 @@ impl Source {
         self.overflow.as_ref().is_some_and(Overflow::takes_the_rest)
     }
 
-    /// Whether some lane's upstream is trusted.
+    /// Whether at least one lane's upstream is trusted.
     pub(super) fn is_lane_trusted(&self) -> bool {
         self.lanes_trusted.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether some lane's upstream is not trusted, and took something that may come back.
+    /// Whether at least one lane's upstream is not trusted, and took chunks that may come back.
     pub(super) fn is_lane_in_doubt(&self) -> bool {
         self.lanes_in_doubt.load(Ordering::Relaxed) > 0
     }
 
-    /// One more lane has an upstream in charge, or one less.
+    /// One more lane has an upstream in charge (`up`), or one less.
     pub(super) fn lane_up(&self, up: bool) {
         if let Some(overflow) = &self.overflow {
             overflow.lane_up(up);
         }
     }
 
-    /// Moves what the queue cannot hold, and what was given back while no upstream is there, to the disk and back, if
-    /// there is one, until [`Source::close`].
+    /// Until [`Source::close`]: moves to the spool what the queue cannot hold and what was given back while no upstream
+    /// is up, and back. Without a spool it only waits.
     pub(super) async fn run(&self) {
         match &self.overflow {
             Some(overflow) => {
@@ -189,8 +188,8 @@ impl Source {
         }
     }
 
-    /// Hands what was given back to the disk when no upstream is there to take it again: what is in memory would not
-    /// outlive a kill.
+    /// Hands chunks that were given back to the spool if no upstream is up to take them again. In memory they would not
+    /// survive a kill.
     async fn spool_returned(&self, overflow: &Overflow) {
         while !self.closing.is_cancelled() {
             let changed = self.changed.notified();
@@ -203,37 +202,38 @@ impl Source {
             select! {
                 () = self.closing.cancelled() => {}
                 () = changed => {}
-                // How long upstreams have been away changes without notice.
+                // Time alone changes whether upstreams have been away for long.
                 () = sleep(POLL_PERIOD), if is_owed => {}
             }
         }
     }
 
-    /// Octets that wait, in memory and on the disk.
+    /// Octets that wait, in memory and in the spool.
     pub(super) fn octets(&self) -> u64 {
         let returned: usize = self.lock().iter().map(Chunk::footprint).sum();
         let spooled = self.overflow.as_ref().map_or(0, Overflow::octets);
         self.outbox.octets() + returned as u64 + spooled
     }
 
-    /// Whether no chunk comes any more.
+    /// Whether the queue is closed.
     pub(super) fn is_closed(&self) -> bool {
         self.outbox.is_closed()
     }
 
-    /// Whether something waits that was given back.
+    /// Whether a chunk waits that was given back.
     pub(super) fn is_owed(&self) -> bool {
         !self.lock().is_empty()
     }
 
-    /// Ends [`Source::run`] when its calls under way have ended.
+    /// Closes the queue, and ends [`Source::run`] once its calls to the disk have ended.
     pub(super) fn close(&self) {
-        // From here on nobody can bring more: what waits at the door is dropped by its owner.
+        // Readers that wait for room get their chunks back, and drop and count them.
         self.outbox.close();
         self.closing.cancel();
     }
 
-    /// Takes out everything that is left, or leaves it on the disk, if there is one. Waits for the disk.
+    /// Takes out all chunks that are left, without a spool; with one, leaves them there, and returns those that it
+    /// could not take. Waits for the disk.
     pub(super) fn take_rest(&self) -> Vec<Chunk> {
         let mut given_back: Vec<Chunk> = self.lock().drain(..).collect();
         let queued = self.outbox.try_pop(usize::MAX);
@@ -248,14 +248,7 @@ impl Source {
 
     fn take_returned(&self) -> Option<Vec<Chunk>> {
         let mut returned = self.lock();
-        let mut octets = 0;
-        let mut batch = Vec::new();
-        while octets < BATCH_OCTETS
-            && let Some(chunk) = returned.pop_front()
-        {
-            octets += chunk.octets().len();
-            batch.push(chunk);
-        }
+        let batch = take(&mut returned, BATCH_OCTETS);
         let is_last = returned.is_empty();
         drop(returned);
         if batch.is_empty() {
@@ -268,12 +261,9 @@ impl Source {
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Chunk>> {
-        self.returned.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.returned)
     }
 }
 
-/// Octets taken for one write: large enough that the write's cost is spread, small enough to stay in cache.
+/// Octets taken for one write: large enough to spread the write's cost, small enough to stay in the cache.
 pub(super) const BATCH_OCTETS: usize = 256 * 1024;
-
-/// How often it is looked whether upstreams have been away for long.
-const POLL_PERIOD: Duration = Duration::from_millis(100);

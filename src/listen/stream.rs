@@ -177,7 +177,7 @@ impl<'l> Connection<'l> {
     /// Reads what the kernel has received when the stop begins, and nothing that the sender adds later. Ends early when
     /// the grace period expires.
     async fn read_last(&mut self) -> Over {
-        let mut left = sys::unread_octets(self.socket.as_fd()).unwrap_or(0);
+        let mut left = sys::readable_octets(self.socket.as_fd()).unwrap_or(0);
         while left > 0 && self.local.may_read_last() {
             // The runtime may not know of the last octets yet; the kernel has them.
             let readable = timeout(LAST_OCTETS_MAX, self.socket.readable()).await;

@@ -1,4 +1,4 @@
-//! The cursor: how far the spool was acknowledged and written, in a file of two slots.
+//! The cursor: how far the spool was acknowledged and written. A file of two slots.
 //!
 //! ```text
 //!     0                                                                                                  4096
@@ -8,16 +8,16 @@
 //!
 //! # Guarantees
 //!
-//! - The slots are written in turn, so that a torn or damaged one leaves the other, which is one turn older.
-//! - A cursor that is lost or old costs duplicates, never a message.
-//! - A cursor of another history is not believed (see [`Told::is_of`]): it counts other messages.
-//! - A cursor that has a second name, or that others may write to, is not written to: a new file takes its name. It is
+//! - The slots are written in turn. If one is torn or damaged, the other is left, which is one turn older.
+//! - A lost or old cursor costs duplicates, never a message.
+//! - A cursor of another history is not believed (see [`Stored::is_of`]): it counts other messages.
+//! - A cursor that has a second name, or that others may write to, is not written to. A new file takes its name. It is
 //!   believed unless others may write to it.
 //!
 //! # Left out
 //!
-//! - Waiting for the disk: only before a segment is deleted does it matter, see [`Cursor::file`].
-//! - Cursors of versions before segments were named in them are read, and believed if their numbers fit.
+//! - Waiting for the disk. That matters only before a segment is deleted, see [`Cursor::file`].
+//! - Naming segments in the cursors of earlier versions: those are read, and believed if their numbers fit.
 
 use std::{collections::VecDeque, fs::File, sync::Arc};
 
@@ -30,42 +30,42 @@ use super::{
     segment::Segment,
 };
 
-/// How much was written before a point of the spool, since it was made.
+/// A point in the spool, as what was written before it since the spool was made.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, PartialOrd, Ord)]
 pub struct Position {
     pub(super) records: u64,
     pub(super) survivors: u64,
 }
 
-/// What the cursor says.
+/// How far the spool was acknowledged and written.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Marks {
-    /// All before it is done with.
+pub(super) struct Progress {
+    /// Every record before it is acknowledged.
     pub(super) acknowledged: Position,
-    /// All before it was written.
+    /// Every record before it was written.
     pub(super) written: Position,
 }
 
-/// What the cursor says, and of which segments.
+/// What the cursor's file says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Told {
-    pub(super) marks: Marks,
-    /// The oldest and the newest segment that there were; `None` from a version that did not say.
+pub(super) struct Stored {
+    pub(super) progress: Progress,
+    /// The oldest and the newest segment at that time; `None` if an earlier version wrote it.
     pub(super) ends: Option<Ends>,
 }
 
 /// The oldest and the newest segment.
-pub(super) type Ends = [Witness; 2];
+pub(super) type Ends = [SegmentId; 2];
 
-/// What tells a segment from any other.
+/// Identifies a segment across histories: its number is reused, its salt is random.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Witness {
+pub(super) struct SegmentId {
     number: u64,
     salt: u64,
 }
 
-impl Witness {
-    /// Where there is no segment.
+impl SegmentId {
+    /// Stands for "no segment".
     const NONE: Self = Self {
         number: u64::MAX,
         salt: 0,
@@ -75,25 +75,25 @@ impl Witness {
 /// The oldest and the newest of `segments`.
 pub(super) fn ends(segments: &VecDeque<Segment>) -> Ends {
     [segments.front(), segments.back()].map(|segment| {
-        segment.map_or(Witness::NONE, |segment| Witness {
+        segment.map_or(SegmentId::NONE, |segment| SegmentId {
             number: segment.header.number,
             salt: segment.header.salt,
         })
     })
 }
 
-impl Told {
-    /// Whether this was written beside `segments`, the last of which ends at `end`: nothing in them contradicts it, and
-    /// one of the two that it names is among them, or else none of them had been made.
+impl Stored {
+    /// Whether this cursor belongs to `segments`, the last of which ends at `end`: their numbers do not contradict it, and
+    /// either one of the two segments that it names is among them, or all of them were made later.
     pub(super) fn is_of(&self, segments: &VecDeque<Segment>, end: Position) -> bool {
-        let Marks {
+        let Progress {
             acknowledged,
             written,
-        } = self.marks;
+        } = self.progress;
         let fits = |place: Position| {
             [acknowledged, written]
                 .into_iter()
-                .all(|told| place.may_precede(told) || told.may_precede(place))
+                .all(|stored| place.may_precede(stored) || stored.may_precede(place))
         };
         let mut befores = segments.iter().map(|segment| segment.header.before);
         if !(acknowledged.may_precede(written) && befores.all(fits) && fits(end)) {
@@ -103,20 +103,20 @@ impl Told {
             return true;
         };
         let mut is_met = false;
-        for witness in ends {
+        for id in ends {
             let namesake = segments
                 .iter()
-                .find(|segment| segment.header.number == witness.number);
+                .find(|segment| segment.header.number == id.number);
             if let Some(segment) = namesake {
-                if segment.header.salt != witness.salt {
+                if segment.header.salt != id.salt {
                     return false;
                 }
                 is_met = true;
             }
         }
-        // What was acknowledged then cannot reach into what was made later.
+        // Records that were acknowledged at that time cannot lie in segments that were made later.
         let [_, last] = ends;
-        let is_older = last == Witness::NONE || last.number < first.header.number;
+        let is_older = last == SegmentId::NONE || last.number < first.header.number;
         is_met || (is_older && acknowledged.may_precede(first.header.before))
     }
 }
@@ -129,9 +129,9 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    /// Reads the cursor. Nothing is told if there is none that can be read; `true` if that may be older than what
-    /// was last written.
-    pub(super) fn load(disk: &dyn Disk, found: &mut Found) -> (Self, Option<Told>, bool) {
+    /// Reads the cursor. Returns `None` for its content if it cannot be read, and `true` if the content may be older than
+    /// what was last written.
+    pub(super) fn load(disk: &dyn Disk, found: &mut Found) -> (Self, Option<Stored>, bool) {
         let mut cursor = Self {
             file: None,
             turn: 0,
@@ -151,69 +151,69 @@ impl Cursor {
             let mut octets = [0; SLOT_OCTETS];
             let read = disk.read(&file, &mut octets, slot * SLOT_EVERY);
             match read.ok().and_then(|_| decode(&octets)) {
-                Some((turn, told)) if best.is_none_or(|(other, _)| turn > other) => {
-                    best = Some((turn, told));
+                Some((turn, stored)) if best.is_none_or(|(other, _)| turn > other) => {
+                    best = Some((turn, stored));
                 }
                 Some(_) => {}
                 None => damaged = true,
             }
         }
         cursor.turn = best.map_or(0, |(turn, _)| turn);
-        (cursor, best.map(|(_, told)| told), damaged)
+        (cursor, best.map(|(_, stored)| stored), damaged)
     }
 
-    /// Writes what is so, over the older slot.
+    /// Overwrites the older slot.
     pub(super) fn store(
         &mut self,
         disk: &dyn Disk,
-        marks: Marks,
+        progress: Progress,
         ends: Ends,
     ) -> Result<(), SpoolError> {
         let file = match &self.file {
             Some(file) => Arc::clone(file),
             None => {
                 let file = Arc::new(open(disk)?);
-                // Both slots at once, so that an unwritten one is always a damaged one.
-                self.put(disk, &file, marks, ends)?;
+                // Writes both slots of a new file, so that a slot that was never written always counts as damaged.
+                self.put(disk, &file, progress, ends)?;
                 self.file = Some(Arc::clone(&file));
                 file
             }
         };
-        self.put(disk, &file, marks, ends)
+        self.put(disk, &file, progress, ends)
     }
 
     fn put(
         &mut self,
         disk: &dyn Disk,
         file: &File,
-        marks: Marks,
+        progress: Progress,
         ends: Ends,
     ) -> Result<(), SpoolError> {
         let turn = self.turn.wrapping_add(1);
-        let octets = encode(turn, marks, ends);
+        let octets = encode(turn, progress, ends);
         disk.write(file, &octets, turn % SLOTS * SLOT_EVERY)?;
         self.turn = turn;
         Ok(())
     }
 
-    /// The file, to wait until it is on the disk.
+    /// The file, for the caller to sync.
     pub(super) fn file(&self) -> Option<Arc<File>> {
         self.file.clone()
     }
 
-    /// The file was removed: the next marks go into a new one.
+    /// Closes the file, which was removed. The next call of [`Cursor::store`] makes a new one.
     pub(super) fn forget(&mut self) {
         self.file = None;
     }
 
-    /// Lets go of the file if it was removed.
-    pub(super) fn let_go_of_removed(&mut self) {
+    /// Closes the file if it was removed.
+    pub(super) fn close_if_removed(&mut self) {
         self.file.take_if(|file| disk::is_removed(file));
     }
 }
 
-/// Opens the file to write to it, and makes it if there is none. If what is there has another name as well, or others
-/// may write to it, it only loses this name.
+/// Opens the file to write to it. Makes it if there is none. If the file has a second name, or others
+/// may write to it, only this name is removed, and a new file takes it.
 fn open(disk: &dyn Disk) -> Result<File, SpoolError> {
     let flags = OFlag::O_RDWR | OFlag::O_CREAT;
     match disk.open(NAME, flags) {
@@ -228,16 +228,16 @@ fn open(disk: &dyn Disk) -> Result<File, SpoolError> {
     }
 }
 
-fn encode(turn: u64, marks: Marks, ends: Ends) -> [u8; SLOT_OCTETS] {
+fn encode(turn: u64, progress: Progress, ends: Ends) -> [u8; SLOT_OCTETS] {
     let mut octets = [0; SLOT_OCTETS];
     let [first, last] = ends;
     let numbers = [
         MAGIC,
         turn,
-        marks.acknowledged.records,
-        marks.acknowledged.survivors,
-        marks.written.records,
-        marks.written.survivors,
+        progress.acknowledged.records,
+        progress.acknowledged.survivors,
+        progress.written.records,
+        progress.written.survivors,
         first.number,
         first.salt,
         last.number,
@@ -251,7 +251,7 @@ fn encode(turn: u64, marks: Marks, ends: Ends) -> [u8; SLOT_OCTETS] {
     octets
 }
 
-fn decode(octets: &[u8; SLOT_OCTETS]) -> Option<(u64, Told)> {
+fn decode(octets: &[u8; SLOT_OCTETS]) -> Option<(u64, Stored)> {
     let names_segments = octets.starts_with(&MAGIC.to_le_bytes());
     let slot = if names_segments {
         octets.as_slice()
@@ -274,15 +274,15 @@ fn decode(octets: &[u8; SLOT_OCTETS]) -> Option<(u64, Told)> {
     let turn = number()?;
     let mut pair = || Some((number()?, number()?));
     let mut position = || pair().map(|(records, survivors)| Position { records, survivors });
-    let marks = Marks {
+    let progress = Progress {
         acknowledged: position()?,
         written: position()?,
     };
-    let mut witness = || pair().map(|(number, salt)| Witness { number, salt });
+    let mut segment = || pair().map(|(number, salt)| SegmentId { number, salt });
     let ends = names_segments
-        .then(|| Some([witness()?, witness()?]))
+        .then(|| Some([segment()?, segment()?]))
         .flatten();
-    Some((turn, Told { marks, ends }))
+    Some((turn, Stored { progress, ends }))
 }
 
 /// Octets that the file takes.
@@ -293,7 +293,7 @@ const MAGIC: u64 = u64::from_le_bytes(*b"tersedC2");
 const SLOTS: u64 = 2;
 const SLOT_OCTETS: usize = 10 * 8 + 4;
 
-/// Of a version that did not name segments.
+/// The magic number of versions that did not name segments.
 const OLD_MAGIC: u64 = u64::from_le_bytes(*b"tersedCU");
 const OLD_SLOT_OCTETS: usize = 6 * 8 + 4;
 
@@ -308,20 +308,20 @@ mod tests {
         Position { records, survivors }
     }
 
-    const MARKS: Marks = Marks {
+    const PROGRESS: Progress = Progress {
         acknowledged: at(7, 6),
         written: at(1 << 40, 1 << 39),
     };
 
     #[test]
     fn no_bit_of_a_slot_can_flip_unseen() {
-        let ends = [Witness { number: 3, salt: 9 }, Witness::NONE];
-        let told = Told {
-            marks: MARKS,
+        let ends = [SegmentId { number: 3, salt: 9 }, SegmentId::NONE];
+        let stored = Stored {
+            progress: PROGRESS,
             ends: Some(ends),
         };
-        let octets = encode(3, MARKS, ends);
-        assert_eq!(decode(&octets), Some((3, told)));
+        let octets = encode(3, PROGRESS, ends);
+        assert_eq!(decode(&octets), Some((3, stored)));
         for bit in 0..octets.len() * 8 {
             let mut damaged = octets;
             damaged[bit / 8] ^= 1 << (bit % 8);
@@ -338,10 +338,10 @@ mod tests {
         }
         let crc = crc32fast::hash(&octets[..OLD_SLOT_OCTETS - 4]);
         octets[OLD_SLOT_OCTETS - 4..OLD_SLOT_OCTETS].copy_from_slice(&crc.to_le_bytes());
-        let told = Told {
-            marks: MARKS,
+        let stored = Stored {
+            progress: PROGRESS,
             ends: None,
         };
-        assert_eq!(decode(&octets), Some((5, told)));
+        assert_eq!(decode(&octets), Some((5, stored)));
     }
 }

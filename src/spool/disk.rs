@@ -2,12 +2,12 @@
 //!
 //! # Guarantees
 //!
-//! - Names are looked up in the directory that was checked, never by a path, and symlinks are not followed: what
-//!   is put in the way later is refused, not written to.
-//! - A process that opens a directory has it alone, until the [`RealDisk`] is dropped or the process dies. If the lock's
+//! - Names are looked up in the directory that was checked, never by a path, and symlinks are not followed. A file
+//!   that another process puts there later is refused, not written to.
+//! - A process that opens a directory has it alone, until the [`RealDisk`] is dropped or the process dies. If the lock
 //!   file is removed, [`Disk::keep_lock`] makes and locks another.
-//! - Nothing is written to a file that has a second name, or that group or others may write to. The lock is taken on such a
-//!   file, and the process id is not written to it.
+//! - Nothing is written to a file that has a second name, or that group or others may write to. Such a lock file is
+//!   locked, but the process id is not written to it.
 //! - [`Disk::check_place`] says whether the configured path still leads to the open directory. We compare device and inode,
 //!   and do not follow a symlink at the path's end. The open directory stays in use.
 //!
@@ -21,14 +21,14 @@
 //! | lets group or others write | its octets may not be those that we wrote | wait until the mode is right |
 //! | lets others read | others may have read it; waiting undoes nothing | open it |
 //!
-//! The operator can put a file right that has a second name or too loose a mode, and only the operator knows what was done
-//! to it. So its frames wait, and the error says what mends it. [`Disk::peek`] opens it all the same, for its header and
-//! its length: these say how many frames wait in it.
+//! The operator can repair a file that has a second name or too loose a mode, and only the operator knows what was done
+//! to it. So its frames wait, and the error says what repairs it. [`Disk::peek`] opens it nevertheless, for its header and
+//! its length, which tell how many frames wait in it.
 //!
 //! # Left out
 //!
-//! Directories above the parent: who may exchange those may do so for everything on the machine. A mount in another
-//! mount namespace: this process does not see it.
+//! - Directories above the parent: a user who may exchange those controls everything on the machine.
+//! - A mount in another mount namespace: this process does not see it.
 
 use std::{
     ffi::OsStr,
@@ -40,7 +40,7 @@ use std::{
         unix::fs::{FileExt as _, MetadataExt as _},
     },
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use nix::{
@@ -54,60 +54,63 @@ use nix::{
     unistd::{UnlinkatFlags, fsync, geteuid, unlinkat},
 };
 
-use super::error::{SpoolError, Unsafe};
+use super::{
+    error::{SpoolError, Unsafe},
+    lock,
+};
 
-/// One directory of plain files. Tests have one that fails on demand.
+/// One directory of plain files. Tests use one that fails on demand.
 pub(super) trait Disk: Send + Sync + fmt::Debug {
-    /// Where it is.
+    /// The configured path.
     fn directory(&self) -> &Path;
 
-    /// What is in it.
+    /// The names of the files in it.
     fn names(&self) -> Result<Vec<String>, SpoolError>;
 
-    /// Opens a file of ours. `flags` say for what, and whether to make it.
+    /// Opens a file of the spool. `flags` say how, and whether to make it.
     fn open(&self, name: &str, flags: OFlag) -> Result<File, SpoolError>;
 
-    /// Opens a file of ours to look at it, and says what is not safe about it, if that can be put right: a second
-    /// name, or a mode that lets others write.
+    /// Opens a file of the spool to look at it. Also returns what is not safe about it, if the operator can repair that: a
+    /// second name, or a mode that lets others write.
     fn peek(&self, name: &str) -> Result<(File, Option<SpoolError>), SpoolError>;
 
-    /// Removes a file; one that is not there is removed.
+    /// Removes a file. Succeeds if there is none.
     fn remove(&self, name: &str) -> Result<(), SpoolError>;
 
     /// Waits until the names of all files are on the disk.
     fn sync_names(&self) -> Result<(), SpoolError>;
 
-    /// Writes all of `octets`, or some of them and says why not all.
+    /// Writes all of `octets`. After an error, part of them may be written.
     fn write(&self, file: &File, octets: &[u8], at: u64) -> Result<(), SpoolError>;
 
-    /// Reads some octets; none at the end of the file.
+    /// Reads at least one octet; none at the end of the file.
     fn read(&self, file: &File, into: &mut [u8], at: u64) -> Result<usize, SpoolError>;
 
-    /// Takes so many octets of the disk for a file, if the file system can do that without writing.
+    /// Allocates space on the disk for a file, if the file system can do that without writing.
     fn allocate(&self, file: &File, octets: u64) -> Result<(), SpoolError>;
 
-    /// Octets that are free on the disk, if it says so.
+    /// Free octets on the disk; `None` if the file system does not tell.
     fn room(&self) -> Option<u64>;
 
-    /// Waits until what was written is on the disk.
+    /// Waits until the file's content is on the disk.
     fn sync(&self, file: &File) -> Result<(), SpoolError>;
 
-    /// Cuts a file off behind `octets`.
+    /// Cuts a file to `octets`.
     fn cut(&self, file: &File, octets: u64) -> Result<(), SpoolError>;
 
     /// True if the directory was removed.
     fn is_gone(&self) -> bool;
 
-    /// Looks at the directory again: its owner or mode may have changed.
+    /// Checks the directory again: its owner or mode may have changed.
     fn check(&self) -> Result<(), SpoolError>;
 
-    /// Looks whether the path leads to the directory: [`SpoolError::Moved`] if not.
+    /// Checks that the path leads to the directory; [`SpoolError::Moved`] if not.
     fn check_place(&self) -> Result<(), SpoolError>;
 
-    /// Takes the lock anew if its file was removed: the next process would find another file and lock that.
+    /// Makes and locks a new lock file if the old one was removed: another process would make one and lock that.
     fn keep_lock(&self) -> Result<(), SpoolError>;
 
-    /// Makes a removed directory anew.
+    /// Makes the directory anew after it was removed.
     fn restore(&self) -> Result<(), SpoolError>;
 }
 
@@ -123,15 +126,16 @@ pub(super) struct RealDisk {
 struct Home {
     directory: OwnedFd,
     lock: Flock<File>,
-    /// What was at the path when it was opened. A file system may number what it opens otherwise than what it looks up.
+    /// What was at the path when the directory was opened. Some file systems report another inode for an open file than for
+    /// its name.
     found: Option<Identity>,
 }
 
-/// What tells one directory from all others: device and inode.
+/// Identifies a directory: device and inode.
 type Identity = (u64, u64);
 
 impl RealDisk {
-    /// Takes the directory `path`, and makes it if its parent is there.
+    /// Opens and locks the directory `path`. Makes it if its parent exists.
     pub(super) fn open(path: &Path) -> Result<Self, SpoolError> {
         Ok(Self {
             path: path.to_owned(),
@@ -140,11 +144,11 @@ impl RealDisk {
     }
 
     fn home(&self) -> Arc<Home> {
-        Arc::clone(&self.home.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&lock(&self.home))
     }
 
     fn move_to(&self, home: Home) {
-        *self.home.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(home);
+        *lock(&self.home) = Arc::new(home);
     }
 
     fn error(&self, action: &'static str, source: impl Into<std::io::Error>) -> SpoolError {
@@ -218,7 +222,7 @@ impl Disk for RealDisk {
 
     fn room(&self) -> Option<u64> {
         let stat = fstatvfs(&self.home().directory).ok()?;
-        // A file system of no size, such as some of those in user space, does not know.
+        // A file system without a size, such as some in user space, does not tell.
         (stat.blocks() > 0).then(|| stat.blocks_available().saturating_mul(stat.fragment_size()))
     }
 
@@ -267,7 +271,7 @@ impl Disk for RealDisk {
         }
         let error = |error| SpoolError::of("use", &self.path, error);
         let directory = home.directory.try_clone().map_err(error)?;
-        let lock = lock(&directory, &self.path)?;
+        let lock = take_lock(&directory, &self.path)?;
         self.move_to(Home {
             directory,
             lock,
@@ -299,7 +303,7 @@ impl Home {
             .map_err(|errno| SpoolError::of("open", parent, errno.into()))?;
         check_parent(parent, &above)?;
         let directory = open_directory(&above, name, path)?;
-        let lock = lock(&directory, path)?;
+        let lock = take_lock(&directory, path)?;
         Ok(Self {
             directory,
             lock,
@@ -308,7 +312,7 @@ impl Home {
     }
 }
 
-/// Opens the directory, and makes it if it is not there.
+/// Opens the directory. Makes it if it is not there.
 fn open_directory(above: &OwnedFd, name: &OsStr, path: &Path) -> Result<OwnedFd, SpoolError> {
     let error = |errno: Errno| match errno {
         Errno::ENOTDIR | Errno::ELOOP => SpoolError::Unsafe {
@@ -323,7 +327,7 @@ fn open_directory(above: &OwnedFd, name: &OsStr, path: &Path) -> Result<OwnedFd,
         Err(Errno::ENOENT) => {
             mkdirat(above, name, Mode::S_IRWXU)
                 .map_err(|errno| SpoolError::of("make", path, errno.into()))?;
-            // As far as the parent can be opened: it may be closed to us.
+            // The parent may not be readable to this process; then its name is not synced.
             let _synced = openat(above, ".", flags, Mode::empty()).and_then(fsync);
             find()
         }
@@ -334,7 +338,7 @@ fn open_directory(above: &OwnedFd, name: &OsStr, path: &Path) -> Result<OwnedFd,
     Ok(directory)
 }
 
-/// What is at the path, be it a symlink. A slash at its end would follow one.
+/// What is at the path, which may be a symlink. A slash at the end would follow it, so it is left out.
 fn identity_at(path: &Path) -> Result<Identity, Errno> {
     let path = path
         .file_name()
@@ -357,7 +361,7 @@ pub(super) fn check_directory(path: &Path, directory: &OwnedFd) -> Result<(), Sp
     })
 }
 
-/// Whether others use the directory as well: everybody may make files in it, or it holds what no spool makes.
+/// Whether other programs use the directory too: it is sticky, or it has files that no spool makes.
 fn is_common(path: &Path, stat: &FileStat) -> bool {
     let is_foreign = |name: &OsStr| {
         let name = name.as_encoded_bytes();
@@ -373,7 +377,7 @@ fn is_common(path: &Path, stat: &FileStat) -> bool {
     stat.st_mode & Mode::S_ISVTX.bits() != 0 || holds_foreign()
 }
 
-/// Nobody else may exchange the directory: where everybody may write, the sticky bit keeps them from it.
+/// Checks that no other user can exchange the directory. In a parent that all may write to, the sticky bit prevents it.
 pub(super) fn check_parent(path: &Path, above: &OwnedFd) -> Result<(), SpoolError> {
     let stat = fstat(above).map_err(|errno| SpoolError::of("look at", path, errno.into()))?;
     if stat.st_uid != 0 {
@@ -408,7 +412,7 @@ fn check_mode(path: &Path, stat: &FileStat) -> Result<(), SpoolError> {
     })
 }
 
-/// Opens a file of ours in a directory that was checked.
+/// Opens a file of the spool in a directory that was checked.
 fn open_file(
     directory: impl AsFd,
     path: &Path,
@@ -421,7 +425,7 @@ fn open_file(
     }
 }
 
-/// The same, and says apart what can be put right.
+/// The same, but returns apart what the operator can repair.
 fn peek_file(
     directory: impl AsFd,
     path: &Path,
@@ -429,7 +433,7 @@ fn peek_file(
     flags: OFlag,
 ) -> Result<(File, Option<SpoolError>), SpoolError> {
     let path = path.join(name);
-    // Not to wait for somebody at the other end, if it turns out to be a pipe.
+    // O_NONBLOCK: if it is a pipe, do not wait for its other end.
     let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
     let error = |errno: Errno| SpoolError::of("open", &path, errno.into());
     let file = openat(directory, name, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(error)?;
@@ -443,7 +447,7 @@ fn peek_file(
     }
     check_owner(&path, &stat)?;
     let names = stat.st_nlink;
-    // The mode first: a file that only has another name holds what its owner wrote.
+    // The mode comes first. A file that only has a second name holds what its owner wrote.
     let reparable = check_mode(&path, &stat).err().or_else(|| {
         let why = Unsafe::Names { names };
         (names > 1).then_some(SpoolError::Unsafe { path, why })
@@ -451,10 +455,10 @@ fn peek_file(
     Ok((file, reparable))
 }
 
-/// Takes the lock, and says in it who has it.
-fn lock(directory: &OwnedFd, path: &Path) -> Result<Flock<File>, SpoolError> {
+/// Locks the lock file, and writes the process id to it.
+fn take_lock(directory: &OwnedFd, path: &Path) -> Result<Flock<File>, SpoolError> {
     let (file, is_safe) = match open_file(directory, path, LOCK, OFlag::O_RDWR | OFlag::O_CREAT) {
-        // What is there can be read, and locked.
+        // A lock file on a read-only disk can still be read and locked.
         Err(SpoolError::ReadOnly { .. }) => {
             (open_file(directory, path, LOCK, OFlag::O_RDONLY)?, true)
         }
@@ -477,7 +481,7 @@ fn lock(directory: &OwnedFd, path: &Path) -> Result<Flock<File>, SpoolError> {
         },
     )?;
     if is_safe {
-        // For people to read; on a full disk it stays untold.
+        // For operators to read. On a full disk it is not written.
         let _told = lock
             .set_len(0)
             .and_then(|()| writeln!(&mut *lock, "{}", std::process::id()));
@@ -491,7 +495,7 @@ fn read_pid(file: &File) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-/// True if the file has no name any more.
+/// True if the file was removed.
 pub(super) fn is_removed(file: &File) -> bool {
     file.metadata().is_ok_and(|meta| meta.nlink() == 0)
 }
@@ -499,8 +503,8 @@ pub(super) fn is_removed(file: &File) -> bool {
 /// The file that is locked.
 const LOCK: &str = "lock";
 
-/// What the names of files other than segments begin with in a directory that is the spool's own.
+/// What the names of the spool's own files begin with, except for segments.
 const OWN_NAMES: [&str; 3] = [LOCK, "cursor", "trial"];
 
-/// A process id takes less.
+/// More octets than a process id takes.
 const PID_OCTETS_MAX: u64 = 32;

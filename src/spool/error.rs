@@ -1,4 +1,4 @@
-//! What can go wrong with the spool: each its own, because each has somebody else to act.
+//! What can go wrong with the spool. Each error has a variant of its own, because each asks for another action.
 
 use std::{
     io,
@@ -8,15 +8,15 @@ use std::{
 /// Why the spool did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
-    /// It would grow beyond its limit.
+    /// The spool would grow beyond its limit.
     #[error(
         "the spool holds {octets} octets, and {more} more would exceed its limit of {max} (spool.max_size); \
          bring the collector back, or raise spool.max_size if the disk has room"
     )]
     Full {
-        /// Octets that it takes on the disk.
+        /// Octets that the spool takes on the disk.
         octets: u64,
-        /// Octets to be added.
+        /// Octets that were to be added.
         more: u64,
         /// The limit.
         max: u64,
@@ -24,25 +24,25 @@ pub enum SpoolError {
     /// The disk or the quota is full.
     #[error("no space left on the disk of {}: {why}; make room there", path.display())]
     NoSpace {
-        /// What was being written.
+        /// The file.
         path: PathBuf,
-        /// What the system said: of the disk, or of a quota.
+        /// The system's error, about the disk or a quota.
         why: io::Error,
     },
     /// The disk can only be read.
     #[error("{} is on a disk that is mounted read-only (EROFS); look for its error in the kernel's log, and remount it", path.display())]
     ReadOnly {
-        /// What was to be written.
+        /// The file.
         path: PathBuf,
     },
-    /// The directory was removed while the spool was open. What was in it is lost; the next append makes it anew.
+    /// The directory was removed while the spool was open. What was in it is lost. The next append makes it anew.
     #[error("the spool's directory {} was removed", directory.display())]
     Gone {
-        /// Where it was.
+        /// The configured path.
         directory: PathBuf,
     },
-    /// The path leads elsewhere while the spool is open. What is in the open directory can be read, and nothing is
-    /// written to it until it is back: the next process would not find it.
+    /// The path does not lead to the open directory any more. What the open directory holds can be read. Nothing is
+    /// written to it until it is back at its path, because the next process would not find it.
     #[error(
         "{} {}; what was spooled is in the old one: move it back, or restart after copying its segments",
         directory.display(),
@@ -53,9 +53,9 @@ pub enum SpoolError {
         }
     )]
     Moved {
-        /// Where it was.
+        /// The configured path.
         directory: PathBuf,
-        /// Nothing is there now.
+        /// Whether nothing is at the path now.
         is_missing: bool,
     },
     /// Another process has the spool.
@@ -67,21 +67,21 @@ pub enum SpoolError {
     Busy {
         /// The spool's directory.
         directory: PathBuf,
-        /// The process that says it has it.
+        /// The process id in the lock file.
         pid: Option<u32>,
     },
-    /// Others could write what we read, or make us write what is theirs.
-    #[error("{} is not safe: {why}{}", path.display(), why.mend(path))]
+    /// Another user could write to files that we read, or redirect what we write.
+    #[error("{} is not safe: {why}{}", path.display(), why.repair(path))]
     Unsafe {
-        /// What was looked at.
+        /// The file or directory.
         path: PathBuf,
         /// What is wrong with it.
         why: Unsafe,
     },
-    /// The same of a directory that others use as well: to close it to them would do harm.
+    /// The same for a directory that other programs use too, so the advice is not to change its mode.
     #[error(
-        "{} is not safe: {why}, and it is not the spool's own; set spool.directory to a directory of its own below it, or to \
-         another, such as /var/lib/tersed/spool",
+        "{} is not safe: {why}, and other programs use it too; set spool.directory to a subdirectory for tersed alone, or to \
+         another directory, such as /var/lib/tersed/spool",
         path.display()
     )]
     NotOwn {
@@ -90,14 +90,14 @@ pub enum SpoolError {
         /// What is wrong with it.
         why: Unsafe,
     },
-    /// A segment was written by a version that writes them otherwise.
-    #[error("{} has format {found}, this is the version for format {known}", path.display())]
+    /// A version with another format wrote the segment.
+    #[error("{} has format {found}; this version reads format {known}", path.display())]
     Format {
         /// The segment.
         path: PathBuf,
-        /// What it says.
+        /// The format in its header.
         found: u32,
-        /// What this version reads.
+        /// The format that this version reads.
         known: u32,
     },
     /// A segment does not continue the one before it: it comes from another spool.
@@ -107,20 +107,20 @@ pub enum SpoolError {
         /// The segment.
         path: PathBuf,
     },
-    /// A frame is longer than a record can tell.
+    /// A frame is longer than a record can hold.
     #[error("a frame of {octets} octets, limit {}", u32::MAX >> 1)]
     TooLong {
         /// Its octets.
         octets: usize,
     },
-    /// Anything else that the disk said.
+    /// Any other error of the disk.
     #[error("cannot {action} {}", path.display())]
     Io {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
-        /// With what.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -134,21 +134,21 @@ pub enum Unsafe {
         /// The permission bits.
         mode: u32,
     },
-    /// It belongs to somebody else.
-    #[error("it belongs to user {owner}, and this is user {us}")]
+    /// Another user owns it.
+    #[error("user {owner} owns it, but tersed runs as user {us}")]
     Owner {
         /// Its owner.
         owner: u32,
-        /// We.
+        /// The user that tersed runs as.
         us: u32,
     },
-    /// The directory is none, or a symlink.
-    #[error("it is no directory, or a symlink to one")]
+    /// It is not a directory, or it is a symlink.
+    #[error("it is not a directory, or a symlink to one")]
     NoDirectory,
-    /// The file is none, or a symlink.
-    #[error("it is no regular file (symlinks are not followed)")]
+    /// It is not a regular file, or it is a symlink.
+    #[error("it is not a regular file (symlinks are not followed)")]
     NoFile,
-    /// What is written to the file is written to a file of another name, too.
+    /// The file has hard links: who writes to one of its names writes to all.
     #[error("it has {names} names")]
     Names {
         /// How many.
@@ -157,8 +157,8 @@ pub enum Unsafe {
 }
 
 impl Unsafe {
-    /// What puts it right, to be said behind what is wrong with `path`.
-    fn mend(self, path: &Path) -> String {
+    /// What repairs it, as text to follow what is wrong with `path`.
+    fn repair(self, path: &Path) -> String {
         let path = path.display();
         match self {
             Self::Mode { .. } => format!("; chmod go-w {path}"),
@@ -172,7 +172,7 @@ impl Unsafe {
 }
 
 impl SpoolError {
-    /// Sorts what the system said.
+    /// The variant for an error of the system.
     pub(super) fn of(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.raw_os_error() {
@@ -190,13 +190,13 @@ impl SpoolError {
         }
     }
 
-    /// True if it refused for want of room.
+    /// True if there was not enough room.
     #[must_use]
     pub const fn is_full(&self) -> bool {
         matches!(self, Self::Full { .. } | Self::NoSpace { .. })
     }
 
-    /// True if a file has another name, and nothing else is wrong with it.
+    /// True if a file has a second name, and nothing else is wrong with it.
     pub(super) const fn is_second_name(&self) -> bool {
         matches!(
             self,
@@ -212,7 +212,7 @@ impl SpoolError {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
-    /// True if the medium did not give what is on it.
+    /// True if the medium could not be read or written.
     pub(super) fn is_medium(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.raw_os_error() == Some(libc::EIO))
     }

@@ -15,22 +15,22 @@ use super::{
     lock,
 };
 
-/// What fails from now on, each with this error of the system.
+/// What fails, and with which error of the system.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Faults {
-    /// Writing, after so many octets more.
+    /// Writing fails once this many more octets were written.
     pub(super) write: Option<(u64, i32)>,
     pub(super) sync: Option<i32>,
     pub(super) cut: Option<i32>,
     pub(super) remove: Option<i32>,
-    /// Opening to write, or to make.
+    /// Opening a file to write to it, or to make it.
     pub(super) open: Option<i32>,
-    /// Reading any of these octets of any file.
+    /// Reading octets in this range of any file.
     pub(super) read: Option<(u64, u64, i32)>,
 }
 
 impl Faults {
-    /// All that changes something fails: for what happens behind a crash.
+    /// Every change fails, as after a crash.
     pub(super) fn dead(write_octets: u64) -> Self {
         Self {
             write: Some((write_octets, libc::EIO)),
@@ -43,7 +43,7 @@ impl Faults {
     }
 }
 
-/// The real one, with faults.
+/// The real disk, with faults.
 #[derive(Debug)]
 pub(super) struct FaultyDisk {
     pub(super) real: RealDisk,

@@ -1,13 +1,13 @@
-//! Whether a spool could be opened, as far as can be said without opening one.
+//! Whether a spool could be opened, as far as can be found out without opening it.
 //!
 //! # Guarantees
 //!
-//! - Nothing is made, written, read or locked. What is looked at is found by its path alone (`O_PATH`).
-//! - What is refused here, [`Spool::open`](super::Spool::open) refuses for the same user.
+//! - Nothing is made, written, read or locked. The directories are opened by `O_PATH` alone.
+//! - [`Spool::open`](super::Spool::open) refuses, for the same user, every directory that this refuses.
 //!
 //! # Left out
 //!
-//! What is in the directory, whether another process has it, and whether there is room on the disk.
+//! The files in the directory, whether another process has it, and whether the disk has room.
 
 use std::path::Path;
 
@@ -21,11 +21,11 @@ use nix::{
 use super::disk::{check_directory, check_parent};
 use super::error::{SpoolError, Unsafe};
 
-/// Looks at the directory `path` and its parent.
+/// Checks the directory `path` and its parent.
 ///
 /// # Errors
 ///
-/// What [`Spool::open`](super::Spool::open) would say about them.
+/// The error that [`Spool::open`](super::Spool::open) would return for them.
 pub fn look(path: &Path) -> Result<(), SpoolError> {
     let no_directory = || SpoolError::Unsafe {
         path: path.to_owned(),
@@ -54,7 +54,7 @@ pub fn look(path: &Path) -> Result<(), SpoolError> {
     }
 }
 
-/// What this user, and not the one who started it, may do.
+/// Asks for the effective user, not the real one.
 fn access(path: &Path, flags: AccessFlags) -> Result<(), Errno> {
     faccessat(nix::fcntl::AT_FDCWD, path, flags, AtFlags::AT_EACCESS)
 }
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
     use crate::spool::Spool;
 
-    /// What both say about a path; nothing is left behind by the look.
+    /// Both agree about a path, and `look` leaves nothing behind.
     #[track_caller]
     fn check(path: &Path, expected: Result<(), &str>) {
         let exists = path.exists();
@@ -84,24 +84,31 @@ mod tests {
     }
 
     #[test]
-    fn it_says_what_opening_would_say() {
+    fn it_agrees_with_opening() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         check(&at("new"), Ok(()));
         check(&at("new"), Ok(()));
         check(&at("missing/spool"), Err("cannot open"));
         fs::write(at("file"), "").unwrap();
-        check(&at("file"), Err("it is no directory, or a symlink to one"));
+        check(
+            &at("file"),
+            Err("it is not a directory, or a symlink to one"),
+        );
         symlink(at("new"), at("link")).unwrap();
-        check(&at("link"), Err("it is no directory, or a symlink to one"));
+        check(
+            &at("link"),
+            Err("it is not a directory, or a symlink to one"),
+        );
         fs::create_dir(at("open")).unwrap();
         fs::set_permissions(at("open"), Permissions::from_mode(0o777)).unwrap();
         check(&at("open"), Err("lets group or others write"));
         check(&at("open/spool"), Err("lets group or others write"));
         fs::set_permissions(at("open"), Permissions::from_mode(0o1777)).unwrap();
         check(&at("open/spool"), Ok(()));
-        // To close these to others is no advice.
-        let own = "it is not the spool's own; set spool.directory to a directory of its own";
+        // The error does not advise to change the mode of these.
+        let own =
+            "other programs use it too; set spool.directory to a subdirectory for tersed alone";
         check(&at("open"), Err(own));
         fs::create_dir(at("common")).unwrap();
         fs::write(at("common/mail"), "").unwrap();

@@ -1,4 +1,4 @@
-//! The spool: what waits on disk while the upstream is away.
+//! The spool: frames wait on disk while the upstream is away.
 //!
 //! A directory of segments, written at one end and read at the other:
 //!
@@ -14,65 +14,64 @@
 //!     header     run, salt, and what was written before this segment: records, survivors
 //!     record     length, place in the segment, claim or count, two CRCs (40 octets), then the frame
 //!     cursor     two slots, written in turn: records and survivors acknowledged, written
-//!     lock       held while a process has the spool; says which
+//!     lock       locked while a process has the spool; contains its process id
 //! ```
 //!
-//! A place in the spool is a number of records and of survivors since the spool was made. A header says what was
-//! written before its segment, so the next segment's header is the total of the one before; a record says what
-//! stands before it in its segment. Whatever is missing between two things that can be read is therefore known
-//! **exactly**: it is a difference of two numbers, whether a bit flipped in a record, a sector went bad, or a file
+//! A position in the spool is a number of records and of survivors since the spool was made. A header tells what was
+//! written before its segment, so the next segment's header is the total of the one before. A record tells how many
+//! records come before it in its segment. So what is missing between two things that can be read is always known
+//! **exactly**: it is the difference of two numbers, whether a bit flipped in a record, a sector went bad, or a file
 //! was deleted.
 //!
 //! # Guarantees
 //!
-//! - **Written whole or not at all.** When [[`Spool::append`]] returns `Ok`, all of it is on the disk (`fdatasync`,
-//!   and the directory if a segment was made). When it does not, the segment is cut back to where it ended, and
-//!   nothing of it will be read by this process. (If even the cut fails, that segment is not written to again; a
+//! - **Written whole or not at all.** When [`Spool::append`] returns `Ok`, all of it is on the disk (`fdatasync`,
+//!   and the directory if a segment was made). Otherwise the segment is cut back to its previous end, and
+//!   this process reads nothing of it. (If even the cut fails, this process does not write to that segment again. A
 //!   later process may then find the records and send them: a duplicate, not a loss.)
-//! - **Read in order, each once**, until acknowledged; again after a restart, if not acknowledged.
-//! - **Damage costs what it hits.** A record whose frame is damaged is passed over by its length, which has a CRC
-//!   of its own. Behind a damaged header the next record is looked for octet by octet. Both headers of a segment
-//!   must be damaged to lose the segment. What was lost is told with the next [`Batch`].
-//! - **No message can pass for a record.** Both CRCs start from numbers drawn at random for each segment, and a
-//!   record must fit in by its place.
-//! - **Opens after a kill at any point.** A torn tail is cut off. The cursor of a process that was killed is good
-//!   (the kernel has it); after a power cut it may be old, and what it does not know of is sent again.
-//! - **Space comes back as it drains**: a segment that is acknowledged is deleted. The files together never take
+//! - **Read in order, each once**, until acknowledged. A restart reads again what was not acknowledged.
+//! - **Damage costs only the records that it hits.** A record whose frame is damaged is skipped by its length, which has a
+//!   CRC of its own. Behind a damaged header the next record is searched octet by octet. A segment is lost only if both of
+//!   its headers are damaged. The next [`Batch`] says how many survivors were lost.
+//! - **No message can pass for a record.** Both CRCs start from numbers drawn at random for each segment, and the
+//!   place in a record must fit.
+//! - **Opens after a kill at any point.** A torn tail is cut off. The cursor of a killed process is good
+//!   (the kernel has it). After a power cut it may be old; then records are sent again that it does not count.
+//! - **Space comes back as it drains**: an acknowledged segment is deleted. The files together never take
 //!   more than `max_octets`.
-//! - **No removed file is held open**, by either end. If we remove a file, the disk has its space at once; if another
-//!   process does, with the next call of [`Spool::append`] or [`Spool::tend`].
-//! - **The descriptor that wrote a segment reads it.** A second name, or another mode or owner, that a file got since changes
-//!   nothing. [`HELD_MAX`] complete segments are kept open for that.
-//! - **A file that is not safe to open is not given up.** [`Spool::read`] says what is wrong and what mends it, and the next
-//!   call tries again; nothing behind the file is read before. Its header says how much it holds, so that all counts
+//! - **No removed file is kept open**, by either end. If we remove a file, the disk has its space at once. If another
+//!   process removes one, the disk has its space with the next call of [`Spool::append`] or [`Spool::tend`].
+//! - **The descriptor that wrote a segment reads it.** A second name, or another mode or owner, that a file got since then
+//!   changes nothing. [`OPEN_SEGMENTS_MAX`] complete segments are kept open for that.
+//! - **A file that is not safe to open is not given up.** [`Spool::read`] says what is wrong and what repairs it, and the next
+//!   call tries again. Nothing behind the file is read before it. Its header tells how much it holds, so all counts
 //!   are right. [`Found::not_safe`] lists such files at the start. `disk` says what is safe, and why.
-//! - **A cursor of another history is not believed** ([`Found::cursor_foreign`]). It may come from a backup that was put
-//!   back in part; all that is in the segments is read then. No difference of two counts is less than zero.
-//! - **Opens fast**: headers only, and one segment read through.
-//! - Appending waits for the disk without a lock that a reader needs.
-//! - A claim of an earlier process comes back as void: its windows are gone.
-//! - **Nobody else's files**: the directory is 0700, files are 0600, opened relative to the directory without
-//!   following symlinks; a directory that others may write to or own, or whose parent they may write to, is
-//!   refused. One process at a time.
+//! - **A cursor of another history is not believed** ([`Found::cursor_foreign`]). It may come from a backup that was
+//!   restored in part. Then all records in the segments are read. No difference of two counts is less than zero.
+//! - **Opens fast**: it reads headers only, and one segment in full.
+//! - Appending waits for the disk without a lock that the reader needs.
+//! - A claim of an earlier process is read back as forgotten: its windows are gone.
+//! - **No other process's files**: the directory has mode 0700, files have mode 0600, and files are opened relative to the
+//!   directory without following symlinks. A directory that others may write to or own, or whose parent others may
+//!   write to, is refused. One process at a time.
 //!
 //! # When the disk fails
 //!
-//! Each is a [`SpoolError`] of its own, and the next call tries again. A directory that was removed is told once,
-//! as [`SpoolError::Gone`], and made anew by the next append; what was in it is counted as lost by the reader.
-//! A directory that is not at its path any more (it was moved, or something is mounted over it) is told as
-//! [`SpoolError::Moved`] as long as that lasts. Nothing is appended meanwhile, since the next process would not find it, and
-//! nothing is made in the other directory; what is in the open one is read and acknowledged as before.
-//! An error while reading is told [`READ_TRIES`] times at one place (the disk may come back); after that
-//! the page is taken for damaged.
+//! Each failure is a [`SpoolError`] of its own, and the next call tries again. For a removed directory the caller gets
+//! [`SpoolError::Gone`] once, and the next append makes it anew. The reader counts as lost what was in it.
+//! For a directory that is not at its path any more (it was moved, or another file system is mounted over it) the caller
+//! gets [`SpoolError::Moved`] as long as that lasts. Meanwhile nothing is appended, because the next process would not
+//! find it, and nothing is made in the other directory. What the open directory holds is read and acknowledged as before.
+//! A read error at one place is returned up to [`READ_TRIES`] times (the disk may come back). After that
+//! the page counts as damaged.
 //!
 //! # Left out
 //!
-//! - Going back: what was read is the caller's to keep until it acknowledges. A restart reads it again.
-//! - Appending in parts: one call goes into one segment, which may grow beyond its size by that much.
-//! - Compression, and encryption: whoever may read the directory may read the messages.
-//! - A digest against an attacker who writes to the disk: CRCs find accidents.
+//! - Going back: the caller keeps what it read until it acknowledges it. A restart reads it again.
+//! - Appending in parts: one call writes to one segment, which may exceed its size by that much.
+//! - Compression and encryption: everyone who may read the directory may read the messages.
+//! - Protection against an attacker who writes to the disk: CRCs find accidents.
 
-mod age;
 mod cursor;
 mod disk;
 mod error;
@@ -80,26 +79,27 @@ mod look;
 mod reader;
 mod record;
 mod segment;
+mod write_times;
 mod writer;
 
 use std::{
     collections::VecDeque,
     hash::{BuildHasher as _, RandomState},
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Mutex,
 };
 
 use nix::fcntl::OFlag;
 
 use self::{
-    age::Ages,
-    cursor::{Cursor, Marks},
+    cursor::{Cursor, Ends, Progress},
     disk::{Disk, RealDisk},
     reader::Reader,
     segment::Segment,
+    write_times::WriteTimes,
     writer::Writer,
 };
-use crate::{chunk::Chunk, tick::WallTime};
+use crate::{chunk::Chunk, lock::lock, tick::WallTime};
 
 pub use self::{
     cursor::Position,
@@ -107,61 +107,61 @@ pub use self::{
     look::look,
 };
 
-/// Frames on disk. See the module page.
+/// Frames on disk, see the module page.
 ///
 /// One thread may append while another reads and acknowledges.
 #[derive(Debug)]
 pub struct Spool {
     disk: Box<dyn Disk>,
-    /// This process, as a random number.
+    /// A random number that stands for this process.
     run: u64,
     max_octets: u64,
     found: Found,
-    /// Held while the disk is waited for. Locks are taken in the order of these fields.
+    // These locks are taken in the order of the fields. The first three are kept while the disk is waited for, the last
+    // only for moments.
     writer: Mutex<Writer>,
     reader: Mutex<Reader>,
     cursor: Mutex<Cursor>,
-    /// Held for moments.
     shared: Mutex<Shared>,
 }
 
 /// What [`Spool::open`] found.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Found {
-    /// Survivors that wait; those that turn out to be damaged included.
+    /// Survivors that wait, including those that may turn out to be damaged.
     pub recovered: u64,
-    /// Octets cut off the last segment, which was being written.
+    /// Octets cut off the end of the last segment, which was being written.
     pub torn_octets: u64,
     /// Segments of which both headers are damaged or cannot be read.
     pub unreadable_segments: u64,
-    /// The cursor was missing or damaged: what it did not know of comes again.
+    /// The cursor was missing or damaged: records that it did not count are read again.
     pub cursor_damaged: bool,
-    /// The cursor does not belong to the segments: it was not believed, and all that is in them comes.
+    /// The cursor does not belong to the segments: it is ignored, and all records are read.
     pub cursor_foreign: bool,
-    /// Octets that the disk lacks for the spool to become as large as it may.
+    /// Octets of free space that the disk lacks for the spool to reach its limit.
     pub lacking_octets: u64,
-    /// What is wrong with files that are not safe to open, and what mends it. The records of such a segment, and all
-    /// behind them, wait until then.
+    /// What is wrong with files that are not safe to open, and what repairs it. The records of such a segment, and all
+    /// records behind it, wait until it is repaired.
     pub not_safe: Vec<String>,
 }
 
-/// What [`Spool::read`] gives.
+/// What [`Spool::read`] returns.
 #[derive(Debug)]
 pub struct Batch {
     /// The next records, in order.
     pub chunk: Chunk,
-    /// Survivors that stood among them, and are lost.
+    /// Survivors among or before them that are lost.
     pub lost: u64,
-    /// To be given to [`Spool::acknowledge`] once they are done with.
+    /// The position behind them, for [`Spool::acknowledge`] once all of them were delivered or dropped.
     pub upto: Position,
 }
 
-/// What both ends know.
+/// What the writer and the reader share.
 #[derive(Debug)]
 struct Shared {
-    marks: Marks,
+    progress: Progress,
     segments: VecDeque<Segment>,
-    ages: Ages,
+    write_times: WriteTimes,
 }
 
 impl Shared {
@@ -169,24 +169,29 @@ impl Shared {
         self.segments.iter().map(|segment| segment.octets).sum()
     }
 
-    /// Survivors and records that are not acknowledged.
+    /// How many records and survivors are not acknowledged.
     const fn left(&self) -> Position {
-        let Marks {
+        let Progress {
             acknowledged,
             written,
-        } = self.marks;
+        } = self.progress;
         Position {
             records: written.records.saturating_sub(acknowledged.records),
             survivors: written.survivors.saturating_sub(acknowledged.survivors),
         }
     }
 
-    /// Whether all is acknowledged.
-    fn is_drained(&self) -> bool {
-        self.marks.acknowledged == self.marks.written
+    /// What the cursor has to say.
+    fn cursor(&self) -> (Progress, Ends) {
+        (self.progress, cursor::ends(&self.segments))
     }
 
-    /// Adds the last segment, or says how long it is by now.
+    /// Whether every record is acknowledged.
+    fn is_drained(&self) -> bool {
+        self.progress.acknowledged == self.progress.written
+    }
+
+    /// Adds the last segment, or updates it.
     fn put(&mut self, segment: Segment) {
         match self.segments.back_mut() {
             Some(last) if last.header.number == segment.header.number => *last = segment,
@@ -196,12 +201,12 @@ impl Shared {
 }
 
 impl Spool {
-    /// Opens the spool in `directory`, and makes it if the directory above is there.
+    /// Opens the spool in `directory`. Makes the directory if its parent exists.
     ///
     /// # Errors
     ///
-    /// [`SpoolError::Busy`], [`SpoolError::Unsafe`], [`SpoolError::Format`], [`SpoolError::Foreign`]; otherwise what
-    /// the system says. Damage is no error, see [`Spool::found`].
+    /// [`SpoolError::Busy`], [`SpoolError::Unsafe`], [`SpoolError::Format`], [`SpoolError::Foreign`], or the
+    /// system's error. Damage is not an error, see [`Spool::found`].
     pub fn open(directory: &Path, max_octets: u64) -> Result<Self, SpoolError> {
         Self::on(Box::new(RealDisk::open(directory)?), max_octets)
     }
@@ -210,32 +215,32 @@ impl Spool {
         let mut found = Found::default();
         let mut number = 0;
         let mut segments = segment::find(&*disk, &mut number, &mut found)?;
-        let (cursor, told, damaged) = Cursor::load(&*disk, &mut found);
+        let (cursor, stored, damaged) = Cursor::load(&*disk, &mut found);
         let end = Self::find_end(&*disk, &mut segments, &mut found)?;
-        found.cursor_damaged = damaged && (told.is_some() || !segments.is_empty());
-        found.cursor_foreign = told.is_some_and(|told| !told.is_of(&segments, end));
-        let told = told.filter(|_| !found.cursor_foreign);
-        let mut marks = told.map(|told| told.marks).unwrap_or_default();
+        found.cursor_damaged = damaged && (stored.is_some() || !segments.is_empty());
+        found.cursor_foreign = stored.is_some_and(|stored| !stored.is_of(&segments, end));
+        let stored = stored.filter(|_| !found.cursor_foreign);
+        let mut progress = stored.map(|stored| stored.progress).unwrap_or_default();
         if let Some(first) = segments.front()
             && (damaged || found.cursor_foreign)
         {
-            // What is not there any more may have been acknowledged by what is lost.
-            marks.acknowledged = marks.acknowledged.max(first.header.before);
+            // Segments that are not there any more may have been acknowledged, and the cursor that said so is lost.
+            progress.acknowledged = progress.acknowledged.max(first.header.before);
         }
-        marks.written = marks.written.max(end);
-        marks.acknowledged = marks.acknowledged.min(marks.written);
-        // Left behind by a process that ended while it asked the disk for room.
+        progress.written = progress.written.max(end);
+        progress.acknowledged = progress.acknowledged.min(progress.written);
+        // A process that ended during `probe` may have left it.
         let _removed = disk.remove(writer::TRIAL);
-        let mut ages = Ages::default();
+        let mut write_times = WriteTimes::default();
         for segment in &segments {
             if let Some(begun) = segment.begun(&*disk) {
-                ages.wrote(segment.header.before, begun);
+                write_times.wrote(segment.header.before, begun);
             }
         }
         let shared = Shared {
-            marks,
+            progress,
             segments,
-            ages,
+            write_times,
         };
         let room = disk.room().unwrap_or(u64::MAX);
         found.lacking_octets = max_octets.saturating_sub(shared.octets().saturating_add(room));
@@ -246,16 +251,16 @@ impl Spool {
             max_octets,
             found,
             writer: Mutex::new(Writer::new(number)),
-            reader: Mutex::new(Reader::new(marks.acknowledged)),
+            reader: Mutex::new(Reader::new(progress.acknowledged)),
             cursor: Mutex::new(cursor),
             shared: Mutex::new(shared),
         };
-        // What fails here on a full or read-only disk is told when it matters.
-        let _stored = spool.acknowledge(marks.acknowledged);
+        // On a full or read-only disk this may fail. A later call reports it when it matters.
+        let _stored = spool.acknowledge(progress.acknowledged);
         Ok(spool)
     }
 
-    /// Where the last of the segments ends, which is cut off there.
+    /// Cuts off the torn tail of the last segment, and returns the position at its end.
     fn find_end(
         disk: &dyn Disk,
         segments: &mut VecDeque<Segment>,
@@ -269,7 +274,7 @@ impl Spool {
         let (place, octets) = segment::survey(disk, file, last.header.salt(), last.octets)?;
         found.torn_octets = last.octets - octets;
         if found.torn_octets > 0 {
-            // It will not be read: cutting it gives the space back, if it can be done.
+            // The tail is never read. The cut only gives space back, so it may fail.
             let _cut = disk
                 .open(&name, OFlag::O_RDWR)
                 .and_then(|file| disk.cut(&file, octets));
@@ -279,19 +284,19 @@ impl Spool {
         Ok(last.end)
     }
 
-    /// What was found when it was opened.
+    /// What opening found.
     #[must_use]
     pub const fn found(&self) -> &Found {
         &self.found
     }
 
-    /// Octets on the disk.
+    /// Octets that the spool takes on the disk.
     #[must_use]
     pub fn octets(&self) -> u64 {
         lock(&self.shared).octets() + cursor::OCTETS
     }
 
-    /// Octets that there may be on the disk.
+    /// Octets that the spool may take on the disk.
     #[must_use]
     pub const fn max_octets(&self) -> u64 {
         self.max_octets
@@ -303,85 +308,90 @@ impl Spool {
         lock(&self.shared).left().records
     }
 
-    /// Survivors among them.
+    /// Survivors that are not acknowledged.
     #[must_use]
     pub fn survivors(&self) -> u64 {
         lock(&self.shared).left().survivors
     }
 
-    /// When the oldest of them was written, as far as is known: it is not older. `None` if there are none.
+    /// When the oldest record that is not acknowledged was written, or a little earlier; `None` if there is none. It is not
+    /// older than that.
     #[must_use]
     pub fn oldest(&self) -> Option<WallTime> {
         let mut shared = lock(&self.shared);
-        let acknowledged = shared.marks.acknowledged;
-        let oldest = shared.ages.oldest(acknowledged);
+        let acknowledged = shared.progress.acknowledged;
+        let oldest = shared.write_times.oldest(acknowledged);
         oldest.filter(|_| !shared.is_drained())
     }
 
-    /// Files that hold them.
+    /// How many segments there are.
     #[must_use]
     pub fn segments(&self) -> usize {
         lock(&self.shared).segments.len()
     }
 
-    /// Whether what [`Spool::read`] gave with `upto` is on the disk, to be given again by the next process.
+    /// Whether the batch that [`Spool::read`] returned with `upto` is still on the disk, so that the next process will read
+    /// it again.
     #[must_use]
     pub fn holds(&self, upto: Position) -> bool {
         let shared = lock(&self.shared);
         let mut segments = shared.segments.iter();
-        upto > shared.marks.acknowledged
+        upto > shared.progress.acknowledged
             && segments.any(|segment| segment.header.before < upto && upto <= segment.end)
     }
 
-    /// The next records, until the chunk takes about `octets`; `None` if there are none. One record at least, however
-    /// long it is.
+    /// Returns the next records, about `octets` of them as a chunk, but at least one record; `None` if there are none.
     ///
     /// # Errors
     ///
-    /// What the disk says; the next call tries again.
+    /// The disk's error. The next call tries again.
     pub fn read(&self, octets: usize) -> Result<Option<Batch>, SpoolError> {
         lock(&self.reader).read(self, octets)
     }
 
-    /// All before `upto` is done with: it does not come again, and its space is given back.
+    /// Acknowledges all records before `upto`: they are not read again, and their space is given back.
     ///
     /// # Errors
     ///
-    /// What the disk says. It is acknowledged in this process nevertheless; the disk learns of it with the next one.
+    /// The disk's error. For this process they are acknowledged nevertheless. The next call that succeeds writes it to the
+    /// disk.
     pub fn acknowledge(&self, upto: Position) -> Result<(), SpoolError> {
         let (stored, file, done) = {
             let mut cursor = lock(&self.cursor);
-            let (marks, ends, done) = {
+            let (progress, ends, done) = {
                 let mut shared = lock(&self.shared);
-                let upto = upto.min(shared.marks.written);
-                shared.marks.acknowledged = shared.marks.acknowledged.max(upto);
+                let upto = upto.min(shared.progress.written);
+                shared.progress.acknowledged = shared.progress.acknowledged.max(upto);
                 let befores = shared
                     .segments
                     .iter()
                     .skip(1)
                     .map(|next| next.header.before);
-                let done = befores.take_while(|end| *end <= shared.marks.acknowledged);
-                (shared.marks, cursor::ends(&shared.segments), done.count())
+                let done = befores.take_while(|end| *end <= shared.progress.acknowledged);
+                let done = done.count();
+                let (progress, ends) = shared.cursor();
+                (progress, ends, done)
             };
-            (cursor.store(&*self.disk, marks, ends), cursor.file(), done)
+            (
+                cursor.store(&*self.disk, progress, ends),
+                cursor.file(),
+                done,
+            )
         };
         match stored {
-            // What was in the directory is gone, and nothing of it can come again.
+            // The directory was removed, so nothing of it can be read again.
             Err(_) if self.disk.is_gone() => return Ok(()),
-            // A file system that never writes in place, or no cursor yet: room for it comes from what is let go of.
+            // Either there is no cursor yet, or the file system never writes in place. Removing segments makes room for it.
             Err(SpoolError::NoSpace { .. }) => {
                 self.remove_front(done)?;
                 self.remove_drained()?;
-                let (marks, ends) = {
-                    let shared = lock(&self.shared);
-                    (shared.marks, cursor::ends(&shared.segments))
-                };
-                return lock(&self.cursor).store(&*self.disk, marks, ends);
+                let (progress, ends) = lock(&self.shared).cursor();
+                return lock(&self.cursor).store(&*self.disk, progress, ends);
             }
             stored => {
                 stored?;
                 if done > 0 {
-                    // A cursor older than the first segment would take what is deleted for lost.
+                    // With a cursor older than the first segment, the next process would take deleted segments for lost.
                     file.map_or(Ok(()), |file| self.disk.sync(&file))?;
                     self.remove_front(done)?;
                 }
@@ -402,16 +412,16 @@ impl Spool {
         Ok(())
     }
 
-    /// Deletes a segment, and lets go of it.
+    /// Deletes a segment and closes it.
     fn remove(&self, number: u64) -> Result<(), SpoolError> {
         self.disk.remove(&segment::name(number))?;
-        // Waits for a read that is under way, which would hold it open.
+        // Waits for a read in progress, which would keep it open.
         lock(&self.reader).close(number);
         self.forget_segment(number);
         Ok(())
     }
 
-    /// A file is not there any more.
+    /// Forgets a segment whose file is not there any more.
     fn forget_segment(&self, number: u64) {
         let mut shared = lock(&self.shared);
         shared
@@ -420,19 +430,15 @@ impl Spool {
     }
 }
 
-/// Drawn by the operating system, by way of the keys of a hash table.
+/// A random number from the operating system, taken from the keys of a hash table.
 fn random() -> u64 {
     RandomState::new().hash_one(0)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+/// How many complete segments this process keeps open, to read them by the descriptor that wrote them.
+pub const OPEN_SEGMENTS_MAX: usize = 16;
 
-/// Complete segments that this process wrote and keeps open, to read them by the descriptor that wrote them.
-pub const HELD_MAX: usize = 16;
-
-/// Errors of the medium at one place before it is passed over.
+/// Errors of the medium at one place before it is skipped.
 pub const READ_TRIES: u32 = 3;
 
 #[cfg(test)]

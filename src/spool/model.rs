@@ -1,7 +1,7 @@
-//! The spool against its slow obvious twin: a queue in memory.
+//! The spool against its slow, obvious twin: a queue in memory.
 //!
 //! Random appends, reads, acknowledgements, restarts, crashes in the middle of a write, flipped bits, full limits,
-//! failing disks, and files that are not safe for a while. The run asserts that it met all of them.
+//! failing disks, and files that are not safe for a while. The test asserts that it met each of them.
 
 use std::{collections::BTreeMap, fs, ops::Range, os::unix::fs::PermissionsExt as _};
 
@@ -13,12 +13,12 @@ use super::{
 };
 use crate::{chunk::Entry, dedup::Claim};
 
-/// What must come next, in order, and what happened on the way.
+/// The frames that must come next, in order, and what happened so far.
 struct Twin {
-    /// Written and not acknowledged: number of the frame, and whether it is a survivor.
+    /// Frames that were written and not acknowledged: the number, and whether it is a survivor.
     waiting: VecDeque<(u64, bool)>,
-    /// Of those, given out.
-    given: usize,
+    /// How many of those were read.
+    read: usize,
     next: u64,
     reached: BTreeMap<&'static str, u32>,
 }
@@ -36,7 +36,7 @@ impl Twin {
     }
 }
 
-/// Frame `number`: its length is a function of the number, and it may look like anything.
+/// Frame `number`. Its length and octets are functions of the number.
 fn frame(number: u64) -> Vec<u8> {
     let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let octets = (state >> 32)
@@ -91,7 +91,7 @@ fn batch(random: &mut Random, twin: &Twin) -> (Vec<Chunk>, Vec<(u64, bool)>) {
     (chunks, entries)
 }
 
-/// What `read` gives must be what waits, but for the survivors that it says are lost.
+/// Reads a batch. It must have the frames that wait, except for the survivors that it says are lost.
 fn take(twin: &mut Twin, spool: &Spool, octets: usize, may_lose: bool) -> Option<Position> {
     check_batch(twin, spool, spool.read(octets).unwrap()?, may_lose)
 }
@@ -102,8 +102,8 @@ fn check_batch(twin: &mut Twin, spool: &Spool, batch: Batch, may_lose: bool) -> 
         let number = u64::from_le_bytes(*octets.first_chunk().unwrap());
         assert_eq!(octets, frame(number), "an altered frame");
         loop {
-            let &(expected, survivor) = twin.waiting.get(twin.given).expect("nothing waits");
-            twin.given += 1;
+            let &(expected, survivor) = twin.waiting.get(twin.read).expect("nothing waits");
+            twin.read += 1;
             if expected == number {
                 assert_eq!(matches!(entry, Entry::Survivor(_)), survivor);
                 break;
@@ -113,23 +113,23 @@ fn check_batch(twin: &mut Twin, spool: &Spool, batch: Batch, may_lose: bool) -> 
         }
     }
     let records =
-        spool.records() - (lock(&spool.shared).marks.written.records - batch.upto.records);
-    while (twin.given as u64) < records {
-        lost += u64::from(twin.waiting[twin.given].1);
-        twin.given += 1;
+        spool.records() - (lock(&spool.shared).progress.written.records - batch.upto.records);
+    while (twin.read as u64) < records {
+        lost += u64::from(twin.waiting[twin.read].1);
+        twin.read += 1;
     }
     assert_eq!(batch.lost, lost);
     assert!(lost == 0 || may_lose);
     if lost > 0 {
         twin.reach("lost");
     }
-    // Lost with its segment, it may not be there.
+    // If records are lost with their segment, the spool does not hold them.
     assert!(batch.lost > 0 || spool.holds(batch.upto));
     Some(batch.upto)
 }
 
-/// One of the segments is not safe for a while: what this process wrote is given out, what another wrote is not, nor
-/// anything behind it; and nothing is lost.
+/// Makes one segment unsafe for a while. If this process wrote it, it is read; otherwise neither it nor anything behind it
+/// is read. Nothing is lost.
 fn endanger(
     bed: &Bed,
     random: &mut Random,
@@ -153,7 +153,7 @@ fn endanger(
             Ok(None) => break,
             Ok(Some(batch)) => {
                 upto = check_batch(twin, spool, batch, may_lose);
-                twin.reach("given while one is not safe");
+                twin.reach("read while one is not safe");
             }
             Err(SpoolError::Unsafe { .. }) => twin.reach("not safe"),
             Err(other) => panic!("{other}"),
@@ -167,7 +167,7 @@ fn endanger(
     upto
 }
 
-/// Flips bits behind the headers of one segment, or cuts the front of it out.
+/// Flips bits behind the headers of one segment.
 fn damage(bed: &Bed, random: &mut Random) -> bool {
     let paths = bed.segments();
     let Some(path) = paths.get(usize::try_from(random.below(paths.len() as u64)).unwrap()) else {
@@ -195,7 +195,7 @@ fn run(seed: u64, steps: u32) -> BTreeMap<&'static str, u32> {
     let mut spool = bed.open(max);
     let mut twin = Twin {
         waiting: VecDeque::new(),
-        given: 0,
+        read: 0,
         next: 0,
         reached: BTreeMap::new(),
     };
@@ -221,14 +221,14 @@ fn run(seed: u64, steps: u32) -> BTreeMap<&'static str, u32> {
             40..65 => {
                 let octets = usize::try_from(random.below(60_000)).unwrap();
                 let given = take(&mut twin, &spool, octets, damaged);
-                acknowledgeable.extend(given.map(|upto| (upto, twin.given)));
+                acknowledgeable.extend(given.map(|upto| (upto, twin.read)));
             }
             65..85 => {
                 if let Some((upto, given)) = acknowledgeable.pop() {
                     let segments = spool.segments();
                     spool.acknowledge(upto).unwrap();
                     twin.waiting.drain(..given);
-                    twin.given -= given;
+                    twin.read -= given;
                     acknowledgeable.clear();
                     if spool.segments() < segments {
                         twin.reach("deleted");
@@ -237,11 +237,11 @@ fn run(seed: u64, steps: u32) -> BTreeMap<&'static str, u32> {
             }
             85 => {
                 let given = endanger(&bed, &mut random, &mut twin, &spool, damaged);
-                acknowledgeable.extend(given.map(|upto| (upto, twin.given)));
+                acknowledgeable.extend(given.map(|upto| (upto, twin.read)));
             }
             86 => {
                 spool.tend().unwrap();
-                match spool.ask(random.below(MIB / 2)) {
+                match spool.probe(random.below(MIB / 2)) {
                     Ok(()) => twin.reach("room"),
                     Err(SpoolError::Full { .. }) => twin.reach("no room"),
                     Err(other) => panic!("{other}"),
@@ -262,11 +262,12 @@ fn run(seed: u64, steps: u32) -> BTreeMap<&'static str, u32> {
                     }
                     Err(SpoolError::NoSpace { .. }) => {
                         twin.reach("no space");
-                        // The numbers are used up, should they be found after all.
+                        // The numbers are used up: the records may be found later.
                         twin.next += entries.len() as u64;
                         bed.fail(Faults::default());
                         if cut_fails {
-                            // Whatever is left of them lies in a segment that has ended: say so on the disk.
+                            // What is left of them is in a segment that is complete. The next segment's header
+                            // says so on the disk.
                             let mut one = Chunk::default();
                             one.push(&frame(twin.next), Entry::Survivor(Claim::VOID));
                             if spool.append(&[one]).is_ok() {
@@ -283,14 +284,14 @@ fn run(seed: u64, steps: u32) -> BTreeMap<&'static str, u32> {
                 bed.fail(Faults::default());
             }
             89..92 => {
-                // Killed while it writes: what had been written by then may come back, a prefix of it.
+                // Killed while it writes: a prefix of the records may come back.
                 bed.fail(Faults::dead(random.below(40_000)));
                 let (chunks, entries) = batch(&mut random, &twin);
                 let _died = spool.append(&chunks);
                 drop(spool);
                 spool = bed.open(max);
                 acknowledgeable.clear();
-                twin.given = 0;
+                twin.read = 0;
                 let more = usize::try_from(spool.records()).unwrap() - twin.waiting.len();
                 assert!(more <= entries.len());
                 twin.waiting.extend(&entries[..more]);
@@ -309,7 +310,7 @@ fn run(seed: u64, steps: u32) -> BTreeMap<&'static str, u32> {
                 }
                 spool = bed.open(max);
                 acknowledgeable.clear();
-                twin.given = 0;
+                twin.read = 0;
                 twin.reach("reopened");
             }
         }
@@ -324,7 +325,7 @@ fn run(seed: u64, steps: u32) -> BTreeMap<&'static str, u32> {
         assert_eq!(removed_and_open(&bed), Vec::<std::path::PathBuf>::new());
     }
     while take(&mut twin, &spool, 100_000, damaged).is_some() {}
-    assert_eq!(twin.given, twin.waiting.len());
+    assert_eq!(twin.read, twin.waiting.len());
     twin.reached
 }
 
@@ -347,7 +348,7 @@ fn the_spool_agrees_with_its_twin() {
         "lost",
         "reopened",
         "not safe",
-        "given while one is not safe",
+        "read while one is not safe",
         "room",
         "no room",
     ] {

@@ -1,12 +1,12 @@
-//! The reading end: records in order, and what is missing between them.
+//! The reading end: records in order, and how many are missing between them.
 //!
 //! # Guarantees
 //!
-//! - A segment is read by the descriptor that wrote it, if this process wrote it and keeps that; else by its name.
-//! - Nothing is read behind a file that cannot be opened. Only a file that is not there, or that the medium refused
-//!   [`READ_TRIES`](super::READ_TRIES) times, counts as lost.
-//! - The records of a batch are of one segment, so that the disk holds them as long as it holds that segment.
-//! - No removed file is held open: the writing end says which segments are removed ([`Reader::close`]).
+//! - A segment is read by the descriptor that wrote it, if this process wrote it and still has that; else by its name.
+//! - Nothing is read behind a file that cannot be opened. A file counts as lost only if it is not there, or if the medium
+//!   failed [`READ_TRIES`](super::READ_TRIES) times.
+//! - The records of a batch are from one segment, so the disk has all of them as long as it has that segment.
+//! - No removed file is kept open: the writing end says which segments are removed ([`Reader::close`]).
 
 use std::{fs::File, sync::Arc};
 
@@ -29,13 +29,13 @@ use nix::fcntl::OFlag;
 /// How far the spool was read.
 #[derive(Debug)]
 pub(super) struct Reader {
-    /// All before it was given out or is lost.
+    /// Every record before it was returned or is lost.
     at: Position,
-    /// Segments before this one are done with.
+    /// Segments with lower numbers were read to their end, or are lost.
     number: u64,
     /// The segment that is being read.
     open: Option<Open>,
-    /// Errors seen when opening it.
+    /// How often the medium failed when it was opened.
     tries: u32,
 }
 
@@ -46,13 +46,13 @@ struct Open {
     scan: Scan,
 }
 
-/// A segment, and what is known of its end.
+/// A segment, and where it ends.
 struct View {
     segment: Segment,
-    /// What was written before the next one; so far, if there is none.
+    /// Where the next segment starts; where writing has come to, if there is none.
     end: Position,
-    /// It may grow.
-    last: bool,
+    /// It is the last one, and may grow.
+    is_last: bool,
 }
 
 impl Reader {
@@ -65,29 +65,29 @@ impl Reader {
         }
     }
 
-    /// The file of this segment is not there any more.
+    /// Closes the segment `number`, whose file was removed.
     pub(super) fn close(&mut self, number: u64) {
         self.open.take_if(|open| open.header.number == number);
     }
 
-    /// Lets go of the file that is being read if it has no name any more; gives its number.
-    pub(super) fn let_go_of_removed(&mut self) -> Option<u64> {
+    /// Closes the segment that is being read if its file was removed. Returns its number then.
+    pub(super) fn close_if_removed(&mut self) -> Option<u64> {
         let removed = self.open.take_if(|open| disk::is_removed(open.feed.file()));
         removed.map(|open| open.header.number)
     }
 
-    /// Lets go of the file that is being read: all of them are gone.
-    pub(super) fn let_go(&mut self) {
+    /// Closes the segment that is being read, because all files are gone.
+    pub(super) fn close_all(&mut self) {
         self.open = None;
     }
 
-    /// What was read before this point counts as lost.
+    /// Counts as lost the survivors between what was read and `to`.
     fn lose_up_to(&mut self, to: Position, lost: &mut u64) {
         *lost += to.survivors.saturating_sub(self.at.survivors);
         self.at = self.at.max(to);
     }
 
-    /// The next records, `octets` of them as a chunk counts and one more at most.
+    /// Returns the next records: at most one more than fits into `octets` as a chunk counts them.
     pub(super) fn read(
         &mut self,
         spool: &Spool,
@@ -98,7 +98,7 @@ impl Reader {
             let view = match self.view(spool) {
                 Ok(view) => view,
                 Err(written) => {
-                    // Nothing is left that could hold them.
+                    // There is no segment left. What was written and not read is lost.
                     self.open = None;
                     self.lose_up_to(written, &mut lost);
                     break None;
@@ -113,7 +113,7 @@ impl Reader {
         if chunk.is_empty() && lost == 0 {
             return failed.map_or(Ok(None), Err);
         }
-        // An error will be met again, with nothing to give beside it.
+        // The next call meets the error again, and then returns it.
         Ok(Some(Batch {
             chunk,
             lost,
@@ -121,7 +121,7 @@ impl Reader {
         }))
     }
 
-    /// The first segment that is not done with; what was written, if there is none.
+    /// The first segment that is not read to its end. The error, if there is none, is the end of what was written.
     fn view(&self, spool: &Spool) -> Result<View, Position> {
         let shared = lock(&spool.shared);
         let mut segments = shared
@@ -129,17 +129,17 @@ impl Reader {
             .iter()
             .skip_while(|segment| segment.header.number < self.number);
         let Some(segment) = segments.next() else {
-            return Err(shared.marks.written);
+            return Err(shared.progress.written);
         };
         let next = segments.next();
         Ok(View {
             segment: segment.clone(),
-            end: next.map_or(shared.marks.written, |next| next.header.before),
-            last: next.is_none(),
+            end: next.map_or(shared.progress.written, |next| next.header.before),
+            is_last: next.is_none(),
         })
     }
 
-    /// Reads on in one segment. `true` if the next one is to be read as well.
+    /// Reads on in one segment. Returns true if its end was reached and there is a next one.
     fn read_segment(
         &mut self,
         spool: &Spool,
@@ -195,7 +195,7 @@ impl Reader {
                 }
                 Step::End => {
                     self.lose_up_to(view.end, lost);
-                    if !view.last {
+                    if !view.is_last {
                         self.number = header.number + 1;
                         return Ok(true);
                     }
@@ -208,7 +208,7 @@ impl Reader {
         outcome
     }
 
-    /// Opens a segment. `None` if it is not there any more, or nothing of it can be read.
+    /// Opens a segment; `None` if it is lost.
     fn open_segment(
         &mut self,
         disk: &dyn Disk,

@@ -1,4 +1,4 @@
-//! A record: one frame on its way through the disk, and how to find the next one behind damage.
+//! A record: one frame on disk, and how to find the next record behind damage.
 //!
 //! ```text
 //!      0        4        8           12              32          36           40
@@ -8,19 +8,17 @@
 //!
 //! # Guarantees
 //!
-//! - A record that is given out is one that was written here, at this place: both CRCs hold, which start from the
+//! - A record that is returned was written here, at this place: both CRCs are right, which start from the
 //!   segment's salt, and its place fits between the record before it and the end.
-//! - No length is believed before its CRC, and none beyond the segment's end: the caller never has to hold more than
-//!   one record to go on.
-//! - Work is linear in the octets, damaged ones included (but for CRCs of frames behind a header that holds).
+//! - No length is used before its CRC was checked, and none that goes beyond the segment's end. The caller never has to
+//!   hold more than one record to go on.
+//! - The work is linear in the octets, including damaged ones (except for the CRCs of frames behind an intact header).
 //!
 //! # Left out
 //!
-//! Counting what was lost: the places tell.
+//! Counting what was lost. The caller takes it from the places.
 
 #![warn(clippy::indexing_slicing)]
-
-use std::ops::Range;
 
 use crc32fast::Hasher;
 
@@ -29,7 +27,7 @@ use crate::{chunk::Entry, dedup::Claim};
 /// Octets of a record before its frame.
 pub(super) const HEADER_OCTETS: usize = 40;
 
-/// The numbers that a segment's CRCs start from. Unknown to whoever sends messages.
+/// The numbers that a segment's CRCs start from. Senders of messages do not know them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Salt {
     header: u32,
@@ -46,7 +44,7 @@ impl Salt {
     }
 }
 
-/// What stands before a record in its segment.
+/// What comes before a record in its segment.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Place {
     /// Records.
@@ -56,13 +54,13 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// No bound: for a segment whose end is not known.
+    /// For a segment whose end is not known.
     pub(super) const MAX: Self = Self {
         index: u32::MAX,
         survivors: u32::MAX,
     };
 
-    /// The place behind a record here.
+    /// The place behind a record at this place.
     pub(super) const fn after(self, entry: Entry) -> Self {
         Self {
             index: self.index.saturating_add(1),
@@ -72,7 +70,7 @@ impl Place {
         }
     }
 
-    /// True if a record of `kind` that says `self` can stand somewhere between `from` and `to`.
+    /// True if a record with `entry` at this place can be between `from` and `to`.
     const fn fits(self, entry: Entry, from: Self, to: Self) -> bool {
         let after = self.after(entry);
         self.index >= from.index
@@ -84,8 +82,8 @@ impl Place {
     }
 }
 
-/// Appends a record. Gives `false`, and appends nothing, if its frame is too long to be one, or if it is a copy, whose
-/// way does not lead through a spool.
+/// Appends a record. Returns false, and appends nothing, if the frame is too long for one, or if it is a suppressed copy:
+/// copies are not spooled.
 pub(super) fn encode(
     into: &mut Vec<u8>,
     salt: Salt,
@@ -117,7 +115,8 @@ pub(super) fn encode(
     into.extend_from_slice(&place.survivors.to_le_bytes());
     into.extend_from_slice(&about);
     into.extend_from_slice(&crc(salt.frame, frame).to_le_bytes());
-    let header_crc = crc(salt.header, into.get(start..).unwrap_or_default());
+    let (_, header) = into.split_at(start);
+    let header_crc = crc(salt.header, header);
     into.extend_from_slice(&header_crc.to_le_bytes());
     into.extend_from_slice(frame);
     true
@@ -126,32 +125,31 @@ pub(super) fn encode(
 /// One record, read back.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Record<'a> {
-    /// What is before it.
+    /// What comes before it in its segment.
     pub(super) place: Place,
-    /// What it is. The claim is as it was written, by whatever process.
+    /// What it is. The claim is as it was written, even if another process wrote it.
     pub(super) entry: Entry,
-    /// Its frame.
     pub(super) frame: &'a [u8],
 }
 
-/// What stands at the front of the octets that are left.
+/// What is at the front of the octets that are left.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Step<'a> {
-    /// A record, and the octets it takes.
+    /// A record, and how many octets it takes.
     Record(Record<'a>, usize),
-    /// So many octets have to be there to go on; that many are left in the segment.
+    /// This many octets are needed to go on. The segment has that many left.
     More(usize),
-    /// So many octets are damaged; go on behind them.
+    /// This many octets are damaged. Go on behind them.
     Damaged(usize),
-    /// Nothing is left.
+    /// No octets are left.
     End,
 }
 
-/// The way through the records of one segment.
+/// Finds the records of one segment, one after the other.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scan {
     salt: Salt,
-    /// The next record does not say less.
+    /// The place of the next record, or a lower bound for it.
     next: Place,
     /// Behind the last record.
     end: Place,
@@ -160,7 +158,7 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    /// Begins at a segment's first record; `end` is what the segment holds, [`Place::MAX`] if nobody knows.
+    /// Begins at a segment's first record. `end` is the place behind the last; [`Place::MAX`] if it is not known.
     pub(super) const fn new(salt: Salt, end: Place) -> Self {
         Self {
             salt,
@@ -173,23 +171,23 @@ impl Scan {
         }
     }
 
-    /// The segment holds so much by now.
+    /// Sets the place behind the last record, which has grown.
     pub(super) const fn set_end(&mut self, end: Place) {
         self.end = end;
     }
 
-    /// Behind the last record seen.
+    /// The place behind the last record found.
     pub(super) const fn place(&self) -> Place {
         self.next
     }
 
-    /// All before `place` is lost; the next record begins at the octets that come next.
+    /// Counts all records before `place` as lost. The next record begins at the next octets.
     pub(super) const fn resume(&mut self, place: Place) {
         self.next = place;
         self.seeking = false;
     }
 
-    /// Looks at `octets`, the next ones of the `remaining` octets of the segment.
+    /// Looks at `octets`, which are the first of the segment's `remaining` ones.
     pub(super) fn step<'a>(&mut self, octets: &'a [u8], remaining: u64) -> Step<'a> {
         if remaining == 0 {
             return Step::End;
@@ -203,7 +201,7 @@ impl Scan {
             }
         }
         for at in 0..octets.len() {
-            let rest = octets.get(at..).unwrap_or_default();
+            let (_, rest) = octets.split_at(at);
             match self.look(rest, remaining.saturating_sub(at as u64)) {
                 Look::Record(record) if at == 0 => return self.found(record),
                 Look::More(octets) if at == 0 => return Step::More(octets),
@@ -230,13 +228,13 @@ impl Scan {
         let Some(header) = octets.first_chunk::<HEADER_OCTETS>() else {
             return Look::More(HEADER_OCTETS);
         };
-        // Cheap first: of damaged octets hardly any get as far as the CRC.
-        let length = word(header, 0..4);
+        // The cheap checks come first: few damaged octets get as far as the CRC.
+        let length = word(header, 0);
         let frame_octets = (length & !SUMMARY) as usize;
         let octets_in_all = HEADER_OCTETS + frame_octets;
         let place = Place {
-            index: word(header, 4..8),
-            survivors: word(header, 8..12),
+            index: word(header, 4),
+            survivors: word(header, 8),
         };
         if octets_in_all as u64 > remaining
             || place.index < self.next.index
@@ -244,14 +242,14 @@ impl Scan {
         {
             return Look::Nothing;
         }
-        let Some((covered, [c0, c1, c2, c3])) = header.split_last_chunk::<4>() else {
-            return Look::Nothing;
-        };
-        if crc(self.salt.header, covered) != u32::from_le_bytes([*c0, *c1, *c2, *c3]) {
+        let (covered, _) = header.split_at(HEADER_CRC_AT);
+        if crc(self.salt.header, covered) != word(header, HEADER_CRC_AT) {
             return Look::Nothing;
         }
-        let mut about = [0; Claim::OCTETS];
-        about.copy_from_slice(header.get(12..32).unwrap_or(&[0; Claim::OCTETS]));
+        let (_, about) = header.split_at(12);
+        let about = *about
+            .first_chunk::<{ Claim::OCTETS }>()
+            .expect("a header has room for a claim");
         let entry = if length & SUMMARY == 0 {
             Entry::Survivor(Claim::from_octets(about))
         } else {
@@ -264,7 +262,7 @@ impl Scan {
         let Some(frame) = octets.get(HEADER_OCTETS..octets_in_all) else {
             return Look::More(octets_in_all);
         };
-        if crc(self.salt.frame, frame) != word(header, 32..36) {
+        if crc(self.salt.frame, frame) != word(header, FRAME_CRC_AT) {
             return Look::FrameDamaged(octets_in_all);
         }
         Look::Record(Record {
@@ -278,9 +276,9 @@ impl Scan {
 /// What the octets at one position are.
 enum Look<'a> {
     Record(Record<'a>),
-    /// The header holds as far as it is there; so many octets are needed to know more.
+    /// The header is right as far as it is there. This many octets are needed to know more.
     More(usize),
-    /// The header holds and the frame does not; both take so many octets.
+    /// The header is right and the frame is damaged. Both together take this many octets.
     FrameDamaged(usize),
     Nothing,
 }
@@ -291,15 +289,20 @@ fn crc(start: u32, octets: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-fn word(octets: &[u8; HEADER_OCTETS], range: Range<usize>) -> u32 {
-    let mut word = [0; 4];
-    for (to, from) in word.iter_mut().zip(octets.get(range).unwrap_or_default()) {
-        *to = *from;
-    }
-    u32::from_le_bytes(word)
+/// The number at octet `at` of a header.
+fn word(header: &[u8; HEADER_OCTETS], at: usize) -> u32 {
+    let (_, word) = header.split_at(at);
+    let word = word.first_chunk().expect("no field goes beyond the header");
+    u32::from_le_bytes(*word)
 }
 
-/// Bit of the length that tells a summary.
+/// Where the CRC of the frame is in a header.
+const FRAME_CRC_AT: usize = 32;
+
+/// Where the CRC of the header is. It covers what is before it.
+const HEADER_CRC_AT: usize = 36;
+
+/// The bit of the length that marks a summary.
 const SUMMARY: u32 = 1 << 31;
 
 #[cfg(test)]
@@ -311,7 +314,7 @@ mod tests {
     /// A frame, whether it is a survivor's, and where its record begins.
     type Written = (Vec<u8>, bool, usize);
 
-    /// Three survivors and a summary; one frame looks like a record of another segment, one is empty.
+    /// Three survivors and a summary. One frame looks like a record of another segment, and one is empty.
     fn records() -> (Vec<u8>, Vec<Written>) {
         let mut forged = Vec::new();
         assert!(encode(
@@ -425,7 +428,7 @@ mod tests {
         let twice = [octets.get(..*second).unwrap(), &octets].concat();
         let all: Vec<_> = written.iter().map(|(frame, ..)| frame.clone()).collect();
         assert_eq!(read(&twice, Place::MAX, 0), all);
-        // More than the segment holds is left over from a write that did not count.
+        // Records beyond the segment's end are left over from a write that did not count.
         let end = Place {
             index: 2,
             survivors: 2,

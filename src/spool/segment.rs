@@ -1,4 +1,4 @@
-//! A segment: a file of records, with a header that says what came before it.
+//! A segment: a file of records, with a header that tells what was written before it.
 //!
 //! ```text
 //!     0          56       4096           4152
@@ -8,8 +8,8 @@
 //!
 //! # Guarantees
 //!
-//! - One sector of the file may be lost, or any bits of one header, and the records are still found.
-//! - What cannot be read, or is not there although it should be, reads as zeros, which are no record.
+//! - The records are still found if one sector of the file is lost, or any bits of one header.
+//! - Octets that cannot be read, or that are missing from the file, read as zeros, which are not a record.
 
 use std::{collections::VecDeque, fs::File, sync::Arc, time::UNIX_EPOCH};
 
@@ -22,12 +22,12 @@ use super::{
 };
 use crate::tick::WallTime;
 
-/// What a segment says of itself.
+/// The header of a segment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Header {
     /// Its place among the segments, and its name.
     pub(super) number: u64,
-    /// The process that wrote it, as a random number.
+    /// A random number that stands for the process that wrote it.
     pub(super) run: u64,
     /// See [`Salt`].
     pub(super) salt: u64,
@@ -35,21 +35,21 @@ pub(super) struct Header {
     pub(super) before: Position,
 }
 
-/// A segment that waits.
+/// A segment in the spool's directory.
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
     pub(super) header: Header,
-    /// Where its records end in the file. Behind those that count there may be some that do not.
+    /// Where its records end in the file. The last of them may not count.
     pub(super) octets: u64,
-    /// What was written by its end. If the next one is not there this is less than where the one behind that begins.
+    /// The position at its end. The segment that follows may start later, if one in between is missing.
     pub(super) end: Position,
-    /// The descriptor that wrote it, if this process did and has not let go of it: what was written by it can be read
-    /// by it, whatever becomes of the file's names and mode.
+    /// The descriptor that wrote it, if this process wrote it and has not closed it. It can read what it wrote, whatever
+    /// happens to the file's names and mode.
     pub(super) file: Option<Arc<File>>,
 }
 
 impl Segment {
-    /// When its file was made, or written last where the file system does not tell.
+    /// When its file was made; when it was last written, if the file system does not tell.
     pub(super) fn begun(&self, disk: &dyn Disk) -> Option<WallTime> {
         let (file, _) = disk.peek(&name(self.header.number)).ok()?;
         let metadata = file.metadata().ok()?;
@@ -61,7 +61,7 @@ impl Segment {
 }
 
 impl Header {
-    /// The header and its copy, up to the first record.
+    /// Appends the header and its copy: everything up to the first record.
     pub(super) fn encode(&self, into: &mut Vec<u8>) {
         let start = into.len();
         let numbers = [
@@ -76,22 +76,20 @@ impl Header {
         for number in numbers {
             into.extend_from_slice(&number.to_le_bytes());
         }
-        let crc = crc32fast::hash(into.get(start..).unwrap_or_default());
-        // In the upper half of the format's number, which is zero while the CRC is taken.
-        if let Some(place) = into.get_mut(start + CRC_AT..start + CRC_AT + 4) {
-            place.copy_from_slice(&crc.to_le_bytes());
-        }
+        let crc = crc32fast::hash(&into[start..]);
+        // It goes into the upper half of the format's number, which is zero while the CRC is computed.
+        into[start + CRC_AT..][..4].copy_from_slice(&crc.to_le_bytes());
         into.resize(start + COPY_AT, 0);
         into.extend_from_within(start..start + HEADER_OCTETS);
     }
 
-    /// Reads a header or its copy; the error is the format of one that this version does not know.
+    /// Decodes a header or its copy; `None` if it is damaged. The error is a format that this version does not know.
     fn decode(octets: &[u8; HEADER_OCTETS]) -> Option<Result<Self, u32>> {
         let mut plain = *octets;
         let crc = plain.get_mut(CRC_AT..CRC_AT + 4)?;
-        let told = u32::from_le_bytes(<[u8; 4]>::try_from(&*crc).ok()?);
+        let stored = u32::from_le_bytes(<[u8; 4]>::try_from(&*crc).ok()?);
         crc.fill(0);
-        if crc32fast::hash(&plain) != told {
+        if crc32fast::hash(&plain) != stored {
             return None;
         }
         let mut numbers = plain.as_chunks::<8>().0.iter();
@@ -140,14 +138,14 @@ impl Header {
 }
 
 impl Position {
-    /// Whether `later` can be this place or one behind it: of what was written in between, some are survivors.
+    /// Whether `later` can be this position or a later one: in between are no fewer records than survivors.
     pub(super) const fn may_precede(self, later: Self) -> bool {
         later.records >= self.records
             && later.survivors >= self.survivors
             && later.survivors - self.survivors <= later.records - self.records
     }
 
-    /// What stands at `place` of a segment that begins here.
+    /// The position of `place` in a segment that starts at this position.
     pub(super) fn at(self, place: Place) -> Self {
         Self {
             records: self.records.saturating_add(place.index.into()),
@@ -155,7 +153,7 @@ impl Position {
         }
     }
 
-    /// The place of this in a segment that begins at `start`.
+    /// The place of this position in a segment that starts at `start`.
     pub(super) fn place_in(self, start: Self) -> Place {
         let word =
             |number: u64, start| u32::try_from(number.saturating_sub(start)).unwrap_or(u32::MAX);
@@ -182,12 +180,12 @@ pub(super) fn number(name: &str) -> Option<u64> {
 #[derive(Debug)]
 pub(super) struct Feed {
     file: Arc<File>,
-    /// Where the first octet that is left stands in the file.
+    /// Where in the file the first octet is that is left.
     at: u64,
     octets: Vec<u8>,
-    /// Octets at the front of them that are done with.
+    /// How many octets at the front of them are consumed.
     front: usize,
-    /// Errors seen at one place.
+    /// Errors of the medium at one place.
     tries: u32,
 }
 
@@ -213,29 +211,38 @@ impl Feed {
         self.at
     }
 
-    /// What was read and is left.
+    /// Octets that were read and are not consumed.
     pub(super) fn octets(&self) -> &[u8] {
-        self.octets.get(self.front..).unwrap_or_default()
+        &self.octets[self.front..]
     }
 
-    /// The first `octets` are done with.
-    pub(super) const fn consume(&mut self, octets: usize) {
+    /// Consumes the first `octets`.
+    pub(super) fn consume(&mut self, octets: usize) {
+        assert!(
+            octets <= self.octets().len(),
+            "only octets that were read can be consumed"
+        );
         self.at += octets as u64;
         self.front += octets;
     }
 
-    /// Reads until `wanted` octets are there, and some more if they stand before `end`.
+    /// Reads until `wanted` octets are there, and some more if the file has them before `end`.
     ///
     /// # Errors
     ///
-    /// What the disk said. The medium's errors come [`READ_TRIES`] times at one place; then the page is passed over.
+    /// The disk's error. An error of the medium is returned up to [`READ_TRIES`] times at one place. After that the page
+    /// is skipped.
     pub(super) fn fill(
         &mut self,
         disk: &dyn Disk,
         wanted: usize,
         end: u64,
     ) -> Result<(), SpoolError> {
-        self.octets.drain(..self.front.min(self.octets.len()));
+        assert!(
+            self.at + wanted as u64 <= end,
+            "a scan wants no octets beyond the end of the records"
+        );
+        self.octets.drain(..self.front);
         self.front = 0;
         self.octets.shrink_to(PORTION_OCTETS.max(wanted));
         while self.octets.len() < wanted {
@@ -243,13 +250,14 @@ impl Feed {
             let from = self.at + have as u64;
             let left = usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX);
             let portion = left.min(PORTION_OCTETS.max(wanted - have));
-            let page = PAGE_OCTETS - usize::try_from(from % PAGE_OCTETS as u64).unwrap_or(0);
+            let in_page = usize::try_from(from % PAGE_OCTETS as u64).expect("less than a page");
+            let page = PAGE_OCTETS - in_page;
             let mut read = self.read(disk, portion, from);
             if read.as_ref().is_err_and(SpoolError::is_medium) {
                 read = self.read(disk, portion.min(page), from);
             }
             match read {
-                // Somebody cut the file short: the rest reads as zeros, and counts as damaged.
+                // The file was cut short. The rest reads as zeros, and counts as damaged.
                 Ok(0) => self.octets.resize(have + portion, 0),
                 Ok(_) => {}
                 Err(error) => {
@@ -268,15 +276,14 @@ impl Feed {
     fn read(&mut self, disk: &dyn Disk, octets: usize, from: u64) -> Result<usize, SpoolError> {
         let have = self.octets.len();
         self.octets.resize(have + octets, 0);
-        let into = self.octets.get_mut(have..).unwrap_or_default();
-        let read = disk.read(&self.file, into, from);
+        let read = disk.read(&self.file, &mut self.octets[have..], from);
         let got = *read.as_ref().unwrap_or(&0);
         self.octets.truncate(have + got);
         read
     }
 }
 
-/// Reads the headers of all segments; `number` becomes that of the next one.
+/// Reads the headers of all segments. Sets `number` to that of the next one.
 pub(super) fn find(
     disk: &dyn Disk,
     number: &mut u64,
@@ -308,8 +315,8 @@ pub(super) fn find(
                 });
             }
             Ok(None) => {
-                // Made by a process that ended before it wrote to it; or else both headers are damaged, and
-                // without the salt in them no record can be told from chance.
+                // Either a process made it and ended before it wrote to it, or both headers are damaged. Without the salt
+                // in a header no record can be recognised.
                 found.unreadable_segments += u64::from(octets > DATA_AT);
                 let _removed = disk.remove(&name);
                 continue;
@@ -338,7 +345,7 @@ pub(super) fn find(
     Ok(segments)
 }
 
-/// Reads a segment through that nobody wrote an end for: what it holds, and where its last record ends.
+/// Reads a whole segment whose end is not recorded: how much it holds, and where its last record ends.
 pub(super) fn survey(
     disk: &dyn Disk,
     file: File,
@@ -357,7 +364,7 @@ pub(super) fn survey(
             Step::Damaged(octets) => feed.consume(octets),
             Step::End => return Ok((scan.place(), good)),
             Step::More(octets) => match feed.fill(disk, octets, end) {
-                // Told often enough, it is passed over.
+                // After enough tries the page is skipped.
                 Err(error) if !error.is_medium() => return Err(error),
                 _ => {}
             },
@@ -374,16 +381,16 @@ pub(super) const FORMAT: u32 = 1;
 const HEADER_OCTETS: usize = 7 * 8;
 const CRC_AT: usize = 12;
 
-/// Where the header's copy stands: no sector holds both.
+/// Where the header's copy is. No sector holds both.
 const COPY_AT: usize = PAGE_OCTETS;
 
-/// Where the first record stands.
+/// Where the first record is.
 pub(super) const DATA_AT: u64 = (COPY_AT + HEADER_OCTETS) as u64;
 
-/// What a disk may lose as a whole.
+/// The most that a disk loses as a whole.
 const PAGE_OCTETS: usize = 4096;
 
-/// Octets that are read at once.
+/// Octets read at once.
 const PORTION_OCTETS: usize = 256 * 1024;
 
 #[cfg(test)]
@@ -416,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn only_names_that_we_give_are_ours() {
+    fn only_names_that_we_choose_are_ours() {
         assert_eq!(number(&name(7)), Some(7));
         for other in [
             "7.segment",

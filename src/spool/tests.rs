@@ -1,4 +1,4 @@
-//! Claims about the spool: what comes back, after what.
+//! What the spool returns, and what it does when files or the disk are damaged.
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ use crate::{chunk::Entry, dedup::Claim};
 
 pub(super) const MIB: u64 = 1 << 20;
 
-/// A spool in a directory of its own, on a disk that can be told to fail.
+/// A spool in a directory of its own, on a disk that fails on demand.
 pub(super) struct Bed {
     pub(super) above: TempDir,
     pub(super) faults: Arc<Mutex<Faults>>,
@@ -81,7 +81,7 @@ pub(super) fn numbered(range: std::ops::Range<u32>) -> Vec<String> {
         .collect()
 }
 
-/// Reads everything; gives the frames and the survivors lost, and what to acknowledge.
+/// Reads everything. Returns the frames, the number of survivors lost, and the position to acknowledge.
 pub(super) fn drain(spool: &Spool) -> (Vec<String>, u64, Position) {
     let (mut frames, mut lost, mut upto) = (Vec::new(), 0, Position::default());
     while let Some(batch) = spool.read(1000).unwrap() {
@@ -136,7 +136,7 @@ fn what_was_not_acknowledged_comes_back_after_a_restart() {
         );
         assert_eq!(drain(&spool).0, all[taken..]);
     }
-    // Behind what was recovered stands what comes next.
+    // New frames come behind the recovered ones.
     let spool = bed.open(64 * MIB);
     spool.append(&[chunk(&["new"])]).unwrap();
     let (frames, ..) = drain(&spool);
@@ -162,14 +162,14 @@ fn claims_live_as_long_as_the_process() {
             .map(|(_, entry, _)| format!("{entry:?}"))
             .collect::<Vec<_>>()
     };
-    let told =
+    let reported =
         |claim| [Entry::Survivor(claim), Entry::Summary(u64::MAX - 1)].map(|e| format!("{e:?}"));
-    assert_eq!(entries(&spool), told(claim));
+    assert_eq!(entries(&spool), reported(claim));
     assert_eq!((spool.records(), spool.survivors()), (2, 1));
     drop(spool);
     let spool = bed.open(MIB);
     assert_eq!(spool.found().recovered, 1);
-    assert_eq!(entries(&spool), told(Claim::FORGOTTEN));
+    assert_eq!(entries(&spool), reported(Claim::FORGOTTEN));
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn space_comes_back_as_it_drains_and_the_limit_holds() {
         assert!(spool.octets() <= max);
     };
     assert!(
-        matches!(full, SpoolError::Full { max: told, .. } if told == max),
+        matches!(full, SpoolError::Full { max: reported, .. } if reported == max),
         "{full}"
     );
     assert!(batches > 30 && spool.segments() >= 6);
@@ -217,7 +217,7 @@ fn space_comes_back_as_it_drains_and_the_limit_holds() {
     assert_eq!(
         bed.open(max).segments(),
         0,
-        "until nobody will write to it any more"
+        "until it is not written to any more"
     );
 }
 
@@ -283,7 +283,7 @@ fn a_damaged_segment_costs_nothing_of_the_next() {
             && read.iter().any(|frame| frame == "last of 0")
             && read.last().unwrap() == "last of 5"
     );
-    // A file that somebody removes is counted as well.
+    // A removed file counts as lost too.
     drop(spool);
     let spool = bed.open(MIB);
     fs::remove_file(&bed.segments()[0]).unwrap();
@@ -299,7 +299,7 @@ fn the_last_segment_cut_anywhere_gives_what_is_before_the_cut() {
     let first = usize::try_from(DATA_AT).unwrap();
     let each = record::HEADER_OCTETS + frames[0].len();
     for cut in 0..=octets.len() {
-        // As a crash leaves it: the cursor knows of nothing.
+        // As after a crash: the cursor does not count the records.
         let _absent = fs::remove_file(bed.directory().join("cursor"));
         fs::write(&path, &octets[..cut]).unwrap();
         let spool = bed.open(MIB);
@@ -307,7 +307,7 @@ fn the_last_segment_cut_anywhere_gives_what_is_before_the_cut() {
         assert_eq!(spool.found().recovered, whole as u64, "cut at {cut}");
         let torn = cut.saturating_sub(first) % each;
         assert_eq!(spool.found().torn_octets, torn as u64);
-        // Waiting for the disk takes its time: where nothing changes, not each time.
+        // Waiting for the disk is slow: where nothing changes, only now and then.
         let mut expected = frames[..whole].to_vec();
         if cut >= first || cut % 100 == 0 {
             spool.append(&[chunk(&["new"])]).unwrap();
@@ -320,7 +320,7 @@ fn the_last_segment_cut_anywhere_gives_what_is_before_the_cut() {
             fs::remove_file(path).unwrap();
         }
     }
-    // A cursor that knows of them counts what is cut off.
+    // With a cursor that counts the records, what is cut off counts as lost.
     let bed = Bed::new();
     let (path, octets, _) = three(&bed);
     fs::write(path, &octets[..octets.len() - 1]).unwrap();
@@ -339,7 +339,7 @@ fn a_message_cannot_pass_for_a_record() {
     let spool = bed.open(MIB);
     spool.append(&[chunk(&[record, b"second"])]).unwrap();
     drop(spool);
-    // With the header of the record around it damaged, the octets inside are looked at one by one.
+    // The header of the record around it is damaged, so the octets inside are searched one by one.
     let path = bed.segments().remove(1);
     let mut octets = fs::read(&path).unwrap();
     octets[usize::try_from(DATA_AT).unwrap()] ^= 1;
@@ -444,7 +444,7 @@ fn a_write_that_fails_does_not_count_whatever_fails_and_wherever() {
 }
 
 #[test]
-fn a_page_that_cannot_be_read_is_told_and_then_passed_over() {
+fn a_page_that_cannot_be_read_is_an_error_and_then_skipped() {
     let bed = Bed::new();
     let spool = bed.open(64 * MIB);
     let all = numbered(0..2000);
@@ -476,7 +476,7 @@ fn a_page_that_cannot_be_read_is_told_and_then_passed_over() {
 }
 
 #[test]
-fn a_removed_directory_is_told_once_and_made_anew() {
+fn a_removed_directory_is_an_error_once_and_made_anew() {
     let bed = Bed::new();
     let spool = bed.open(MIB);
     spool.append(&[chunk(&numbered(0..10))]).unwrap();
@@ -533,18 +533,19 @@ fn a_removed_segment_is_not_written_to() {
 }
 
 #[test]
-fn a_second_instance_is_refused_and_told_who_has_it() {
+fn a_second_instance_is_refused_with_the_process_id_of_the_first() {
     let bed = Bed::new();
     let spool = bed.open(MIB);
     let error = Spool::open(&bed.directory(), MIB).unwrap_err();
-    let told = error.to_string();
+    let reported = error.to_string();
     let pid = std::process::id();
     assert!(
         matches!(error, SpoolError::Busy { pid: Some(holder), .. } if holder == pid),
-        "{told}"
+        "{reported}"
     );
     assert!(
-        told.contains(&bed.directory().display().to_string()) && told.contains(&pid.to_string())
+        reported.contains(&bed.directory().display().to_string())
+            && reported.contains(&pid.to_string())
     );
     spool.append(&[chunk(&["unharmed"])]).unwrap();
     assert_eq!(drain(&spool).0, ["unharmed"]);
@@ -553,10 +554,10 @@ fn a_second_instance_is_refused_and_told_who_has_it() {
 #[test]
 fn what_others_could_write_is_refused_with_path_and_mode() {
     let refused = |bed: &Bed, path: PathBuf, words: &str| {
-        let told = Spool::open(&bed.directory(), MIB).unwrap_err().to_string();
+        let reported = Spool::open(&bed.directory(), MIB).unwrap_err().to_string();
         assert!(
-            told.contains(&path.display().to_string()) && told.contains(words),
-            "{told}"
+            reported.contains(&path.display().to_string()) && reported.contains(words),
+            "{reported}"
         );
     };
     let chmod =
@@ -594,7 +595,7 @@ fn a_planted_symlink_is_refused_and_its_target_untouched() {
         let _absent = fs::remove_file(&link);
         symlink(&target, &link).unwrap();
         match Spool::open(&bed.directory(), MIB) {
-            // Without a cursor the spool works, and says what is wrong whenever it would write there.
+            // Without a cursor the spool works. It returns an error whenever it would write there.
             Ok(spool) => {
                 assert_eq!(name, "cursor");
                 spool.append(&[chunk(&["a"])]).unwrap();
@@ -622,7 +623,7 @@ fn a_planted_symlink_is_refused_and_its_target_untouched() {
         ),
         "{error}"
     );
-    // A segment's name is new each time: what is planted under the next one is not written to either.
+    // A segment's name is new each time. A file planted under the next name is not written to either.
     let bed = Bed::new();
     let spool = bed.open(MIB);
     let target = bed.above.path().join("target");
@@ -647,7 +648,7 @@ fn chmod(path: &Path, mode: u32) {
     fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
 }
 
-/// Files of the bed that are open in this process and have no name any more.
+/// Files of the bed that are open in this process although they were removed.
 pub(super) fn removed_and_open(bed: &Bed) -> Vec<PathBuf> {
     let directory = bed.directory();
     let descriptors = fs::read_dir("/proc/self/fd").unwrap();
@@ -659,8 +660,8 @@ pub(super) fn removed_and_open(bed: &Bed) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Three segments, of which the middle one is changed by `change` while no process has the spool; the next reads what is
-/// before it, says `words`, and reads the rest when `mend` was done.
+/// Of three segments `change` changes the middle one while no process has the spool. The next process reads what is
+/// before it, then gets an error with `words`, and reads the rest after `mend`.
 #[track_caller]
 fn check_waits(change: impl Fn(&Path), words: &str, mend: impl Fn(&Path)) {
     let bed = Bed::new();
@@ -676,12 +677,12 @@ fn check_waits(change: impl Fn(&Path), words: &str, mend: impl Fn(&Path)) {
     change(&middle);
     let spool = bed.open(MIB);
     assert_eq!(spool.found().recovered, 390);
-    let [told] = &*spool.found().not_safe else {
+    let [reported] = &*spool.found().not_safe else {
         panic!("{:?}", spool.found());
     };
     assert!(
-        told.contains(words) && told.contains(middle.to_str().unwrap()),
-        "{told}"
+        reported.contains(words) && reported.contains(middle.to_str().unwrap()),
+        "{reported}"
     );
     spool.append(&[chunk(&["new"])]).unwrap();
     let mut read = 0;
@@ -691,9 +692,9 @@ fn check_waits(change: impl Fn(&Path), words: &str, mend: impl Fn(&Path)) {
             Err(error) => break error,
         }
     };
-    assert_eq!((read, error.to_string()), (130, told.clone()));
+    assert_eq!((read, error.to_string()), (130, reported.clone()));
     for _ in 0..2 * READ_TRIES {
-        assert_eq!(spool.read(1000).unwrap_err().to_string(), *told);
+        assert_eq!(spool.read(1000).unwrap_err().to_string(), *reported);
     }
     mend(&middle);
     let (rest, lost, upto) = drain(&spool);
@@ -730,7 +731,7 @@ fn a_file_that_is_not_safe_is_waited_for_with_all_that_is_behind_it() {
     }
 }
 
-/// Others may have read it by then, and waiting undoes nothing.
+/// Others may have read it already; waiting would not undo that.
 #[test]
 fn a_file_that_others_may_read_is_read() {
     let bed = Bed::new();
@@ -765,9 +766,9 @@ fn what_this_process_wrote_is_read_by_the_descriptor_that_wrote_it() {
     assert_eq!((read.len(), lost), (520, 0));
 }
 
-/// What has more segments than may be kept open is read by name behind those.
+/// Segments beyond those that are kept open are read by name.
 #[test]
-fn no_more_segments_are_kept_open_than_the_bound() {
+fn no_more_segments_are_kept_open_than_the_limit() {
     let bed = Bed::new();
     let spool = bed.open(8 * MIB);
     let frames = [[b'x'; 1000]; 1050];
@@ -786,7 +787,7 @@ fn no_more_segments_are_kept_open_than_the_bound() {
     assert_eq!((spool.segments(), held()), (count, count));
     drop(spool);
     let spool = bed.open(64 * MIB);
-    for _ in 0..4 * HELD_MAX {
+    for _ in 0..4 * OPEN_SEGMENTS_MAX {
         lock(&spool.writer).complete();
         spool.append(&[chunk(&["x"])]).unwrap();
     }
@@ -797,12 +798,15 @@ fn no_more_segments_are_kept_open_than_the_bound() {
         .filter(|segment| segment.file.is_some());
     assert_eq!(
         files.count(),
-        HELD_MAX + 1,
+        OPEN_SEGMENTS_MAX + 1,
         "and the one that is being written"
     );
     drop(shared);
     let (read, lost, _) = drain(&spool);
-    assert_eq!((read.len(), lost), (count * 1050 + 4 * HELD_MAX, 0));
+    assert_eq!(
+        (read.len(), lost),
+        (count * 1050 + 4 * OPEN_SEGMENTS_MAX, 0)
+    );
 }
 
 #[test]
@@ -810,7 +814,7 @@ fn no_removed_file_is_held_open() {
     let bed = Bed::new();
     let spool = bed.open(MIB);
     let frames = [[b'x'; 1000]; 130];
-    // Removed by us, with the reader in the middle of it, and at its end.
+    // The spool removes it, while the reader is in the middle of it, and at its end.
     for octets in [50_000, 10_000_000] {
         for _ in 0..2 {
             spool.append(&[chunk(&frames)]).unwrap();
@@ -821,7 +825,7 @@ fn no_removed_file_is_held_open() {
         }
         assert_eq!(spool.segments(), 0);
     }
-    // By others: a file, all of them, and the directory.
+    // Another process removes a file, all files, and the directory.
     for step in 0..3 {
         for _ in 0..3 {
             spool.append(&[chunk(&frames)]).unwrap();
@@ -835,8 +839,8 @@ fn no_removed_file_is_held_open() {
             _ => fs::remove_dir_all(bed.directory()).unwrap(),
         }
         assert!(!removed_and_open(&bed).is_empty());
-        let told = spool.tend();
-        assert_eq!(told.is_err(), step == 2, "{told:?}");
+        let reported = spool.tend();
+        assert_eq!(reported.is_err(), step == 2, "{reported:?}");
         spool.tend().unwrap();
         assert_eq!(removed_and_open(&bed), Vec::<PathBuf>::new());
         let again = Spool::open(&bed.directory(), MIB).unwrap_err();
@@ -850,7 +854,7 @@ fn no_removed_file_is_held_open() {
 }
 
 #[test]
-fn a_directory_that_is_not_at_its_path_takes_nothing_and_gives_what_it_holds() {
+fn a_directory_that_is_not_at_its_path_is_read_and_not_written_to() {
     let away = |bed: &Bed| bed.above.path().join("away");
     let nothing = |_: &Bed| {};
     let directory = |bed: &Bed| fs::create_dir(bed.directory()).unwrap();
@@ -858,15 +862,15 @@ fn a_directory_that_is_not_at_its_path_takes_nothing_and_gives_what_it_holds() {
     let link = |bed: &Bed| symlink("away", bed.directory()).unwrap();
     for put in [nothing as fn(&Bed), directory, file, link] {
         let bed = Bed::new();
-        // A slash at the end would follow the link.
+        // A slash at the end would follow the symlink.
         let spool = Spool::open(&bed.directory().join(""), MIB).unwrap();
         spool.append(&[chunk(&["a", "b"])]).unwrap();
         spool.tend().unwrap();
         fs::rename(bed.directory(), away(&bed)).unwrap();
         put(&bed);
         for _ in 0..2 {
-            for told in [spool.tend(), spool.append(&[chunk(&["c"])]), spool.ask(1)] {
-                let error = told.unwrap_err();
+            for reported in [spool.tend(), spool.append(&[chunk(&["c"])]), spool.probe(1)] {
+                let error = reported.unwrap_err();
                 assert!(matches!(error, SpoolError::Moved { .. }), "{error}");
             }
         }
@@ -875,7 +879,7 @@ fn a_directory_that_is_not_at_its_path_takes_nothing_and_gives_what_it_holds() {
         spool.acknowledge(upto).unwrap();
         assert_eq!(spool.survivors(), 0);
         let _absent = fs::remove_file(bed.directory());
-        // Fails if anything was put into it.
+        // Fails if the spool made a file in it.
         let _absent = fs::remove_dir(bed.directory());
         fs::rename(away(&bed), bed.directory()).unwrap();
         spool.tend().unwrap();
@@ -884,7 +888,7 @@ fn a_directory_that_is_not_at_its_path_takes_nothing_and_gives_what_it_holds() {
     }
 }
 
-/// A copy of a file that is in use takes its place: nothing is lost that was in it by then.
+/// A copy of a file in use takes its place: nothing that was in it by then is lost.
 #[test]
 fn a_copy_that_takes_a_files_place_is_read_instead() {
     let bed = Bed::new();
@@ -936,9 +940,9 @@ fn a_lock_or_a_cursor_with_a_second_name_is_used_and_not_written_to() {
     assert_eq!(bed.open(MIB).found().recovered, 0);
 }
 
-/// A cursor that others could write to might say that all was delivered.
+/// A cursor that others could write to might say that everything was delivered.
 #[test]
-fn a_cursor_that_others_could_write_is_told_and_not_believed() {
+fn a_cursor_that_others_could_write_is_reported_and_not_believed() {
     let bed = Bed::new();
     let spool = bed.open(MIB);
     let all = numbered(0..30);
@@ -960,7 +964,8 @@ fn a_cursor_that_others_could_write_is_told_and_not_believed() {
     );
 }
 
-/// Of two spools, `one` and then `other` in the same place, the cursor of the first beside the segments of the second.
+/// Makes two spools in the same place, `one` and then `other`, and puts the cursor of the first beside the segments of the
+/// second.
 #[track_caller]
 fn check_foreign(one: impl Fn(&Spool), other: impl Fn(&Spool)) {
     let bed = Bed::new();
@@ -1004,14 +1009,14 @@ fn a_cursor_of_another_history_costs_nothing_and_wraps_nothing() {
         let upto = drain(spool).2;
         spool.acknowledge(upto).unwrap();
     };
-    // Numbers that no history has: fewer survivors in more records, which was taken for less than nothing.
+    // Numbers that no history has: more records, but fewer survivors.
     check_foreign(|old| deliver(old, 40, 0), |new| append(new, 30, 25));
-    // Numbers that fit, of which all or a part would have been taken for delivered.
+    // Numbers that fit, by which all or some records would count as delivered.
     check_foreign(|old| deliver(old, 40, 0), |new| append(new, 30, 0));
     check_foreign(|old| deliver(old, 10, 0), |new| append(new, 30, 0));
-    // And of which a part would have been taken for lost.
+    // And by which some would count as lost.
     check_foreign(|old| append(old, 100, 0), |new| append(new, 30, 0));
-    // One that knew of no segment any more.
+    // A cursor written when there was no segment.
     let frames = [[b'x'; 1000]; 130];
     check_foreign(
         |old| {
@@ -1026,17 +1031,17 @@ fn a_cursor_of_another_history_costs_nothing_and_wraps_nothing() {
 }
 
 #[test]
-fn the_disk_can_be_asked_for_room_with_nothing_to_write() {
+fn the_disk_can_be_probed_with_nothing_to_write() {
     let bed = Bed::new();
     let spool = bed.open(4 * MIB);
     let frames = [[b'x'; 1000]; 100];
-    spool.ask(MIB).unwrap();
+    spool.probe(MIB).unwrap();
     while spool.append(&[chunk(&frames)]).is_ok() {}
-    let full = spool.ask(100_000).unwrap_err();
+    let full = spool.probe(100_000).unwrap_err();
     assert!(matches!(full, SpoolError::Full { .. }), "{full}");
     let upto = drain(&spool).2;
     spool.acknowledge(upto).unwrap();
-    spool.ask(MIB).unwrap();
+    spool.probe(MIB).unwrap();
     for (faults, name) in [
         (
             Faults {
@@ -1061,19 +1066,19 @@ fn the_disk_can_be_asked_for_room_with_nothing_to_write() {
         ),
     ] {
         bed.fail(faults);
-        let error = spool.ask(200_000).unwrap_err();
+        let error = spool.probe(200_000).unwrap_err();
         assert!(format!("{error:?}").starts_with(name), "{error:?}");
     }
     bed.fail(Faults::default());
-    spool.ask(200_000).unwrap();
+    spool.probe(200_000).unwrap();
     assert_eq!(removed_and_open(&bed), Vec::<PathBuf>::new());
     let left = fs::read_dir(bed.directory()).unwrap().count();
     assert_eq!(left, 2 + bed.segments().len(), "nothing is left of it");
 }
 
-/// A short segment is kept when it is drained, but not in the way of what comes.
+/// A short segment is kept when it is drained, but new records get its room.
 #[test]
-fn what_is_drained_takes_no_room_from_what_comes() {
+fn a_drained_segment_takes_no_room_from_new_records() {
     let bed = Bed::new();
     let spool = bed.open(MIB);
     let deliver = |frames: &[[u8; 1000]]| {
@@ -1083,10 +1088,10 @@ fn what_is_drained_takes_no_room_from_what_comes() {
     };
     deliver(&[[b'x'; 1000]; 100]).unwrap();
     assert_eq!(spool.segments(), 1);
-    // By the limit.
+    // By the spool's limit.
     deliver(&[[b'x'; 1000]; 990]).unwrap();
     assert_eq!(spool.segments(), 0);
-    // By the disk: the next try has the room.
+    // By the disk's room: the next try succeeds.
     deliver(&[[b'x'; 1000]; 100]).unwrap();
     bed.fail(Faults {
         write: Some((50_000, libc::ENOSPC)),
@@ -1159,7 +1164,7 @@ fn reading_and_appending_go_on_side_by_side() {
     assert_eq!(spool.survivors(), 0);
 }
 
-/// Appends numbered frames and tells each number that is safe, until it is killed.
+/// Appends numbered frames, and records each number that is safe, until it is killed.
 #[test]
 #[ignore = "the child of the test below"]
 fn child_appends_until_killed() {
@@ -1168,7 +1173,7 @@ fn child_appends_until_killed() {
     };
     let spool = Spool::open(directory.as_ref(), 64 * MIB).unwrap();
     let from: u32 = std::env::var("TERSED_TEST_FROM").unwrap().parse().unwrap();
-    let told = fs::File::options()
+    let reported = fs::File::options()
         .append(true)
         .open(std::env::var_os("TERSED_TEST_TOLD").unwrap())
         .unwrap();
@@ -1176,8 +1181,8 @@ fn child_appends_until_killed() {
         spool
             .append(&[chunk(&numbered(batch..batch + 50))])
             .unwrap();
-        std::io::Write::write_all(&mut &told, format!("{}\n", batch + 50).as_bytes()).unwrap();
-        // Some of it is taken, so that kills meet acknowledging and deleting, too.
+        std::io::Write::write_all(&mut &reported, format!("{}\n", batch + 50).as_bytes()).unwrap();
+        // Some frames are acknowledged, so that kills also hit acknowledging and deleting.
         if let Some(taken) = spool.read(1000).unwrap() {
             assert_eq!(taken.lost, 0);
             let last = taken
@@ -1188,7 +1193,7 @@ fn child_appends_until_killed() {
             if let Some(last) = last {
                 let text = String::from_utf8(last).unwrap();
                 let number = text.rsplit(' ').next().unwrap();
-                std::io::Write::write_all(&mut &told, format!("taken {number}\n").as_bytes())
+                std::io::Write::write_all(&mut &reported, format!("taken {number}\n").as_bytes())
                     .unwrap();
             }
             spool.acknowledge(taken.upto).unwrap();
@@ -1199,8 +1204,8 @@ fn child_appends_until_killed() {
 #[test]
 fn a_killed_process_leaves_a_spool_that_opens_with_all_that_was_safe() {
     let bed = Bed::new();
-    let told = bed.above.path().join("told");
-    fs::write(&told, "").unwrap();
+    let reported = bed.above.path().join("reported");
+    fs::write(&reported, "").unwrap();
     let mut from = 0;
     for round in 0..8_u64 {
         let mut child = Command::new(std::env::current_exe().unwrap())
@@ -1211,12 +1216,12 @@ fn a_killed_process_leaves_a_spool_that_opens_with_all_that_was_safe() {
             ])
             .env("TERSED_TEST_SPOOL", bed.directory())
             .env("TERSED_TEST_FROM", from.to_string())
-            .env("TERSED_TEST_TOLD", &told)
+            .env("TERSED_TEST_TOLD", &reported)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let lines = || fs::read_to_string(&told).unwrap().lines().count();
+        let lines = || fs::read_to_string(&reported).unwrap().lines().count();
         let enough = lines() + 20 + usize::try_from(round * 7).unwrap();
         let mut waited = 0;
         while lines() < enough {
@@ -1230,7 +1235,7 @@ fn a_killed_process_leaves_a_spool_that_opens_with_all_that_was_safe() {
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        let text = fs::read_to_string(&told).unwrap();
+        let text = fs::read_to_string(&reported).unwrap();
         let safe: u32 = text
             .lines()
             .filter_map(|line| line.parse().ok())

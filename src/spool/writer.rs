@@ -1,21 +1,21 @@
-//! The writing end: records behind one another in the active segment, and room for them.
+//! The writing end: it appends records to the active segment, and makes room for them.
 //!
 //! # Guarantees
 //!
 //! - If the directory or a segment was removed, [`Spool::append`] and [`Spool::tend`] close it, so that the disk gets its
 //!   space back.
-//! - A segment takes an eighth of the room at most, of the disk's as well as of the limit, so that space comes back in parts
+//! - A segment takes at most an eighth of the limit, and at most an eighth of the disk's room. So space comes back in parts
 //!   on a small disk, too.
-//! - The active segment is kept when all is acknowledged, and deleted as soon as room is short.
+//! - The active segment is kept when everything is acknowledged, and deleted as soon as room is short.
 //! - If the path does not lead to the open directory any more, nothing is appended until it does.
-//! - The disk can be asked for room with nothing to be written ([`Spool::ask`]).
+//! - [`Spool::probe`] finds out whether the disk has room, with nothing to write.
 
 use std::{fs::File, sync::Arc};
 
 use nix::fcntl::OFlag;
 
 use super::{
-    HELD_MAX, Spool, cursor,
+    OPEN_SEGMENTS_MAX, Spool,
     cursor::Position,
     disk,
     error::SpoolError,
@@ -30,22 +30,22 @@ use crate::{chunk::Chunk, clock::Clock};
 pub(super) struct Writer {
     /// The segment that is being written.
     active: Option<Active>,
-    /// Of the next segment.
+    /// The number of the next segment.
     number: u64,
     /// Records on their way to the disk.
     buffer: Vec<u8>,
-    /// The directory was removed, and is to be made anew.
-    gone: bool,
+    /// The directory was removed, and has to be made anew.
+    is_gone: bool,
 }
 
 #[derive(Debug)]
 struct Active {
     header: Header,
     file: Arc<File>,
-    /// Behind its last record.
+    /// The place behind its last record.
     place: Place,
     octets: u64,
-    /// When it has become so long it is not written to again.
+    /// Once it is this long, it is complete: it is not written to again.
     octets_max: u64,
 }
 
@@ -55,11 +55,11 @@ impl Writer {
             active: None,
             number,
             buffer: Vec::new(),
-            gone: false,
+            is_gone: false,
         }
     }
 
-    /// The active segment is not written to again.
+    /// Makes the active segment complete.
     #[cfg(test)]
     pub(super) fn complete(&mut self) {
         if let Some(active) = &mut self.active {
@@ -69,19 +69,19 @@ impl Writer {
 }
 
 impl Spool {
-    /// Puts the entries of all chunks on the disk, and waits for it.
+    /// Writes the entries of all chunks to the disk, and waits until they are there.
     ///
     /// # Errors
     ///
-    /// Then nothing of it counts. [`SpoolError::Full`], [`SpoolError::NoSpace`], [`SpoolError::ReadOnly`] and
-    /// [`SpoolError::Io`] say that it may be tried again; after [`SpoolError::Gone`] that makes the directory anew.
-    /// [`SpoolError::Moved`] is said until the directory is back at its path.
+    /// After an error nothing of it counts. After [`SpoolError::Full`], [`SpoolError::NoSpace`], [`SpoolError::ReadOnly`] and
+    /// [`SpoolError::Io`] the caller may try again; after [`SpoolError::Gone`] the next try makes the directory anew.
+    /// [`SpoolError::Moved`] is returned until the directory is back at its path.
     pub fn append(&self, chunks: &[Chunk]) -> Result<(), SpoolError> {
         if chunks.iter().all(Chunk::is_empty) {
             return Ok(());
         }
         let mut writer = lock(&self.writer);
-        self.find_place(&mut writer)?;
+        self.prepare_directory(&mut writer)?;
         let (mut active, is_new) = self.take_active(&mut writer, chunks)?;
         let Writer { buffer, .. } = &mut *writer;
         let mut place = active.place;
@@ -116,7 +116,7 @@ impl Spool {
                 self.disk.cut(&active.file, active.octets)
             };
             if undone.is_err() {
-                // It holds what does not count, and takes the space. The next segment's header says where it ends.
+                // It has records that do not count, and they take space. The next segment's header tells where it ends.
                 let octets = active
                     .file
                     .metadata()
@@ -128,7 +128,7 @@ impl Spool {
                     file: Some(active.file),
                 });
             } else if !is_new && !wrote_all {
-                // Not after a sync that failed: what of the file is on the disk is unknown then.
+                // Not after a failed sync: then it is unknown which part of the file is on the disk.
                 writer.active = Some(active);
             }
             if error.is_full() {
@@ -148,27 +148,27 @@ impl Spool {
         };
         writer.active = Some(active);
         let mut cursor = lock(&self.cursor);
-        let (marks, ends) = {
+        let (progress, ends) = {
             let mut shared = lock(&self.shared);
-            let start = shared.marks.written;
-            shared.ages.wrote(start, Clock::wall());
-            shared.marks.written = segment.end;
+            let start = shared.progress.written;
+            shared.write_times.wrote(start, Clock::wall());
+            shared.progress.written = segment.end;
             shared.put(segment);
-            (shared.marks, cursor::ends(&shared.segments))
+            shared.cursor()
         };
-        // What was written is safe without it; it lets the loss of the last records be counted.
-        let _stored = cursor.store(&*self.disk, marks, ends);
+        // The records are safe without the cursor. With it, a loss of the last ones can be counted.
+        let _stored = cursor.store(&*self.disk, progress, ends);
         Ok(())
     }
 
-    /// Asks whether so many octets would be taken now, with nothing to be kept.
+    /// Finds out whether the disk would take this many octets now. Keeps nothing of them.
     ///
     /// # Errors
     ///
-    /// As [`Spool::append`].
-    pub fn ask(&self, octets: u64) -> Result<(), SpoolError> {
+    /// As for [`Spool::append`].
+    pub fn probe(&self, octets: u64) -> Result<(), SpoolError> {
         let mut writer = lock(&self.writer);
-        self.find_place(&mut writer)?;
+        self.prepare_directory(&mut writer)?;
         self.check_limit(&mut writer, octets)?;
         self.disk.remove(TRIAL)?;
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
@@ -186,22 +186,22 @@ impl Spool {
         tried.and(removed)
     }
 
-    /// To be called from time to time: lets go of files that were removed, and makes a directory anew that was.
+    /// Closes files that were removed, and makes a removed directory anew. Call from time to time.
     ///
     /// # Errors
     ///
-    /// [`SpoolError::Gone`] for a directory that was removed, and what keeps it from being made anew.
-    /// [`SpoolError::Moved`] for one that is not at its path. [`SpoolError::Unsafe`] for one that others may write to by
-    /// now: this process goes on, the next will not start.
+    /// [`SpoolError::Gone`] if the directory was removed, or the error that prevents making it anew.
+    /// [`SpoolError::Moved`] if it is not at its path. [`SpoolError::Unsafe`] if others may write to it by
+    /// now: this process goes on, but the next will not start.
     pub fn tend(&self) -> Result<(), SpoolError> {
-        self.find_place(&mut lock(&self.writer))?;
+        self.prepare_directory(&mut lock(&self.writer))?;
         self.disk.check_place()?;
         self.disk.check()
     }
 
-    /// Deletes the last segment if all of it is acknowledged and it is long enough to be worth a new one.
+    /// Deletes the last segment if everything is acknowledged and the segment is long enough to be worth a new one.
     pub(super) fn remove_drained(&self) -> Result<(), SpoolError> {
-        // An append that is under way makes it not drained.
+        // An append has the lock: its records will not be acknowledged.
         let Ok(mut writer) = self.writer.try_lock() else {
             return Ok(());
         };
@@ -214,7 +214,7 @@ impl Spool {
         self.make_room(&mut writer)
     }
 
-    /// Deletes the last segment if all of it is acknowledged.
+    /// Deletes the last segment if everything is acknowledged.
     fn make_room(&self, writer: &mut Writer) -> Result<(), SpoolError> {
         let last = {
             let shared = lock(&self.shared);
@@ -228,18 +228,18 @@ impl Spool {
         self.remove(last)
     }
 
-    /// Makes sure that what is written now will be found by its name, and lets go of what was removed.
-    fn find_place(&self, writer: &mut Writer) -> Result<(), SpoolError> {
-        if writer.gone {
+    /// Makes sure that the next process will find by its name what is written now. Closes what was removed.
+    fn prepare_directory(&self, writer: &mut Writer) -> Result<(), SpoolError> {
+        if writer.is_gone {
             self.disk.restore().map_err(|error| match error {
                 error if error.is_missing() => self.gone(),
                 error => error,
             })?;
-            writer.gone = false;
+            writer.is_gone = false;
         } else if self.disk.is_gone() {
-            writer.gone = true;
+            writer.is_gone = true;
             writer.active = None;
-            lock(&self.reader).let_go();
+            lock(&self.reader).close_all();
             lock(&self.cursor).forget();
             lock(&self.shared).segments.clear();
             return Err(self.gone());
@@ -248,29 +248,30 @@ impl Spool {
         writer
             .active
             .take_if(|active| disk::is_removed(&active.file));
-        let read = lock(&self.reader).let_go_of_removed();
-        lock(&self.cursor).let_go_of_removed();
+        let read = lock(&self.reader).close_if_removed();
+        lock(&self.cursor).close_if_removed();
         let removed = {
             let shared = lock(&self.shared);
-            let held = shared.segments.iter().filter(|segment| {
+            let removed = shared.segments.iter().filter(|segment| {
                 let file = segment.file.as_deref();
                 file.is_some_and(disk::is_removed) || read == Some(segment.header.number)
             });
-            held.map(|segment| segment.header.number)
+            removed
+                .map(|segment| segment.header.number)
                 .collect::<Vec<_>>()
         };
         for number in removed {
-            self.let_go_of(number);
+            self.handle_removed(number);
         }
         match self.disk.check_place() {
             Err(error @ SpoolError::Moved { .. }) => Err(error),
-            // That it cannot be looked at does not make it another one; `tend` tells it.
+            // If the path cannot be checked, the directory may still be there. `tend` returns that error.
             _ => Ok(()),
         }
     }
 
-    /// The file of a segment was removed. If there is another file of its name, that is a copy, and is read instead.
-    fn let_go_of(&self, number: u64) {
+    /// Forgets a segment whose file was removed. If there is another file of its name, that is a copy, and is read instead.
+    fn handle_removed(&self, number: u64) {
         let copy = self.disk.peek(&segment::name(number));
         if copy.is_err_and(|error| error.is_missing()) {
             self.forget_segment(number);
@@ -289,7 +290,7 @@ impl Spool {
         }
     }
 
-    /// The segment that `chunks` go into, and whether it was made for them. The buffer then begins with its header.
+    /// The segment for `chunks`, and whether it was made for them. If it was, the buffer begins with its header.
     fn take_active(
         &self,
         writer: &mut Writer,
@@ -300,7 +301,7 @@ impl Spool {
             .active
             .take_if(|active| active.octets >= active.octets_max);
         if let Some(complete) = complete {
-            self.hold(complete.header.number);
+            self.limit_open(complete.header.number);
         }
         let entries = chunks.iter().flat_map(Chunk::entries);
         let records = entries.map(|(frame, ..)| (record::HEADER_OCTETS + frame.len()) as u64);
@@ -315,7 +316,7 @@ impl Spool {
             before,
         };
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
-        // Whatever is there under this name will not be under the next.
+        // A file that is already there under this name is left alone: the next try takes the next name.
         writer.number += 1;
         let octets_max = self.segment_octets();
         let file = self.disk.open(&segment::name(header.number), flags)?;
@@ -330,7 +331,7 @@ impl Spool {
         Ok((active, true))
     }
 
-    /// Keeps to the limit with `records` octets more; gives what was written so far.
+    /// Checks that `records` more octets keep to the limit. Returns the position at the end of what was written.
     fn check_limit(&self, writer: &mut Writer, records: u64) -> Result<Position, SpoolError> {
         let look = |writer: &Writer| {
             let header = if writer.active.is_some() { 0 } else { DATA_AT };
@@ -348,22 +349,22 @@ impl Spool {
                 max: self.max_octets,
             });
         }
-        Ok(lock(&self.shared).marks.written)
+        Ok(lock(&self.shared).progress.written)
     }
 
-    /// How long the next segment may become.
+    /// How long the next segment may become, in octets.
     fn segment_octets(&self) -> u64 {
         let room = self.disk.room().unwrap_or(u64::MAX);
         let room = room.saturating_add(self.octets()).min(self.max_octets);
         (room / SEGMENTS_MIN).clamp(SEGMENT_OCTETS_MIN, SEGMENT_OCTETS_MAX)
     }
 
-    /// A segment is complete: keeps it open, or not if there are enough.
-    fn hold(&self, number: u64) {
+    /// Closes the segment `number`, which is complete, if enough segments are open.
+    fn limit_open(&self, number: u64) {
         let mut shared = lock(&self.shared);
-        let held = shared.segments.iter();
-        let held = held.filter(|segment| segment.file.is_some()).count();
-        if held > HELD_MAX
+        let open = shared.segments.iter();
+        let open = open.filter(|segment| segment.file.is_some()).count();
+        if open > OPEN_SEGMENTS_MAX
             && let Some(last) = shared.segments.back_mut()
             && last.header.number == number
         {
@@ -372,24 +373,24 @@ impl Spool {
     }
 }
 
-/// The file that takes room and gives it back, to find out whether there is any.
+/// The file with which [`Spool::probe`] takes room, and gives it back.
 pub(super) const TRIAL: &str = "trial";
 
-/// Octets written to it: a disk that is read-only or fails takes none.
+/// Octets written to it, to find out whether the disk fails or is read-only.
 const TRIAL_OCTETS: usize = 4096;
 
-/// A segment becomes at most so long before the next one is begun: what may be deleted at once, and what is read
-/// through at start.
+/// A segment of this length is complete. It limits how much is deleted at once, and how much is read in full at the
+/// start.
 const SEGMENT_OCTETS_MAX: u64 = 64 * 1024 * 1024;
 
-/// And at least so long: a new one costs two waits for the disk.
+/// A segment of less length is not complete: a new one costs two waits for the disk.
 const SEGMENT_OCTETS_MIN: u64 = 64 * 1024;
 
-/// A full spool has at least so many segments, so that its space comes back in parts.
+/// A full spool has at least this many segments, so that its space comes back in parts.
 const SEGMENTS_MIN: u64 = 8;
 
-/// An active segment shorter than this is kept when all is acknowledged: a new one costs two waits for the disk.
+/// An active segment shorter than this is kept when everything is acknowledged: a new one costs two waits for the disk.
 const DRAINED_OCTETS_KEPT: u64 = 1024 * 1024;
 
-/// Memory kept for the next append.
+/// Octets of memory kept for the next append.
 const BUFFER_OCTETS_KEPT: usize = 8 * 1024 * 1024;

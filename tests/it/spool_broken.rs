@@ -81,7 +81,7 @@ fn a_disk_that_fails_or_is_read_only_is_named_and_forwarding_goes_on() {
         fs::remove_file(&says).unwrap();
         sink.stop();
         originator.send_all((MANY..2 * MANY).map(|place| ordered(0, place, OCTETS)));
-        tersed.wait_log("the spool takes frames again");
+        tersed.wait_log("spool accepts writes again");
         assert!(!tersed.get("/readyz").1.contains("spool: failing"));
         sink.restart();
         wait_until("everything at the sink", LIMIT, || {
@@ -214,7 +214,7 @@ fn what_others_could_write_to_is_refused() {
         let parent = spool.parent().unwrap();
         fs::set_permissions(parent, fs::Permissions::from_mode(0o777)).unwrap();
     });
-    check_refused("belongs to user 1", |spool| {
+    check_refused("user 1 owns it", |spool| {
         fs::create_dir(spool).unwrap();
         std::os::unix::fs::chown(spool, Some(1), None).unwrap();
     });

@@ -100,7 +100,7 @@ fn check_newest(dir: &Path, keys: &str) {
     assert!(dropped > MANY as u64 / 4, "{dropped} were dropped");
     assert!(full.balance().queued > 1000, "{:?}", full.balance());
     assert_eq!(full.total("tersed_spool_failing"), 0);
-    let told = tersed.log_count("dropped the oldest because the spool is full");
+    let told = tersed.log_count("dropped the oldest frames because the spool is full");
     assert!((1..20).contains(&told), "told {told} times");
 
     let sink = port.open();

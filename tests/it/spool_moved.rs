@@ -70,10 +70,10 @@ fn what_a_directory_holds_that_something_is_mounted_over_is_sent() {
     });
     assert!(tersed.get("/readyz").1.contains("spool: failing"));
     assert_eq!(fs::read_dir(&spool).unwrap().count(), 0);
-    assert_eq!(tersed.log_count("the spool fails"), 1);
+    assert_eq!(tersed.log_count("spool error"), 1);
     drop(mounted);
     tersed.wait_metric("tersed_spool_failing", &[], 0);
-    assert_eq!(tersed.log_count("the spool takes frames again"), 1);
+    assert_eq!(tersed.log_count("spool accepts writes again"), 1);
     let (metrics, _) = tersed.finish();
     assert_ordered(&places(&sink.messages(), OCTETS), 2 * MANY, 0);
     assert_eq!(metrics.total("tersed_frames_dropped_total"), 0);
@@ -92,7 +92,7 @@ fn check_waits(put: impl Fn(&Path), words: &str) {
     client.answers(2..=some, "200");
     fs::rename(&spool, &away).unwrap();
     put(&spool);
-    let line = tersed.wait_log("the spool fails");
+    let line = tersed.wait_log("spool error");
     let told = format!(
         "{}{words}what was spooled is in the old one: move it back, or restart after copying its segments",
         spool.display()
@@ -108,7 +108,7 @@ fn check_waits(put: impl Fn(&Path), words: &str) {
     wait_until("it to be tried again", LIMIT, || moved(&tersed) > told + 4);
     assert!(!client.is_answered());
     assert!(tersed.get("/readyz").1.contains("spool: failing"));
-    assert_eq!(tersed.log_count("the spool fails"), 1);
+    assert_eq!(tersed.log_count("spool error"), 1);
     assert_eq!(tersed.metrics().total("tersed_spool_frames"), FEW as u64);
 
     // An empty directory, a symbolic link, or nothing: nothing was written to what was put there.
@@ -116,7 +116,7 @@ fn check_waits(put: impl Fn(&Path), words: &str) {
     let _absent = fs::remove_dir(&spool);
     fs::rename(&away, &spool).unwrap();
     client.answers(some + 1..=all, "200");
-    tersed.wait_log("the spool takes frames again");
+    tersed.wait_log("spool accepts writes again");
     tersed.wait_metric("tersed_spool_failing", &[], 0);
     assert_eq!(
         tersed.metrics().total("tersed_spool_frames"),

@@ -65,12 +65,12 @@ fn a_spool_that_fills_up_says_so_before_it_is_full_and_what_happens_then() {
         originator.send_all((0..MANY).map(|place| ordered(0, place, OCTETS)));
         originator
     });
-    let told = tersed.wait_log("the spool fills up");
+    let told = tersed.wait_log("spool is filling up");
     assert_eq!(told.level, "WARN");
     let percent: u64 = told.field("percent").unwrap().parse().unwrap();
     assert!((80..=100).contains(&percent), "{told:?}");
-    assert!(told.mentions("wait: reading pauses"), "{told:?}");
-    let failed = tersed.wait_log("the spool fails");
+    assert!(told.mentions("wait: reading will pause"), "{told:?}");
+    let failed = tersed.wait_log("spool error");
     assert!(failed.mentions("(spool.max_size)"), "{failed:?}");
     wait_until("the page to say that it fails", LIMIT, || {
         line(&tersed).starts_with("failing for ")
@@ -84,7 +84,7 @@ fn a_spool_that_fills_up_says_so_before_it_is_full_and_what_happens_then() {
         assert!(known.contains(part), "no {part:?} in {known}");
     }
     assert!(tersed.metrics().moment(FAILING).unwrap() <= seconds_now());
-    assert_eq!(tersed.log_count("the spool fills up"), 1);
+    assert_eq!(tersed.log_count("spool is filling up"), 1);
 
     let sink = port.open();
     wait_until("everything at the sink", LIMIT, || sink.count() >= MANY);

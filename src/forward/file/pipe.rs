@@ -222,7 +222,7 @@ impl Pipe {
             Kind::Pipe { .. } if wire.len() - at <= PIPE_BUF => Step::Offer(wire.len()),
             Kind::Pipe { capacity } => {
                 let few = frames.last_end(wire, at, at.saturating_add(PIPE_BUF));
-                let is_empty = !matches!(sys::unread_octets(self.file.as_fd()), Ok(1..));
+                let is_empty = !matches!(sys::readable_octets(self.file.as_fd()), Ok(1..));
                 let most = match is_empty {
                     true if !self.may_block => {
                         frames.last_end(wire, at, at.saturating_add(capacity))
@@ -279,7 +279,7 @@ impl Pipe {
         let mut unread = usize::MAX;
         let mut pause = EMPTY_PAUSE_MIN;
         loop {
-            let left = sys::unread_octets(self.file.as_fd())?;
+            let left = sys::readable_octets(self.file.as_fd())?;
             if left == 0 || self.progress.is_interrupted() {
                 return Ok(());
             }

@@ -8,7 +8,7 @@ use crate::thread::Pool;
 ///
 /// # Errors
 ///
-/// The system makes none.
+/// The system makes no thread.
 pub(in crate::forward) fn keep_threads() -> io::Result<()> {
     DISK.keep(DISK_THREADS_MIN)
 }
@@ -21,8 +21,8 @@ pub(super) async fn on_disk<T: Send + 'static>(call: impl FnOnce() -> T + Send +
 
 static DISK: LazyLock<Pool> = LazyLock::new(|| Pool::new("tersed-spool", DISK_THREADS_MAX));
 
-/// Threads that stay: one writes while another reads.
+/// Threads that are kept: one writes while another reads.
 const DISK_THREADS_MIN: usize = 2;
 
-/// Calls at once: append, read, acknowledge, look after, and one more for what is lost.
+/// Calls at the same time: append, read, acknowledge, tend, and one more to drop the oldest.
 const DISK_THREADS_MAX: usize = 5;

@@ -1,10 +1,10 @@
-//! The stop: what is on the disk stays there, and what is not goes there.
+//! The stop: what is on the disk stays there, and what is in memory goes there.
 //!
 //! # Guarantees
 //!
-//! - A chunk that was read from the disk is left to the disk only if the disk still holds it. If it was dropped there to make
+//! - A chunk that was read from the disk is left there if the disk still has it. If it was dropped there to make
 //!   room, or its file was removed, it is written again, behind the other records.
-//! - With `drop-oldest` a full disk makes room for what is newer, as before the stop.
+//! - With `drop-oldest` a full disk makes room for newer frames, as before the stop.
 
 use std::collections::VecDeque;
 
@@ -13,13 +13,14 @@ use tracing::info;
 use super::{
     Overflow,
     room::{append_summaries, make_room},
+    state::{Passage, Way},
     take,
 };
-use crate::chunk::Chunk;
+use crate::{chunk::Chunk, spool::SpoolError};
 
 impl Overflow {
-    /// Leaves what is on the disk there and takes what is not to it: what was `given_back`, what the disk refused, and
-    /// what was `queued`. Waits for the disk. Gives what could not be kept.
+    /// Writes everything that is not yet on disk to the spool: what was `given_back`, what the disk refused, and what was
+    /// `queued`. Returns what could not be written. Waits for the disk.
     pub(in crate::forward) fn finish(
         &self,
         given_back: Vec<Chunk>,
@@ -28,16 +29,16 @@ impl Overflow {
         if let Some(position) = self.settled_position()
             && let Err(error) = self.spool.acknowledge(position)
         {
-            self.complain(|state| &mut state.keeping, &error);
+            self.acknowledge_failed(&error);
         }
-        let (ready, refused) = {
-            let mut state = self.lock();
-            (
-                std::mem::take(&mut state.ready),
-                std::mem::take(&mut state.refused),
-            )
+        let passage = match &mut self.lock().way {
+            Way::Memory => Passage::default(),
+            Way::Spool(passage) => std::mem::take(passage),
         };
-        let in_hand = given_back.into_iter().chain(ready).chain(refused);
+        let in_hand = given_back
+            .into_iter()
+            .chain(passage.ready)
+            .chain(passage.unwritten);
         let (mut on_disk, mut left): (Vec<_>, VecDeque<_>) = (Vec::new(), VecDeque::new());
         for chunk in in_hand.chain(queued).filter(|chunk| !chunk.is_empty()) {
             if self.is_on_disk(&chunk) {
@@ -54,7 +55,7 @@ impl Overflow {
                 kept += batch.iter().map(Chunk::len).sum::<usize>();
                 continue;
             };
-            self.complain(|state| &mut state.writing, &error);
+            self.lock().disk.writing.would_refuse(&error, &self.metrics);
             for chunk in batch.into_iter().rev() {
                 left.push_front(chunk);
             }
@@ -63,17 +64,17 @@ impl Overflow {
                 let oldest = std::mem::take(&mut on_disk);
                 let upto = self.read_position();
                 let dropped = make_room(&self.spool, &self.ledger, &self.metrics, oldest, upto);
-                made_room = self.settle_dropped(dropped, &mut summaries);
+                made_room = self.record_dropped(dropped, &mut summaries);
             }
             if !made_room {
                 left.extend(summaries);
-                self.tell_dropped();
+                self.log_dropped();
                 self.measure();
                 return left.into();
             }
         }
         let refused = append_summaries(&self.spool, &self.ledger, summaries);
-        self.tell_dropped();
+        self.log_dropped();
         self.measure();
         let waiting = self.spool.records();
         if waiting > 0 {
@@ -82,7 +83,8 @@ impl Overflow {
         refused
     }
 
-    /// What is in hand and no more on the disk is written again: the disk must not call it lost as well.
+    /// Acknowledges chunks in hand that the disk has no more. They are written again, so the disk must not count them as
+    /// lost as well.
     fn acknowledge_gone(&self) {
         let gone = {
             let state = self.lock();
@@ -92,11 +94,16 @@ impl Overflow {
         if let Some(upto) = gone
             && let Err(error) = self.spool.acknowledge(upto)
         {
-            self.complain(|state| &mut state.keeping, &error);
+            self.acknowledge_failed(&error);
         }
     }
 
-    /// Whether a chunk was read from the disk and is still there, for the next process to read it again.
+    fn acknowledge_failed(&self, error: &SpoolError) {
+        let mut state = self.lock();
+        state.disk.acknowledging.failed(error, &self.metrics);
+    }
+
+    /// Whether a chunk was read from the disk and is still there, so that the next process reads it again.
     fn is_on_disk(&self, chunk: &Chunk) -> bool {
         let Some(receipt) = chunk.receipt().filter(|receipt| receipt.is_of(&self.read)) else {
             return false;

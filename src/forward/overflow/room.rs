@@ -1,27 +1,25 @@
-//! Room: what is dropped from the disk to make room for what is newer.
+//! Room: the oldest frames are dropped from the disk to make room for newer ones.
 //!
 //! # Guarantees
 //!
-//! - The oldest frames on the disk are dropped, in order and each once. They are read as if to be sent: so exactly their
+//! - The oldest frames on the disk are dropped, in order and each once. They are read as if to be sent. So exactly their
 //!   windows reopen (law 7), the summaries among them are counted as dropped, and damage is counted as damage.
-//! - Before them the frames are dropped that were read and that no lane has taken: these are older.
+//! - Frames that were read and that no lane has taken are older. They are dropped before those on the disk.
 //! - One segment is dropped at a time: less gives no space back.
-//! - The summaries of copies that were suppressed under dropped survivors get what room there is behind the batch that made
-//!   room necessary, as in the queue. Nothing is dropped for them: a summary is longer than its message, so that room
-//!   for summaries would cost newer survivors, whose summaries would need more. Those without room are counted.
+//! - The summaries of copies that were suppressed under dropped survivors are written behind the batch that made room
+//!   necessary, as far as there is room. Nothing is dropped for them: a summary is longer than its message, so room
+//!   for summaries would cost newer survivors, whose summaries would need more. Summaries without room are counted as
+//!   dropped.
 //!
 //! # Left out
 //!
-//! - What a RELP sender was told. It was answered when the disk had its message; an operator who chooses `drop-oldest`
-//!   prefers the newest messages to it.
-//! - What a lane has in hand. The lane keeps it; the disk does not.
+//! - The answer to a RELP sender. It was sent when the disk had the message. An operator who chooses `drop-oldest`
+//!   prefers the newest messages.
+//! - Chunks that a lane has in hand. The lane keeps them, but the disk does not.
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-use tracing::error;
-
-use super::{Overflow, TELL_PERIOD, on_disk};
+use super::{Overflow, on_disk, state::Reading};
 use crate::{
     chunk::{Chunk, Entry},
     config::WhenFull,
@@ -31,102 +29,83 @@ use crate::{
 };
 
 impl Overflow {
-    /// Whether to drop the oldest when the disk says `error`. Room does not help a batch that never fits.
+    /// Whether to drop the oldest frames after `error`. Not for a batch that does not fit into an empty spool.
     pub(super) fn drops_oldest_for(&self, error: &SpoolError) -> bool {
         let may_fit = !matches!(error, SpoolError::Full { more, max, .. } if more >= max);
         error.is_full() && may_fit && self.config.borrow().when_full == WhenFull::DropOldest
     }
 
-    /// Drops the oldest frames: those that were read and that no lane has taken, then those on the disk. Returns false if
-    /// that made no room. Adds the summaries to `summaries`.
+    /// Drops the oldest frames: those that were read and that no lane has taken, then those on the disk. Returns whether
+    /// that made room. Adds the summaries to `summaries`.
     pub(super) async fn make_room(&self, summaries: &mut Vec<Chunk>) -> bool {
         loop {
             let changed = self.changed.notified();
-            {
-                let mut state = self.lock();
-                if !state.reading {
-                    state.reading = true;
-                    break;
-                }
+            if self.lock().way.passage().begin_drop() {
+                break;
             }
             changed.await;
         }
         let oldest = {
             let mut state = self.lock();
-            let ready = std::mem::take(&mut state.ready);
-            // Chunks without a receipt are summaries that were made here: the newest.
+            let passage = state.way.passage();
+            let ready = std::mem::take(&mut passage.ready);
+            // Chunks without a receipt are empty, or summaries that were made here: the newest.
             let (oldest, others): (Vec<_>, Vec<_>) = ready
                 .into_iter()
                 .partition(|chunk| chunk.receipt().is_some());
-            state.ready = others.into();
+            passage.ready = others.into();
             oldest
         };
         let upto = self.read_position();
         let spool = Arc::clone(&self.spool);
         let (ledger, metrics) = (Arc::clone(&self.ledger), Arc::clone(&self.metrics));
         let dropped = on_disk(move || make_room(&spool, &ledger, &metrics, oldest, upto)).await;
-        let made_room = self.settle_dropped(dropped, summaries);
-        let mut state = self.lock();
-        state.unread = true;
-        state.reading = false;
-        drop(state);
+        let made_room = self.record_dropped(dropped, summaries);
+        self.lock().way.passage().reading = Reading::Due;
         self.changed.notify_waiters();
         made_room
     }
 
-    /// Behind what was read and is not delivered.
+    /// The position behind the last batch that was read, unless all are settled.
     pub(super) fn read_position(&self) -> Option<Position> {
         self.lock().positions.back().map(|(_, upto)| *upto)
     }
 
-    /// Keeps account of what was dropped. Returns whether there is room now, and adds the summaries to `summaries`.
-    pub(super) fn settle_dropped(&self, dropped: Dropped, summaries: &mut Vec<Chunk>) -> bool {
+    /// Records what was dropped. Returns whether there is room now, and adds the summaries to `summaries`.
+    pub(super) fn record_dropped(&self, dropped: Dropped, summaries: &mut Vec<Chunk>) -> bool {
         let mut state = self.lock();
-        state.dropped += dropped.frames;
-        match dropped.unread {
-            Some(error) => state.giving.begin(&error, &self.metrics),
+        state.log.dropped += dropped.frames;
+        match dropped.read_error {
+            Some(error) => state.disk.reading.failed(&error, &self.metrics),
             None => {
-                state.giving.end();
+                state.disk.reading.succeeded();
             }
         }
-        if let Some(error) = dropped.untold {
-            state.keeping.begin(&error, &self.metrics);
+        if let Some(error) = dropped.acknowledge_error {
+            state.disk.acknowledging.failed(&error, &self.metrics);
         }
         summaries.extend(dropped.summaries);
         dropped.made_room
     }
-
-    /// Logs what was dropped since it was logged last.
-    pub(super) fn tell_dropped(&self) {
-        let mut state = self.lock();
-        let is_due = state
-            .dropped_at
-            .is_none_or(|at| at.elapsed() >= TELL_PERIOD || self.outbox.is_closed());
-        if state.dropped > 0 && is_due {
-            let frames = std::mem::take(&mut state.dropped);
-            state.dropped_at = Some(Instant::now());
-            error!(frames, "dropped the oldest because the spool is full");
-        }
-    }
 }
 
-/// What was dropped.
+/// What a call dropped.
 #[derive(Debug, Default)]
 pub(super) struct Dropped {
-    /// Survivors.
+    /// How many survivors.
     frames: u64,
-    /// Of the copies that were suppressed under them.
+    /// The summaries of copies that were suppressed under them.
     summaries: Vec<Chunk>,
-    /// A segment was removed, or all that is left is acknowledged.
+    /// A segment was removed, or everything that was left is acknowledged.
     made_room: bool,
-    /// Why the oldest on the disk could not be read.
-    unread: Option<SpoolError>,
-    /// Why the disk could not be told.
-    untold: Option<SpoolError>,
+    /// Why the oldest records on the disk could not be read.
+    read_error: Option<SpoolError>,
+    /// Why they could not be acknowledged.
+    acknowledge_error: Option<SpoolError>,
 }
 
 impl Dropped {
-    /// Drops a chunk that was read and is not delivered.
+    /// Drops a chunk that was read and not delivered.
     fn drop_chunk(&mut self, chunk: &Chunk, ledger: &Ledger) {
         let entries = chunk.entries();
         let survivors = entries.filter(|(_, entry, _)| matches!(entry, Entry::Survivor(_)));
@@ -139,7 +118,7 @@ impl Dropped {
         self.summaries.extend(summaries);
     }
 
-    /// Drops the oldest on the disk until that gives space back. Waits for the disk.
+    /// Drops the oldest records on the disk until that gives space back. Waits for the disk.
     fn drop_oldest(&mut self, spool: &Spool, ledger: &Ledger, metrics: &Metrics) {
         let before = spool.octets();
         while !self.made_room {
@@ -150,7 +129,7 @@ impl Dropped {
                     return;
                 }
                 Err(error) => {
-                    self.unread = Some(error);
+                    self.read_error = Some(error);
                     return;
                 }
             };
@@ -160,7 +139,7 @@ impl Dropped {
             }
             self.drop_chunk(&batch.chunk, ledger);
             if let Err(error) = spool.acknowledge(batch.upto) {
-                self.untold = Some(error);
+                self.acknowledge_error = Some(error);
                 return;
             }
             self.made_room = spool.octets() < before;
@@ -168,7 +147,8 @@ impl Dropped {
     }
 }
 
-/// Drops `oldest`, which was read from the disk before `upto`, and then the oldest that is there. Waits for the disk.
+/// Drops `oldest`, which was read from the disk before `upto`, and then the oldest records on the disk. Waits for the
+/// disk.
 pub(super) fn make_room(
     spool: &Spool,
     ledger: &Ledger,
@@ -181,18 +161,18 @@ pub(super) fn make_room(
     for chunk in oldest {
         dropped.drop_chunk(&chunk, ledger);
     }
-    // What a lane has in hand is in memory alone from now on.
+    // What a lane has in hand is only in memory from now on.
     if let Some(upto) = upto
         && let Err(error) = spool.acknowledge(upto)
     {
-        dropped.untold = Some(error);
+        dropped.acknowledge_error = Some(error);
     }
     dropped.made_room = spool.octets() < before;
     dropped.drop_oldest(spool, ledger, metrics);
     dropped
 }
 
-/// Writes `summaries` as far as there is room for them, and drops the others. Returns those that the disk refused for another
+/// Writes `summaries` as far as there is room, and drops the others. Returns those that the disk refused for another
 /// reason. Waits for the disk.
 pub(super) fn append_summaries(
     spool: &Spool,
@@ -224,8 +204,8 @@ pub(super) fn append_summaries(
     refused
 }
 
-/// Summaries are written in so many parts at most, each of which costs a wait for the disk; but for the least octets of a
-/// part, and for the ends of chunks.
+/// Summaries are written in about this many parts at most, because each part costs a wait for the disk. The ends of chunks
+/// make more parts.
 const PARTS: usize = 16;
 
 /// The least octets of a part.
@@ -250,7 +230,7 @@ mod tests {
         chunk
     }
 
-    /// Else each dropped survivor would cost a newer one.
+    /// Otherwise each dropped survivor would cost a newer one.
     #[test]
     fn summaries_take_the_room_that_is_there_and_nothing_is_dropped_for_them() {
         let above = tempfile::TempDir::new().unwrap();

@@ -2,14 +2,15 @@
 //!
 //! # Guarantees
 //!
-//! - Files that were removed are let go of, and a directory that was is made anew, with nothing to be written or read.
-//! - A disk that refused is asked again, with nothing left to write: it fails no longer than it has no room.
-//! - A disk that did not take what was delivered is asked again as well.
-//! - A directory that is not at its path any more counts as a disk that refused, with nothing to be written.
+//! - Removed files are closed, and a removed directory is made anew, even with nothing to write or read.
+//! - A disk that refused is asked again, even with nothing left to write. So it counts as failing only as long as it has no
+//!   room.
+//! - A disk that did not take an acknowledgement is asked again as well.
+//! - A directory that is not at its path any more counts as a disk that refuses, even with nothing to write.
 //!
 //! # Left out
 //!
-//! A batch that the disk refused and that waits here: `append_all` tries to write it, which asks the disk as well.
+//! A batch that the disk refused and that waits in memory: `append_all` tries to write it, which asks the disk as well.
 
 use std::sync::Arc;
 
@@ -20,11 +21,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{Overflow, RETRY_PERIOD, on_disk};
+use super::{Overflow, RETRY_PERIOD, on_disk, state::State, trouble::Writing};
 use crate::spool::{Position, SpoolError};
 
 impl Overflow {
-    /// Does it until `closing` is cancelled.
+    /// Tends the spool every [`RETRY_PERIOD`] until `closing` is cancelled.
     pub(super) async fn tend_all(&self, closing: &CancellationToken) {
         loop {
             select! {
@@ -34,58 +35,60 @@ impl Overflow {
             let spool = Arc::clone(&self.spool);
             let tended = on_disk(move || spool.tend()).await;
             if let Err(error @ SpoolError::Moved { .. }) = &tended {
-                self.refuse(error);
+                let mut state = self.lock();
+                state.disk.writing.would_refuse(error, &self.metrics);
+                drop(state);
+                self.measure();
                 continue;
             }
-            self.settle(|state| &mut state.tending, &tended);
-            if self.lock().keeping.is_on() {
-                // All that was delivered is known to the spool; only the disk is to take it.
+            self.record(|disk| &mut disk.tending, &tended);
+            if self.lock().disk.acknowledging.fails() {
+                // The spool knows all that was acknowledged. This call only writes it to the disk.
                 let spool = Arc::clone(&self.spool);
-                let told = on_disk(move || spool.acknowledge(Position::default())).await;
-                self.settle(|state| &mut state.keeping, &told);
+                let result = on_disk(move || spool.acknowledge(Position::default())).await;
+                self.record(|disk| &mut disk.acknowledging, &result);
             }
             self.measure();
-            let (failed, octets) = {
-                let state = self.lock();
-                let is_idle = state.refused.is_empty() && !state.appending;
-                let failed = state.retry_at.filter(|_| is_idle);
-                (failed, state.refused_octets)
-            };
-            if failed.is_none() {
-                continue;
+            let refused = self.lock().refused();
+            if let Some((retry_at, octets)) = refused {
+                self.probe(retry_at, octets).await;
             }
-            let spool = Arc::clone(&self.spool);
-            let answer = on_disk(move || spool.ask(octets)).await;
-            let mut state = self.lock();
-            // What was written meanwhile has its own answer.
-            if state.retry_at == failed && !state.appending {
-                match &answer {
-                    Ok(()) => {
-                        state.retry_at = None;
-                        if state.writing.end() {
-                            info!("the spool takes frames again");
-                        }
-                        state.tell_direct();
-                        self.outbox.set_relief(true);
-                    }
-                    Err(error) => state.writing.begin(error, &self.metrics),
-                }
-            }
-            drop(state);
-            self.measure();
-            self.changed.notify_waiters();
         }
     }
 
-    /// The disk would refuse whatever is written: it is asked again, by what is to be written or by `tend_all`.
-    fn refuse(&self, error: &SpoolError) {
+    /// Asks the disk whether it would take `octets` now. `retry_at` is that of its refusal.
+    async fn probe(&self, retry_at: Instant, octets: u64) {
+        let spool = Arc::clone(&self.spool);
+        let answer = on_disk(move || spool.probe(octets)).await;
         let mut state = self.lock();
-        if state.retry_at.is_none() {
-            state.retry_at = Some(Instant::now());
-            state.refused_octets = 1;
+        // An append since then has an answer of its own.
+        let is_current = state.disk.writing.retry_at() == Some(retry_at) && !state.is_appending();
+        if is_current {
+            match &answer {
+                Ok(()) => {
+                    if state.disk.writing.succeeded() {
+                        info!("spool accepts writes again");
+                    }
+                    state.log_memory();
+                    self.outbox.set_spool_takes(true);
+                }
+                Err(error) => state.disk.writing.would_refuse(error, &self.metrics),
+            }
         }
-        state.writing.begin(error, &self.metrics);
         drop(state);
         self.measure();
+        self.changed.notify_waiters();
+    }
+}
+
+impl State {
+    /// When the disk is asked again, and for how many octets, if it refused and no append will ask it.
+    fn refused(&self) -> Option<(Instant, u64)> {
+        match self.disk.writing {
+            Writing::Refuses {
+                retry_at, octets, ..
+            } if !self.has_unwritten() && !self.is_appending() => Some((retry_at, octets)),
+            _ => None,
+        }
     }
 }

@@ -1,8 +1,11 @@
-//! Trouble: what the spool's disk refuses, counted each time, and logged once for each reason and every ten minutes while it
-//! goes on.
+//! Trouble: which calls to the spool's disk fail. Each failure is counted. Each reason is logged once, and again every ten
+//! minutes while it lasts.
+//!
+//! The page of [`overflow`](super) draws the states and their transitions.
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::error;
 
 use super::RETRY_PERIOD;
@@ -14,74 +17,177 @@ use crate::{
     tick::Tick,
 };
 
-/// What the disk refuses of one kind of call.
+/// How the disk answered the last call of each kind.
 #[derive(Debug, Default)]
-pub(super) struct Trouble {
-    /// What is going on, if something is.
-    now: Option<Now>,
+pub(super) struct Disk {
+    pub(super) writing: Writing,
+    pub(super) reading: Health,
+    /// The disk is told which batches were delivered.
+    pub(super) acknowledging: Health,
+    /// The directory and its files are checked.
+    pub(super) tending: Health,
 }
 
-/// What is going on.
+impl Disk {
+    /// The failure that the metrics show: of several the one that matters most.
+    pub(super) fn trouble(&self) -> Option<SpoolTrouble> {
+        let failures = [
+            self.writing.failure(),
+            self.reading.failure(),
+            self.tending.failure(),
+            self.acknowledging.failure(),
+        ];
+        let failure = failures.into_iter().flatten().next();
+        failure.map(|failure| failure.shown.clone())
+    }
+}
+
+/// Whether the disk takes what is written.
+#[derive(Debug, Default)]
+pub(super) enum Writing {
+    #[default]
+    Works,
+    Refuses {
+        failure: Failure,
+        /// When to write again.
+        retry_at: Instant,
+        /// How many octets it refused, for `Spool::probe`.
+        octets: u64,
+    },
+}
+
+impl Writing {
+    /// It refused chunks of `octets`, which are written again after [`RETRY_PERIOD`].
+    pub(super) fn refused(&mut self, octets: u64, error: &SpoolError, metrics: &Metrics) {
+        let retry_at = Instant::now() + RETRY_PERIOD;
+        let failure = Failure::of(error, self.failure(), metrics);
+        *self = Self::Refuses {
+            failure,
+            retry_at,
+            octets,
+        };
+    }
+
+    /// It would refuse any chunk. When to write again stays as it was; if it worked before, at once.
+    pub(super) fn would_refuse(&mut self, error: &SpoolError, metrics: &Metrics) {
+        let failure = Failure::of(error, self.failure(), metrics);
+        let (retry_at, octets) = match self {
+            Self::Works => (Instant::now(), 1),
+            Self::Refuses {
+                retry_at, octets, ..
+            } => (*retry_at, *octets),
+        };
+        *self = Self::Refuses {
+            failure,
+            retry_at,
+            octets,
+        };
+    }
+
+    /// It took what was written, or would. Returns whether it refused before.
+    pub(super) fn succeeded(&mut self) -> bool {
+        let refused = self.refuses();
+        *self = Self::Works;
+        refused
+    }
+
+    pub(super) const fn refuses(&self) -> bool {
+        matches!(self, Self::Refuses { .. })
+    }
+
+    /// When to write again, if it refuses.
+    pub(super) const fn retry_at(&self) -> Option<Instant> {
+        match self {
+            Self::Works => None,
+            Self::Refuses { retry_at, .. } => Some(*retry_at),
+        }
+    }
+
+    const fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Works => None,
+            Self::Refuses { failure, .. } => Some(failure),
+        }
+    }
+}
+
+/// How the last call of one kind ended.
+#[derive(Debug, Default)]
+pub(super) enum Health {
+    #[default]
+    Works,
+    Fails(Failure),
+}
+
+impl Health {
+    pub(super) fn failed(&mut self, error: &SpoolError, metrics: &Metrics) {
+        *self = Self::Fails(Failure::of(error, self.failure(), metrics));
+    }
+
+    /// The call succeeded. Returns whether the one before failed.
+    pub(super) fn succeeded(&mut self) -> bool {
+        let failed = self.fails();
+        *self = Self::Works;
+        failed
+    }
+
+    pub(super) const fn fails(&self) -> bool {
+        matches!(self, Self::Fails(_))
+    }
+
+    const fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Works => None,
+            Self::Fails(failure) => Some(failure),
+        }
+    }
+}
+
+/// What is known of a failure that lasts.
 #[derive(Debug)]
-struct Now {
-    /// What was logged last, without what differs each time.
+pub(super) struct Failure {
+    /// The cause without the parts that differ each time. A change is logged at once.
     reason: String,
-    /// When.
-    told_at: Tick,
-    told: SpoolTrouble,
+    logged_at: Tick,
+    shown: SpoolTrouble,
 }
 
-impl Trouble {
-    /// The call failed.
-    pub(super) fn begin(&mut self, error: &SpoolError, metrics: &Metrics) {
+impl Failure {
+    /// Counts and logs that a call failed. `before` is the failure of the last call of this kind, if it failed, too.
+    fn of(error: &SpoolError, before: Option<&Self>, metrics: &Metrics) -> Self {
         count(error, metrics);
         let reason = reason(error);
         let now = Clock::now();
         let cause = error_chain(error);
-        let since = self.now.as_ref().map_or(now, |now| now.told.since);
-        let told_at = match &self.now {
-            Some(known) if known.reason == reason => {
-                let is_due = now.since(known.told_at) >= REMIND_PERIOD;
+        let since = before.map_or(now, |before| before.shown.since);
+        let logged_at = match before {
+            Some(before) if before.reason == reason => {
+                let is_due = now.since(before.logged_at) >= REMIND_PERIOD;
                 if is_due {
                     let failing_for = Duration::from_secs(now.since(since).as_secs());
-                    error!(error = cause, ?failing_for, "the spool still fails");
+                    error!(error = cause, ?failing_for, "spool error persists");
                 }
-                if is_due { now } else { known.told_at }
+                if is_due { now } else { before.logged_at }
             }
             _ => {
-                error!(error = cause, "the spool fails");
+                error!(error = cause, "spool error");
                 now
             }
         };
-        self.now = Some(Now {
+        Self {
             reason,
-            told_at,
-            told: SpoolTrouble {
+            logged_at,
+            shown: SpoolTrouble {
                 since,
                 error: cause,
                 retry_at: now.after(RETRY_PERIOD),
             },
-        });
-    }
-
-    /// The call did not fail; gives whether it had before.
-    pub(super) fn end(&mut self) -> bool {
-        self.now.take().is_some()
-    }
-
-    /// Whether the call failed the last time.
-    pub(super) const fn is_on(&self) -> bool {
-        self.now.is_some()
-    }
-
-    /// What is refused, for those who ask.
-    pub(super) fn told(&self) -> Option<SpoolTrouble> {
-        self.now.as_ref().map(|now| now.told.clone())
+        }
     }
 }
 
-/// What makes an error another one. How full the spool is changes each time, and so does the name of the segment that
-/// could not be made; but another file that is not safe is another thing to mend.
+/// The part of an error that makes it another one. Not how full the spool is, which changes each time, nor the name of the
+/// segment that could not be made. But another file that is not safe is another file to repair.
 fn reason(error: &SpoolError) -> String {
     match error {
         SpoolError::Full { .. } | SpoolError::NoSpace { .. } | SpoolError::ReadOnly { .. } => {
@@ -92,7 +198,7 @@ fn reason(error: &SpoolError) -> String {
     }
 }
 
-/// Counts what the disk refused.
+/// Counts an error of the disk.
 pub(super) fn count(error: &SpoolError, metrics: &Metrics) {
     metrics.spool.errors[errno(error)].inc();
 }
@@ -119,7 +225,7 @@ mod tests {
     use crate::spool::Unsafe;
 
     #[test]
-    fn the_name_of_a_new_segment_is_no_other_reason_and_a_file_to_mend_is() {
+    fn the_name_of_a_new_segment_makes_no_other_reason_but_a_file_to_repair_does() {
         let paths = ["/spool/1.segment", "/spool/2.segment"];
         let reasons = |error: &dyn Fn(&str) -> SpoolError| paths.map(|path| reason(&error(path)));
         let [one, other] = reasons(&|path| SpoolError::ReadOnly { path: path.into() });
@@ -136,5 +242,48 @@ mod tests {
         });
         assert_ne!(one, other);
         assert!(one.ends_with("; chmod go-w /spool/1.segment"), "{one}");
+    }
+
+    fn full() -> SpoolError {
+        SpoolError::Full {
+            octets: 1,
+            more: 1,
+            max: 1,
+        }
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_retry_until_chunks_are_refused_again() {
+        let metrics = Metrics::new();
+        let mut writing = Writing::default();
+        assert!(!writing.succeeded());
+        writing.would_refuse(&full(), &metrics);
+        let at_once = writing.retry_at().expect("it refuses");
+        assert!(at_once <= Instant::now());
+        writing.refused(7, &full(), &metrics);
+        let later = writing.retry_at().expect("it refuses");
+        assert!(later > at_once);
+        writing.would_refuse(&full(), &metrics);
+        assert!(
+            matches!(writing, Writing::Refuses { retry_at, octets: 7, .. } if retry_at == later)
+        );
+        assert!(writing.succeeded() && writing.retry_at().is_none());
+    }
+
+    #[test]
+    fn the_failure_of_writing_is_shown_before_all_others() {
+        let metrics = Metrics::new();
+        let mut disk = Disk::default();
+        assert!(disk.trouble().is_none());
+        let path = || "/spool/1.segment".into();
+        let read_only = SpoolError::ReadOnly { path: path() };
+        disk.tending.failed(&read_only, &metrics);
+        let shown = disk.trouble().expect("tending fails");
+        assert_eq!(shown.error, read_only.to_string());
+        disk.writing.refused(1, &full(), &metrics);
+        let shown = disk.trouble().expect("writing fails");
+        assert_eq!(shown.error, full().to_string());
+        assert!(disk.tending.succeeded() && disk.writing.succeeded());
+        assert!(disk.trouble().is_none());
     }
 }

@@ -1,13 +1,13 @@
-//! Ages: about when what waits in the spool was written.
+//! Write times: about when the records in the spool were written.
 //!
 //! # Guarantees
 //!
-//! - A record is not older than told. It is younger by one step at most: [`STEP_MIN`], doubled each time that
-//!   [`STEPS_MAX`] steps do not reach back to the oldest record.
+//! - No record is older than the time that is reported for it. It is younger by at most one step. A step is [`STEP_MIN`],
+//!   doubled each time that [`STEPS_MAX`] steps do not reach back to the oldest record.
 //!
 //! # Left out
 //!
-//! The disk. What an earlier process wrote has the age of its segment's file.
+//! The disk. For records of an earlier process the time of their segment's file counts.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -16,14 +16,14 @@ use crate::tick::WallTime;
 
 /// When records were written, oldest first.
 #[derive(Debug)]
-pub(super) struct Ages {
-    /// What is written within this time counts as written at once.
+pub(super) struct WriteTimes {
+    /// Records that are written within this time get one entry.
     step: Duration,
-    /// From this place on, records were written at this time or later.
+    /// Records from this position on were written at this time or later.
     steps: VecDeque<(Position, WallTime)>,
 }
 
-impl Default for Ages {
+impl Default for WriteTimes {
     fn default() -> Self {
         Self {
             step: STEP_MIN,
@@ -32,8 +32,8 @@ impl Default for Ages {
     }
 }
 
-impl Ages {
-    /// What is written from `start` on is written at `now`.
+impl WriteTimes {
+    /// Records from `start` on are written at `now`.
     pub(super) fn wrote(&mut self, start: Position, now: WallTime) {
         let from = now.before(self.step);
         let is_same = |(_, at): &(Position, WallTime)| *at > from && *at <= now;
@@ -51,7 +51,7 @@ impl Ages {
         self.steps.push_back((start, now));
     }
 
-    /// When the first record behind `acknowledged` was written; `None` if nothing was.
+    /// When the first record behind `acknowledged` was written; `None` if no record was.
     pub(super) fn oldest(&mut self, acknowledged: Position) -> Option<WallTime> {
         while let Some((next, _)) = self.steps.get(1)
             && *next <= acknowledged
@@ -68,7 +68,7 @@ impl Ages {
 /// The shortest step.
 const STEP_MIN: Duration = Duration::from_secs(1);
 
-/// Steps that are remembered: each takes 24 octets.
+/// How many steps are kept. Each takes 24 octets.
 const STEPS_MAX: usize = 4096;
 
 #[cfg(test)]
@@ -88,42 +88,48 @@ mod tests {
 
     #[test]
     fn the_oldest_is_the_first_that_is_not_acknowledged() {
-        let mut ages = Ages::default();
-        assert_eq!(ages.oldest(place(0)), None);
+        let mut write_times = WriteTimes::default();
+        assert_eq!(write_times.oldest(place(0)), None);
         for number in 0..10 {
-            ages.wrote(place(10 * number), second(number.cast_signed() * 5));
-            ages.wrote(place(10 * number + 5), second(number.cast_signed() * 5));
+            write_times.wrote(place(10 * number), second(number.cast_signed() * 5));
+            write_times.wrote(place(10 * number + 5), second(number.cast_signed() * 5));
         }
         for (acknowledged, expected) in [(0, 0), (9, 0), (10, 5), (35, 15), (99, 45)] {
-            assert_eq!(ages.oldest(place(acknowledged)), Some(second(expected)));
+            assert_eq!(
+                write_times.oldest(place(acknowledged)),
+                Some(second(expected))
+            );
         }
     }
 
     #[test]
-    fn a_long_outage_takes_no_more_memory_and_forgets_no_age() {
-        let mut ages = Ages::default();
+    fn a_long_outage_takes_no_more_memory_and_forgets_no_time() {
+        let mut write_times = WriteTimes::default();
         let many = 100_000;
         for number in 0..many {
-            ages.wrote(place(number), second(number.cast_signed()));
+            write_times.wrote(place(number), second(number.cast_signed()));
         }
-        assert!(ages.steps.len() <= STEPS_MAX);
-        assert_eq!(ages.oldest(place(0)), Some(second(0)));
+        assert!(write_times.steps.len() <= STEPS_MAX);
+        assert_eq!(write_times.oldest(place(0)), Some(second(0)));
         for acknowledged in [many / 2, many - 10] {
-            let told = ages.oldest(place(acknowledged)).unwrap();
+            let reported = write_times.oldest(place(acknowledged)).unwrap();
             let written = second(acknowledged.cast_signed());
-            // The steps are as long as 4,096 of them have to be.
+            // 4,096 steps have to be this long to cover the outage.
             let earliest = written.before(Duration::from_secs(32));
-            assert!(told <= written && told >= earliest, "{told} {written}");
+            assert!(
+                reported <= written && reported >= earliest,
+                "{reported} {written}"
+            );
         }
-        assert!(ages.oldest(place(many)).is_some());
-        assert_eq!(ages.step, STEP_MIN);
+        assert!(write_times.oldest(place(many)).is_some());
+        assert_eq!(write_times.step, STEP_MIN);
     }
 
     #[test]
     fn a_clock_that_was_set_back_begins_a_new_step() {
-        let mut ages = Ages::default();
-        ages.wrote(place(0), second(100));
-        ages.wrote(place(1), second(50));
-        assert_eq!(ages.oldest(place(1)), Some(second(50)));
+        let mut write_times = WriteTimes::default();
+        write_times.wrote(place(0), second(100));
+        write_times.wrote(place(1), second(50));
+        assert_eq!(write_times.oldest(place(1)), Some(second(50)));
     }
 }
