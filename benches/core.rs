@@ -12,12 +12,12 @@ use std::fmt::Write as _;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use tersed::dedup::{Group, Shards, Sighting, Verdict};
-use tersed::frame::{Framer, Framing, Outcome};
-use tersed::identity::{Identifier, IdentityKind, Key, Sender};
-use tersed::parse::Message;
-use tersed::rule::{PolicyId, WindowPolicy};
-use tersed::tick::Tick;
+use tersed::core::dedup::{Group, Shards, Sighting, Verdict};
+use tersed::core::frame::{Framer, Framing, Outcome};
+use tersed::core::identity::{Identifier, IdentityKind, Key, Sender};
+use tersed::core::parse::Message;
+use tersed::core::rule::{PolicyId, WindowPolicy};
+use tersed::core::tick::Tick;
 
 fn main() {
     let only: Vec<String> = std::env::args()

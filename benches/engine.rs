@@ -31,10 +31,10 @@ use std::time::{Duration, Instant};
 use foldhash::fast::{FixedState, RandomState};
 use nix::time::{ClockId, clock_gettime};
 
-use tersed::dedup::{Ended, Shards, Sighting, Verdict};
-use tersed::identity::Identity;
-use tersed::rule::{PolicyId, WindowPolicy};
-use tersed::tick::Tick;
+use tersed::core::dedup::{Ended, Shards, Sighting, Verdict};
+use tersed::core::identity::Identity;
+use tersed::core::rule::{PolicyId, WindowPolicy};
+use tersed::core::tick::Tick;
 
 fn main() {
     let arguments: Vec<_> = env::args().skip(1).collect();

@@ -44,7 +44,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use numbered::Numbered;
 use random::Random;
-use tersed::{
+use tersed::core::{
     dedup::{Ended, Shards, Sighting},
     identity::{Identifier, IdentityKind, Key, Sender},
     parse::Message,

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-use tersed::identity::mask::{Builtin, BuiltinSet, Masks, Pattern};
+use tersed::core::identity::mask::{Builtin, BuiltinSet, Masks, Pattern};
 
 /// Makes the next line of a text.
 type Line = fn(&mut Random) -> String;

@@ -43,7 +43,7 @@ use bed::{
     run::free_tcp_port,
     sink::Sink,
 };
-use tersed::relp::{Client, Frame, Heard, Request, Server};
+use tersed::core::relp::{Client, Frame, Heard, Request, Server};
 
 /// Compares RELP with plain TCP.
 #[derive(Debug, clap::Parser)]
@@ -208,7 +208,7 @@ fn hear(mut socket: TcpStream, count: usize) -> io::Result<()> {
             Frame::first(&buffer[at..end], 1000).map_err(io::Error::other)?
         {
             match client.take(frame).map_err(io::Error::other)? {
-                Heard::Opened | Heard::Answered(tersed::relp::Answer::Ok) => heard += 1,
+                Heard::Opened | Heard::Answered(tersed::core::relp::Answer::Ok) => heard += 1,
                 other => return Err(io::Error::other(format!("{other:?}"))),
             }
             at += octets;

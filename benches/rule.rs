@@ -11,9 +11,9 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use tersed::identity::{Sender, Spec};
-use tersed::parse::Message;
-use tersed::rule::{
+use tersed::core::identity::{Sender, Spec};
+use tersed::core::parse::Message;
+use tersed::core::rule::{
     Action, Facilities, Glob, Matcher, Mode, Policy, Rule, Rules, Scratch, Severities,
     SummaryStyle, Text, WindowPolicy,
 };

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tersed::chunk::{Chunk, Entry};
+use tersed::delivery::chunk::{Chunk, Entry};
 use tersed::spool::{Spool, SpoolError};
 
 fn main() {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime};
 
-use crate::tick::{Tick, WallTime};
+use crate::core::tick::{Tick, WallTime};
 
 /// The machine's clocks. Read once per batch, not per message.
 #[derive(Clone, Copy, Debug)]

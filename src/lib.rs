@@ -21,12 +21,16 @@
 //!
 //! # Reading order
 //!
-//! First the vocabulary: [`tick`], [`limits`], [`nearest`]. Then the core, which is pure (it knows no clock, socket, file,
-//! log or metric), in the order of a frame's way: [`frame`], [`parse`], [`identity`], [`rule`], [`dedup`]; and the pure
-//! parts of delivery: [`backoff`], [`failover`], [`relp`]. Then the shell, which uses tokio: [`listen`], [`pipeline`],
-//! [`chunk`], [`ledger`], [`custody`], [`forward`], [`spool`]; around it [`saved`], [`config`], [`sizing`], [`metrics`],
-//! [`admin`], [`clock`], [`signal`], [`logging`], [`thread`], [`panics`]; and [`daemon`], which owns every task.
-//! [`replay`] runs recorded logs through the same core, and [`explain`] single frames. [`cli`] is the command line.
+//! [`core`] decides: it takes octets and a `now`, and knows no clock, socket, file, log or metric. In the order of a
+//! frame's way these are `frame`, `parse`, `identity`, `rule` and `dedup`. Everything else is the shell, which uses
+//! tokio: [`listen`] receives, [`pipeline`] leads each batch through the core, [`delivery`] keeps the survivors until
+//! they are delivered, [`forward`] sends them, and [`spool`] keeps on disk what memory cannot hold. Around these:
+//! [`saved`] (windows over a restart), [`config`], [`sizing`], [`metrics`], [`admin`], [`clock`], [`signal`],
+//! [`logging`], [`thread`], [`panics`], [`lock`], [`socket`], [`sys`] (all unsafe code), [`nearest`] (did you mean) and,
+//! for tests, [`fault`]. [`daemon`] owns every task. [`replay`] runs recorded logs through the same core, and [`explain`]
+//! single frames. [`cli`] is the command line.
+//!
+//! The program `tersed`, the benchmarks and the fuzz targets use this library. It promises them nothing: use the program.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(
@@ -34,44 +38,29 @@ compile_error!(
      SO_RXQ_OVFL, SIOCOUTQ and CLOCK_BOOTTIME"
 );
 
-// Vocabulary.
-pub mod limits;
-mod lock;
-pub mod nearest;
-pub mod tick;
-
-// Core: pure.
-pub mod backoff;
-pub mod dedup;
-pub mod failover;
-pub mod frame;
-pub mod identity;
-pub mod parse;
-pub mod relp;
-pub mod rule;
-
-// Shell.
-pub mod admin;
-pub mod chunk;
 pub mod cli;
-pub mod clock;
-pub mod config;
-pub mod custody;
-pub mod daemon;
-pub mod explain;
-mod fault;
-pub mod forward;
-pub mod ledger;
-pub mod listen;
-pub mod logging;
-pub mod metrics;
-pub mod panics;
-pub mod pipeline;
-pub mod replay;
-pub mod saved;
-pub mod signal;
-pub mod sizing;
-mod socket;
+pub mod core;
+pub mod delivery;
 pub mod spool;
+
+mod admin;
+mod clock;
+mod config;
+mod daemon;
+mod explain;
+mod fault;
+mod forward;
+mod listen;
+mod lock;
+mod logging;
+mod metrics;
+mod nearest;
+mod panics;
+mod pipeline;
+mod replay;
+mod saved;
+mod signal;
+mod sizing;
+mod socket;
 mod sys;
-pub mod thread;
+mod thread;

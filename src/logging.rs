@@ -34,9 +34,9 @@ use tracing_subscriber::fmt::format::{JsonFields, Writer, debug_fn, format};
 use tracing_subscriber::fmt::time::FormatTime;
 
 use crate::clock::Clock;
+use crate::core::tick::Tick;
+use crate::lock::lock;
 use crate::metrics::{FrameErrorReason, Reason as _, RejectReason};
-use crate::thread::lock;
-use crate::tick::Tick;
 
 use self::line::{Line, stderr_is_journal, text_field};
 use self::printable::Style;

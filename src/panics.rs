@@ -48,7 +48,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::{
-    identity::Sender,
+    core::identity::Sender,
     metrics::{Metrics, PanicTask},
 };
 

@@ -22,19 +22,23 @@ use std::{cell::Cell, mem, sync::Arc, thread, time::Duration};
 use tokio::time::sleep;
 
 use crate::{
-    chunk::{Chunk, Entry},
     clock::Clock,
-    custody::{Custody, Receipt},
-    dedup::{Claim, Ended, Group, Shards, Sighting, Verdict},
+    core::{
+        dedup::{Claim, Ended, Group, Shards, Sighting, Verdict},
+        identity::{Identifier, IdentityKind, Key, Origin, Sender},
+        parse::{Format, Message},
+        rule::{DEFAULT, Fate, Fates, LITERAL, PolicyId, Reach, Rules, Scratch, Seen},
+        tick::Tick,
+    },
+    delivery::{
+        CopiesDoor, Delivery, OpenDoor,
+        chunk::{Chunk, Entry},
+        custody::{Custody, Receipt},
+        ledger::InForce,
+    },
     fault,
-    forward::{CopiesDoor, Delivery, OpenDoor},
-    identity::{Identifier, IdentityKind, Key, Origin, Sender},
-    ledger::InForce,
     metrics::{DropReason, ListenerMetrics, Metrics},
     panics::{self, Panics},
-    parse::{Format, Message},
-    rule::{DEFAULT, Fate, Fates, LITERAL, PolicyId, Reach, Rules, Scratch, Seen},
-    tick::Tick,
 };
 
 /// What all batches share.

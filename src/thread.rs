@@ -40,7 +40,10 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use tokio::{sync::oneshot, time::sleep};
 use tracing::{error, info, warn};
 
-use crate::panics::{self, Panicked};
+use crate::{
+    lock::lock,
+    panics::{self, Panicked},
+};
 
 /// A thread that has no work yet. It ends when this is dropped.
 #[derive(Debug)]
@@ -388,12 +391,6 @@ pub fn prove(name: &'static str, count: usize) -> io::Result<()> {
         thread::sleep(LOOK_PERIOD);
     }
     proven
-}
-
-/// Locks `mutex`, also after a panic under the lock. For state whose updates leave it usable at each step, and for state
-/// that only informs.
-pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {

@@ -12,7 +12,7 @@ use std::{
 
 use nix::time::{ClockId, clock_gettime};
 
-use tersed::{
+use tersed::core::{
     dedup::{Group, Shards},
     identity::{Identifier, IdentityKind, Key, Sender},
     parse::Message,

@@ -42,7 +42,7 @@ use bed::{
 };
 use engine::Filled;
 use plot::{Line, Plot, Scale};
-use tersed::identity::IdentityKind;
+use tersed::core::identity::IdentityKind;
 
 /// What a message costs, by different quantities.
 #[derive(Debug, clap::Parser)]

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 
-use tersed::dedup::{EndReason, Shards, Sighting, Verdict};
-use tersed::identity::Identity;
-use tersed::rule::{PolicyId, WindowPolicy};
-use tersed::tick::Tick;
+use tersed::core::dedup::{EndReason, Shards, Sighting, Verdict};
+use tersed::core::identity::Identity;
+use tersed::core::rule::{PolicyId, WindowPolicy};
+use tersed::core::tick::Tick;
 
 fuzz_target!(|input: &[u8]| {
     let [budget, allow, input @ ..] = input else {

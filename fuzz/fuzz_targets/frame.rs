@@ -6,7 +6,7 @@
 mod cut;
 
 use libfuzzer_sys::fuzz_target;
-use tersed::frame::{End, Framer, Framing, Outcome, Step};
+use tersed::core::frame::{End, Framer, Framing, Outcome, Step};
 
 fuzz_target!(|input: (u8, u8, Vec<u8>, &[u8])| {
     let (mode, message_octets_max, reads, stream) = input;

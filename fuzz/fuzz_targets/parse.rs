@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use libfuzzer_sys::fuzz_target;
-use tersed::parse::{Format, Message};
+use tersed::core::parse::{Format, Message};
 
 fuzz_target!(|frame: &[u8]| {
     let message = Message::parse(frame);

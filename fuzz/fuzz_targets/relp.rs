@@ -7,7 +7,7 @@
 mod cut;
 
 use libfuzzer_sys::fuzz_target;
-use tersed::relp::{Client, FRAME_OCTETS_EXTRA, Frame, Response, Server, offers};
+use tersed::core::relp::{Client, FRAME_OCTETS_EXTRA, Frame, Response, Server, offers};
 
 fuzz_target!(|input: (u8, Vec<u8>, &[u8])| {
     let (data_octets_max, reads, stream) = input;

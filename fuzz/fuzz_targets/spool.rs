@@ -8,12 +8,12 @@ use std::fs;
 
 use libfuzzer_sys::fuzz_target;
 
-use tersed::chunk::{Chunk, Entry};
-use tersed::dedup::{Shards, Sighting, Verdict};
-use tersed::identity::Identity;
-use tersed::rule::{PolicyId, WindowPolicy};
+use tersed::delivery::chunk::{Chunk, Entry};
+use tersed::core::dedup::{Shards, Sighting, Verdict};
+use tersed::core::identity::Identity;
+use tersed::core::rule::{PolicyId, WindowPolicy};
 use tersed::spool::Spool;
-use tersed::tick::Tick;
+use tersed::core::tick::Tick;
 
 fuzz_target!(|input: &[u8]| {
     let [frames, changes, input @ ..] = input else {

@@ -28,11 +28,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::config::{Argument, Config, Effective, Override, RunArgs, time_text};
+use crate::core::tick::{Tick, WallTime};
+use crate::lock::lock;
 use crate::logging::printable;
 use crate::metrics::Metrics;
 use crate::sizing::Sizing;
-use crate::thread::lock;
-use crate::tick::{Tick, WallTime};
 
 /// The configuration for programs: by the keys of the file, and beside it what no file contains.
 #[derive(Debug, Serialize)]

@@ -47,7 +47,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::dedup::EngineStats;
+use crate::core::dedup::EngineStats;
 use crate::metrics::Metrics;
 use crate::panics::{Panics, caught};
 use crate::thread::{CallError, Pool};

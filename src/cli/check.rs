@@ -21,9 +21,9 @@ use crate::config::{
     RunArgs, SUMMARY, Strategy, UpstreamConfig, WHEN_FULL, facility_names, field_names, mask_names,
     severity_range, size_text, time_text,
 };
-use crate::identity::Fields;
+use crate::core::identity::Fields;
+use crate::core::rule::{Action, Facilities, Glob, Mode, Policy, Rule};
 use crate::logging::printable;
-use crate::rule::{Action, Facilities, Glob, Mode, Policy, Rule};
 use crate::sizing::Sizing;
 
 /// Validates the configuration that `args` names, and prints its settings in `format`.

@@ -15,10 +15,10 @@ use clap::ValueHint;
 
 use super::{Environment, STDIN, is_broken_pipe, is_stdin, shown_name_of};
 use crate::config::{Config, RunArgs};
+use crate::core::frame::{End, Framer, Framing, Outcome};
+use crate::core::identity::{Origin, Sender};
+use crate::core::limits::MESSAGE_OCTETS_MAX;
 use crate::explain::{Depth, Explainer};
-use crate::frame::{End, Framer, Framing, Outcome};
-use crate::identity::{Origin, Sender};
-use crate::limits::MESSAGE_OCTETS_MAX;
 use crate::logging::printable;
 use crate::nearest::did_you_mean;
 use crate::replay::{PIECE_OCTETS, Source, SourceError};

@@ -18,7 +18,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::explain::Format;
 use super::{Environment, STDIN, is_broken_pipe, is_stdin, name_of, shown_name_of};
 use crate::config::{Config, RunArgs};
-use crate::identity::Key;
+use crate::core::identity::Key;
 use crate::replay::{self, Replay, ReplayError, Source, Wanted};
 
 /// What to replay, and what to write.

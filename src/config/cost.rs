@@ -23,9 +23,11 @@ use std::time::Duration;
 use super::error::{At, ConfigError, Fault};
 use super::report::Report;
 use crate::clock::ThreadTime;
-use crate::identity::mask::{BuiltinSet, HardTexts, Kind, LATE_MATCHES, LateText, Masks, Pattern};
-use crate::limits::{MASK_OCTET_COST_MAX, MESSAGE_OCTETS_DEFAULT};
-use crate::rule::{Rules, Scratch, Text};
+use crate::core::identity::mask::{
+    BuiltinSet, HardTexts, Kind, LATE_MATCHES, LateText, Masks, Pattern,
+};
+use crate::core::limits::{MASK_OCTET_COST_MAX, MESSAGE_OCTETS_DEFAULT};
+use crate::core::rule::{Rules, Scratch, Text};
 
 /// What a search cost.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
@@ -323,7 +325,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Config, RunArgs};
-    use crate::rule::Profile;
+    use crate::core::rule::Profile;
 
     fn load(text: &str) -> Result<Config, String> {
         let dir = tempfile::tempdir().unwrap();

@@ -23,8 +23,8 @@ use super::{
     ALLOW_MAX, MAX_QUIET_WINDOWS, MEMORY_MAX, MEMORY_MIN, MIB, SHARDS_MAX, WINDOW_MAX, WINDOW_MIN,
     cores,
 };
-use crate::identity::{Field, Fields, IdentityKind, Spec};
-use crate::rule::{Mode, Policy, Profile, SummaryStyle, WindowPolicy};
+use crate::core::identity::{Field, Fields, IdentityKind, Spec};
+use crate::core::rule::{Mode, Policy, Profile, SummaryStyle, WindowPolicy};
 
 /// Which messages count as repeats, and what is remembered of them.
 #[derive(Clone, Debug, PartialEq)]

@@ -16,7 +16,7 @@ use super::section::{Scope, Section, Visitor};
 use super::value::{auto, choice, count, duration, list, log_filter, socket_addr, unless};
 use super::written::Entries;
 use super::{Config, GRACE_MAX, LOG_FORMAT, ListenerConfig, LogConfig, WORKERS_MAX, cores};
-use crate::identity::mask::Pattern;
+use crate::core::identity::mask::Pattern;
 
 /// A configuration that is being read, or is to be printed. It starts at the defaults.
 #[derive(Clone, Default)]

@@ -9,7 +9,7 @@
 //! Keys that have no effect in their table: these are errors.
 
 use super::{Config, ForwardConfig, SpoolConfig, UpstreamUrl};
-use crate::rule::{Action, Mode};
+use crate::core::rule::{Action, Mode};
 
 /// What has no effect in `config`.
 pub(super) fn warnings(config: &Config) -> Vec<String> {

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::units::size_text;
-use crate::identity::mask::MaskError;
-use crate::limits::DATAGRAM_SOCKETS_MAX;
+use crate::core::identity::mask::MaskError;
+use crate::core::limits::DATAGRAM_SOCKETS_MAX;
 use crate::logging::printable;
 
 /// Everything that is wrong with a configuration, in the order of its lines; at least one error.

@@ -9,8 +9,8 @@
 use super::dedup::{AUTO_SHARDS, DedupConfig};
 use super::report::Report;
 use super::units::size_text;
-use crate::dedup::Shards;
-use crate::rule::{Action, Fall, Rules};
+use crate::core::dedup::Shards;
+use crate::core::rule::{Action, Fall, Rules};
 
 /// Sets the number of shards: the one that is written, or that of the relay which is `running`, or the one that fits.
 /// Refuses what does not work.

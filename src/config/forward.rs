@@ -11,7 +11,7 @@ use super::{
     GIB, MIB, QUEUE_MAX, QUEUE_MIN, REBIND_MAX, REBIND_MIN, RESEND_AGE_MIN, RESEND_MAX, SPOOL_MAX,
     SPOOL_MIN, TIMEOUT_MAX, TIMEOUT_MIN, UDP_PAYLOAD_MAX,
 };
-use crate::limits::MESSAGE_OCTETS_MIN;
+use crate::core::limits::MESSAGE_OCTETS_MIN;
 
 /// Where messages are forwarded to, and what happens while they cannot be.
 #[derive(Clone, Debug, PartialEq)]

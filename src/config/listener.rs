@@ -14,8 +14,8 @@ use super::{
     CONNECTIONS_MAX, IDLE_TIMEOUT_MAX, MIB, RECEIVE_BUFFER_MAX, RECEIVE_BUFFER_MIN, RELP_WINDOW,
     RELP_WINDOW_MAX, TIMEOUT_MAX, TIMEOUT_MIN,
 };
-use crate::frame::Framing;
-use crate::limits::{MESSAGE_OCTETS_DEFAULT, MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_MIN};
+use crate::core::frame::Framing;
+use crate::core::limits::{MESSAGE_OCTETS_DEFAULT, MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_MIN};
 
 /// One listener.
 #[derive(Clone, Debug, PartialEq)]

@@ -16,8 +16,8 @@ use super::read::bare;
 use super::report::Report;
 use super::section::Kind;
 use super::written::{Entries, Printed, Written};
-use crate::identity::mask::{Builtin, BuiltinSet, MaskError, Masks, NO_MASKS, Pattern};
-use crate::rule::Rules;
+use crate::core::identity::mask::{Builtin, BuiltinSet, MaskError, Masks, NO_MASKS, Pattern};
+use crate::core::rule::Rules;
 
 /// The kind of `[mask]`: a name and an expression in each line.
 pub(super) struct MaskTable;
@@ -173,7 +173,7 @@ pub(super) fn unused(own: &OwnMasks, rules: &Rules) -> Vec<String> {
 mod tests {
     use super::super::Config;
     use super::mask_names;
-    use crate::rule::Profile;
+    use crate::core::rule::Profile;
 
     fn load(rule: &str) -> Result<Config, String> {
         let toml = format!(

@@ -67,8 +67,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::core::rule::Rules;
 use crate::logging::LogFormat;
-use crate::rule::Rules;
 
 pub use again::Remarks;
 pub use bounds::*;

@@ -18,7 +18,7 @@ use super::value::{
     Maybe, Scalar, Set, Words, choice, facility, glob, list, name, network, profile, severities,
     text,
 };
-use crate::rule::{
+use crate::core::rule::{
     Action, DEFAULT_NAME, FACILITIES, Facilities, Matcher, Policy, Profile, RULES_MAX, Rule, Rules,
 };
 

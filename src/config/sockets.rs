@@ -19,7 +19,7 @@ use super::error::{At, Fault, escaped, quoted};
 use super::report::Report;
 use super::url::{ListenUrl, UpstreamUrl};
 use super::{Config, ListenerConfig, UpstreamConfig};
-use crate::limits::DATAGRAM_SOCKETS_MAX;
+use crate::core::limits::DATAGRAM_SOCKETS_MAX;
 
 /// Whether `url` is `[::]`, and one of `listeners` takes IPv4 on the same port: then `[::]` takes IPv6 alone.
 #[must_use]

@@ -9,11 +9,11 @@ use super::rules::ACTION;
 use super::upstream::*;
 use super::value::Words;
 use super::*;
-use crate::frame::Framing;
-use crate::identity::mask::{Masks, Pattern};
-use crate::identity::{Field, Fields, IdentityKind, Spec};
-use crate::limits::MESSAGE_OCTETS_MAX;
-use crate::rule::{
+use crate::core::frame::Framing;
+use crate::core::identity::mask::{Masks, Pattern};
+use crate::core::identity::{Field, Fields, IdentityKind, Spec};
+use crate::core::limits::MESSAGE_OCTETS_MAX;
+use crate::core::rule::{
     Action, Facilities, Mode, Policy, Profile, Severities, SummaryStyle, WindowPolicy,
 };
 

@@ -20,11 +20,11 @@ use serde_json::Value;
 use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 
-use crate::identity::Field;
-use crate::nearest::did_you_mean;
-use crate::rule::{
+use crate::core::identity::Field;
+use crate::core::rule::{
     FACILITIES, Glob, Profile, SEVERITIES, Severities, Text, facility_named, severity_named,
 };
+use crate::nearest::did_you_mean;
 
 use super::report::Report;
 use super::section::Kind;

@@ -19,8 +19,9 @@ use tracing::{error, info};
 use super::{cut_off::CutOff, stop::CUT_OFF_MAX};
 use crate::{
     config::ForwardConfig,
+    delivery::{Delivery, Queue},
     fault,
-    forward::{Delivery, ForwardEnded, Forwarder, Outbox, Stopping},
+    forward::{ForwardEnded, Forwarder, Stopping},
     pipeline::Pipeline,
     thread::{Broken, Running, Waiting},
 };
@@ -31,7 +32,7 @@ pub(super) type Ended = Result<Result<(), ForwardEnded>, Broken>;
 /// The forwarder of copies, running.
 #[derive(Debug)]
 pub(super) struct CopiesForwarder {
-    pub(super) outbox: Arc<Outbox>,
+    pub(super) outbox: Arc<Queue>,
     config: watch::Sender<Arc<ForwardConfig>>,
     pub(super) forwarder: Running<Result<(), ForwardEnded>>,
     stopping: Stopping,
@@ -52,7 +53,7 @@ impl CopiesForwarder {
         stopping: &Stopping,
         cut_off: Arc<CutOff>,
     ) -> io::Result<Self> {
-        let outbox = Arc::new(Outbox::of_copies(
+        let outbox = Arc::new(Queue::of_copies(
             config.queue,
             Arc::clone(&pipeline.metrics),
         ));

@@ -38,11 +38,13 @@ use self::wording::Wording;
 use crate::{
     clock::Clock,
     config::{ForwardConfig, size_text, time_text},
-    dedup::{EngineStats, Shards},
+    core::{
+        dedup::{EngineStats, Shards},
+        tick::Tick,
+    },
+    lock::lock,
     logging::PeerLog,
     metrics::{DropReason, Metrics, PauseCounters, RejectReason},
-    thread::lock,
-    tick::Tick,
 };
 
 /// The losses that go on, shared between the timer and `/readyz`.

@@ -56,8 +56,9 @@ use crate::{
     admin::{self, AdminState, FileState, InForce, Readiness},
     clock::Clock,
     config::{Config, ForwardConfig, RunArgs},
+    delivery::Queue,
     fault,
-    forward::{ForwardEnded, Outbox, Stopping},
+    forward::{ForwardEnded, Stopping},
     listen::{BindError, Context, PassedSockets},
     logging::PeerReason,
     metrics::PanicTask,
@@ -144,7 +145,7 @@ struct Daemon {
     /// Sockets from the service manager, which keeps them open, too.
     passed: PassedSockets,
     forward: watch::Sender<Arc<ForwardConfig>>,
-    outbox: Arc<Outbox>,
+    outbox: Arc<Queue>,
     forwarder: Running<Result<(), ForwardEnded>>,
     /// The forwarder of suppressed copies, if they are kept.
     copies: Option<CopiesForwarder>,

@@ -28,16 +28,14 @@ use crate::{
     config::{
         Config, ForwardConfig, ListenerConfig, RunArgs, SpoolConfig, size_text, takes_only_v6,
     },
-    custody::Custody,
-    dedup::Shards,
-    forward::{self, CopiesDoor, Delivery, Forwarder, Outbox, Stopping},
-    ledger::Ledger,
+    core::{dedup::Shards, rule::WindowPolicy},
+    delivery::{CopiesDoor, Delivery, Queue, custody::Custody, ledger::Ledger},
+    forward::{self, Forwarder, Stopping},
     listen::{Bound, Context, PassedSockets},
     logging::PeerLog,
     metrics::Metrics,
     panics::Panics,
     pipeline::Pipeline,
-    rule::WindowPolicy,
     signal::Signals,
     spool::{Found, OPEN_SEGMENTS_MAX, Spool},
     thread::{Pool, Waiting},
@@ -99,7 +97,7 @@ impl Daemon {
         let metrics = Metrics::new();
         let panics = Panics::new(Arc::clone(&metrics));
         let spool = open_spool(&config.spool, &metrics)?;
-        let outbox = Arc::new(Outbox::new(config.forward.queue, Arc::clone(&metrics)));
+        let outbox = Arc::new(Queue::new(config.forward.queue, Arc::clone(&metrics)));
         let (forward, changes) = watch::channel(Arc::new(config.forward.clone()));
         let pipeline = Arc::new(pipeline(
             &config,
@@ -257,7 +255,7 @@ impl Threads {
 fn pipeline(
     config: &Config,
     metrics: &Arc<Metrics>,
-    outbox: &Arc<Outbox>,
+    outbox: &Arc<Queue>,
     changes: watch::Receiver<Arc<ForwardConfig>>,
     panics: Panics,
 ) -> Pipeline {

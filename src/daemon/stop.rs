@@ -22,8 +22,9 @@ use tracing::{debug, error, info, warn};
 use super::{Daemon, copies::CopiesForwarder, log_suppressed_warnings, notify};
 use crate::{
     clock::Clock,
-    dedup::{EndReason, EngineStats, Progress},
-    forward::{ForwardEnded, Outbox},
+    core::dedup::{EndReason, EngineStats, Progress},
+    delivery::Queue,
+    forward::ForwardEnded,
     listen::Context,
     metrics::DropReason,
     pipeline::Pipeline,
@@ -142,7 +143,7 @@ impl Daemon {
     /// Can be dropped at any point and called again.
     async fn drain(
         context: &Context,
-        outbox: &Outbox,
+        outbox: &Queue,
         forwarder: &mut Running<Result<(), ForwardEnded>>,
         copies: &mut Option<CopiesForwarder>,
     ) -> bool {
@@ -186,7 +187,7 @@ impl Daemon {
 }
 
 /// Drops what is left in `outbox`: something is only if its forwarder ended before its time.
-fn drop_rest(outbox: &Outbox, pipeline: &Pipeline) {
+fn drop_rest(outbox: &Queue, pipeline: &Pipeline) {
     let ledger = pipeline.delivery.ledger();
     loop {
         let chunks = outbox.try_pop(usize::MAX);

@@ -16,8 +16,8 @@ use tracing::{info, warn};
 
 use crate::{
     clock::Clock,
+    core::tick::Tick,
     thread::{Waiting, prove},
-    tick::Tick,
 };
 
 /// How long a start retries; shared by all its threads.

@@ -13,8 +13,10 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use super::Daemon;
 use crate::{
-    clock::Clock, config::DedupConfig, dedup::Shards, identity::Key, rule::Rules,
-    saved::SavedWindows, tick::Tick,
+    clock::Clock,
+    config::DedupConfig,
+    core::{dedup::Shards, identity::Key, rule::Rules, tick::Tick},
+    saved::SavedWindows,
 };
 
 /// Restores the windows that were open at the last stop. Returns the key of this run.

@@ -21,10 +21,12 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::config::{ACTION, time_text};
-use crate::identity::{Field, Identifier, IdentityKind, Key, Origin, Spec};
+use crate::core::identity::{Field, Identifier, IdentityKind, Key, Origin, Spec};
+use crate::core::parse::{Format, Message, Pri};
+use crate::core::rule::{
+    Action, LITERAL, PolicyId, Reach, Rules, Scratch, facility_name, severity_name,
+};
 use crate::logging::printable;
-use crate::parse::{Format, Message, Pri};
-use crate::rule::{Action, LITERAL, PolicyId, Reach, Rules, Scratch, facility_name, severity_name};
 
 mod why;
 

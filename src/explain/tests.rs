@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::config::Config;
-use crate::identity::mask::Masks;
-use crate::identity::{Fields, Sender};
+use crate::core::identity::mask::Masks;
+use crate::core::identity::{Fields, Sender};
 
 fn rules() -> Rules {
     Rules::new(Config::default().dedup.policy)

@@ -8,8 +8,8 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use crate::identity::{Field, Origin, Spec};
-use crate::parse::{Format, Message};
+use crate::core::identity::{Field, Origin, Spec};
+use crate::core::parse::{Format, Message};
 
 /// A sentence for each field: why it counts or does not.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]

@@ -12,7 +12,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use super::{encode::Encoder, shared::Shared, standing::Upstream};
-use crate::{chunk::Chunk, config::ForwardConfig, metrics::DropReason};
+use crate::{config::ForwardConfig, delivery::chunk::Chunk, metrics::DropReason};
 
 /// Where a connection counts, and the settings in force. Made anew for each call; costs nothing.
 #[derive(Clone, Copy, Debug)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     connection::Connection, encode::Encoder, evidence::Evidence, shared::Shared, standing::Standing,
 };
-use crate::tick::Tick;
+use crate::core::tick::Tick;
 
 /// The upstream in charge and the connection to it.
 #[derive(Debug)]

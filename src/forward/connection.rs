@@ -60,10 +60,10 @@ use super::{
     stream::Stream,
 };
 use crate::{
-    chunk::Chunk,
     config::{ForwardConfig, UpstreamConfig, UpstreamUrl},
+    core::tick::Tick,
+    delivery::chunk::Chunk,
     metrics::UpstreamMetrics,
-    tick::Tick,
 };
 
 /// An open way to an upstream. See the module page.

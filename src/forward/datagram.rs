@@ -37,10 +37,10 @@ use super::{
     stream::ring::{ResendRing, Taken},
 };
 use crate::{
-    chunk::Chunk,
     clock::Clock,
+    core::tick::Tick,
+    delivery::chunk::Chunk,
     metrics::{DropReason, FrameErrorReason},
-    tick::Tick,
 };
 
 /// A datagram socket to an upstream.

@@ -16,8 +16,8 @@
 use std::{borrow::Cow, collections::VecDeque};
 
 use crate::{
-    chunk::{Chunk, is_terminator},
     config::{LineBreaks, OutputFraming},
+    delivery::chunk::{Chunk, is_terminator},
 };
 
 /// Encodes chunks for one stream upstream.
@@ -195,7 +195,7 @@ fn trimmed(frame: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{chunk::Entry, dedup::Claim};
+    use crate::{core::dedup::Claim, delivery::chunk::Entry};
 
     #[track_caller]
     fn check(

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{chunk::Chunk, relp::RelpFault};
+use crate::{core::relp::RelpFault, delivery::chunk::Chunk};
 
 /// Why forwarding, or one lane of it, ended early.
 #[derive(Debug, thiserror::Error)]

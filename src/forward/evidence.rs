@@ -35,7 +35,7 @@ use super::{
     shared::Shared,
     standing::{PROOF_MIN, Standing},
 };
-use crate::{chunk::Chunk, tick::Tick};
+use crate::{core::tick::Tick, delivery::chunk::Chunk};
 
 /// What it takes to prove that the upstream behind a connection works.
 #[derive(Clone, Copy, Debug)]

@@ -6,8 +6,8 @@
 
 use super::{datagram, overflow, relp, source::BATCH_OCTETS, stream::UNIX_BUFFER_OCTETS};
 use crate::{
-    chunk::Chunk,
     config::{Compression, ForwardConfig, Strategy, UpstreamConfig, UpstreamUrl},
+    delivery::chunk::Chunk,
 };
 
 /// An upper limit of the memory that forwarding takes, in octets.

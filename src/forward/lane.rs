@@ -64,10 +64,10 @@ use super::{
     upstreams::Upstreams,
 };
 use crate::{
-    chunk::Chunk,
     clock::Clock,
     config::{ForwardConfig, Strategy, UpstreamUrl},
-    tick::Tick,
+    core::tick::Tick,
+    delivery::chunk::Chunk,
 };
 
 /// Moves chunks from the source to the upstream in charge.

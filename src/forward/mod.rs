@@ -31,20 +31,18 @@
 
 mod account;
 mod active;
+mod backoff;
 mod connection;
-mod copies;
 mod datagram;
-mod delivery;
 mod dial;
 mod encode;
 mod error;
 mod evidence;
+mod failover;
 mod file;
 mod held;
 mod lane;
-mod lock;
 mod names;
-mod outbox;
 mod overflow;
 mod relp;
 mod shared;
@@ -62,19 +60,15 @@ use tokio::{select, sync::watch, task::JoinSet};
 use tracing::error;
 
 pub use self::{
-    copies::{CopiesDoor, OpenDoor},
-    delivery::Delivery,
     encode::Encoder,
     error::{ForwardEnded, Step, UpstreamError},
     held::{Held, held, held_by_spool},
-    outbox::Outbox,
     stopping::Stopping,
 };
 use self::{error::error_chain, lane::Lane, overflow::Overflow, shared::Shared, source::Source};
 use crate::{
     config::{ForwardConfig, Strategy, UpstreamConfig},
-    custody::Custody,
-    ledger::Ledger,
+    delivery::{Queue, custody::Custody, ledger::Ledger},
     metrics::{DropReason, Metrics},
     spool::Spool,
 };
@@ -116,7 +110,7 @@ impl Forwarder {
     /// waits to hear what is safe.
     #[must_use]
     pub fn new(
-        outbox: Arc<Outbox>,
+        outbox: Arc<Queue>,
         ledger: Arc<Ledger>,
         metrics: Arc<Metrics>,
         custody: Arc<Custody>,

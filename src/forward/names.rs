@@ -17,7 +17,7 @@ use std::{
     sync::{Arc, LazyLock, Mutex},
 };
 
-use super::lock::lock;
+use crate::lock::lock;
 use crate::{
     config::{UpstreamConfig, UpstreamUrl},
     thread::{CallError, Pool},

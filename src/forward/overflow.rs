@@ -99,12 +99,10 @@ use self::{
     state::{Reading, State, Upstreams, Way},
     trouble::Disk,
 };
-use super::Outbox;
+use crate::delivery::Queue;
 use crate::{
-    chunk::Chunk,
     config::ForwardConfig,
-    custody::Custody,
-    ledger::Ledger,
+    delivery::{chunk::Chunk, custody::Custody, ledger::Ledger},
     lock::lock,
     metrics::{DropReason, Metrics},
     spool::{Batch, Position, Spool, SpoolError},
@@ -114,7 +112,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Overflow {
     spool: Arc<Spool>,
-    outbox: Arc<Outbox>,
+    outbox: Arc<Queue>,
     metrics: Arc<Metrics>,
     ledger: Arc<Ledger>,
     /// The register of received batches. Tells whether a sender waits for an answer.
@@ -147,7 +145,7 @@ impl Overflow {
     /// The way over `spool`. What the spool recovered leaves before anything from `outbox`.
     pub(super) fn new(
         spool: Arc<Spool>,
-        outbox: Arc<Outbox>,
+        outbox: Arc<Queue>,
         metrics: Arc<Metrics>,
         ledger: Arc<Ledger>,
         received: Arc<Custody>,

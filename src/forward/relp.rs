@@ -60,12 +60,14 @@ use super::{
     evidence::Proof,
 };
 use crate::{
-    chunk::Chunk,
     clock::Clock,
+    core::{
+        relp::{Answer, Client, Frame, Heard},
+        tick::Tick,
+    },
+    delivery::chunk::Chunk,
     metrics::DropReason,
-    relp::{Answer, Client, Frame, Heard},
     socket::Socket,
-    tick::Tick,
 };
 
 /// A session with an upstream.

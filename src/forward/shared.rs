@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::{source::Source, stopping::Stopping};
-use crate::{custody::Custody, ledger::Ledger, metrics::Metrics};
+use crate::{
+    delivery::{custody::Custody, ledger::Ledger},
+    metrics::Metrics,
+};
 
 #[derive(Debug)]
 pub(super) struct Shared {

@@ -28,16 +28,16 @@ use std::{
 use tokio::{join, select, sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Outbox,
-    overflow::{Overflow, POLL_PERIOD, Turn, take},
+use super::overflow::{Overflow, POLL_PERIOD, Turn, take};
+use crate::{
+    delivery::{Queue, chunk::Chunk},
+    lock::lock,
 };
-use crate::{chunk::Chunk, lock::lock};
 
 /// Where lanes take chunks from.
 #[derive(Debug)]
 pub(super) struct Source {
-    outbox: Arc<Outbox>,
+    outbox: Arc<Queue>,
     /// Chunks that were given back. They leave before those in the queue.
     returned: Mutex<VecDeque<Chunk>>,
     /// A chunk was given back, or the last of these was taken.
@@ -52,7 +52,7 @@ pub(super) struct Source {
 
 impl Source {
     /// The source that takes chunks from `outbox`, and over the spool if there is an `overflow`.
-    pub(super) fn new(outbox: Arc<Outbox>, overflow: Option<Overflow>) -> Self {
+    pub(super) fn new(outbox: Arc<Queue>, overflow: Option<Overflow>) -> Self {
         Self {
             outbox,
             returned: Mutex::default(),

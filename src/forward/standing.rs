@@ -26,7 +26,7 @@ use std::{sync::Arc, time::Duration};
 use tracing::{debug, info, warn};
 
 use super::error::UpstreamError;
-use crate::{config::UpstreamConfig, metrics::UpstreamMetrics, tick::Tick};
+use crate::{config::UpstreamConfig, core::tick::Tick, metrics::UpstreamMetrics};
 
 #[derive(Debug)]
 pub(super) struct Upstream {

@@ -14,13 +14,17 @@ use super::{
     stream::ring::{ResendRing, Taken},
 };
 use crate::{
-    chunk::{Chunk, Entry},
     config::{Config, LineBreaks, OutputFraming},
-    dedup::{Claim, Shards},
-    ledger::Ledger,
+    core::{
+        dedup::{Claim, Shards},
+        rule::WindowPolicy,
+        tick::Tick,
+    },
+    delivery::{
+        chunk::{Chunk, Entry},
+        ledger::Ledger,
+    },
     metrics::{DropReason, Metrics},
-    rule::WindowPolicy,
-    tick::Tick,
 };
 
 /// One step in the life of a lane, or of the network.

@@ -17,10 +17,9 @@ use std::ops::{Index, IndexMut};
 
 use super::standing::{Standing, Upstream};
 use crate::{
-    backoff::Backoff,
     clock::Clock,
     config::{ForwardConfig, UpstreamConfig},
-    failover::Failover,
+    forward::{backoff::Backoff, failover::Failover},
     metrics::{Metrics, UpstreamState},
 };
 

@@ -30,7 +30,7 @@ use tokio::{
 
 use super::{Local, connections::Peer, relp, stream};
 use crate::{
-    clock::Clock, config::ListenerConfig, fault, identity::Sender, logging::PeerReason,
+    clock::Clock, config::ListenerConfig, core::identity::Sender, fault, logging::PeerReason,
     metrics::RejectReason, panics::caught, socket::Socket,
 };
 

@@ -13,7 +13,7 @@ use super::Local;
 use crate::{
     clock::Clock,
     config::{ListenerConfig, OVERSIZE, size_text},
-    identity::Sender,
+    core::identity::Sender,
     logging::{Escaped, PeerReason},
     metrics::FrameErrorReason,
 };

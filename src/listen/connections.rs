@@ -29,9 +29,9 @@ use tokio_util::sync::CancellationToken;
 use super::datagram::allowed;
 use crate::{
     config::{ListenUrl, ListenerConfig},
-    identity::Sender,
+    core::identity::Sender,
+    lock::lock,
     metrics::{ListenerMetrics, RejectReason},
-    thread::lock,
 };
 
 /// The connections of one listener. A listener that takes over another one's socket takes over this, too.

@@ -44,17 +44,15 @@ use tokio::{runtime::Handle, select, time::sleep};
 
 use super::{Local, complaints::Long};
 use crate::{
-    chunk::Chunk,
     clock::Clock,
     config::{ListenUrl, ListenerConfig, Oversize},
+    core::{identity::Sender, limits::DATAGRAM_OCTETS_MAX, tick::Tick},
+    delivery::chunk::Chunk,
     fault,
-    identity::Sender,
-    limits::DATAGRAM_OCTETS_MAX,
     logging::PeerReason,
     metrics::{DropReason, FrameErrorReason, ListenerMetrics},
     pipeline::Judged,
     sys::socket_drops,
-    tick::Tick,
 };
 
 /// A datagram socket that is read.

@@ -6,9 +6,9 @@
 
 use super::{datagram, pending, relp};
 use crate::{
-    chunk::Chunk,
     config::{ListenUrl, ListenerConfig},
-    limits::{FRAME_OVERHEAD_OCTETS, RELP_DATA_OCTETS},
+    core::limits::{FRAME_OVERHEAD_OCTETS, RELP_DATA_OCTETS},
+    delivery::chunk::Chunk,
 };
 
 /// The most memory that a listener takes, in octets, by its use.

@@ -14,7 +14,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::Local;
 use crate::{
-    clock::Clock, frame::zlib, identity::Sender, logging::PeerReason, metrics::RejectReason,
+    clock::Clock,
+    core::{frame::zlib, identity::Sender},
+    logging::PeerReason,
+    metrics::RejectReason,
 };
 
 /// What the first octets are.

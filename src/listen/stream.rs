@@ -28,8 +28,10 @@ use super::{
 use crate::{
     clock::Clock,
     config::{FRAMING, ListenerConfig, Oversize, time_text},
-    frame::{End, FrameFault, Framer, Outcome, Step},
-    identity::Sender,
+    core::{
+        frame::{End, FrameFault, Framer, Outcome, Step},
+        identity::Sender,
+    },
     logging::{Escaped, PeerReason},
     metrics::{DropReason, FrameErrorReason},
     pipeline::Batch,

@@ -7,7 +7,7 @@
 use std::sync::{PoisonError, RwLock};
 
 use super::Gauge;
-use crate::tick::WallTime;
+use crate::core::tick::WallTime;
 
 /// Where the configuration in force came from, and whether its file still says the same.
 #[derive(Debug, Default)]

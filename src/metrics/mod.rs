@@ -28,8 +28,8 @@ mod upstream;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use crate::clock::Clock;
-use crate::dedup::EngineStats;
-use crate::tick::{Tick, WallTime};
+use crate::core::dedup::EngineStats;
+use crate::core::tick::{Tick, WallTime};
 
 pub use config::ConfigMetrics;
 pub use counter::{ByReason, Counter, Gauge, Returnable, StripedCounter};

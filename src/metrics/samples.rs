@@ -17,8 +17,8 @@ use prometheus_client::metrics::MetricType;
 use super::Metrics;
 use super::counter::ByReason;
 use super::reason::Reason;
-use crate::dedup::EngineStats;
-use crate::tick::WallTime;
+use crate::core::dedup::EngineStats;
+use crate::core::tick::WallTime;
 
 /// What one page is made of.
 #[derive(Debug)]

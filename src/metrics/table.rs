@@ -24,7 +24,7 @@ use self::family::Values::{
 use self::family::{Family, counter, gauge, in_bytes, in_seconds, info, seconds_used};
 use super::samples::{Samples, Scrape};
 use super::{MemoryPart, Metrics, process};
-use crate::dedup::EngineStats;
+use crate::core::dedup::EngineStats;
 
 /// The whole page, `# EOF` included.
 pub(super) fn encode(metrics: &Arc<Metrics>, engine: EngineStats) -> String {

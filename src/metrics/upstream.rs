@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::counter::{Counter, Gauge};
 use crate::clock::Clock;
-use crate::tick::Tick;
+use crate::core::tick::Tick;
 
 /// What one upstream counts.
 #[derive(Debug, Default)]

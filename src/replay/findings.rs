@@ -18,12 +18,12 @@ use super::offer::{ORIGIN, Offer};
 use super::report::{NoiseReport, RuleReport, WindowReport, share};
 use super::trial::TriedWindow;
 use crate::config::time_text;
+use crate::core::identity::mask::{Builtin, BuiltinSet, Masks};
+use crate::core::identity::{Identifier, Identity, Spec};
+use crate::core::parse::Message;
+use crate::core::rule::{Fates, LITERAL, Rules};
+use crate::core::tick::WallTime;
 use crate::explain::Ruling;
-use crate::identity::mask::{Builtin, BuiltinSet, Masks};
-use crate::identity::{Identifier, Identity, Spec};
-use crate::parse::Message;
-use crate::rule::{Fates, LITERAL, Rules};
-use crate::tick::WallTime;
 
 /// The sums over all lines.
 #[derive(Clone, Copy, Debug, Default)]

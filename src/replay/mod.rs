@@ -43,13 +43,13 @@ use self::time::LogTime;
 use self::trial::Trial;
 use crate::clock::Clock;
 use crate::config::{Config, time_text};
-use crate::dedup::{Sighting, summary};
+use crate::core::dedup::{Sighting, summary};
+use crate::core::frame::{End, Framer, Framing, Outcome};
+use crate::core::identity::{Identifier, Identity, Key};
+use crate::core::parse::{Format, Message};
+use crate::core::rule::{Fate, LITERAL, PolicyId, Reach, Rules, Scratch};
+use crate::core::tick::WallTime;
 use crate::explain::Ruling;
-use crate::frame::{End, Framer, Framing, Outcome};
-use crate::identity::{Identifier, Identity, Key};
-use crate::parse::{Format, Message};
-use crate::rule::{Fate, LITERAL, PolicyId, Reach, Rules, Scratch};
-use crate::tick::WallTime;
 
 /// A replay of logs through the core.
 #[derive(Debug)]
@@ -400,7 +400,7 @@ impl<'a> Replay<'a> {
         listeners
             .map(|listener| listener.max_message_size)
             .max()
-            .unwrap_or(crate::limits::MESSAGE_OCTETS_DEFAULT)
+            .unwrap_or(crate::core::limits::MESSAGE_OCTETS_DEFAULT)
     }
 
     /// The report on all lines so far.

@@ -15,9 +15,9 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 
 use super::offer::{ORIGIN, Offer};
+use crate::core::rule::{Fate, PolicyId};
+use crate::core::tick::WallTime;
 use crate::explain::Namer;
-use crate::rule::{Fate, PolicyId};
-use crate::tick::WallTime;
 
 /// Counts the copies of messages.
 #[derive(Debug)]
@@ -114,11 +114,11 @@ const EXAMPLE_OCTETS_MAX: usize = 512;
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::dedup::Sighting;
-    use crate::identity::Identity;
-    use crate::parse::Message;
-    use crate::rule::{DEFAULT, Rules};
-    use crate::tick::Tick;
+    use crate::core::dedup::Sighting;
+    use crate::core::identity::Identity;
+    use crate::core::parse::Message;
+    use crate::core::rule::{DEFAULT, Rules};
+    use crate::core::tick::Tick;
 
     fn count(noisy: &mut Noisy, rules: &Rules, hash: u64, times: usize) {
         let frame = format!("app: message {hash}");

@@ -1,10 +1,10 @@
 //! Offers: one line of a log, as the trials take it.
 
-use crate::dedup::Sighting;
-use crate::identity::{Identity, Origin, Sender};
-use crate::parse::Message;
-use crate::rule::{PolicyId, Rules};
-use crate::tick::Tick;
+use crate::core::dedup::Sighting;
+use crate::core::identity::{Identity, Origin, Sender};
+use crate::core::parse::Message;
+use crate::core::rule::{PolicyId, Rules};
+use crate::core::tick::Tick;
 
 /// One line of a log, parsed and identified as the rules configure it.
 #[derive(Clone, Copy, Debug)]

@@ -15,7 +15,7 @@ use std::fmt::{self, Write as _};
 use jiff::Timestamp;
 use jiff::tz::Offset;
 
-use crate::tick::WallTime;
+use crate::core::tick::WallTime;
 
 /// Counts of lines by time. Time must not run backwards.
 #[derive(Debug)]

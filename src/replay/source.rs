@@ -24,8 +24,8 @@ use nix::unistd::{AccessFlags, access};
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
+use crate::core::tick::WallTime;
 use crate::logging::printable;
-use crate::tick::WallTime;
 
 /// A recorded log being read.
 pub struct Source {

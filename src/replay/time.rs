@@ -22,7 +22,7 @@
 //! What a timestamp means (`timestamp`).
 
 use super::timestamp::Timestamps;
-use crate::tick::{Tick, WallTime};
+use crate::core::tick::{Tick, WallTime};
 
 /// The time of each line, one after the other.
 #[derive(Debug)]

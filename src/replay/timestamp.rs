@@ -23,7 +23,7 @@ use jiff::tz::Offset;
 use jiff::{Timestamp, ToSpan as _};
 use memchr::memchr2;
 
-use crate::tick::WallTime;
+use crate::core::tick::WallTime;
 
 /// Reads the timestamps of one log after the other.
 #[derive(Debug)]

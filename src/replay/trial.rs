@@ -14,9 +14,9 @@
 use std::time::Duration;
 
 use super::offer::Offer;
-use crate::dedup::{EndReason, Ended, Shards, Verdict};
-use crate::rule::{Fate, Rules, Seen, SummaryStyle, WindowPolicy};
-use crate::tick::Tick;
+use crate::core::dedup::{EndReason, Ended, Shards, Verdict};
+use crate::core::rule::{Fate, Rules, Seen, SummaryStyle, WindowPolicy};
+use crate::core::tick::Tick;
 
 /// One engine on recorded time.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use std::fs;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::tick::{Tick, WallTime};
+use crate::core::tick::{Tick, WallTime};
 
 /// What the clocks say, and during which boot.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -33,10 +33,10 @@ use std::time::Duration;
 use bytes::{Buf as _, BufMut as _, TryGetError};
 
 use super::away::Moment;
-use crate::dedup::OpenWindow;
-use crate::identity::{IdentityKind, LAYOUT, Secret};
-use crate::rule::{Action, DEFAULT, Fall, LITERAL, Mode, PolicyId, WindowPolicy};
-use crate::tick::{Tick, WallTime};
+use crate::core::dedup::OpenWindow;
+use crate::core::identity::{IdentityKind, LAYOUT, Secret};
+use crate::core::rule::{Action, DEFAULT, Fall, LITERAL, Mode, PolicyId, WindowPolicy};
+use crate::core::tick::{Tick, WallTime};
 
 /// Why octets cannot be read as saved windows.
 #[derive(Debug, thiserror::Error)]

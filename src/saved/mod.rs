@@ -36,11 +36,11 @@ use tracing::{info, warn};
 use self::away::{Away, Moment};
 use self::format::{Header, Item, PolicyKey, Reader, Writer};
 use crate::clock::Clock;
-use crate::dedup::{EndReason, OpenWindow, Shards};
-use crate::identity::{IdentityKind, Key};
-use crate::rule::{Action, PolicyId, Rules, WindowPolicy};
+use crate::core::dedup::{EndReason, OpenWindow, Shards};
+use crate::core::identity::{IdentityKind, Key};
+use crate::core::rule::{Action, PolicyId, Rules, WindowPolicy};
+use crate::core::tick::Tick;
 use crate::thread::Pool;
-use crate::tick::Tick;
 
 mod away;
 mod format;

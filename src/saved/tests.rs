@@ -6,10 +6,10 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::clock::ThreadTime;
-use crate::dedup::{Claim, Sighting, Verdict};
-use crate::identity::{Identifier, Secret, Sender, Spec};
-use crate::parse::Message;
-use crate::rule::{Matcher, Mode, Policy, Rule, SummaryStyle};
+use crate::core::dedup::{Claim, Sighting, Verdict};
+use crate::core::identity::{Identifier, Secret, Sender, Spec};
+use crate::core::parse::Message;
+use crate::core::rule::{Matcher, Mode, Policy, Rule, SummaryStyle};
 
 const KINDS: [IdentityKind; 2] = [IdentityKind::Exact, IdentityKind::Compact];
 

@@ -99,7 +99,7 @@ use self::{
     write_times::WriteTimes,
     writer::Writer,
 };
-use crate::{chunk::Chunk, lock::lock, tick::WallTime};
+use crate::{core::tick::WallTime, delivery::chunk::Chunk, lock::lock};
 
 pub use self::{
     cursor::Position,

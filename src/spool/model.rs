@@ -11,7 +11,7 @@ use super::{
     tests::{Bed, MIB, removed_and_open},
     *,
 };
-use crate::{chunk::Entry, dedup::Claim};
+use crate::{core::dedup::Claim, delivery::chunk::Entry};
 
 /// The frames that must come next, in order, and what happened so far.
 struct Twin {

@@ -20,8 +20,8 @@ use super::{
     segment::{self, Feed, Header, Segment},
 };
 use crate::{
-    chunk::{Chunk, Entry},
-    dedup::Claim,
+    core::dedup::Claim,
+    delivery::chunk::{Chunk, Entry},
 };
 
 use nix::fcntl::OFlag;

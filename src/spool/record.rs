@@ -22,7 +22,7 @@
 
 use crc32fast::Hasher;
 
-use crate::{chunk::Entry, dedup::Claim};
+use crate::{core::dedup::Claim, delivery::chunk::Entry};
 
 /// Octets of a record before its frame.
 pub(super) const HEADER_OCTETS: usize = 40;

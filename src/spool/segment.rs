@@ -20,7 +20,7 @@ use super::{
     error::SpoolError,
     record::{Place, Salt, Scan, Step},
 };
-use crate::tick::WallTime;
+use crate::core::tick::WallTime;
 
 /// The header of a segment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -19,7 +19,7 @@ use super::{
     segment::DATA_AT,
     *,
 };
-use crate::{chunk::Entry, dedup::Claim};
+use crate::{core::dedup::Claim, delivery::chunk::Entry};
 
 pub(super) const MIB: u64 = 1 << 20;
 

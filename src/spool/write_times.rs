@@ -12,7 +12,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::cursor::Position;
-use crate::tick::WallTime;
+use crate::core::tick::WallTime;
 
 /// When records were written, oldest first.
 #[derive(Debug)]

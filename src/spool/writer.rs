@@ -23,7 +23,7 @@ use super::{
     record::{self, Place},
     segment::{self, DATA_AT, Header, Segment},
 };
-use crate::{chunk::Chunk, clock::Clock};
+use crate::{clock::Clock, delivery::chunk::Chunk};
 
 /// The writing end.
 #[derive(Debug)]

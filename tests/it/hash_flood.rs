@@ -6,11 +6,11 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
-use tersed::dedup::{Shards, Sighting, Verdict};
-use tersed::identity::{Identifier, Identity, IdentityKind, Key, Sender};
-use tersed::parse::Message;
-use tersed::rule::{PolicyId, WindowPolicy};
-use tersed::tick::Tick;
+use tersed::core::dedup::{Shards, Sighting, Verdict};
+use tersed::core::identity::{Identifier, Identity, IdentityKind, Key, Sender};
+use tersed::core::parse::Message;
+use tersed::core::rule::{PolicyId, WindowPolicy};
+use tersed::core::tick::Tick;
 
 use super::support::originator::Originator;
 use super::support::tersed::Setup;

@@ -8,9 +8,9 @@
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::core::tick::{Tick, WallTime};
 use crate::logging::printable;
 use crate::metrics::{MemoryPart, Metrics, UpstreamMetrics, UpstreamState};
-use crate::tick::{Tick, WallTime};
 
 /// A line for each upstream.
 pub(super) fn upstreams(metrics: &Metrics) -> Vec<String> {

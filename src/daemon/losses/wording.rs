@@ -15,7 +15,7 @@ use tracing::warn;
 use super::{Kind, Losses};
 use crate::{
     config::{UDP_PAYLOAD_MAX, size_text, time_text},
-    dedup::EngineStats,
+    core::dedup::EngineStats,
     listen,
     logging::printable,
     metrics::SummaryReason,

@@ -37,10 +37,10 @@ use super::{
 use crate::{
     clock::Clock,
     config::{Compression, Rotation},
-    forward::lock::lock,
+    core::tick::Tick,
+    lock::lock,
     metrics::UpstreamMetrics,
     sys,
-    tick::Tick,
 };
 
 /// The keeper of one file's rotations. There is one for each path, as long as the process lives: its background work

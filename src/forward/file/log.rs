@@ -19,8 +19,8 @@ use super::{keeper::Keeper, open::open_to_read};
 use crate::{
     clock::Clock,
     config::{OutputFraming, Rotation, UpstreamConfig},
+    core::tick::Tick,
     metrics::UpstreamMetrics,
-    tick::Tick,
 };
 
 /// A regular file that is appended to.

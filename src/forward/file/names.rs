@@ -17,7 +17,7 @@
 
 use jiff::Timestamp;
 
-use crate::tick::WallTime;
+use crate::core::tick::WallTime;
 
 /// The time of a rotation, as written in the name.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]

@@ -47,7 +47,7 @@ use super::{
     frames::Frames,
     progress::{Progress, Written},
 };
-use crate::{clock::Clock, sys, tick::Tick};
+use crate::{clock::Clock, core::tick::Tick, sys};
 
 /// A descriptor that takes octets when it has room.
 #[derive(Debug)]

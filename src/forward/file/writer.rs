@@ -52,16 +52,16 @@ use super::{
     progress::{Progress, Written},
 };
 use crate::{
-    chunk::Chunk,
     clock::Clock,
     config::{ForwardConfig, OutputFraming, Strategy, UpstreamConfig, UpstreamUrl},
+    delivery::chunk::Chunk,
     forward::{
         account::Account,
         error::{BrokenOff, Lost, UpstreamError},
         evidence::Evidence,
-        lock::lock,
         stopping::Stopping,
     },
+    lock::lock,
     metrics::UpstreamMetrics,
     thread::Waiting,
 };

@@ -16,7 +16,7 @@ use super::{
     state::{Passage, Way},
     take,
 };
-use crate::{chunk::Chunk, spool::SpoolError};
+use crate::{delivery::chunk::Chunk, spool::SpoolError};
 
 impl Overflow {
     /// Writes everything that is not yet on disk to the spool: what was `given_back`, what the disk refused, and what was

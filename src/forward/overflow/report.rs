@@ -14,7 +14,7 @@ use super::{
     LOG_PERIOD, Overflow,
     state::{State, Way},
 };
-use crate::{clock::Clock, config::WhenFull, forward::standing::REMIND_PERIOD, tick::Tick};
+use crate::{clock::Clock, config::WhenFull, core::tick::Tick, forward::standing::REMIND_PERIOD};
 
 /// What was logged.
 #[derive(Debug)]

@@ -21,9 +21,11 @@ use std::sync::Arc;
 
 use super::{Overflow, on_disk, state::Reading};
 use crate::{
-    chunk::{Chunk, Entry},
     config::WhenFull,
-    ledger::Ledger,
+    delivery::{
+        chunk::{Chunk, Entry},
+        ledger::Ledger,
+    },
     metrics::{DropReason, Metrics},
     spool::{Position, Spool, SpoolError},
 };
@@ -219,7 +221,7 @@ mod tests {
     use super::*;
     use crate::{
         config::Config,
-        dedup::{Claim, Shards},
+        core::dedup::{Claim, Shards},
     };
 
     fn chunk(count: u64, entry: Entry) -> Chunk {

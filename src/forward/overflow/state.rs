@@ -7,7 +7,7 @@ use std::{collections::VecDeque, num::NonZeroUsize};
 use tokio::time::Instant;
 
 use super::{AWAY_MIN, READY_OCTETS, report::Log, trouble::Disk};
-use crate::{chunk::Chunk, spool::Position};
+use crate::{delivery::chunk::Chunk, spool::Position};
 
 /// What the overflow knows.
 #[derive(Debug)]
@@ -246,7 +246,10 @@ mod tests {
         assert_eq!(state.way.passage().reading, RUNNING);
         assert!(!state.begin_read() && !state.way.passage().begin_drop());
         let mut ahead = Chunk::default();
-        ahead.push(&vec![b'x'; READY_OCTETS], crate::chunk::Entry::Summary(1));
+        ahead.push(
+            &vec![b'x'; READY_OCTETS],
+            crate::delivery::chunk::Entry::Summary(1),
+        );
         let passage = state.way.passage();
         passage.ready.push_back(ahead);
         passage.reading = Reading::Due;

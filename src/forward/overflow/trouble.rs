@@ -11,10 +11,10 @@ use tracing::error;
 use super::RETRY_PERIOD;
 use crate::{
     clock::Clock,
+    core::tick::Tick,
     forward::{error_chain, standing::REMIND_PERIOD},
     metrics::{Metrics, SpoolErrno, SpoolTrouble},
     spool::SpoolError,
-    tick::Tick,
 };
 
 /// How the disk answered the last call of each kind.

@@ -46,7 +46,10 @@ use super::{
     error::{BrokenOff, Lost, Step, UpstreamError},
     evidence::{Evidence, Proof},
 };
-use crate::{chunk::Chunk, clock::Clock, config::ForwardConfig, socket::Socket, sys, tick::Tick};
+use crate::{
+    clock::Clock, config::ForwardConfig, core::tick::Tick, delivery::chunk::Chunk, socket::Socket,
+    sys,
+};
 
 /// A byte stream to an upstream.
 #[derive(Debug)]

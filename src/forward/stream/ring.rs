@@ -25,7 +25,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::super::encode::Encoder;
-use crate::{chunk::Chunk, tick::Tick};
+use crate::{core::tick::Tick, delivery::chunk::Chunk};
 
 /// The tail of what was written on one connection.
 #[derive(Debug)]
@@ -189,10 +189,12 @@ const POLL: Duration = Duration::from_millis(100);
 mod tests {
     use super::*;
     use crate::{
-        chunk::Entry,
         config::{LineBreaks, OutputFraming},
-        custody::{Custody, Outcome},
-        dedup::Claim,
+        core::dedup::Claim,
+        delivery::{
+            chunk::Entry,
+            custody::{Custody, Outcome},
+        },
     };
 
     const LF: Encoder = Encoder {

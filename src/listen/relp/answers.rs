@@ -25,11 +25,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
-    custody::{Custody, Outcome, Promise},
+    core::{
+        relp::{Response, Server, Txnr, offers::OfferError},
+        tick::Tick,
+    },
+    delivery::custody::{Custody, Outcome, Promise},
     metrics::{AnswerResult, ListenerMetrics},
-    relp::{Response, Server, Txnr, offers::OfferError},
     socket::Socket,
-    tick::Tick,
 };
 
 /// The answers owed to one client. See the module page.

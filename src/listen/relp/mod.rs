@@ -41,14 +41,16 @@ use super::{
 use crate::{
     clock::Clock,
     config::{Ack, ListenerConfig, Oversize, time_text},
-    forward::Delivery,
-    identity::Sender,
-    limits::RELP_DATA_OCTETS,
+    core::{
+        identity::Sender,
+        limits::RELP_DATA_OCTETS,
+        relp::{Frame, RelpFault, Request, Server},
+    },
+    delivery::Delivery,
     logging::{Escaped, PeerReason},
     metrics::{DropReason, FrameErrorReason},
     panics::caught,
     pipeline::{Judged, Pipeline},
-    relp::{Frame, RelpFault, Request, Server},
     socket::Socket,
 };
 

@@ -2,7 +2,7 @@
 
 use super::family::Values::{Level, Moment, Others};
 use super::family::{Family, gauge, in_seconds, info};
-use crate::tick::WallTime;
+use crate::core::tick::WallTime;
 
 pub(super) static FAMILIES: &[Family] = &[
     info(

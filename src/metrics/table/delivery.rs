@@ -6,7 +6,7 @@ use super::family::Values::{
 };
 use super::family::{Family, counter, gauge, in_bytes, in_seconds};
 use crate::clock::Clock;
-use crate::tick::WallTime;
+use crate::core::tick::WallTime;
 
 pub(super) static FAMILIES: &[Family] = &[
     // What waits.

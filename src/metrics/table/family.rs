@@ -10,7 +10,7 @@ use prometheus_client::registry::Unit;
 use super::super::samples::{Samples, Scrape};
 use super::super::{ListenerMetrics, RuleMetrics, UpstreamMetrics};
 use crate::clock::{Clock, Reckoning};
-use crate::tick::WallTime;
+use crate::core::tick::WallTime;
 
 /// One metric: a row of the table.
 pub(super) struct Family {

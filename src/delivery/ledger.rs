@@ -1,0 +1,266 @@
+//! The ledger: what became of each frame, counted once.
+//!
+//! ```text
+//! received = forwarded + suppressed + dropped{reason} + queued
+//! ```
+//!
+//! # Guarantees
+//!
+//! - A survivor is *queued* from its verdict until it is forwarded or dropped, wherever it waits. If an
+//!   upstream took it and may have lost it with its connection, it is queued again.
+//! - A survivor that is dropped reopens its window (law 7). Its suppressed copies are reported, and its
+//!   batch does not count as safe.
+//! - A repeat counts as suppressed once it is judged. Where suppressed copies are kept (`[suppressed]`), they are counted
+//!   apart: `kept = written + dropped{reason} + queued`.
+//! - Summaries are counted apart from received frames, and so is what becomes of them.
+//!
+//! # Left out
+//!
+//! Receiving (each listener counts its own frames).
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::{
+    clock::Clock,
+    core::{
+        dedup::{Claim, EndReason, Ended, Shards, summary},
+        rule::{PolicyId, Rules, WindowPolicy},
+    },
+    delivery::chunk::{Chunk, Entry},
+    metrics::{DropReason, Metrics, RuleMetrics, SummaryReason},
+};
+
+/// Counts what becomes of frames, and writes the summaries of suppressed copies.
+#[derive(Debug)]
+pub struct Ledger {
+    metrics: Arc<Metrics>,
+    shards: Arc<Shards>,
+    rules: RwLock<Known>,
+}
+
+/// The rules in force, and earlier ones whose windows are still to be reported.
+#[derive(Debug)]
+struct Known {
+    in_force: Arc<InForce>,
+    others: Vec<Arc<InForce>>,
+}
+
+/// Rules, with their counters.
+#[derive(Debug)]
+pub struct InForce {
+    /// The rules.
+    pub rules: Arc<Rules>,
+    /// The generation of these policies in the shards.
+    pub generation: u32,
+    /// By [`PolicyId`].
+    counters: Vec<Arc<RuleMetrics>>,
+}
+
+impl InForce {
+    fn new(rules: Arc<Rules>, generation: u32, metrics: &Metrics) -> Arc<Self> {
+        let falls = rules.falls().iter();
+        let counters = falls.map(|fall| metrics.rule(&fall.name)).collect();
+        Arc::new(Self {
+            rules,
+            generation,
+            counters,
+        })
+    }
+
+    /// The counters of the policy `id` of these rules.
+    #[must_use]
+    pub fn counters(&self, id: PolicyId) -> &RuleMetrics {
+        &self.counters[id.index()]
+    }
+}
+
+impl Ledger {
+    /// A ledger that counts in `metrics` and reopens windows in `shards`.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>, shards: Arc<Shards>, rules: Arc<Rules>) -> Self {
+        Self {
+            rules: RwLock::new(Known {
+                in_force: InForce::new(rules, shards.generation(), &metrics),
+                others: Vec::new(),
+            }),
+            metrics,
+            shards,
+        }
+    }
+
+    /// The rules in force.
+    #[must_use]
+    pub fn rules(&self) -> Arc<InForce> {
+        Arc::clone(&self.known().in_force)
+    }
+
+    /// Puts `rules` in force, with `memory` octets for their windows. Windows of policies that did not change stay. The
+    /// others end gradually, and are reported in the style under which their copies were suppressed.
+    pub fn set_rules(&self, rules: Arc<Rules>, memory: usize) {
+        let old = self.rules();
+        let policies: Vec<(WindowPolicy, Option<PolicyId>)> = (0..)
+            .zip(rules.policies())
+            .map(|(id, policy)| (policy.window, rules.continued(PolicyId(id), &old.rules)))
+            .collect();
+        let next = InForce::new(rules, old.generation.wrapping_add(1), &self.metrics);
+        // A window may end under the new rules before all shards have them.
+        self.known_mut().others.push(Arc::clone(&next));
+        let oldest = self.shards.switch(&policies, memory);
+        let mut known = self.known_mut();
+        let generation = next.generation;
+        let span = generation.wrapping_sub(oldest).max(1);
+        let old = std::mem::replace(&mut known.in_force, next);
+        known.others.push(old);
+        known.others.retain(|other| {
+            let behind = generation.wrapping_sub(other.generation);
+            // A batch that is being judged under these rules has one more reference.
+            behind != 0 && (behind <= span || Arc::strong_count(other) > 1)
+        });
+    }
+
+    /// The rules of `generation`. They may be forgotten if a window ended under them, and two reloads came before it is
+    /// reported; then the rules in force.
+    fn rules_of(&self, generation: u32) -> Arc<InForce> {
+        let known = self.known();
+        let mut others = known.others.iter();
+        let other = others.find(|other| other.generation == generation);
+        Arc::clone(other.unwrap_or(&known.in_force))
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known_mut(&self) -> RwLockWriteGuard<'_, Known> {
+        self.rules.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes the summaries of the windows that `ended` to `chunk`, and counts them.
+    pub fn report(&self, ended: &mut Vec<Ended>, chunk: &mut Chunk) {
+        if ended.is_empty() {
+            return;
+        }
+        let mut rules = self.rules();
+        let reckoning = Clock::reckon();
+        let summaries = &self.metrics.summaries;
+        for ended in ended.drain(..) {
+            if ended.generation != rules.generation {
+                rules = self.rules_of(ended.generation);
+            }
+            let policy = rules.rules.policy(ended.policy);
+            let style = policy.summary_style();
+            let first = reckoning.wall_of(ended.first);
+            let last = reckoning.wall_of(ended.last);
+            let entry = Entry::Summary(ended.count);
+            if chunk.push_with(entry, |out| summary::write(out, &ended, style, first, last)) {
+                summaries.made[summary_reason(ended.reason)].inc();
+                summaries.frames.add(ended.count);
+            }
+        }
+    }
+
+    /// Counts the first `count` of the entries left in `chunk` as forwarded: an upstream took them.
+    pub fn forwarded(&self, chunk: &mut Chunk, count: usize) {
+        let tally = Tally::of(chunk.entries().take(count).skip(chunk.counted()));
+        chunk.count_forwarded(count);
+        self.metrics.frames.deliver(tally.survivors);
+        if tally.copies > 0 {
+            self.metrics.copies.deliver(tally.copies);
+        }
+        self.metrics.frames.resent.add(tally.resent);
+    }
+
+    /// Counts the entries left in `chunk` as queued again: the upstream that took them may have lost them.
+    pub fn taken_back(&self, chunk: &mut Chunk) {
+        let tally = Tally::of(chunk.entries().take(chunk.counted()));
+        chunk.uncount();
+        if tally.survivors > 0 {
+            self.metrics.frames.take_back(tally.survivors);
+        }
+        if tally.copies > 0 {
+            self.metrics.copies.take_back(tally.copies);
+        }
+    }
+
+    /// Ends all windows, because survivors were lost and we do not know which. Their suppressed copies are reported
+    /// gradually (`Pipeline::advance`).
+    pub fn end_all_windows(&self) {
+        self.shards.forget_all();
+    }
+
+    /// Counts the entries left in `chunk` as dropped, and reopens their windows. Returns the summaries of
+    /// the copies suppressed in those windows, if there are any.
+    pub fn dropped(&self, chunk: &Chunk, reason: DropReason) -> Option<Chunk> {
+        let (mut lost, mut copies) = (0, 0);
+        let mut ended = Vec::new();
+        let mut is_forgotten = false;
+        // A shard that a panic broke reopens nothing: the process ends, and its windows with it.
+        let is_poisoned = self.shards.is_poisoned();
+        debug_assert_eq!(
+            chunk.counted(),
+            0,
+            "a chunk that is dropped was taken back from its upstream"
+        );
+        for (_, entry, _) in chunk.entries() {
+            match entry {
+                Entry::Survivor(claim) => {
+                    lost += 1;
+                    if !is_poisoned {
+                        is_forgotten |= claim == Claim::FORGOTTEN;
+                        self.shards.reopen(claim, &mut ended);
+                    }
+                }
+                Entry::Copy => copies += 1,
+                Entry::Summary(_) => self.metrics.summaries.dropped[reason].inc(),
+            }
+        }
+        self.metrics.frames.lose(reason, lost);
+        if copies > 0 {
+            self.metrics.copies.lose(reason, copies);
+        }
+        if let Some(receipt) = chunk.receipt() {
+            receipt.lose();
+        }
+        let mut summaries = Chunk::default();
+        self.report(&mut ended, &mut summaries);
+        if is_forgotten {
+            // An earlier process made the claim. Its window may be open again, and we cannot find it.
+            self.end_all_windows();
+        }
+        (!summaries.is_empty()).then_some(summaries)
+    }
+}
+
+/// How many entries there are of each kind that is counted.
+#[derive(Default)]
+struct Tally {
+    survivors: u64,
+    copies: u64,
+    /// Entries of any kind that were sent before.
+    resent: u64,
+}
+
+impl Tally {
+    fn of<'c>(entries: impl Iterator<Item = (&'c [u8], Entry, bool)>) -> Self {
+        let mut tally = Self::default();
+        for (_, entry, is_sent) in entries {
+            tally.resent += u64::from(is_sent);
+            match entry {
+                Entry::Survivor(_) => tally.survivors += 1,
+                Entry::Copy => tally.copies += 1,
+                Entry::Summary(_) => {}
+            }
+        }
+        tally
+    }
+}
+
+const fn summary_reason(reason: EndReason) -> SummaryReason {
+    match reason {
+        EndReason::Window => SummaryReason::Window,
+        EndReason::Evicted => SummaryReason::Evicted,
+        EndReason::Reload => SummaryReason::Reload,
+        EndReason::Stop => SummaryReason::Stop,
+        EndReason::Reopened => SummaryReason::Reopened,
+    }
+}

@@ -1,0 +1,118 @@
+//! The door to forwarding: chunks go into the queue, and what the full queue drops is counted.
+//!
+//! # Guarantees
+//!
+//! - A chunk that was handed over is in the queue, or dropped and counted.
+//! - If a survivor is dropped, the summary of its suppressed copies goes into the queue, as far as there is room.
+//!
+//! # Left out
+//!
+//! What happens to chunks behind the queue.
+
+pub mod chunk;
+pub(crate) mod custody;
+pub(crate) mod ledger;
+
+mod copies;
+mod queue;
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+pub(crate) use self::{
+    copies::{CopiesDoor, OpenDoor},
+    queue::Queue,
+};
+use crate::{
+    config::{ForwardConfig, WhenFull},
+    delivery::{chunk::Chunk, custody::Receipt, ledger::Ledger},
+    metrics::DropReason,
+};
+
+/// The door to forwarding. Every reader hands its chunks over here.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    outbox: Arc<Queue>,
+    ledger: Arc<Ledger>,
+    config: watch::Receiver<Arc<ForwardConfig>>,
+}
+
+impl Delivery {
+    /// A door to `outbox`. The current value of `config` says what happens when the queue is full.
+    #[must_use]
+    pub const fn new(
+        outbox: Arc<Queue>,
+        ledger: Arc<Ledger>,
+        config: watch::Receiver<Arc<ForwardConfig>>,
+    ) -> Self {
+        Self {
+            outbox,
+            ledger,
+            config,
+        }
+    }
+
+    /// The ledger in which dropped chunks are counted.
+    #[must_use]
+    pub const fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// True once the queue was closed. Every chunk that is handed over from then on is dropped.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.outbox.is_closed()
+    }
+
+    /// Whether a reader waits for room.
+    #[must_use]
+    pub fn is_pressed(&self) -> bool {
+        self.outbox.is_pressed()
+    }
+
+    /// Octets that wait in the queue.
+    #[must_use]
+    pub fn octets(&self) -> u64 {
+        self.outbox.octets()
+    }
+
+    /// Closes the queue.
+    pub(super) fn close(&self) {
+        self.outbox.close();
+    }
+
+    /// Hands over `chunk`, whose survivors are already counted as queued. If the queue is full, this
+    /// waits or drops, as configured. Returns whether the whole chunk is in the queue.
+    pub async fn deliver(&self, chunk: Chunk) -> bool {
+        if chunk.is_empty() {
+            return true;
+        }
+        let when_full = self.config.borrow().when_full;
+        let batch = chunk.receipt().map(Receipt::number);
+        let mut is_whole = true;
+        for lost in self.outbox.push(chunk, when_full).await {
+            // A chunk of another batch may have been dropped to make room.
+            is_whole &= lost.receipt().map(Receipt::number) != batch;
+            self.drop_chunk(&lost).await;
+        }
+        is_whole
+    }
+
+    async fn drop_chunk(&self, lost: &Chunk) {
+        let reason = self.reason();
+        if let Some(summaries) = self.ledger.dropped(lost, reason) {
+            for lost in self.outbox.push(summaries, WhenFull::DropNewest).await {
+                self.ledger.dropped(&lost, self.reason());
+            }
+        }
+    }
+
+    fn reason(&self) -> DropReason {
+        if self.outbox.is_closed() {
+            DropReason::Shutdown
+        } else {
+            DropReason::QueueFull
+        }
+    }
+}
