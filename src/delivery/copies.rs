@@ -17,12 +17,13 @@
 //! Copies that wait for their destination would otherwise keep all later batches open, whichever sender they came from.
 
 use std::sync::{
-    Arc, PoisonError, RwLock,
+    Arc, RwLock,
     atomic::{AtomicBool, Ordering},
 };
 
 use super::Delivery;
 use crate::delivery::chunk::Chunk;
+use crate::lock::{read, write};
 
 /// The door for copies. A reload may open and shut it.
 #[derive(Debug, Default)]
@@ -42,10 +43,7 @@ impl CopiesDoor {
         if !self.is_open.load(Ordering::Relaxed) {
             return None;
         }
-        self.door
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        read(&self.door).clone()
     }
 
     /// Whether a reader waits for room in the queue of copies.
@@ -68,7 +66,7 @@ impl CopiesDoor {
 
     /// Returns the door that was there, which the caller drops without the lock.
     fn replace(&self, door: Option<Arc<OpenDoor>>) -> Option<Arc<OpenDoor>> {
-        let mut there = self.door.write().unwrap_or_else(PoisonError::into_inner);
+        let mut there = write(&self.door);
         std::mem::replace(&mut there, door)
     }
 }

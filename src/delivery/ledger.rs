@@ -18,8 +18,9 @@
 //!
 //! Receiving (each listener counts its own frames).
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::lock::{read, write};
 use crate::{
     clock::Clock,
     core::{
@@ -128,11 +129,11 @@ impl Ledger {
     }
 
     fn known(&self) -> RwLockReadGuard<'_, Known> {
-        self.rules.read().unwrap_or_else(PoisonError::into_inner)
+        read(&self.rules)
     }
 
     fn known_mut(&self) -> RwLockWriteGuard<'_, Known> {
-        self.rules.write().unwrap_or_else(PoisonError::into_inner)
+        write(&self.rules)
     }
 
     /// Writes the summaries of the windows that `ended` to `chunk`, and counts them.

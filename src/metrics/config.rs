@@ -4,10 +4,11 @@
 //!
 //! Its content (`admin`, `/api/v1/config`).
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::RwLock;
 
 use super::Gauge;
 use crate::core::tick::WallTime;
+use crate::lock::{read, write};
 
 /// Where the configuration in force came from, and whether its file still says the same.
 #[derive(Debug, Default)]
@@ -30,7 +31,7 @@ impl ConfigMetrics {
     /// Notes that the configuration in `file` (empty for no file) is in force since `at`.
     pub fn load(&self, file: &str, at: WallTime) {
         let file = file.to_owned();
-        let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
+        let mut loaded = write(&self.loaded);
         *loaded = Some(Loaded { file, at });
         self.changed.set(0);
         self.reload_successful.set(1);
@@ -38,7 +39,6 @@ impl ConfigMetrics {
 
     /// The file in force, and when it was loaded; `None` before the first load.
     pub(super) fn loaded(&self) -> Option<Loaded> {
-        let loaded = self.loaded.read();
-        loaded.unwrap_or_else(PoisonError::into_inner).clone()
+        read(&self.loaded).clone()
     }
 }

@@ -25,11 +25,12 @@ mod samples;
 mod table;
 mod upstream;
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, RwLock, Weak};
 
 use crate::clock::Clock;
 use crate::core::dedup::EngineStats;
 use crate::core::tick::{Tick, WallTime};
+use crate::lock::{lock, read, write};
 
 pub use config::ConfigMetrics;
 pub use counter::{ByReason, Counter, Gauge, Returnable, StripedCounter};
@@ -100,21 +101,14 @@ impl Metrics {
     /// again. `url` replaces its earlier URL.
     #[must_use]
     pub fn listener(&self, name: &str, url: &str) -> Arc<ListenerMetrics> {
-        let mut listeners = self
-            .listeners
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = write(&self.listeners);
         let known = listeners.iter().find(|listener| listener.name == name);
         let listener = known.cloned().unwrap_or_else(|| {
             let listener = Arc::new(ListenerMetrics::new(name));
             listeners.push(Arc::clone(&listener));
             listener
         });
-        listener
-            .place
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .url = url.to_owned();
+        write(&listener.place).url = url.to_owned();
         listener
     }
 
@@ -122,10 +116,7 @@ impl Metrics {
     /// has dropped them, the upstream disappears from the page.
     #[must_use]
     pub fn upstream(&self, url: &str) -> Arc<UpstreamMetrics> {
-        let mut upstreams = self
-            .upstreams
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut upstreams = write(&self.upstreams);
         upstreams.retain(|upstream| upstream.strong_count() > 0);
         let mut known = upstreams.iter().filter_map(Weak::upgrade);
         known
@@ -140,7 +131,7 @@ impl Metrics {
     /// Returns the counters of the rule named `name`: the same ones each time.
     #[must_use]
     pub fn rule(&self, name: &str) -> Arc<RuleMetrics> {
-        let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+        let mut rules = write(&self.rules);
         let known = rules.iter().find(|rule| rule.name == name);
         known.cloned().unwrap_or_else(|| {
             let rule = Arc::new(RuleMetrics::new(name));
@@ -152,28 +143,19 @@ impl Metrics {
     /// Every rule registered so far, in order of registration.
     #[must_use]
     pub fn rules(&self) -> Vec<Arc<RuleMetrics>> {
-        self.rules
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        read(&self.rules).clone()
     }
 
     /// Every listener registered so far, in order of registration.
     #[must_use]
     pub fn listeners(&self) -> Vec<Arc<ListenerMetrics>> {
-        self.listeners
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        read(&self.listeners).clone()
     }
 
     /// Every upstream that is forwarded to, in order of registration.
     #[must_use]
     pub fn upstreams(&self) -> Vec<Arc<UpstreamMetrics>> {
-        let upstreams = self
-            .upstreams
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let upstreams = read(&self.upstreams);
         upstreams.iter().filter_map(Weak::upgrade).collect()
     }
 
@@ -294,16 +276,13 @@ impl SpoolCounters {
     /// Why the disk fails now; `None` if it does not.
     #[must_use]
     pub fn trouble(&self) -> Option<SpoolTrouble> {
-        self.trouble
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.trouble).clone()
     }
 
     /// Notes why the disk fails; `None` if it does not.
     pub fn set_trouble(&self, trouble: Option<SpoolTrouble>) {
         self.failing.set(u64::from(trouble.is_some()));
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        *lock(&self.trouble) = trouble;
     }
 }
 
@@ -445,16 +424,13 @@ impl ListenerMetrics {
 
     /// Notes that it is open, and where it listens: with port 0 in the URL the port is known only now.
     pub fn set_address(&self, address: &str) {
-        let mut place = self.place.write().unwrap_or_else(PoisonError::into_inner);
+        let mut place = write(&self.place);
         place.address = Some(address.to_owned());
     }
 
     /// Notes that it is closed. Its counts stay; only `tersed_listener_info` disappears.
     pub fn clear_address(&self) {
-        self.place
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .address = None;
+        write(&self.place).address = None;
     }
 
     fn is_open(&self) -> bool {
@@ -462,10 +438,7 @@ impl ListenerMetrics {
     }
 
     fn place(&self) -> ListenerPlace {
-        self.place
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        read(&self.place).clone()
     }
 }
 

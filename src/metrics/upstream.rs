@@ -10,11 +10,12 @@
 //!
 //! Which state it is in: `forward` decides that.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::counter::{Counter, Gauge};
 use crate::clock::Clock;
 use crate::core::tick::Tick;
+use crate::lock::lock;
 
 /// What one upstream counts.
 #[derive(Debug, Default)]
@@ -158,8 +159,6 @@ impl UpstreamMetrics {
     }
 
     fn lock(&self) -> MutexGuard<'_, UpstreamCondition> {
-        self.condition
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.condition)
     }
 }
