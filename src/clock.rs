@@ -20,12 +20,12 @@ use crate::core::tick::{Tick, WallTime};
 
 /// The machine's clocks. Read once per batch, not per message.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock;
+pub(crate) struct Clock;
 
 impl Clock {
     /// Nanoseconds since [`BEFORE_BOOT`] before the machine's boot, suspended time included.
     #[must_use]
-    pub fn now() -> Tick {
+    pub(crate) fn now() -> Tick {
         let since_boot = read(ClockId::CLOCK_BOOTTIME);
         let secs = u64::try_from(since_boot.tv_sec()).unwrap_or(0);
         let nanos = u64::try_from(since_boot.tv_nsec()).unwrap_or(0);
@@ -35,7 +35,7 @@ impl Clock {
 
     /// The wall time now.
     #[must_use]
-    pub fn wall() -> WallTime {
+    pub(crate) fn wall() -> WallTime {
         let since_epoch = read(ClockId::CLOCK_REALTIME);
         let micros = since_epoch
             .tv_sec()
@@ -46,7 +46,7 @@ impl Clock {
 
     /// Reads both clocks at one moment, to convert ticks to wall times.
     #[must_use]
-    pub fn reckon() -> Reckoning {
+    pub(crate) fn reckon() -> Reckoning {
         Reckoning {
             now: Self::now(),
             wall: Self::wall(),
@@ -56,18 +56,18 @@ impl Clock {
 
 /// The processor time of this thread since one moment. Time in which other threads ran does not count.
 #[derive(Clone, Copy, Debug)]
-pub struct ThreadTime(TimeSpec);
+pub(crate) struct ThreadTime(TimeSpec);
 
 impl ThreadTime {
     /// Starts now.
     #[must_use]
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         Self(read(ClockId::CLOCK_THREAD_CPUTIME_ID))
     }
 
     /// The processor time used since then. To be called on the same thread.
     #[must_use]
-    pub fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         Duration::from(read(ClockId::CLOCK_THREAD_CPUTIME_ID) - self.0)
     }
 }
@@ -75,7 +75,7 @@ impl ThreadTime {
 /// Both clocks at one moment. Wall times from one reckoning keep the order of their ticks. Those from two reckonings may
 /// differ by how far the wall clock was slewed in between.
 #[derive(Clone, Copy, Debug)]
-pub struct Reckoning {
+pub(crate) struct Reckoning {
     now: Tick,
     wall: WallTime,
 }
@@ -85,20 +85,20 @@ impl Reckoning {
     ///
     /// If the wall clock was set in between, the result follows the corrected clock.
     #[must_use]
-    pub fn wall_of(&self, tick: Tick) -> WallTime {
+    pub(crate) fn wall_of(&self, tick: Tick) -> WallTime {
         self.wall.before(self.now.since(tick))
     }
 
     /// The wall time of a tick, past or future.
     #[must_use]
-    pub fn wall_at(&self, tick: Tick) -> WallTime {
+    pub(crate) fn wall_at(&self, tick: Tick) -> WallTime {
         self.wall_of(tick).after(tick.since(self.now))
     }
 }
 
 /// How long before the machine's boot ticks begin, so that windows that were open before the boot have ticks, too. No age
 /// that decides anything is as long.
-pub const BEFORE_BOOT: Duration = Duration::from_secs(30 * 24 * 3600);
+pub(crate) const BEFORE_BOOT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 fn read(clock: ClockId) -> TimeSpec {
     clock_gettime(clock).expect("CLOCK_REALTIME and CLOCK_BOOTTIME exist since Linux 2.6.39")

@@ -41,8 +41,8 @@ use crate::metrics::{FrameErrorReason, Reason as _, RejectReason};
 use self::line::{Line, stderr_is_journal, text_field};
 use self::printable::Style;
 
-pub use self::line::tell_end;
-pub use self::printable::{Printable, is_hidden, printable};
+pub(crate) use self::line::tell_end;
+pub(crate) use self::printable::printable;
 
 /// Sends everything that is logged from now on to standard error. To be called once, before any task runs.
 ///
@@ -53,7 +53,7 @@ pub use self::printable::{Printable, is_hidden, printable};
 /// # Errors
 ///
 /// `filter` is neither, or logging was set up before.
-pub fn init(filter: &str, kind: LogFormat) -> Result<(), LogError> {
+pub(crate) fn init(filter: &str, kind: LogFormat) -> Result<(), LogError> {
     let levels = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .parse(filter)
@@ -101,7 +101,7 @@ pub fn init(filter: &str, kind: LogFormat) -> Result<(), LogError> {
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people.
     #[default]
     Text,
@@ -111,7 +111,7 @@ pub enum LogFormat {
 
 /// Why logging cannot be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum LogError {
+pub(crate) enum LogError {
     /// The filter cannot be parsed.
     #[error(
         "log filter `{filter}` is neither a level (error, warn, info, debug, trace) nor a list of module=level"
@@ -132,7 +132,7 @@ pub enum LogError {
 /// Printable ASCII stands for itself, except that backslash and quotes are escaped; every other octet
 /// is written as `\n`, `\r`, `\t` or `\x1b`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Escaped<'a> {
+pub(crate) struct Escaped<'a> {
     octets: &'a [u8],
     /// How many octets there were: more than `octets` has if it is a head.
     total: usize,
@@ -141,19 +141,10 @@ pub struct Escaped<'a> {
 impl<'a> Escaped<'a> {
     /// The first [`ESCAPED_OCTETS_MAX`] of `octets`; if there are more, the total number follows.
     #[must_use]
-    pub fn head(octets: &'a [u8]) -> Self {
+    pub(crate) fn head(octets: &'a [u8]) -> Self {
         let kept = octets.get(..ESCAPED_OCTETS_MAX).unwrap_or(octets);
         Self {
             octets: kept,
-            total: octets.len(),
-        }
-    }
-
-    /// All of `octets`: for text whose length is bounded elsewhere, as in the configuration.
-    #[must_use]
-    pub const fn whole(octets: &'a [u8]) -> Self {
-        Self {
-            octets,
             total: octets.len(),
         }
     }
@@ -170,7 +161,7 @@ impl fmt::Display for Escaped<'_> {
 }
 
 /// How many octets of input a log line quotes at most.
-pub const ESCAPED_OCTETS_MAX: usize = 64;
+pub(crate) const ESCAPED_OCTETS_MAX: usize = 64;
 
 /// Keeps warnings about peers from flooding the log: for each reason the first one is logged at once, and then one line
 /// per [`PEER_LOG_PERIOD`] for as long as it goes on.
@@ -184,7 +175,7 @@ pub const ESCAPED_OCTETS_MAX: usize = 64;
 /// (The numbers count the lines suppressed before.) Has one slot for each reason, whatever peers do. Shared between tasks;
 /// the lock of a slot is held for a few instructions and never while a line is written.
 #[derive(Debug)]
-pub struct PeerLog {
+pub(crate) struct PeerLog {
     /// By [`PeerReason::index`].
     slots: Box<[Mutex<Slot>]>,
     /// Hashes of the peers and reasons that [`PeerLog::note_once`] has logged.
@@ -196,7 +187,7 @@ pub struct PeerLog {
 impl PeerLog {
     /// A log without any notes.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             slots: PeerReason::all().map(|_| Mutex::default()).collect(),
             told: Mutex::default(),
@@ -206,7 +197,7 @@ impl PeerLog {
 
     /// Notes that a peer gave `reason` to log a line. Calls `line` if one is due, with the number of lines suppressed since
     /// the last one.
-    pub fn note(&self, reason: PeerReason, now: Tick, line: impl FnOnce(u64)) {
+    pub(crate) fn note(&self, reason: PeerReason, now: Tick, line: impl FnOnce(u64)) {
         // The guard must be gone when the line is written.
         let due = self.slot(reason).note(now);
         if let Some(suppressed) = due {
@@ -216,7 +207,7 @@ impl PeerLog {
 
     /// Calls `line` if this is the first time that `peer` gives `reason`. Beyond [`TOLD_PEERS_MAX`] peers this is
     /// [`PeerLog::note`], because peers can forge addresses. Not for a hot path.
-    pub fn note_once(
+    pub(crate) fn note_once(
         &self,
         reason: PeerReason,
         peer: impl Hash,
@@ -242,7 +233,7 @@ impl PeerLog {
 
     /// Calls `line` for each reason whose period is over and had suppressed lines. A timer calls this a few times per
     /// period.
-    pub fn flush(&self, now: Tick, mut line: impl FnMut(PeerReason, u64)) {
+    pub(crate) fn flush(&self, now: Tick, mut line: impl FnMut(PeerReason, u64)) {
         for reason in PeerReason::all() {
             let due = self.slot(reason).flush(now);
             if let Some(suppressed) = due {
@@ -252,7 +243,7 @@ impl PeerLog {
     }
 
     /// Calls `line` for each reason with suppressed lines, whatever the time: the last call before the process ends.
-    pub fn finish(&self, mut line: impl FnMut(PeerReason, u64)) {
+    pub(crate) fn finish(&self, mut line: impl FnMut(PeerReason, u64)) {
         for reason in PeerReason::all() {
             let suppressed = std::mem::take(&mut *self.slot(reason)).suppressed;
             if suppressed > 0 {
@@ -274,7 +265,7 @@ impl Default for PeerLog {
 
 /// The subject of a warning about a peer, in the same words as in the metrics.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum PeerReason {
+pub(crate) enum PeerReason {
     /// It sent a faulty frame.
     Frame(FrameErrorReason),
     /// Its connection was rejected.
@@ -289,7 +280,7 @@ pub enum PeerReason {
 
 impl PeerReason {
     /// Every reason, in the order of its index.
-    pub fn all() -> impl Iterator<Item = Self> {
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
         let frame = FrameErrorReason::ALL
             .iter()
             .map(|&reason| Self::Frame(reason));
@@ -301,7 +292,7 @@ impl PeerReason {
 
     /// Its word in a log line.
     #[must_use]
-    pub const fn label(self) -> &'static str {
+    pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Frame(reason) => reason.label(),
             Self::Reject(reason) => reason.label(),
@@ -324,10 +315,10 @@ impl PeerReason {
 }
 
 /// For how long after a warning about peers no other is logged for the same reason.
-pub const PEER_LOG_PERIOD: Duration = Duration::from_secs(10);
+pub(crate) const PEER_LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// How many peers [`PeerLog::note_once`] logs one by one.
-pub const TOLD_PEERS_MAX: usize = 1024;
+pub(crate) const TOLD_PEERS_MAX: usize = 1024;
 
 /// One reason's state.
 #[derive(Debug, Default)]

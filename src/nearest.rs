@@ -12,7 +12,7 @@
 
 /// The word of `words` that is most like `written`, if one is near enough.
 #[must_use]
-pub fn nearest<'w>(written: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
+pub(crate) fn nearest<'w>(written: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     // The comparison takes the product of both lengths, so a text that is longer than any word is not compared.
     if written.len() > WORD_OCTETS_MAX {
         return None;
@@ -47,7 +47,7 @@ pub fn nearest<'w>(written: &str, words: impl IntoIterator<Item = &'w str>) -> O
 
 /// The same as a remark at the end of an error, ` (did you mean window?)`; empty if no word is near.
 #[must_use]
-pub fn did_you_mean<'w>(written: &str, words: impl IntoIterator<Item = &'w str>) -> String {
+pub(crate) fn did_you_mean<'w>(written: &str, words: impl IntoIterator<Item = &'w str>) -> String {
     nearest(written, words).map_or_else(String::new, |word| format!(" (did you mean {word}?)"))
 }
 

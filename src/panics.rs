@@ -54,7 +54,7 @@ use crate::{
 
 /// A panic that was caught.
 #[derive(Debug)]
-pub struct Panicked {
+pub(crate) struct Panicked {
     report: Report,
     message: String,
     /// In a mutex because the payload is not `Sync`.
@@ -80,7 +80,7 @@ impl Panicked {
     }
 
     /// Continues the panic on this thread.
-    pub fn resume(self) -> ! {
+    pub(crate) fn resume(self) -> ! {
         REPORT.set(Some(self.report));
         let payload = self.payload.into_inner();
         panic::resume_unwind(payload.expect("this mutex is never locked"))
@@ -102,7 +102,7 @@ impl fmt::Display for Panicked {
 /// # Errors
 ///
 /// The panic.
-pub fn catch<T>(body: impl FnOnce() -> T) -> Result<T, Panicked> {
+pub(crate) fn catch<T>(body: impl FnOnce() -> T) -> Result<T, Panicked> {
     let _scope = Scope::enter();
     panic::catch_unwind(AssertUnwindSafe(body)).map_err(Panicked::new)
 }
@@ -112,7 +112,7 @@ pub fn catch<T>(body: impl FnOnce() -> T) -> Result<T, Panicked> {
 /// # Errors
 ///
 /// The panic.
-pub async fn caught<F: Future>(future: F) -> Result<F::Output, Panicked> {
+pub(crate) async fn caught<F: Future>(future: F) -> Result<F::Output, Panicked> {
     let mut future = pin!(future);
     std::future::poll_fn(|context| match catch(|| future.as_mut().poll(context)) {
         Ok(Poll::Pending) => Poll::Pending,
@@ -123,7 +123,7 @@ pub async fn caught<F: Future>(future: F) -> Result<F::Output, Panicked> {
 }
 
 /// Has panics written to the log instead of standard error. To be called once logging is set up.
-pub fn set_hook() {
+pub(crate) fn set_hook() {
     panic::set_hook(Box::new(|info| {
         let report = Report::of(info);
         if SCOPES.get() > 0 {
@@ -186,7 +186,7 @@ thread_local! {
 
 /// Counts and logs panics, and tells the daemon when one must end the process. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Panics(Arc<Inner>);
+pub(crate) struct Panics(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -200,7 +200,7 @@ struct Inner {
 impl Panics {
     /// No panic yet; counts in `metrics`.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
         Self(Arc::new(Inner {
             metrics,
             fatal: CancellationToken::new(),
@@ -210,7 +210,7 @@ impl Panics {
     }
 
     /// The task of a connection from `peer` panicked: it costs the connection, or the process if the core is broken.
-    pub fn connection(&self, listener: &str, peer: Sender, panicked: &Panicked) {
+    pub(crate) fn connection(&self, listener: &str, peer: Sender, panicked: &Panicked) {
         if self.is_core_broken() {
             // Each connection that meets the broken core would log the same.
             let is_first = self.0.cause.get().is_none();
@@ -230,7 +230,7 @@ impl Panics {
     }
 
     /// A request to the admin port panicked: it costs the request.
-    pub fn admin(&self, panicked: &Panicked) {
+    pub(crate) fn admin(&self, panicked: &Panicked) {
         self.count(PanicTask::Admin);
         let (panic, Report { place, backtrace }) = (&panicked.message, &panicked.report);
         error!(
@@ -240,14 +240,14 @@ impl Panics {
     }
 
     /// A task without which the relay cannot go on panicked: it costs the process.
-    pub fn fatal(&self, task: PanicTask, panicked: &Panicked) {
+    pub(crate) fn fatal(&self, task: PanicTask, panicked: &Panicked) {
         self.count(task);
         self.log_fatal(task, panicked);
         self.end(format!("task {} {panicked}", task.label()));
     }
 
     /// Ends the process because of `cause`. The first cause counts.
-    pub fn end(&self, cause: String) {
+    pub(crate) fn end(&self, cause: String) {
         self.0.cause.set(cause).ok();
         self.0.fatal.cancel();
     }
@@ -257,7 +257,7 @@ impl Panics {
     /// # Cancel safety
     ///
     /// Can be dropped at any point.
-    pub async fn ended(&self) -> String {
+    pub(crate) async fn ended(&self) -> String {
         self.0.fatal.cancelled().await;
         let cause = self.0.cause.get();
         cause
@@ -266,18 +266,18 @@ impl Panics {
     }
 
     /// The core broke an invariant in the middle of an update: nothing can be judged any more.
-    pub fn break_core(&self) {
+    pub(crate) fn break_core(&self) {
         self.0.is_core_broken.store(true, Ordering::Release);
     }
 
     /// Whether [`Panics::break_core`] was called.
     #[must_use]
-    pub fn is_core_broken(&self) -> bool {
+    pub(crate) fn is_core_broken(&self) -> bool {
         self.0.is_core_broken.load(Ordering::Acquire)
     }
 
     /// Runs a task that only informs, and starts it again a second after each panic.
-    pub async fn restarting<F: Future>(self, task: impl Fn() -> F) -> F::Output {
+    pub(crate) async fn restarting<F: Future>(self, task: impl Fn() -> F) -> F::Output {
         loop {
             match caught(task()).await {
                 Ok(output) => return output,

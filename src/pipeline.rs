@@ -43,7 +43,7 @@ use crate::{
 
 /// What all batches share.
 #[derive(Debug)]
-pub struct Pipeline {
+pub(crate) struct Pipeline {
     /// All windows.
     pub shards: Arc<Shards>,
     /// Takes survivors.
@@ -65,7 +65,7 @@ pub struct Pipeline {
 impl Pipeline {
     /// Opens a batch for frames that `listener` received just now.
     #[must_use]
-    pub fn batch<'p, 'f>(&'p self, listener: &'p ListenerMetrics) -> Batch<'p, 'f> {
+    pub(crate) fn batch<'p, 'f>(&'p self, listener: &'p ListenerMetrics) -> Batch<'p, 'f> {
         let in_force = self.delivery.ledger().rules();
         let copies_door = self.copies_door.door();
         let mut group = GROUP.take().recycled();
@@ -93,7 +93,7 @@ impl Pipeline {
     }
 
     /// Hands on the outcome of a batch; waits while there is no room. Returns false if a survivor had to be dropped.
-    pub async fn deliver(&self, judged: Judged) -> bool {
+    pub(crate) async fn deliver(&self, judged: Judged) -> bool {
         let _delivering = Delivering(&self.panics);
         // Survivors do not wait for copies.
         let is_whole = self.delivery.deliver(judged.survivors).await;
@@ -105,20 +105,20 @@ impl Pipeline {
 
     /// Whether a panic left the windows, or the way to the queue, in an unknown state: nothing can be judged then.
     #[must_use]
-    pub fn is_broken(&self) -> bool {
+    pub(crate) fn is_broken(&self) -> bool {
         self.panics.is_core_broken() || self.shards.is_poisoned()
     }
 
     /// Whether a reader waits for room for survivors or copies: the next reader may have to keep the outcome of its batch.
     #[must_use]
-    pub fn is_pressed(&self) -> bool {
+    pub(crate) fn is_pressed(&self) -> bool {
         self.delivery.is_pressed() || self.copies_door.is_pressed()
     }
 
     /// Retires expired windows, so that no summary waits for another message, and ends windows that a reload left to be
     /// ended. The work under each lock is bounded. Survivors pass between two locks and do not find the queue filled with
     /// summaries. Returns true if there is more to do after `ADVANCE_MAX`.
-    pub async fn advance(&self) -> bool {
+    pub(crate) async fn advance(&self) -> bool {
         let end = Clock::now().after(ADVANCE_MAX);
         let mut ended = Vec::new();
         let marks_max =
@@ -152,7 +152,7 @@ impl Pipeline {
     }
 
     /// Delivers the summaries of the windows in `ended`.
-    pub async fn report(&self, ended: &mut Vec<Ended>) {
+    pub(crate) async fn report(&self, ended: &mut Vec<Ended>) {
         let mut chunk = Chunk::default();
         self.delivery.ledger().report(ended, &mut chunk);
         self.delivery.deliver(chunk).await;
@@ -172,7 +172,7 @@ impl Drop for Delivering<'_> {
 
 /// The frames of one read, being judged. They must live for `'f`, because frames are collected and then judged together.
 #[derive(Debug)]
-pub struct Batch<'p, 'f> {
+pub(crate) struct Batch<'p, 'f> {
     pipeline: &'p Pipeline,
     listener: &'p ListenerMetrics,
     in_force: Arc<InForce>,
@@ -200,7 +200,7 @@ pub struct Batch<'p, 'f> {
 /// The outcome of a batch, already counted as queued: it has to be delivered.
 #[must_use = "survivors that are not delivered stay counted as queued for ever"]
 #[derive(Debug)]
-pub struct Judged {
+pub(crate) struct Judged {
     survivors: Chunk,
     copies: Chunk,
     copies_door: Option<Arc<OpenDoor>>,
@@ -211,7 +211,7 @@ pub struct Judged {
 impl Judged {
     /// Whether there is nothing to deliver.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.survivors.is_empty() && self.copies.is_empty()
     }
 }
@@ -311,12 +311,12 @@ impl Tally {
 impl<'f> Batch<'_, 'f> {
     /// When the batch was received.
     #[must_use]
-    pub const fn now(&self) -> Tick {
+    pub(crate) const fn now(&self) -> Tick {
         self.now
     }
 
     /// Takes `frame`, which `sender` sent, and judges it at once or together with the frames that follow.
-    pub fn judge(&mut self, frame: &'f [u8], sender: Sender) {
+    pub(crate) fn judge(&mut self, frame: &'f [u8], sender: Sender) {
         self.tally.received += 1;
         self.tally.octets += frame.len() as u64;
         fault::look(frame);
@@ -439,14 +439,14 @@ impl<'f> Batch<'_, 'f> {
     }
 
     /// Counts a frame that was received and is not judged.
-    pub fn refuse(&mut self, frame: &[u8], reason: DropReason) {
+    pub(crate) fn refuse(&mut self, frame: &[u8], reason: DropReason) {
         self.tally.received += 1;
         self.tally.octets += frame.len() as u64;
         self.tally.refuse(reason);
     }
 
     /// Judges the frames that are left, counts the batch and returns its outcome.
-    pub fn finish(mut self) -> Judged {
+    pub(crate) fn finish(mut self) -> Judged {
         self.judge_group();
         let receipt = self.receipt.take();
         let receipt = receipt.expect("a batch is finished once");

@@ -17,7 +17,7 @@ use tokio::{
 
 /// A request by a signal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Event {
+pub(crate) enum Event {
     /// SIGTERM or SIGINT: drain and end.
     Stop,
     /// SIGHUP: read the configuration again, and open files anew.
@@ -26,7 +26,7 @@ pub enum Event {
 
 /// The signals that are caught.
 #[derive(Debug)]
-pub struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
@@ -38,7 +38,7 @@ impl Signals {
     /// # Errors
     ///
     /// A handler cannot be installed.
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -51,7 +51,7 @@ impl Signals {
     /// # Cancel safety
     ///
     /// Can be dropped at any point without losing a signal.
-    pub async fn next(&mut self) -> Event {
+    pub(crate) async fn next(&mut self) -> Event {
         select! {
             _ = self.terminate.recv() => Event::Stop,
             _ = self.interrupt.recv() => Event::Stop,

@@ -27,12 +27,12 @@ use crate::{
 
 /// The most memory that each part takes, in octets.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Sizing([u64; MemoryPart::ALL.len()]);
+pub(crate) struct Sizing([u64; MemoryPart::ALL.len()]);
 
 impl Sizing {
     /// What `config` lets the process take.
     #[must_use]
-    pub fn of(config: &Config) -> Self {
+    pub(crate) fn of(config: &Config) -> Self {
         let mut sizing = Self::default();
         sizing.add(MemoryPart::Windows, config.dedup.memory);
         sizing.add(MemoryPart::Queue, config.forward.queue);
@@ -59,12 +59,12 @@ impl Sizing {
 
     /// All parts together.
     #[must_use]
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.0.iter().fold(0, |sum, part| sum.saturating_add(*part))
     }
 
     /// Each part with its octets, in the order in which they are documented.
-    pub fn parts(&self) -> impl Iterator<Item = (MemoryPart, u64)> {
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (MemoryPart, u64)> {
         MemoryPart::ALL.iter().copied().zip(self.0)
     }
 

@@ -47,7 +47,7 @@ use crate::{
 
 /// A thread that has no work yet. It ends when this is dropped.
 #[derive(Debug)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     give: SyncSender<Work>,
 }
 
@@ -57,7 +57,7 @@ impl Waiting {
     /// # Errors
     ///
     /// The system cannot make a thread.
-    pub fn new(name: &'static str) -> io::Result<Self> {
+    pub(crate) fn new(name: &'static str) -> io::Result<Self> {
         Self::make(name).map_err(|source| refused(format!("cannot make thread {name}"), source))
     }
 
@@ -66,7 +66,7 @@ impl Waiting {
     /// # Errors
     ///
     /// The system cannot make all of them.
-    pub fn several(name: &'static str, count: usize) -> io::Result<Vec<Self>> {
+    pub(crate) fn several(name: &'static str, count: usize) -> io::Result<Vec<Self>> {
         let mut made = Vec::with_capacity(count);
         while made.len() < count {
             let thread = Self::make(name);
@@ -86,7 +86,7 @@ impl Waiting {
     }
 
     /// Runs `body` on the thread, which ends with it.
-    pub fn run<T: Send + 'static>(self, body: impl FnOnce() -> T + Send + 'static) -> Running<T> {
+    pub(crate) fn run<T: Send + 'static>(self, body: impl FnOnce() -> T + Send + 'static) -> Running<T> {
         let (work, running) = Work::new(body);
         // The thread waits for it. If the thread has ended, the work is dropped here, and `running` reports that.
         self.give.try_send(work).ok();
@@ -98,12 +98,12 @@ impl Waiting {
 ///
 /// Dropping it does not end the thread.
 #[derive(Debug)]
-pub struct Running<T>(oneshot::Receiver<Result<T, Broken>>);
+pub(crate) struct Running<T>(oneshot::Receiver<Result<T, Broken>>);
 
 impl<T> Running<T> {
     /// Whether the work has ended, awaited or not.
     #[must_use]
-    pub fn is_finished(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         self.0.is_terminated() || !self.0.is_empty()
     }
 }
@@ -120,7 +120,7 @@ impl<T> Future for Running<T> {
 /// The work panicked, or was never done.
 #[derive(Debug, thiserror::Error)]
 #[error("{said}")]
-pub struct Broken {
+pub(crate) struct Broken {
     said: String,
     panicked: Option<Panicked>,
 }
@@ -146,7 +146,7 @@ impl Broken {
     }
 
     /// Continues the panic on this thread.
-    pub fn resume(self) -> ! {
+    pub(crate) fn resume(self) -> ! {
         match self.panicked {
             Some(panicked) => panicked.resume(),
             None => panic!("{}", self.said),
@@ -173,7 +173,7 @@ impl Work {
 
 /// Threads that make short, blocking calls. They are made when needed, up to a limit.
 #[derive(Debug)]
-pub struct Pool(Arc<Shared>);
+pub(crate) struct Pool(Arc<Shared>);
 
 struct Shared {
     name: &'static str,
@@ -198,7 +198,7 @@ struct State {
 
 /// Why a call has no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum CallError {
+pub(crate) enum CallError {
     /// The pool has no thread, and the system cannot make one. The call was not made.
     #[error(transparent)]
     NoThread(#[from] io::Error),
@@ -210,7 +210,7 @@ pub enum CallError {
 impl Pool {
     /// A pool without threads. The kernel shows 15 characters of `name`.
     #[must_use]
-    pub fn new(name: &'static str, threads_max: usize) -> Self {
+    pub(crate) fn new(name: &'static str, threads_max: usize) -> Self {
         Self(Arc::new(Shared {
             name,
             threads_max: threads_max.max(1),
@@ -224,7 +224,7 @@ impl Pool {
     /// # Errors
     ///
     /// The system cannot make more threads. Those that were made stay.
-    pub fn keep(&self, count: usize) -> io::Result<()> {
+    pub(crate) fn keep(&self, count: usize) -> io::Result<()> {
         let mut state = self.0.lock();
         state.kept = state.kept.max(count.min(self.0.threads_max));
         while state.threads < state.kept {
@@ -242,7 +242,7 @@ impl Pool {
     /// # Cancel safety
     ///
     /// If this is dropped after its first poll, the call is still made.
-    pub async fn call<T: Send + 'static>(
+    pub(crate) async fn call<T: Send + 'static>(
         &self,
         call: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, CallError> {
@@ -263,7 +263,7 @@ impl Pool {
     ///
     /// If this is dropped while it waits for a thread, the call is not made. If it is dropped later, the call is still
     /// made.
-    pub async fn call_when_possible<T: Send + 'static>(
+    pub(crate) async fn call_when_possible<T: Send + 'static>(
         &self,
         call: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Broken> {
@@ -370,7 +370,7 @@ impl fmt::Debug for Shared {
 /// # Errors
 ///
 /// The system cannot make all of them.
-pub fn prove(name: &'static str, count: usize) -> io::Result<()> {
+pub(crate) fn prove(name: &'static str, count: usize) -> io::Result<()> {
     let before = threads_of_process();
     let gate = Mutex::new(());
     let proven = thread::scope(|scope| {

@@ -151,7 +151,7 @@ impl OverFile {
 
 /// The configuration in force and its source. The daemon updates it; the pages read it.
 #[derive(Clone, Debug)]
-pub struct InForce(Arc<Inner>);
+pub(crate) struct InForce(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -178,7 +178,7 @@ struct State {
 impl InForce {
     /// Nothing is loaded yet. `read` is the state of the file just before it was read.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, args: &RunArgs, read: FileState) -> Self {
+    pub(crate) fn new(metrics: Arc<Metrics>, args: &RunArgs, read: FileState) -> Self {
         let state = State {
             checked: None,
             passed_in: Vec::new(),
@@ -197,7 +197,7 @@ impl InForce {
 
     /// Records that `config` is in force from now on, with the listeners `passed_in` beside it. `read` is the state of the
     /// file just before it was read; `None` if it was passed before.
-    pub fn load(&self, config: &Config, passed_in: Vec<String>, read: Option<FileState>) {
+    pub(crate) fn load(&self, config: &Config, passed_in: Vec<String>, read: Option<FileState>) {
         let file = self.0.args.file.as_deref();
         let checked = Arc::new(Checked::of(config, file));
         let mut state = self.state();
@@ -215,14 +215,14 @@ impl InForce {
     }
 
     /// Records that a reload was refused, and why.
-    pub fn refuse(&self, error: String) {
+    pub(crate) fn refuse(&self, error: String) {
         self.state().refused = Some((Clock::wall(), Clock::now(), error));
         self.0.metrics.config.reload_successful.set(0);
     }
 
     /// Checks whether the file still has the contents that were loaded. Waits for the disk: call it on a thread that may
     /// block.
-    pub fn look(&self) {
+    pub(crate) fn look(&self) {
         let Some(file) = &self.0.args.file else {
             return;
         };
@@ -239,7 +239,7 @@ impl InForce {
 
     /// The path of the file, or that there is none.
     #[must_use]
-    pub fn file_text(&self) -> String {
+    pub(crate) fn file_text(&self) -> String {
         match &self.0.args.file {
             Some(path) => printable(&path.display().to_string()).to_string(),
             None => String::from("defaults (no file)"),
@@ -249,7 +249,7 @@ impl InForce {
     /// The flags and variables that override the file, if there are any. URLs are left out: they have log lines of their
     /// own.
     #[must_use]
-    pub fn over_file_text(&self) -> Option<String> {
+    pub(crate) fn over_file_text(&self) -> Option<String> {
         let over = OverFile::all(&self.0.args);
         let word = |one: &OverFile| match one.key.as_str() {
             LISTENER | FORWARD_TO => one.by.clone(),
@@ -334,7 +334,7 @@ impl InForce {
 
 /// The state of a file at one moment.
 #[derive(Debug)]
-pub struct FileState {
+pub(crate) struct FileState {
     status: FileStatus,
     contents: Contents,
 }
@@ -342,7 +342,7 @@ pub struct FileState {
 impl FileState {
     /// The state of `file` now.
     #[must_use]
-    pub fn of(file: Option<&Path>) -> Self {
+    pub(crate) fn of(file: Option<&Path>) -> Self {
         // The status first: a change in between is then noticed at the next look.
         let status = file.map_or(FileStatus(None), FileStatus::of);
         let contents = file.map_or(Contents(None), Contents::of);

@@ -55,21 +55,21 @@ use crate::thread::{CallError, Pool};
 use self::guests::{Guest, Guests, PagesFor};
 pub(crate) use self::in_force::{Checked, OverFile, SOURCE, Source};
 
-pub use self::in_force::{FileState, InForce};
-pub use self::ready::Readiness;
+pub(crate) use self::in_force::{FileState, InForce};
+pub(crate) use self::ready::Readiness;
 
 /// Serves requests on `listener` until `stop` is cancelled; then ends within a second.
 ///
 /// # Cancel safety
 ///
 /// Do not drop it half-way: open connections would go on until `Limits::connection_life` is over. Cancel `stop` instead.
-pub async fn serve(listener: TcpListener, state: AdminState, stop: CancellationToken) {
+pub(crate) async fn serve(listener: TcpListener, state: AdminState, stop: CancellationToken) {
     serve_within(Limits::default(), listener, state, stop).await;
 }
 
 /// The sources of the pages.
 #[derive(Clone)]
-pub struct AdminState {
+pub(crate) struct AdminState {
     /// All counters and gauges.
     pub metrics: Arc<Metrics>,
     /// Whether the relay accepts messages.

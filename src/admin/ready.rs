@@ -30,22 +30,22 @@ use crate::metrics::Metrics;
 
 /// Whether the relay accepts messages. Shared; the daemon sets it.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicU8>);
+pub(crate) struct Readiness(Arc<AtomicU8>);
 
 impl Readiness {
     /// The listeners are open and their tasks run.
-    pub fn set_ready(&self) {
+    pub(crate) fn set_ready(&self) {
         self.0.store(READY, Ordering::Release);
     }
 
     /// No more messages are accepted; queued ones are still delivered.
-    pub fn set_stopping(&self) {
+    pub(crate) fn set_stopping(&self) {
         self.0.store(STOPPING, Ordering::Release);
     }
 
     /// Whether messages are accepted now.
     #[must_use]
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.0.load(Ordering::Acquire) == READY
     }
 

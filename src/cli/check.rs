@@ -31,7 +31,7 @@ use crate::sizing::Sizing;
 /// # Errors
 ///
 /// Those of `out` and `err`.
-pub fn run(
+pub(super) fn run(
     args: &RunArgs,
     format: CheckFormat,
     out: &mut impl Write,

@@ -19,11 +19,11 @@ use crate::nearest::nearest;
 
 /// The variables whose names start with `TERSED_`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Environment(BTreeMap<OsString, OsString>);
+pub(crate) struct Environment(BTreeMap<OsString, OsString>);
 
 impl Environment {
     /// The `TERSED_*` among `variables`; pass `std::env::vars_os()`.
-    pub fn new<K: Into<OsString>, V: Into<OsString>>(
+    pub(crate) fn new<K: Into<OsString>, V: Into<OsString>>(
         variables: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
         let pairs = variables

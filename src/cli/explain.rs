@@ -25,7 +25,7 @@ use crate::replay::{PIECE_OCTETS, Source, SourceError};
 
 /// What to explain, and how.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Args {
+pub(crate) struct Args {
     /// The configuration to use.
     pub config: RunArgs,
     /// How frames are delimited.
@@ -45,7 +45,7 @@ pub struct Args {
 impl Args {
     /// The format to use. Without a choice it is text on a terminal, else JSON.
     #[must_use]
-    pub fn format_on(&self, terminal: bool) -> Format {
+    pub(crate) fn format_on(&self, terminal: bool) -> Format {
         let default = if terminal { Format::Text } else { Format::Json };
         self.format.unwrap_or(default)
     }
@@ -53,7 +53,7 @@ impl Args {
 
 /// The format of an output.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// Lines for people.
     Text,
     /// Objects for programs.
@@ -144,7 +144,7 @@ impl Flags {
 /// # Errors
 ///
 /// If `err` cannot be written.
-pub fn run(
+pub(super) fn run(
     args: &Args,
     format: Format,
     input: impl Read + 'static,

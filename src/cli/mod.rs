@@ -4,16 +4,17 @@
 //! # Guarantees
 //!
 //! - A flag overrides its variable. [`crate::config`] reads the values, so a flag accepts exactly what the file accepts.
-//! - The caller passes arguments and variables in; nothing here reads them from the process.
+//! - Only `program` reads arguments and variables from the process; the caller of all else passes them in.
 
-pub mod check;
-pub mod environment;
-pub mod explain;
+mod check;
+mod environment;
+mod explain;
 mod paths;
-pub mod profiles;
-pub mod replay;
-pub mod run;
-pub mod running;
+mod profiles;
+mod program;
+mod replay;
+mod run;
+mod running;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -27,12 +28,13 @@ use clap_complete::Shell;
 use crate::config::{Argument, Override};
 use crate::logging::printable;
 
-pub use self::environment::Environment;
-pub use crate::config::RunArgs;
+use self::environment::Environment;
+pub use self::program::main;
+use crate::config::RunArgs;
 
 /// A command of the program, with its arguments.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Command {
+pub(crate) enum Command {
     /// Relay until a signal stops it.
     Run(RunArgs),
     /// Validate the configuration and print the effective settings.
@@ -53,7 +55,7 @@ pub enum Command {
 
 /// How `tersed check` prints the settings.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
-pub enum CheckFormat {
+pub(crate) enum CheckFormat {
     /// A few lines for people.
     #[default]
     Text,
@@ -67,7 +69,7 @@ pub enum CheckFormat {
 ///
 /// A usage error, or the text that `--help` or `--version` asks for. The caller prints it and exits with its
 /// `exit_code`, which is 2 or 0.
-pub fn parse<A: Into<OsString> + Clone>(
+pub(crate) fn parse<A: Into<OsString> + Clone>(
     arguments: impl IntoIterator<Item = A>,
     environment: &Environment,
 ) -> Result<Command, clap::Error> {
@@ -102,7 +104,7 @@ pub fn parse<A: Into<OsString> + Clone>(
 /// # Errors
 ///
 /// Those of `out`.
-pub fn completions(shell: Shell, out: &mut impl Write) -> io::Result<()> {
+pub(crate) fn completions(shell: Shell, out: &mut impl Write) -> io::Result<()> {
     // Into memory first: the generator panics if `out` returns an error.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut CommandLine::command(), "tersed", &mut script);
@@ -114,7 +116,7 @@ pub fn completions(shell: Shell, out: &mut impl Write) -> io::Result<()> {
 /// # Errors
 ///
 /// Those of `out`.
-pub fn man(out: &mut impl Write) -> io::Result<()> {
+pub(crate) fn man(out: &mut impl Write) -> io::Result<()> {
     clap_mangen::Man::new(CommandLine::command()).render(out)
 }
 

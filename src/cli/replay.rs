@@ -23,7 +23,7 @@ use crate::replay::{self, Replay, ReplayError, Source, Wanted};
 
 /// What to replay, and what to write.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Args {
+pub(crate) struct Args {
     /// The configuration to use.
     pub config: RunArgs,
     /// The format of the report; `None` writes survivors instead of a report.
@@ -37,14 +37,14 @@ pub struct Args {
 impl Args {
     /// Whether a report is written to standard output.
     #[must_use]
-    pub const fn wants_report(&self) -> bool {
+    pub(crate) const fn wants_report(&self) -> bool {
         self.report.is_some()
     }
 }
 
 /// How progress is shown on standard error.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Progress {
+pub(super) enum Progress {
     /// By a bar.
     Bar,
     /// Not at all.
@@ -111,7 +111,7 @@ impl Flags {
 /// # Errors
 ///
 /// If `err` cannot be written.
-pub fn run(
+pub(super) fn run(
     args: &Args,
     progress: Progress,
     input: impl Read + 'static,

@@ -26,7 +26,7 @@ use crate::{
 /// # Errors
 ///
 /// Those of `err`.
-pub fn run(args: &RunArgs, err: &mut impl Write) -> io::Result<ExitCode> {
+pub(super) fn run(args: &RunArgs, err: &mut impl Write) -> io::Result<ExitCode> {
     let read = FileState::of(args.file.as_deref());
     let config = match Config::load(args) {
         Ok(config) => config,

@@ -38,7 +38,7 @@ use crate::logging::printable;
 /// # Errors
 ///
 /// Those of `out` and `err`.
-pub fn run(
+pub(super) fn run(
     args: &RunArgs,
     format: CheckFormat,
     out: &mut impl Write,

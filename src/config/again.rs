@@ -24,7 +24,7 @@ use super::{Config, DedupConfig, RunArgs, SuppressedConfig};
 
 /// What was odd while a configuration was read, a sentence each.
 #[derive(Clone, Debug, Default)]
-pub struct Remarks(pub(super) Vec<String>);
+pub(crate) struct Remarks(pub(super) Vec<String>);
 
 /// Two configurations are equal if they run the same, whatever was odd about their files.
 impl PartialEq for Remarks {

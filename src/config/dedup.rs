@@ -28,7 +28,7 @@ use crate::core::rule::{Mode, Policy, Profile, SummaryStyle, WindowPolicy};
 
 /// Which messages count as repeats, and what is remembered of them.
 #[derive(Clone, Debug, PartialEq)]
-pub struct DedupConfig {
+pub(crate) struct DedupConfig {
     /// The policy of messages that no rule matches.
     pub policy: Policy,
     /// Octets that all engines together may use.

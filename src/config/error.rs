@@ -18,7 +18,7 @@ use crate::logging::printable;
 
 /// Everything that is wrong with a configuration, in the order of its lines; at least one error.
 #[derive(Debug)]
-pub struct ConfigErrors(Vec<ConfigError>);
+pub(crate) struct ConfigErrors(Vec<ConfigError>);
 
 impl ConfigErrors {
     /// The errors, if there are any, in the order of their lines; flags and variables come last.
@@ -31,7 +31,7 @@ impl ConfigErrors {
     }
 
     /// The errors.
-    pub fn iter(&self) -> std::slice::Iter<'_, ConfigError> {
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, ConfigError> {
         self.0.iter()
     }
 }
@@ -63,7 +63,7 @@ impl std::error::Error for ConfigErrors {}
 /// One thing that is wrong, and where it was written.
 #[derive(Debug, thiserror::Error)]
 #[error("{at}: {}", printable(&.fault.to_string()))]
-pub struct ConfigError {
+pub(crate) struct ConfigError {
     /// Where.
     pub at: At,
     /// What.
@@ -73,7 +73,7 @@ pub struct ConfigError {
 
 /// What can be wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// The file is missing, a directory, or must not be read.
     #[error("cannot be read: {0}")]
     Unreadable(#[source] io::Error),
@@ -196,7 +196,7 @@ pub enum Fault {
 
 /// Where a setting was written.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum At {
+pub(crate) enum At {
     /// A file as a whole.
     File(Arc<str>),
     /// A key of a file; an empty key is the line as such.
@@ -285,4 +285,4 @@ const fn cheaper(of_rules: bool) -> &'static str {
 }
 
 /// The most characters of a value that an error repeats: enough for a long path, not for a pasted file.
-pub const FOUND_CHARS_MAX: usize = 160;
+pub(crate) const FOUND_CHARS_MAX: usize = 160;

@@ -15,7 +15,7 @@ use crate::core::limits::MESSAGE_OCTETS_MIN;
 
 /// Where messages are forwarded to, and what happens while they cannot be.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ForwardConfig {
+pub(crate) struct ForwardConfig {
     /// At least one, no two the same.
     pub to: Vec<UpstreamConfig>,
     /// Which of them take messages.
@@ -98,7 +98,7 @@ impl Section for ForwardConfig {
 
 /// Where messages wait when memory cannot hold them.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SpoolConfig {
+pub(crate) struct SpoolConfig {
     /// Absolute; `None` is no spool.
     pub directory: Option<PathBuf>,
     /// Octets that it may take on the disk.
@@ -124,7 +124,7 @@ impl Section for SpoolConfig {
 
 /// Where suppressed copies go.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SuppressedConfig {
+pub(crate) struct SuppressedConfig {
     /// `None` is nowhere. None of the upstreams of `forward.to`, and none of our listeners.
     pub to: Option<UpstreamConfig>,
     /// Octets that wait in memory for it. Holds the longest message.
@@ -164,7 +164,7 @@ impl Section for SuppressedConfig {
 
 /// Which upstreams take messages.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Strategy {
+pub(crate) enum Strategy {
     /// The first of the list that works; the others stand by.
     #[default]
     Failover,
@@ -174,7 +174,7 @@ pub enum Strategy {
 
 /// What happens to a message when the queue is full.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum WhenFull {
+pub(crate) enum WhenFull {
     /// Streams are not read until there is room. The kernel drops datagrams that arrive meanwhile.
     #[default]
     Wait,
@@ -186,7 +186,7 @@ pub enum WhenFull {
 
 /// What replaces an LF or NUL inside a message when LF sets messages apart.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum LineBreaks {
+pub(crate) enum LineBreaks {
     /// A space.
     #[default]
     Space,

@@ -19,7 +19,7 @@ use crate::core::limits::{MESSAGE_OCTETS_DEFAULT, MESSAGE_OCTETS_MAX, MESSAGE_OC
 
 /// One listener.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ListenerConfig {
+pub(crate) struct ListenerConfig {
     /// Unique among the listeners; in metrics and logs. The URL's text unless configured.
     pub name: String,
     /// Where it receives.
@@ -53,7 +53,7 @@ pub struct ListenerConfig {
 impl ListenerConfig {
     /// A listener at `url` with everything else at its default.
     #[must_use]
-    pub fn new(url: ListenUrl) -> Self {
+    pub(crate) fn new(url: ListenUrl) -> Self {
         Self {
             name: url.to_string(),
             url,
@@ -149,7 +149,7 @@ impl Section for ListenerConfig {
 
 /// What is done with a message longer than `max_message_size`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Oversize {
+pub(crate) enum Oversize {
     /// Its head is judged and forwarded, the rest skipped.
     #[default]
     Truncate,
@@ -159,7 +159,7 @@ pub enum Oversize {
 
 /// When a message that came by RELP is answered. Its sender then forgets it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Ack {
+pub(crate) enum Ack {
     /// When it is safe: with its upstream, as far as that one's protocol tells, or on disk.
     #[default]
     Safe,

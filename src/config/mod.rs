@@ -70,24 +70,24 @@ use std::time::Duration;
 use crate::core::rule::Rules;
 use crate::logging::LogFormat;
 
-pub use again::Remarks;
-pub use bounds::*;
-pub use dedup::DedupConfig;
+pub(crate) use again::Remarks;
+pub(crate) use bounds::*;
+pub(crate) use dedup::DedupConfig;
 pub(crate) use dedup::{IDENTITY, MODE, SUMMARY, field_names};
 pub(crate) use draft::Effective;
-pub use error::{At, ConfigError, ConfigErrors, FOUND_CHARS_MAX, Fault};
+pub(crate) use error::ConfigErrors;
 pub(crate) use forward::WHEN_FULL;
-pub use forward::{ForwardConfig, LineBreaks, SpoolConfig, Strategy, SuppressedConfig, WhenFull};
+pub(crate) use forward::{ForwardConfig, LineBreaks, SpoolConfig, Strategy, SuppressedConfig, WhenFull};
 pub(crate) use listener::{ACK, FRAMING, OVERSIZE};
-pub use listener::{Ack, ListenerConfig, Oversize};
+pub(crate) use listener::{Ack, ListenerConfig, Oversize};
 pub(crate) use masks::mask_names;
-pub use overrides::{Argument, Override, RunArgs};
+pub(crate) use overrides::{Argument, Override, RunArgs};
 pub(crate) use rules::{ACTION, facility_names};
-pub use sockets::takes_only_v6;
+pub(crate) use sockets::takes_only_v6;
 pub(crate) use units::{size_text, time_text};
 pub(crate) use upstream::OUTPUT_FRAMING;
-pub use upstream::{Compression, OutputFraming, Rotation, UpstreamConfig};
-pub use url::{ListenUrl, UNIX_PATH_OCTETS_MAX, UpstreamUrl, UrlError};
+pub(crate) use upstream::{Compression, OutputFraming, Rotation, UpstreamConfig};
+pub(crate) use url::{ListenUrl, UpstreamUrl};
 pub(crate) use value::severity_range;
 
 use draft::Draft;
@@ -96,7 +96,7 @@ use value::Words;
 
 /// What runs.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Config {
+pub(crate) struct Config {
     /// At least one; no two with the same address or name.
     pub listeners: Vec<ListenerConfig>,
     /// Where messages are forwarded to.
@@ -127,7 +127,7 @@ impl Config {
     /// # Errors
     ///
     /// Everything that is wrong with the file, the flags and the variables.
-    pub fn load(args: &RunArgs) -> Result<Self, ConfigErrors> {
+    pub(crate) fn load(args: &RunArgs) -> Result<Self, ConfigErrors> {
         Self::read(args, None)
     }
 
@@ -137,7 +137,7 @@ impl Config {
     /// # Errors
     ///
     /// Those of [`Config::load`].
-    pub fn load_again(&self, args: &RunArgs) -> Result<Self, ConfigErrors> {
+    pub(crate) fn load_again(&self, args: &RunArgs) -> Result<Self, ConfigErrors> {
         Self::read(args, Some(self))
     }
 
@@ -189,7 +189,7 @@ impl Config {
 
     /// How suppressed copies are forwarded, if they are. What [`SuppressedConfig`] leaves out is as in `forward`.
     #[must_use]
-    pub fn copies(&self) -> Option<ForwardConfig> {
+    pub(crate) fn copies(&self) -> Option<ForwardConfig> {
         Some(ForwardConfig {
             to: vec![self.suppressed.to.clone()?],
             strategy: Strategy::Failover,
@@ -201,7 +201,7 @@ impl Config {
 
     /// What is odd and runs all the same, a sentence each.
     #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = self.remarks.0.clone();
         warnings.extend(rules::warnings(self));
         warnings.extend(effect::warnings(self));
@@ -234,7 +234,7 @@ impl Default for Config {
 
 /// Our own log, on standard error.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LogConfig {
+pub(crate) struct LogConfig {
     /// A level, or directives by module, as tracing's filters have them.
     pub level: String,
     /// How a line is written.

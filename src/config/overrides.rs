@@ -26,7 +26,7 @@ use super::written::{Lines, Written};
 
 /// The file to read, and what overrides it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct RunArgs {
+pub(crate) struct RunArgs {
     /// The configuration file, if there is one.
     pub file: Option<PathBuf>,
     /// Listeners' URLs in place of the file's `[[listener]]`, unless empty.
@@ -41,7 +41,7 @@ pub struct RunArgs {
 
 /// A value from outside the file.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Argument {
+pub(crate) struct Argument {
     /// The flag (`--window`) or variable (`TERSED_WINDOW`).
     pub name: &'static str,
     /// Its value.
@@ -50,7 +50,7 @@ pub struct Argument {
 
 /// The keys that a flag or a variable can set.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Override {
+pub(crate) enum Override {
     /// `dedup.window`
     Window,
     /// `dedup.summary`

@@ -23,7 +23,7 @@ use crate::core::limits::DATAGRAM_SOCKETS_MAX;
 
 /// Whether `url` is `[::]`, and one of `listeners` takes IPv4 on the same port: then `[::]` takes IPv6 alone.
 #[must_use]
-pub fn takes_only_v6(url: &ListenUrl, listeners: &[ListenerConfig]) -> bool {
+pub(crate) fn takes_only_v6(url: &ListenUrl, listeners: &[ListenerConfig]) -> bool {
     let is_any = |url: &ListenUrl, is_v6: bool| {
         url.address()
             .is_some_and(|address| address.ip().is_unspecified() && address.is_ipv6() == is_v6)

@@ -17,7 +17,7 @@ use super::{
 
 /// One upstream.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct UpstreamConfig {
+pub(crate) struct UpstreamConfig {
     /// Where it is.
     pub url: UpstreamUrl,
     /// How messages are set apart on a stream. Without effect on datagrams.
@@ -29,7 +29,7 @@ pub struct UpstreamConfig {
 impl UpstreamConfig {
     /// An upstream at `url` with LF framing, which every collector takes.
     #[must_use]
-    pub const fn new(url: UpstreamUrl) -> Self {
+    pub(crate) const fn new(url: UpstreamUrl) -> Self {
         Self {
             url,
             framing: OutputFraming::Lf,
@@ -146,7 +146,7 @@ impl Kind<UpstreamConfig> for Upstream {
 
 /// When a file is rotated, and what is done with rotated files.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Rotation {
+pub(crate) struct Rotation {
     /// Octets of a file before it is rotated; at least [`ROTATE_SIZE_MIN`].
     pub size: Option<usize>,
     /// How old a file gets, from its first octet.
@@ -159,7 +159,7 @@ pub struct Rotation {
 
 impl Rotation {
     /// Never.
-    pub const OFF: Self = Self {
+    pub(crate) const OFF: Self = Self {
         size: None,
         age: None,
         keep: 10,
@@ -168,7 +168,7 @@ impl Rotation {
 
     /// That of a file of suppressed copies, unless configured. Such a file is rarely watched, and in a storm, which is
     /// what tersed is for, it grows by all that is not forwarded.
-    pub const OF_COPIES: Self = Self {
+    pub(crate) const OF_COPIES: Self = Self {
         size: Some(100 * MIB),
         age: Some(Duration::from_secs(24 * 3600)),
         ..Self::OFF
@@ -176,14 +176,14 @@ impl Rotation {
 
     /// Whether there is any.
     #[must_use]
-    pub const fn is_on(&self) -> bool {
+    pub(crate) const fn is_on(&self) -> bool {
         self.size.is_some() || self.age.is_some()
     }
 }
 
 /// How rotated files are compressed.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Compression {
+pub(crate) enum Compression {
     /// Not at all.
     Off,
     /// Zstandard (RFC 8878).
@@ -193,7 +193,7 @@ pub enum Compression {
 
 /// How messages are set apart on a stream to an upstream.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum OutputFraming {
+pub(crate) enum OutputFraming {
     /// An LF after each (RFC 6587 3.4.2).
     #[default]
     Lf,

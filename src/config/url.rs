@@ -26,7 +26,7 @@ use crate::nearest::nearest;
 
 /// Where a listener receives.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub enum ListenUrl {
+pub(crate) enum ListenUrl {
     /// Datagrams over IP (RFC 5426).
     Udp(SocketAddr),
     /// Byte streams over IP (RFC 6587).
@@ -41,12 +41,12 @@ pub enum ListenUrl {
 
 impl ListenUrl {
     /// The forms of such a URL, for people.
-    pub const FORMS: &str = "udp://ADDRESS:PORT, tcp://ADDRESS:PORT, relp://ADDRESS:PORT, unix-dgram:///PATH, \
+    pub(crate) const FORMS: &str = "udp://ADDRESS:PORT, tcp://ADDRESS:PORT, relp://ADDRESS:PORT, unix-dgram:///PATH, \
          unix-stream:///PATH";
 
     /// The scheme: `udp`, `tcp`, `relp`, `unix-dgram` or `unix-stream`.
     #[must_use]
-    pub const fn transport(&self) -> &'static str {
+    pub(crate) const fn transport(&self) -> &'static str {
         match self {
             Self::Udp(_) => "udp",
             Self::Tcp(_) => "tcp",
@@ -58,25 +58,25 @@ impl ListenUrl {
 
     /// Whether octets arrive on connections.
     #[must_use]
-    pub const fn is_stream(&self) -> bool {
+    pub(crate) const fn is_stream(&self) -> bool {
         matches!(self, Self::Tcp(_) | Self::Relp(_) | Self::UnixStream(_))
     }
 
     /// Whether senders wait for answers.
     #[must_use]
-    pub const fn is_relp(&self) -> bool {
+    pub(crate) const fn is_relp(&self) -> bool {
         matches!(self, Self::Relp(_))
     }
 
     /// Whether streams arrive whose protocol does not determine the framing.
     #[must_use]
-    pub const fn has_framing(&self) -> bool {
+    pub(crate) const fn has_framing(&self) -> bool {
         self.is_stream() && !self.is_relp()
     }
 
     /// The Unix socket's path, if it is one.
     #[must_use]
-    pub fn path(&self) -> Option<&Path> {
+    pub(crate) fn path(&self) -> Option<&Path> {
         match self {
             Self::Udp(_) | Self::Tcp(_) | Self::Relp(_) => None,
             Self::UnixDgram(path) | Self::UnixStream(path) => Some(path),
@@ -86,7 +86,7 @@ impl ListenUrl {
     /// Whether one configuration cannot have both: they need the same address, or one of them takes every address
     /// of the port. Port 0 is a new port each time. `0.0.0.0` and `[::]` fit together: `[::]` then takes IPv6 alone.
     #[must_use]
-    pub fn collides_with(&self, other: &Self) -> bool {
+    pub(crate) fn collides_with(&self, other: &Self) -> bool {
         match (self.inet(), other.inet()) {
             (Some((kind, one)), Some((other_kind, two))) => {
                 let fit_together = one.ip().is_unspecified()
@@ -101,7 +101,7 @@ impl ListenUrl {
     /// Whether the sockets of both have an address in common. `[::]` overlaps with `0.0.0.0`, too, unless it takes IPv6
     /// alone.
     #[must_use]
-    pub fn overlaps(&self, other: &Self) -> bool {
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
         match (self.inet(), other.inet()) {
             (Some((kind, one)), Some((other_kind, two))) => kind == other_kind && overlap(one, two),
             _ => self.path().is_some() && self.path() == other.path(),
@@ -110,7 +110,7 @@ impl ListenUrl {
 
     /// Whether a socket of `other` can serve this URL unchanged: only the protocol that is spoken on it may differ.
     #[must_use]
-    pub fn has_socket_of(&self, other: &Self) -> bool {
+    pub(crate) fn has_socket_of(&self, other: &Self) -> bool {
         match (self.inet(), other.inet()) {
             (Some((kind, one)), Some((other_kind, two))) => {
                 kind == other_kind && one.port() != 0 && one == two
@@ -130,14 +130,14 @@ impl ListenUrl {
 
     /// Its address, if it is one over IP.
     #[must_use]
-    pub fn address(&self) -> Option<SocketAddr> {
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.inet().map(|(_, address)| address)
     }
 
     /// Whether messages for `upstream` visibly arrive at this listener. Names other than `localhost`, and addresses of
     /// this machine that neither URL spells out, are not recognised.
     #[must_use]
-    pub fn receives_from(&self, upstream: &UpstreamUrl) -> bool {
+    pub(crate) fn receives_from(&self, upstream: &UpstreamUrl) -> bool {
         match (self, upstream) {
             (Self::Udp(ours), UpstreamUrl::Udp { host, port })
             | (Self::Tcp(ours), UpstreamUrl::Tcp { host, port })
@@ -203,7 +203,7 @@ impl fmt::Display for ListenUrl {
 
 /// Where messages are forwarded to.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub enum UpstreamUrl {
+pub(crate) enum UpstreamUrl {
     /// A byte stream over IP.
     Tcp {
         /// A name or an address, without brackets.
@@ -237,12 +237,12 @@ pub enum UpstreamUrl {
 
 impl UpstreamUrl {
     /// The forms of such a URL, for people.
-    pub const FORMS: &str = "tcp://HOST:PORT, relp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH, \
+    pub(crate) const FORMS: &str = "tcp://HOST:PORT, relp://HOST:PORT, udp://HOST:PORT, unix-stream:///PATH, \
          unix-dgram:///PATH, file:///PATH, stdout:";
 
     /// The scheme: `tcp`, `relp`, `udp`, `unix-dgram`, `unix-stream`, `file` or `stdout`.
     #[must_use]
-    pub const fn transport(&self) -> &'static str {
+    pub(crate) const fn transport(&self) -> &'static str {
         match self {
             Self::Tcp { .. } => "tcp",
             Self::Relp { .. } => "relp",
@@ -256,7 +256,7 @@ impl UpstreamUrl {
 
     /// The path of its file or Unix socket, if it has one.
     #[must_use]
-    pub fn path(&self) -> Option<&Path> {
+    pub(crate) fn path(&self) -> Option<&Path> {
         match self {
             Self::UnixDgram(path) | Self::UnixStream(path) | Self::File(path) => Some(path),
             Self::Tcp { .. } | Self::Relp { .. } | Self::Udp { .. } | Self::Stdout => None,
@@ -266,7 +266,7 @@ impl UpstreamUrl {
     /// Whether both are one place: paths are compared without `.` and `..`, names of hosts without regard to case.
     /// Symbolic links, and several names of one address, are not recognised.
     #[must_use]
-    pub fn is_same_place(&self, other: &Self) -> bool {
+    pub(crate) fn is_same_place(&self, other: &Self) -> bool {
         self.normal() == other.normal()
     }
 
@@ -294,7 +294,7 @@ impl UpstreamUrl {
 
     /// Whether messages leave in a stream whose protocol does not determine the framing.
     #[must_use]
-    pub const fn has_framing(&self) -> bool {
+    pub(crate) const fn has_framing(&self) -> bool {
         !matches!(
             self,
             Self::Udp { .. } | Self::UnixDgram(_) | Self::Relp { .. }
@@ -361,7 +361,7 @@ impl fmt::Display for UpstreamUrl {
 /// The text is not a URL of ours; prints what was expected.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{fits}")]
-pub struct UrlError {
+pub(crate) struct UrlError {
     fits: String,
 }
 
@@ -533,7 +533,7 @@ fn is_localhost(ip: IpAddr) -> bool {
 }
 
 /// `sun_path` holds 108 octets, the last one is NUL (unix(7)).
-pub const UNIX_PATH_OCTETS_MAX: usize = 107;
+pub(crate) const UNIX_PATH_OCTETS_MAX: usize = 107;
 
 /// A name, written as text, has at most 253 octets (RFC 1035 3.1).
 const HOST_OCTETS_MAX: usize = 253;

@@ -72,7 +72,7 @@ use crate::{
 
 /// Why the relay did not start, or stopped without being told to.
 #[derive(Debug, thiserror::Error)]
-pub enum DaemonError {
+pub(crate) enum DaemonError {
     /// A thread, the runtime or a signal handler could not be made.
     #[error("cannot start: {0}")]
     Runtime(#[source] io::Error),
@@ -107,7 +107,7 @@ pub enum DaemonError {
 /// # Errors
 ///
 /// The relay did not start, or stopped without being told to.
-pub fn run(args: &RunArgs, config: Config, read: FileState) -> Result<(), DaemonError> {
+pub(crate) fn run(args: &RunArgs, config: Config, read: FileState) -> Result<(), DaemonError> {
     panics::set_hook();
     raise_descriptor_limit();
     let mut patience = Patience::new();

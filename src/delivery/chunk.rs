@@ -253,13 +253,13 @@ impl Chunk {
     }
 
     /// Ties the survivors to the batch that they came with.
-    pub fn entrust(&mut self, receipt: Receipt) {
+    pub(crate) fn entrust(&mut self, receipt: Receipt) {
         self.receipt = Some(receipt);
     }
 
     /// The batch that the survivors came with; `None` once they are safe.
     #[must_use]
-    pub const fn receipt(&self) -> Option<&Receipt> {
+    pub(crate) const fn receipt(&self) -> Option<&Receipt> {
         self.receipt.as_ref()
     }
 

@@ -27,19 +27,19 @@ use crate::lock::{read, write};
 
 /// The door for copies. A reload may open and shut it.
 #[derive(Debug, Default)]
-pub struct CopiesDoor {
+pub(crate) struct CopiesDoor {
     is_open: AtomicBool,
     door: RwLock<Option<Arc<OpenDoor>>>,
 }
 
 /// A door to the queue of copies. The queue is closed when the last owner drops it.
 #[derive(Debug)]
-pub struct OpenDoor(Delivery);
+pub(crate) struct OpenDoor(Delivery);
 
 impl CopiesDoor {
     /// The door, if it is open.
     #[must_use]
-    pub fn door(&self) -> Option<Arc<OpenDoor>> {
+    pub(crate) fn door(&self) -> Option<Arc<OpenDoor>> {
         if !self.is_open.load(Ordering::Relaxed) {
             return None;
         }
@@ -48,18 +48,18 @@ impl CopiesDoor {
 
     /// Whether a reader waits for room in the queue of copies.
     #[must_use]
-    pub fn is_pressed(&self) -> bool {
+    pub(crate) fn is_pressed(&self) -> bool {
         self.door().is_some_and(|door| door.0.is_pressed())
     }
 
     /// From the next batch on, copies go to `delivery`.
-    pub fn open(&self, delivery: Delivery) {
+    pub(crate) fn open(&self, delivery: Delivery) {
         drop(self.replace(Some(Arc::new(OpenDoor(delivery)))));
         self.is_open.store(true, Ordering::Relaxed);
     }
 
     /// From the next batch on, copies are not kept.
-    pub fn shut(&self) {
+    pub(crate) fn shut(&self) {
         self.is_open.store(false, Ordering::Relaxed);
         drop(self.replace(None));
     }
@@ -74,7 +74,7 @@ impl CopiesDoor {
 impl OpenDoor {
     /// Hands over `copies`, which are already counted as queued. If the queue is full, this waits or drops, as
     /// configured.
-    pub async fn deliver(&self, copies: Chunk) {
+    pub(crate) async fn deliver(&self, copies: Chunk) {
         self.0.deliver(copies).await;
     }
 }

@@ -48,7 +48,7 @@ use crate::lock::lock;
 
 /// The register of batches that are not settled.
 #[derive(Debug)]
-pub struct Custody {
+pub(crate) struct Custody {
     state: Mutex<State>,
     /// A number below which every batch is settled, for tasks that wait for one.
     settled: watch::Sender<u64>,
@@ -67,7 +67,7 @@ struct State {
 /// The number of a batch, while the batch is open. A clone goes wherever survivors of the batch go. When the last clone is
 /// dropped, the batch is settled.
 #[derive(Clone, Debug)]
-pub struct Receipt(Arc<OpenBatch>);
+pub(crate) struct Receipt(Arc<OpenBatch>);
 
 #[derive(Debug)]
 struct OpenBatch {
@@ -77,7 +77,7 @@ struct OpenBatch {
 
 /// Which batches a sender's answer depends on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Promise {
+pub(crate) struct Promise {
     /// All numbers below were settled when the promise was begun.
     from: u64,
     /// The batch's own number, and every number that it may depend on, are below.
@@ -86,7 +86,7 @@ pub struct Promise {
 
 impl Promise {
     /// Makes this promise cover `later` as well: it ends when both have ended, and is lost if one is.
-    pub fn and(&mut self, later: Self) {
+    pub(crate) fn and(&mut self, later: Self) {
         self.from = self.from.min(later.from);
         self.upto = self.upto.max(later.upto);
     }
@@ -103,7 +103,7 @@ impl Promise {
 
 /// How a promise ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Every survivor that the batch depends on is safe.
     Safe,
     /// A survivor was lost that the batch may depend on.
@@ -113,7 +113,7 @@ pub enum Outcome {
 impl Custody {
     /// A register without open batches.
     #[must_use]
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
             settled: watch::Sender::new(0),
@@ -122,7 +122,7 @@ impl Custody {
 
     /// Opens the next batch. Call before its first frame is judged.
     #[must_use]
-    pub fn open(self: &Arc<Self>) -> Receipt {
+    pub(crate) fn open(self: &Arc<Self>) -> Receipt {
         let mut state = self.lock();
         let number = state.next();
         state.open.push_back(true);
@@ -135,19 +135,19 @@ impl Custody {
 
     /// Begins a promise about a batch. Call before the batch is opened.
     #[must_use]
-    pub fn promise(&self) -> Promise {
+    pub(crate) fn promise(&self) -> Promise {
         let from = self.lock().settled;
         Promise { from, upto: from }
     }
 
     /// Records which batches the promise depends on. Call after the batch's last frame was judged.
-    pub fn seal(&self, promise: &mut Promise) {
+    pub(crate) fn seal(&self, promise: &mut Promise) {
         promise.upto = self.lock().next();
     }
 
     /// How a sealed promise ended; `None` until it has.
     #[must_use]
-    pub fn outcome(&self, promise: &Promise) -> Option<Outcome> {
+    pub(crate) fn outcome(&self, promise: &Promise) -> Option<Outcome> {
         let state = self.lock();
         (state.settled_below() >= promise.upto).then_some(if state.lost_below > promise.from {
             Outcome::Lost
@@ -158,20 +158,20 @@ impl Custody {
 
     /// Every number below this that was handed out so far is settled.
     #[must_use]
-    pub fn settled_below(&self) -> u64 {
+    pub(crate) fn settled_below(&self) -> u64 {
         self.lock().settled_below()
     }
 
     /// Changes whenever more promises may have ended. Subscribe before asking for an outcome the first time. While there
     /// is a subscriber, upstreams are asked without delay whether survivors are safe.
     #[must_use]
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.settled.subscribe()
     }
 
     /// Whether there is a subscriber.
     #[must_use]
-    pub fn is_awaited(&self) -> bool {
+    pub(crate) fn is_awaited(&self) -> bool {
         self.settled.receiver_count() > 0
     }
 
@@ -234,7 +234,7 @@ impl State {
 
 impl Receipt {
     /// Records that a survivor of the batch was lost. Call before the receipt is dropped.
-    pub fn lose(&self) {
+    pub(crate) fn lose(&self) {
         let mut state = self.0.custody.lock();
         state.lost_below = state.lost_below.max(self.0.number + 1);
     }
@@ -243,7 +243,7 @@ impl Receipt {
     /// covers all numbers below its own, and was begun when this number was not settled. So it ends no sooner than
     /// this receipt, and a loss reaches it.
     #[must_use]
-    pub fn or_earlier(self, other: Self) -> Self {
+    pub(crate) fn or_earlier(self, other: Self) -> Self {
         if other.0.number < self.0.number {
             other
         } else {
@@ -253,13 +253,13 @@ impl Receipt {
 
     /// Whether the batch is registered with `custody`.
     #[must_use]
-    pub fn is_of(&self, custody: &Arc<Custody>) -> bool {
+    pub(crate) fn is_of(&self, custody: &Arc<Custody>) -> bool {
         Arc::ptr_eq(&self.0.custody, custody)
     }
 
     /// The batch's number. Of two open batches the one that was opened later has the higher number.
     #[must_use]
-    pub fn number(&self) -> u64 {
+    pub(crate) fn number(&self) -> u64 {
         self.0.number
     }
 }

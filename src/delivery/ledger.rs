@@ -33,7 +33,7 @@ use crate::{
 
 /// Counts what becomes of frames, and writes the summaries of suppressed copies.
 #[derive(Debug)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     metrics: Arc<Metrics>,
     shards: Arc<Shards>,
     rules: RwLock<Known>,
@@ -48,7 +48,7 @@ struct Known {
 
 /// Rules, with their counters.
 #[derive(Debug)]
-pub struct InForce {
+pub(crate) struct InForce {
     /// The rules.
     pub rules: Arc<Rules>,
     /// The generation of these policies in the shards.
@@ -70,7 +70,7 @@ impl InForce {
 
     /// The counters of the policy `id` of these rules.
     #[must_use]
-    pub fn counters(&self, id: PolicyId) -> &RuleMetrics {
+    pub(crate) fn counters(&self, id: PolicyId) -> &RuleMetrics {
         &self.counters[id.index()]
     }
 }
@@ -78,7 +78,7 @@ impl InForce {
 impl Ledger {
     /// A ledger that counts in `metrics` and reopens windows in `shards`.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, shards: Arc<Shards>, rules: Arc<Rules>) -> Self {
+    pub(crate) fn new(metrics: Arc<Metrics>, shards: Arc<Shards>, rules: Arc<Rules>) -> Self {
         Self {
             rules: RwLock::new(Known {
                 in_force: InForce::new(rules, shards.generation(), &metrics),
@@ -91,13 +91,13 @@ impl Ledger {
 
     /// The rules in force.
     #[must_use]
-    pub fn rules(&self) -> Arc<InForce> {
+    pub(crate) fn rules(&self) -> Arc<InForce> {
         Arc::clone(&self.known().in_force)
     }
 
     /// Puts `rules` in force, with `memory` octets for their windows. Windows of policies that did not change stay. The
     /// others end gradually, and are reported in the style under which their copies were suppressed.
-    pub fn set_rules(&self, rules: Arc<Rules>, memory: usize) {
+    pub(crate) fn set_rules(&self, rules: Arc<Rules>, memory: usize) {
         let old = self.rules();
         let policies: Vec<(WindowPolicy, Option<PolicyId>)> = (0..)
             .zip(rules.policies())
@@ -137,7 +137,7 @@ impl Ledger {
     }
 
     /// Writes the summaries of the windows that `ended` to `chunk`, and counts them.
-    pub fn report(&self, ended: &mut Vec<Ended>, chunk: &mut Chunk) {
+    pub(crate) fn report(&self, ended: &mut Vec<Ended>, chunk: &mut Chunk) {
         if ended.is_empty() {
             return;
         }
@@ -161,7 +161,7 @@ impl Ledger {
     }
 
     /// Counts the first `count` of the entries left in `chunk` as forwarded: an upstream took them.
-    pub fn forwarded(&self, chunk: &mut Chunk, count: usize) {
+    pub(crate) fn forwarded(&self, chunk: &mut Chunk, count: usize) {
         let tally = Tally::of(chunk.entries().take(count).skip(chunk.counted()));
         chunk.count_forwarded(count);
         self.metrics.frames.deliver(tally.survivors);
@@ -172,7 +172,7 @@ impl Ledger {
     }
 
     /// Counts the entries left in `chunk` as queued again: the upstream that took them may have lost them.
-    pub fn taken_back(&self, chunk: &mut Chunk) {
+    pub(crate) fn taken_back(&self, chunk: &mut Chunk) {
         let tally = Tally::of(chunk.entries().take(chunk.counted()));
         chunk.uncount();
         if tally.survivors > 0 {
@@ -185,13 +185,13 @@ impl Ledger {
 
     /// Ends all windows, because survivors were lost and we do not know which. Their suppressed copies are reported
     /// gradually (`Pipeline::advance`).
-    pub fn end_all_windows(&self) {
+    pub(crate) fn end_all_windows(&self) {
         self.shards.forget_all();
     }
 
     /// Counts the entries left in `chunk` as dropped, and reopens their windows. Returns the summaries of
     /// the copies suppressed in those windows, if there are any.
-    pub fn dropped(&self, chunk: &Chunk, reason: DropReason) -> Option<Chunk> {
+    pub(crate) fn dropped(&self, chunk: &Chunk, reason: DropReason) -> Option<Chunk> {
         let (mut lost, mut copies) = (0, 0);
         let mut ended = Vec::new();
         let mut is_forgotten = false;

@@ -41,7 +41,7 @@ pub(crate) struct Delivery {
 impl Delivery {
     /// A door to `outbox`. The current value of `config` says what happens when the queue is full.
     #[must_use]
-    pub const fn new(
+    pub(crate) const fn new(
         outbox: Arc<Queue>,
         ledger: Arc<Ledger>,
         config: watch::Receiver<Arc<ForwardConfig>>,
@@ -55,25 +55,25 @@ impl Delivery {
 
     /// The ledger in which dropped chunks are counted.
     #[must_use]
-    pub const fn ledger(&self) -> &Arc<Ledger> {
+    pub(crate) const fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
     }
 
     /// True once the queue was closed. Every chunk that is handed over from then on is dropped.
     #[must_use]
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.outbox.is_closed()
     }
 
     /// Whether a reader waits for room.
     #[must_use]
-    pub fn is_pressed(&self) -> bool {
+    pub(crate) fn is_pressed(&self) -> bool {
         self.outbox.is_pressed()
     }
 
     /// Octets that wait in the queue.
     #[must_use]
-    pub fn octets(&self) -> u64 {
+    pub(crate) fn octets(&self) -> u64 {
         self.outbox.octets()
     }
 
@@ -84,7 +84,7 @@ impl Delivery {
 
     /// Hands over `chunk`, whose survivors are already counted as queued. If the queue is full, this
     /// waits or drops, as configured. Returns whether the whole chunk is in the queue.
-    pub async fn deliver(&self, chunk: Chunk) -> bool {
+    pub(crate) async fn deliver(&self, chunk: Chunk) -> bool {
         if chunk.is_empty() {
             return true;
         }

@@ -68,7 +68,7 @@ use crate::{
 
 /// The memory queue. Readers push, lanes pop.
 #[derive(Debug)]
-pub struct Queue {
+pub(crate) struct Queue {
     state: Mutex<State>,
     /// One permit for each octet of room. First in, first out: no waiting caller is overtaken for ever.
     room: Semaphore,
@@ -176,7 +176,7 @@ impl Queue {
     /// An empty queue of survivors that holds up to `bound` octets (at most 4 GiB less one). `metrics` learn what waits in
     /// it.
     #[must_use]
-    pub fn new(bound: usize, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(bound: usize, metrics: Arc<Metrics>) -> Self {
         let bound = u32::try_from(bound).unwrap_or(u32::MAX);
         Self {
             state: Mutex::new(State {
@@ -202,7 +202,7 @@ impl Queue {
 
     /// An empty queue of suppressed copies. `metrics` learn whether a reader waits for room in it.
     #[must_use]
-    pub fn of_copies(bound: usize, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn of_copies(bound: usize, metrics: Arc<Metrics>) -> Self {
         let outbox = Self {
             of_survivors: false,
             ..Self::new(bound, metrics)
@@ -218,7 +218,7 @@ impl Queue {
     ///
     /// If this is dropped while it waits, the chunk is lost and not counted. Callers await it to its end,
     /// or end with the process.
-    pub async fn push(&self, mut chunk: Chunk, when_full: WhenFull) -> Vec<Chunk> {
+    pub(crate) async fn push(&self, mut chunk: Chunk, when_full: WhenFull) -> Vec<Chunk> {
         let mut dropped = Vec::new();
         if chunk.is_empty() {
             return dropped;
@@ -285,7 +285,7 @@ impl Queue {
     /// # Cancel safety
     ///
     /// If this is dropped before it is ready, nothing was taken.
-    pub async fn pop(&self, octets: usize) -> Option<Vec<Chunk>> {
+    pub(crate) async fn pop(&self, octets: usize) -> Option<Vec<Chunk>> {
         loop {
             let filled = self.filled.notified();
             {
@@ -302,13 +302,13 @@ impl Queue {
     }
 
     /// Takes chunks off the front, up to `octets` of them together; none if the queue is empty.
-    pub fn try_pop(&self, octets: usize) -> Vec<Chunk> {
+    pub(crate) fn try_pop(&self, octets: usize) -> Vec<Chunk> {
         self.take(&mut self.lock(), octets)
     }
 
     /// Closes the queue: callers that wait for room get their chunks back as dropped, and [`Queue::pop`] returns `None`
     /// once the queue is empty.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.room.close();
         self.lock().is_closed = true;
         self.ended.notify_waiters();
@@ -323,13 +323,13 @@ impl Queue {
 
     /// True if no chunk is in the queue.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.lock().chunks.is_empty()
     }
 
     /// True once [`Queue::close`] was called.
     #[must_use]
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.room.is_closed()
     }
 
@@ -340,7 +340,7 @@ impl Queue {
 
     /// Whether a caller waits for room.
     #[must_use]
-    pub fn is_pressed(&self) -> bool {
+    pub(crate) fn is_pressed(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
@@ -353,18 +353,18 @@ impl Queue {
 
     /// Octets that the queue may hold.
     #[must_use]
-    pub fn bound(&self) -> u64 {
+    pub(crate) fn bound(&self) -> u64 {
         u64::from(self.lock().bound)
     }
 
     /// Octets in the queue.
     #[must_use]
-    pub fn octets(&self) -> u64 {
+    pub(crate) fn octets(&self) -> u64 {
         self.lock().charged
     }
 
     /// Changes the bound. A smaller one takes effect as the queue drains.
-    pub fn resize(&self, bound: usize) {
+    pub(crate) fn resize(&self, bound: usize) {
         let bound = u32::try_from(bound).unwrap_or(u32::MAX);
         let mut state = self.lock();
         if let Some(more) = bound.checked_sub(state.bound) {

@@ -30,11 +30,11 @@ use crate::logging::printable;
 
 mod why;
 
-pub use self::why::Why;
+pub(crate) use self::why::Why;
 
 /// Explains one frame after the other.
 #[derive(Debug)]
-pub struct Explainer<'a> {
+pub(crate) struct Explainer<'a> {
     rules: &'a Rules,
     namer: Namer,
     origin: Origin<'a>,
@@ -45,7 +45,7 @@ pub struct Explainer<'a> {
 impl<'a> Explainer<'a> {
     /// An explainer of what `rules` do to frames from `origin`.
     #[must_use]
-    pub fn new(rules: &'a Rules, origin: Origin<'a>) -> Self {
+    pub(crate) fn new(rules: &'a Rules, origin: Origin<'a>) -> Self {
         Self {
             rules,
             namer: Namer::default(),
@@ -56,7 +56,7 @@ impl<'a> Explainer<'a> {
     }
 
     /// Explains `frame` to that `depth`.
-    pub fn explain<'f>(&mut self, frame: &'f [u8], depth: Depth) -> Explanation<'f> {
+    pub(crate) fn explain<'f>(&mut self, frame: &'f [u8], depth: Depth) -> Explanation<'f> {
         let message = Message::parse(frame);
         let text = |octets: Option<&'f [u8]>| octets.map(String::from_utf8_lossy);
         let (rules, origin) = (self.rules, self.origin);
@@ -90,7 +90,7 @@ impl<'a> Explainer<'a> {
 
 /// How much is explained.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Depth {
+pub(crate) enum Depth {
     /// The facts only.
     Facts,
     /// Also why each field counts or does not.
@@ -99,7 +99,7 @@ pub enum Depth {
 
 /// The explanation of one frame. `None` means absent.
 #[derive(Clone, Debug, Serialize)]
-pub struct Explanation<'f> {
+pub(crate) struct Explanation<'f> {
     /// `rfc5424`, `rfc3164`, `cisco` or `unparsed`.
     pub format: &'static str,
     /// PRIVAL.
@@ -144,7 +144,7 @@ impl Explanation<'_> {
     /// # Errors
     ///
     /// If `out` cannot be written.
-    pub fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
+    pub(crate) fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
         let number = |number: Option<u8>| number.map(|number| number.to_string());
         let named = |number: Option<u8>, name: fn(u8) -> &'static str| {
             number.map(|number| format!("{number} ({})", name(number)))
@@ -214,7 +214,7 @@ impl Explanation<'_> {
 
 /// What the rules say about a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Ruling<'a> {
+pub(crate) struct Ruling<'a> {
     /// The name of the rule; `default` is `[dedup]`.
     pub rule: &'a str,
     /// What the rule does if it is enforced. Messages that are never suppressed pass.
@@ -226,7 +226,7 @@ pub struct Ruling<'a> {
 impl<'a> Ruling<'a> {
     /// What the rules say about a message that falls under `id`.
     #[must_use]
-    pub fn of(rules: &'a Rules, id: PolicyId) -> Self {
+    pub(crate) fn of(rules: &'a Rules, id: PolicyId) -> Self {
         let fall = rules.fall(id);
         let action = if id == LITERAL {
             Action::Pass
@@ -242,7 +242,7 @@ impl<'a> Ruling<'a> {
 
     /// The action, as a configuration has it.
     #[must_use]
-    pub fn action_word(&self) -> &'static str {
+    pub(crate) fn action_word(&self) -> &'static str {
         ACTION.word(self.action)
     }
 }

@@ -13,7 +13,7 @@ use crate::core::parse::{Format, Message};
 
 /// A sentence for each field: why it counts or does not.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub struct Why {
+pub(crate) struct Why {
     pub(super) pri: Cow<'static, str>,
     pub(super) facility: Cow<'static, str>,
     pub(super) severity: Cow<'static, str>,

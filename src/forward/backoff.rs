@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// Computes the delays between attempts at one thing.
 #[derive(Clone, Debug)]
-pub struct Backoff {
+pub(super) struct Backoff {
     min: Duration,
     max: Duration,
     /// At most 31.
@@ -25,7 +25,7 @@ pub struct Backoff {
 impl Backoff {
     /// Delays from `min` doubling to `max`, jittered by a generator that starts at `seed`.
     #[must_use]
-    pub const fn new(min: Duration, max: Duration, seed: u64) -> Self {
+    pub(super) const fn new(min: Duration, max: Duration, seed: u64) -> Self {
         Self {
             min,
             max,
@@ -35,7 +35,7 @@ impl Backoff {
     }
 
     /// The delay before the next attempt.
-    pub fn next_delay(&mut self) -> Duration {
+    pub(super) fn next_delay(&mut self) -> Duration {
         let full = self.min.saturating_mul(1 << self.attempt);
         let full = full.min(self.max);
         self.attempt = self.attempt.saturating_add(1).min(31);
@@ -45,12 +45,12 @@ impl Backoff {
     }
 
     /// Starts over at `min`: the attempt succeeded.
-    pub const fn reset(&mut self) {
+    pub(super) const fn reset(&mut self) {
         self.attempt = 0;
     }
 
     /// Starts over at `min`, and caps all further delays at `max`: time is short.
-    pub fn hurry(&mut self, max: Duration) {
+    pub(super) fn hurry(&mut self, max: Duration) {
         self.max = self.max.min(max);
         self.reset();
     }

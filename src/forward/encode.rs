@@ -22,7 +22,7 @@ use crate::{
 
 /// Encodes chunks for one stream upstream.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Encoder {
+pub(crate) struct Encoder {
     /// The framing of the upstream.
     pub framing: OutputFraming,
     /// What happens to line breaks inside a frame.
@@ -32,7 +32,7 @@ pub struct Encoder {
 impl Encoder {
     /// The wire form of the entries left in `chunk`, and how many frames were rewritten.
     #[must_use]
-    pub fn encode<'a>(&self, chunk: &'a Chunk) -> (Cow<'a, [u8]>, u64) {
+    pub(crate) fn encode<'a>(&self, chunk: &'a Chunk) -> (Cow<'a, [u8]>, u64) {
         if self.framing == OutputFraming::Lf && chunk.is_plain() {
             return (Cow::Borrowed(chunk.octets()), 0);
         }
@@ -55,7 +55,7 @@ impl Encoder {
 
     /// Removes from `batch` what this framing cannot carry, and returns it.
     #[must_use]
-    pub fn take_out(&self, batch: &mut [Chunk]) -> Vec<Chunk> {
+    pub(crate) fn take_out(&self, batch: &mut [Chunk]) -> Vec<Chunk> {
         match self.framing {
             OutputFraming::OctetCounting => Vec::new(),
             OutputFraming::Lf => batch
@@ -67,7 +67,7 @@ impl Encoder {
 
     /// The wire forms of all of `batch`, and how many frames were rewritten.
     #[must_use]
-    pub fn encode_all<'a>(&self, batch: &'a [Chunk]) -> (Vec<Cow<'a, [u8]>>, u64) {
+    pub(crate) fn encode_all<'a>(&self, batch: &'a [Chunk]) -> (Vec<Cow<'a, [u8]>>, u64) {
         let mut rewritten = 0;
         let wire = batch
             .iter()
@@ -82,7 +82,7 @@ impl Encoder {
 
     /// Octets that `frame` takes on the wire.
     #[must_use]
-    pub fn wire_octets(&self, frame: &[u8]) -> usize {
+    pub(crate) fn wire_octets(&self, frame: &[u8]) -> usize {
         match self.framing {
             OutputFraming::OctetCounting => {
                 itoa::Buffer::new().format(frame.len()).len() + 1 + frame.len()
@@ -100,7 +100,7 @@ impl Encoder {
 
     /// Octets that the entries left in `chunk` take on the wire.
     #[must_use]
-    pub fn chunk_octets(&self, chunk: &Chunk) -> usize {
+    pub(crate) fn chunk_octets(&self, chunk: &Chunk) -> usize {
         if self.framing == OutputFraming::Lf && chunk.is_plain() {
             return chunk.octets().len();
         }
@@ -112,14 +112,14 @@ impl Encoder {
 
     /// Octets that the first `count` of the entries left in `chunk` take on the wire.
     #[must_use]
-    pub fn first_octets(&self, chunk: &Chunk, count: usize) -> usize {
+    pub(crate) fn first_octets(&self, chunk: &Chunk, count: usize) -> usize {
         let first = chunk.entries().take(count);
         first.map(|(frame, _, _)| self.wire_octets(frame)).sum()
     }
 
     /// How many of the entries left in `chunk` lie wholly within its first `wire_octets` octets.
     #[must_use]
-    pub fn whole_entries(&self, chunk: &Chunk, wire_octets: usize) -> usize {
+    pub(crate) fn whole_entries(&self, chunk: &Chunk, wire_octets: usize) -> usize {
         let mut end = 0;
         chunk
             .entries()
@@ -132,7 +132,7 @@ impl Encoder {
 
     /// How many of the first `wire_octets` octets of `batch` belong to whole frames.
     #[must_use]
-    pub fn whole_octets(&self, batch: &[Chunk], wire_octets: usize) -> usize {
+    pub(crate) fn whole_octets(&self, batch: &[Chunk], wire_octets: usize) -> usize {
         let mut whole = 0;
         for (frame, _, _) in batch.iter().flat_map(Chunk::entries) {
             let end = whole + self.wire_octets(frame);

@@ -17,7 +17,7 @@ use crate::{core::relp::RelpFault, delivery::chunk::Chunk};
 
 /// Why forwarding, or one lane of it, ended early.
 #[derive(Debug, thiserror::Error)]
-pub enum ForwardEnded {
+pub(crate) enum ForwardEnded {
     /// The only upstream is gone for good.
     #[error("no upstream is left")]
     NoUpstream(#[source] UpstreamError),
@@ -25,7 +25,7 @@ pub enum ForwardEnded {
 
 /// Why an upstream was lost, or could not be reached.
 #[derive(Debug, thiserror::Error)]
-pub enum UpstreamError {
+pub(crate) enum UpstreamError {
     /// The name did not resolve.
     #[error("cannot resolve {host}")]
     Resolve {
@@ -103,7 +103,7 @@ impl UpstreamError {
     /// True if the peer ended its direction in order. That does not say whether it has read everything: see
     /// `stream::end`.
     #[must_use]
-    pub const fn is_orderly(&self) -> bool {
+    pub(crate) const fn is_orderly(&self) -> bool {
         matches!(self, Self::Closed)
     }
 
@@ -165,7 +165,7 @@ impl UpstreamError {
 
 /// What an attempt to connect is doing.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Asks the resolver for this name.
     LookUp(String),
     /// Connects to this address.

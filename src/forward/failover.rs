@@ -25,7 +25,7 @@ use crate::{core::tick::Tick, forward::backoff::Backoff};
 
 /// The state of each upstream of the list.
 #[derive(Clone, Debug)]
-pub struct Failover {
+pub(super) struct Failover {
     upstreams: Vec<State>,
 }
 
@@ -40,7 +40,7 @@ struct State {
 impl Failover {
     /// All upstreams away and due at once. `backoffs` has their delays, in the order of the list.
     #[must_use]
-    pub fn new(backoffs: Vec<Backoff>) -> Self {
+    pub(super) fn new(backoffs: Vec<Backoff>) -> Self {
         let upstreams = backoffs
             .into_iter()
             .map(|backoff| State {
@@ -54,25 +54,25 @@ impl Failover {
 
     /// The upstream in charge: the first that is up. Linear in the list, which is short.
     #[must_use]
-    pub fn in_charge(&self) -> Option<usize> {
+    pub(super) fn in_charge(&self) -> Option<usize> {
         self.upstreams.iter().position(|upstream| upstream.up)
     }
 
     /// The first upstream to connect to at `now`: away, due, and before the one in charge.
     #[must_use]
-    pub fn due(&self, now: Tick) -> Option<usize> {
+    pub(super) fn due(&self, now: Tick) -> Option<usize> {
         self.all_due(now).next()
     }
 
     /// All upstreams for which [`Failover::due`] holds.
-    pub fn all_due(&self, now: Tick) -> impl Iterator<Item = usize> {
+    pub(super) fn all_due(&self, now: Tick) -> impl Iterator<Item = usize> {
         self.candidates()
             .filter(move |&index| self.upstreams[index].retry_at <= now)
     }
 
     /// When [`Failover::due`] will next return an upstream; `None` if the first upstream is in charge.
     #[must_use]
-    pub fn next_due(&self) -> Option<Tick> {
+    pub(super) fn next_due(&self) -> Option<Tick> {
         self.candidates()
             .map(|index| self.upstreams[index].retry_at)
             .min()
@@ -80,37 +80,37 @@ impl Failover {
 
     /// When upstream `index` may be tried again. Meaningless while it is up.
     #[must_use]
-    pub fn retry_at(&self, index: usize) -> Tick {
+    pub(super) fn retry_at(&self, index: usize) -> Tick {
         self.upstreams[index].retry_at
     }
 
     /// Records that upstream `index` accepted a connection.
-    pub fn connected(&mut self, index: usize) {
+    pub(super) fn connected(&mut self, index: usize) {
         self.upstreams[index].up = true;
     }
 
     /// Records that upstream `index` works: its next failure starts with a short delay again. Neither a connection nor
     /// octets taken prove that: some peers accept, take octets, and close a moment later.
-    pub fn proved(&mut self, index: usize) {
+    pub(super) fn proved(&mut self, index: usize) {
         self.upstreams[index].backoff.reset();
     }
 
     /// Records that upstream `index` refused, timed out or was lost at `now`.
-    pub fn failed(&mut self, index: usize, now: Tick) {
+    pub(super) fn failed(&mut self, index: usize, now: Tick) {
         let upstream = &mut self.upstreams[index];
         upstream.up = false;
         upstream.retry_at = now.after(upstream.backoff.next_delay());
     }
 
     /// Records that upstream `index` was left for an earlier one; it may be tried again at once.
-    pub fn left(&mut self, index: usize, now: Tick) {
+    pub(super) fn left(&mut self, index: usize, now: Tick) {
         let upstream = &mut self.upstreams[index];
         upstream.up = false;
         upstream.retry_at = now;
     }
 
     /// Makes all upstreams that are away due at `now`, and again after at most `delay_max`: time is short.
-    pub fn hurry(&mut self, now: Tick, delay_max: Duration) {
+    pub(super) fn hurry(&mut self, now: Tick, delay_max: Duration) {
         for upstream in &mut self.upstreams {
             upstream.retry_at = upstream.retry_at.min(now);
             upstream.backoff.hurry(delay_max);

@@ -12,7 +12,7 @@ use crate::{
 
 /// An upper limit of the memory that forwarding takes, in octets.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Held {
+pub(crate) struct Held {
     /// Written, and kept to be sent again. With the shortest messages most of it is bookkeeping.
     pub resend: usize,
     /// Being sent: batches, their wire form, and messages that a RELP upstream has not answered.
@@ -21,7 +21,7 @@ pub struct Held {
 
 /// The memory that the upstreams of `config` take.
 #[must_use]
-pub fn held(config: &ForwardConfig) -> Held {
+pub(crate) fn held(config: &ForwardConfig) -> Held {
     let each = config.to.iter().map(|upstream| by(upstream, config));
     match config.strategy {
         // Only one of them is in charge at a time.
@@ -69,7 +69,7 @@ fn by(upstream: &UpstreamConfig, config: &ForwardConfig) -> Held {
 
 /// The memory that a spool of `max_size` takes: the batch being appended, its records, and what is read ahead.
 #[must_use]
-pub fn held_by_spool(max_size: usize) -> usize {
+pub(crate) fn held_by_spool(max_size: usize) -> usize {
     let append = overflow::APPEND_OCTETS.min(max_size / 4);
     append + append + append / 2 + overflow::READY_OCTETS + 4 * overflow::READ_OCTETS
 }

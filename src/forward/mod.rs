@@ -59,10 +59,9 @@ use std::{io, panic, sync::Arc};
 use tokio::{select, sync::watch, task::JoinSet};
 use tracing::error;
 
-pub use self::{
-    encode::Encoder,
-    error::{ForwardEnded, Step, UpstreamError},
-    held::{Held, held, held_by_spool},
+pub(crate) use self::{
+    error::ForwardEnded,
+    held::{held, held_by_spool},
     stopping::Stopping,
 };
 use self::{error::error_chain, lane::Lane, overflow::Overflow, shared::Shared, source::Source};
@@ -75,7 +74,7 @@ use crate::{
 
 /// Moves chunks from the queue to the upstreams.
 #[derive(Debug)]
-pub struct Forwarder {
+pub(crate) struct Forwarder {
     shared: Arc<Shared>,
     changes: watch::Receiver<Arc<ForwardConfig>>,
     /// The lanes that were not told to end. Dropping a sender tells its lane to end.
@@ -97,7 +96,7 @@ type Lanes = JoinSet<Result<(), ForwardEnded>>;
 /// # Errors
 ///
 /// The system makes no thread.
-pub fn keep_threads(config: &ForwardConfig, with_spool: bool) -> io::Result<()> {
+pub(crate) fn keep_threads(config: &ForwardConfig, with_spool: bool) -> io::Result<()> {
     if with_spool {
         overflow::keep_threads()?;
     }
@@ -109,7 +108,7 @@ impl Forwarder {
     /// `stop` is over. What the outbox cannot hold goes over `spool`, if there is one. `custody` knows whether a sender
     /// waits to hear what is safe.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         outbox: Arc<Queue>,
         ledger: Arc<Ledger>,
         metrics: Arc<Metrics>,
@@ -147,7 +146,7 @@ impl Forwarder {
     ///
     /// [`ForwardEnded::NoUpstream`] if standard output was the only upstream and was closed; what
     /// was queued is counted as dropped then.
-    pub async fn run(mut self) -> Result<(), ForwardEnded> {
+    pub(crate) async fn run(mut self) -> Result<(), ForwardEnded> {
         let mut running = Lanes::new();
         self.set_lanes(&mut running);
         let mut result = Ok(());

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How far a stop has come.
 #[derive(Clone, Debug, Default)]
-pub struct Stopping {
+pub(crate) struct Stopping {
     begun: CancellationToken,
     /// Cancelled when the grace period is over.
     pub(super) cut_off: CancellationToken,
@@ -18,7 +18,7 @@ pub struct Stopping {
 impl Stopping {
     /// A new one, not stopped. A stop of `self` is a stop of the new one as well.
     #[must_use]
-    pub fn child(&self) -> Self {
+    pub(crate) fn child(&self) -> Self {
         Self {
             begun: self.begun.child_token(),
             cut_off: self.cut_off.child_token(),
@@ -26,29 +26,29 @@ impl Stopping {
     }
 
     /// Begins a stop: what was accepted is to be delivered soon.
-    pub fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.begun.cancel();
     }
 
     /// Ends the grace period.
-    pub fn cut_off(&self) {
+    pub(crate) fn cut_off(&self) {
         self.begun.cancel();
         self.cut_off.cancel();
     }
 
     /// Whether a stop has begun.
     #[must_use]
-    pub fn has_begun(&self) -> bool {
+    pub(crate) fn has_begun(&self) -> bool {
         self.begun.is_cancelled()
     }
 
     /// Waits until a stop begins.
-    pub async fn begun(&self) {
+    pub(crate) async fn begun(&self) {
         self.begun.cancelled().await;
     }
 
     /// Waits until the grace period is over.
-    pub async fn over(&self) {
+    pub(crate) async fn over(&self) {
         self.cut_off.cancelled().await;
     }
 }

@@ -205,7 +205,7 @@ fn remedy(error: &io::Error) -> String {
 }
 
 /// The soft limit of open files.
-pub fn open_files_max() -> u64 {
+pub(crate) fn open_files_max() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
 }
 

@@ -45,7 +45,7 @@ use crate::{
 
 /// Why a listener cannot listen.
 #[derive(Debug, thiserror::Error)]
-pub enum BindError {
+pub(crate) enum BindError {
     /// The system refused.
     #[error("listener \"{name}\": cannot bind {url}: {source}{hint}")]
     Bind {
@@ -110,7 +110,7 @@ pub enum BindError {
 
 /// A listener of this relay that will leave an address which another one wants.
 #[derive(Clone, Debug)]
-pub struct Rival {
+pub(crate) struct Rival {
     /// Its name.
     pub name: String,
     /// Its URL.
@@ -121,7 +121,7 @@ pub struct Rival {
 
 /// What binding a listener depends on besides its settings.
 #[derive(Debug, Default)]
-pub struct Circumstances {
+pub(crate) struct Circumstances {
     /// The number of UDP sockets.
     pub workers: usize,
     /// `[::]` takes IPv6 alone.
@@ -132,7 +132,7 @@ pub struct Circumstances {
 
 /// A listener for which everything that disturbs no other has been done.
 #[derive(Debug)]
-pub struct Prepared {
+pub(crate) struct Prepared {
     config: ListenerConfig,
     circumstances: Circumstances,
     /// For errors: lists the passed-in sockets, if there are any.
@@ -157,7 +157,7 @@ impl Prepared {
     /// # Errors
     ///
     /// The address is taken, not ours, or not permitted; the path is unfit.
-    pub fn new(
+    pub(crate) fn new(
         config: &ListenerConfig,
         passed: &mut PassedSockets,
         circumstances: Circumstances,
@@ -197,7 +197,7 @@ impl Prepared {
 
     /// A listener that takes over bound sockets.
     #[must_use]
-    pub fn taking_over(config: &ListenerConfig, bound: Bound) -> Self {
+    pub(crate) fn taking_over(config: &ListenerConfig, bound: Bound) -> Self {
         Self {
             config: config.clone(),
             circumstances: Circumstances::default(),
@@ -212,7 +212,7 @@ impl Prepared {
     /// # Errors
     ///
     /// The system makes fewer.
-    pub fn readers(&self) -> io::Result<Vec<Waiting>> {
+    pub(crate) fn readers(&self) -> io::Result<Vec<Waiting>> {
         let sockets = match (&self.way, &self.config.url) {
             (Way::Bound(Bound::Udp(sockets)), _) => sockets.len(),
             (_, ListenUrl::Udp(_)) => self.circumstances.workers.max(1),
@@ -227,7 +227,7 @@ impl Prepared {
     /// # Errors
     ///
     /// The address is taken, not ours, or not permitted; the path is unfit.
-    pub fn finish(mut self) -> Result<(Bound, Option<MovedPath>), BindError> {
+    pub(crate) fn finish(mut self) -> Result<(Bound, Option<MovedPath>), BindError> {
         match std::mem::replace(&mut self.way, Way::Later) {
             Way::Bound(bound) => Ok((bound, None)),
             Way::Stream(socket) => {
@@ -399,7 +399,7 @@ impl Bound {
     /// # Errors
     ///
     /// The address is taken, not ours, or not permitted; the path is unfit.
-    pub fn bind(
+    pub(crate) fn bind(
         config: &ListenerConfig,
         passed: &mut PassedSockets,
         workers: usize,

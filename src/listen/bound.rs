@@ -23,7 +23,7 @@ use crate::thread::Waiting;
 
 /// The bound sockets of one listener. Clones share them.
 #[derive(Clone, Debug)]
-pub enum Bound {
+pub(crate) enum Bound {
     /// One socket per worker, or the passed-in one.
     Udp(Vec<Arc<UdpSocket>>),
     /// A listening socket.
@@ -36,7 +36,7 @@ pub enum Bound {
 
 /// Weak references to the sockets of one listener.
 #[derive(Clone, Debug)]
-pub enum WeakBound {
+pub(crate) enum WeakBound {
     /// See [`Bound`].
     Udp(Vec<Weak<UdpSocket>>),
     /// See [`Bound`].
@@ -50,7 +50,7 @@ pub enum WeakBound {
 impl Bound {
     /// Weak references to these sockets, which do not keep them open.
     #[must_use]
-    pub fn downgrade(&self) -> WeakBound {
+    pub(crate) fn downgrade(&self) -> WeakBound {
         match self {
             Self::Udp(sockets) => WeakBound::Udp(sockets.iter().map(Arc::downgrade).collect()),
             Self::Tcp(listener) => WeakBound::Tcp(Arc::downgrade(listener)),
@@ -68,7 +68,7 @@ impl Bound {
     /// # Errors
     ///
     /// The system makes fewer.
-    pub fn readers(&self) -> io::Result<Vec<Waiting>> {
+    pub(crate) fn readers(&self) -> io::Result<Vec<Waiting>> {
         let sockets = match self {
             Self::Udp(sockets) => sockets.len(),
             Self::UnixDgram(..) => 1,
@@ -79,7 +79,7 @@ impl Bound {
 
     /// The bound address, with the port that the system chose.
     #[must_use]
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         let inet = |address: io::Result<SocketAddr>| {
             address.map_or_else(|_| String::from("unknown"), |address| address.to_string())
         };
@@ -96,7 +96,7 @@ impl Bound {
 
     /// The receive buffer that the kernel reports for each socket, in octets; zero for streams.
     #[must_use]
-    pub fn receive_buffer(&self) -> usize {
+    pub(crate) fn receive_buffer(&self) -> usize {
         let sizes = self
             .datagram_sockets()
             .map(|socket| socket.recv_buffer_size());
@@ -146,7 +146,7 @@ impl Bound {
 impl WeakBound {
     /// The sockets, if all of them are still open.
     #[must_use]
-    pub fn upgrade(&self) -> Option<Bound> {
+    pub(crate) fn upgrade(&self) -> Option<Bound> {
         Some(match self {
             Self::Udp(sockets) => {
                 let sockets = sockets.iter().map(Weak::upgrade);
@@ -160,19 +160,9 @@ impl WeakBound {
         })
     }
 
-    /// Whether any of the sockets is still open.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        match self {
-            Self::Udp(sockets) => sockets.iter().any(|socket| socket.strong_count() > 0),
-            Self::Tcp(listener) => listener.strong_count() > 0,
-            Self::UnixDgram(_, path) | Self::UnixStream(_, path) => path.strong_count() > 0,
-        }
-    }
-
     /// The path of a Unix socket, while something keeps it.
     #[must_use]
-    pub fn path(&self) -> Option<Arc<OwnedPath>> {
+    pub(crate) fn path(&self) -> Option<Arc<OwnedPath>> {
         match self {
             Self::Udp(_) | Self::Tcp(_) => None,
             Self::UnixDgram(_, path) | Self::UnixStream(_, path) => path.upgrade(),
@@ -181,7 +171,7 @@ impl WeakBound {
 
     /// Stops UDP sockets from receiving: another socket with their address receives instead. What they have received can
     /// still be read. (A connected socket receives from its peer only, and each is connected to itself.)
-    pub fn leave_address(&self) {
+    pub(crate) fn leave_address(&self) {
         let Self::Udp(sockets) = self else { return };
         for socket in sockets.iter().filter_map(Weak::upgrade) {
             let left = socket.local_addr().and_then(|mut address| {

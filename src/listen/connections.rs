@@ -36,7 +36,7 @@ use crate::{
 
 /// The connections of one listener. A listener that takes over another one's socket takes over this, too.
 #[derive(Clone, Debug, Default)]
-pub struct Connections(Arc<Inner>);
+pub(crate) struct Connections(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -75,7 +75,7 @@ pub(super) struct Home(Mutex<(Connections, u64)>);
 
 /// A listener that may take over connections of another one on the same port.
 #[derive(Clone, Debug)]
-pub struct Heir {
+pub(crate) struct Heir {
     /// Its connections.
     pub connections: Connections,
     /// Its settings.
@@ -103,7 +103,7 @@ pub(super) struct Place {
 
 /// What a reload did with the connections of a listener.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Reassigned {
+pub(crate) struct Reassigned {
     /// Stopped because their peers are not in `allow` any more.
     pub not_allowed: usize,
     /// Stopped because no listener has their local address any more.
@@ -122,7 +122,7 @@ impl Connections {
 
     /// Whether both are the connections of one listener.
     #[must_use]
-    pub fn is(&self, other: &Self) -> bool {
+    pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
@@ -226,7 +226,7 @@ impl Connections {
 
     /// Assigns each connection to the listener that has its local address: its own, whose settings in force are `own`, or
     /// one of `heirs`. Stops a connection if no listener has that address, or if the listener does not allow its peer.
-    pub fn reassign(
+    pub(crate) fn reassign(
         &self,
         own: Option<&ListenerConfig>,
         only_v6: bool,
@@ -256,7 +256,7 @@ impl Connections {
     }
 
     /// Stops all connections, and those that come later.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         let mut open = self.lock();
         open.is_stopped = true;
         open.heirs.clear();

@@ -13,7 +13,7 @@ use crate::{
 
 /// The most memory that a listener takes, in octets, by its use.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Held {
+pub(crate) struct Held {
     /// Tasks of connections, and answers owed to RELP clients.
     pub connections: usize,
     /// Received messages that are not whole, or that a RELP window has no room for: the longest message on each
@@ -27,7 +27,7 @@ pub struct Held {
 
 /// The most memory of the listener of `config`, in a relay with `workers` threads.
 #[must_use]
-pub fn held(config: &ListenerConfig, workers: usize) -> Held {
+pub(crate) fn held(config: &ListenerConfig, workers: usize) -> Held {
     if !config.url.is_stream() {
         let sockets = sockets(config, workers);
         return Held {
@@ -58,7 +58,7 @@ pub fn held(config: &ListenerConfig, workers: usize) -> Held {
 
 /// How many sockets, each with a thread, a datagram listener has.
 #[must_use]
-pub fn sockets(config: &ListenerConfig, workers: usize) -> usize {
+pub(crate) fn sockets(config: &ListenerConfig, workers: usize) -> usize {
     match config.url {
         ListenUrl::Udp(_) => workers,
         ListenUrl::UnixDgram(_) => 1,

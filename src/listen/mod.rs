@@ -45,12 +45,12 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::connections::Home;
-pub use self::{
+pub(crate) use self::{
     accept::open_files_max,
     bind::{BindError, Circumstances, Prepared, Rival},
     bound::{Bound, WeakBound},
     connections::{Connections, Heir, Reassigned},
-    held::{Held, held, sockets},
+    held::{held, sockets},
     passed::PassedSockets,
     path::{MovedPath, OwnedPath, PathState, occupied},
 };
@@ -65,7 +65,7 @@ use crate::{
 
 /// What every listener needs.
 #[derive(Clone, Debug)]
-pub struct Context {
+pub(crate) struct Context {
     /// Judges frames and delivers them.
     pub pipeline: Arc<Pipeline>,
     /// All counters.
@@ -135,7 +135,7 @@ impl Drop for DeadListener {
 
 /// A listener to be served.
 #[derive(Debug)]
-pub struct Opening {
+pub(crate) struct Opening {
     /// Its sockets.
     pub bound: Bound,
     /// The threads from [`Bound::readers`].
@@ -154,7 +154,7 @@ pub struct Opening {
 
 /// How to end a listener that is served.
 #[derive(Clone, Debug, Default)]
-pub struct Open {
+pub(crate) struct Open {
     /// Cancel this to end the listener. Its connections go on.
     pub stop: CancellationToken,
     /// Cancel this first if another socket takes over the address: handshakes in progress are then completed.
@@ -165,7 +165,7 @@ pub struct Open {
 
 /// Serves a listener until `stop` is cancelled: datagram sockets on its `readers`, everything else on tasks of `context`.
 /// A task or thread that ends before that, or panics, ends the process.
-pub fn serve(opening: Opening, context: Context) -> Open {
+pub(crate) fn serve(opening: Opening, context: Context) -> Open {
     let open = Open::default();
     let tasks = context.tasks.clone();
     let Opening {

@@ -20,7 +20,7 @@ use crate::config::{ListenUrl, ListenerConfig};
 
 /// The passed-in sockets, and which of them listeners have taken.
 #[derive(Debug, Default)]
-pub struct PassedSockets {
+pub(crate) struct PassedSockets {
     sockets: Vec<Passed>,
 }
 
@@ -40,7 +40,7 @@ impl PassedSockets {
     /// # Errors
     ///
     /// A socket is not of one of the four kinds.
-    pub fn from_environment() -> io::Result<Self> {
+    pub(crate) fn from_environment() -> io::Result<Self> {
         let mut fds = ListenFd::from_env();
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
@@ -63,7 +63,7 @@ impl PassedSockets {
 
     /// Takes the socket with the address of `config`, if one was passed in. The URL alone says which protocol is spoken
     /// on it.
-    pub fn take(&mut self, config: &ListenerConfig) -> Option<Bound> {
+    pub(crate) fn take(&mut self, config: &ListenerConfig) -> Option<Bound> {
         let passed = self
             .sockets
             .iter_mut()
@@ -75,7 +75,7 @@ impl PassedSockets {
     }
 
     /// The sockets that no listener has taken, as listeners with default settings.
-    pub fn rest(&mut self) -> Vec<(ListenerConfig, Bound)> {
+    pub(crate) fn rest(&mut self) -> Vec<(ListenerConfig, Bound)> {
         let rest = self.sockets.iter().filter(|passed| !passed.is_taken);
         let rest = rest.map(|passed| {
             let mut config = ListenerConfig::new(passed.url.clone());
@@ -90,27 +90,27 @@ impl PassedSockets {
 
     /// A passed-in socket that shares an address with `url`.
     #[must_use]
-    pub fn overlapping(&self, url: &ListenUrl) -> Option<&ListenUrl> {
+    pub(crate) fn overlapping(&self, url: &ListenUrl) -> Option<&ListenUrl> {
         let mut urls = self.sockets.iter().map(|passed| &passed.url);
         urls.find(|passed| passed.overlaps(url))
     }
 
     /// Whether the socket of a listener at `url` was passed in.
     #[must_use]
-    pub fn has(&self, url: &ListenUrl) -> bool {
+    pub(crate) fn has(&self, url: &ListenUrl) -> bool {
         self.sockets
             .iter()
             .any(|passed| url.has_socket_of(&passed.url))
     }
 
     /// The URLs of all passed-in sockets.
-    pub fn urls(&self) -> impl Iterator<Item = &ListenUrl> {
+    pub(crate) fn urls(&self) -> impl Iterator<Item = &ListenUrl> {
         self.sockets.iter().map(|passed| &passed.url)
     }
 
     /// Whether none was passed in.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.sockets.is_empty()
     }
 }

@@ -22,7 +22,7 @@ use super::bind::BindError;
 
 /// A Unix socket's path. Dropping it removes the path if it is still the socket that was bound.
 #[derive(Debug)]
-pub struct OwnedPath {
+pub(crate) struct OwnedPath {
     path: PathBuf,
     /// Device and inode of the bound socket; `None` if the service manager made it.
     identity: Option<(u64, u64)>,
@@ -45,13 +45,13 @@ impl OwnedPath {
 
     /// Where the socket is.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// What is at the path now.
     #[must_use]
-    pub fn state(&self) -> PathState {
+    pub(crate) fn state(&self) -> PathState {
         match (identity(&self.path), self.identity) {
             (Err(error), _) if error.kind() == io::ErrorKind::NotFound => PathState::Gone,
             (Ok(found), Some(own)) if found != own => PathState::Foreign,
@@ -62,14 +62,14 @@ impl OwnedPath {
 
     /// Whether the service manager made the socket.
     #[must_use]
-    pub fn is_passed(&self) -> bool {
+    pub(crate) fn is_passed(&self) -> bool {
         self.identity.is_none()
     }
 }
 
 /// What is at a path that a socket was bound to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum PathState {
+pub(crate) enum PathState {
     /// The socket.
     Ours,
     /// Nothing.
@@ -96,7 +96,7 @@ impl Drop for OwnedPath {
 
 /// The path of one of our sockets, moved out of the way of another one. Dropping it moves the path back.
 #[derive(Debug)]
-pub struct MovedPath {
+pub(crate) struct MovedPath {
     path: PathBuf,
     /// `None` once it must not be moved back.
     moved_to: Option<PathBuf>,
@@ -120,7 +120,7 @@ impl MovedPath {
     }
 
     /// Removes the path: the other socket is in force.
-    pub fn discard(mut self) {
+    pub(crate) fn discard(mut self) {
         if let Some(moved_to) = self.moved_to.take()
             && let Err(error) = fs::remove_file(&moved_to)
         {
@@ -155,7 +155,7 @@ fn no_socket(file_type: fs::FileType) -> Option<&'static str> {
 
 /// If something other than a socket is at `path`: the error that a start would report.
 #[must_use]
-pub fn occupied(name: &str, path: &Path) -> Option<String> {
+pub(crate) fn occupied(name: &str, path: &Path) -> Option<String> {
     let file_type = fs::symlink_metadata(path).ok()?.file_type();
     let error = BindError::Occupied {
         name: name.to_owned(),

@@ -89,7 +89,7 @@ const fn priority(level: Level) -> &'static str {
 /// # Errors
 ///
 /// Writing to `err` failed.
-pub fn tell_end(err: &mut impl io::Write, text: impl fmt::Display) -> io::Result<()> {
+pub(crate) fn tell_end(err: &mut impl io::Write, text: impl fmt::Display) -> io::Result<()> {
     let prefix = if stderr_is_journal() {
         priority(Level::ERROR)
     } else {

@@ -15,13 +15,13 @@ use std::fmt::{self, Write};
 
 /// Displays `text` with each [hidden character](is_hidden) escaped.
 #[must_use]
-pub const fn printable(text: &str) -> Printable<'_> {
+pub(crate) const fn printable(text: &str) -> Printable<'_> {
     Printable(text)
 }
 
 /// The result of [`printable`], to be displayed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Printable<'a>(&'a str);
+pub(crate) struct Printable<'a>(&'a str);
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -75,7 +75,7 @@ impl Style {
 /// Whether `c` is a control character, a format character (Unicode's general category Cf), or a separator of lines or
 /// paragraphs.
 #[must_use]
-pub fn is_hidden(c: char) -> bool {
+pub(crate) fn is_hidden(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_control();
     }

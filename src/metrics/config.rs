@@ -12,7 +12,7 @@ use crate::lock::{read, write};
 
 /// Where the configuration in force came from, and whether its file still says the same.
 #[derive(Debug, Default)]
-pub struct ConfigMetrics {
+pub(crate) struct ConfigMetrics {
     /// `None` before the first load.
     loaded: RwLock<Option<Loaded>>,
     /// 1 while the file differs from what was loaded; else 0.
@@ -29,7 +29,7 @@ pub(super) struct Loaded {
 
 impl ConfigMetrics {
     /// Notes that the configuration in `file` (empty for no file) is in force since `at`.
-    pub fn load(&self, file: &str, at: WallTime) {
+    pub(crate) fn load(&self, file: &str, at: WallTime) {
         let file = file.to_owned();
         let mut loaded = write(&self.loaded);
         *loaded = Some(Loaded { file, at });

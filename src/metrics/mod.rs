@@ -32,18 +32,18 @@ use crate::core::dedup::EngineStats;
 use crate::core::tick::{Tick, WallTime};
 use crate::lock::{lock, read, write};
 
-pub use config::ConfigMetrics;
-pub use counter::{ByReason, Counter, Gauge, Returnable, StripedCounter};
-pub use pause::{PauseCounters, Pausing};
-pub use reason::{
+pub(crate) use config::ConfigMetrics;
+pub(crate) use counter::{ByReason, Counter, Gauge, Returnable, StripedCounter};
+pub(crate) use pause::PauseCounters;
+pub(crate) use reason::{
     AnswerResult, DropReason, FrameErrorReason, MemoryPart, PanicTask, Reason, RejectReason,
     ReloadResult, SpoolErrno, SummaryReason,
 };
-pub use upstream::{Trying, UpstreamCondition, UpstreamMetrics, UpstreamState};
+pub(crate) use upstream::{UpstreamMetrics, UpstreamState};
 
 /// Every counter and gauge of one relay.
 #[derive(Debug, Default)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     /// What became of the frames.
     pub frames: FrameCounters,
     /// Kept copies of suppressed frames. They are not part of the law: it counts them as suppressed.
@@ -84,7 +84,7 @@ pub struct Metrics {
 impl Metrics {
     /// All at zero. Call it once, when the process starts: it notes the start time.
     #[must_use]
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             started: Clock::wall(),
             ..Self::default()
@@ -93,14 +93,14 @@ impl Metrics {
 
     /// The pauses for survivors, and those for copies.
     #[must_use]
-    pub const fn all_pauses(&self) -> [&PauseCounters; 2] {
+    pub(crate) const fn all_pauses(&self) -> [&PauseCounters; 2] {
         [&self.pauses, &self.copies.pauses]
     }
 
     /// Returns the counters of the listener named `name`: the same ones each time, also after it was closed and opened
     /// again. `url` replaces its earlier URL.
     #[must_use]
-    pub fn listener(&self, name: &str, url: &str) -> Arc<ListenerMetrics> {
+    pub(crate) fn listener(&self, name: &str, url: &str) -> Arc<ListenerMetrics> {
         let mut listeners = write(&self.listeners);
         let known = listeners.iter().find(|listener| listener.name == name);
         let listener = known.cloned().unwrap_or_else(|| {
@@ -115,7 +115,7 @@ impl Metrics {
     /// Returns the counters of the upstream at `url`: the same ones as long as a caller keeps them. When the last caller
     /// has dropped them, the upstream disappears from the page.
     #[must_use]
-    pub fn upstream(&self, url: &str) -> Arc<UpstreamMetrics> {
+    pub(crate) fn upstream(&self, url: &str) -> Arc<UpstreamMetrics> {
         let mut upstreams = write(&self.upstreams);
         upstreams.retain(|upstream| upstream.strong_count() > 0);
         let mut known = upstreams.iter().filter_map(Weak::upgrade);
@@ -130,7 +130,7 @@ impl Metrics {
 
     /// Returns the counters of the rule named `name`: the same ones each time.
     #[must_use]
-    pub fn rule(&self, name: &str) -> Arc<RuleMetrics> {
+    pub(crate) fn rule(&self, name: &str) -> Arc<RuleMetrics> {
         let mut rules = write(&self.rules);
         let known = rules.iter().find(|rule| rule.name == name);
         known.cloned().unwrap_or_else(|| {
@@ -142,32 +142,32 @@ impl Metrics {
 
     /// Every rule registered so far, in order of registration.
     #[must_use]
-    pub fn rules(&self) -> Vec<Arc<RuleMetrics>> {
+    pub(crate) fn rules(&self) -> Vec<Arc<RuleMetrics>> {
         read(&self.rules).clone()
     }
 
     /// Every listener registered so far, in order of registration.
     #[must_use]
-    pub fn listeners(&self) -> Vec<Arc<ListenerMetrics>> {
+    pub(crate) fn listeners(&self) -> Vec<Arc<ListenerMetrics>> {
         read(&self.listeners).clone()
     }
 
     /// Every upstream that is forwarded to, in order of registration.
     #[must_use]
-    pub fn upstreams(&self) -> Vec<Arc<UpstreamMetrics>> {
+    pub(crate) fn upstreams(&self) -> Vec<Arc<UpstreamMetrics>> {
         let upstreams = read(&self.upstreams);
         upstreams.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Notes how much is in the survivors' queue, and since when its oldest message waits.
-    pub fn tell_queue(&self, octets: u64, oldest: Option<Tick>) {
+    pub(crate) fn tell_queue(&self, octets: u64, oldest: Option<Tick>) {
         self.queue_octets.set(octets);
         self.queue_oldest.set(oldest.map_or(0, Tick::nanos));
     }
 
     /// Since when the oldest message of the queue waits; `None` if the queue is empty.
     #[must_use]
-    pub fn queue_oldest(&self) -> Option<Tick> {
+    pub(crate) fn queue_oldest(&self) -> Option<Tick> {
         let nanos = self.queue_oldest.get().cast_unsigned();
         (nanos > 0).then(|| Tick::from_nanos(nanos))
     }
@@ -175,12 +175,12 @@ impl Metrics {
     /// The two sides of the counting law.
     ///
     /// It reads against the flow: first where frames end, then the queue, then where they come in. A frame that moves on
-    /// meanwhile is missed and not counted twice, so [`Balance::in_hand`] is never below zero. This requires that
+    /// meanwhile is missed and not counted twice, so the sum of the right side is never more than the left. This requires that
     /// frames are counted with the flow: received first, then queued, and taken out of the queue before they are
     /// counted as forwarded or dropped ([`FrameCounters::deliver`], [`FrameCounters::lose`]). Frames that are taken back
     /// move against the flow: if that happens during a reading, the reading is repeated.
     #[must_use]
-    pub fn balance(&self) -> Balance {
+    pub(crate) fn balance(&self) -> Balance {
         self.undisturbed(|| self.balance_now())
     }
 
@@ -223,14 +223,14 @@ impl Metrics {
     /// It reads `/proc/self`, which takes time in proportion to the open descriptors: do not call it from a task that
     /// relays.
     #[must_use]
-    pub fn encode(self: &Arc<Self>, engine: EngineStats) -> String {
+    pub(crate) fn encode(self: &Arc<Self>, engine: EngineStats) -> String {
         self.undisturbed(|| table::encode(self, engine))
     }
 }
 
 /// What became of the frames.
 #[derive(Debug, Default)]
-pub struct FrameCounters {
+pub(crate) struct FrameCounters {
     /// Handed to an upstream, as far as its protocol tells, and not taken back since.
     pub forwarded: Returnable,
     /// Not forwarded because they are repeats: on purpose.
@@ -255,7 +255,7 @@ pub struct FrameCounters {
 
 /// What waits on disk.
 #[derive(Debug, Default)]
-pub struct SpoolCounters {
+pub(crate) struct SpoolCounters {
     /// Octets on disk.
     pub octets: Gauge,
     /// Frames that are not delivered yet, including summaries.
@@ -275,12 +275,12 @@ pub struct SpoolCounters {
 impl SpoolCounters {
     /// Why the disk fails now; `None` if it does not.
     #[must_use]
-    pub fn trouble(&self) -> Option<SpoolTrouble> {
+    pub(crate) fn trouble(&self) -> Option<SpoolTrouble> {
         lock(&self.trouble).clone()
     }
 
     /// Notes why the disk fails; `None` if it does not.
-    pub fn set_trouble(&self, trouble: Option<SpoolTrouble>) {
+    pub(crate) fn set_trouble(&self, trouble: Option<SpoolTrouble>) {
         self.failing.set(u64::from(trouble.is_some()));
         *lock(&self.trouble) = trouble;
     }
@@ -288,7 +288,7 @@ impl SpoolCounters {
 
 /// A failure of the spool's disk.
 #[derive(Clone, Debug)]
-pub struct SpoolTrouble {
+pub(crate) struct SpoolTrouble {
     /// Since when it fails.
     pub since: Tick,
     /// Its last error.
@@ -299,27 +299,27 @@ pub struct SpoolTrouble {
 
 impl FrameCounters {
     /// Counts `n` survivors of an earlier run that wait in the spool.
-    pub fn recover(&self, n: u64) {
+    pub(crate) fn recover(&self, n: u64) {
         self.recovered.add(n);
         self.queued.add(n);
     }
 
     /// Moves `n` survivors from the queue to the forwarded.
-    pub fn deliver(&self, n: u64) {
+    pub(crate) fn deliver(&self, n: u64) {
         // Out of the queue first, or a reader in between would count them twice.
         self.queued.sub(n);
         self.forwarded.add(n);
     }
 
     /// Moves `n` survivors from the forwarded back to the queue.
-    pub fn take_back(&self, n: u64) {
+    pub(crate) fn take_back(&self, n: u64) {
         // Out first; see `Metrics::undisturbed`.
         self.forwarded.take_back(n);
         self.queued.add(n);
     }
 
     /// Moves `n` survivors from the queue to the dropped.
-    pub fn lose(&self, reason: DropReason, n: u64) {
+    pub(crate) fn lose(&self, reason: DropReason, n: u64) {
         self.queued.sub(n);
         self.dropped[reason].add(n);
     }
@@ -327,7 +327,7 @@ impl FrameCounters {
 
 /// What became of the copies: `taken = written + dropped{reason} + queued`.
 #[derive(Debug, Default)]
-pub struct CopyCounters {
+pub(crate) struct CopyCounters {
     /// Suppressed while copies were kept.
     pub taken: StripedCounter,
     /// Written to their destination, and not taken back since.
@@ -344,26 +344,26 @@ pub struct CopyCounters {
 
 impl CopyCounters {
     /// Counts `n` copies that enter the queue.
-    pub fn take(&self, n: u64) {
+    pub(crate) fn take(&self, n: u64) {
         // With the flow, as for frames.
         self.taken.add(n);
         self.queued.add(n);
     }
 
     /// Moves `n` copies from the queue to the written.
-    pub fn deliver(&self, n: u64) {
+    pub(crate) fn deliver(&self, n: u64) {
         self.queued.sub(n);
         self.written.add(n);
     }
 
     /// Moves `n` copies from the written back to the queue.
-    pub fn take_back(&self, n: u64) {
+    pub(crate) fn take_back(&self, n: u64) {
         self.written.take_back(n);
         self.queued.add(n);
     }
 
     /// Moves `n` copies from the queue to the dropped.
-    pub fn lose(&self, reason: DropReason, n: u64) {
+    pub(crate) fn lose(&self, reason: DropReason, n: u64) {
         self.queued.sub(n);
         self.dropped[reason].add(n);
     }
@@ -371,7 +371,7 @@ impl CopyCounters {
 
 /// What became of summaries, which report suppressed copies.
 #[derive(Debug, Default)]
-pub struct SummaryCounters {
+pub(crate) struct SummaryCounters {
     /// Summaries made, by what caused them.
     pub made: ByReason<SummaryReason>,
     /// Summaries lost, by reason.
@@ -382,7 +382,7 @@ pub struct SummaryCounters {
 
 /// What one listener counts. A gauge is the sum over all its sockets.
 #[derive(Debug, Default)]
-pub struct ListenerMetrics {
+pub(crate) struct ListenerMetrics {
     name: String,
     place: RwLock<ListenerPlace>,
     /// Frames received, without empty ones.
@@ -418,18 +418,18 @@ impl ListenerMetrics {
 
     /// Its name: the label of all its metrics.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Notes that it is open, and where it listens: with port 0 in the URL the port is known only now.
-    pub fn set_address(&self, address: &str) {
+    pub(crate) fn set_address(&self, address: &str) {
         let mut place = write(&self.place);
         place.address = Some(address.to_owned());
     }
 
     /// Notes that it is closed. Its counts stay; only `tersed_listener_info` disappears.
-    pub fn clear_address(&self) {
+    pub(crate) fn clear_address(&self) {
         write(&self.place).address = None;
     }
 
@@ -451,7 +451,7 @@ struct ListenerPlace {
 
 /// What one rule counts. The rule named `default` counts what matches no rule.
 #[derive(Debug, Default)]
-pub struct RuleMetrics {
+pub(crate) struct RuleMetrics {
     name: String,
     /// Frames that matched it.
     pub matched: StripedCounter,
@@ -475,14 +475,14 @@ impl RuleMetrics {
 
     /// Its name: the label of all its metrics.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 }
 
 /// The two sides of the counting law: `received + recovered = forwarded + suppressed + dropped + queued`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Balance {
+pub(crate) struct Balance {
     /// Frames received by all listeners.
     pub received: u64,
     /// Frames found in the spool at the start.
@@ -497,10 +497,11 @@ pub struct Balance {
     pub queued: i64,
 }
 
+#[cfg(test)]
 impl Balance {
     /// Frames received that are still being judged: zero while nothing arrives, never below zero.
     #[must_use]
-    pub fn in_hand(&self) -> i128 {
+    fn in_hand(&self) -> i128 {
         i128::from(self.received) + i128::from(self.recovered)
             - i128::from(self.forwarded)
             - i128::from(self.suppressed)
@@ -510,7 +511,7 @@ impl Balance {
 
     /// Whether the law holds exactly.
     #[must_use]
-    pub fn holds(&self) -> bool {
+    fn holds(&self) -> bool {
         self.in_hand() == 0
     }
 }

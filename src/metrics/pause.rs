@@ -12,7 +12,7 @@ use super::{Counter, Gauge};
 
 /// Pauses of one kind.
 #[derive(Debug, Default)]
-pub struct PauseCounters {
+pub(crate) struct PauseCounters {
     /// How many wait now.
     pub now: Gauge,
     /// How many pauses have begun.
@@ -21,7 +21,7 @@ pub struct PauseCounters {
 
 impl PauseCounters {
     /// Begins a pause, which ends when the returned value is dropped.
-    pub fn begin(&self) -> Pausing<'_> {
+    pub(crate) fn begin(&self) -> Pausing<'_> {
         // Added, not set: other pauses begin and end at the same time.
         self.now.add(1);
         self.total.inc();
@@ -32,7 +32,7 @@ impl PauseCounters {
 /// A pause, until dropped.
 #[derive(Debug)]
 #[must_use = "the pause ends when it is dropped"]
-pub struct Pausing<'c>(&'c PauseCounters);
+pub(crate) struct Pausing<'c>(&'c PauseCounters);
 
 impl Drop for Pausing<'_> {
     fn drop(&mut self) {

@@ -1,7 +1,7 @@
 //! Reasons: the values that a counter's label can have. They are a closed set, never free text.
 
 /// A closed set of label values, one counter each.
-pub trait Reason: Copy + 'static {
+pub(crate) trait Reason: Copy + 'static {
     /// Every value, in the order of [`Reason::index`].
     const ALL: &'static [Self];
 
@@ -16,15 +16,15 @@ macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $label:literal,)+ })+) => { $(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
+        pub(crate) enum $name { $($(#[$variant_doc])* $variant,)+ }
 
         impl $name {
             /// Every value.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             /// The value of the label.
             #[must_use]
-            pub const fn label(self) -> &'static str {
+            pub(crate) const fn label(self) -> &'static str {
                 match self { $(Self::$variant => $label),+ }
             }
         }

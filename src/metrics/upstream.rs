@@ -19,7 +19,7 @@ use crate::lock::lock;
 
 /// What one upstream counts.
 #[derive(Debug, Default)]
-pub struct UpstreamMetrics {
+pub(crate) struct UpstreamMetrics {
     url: String,
     condition: Mutex<UpstreamCondition>,
     /// Connections established, or files and sockets opened.
@@ -42,7 +42,7 @@ pub struct UpstreamMetrics {
 
 /// The state of an upstream.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum UpstreamState {
+pub(crate) enum UpstreamState {
     /// Messages are sent to it, and it works.
     Active,
     /// Not needed: messages are sent to an earlier upstream of the list, or that one will be tried first.
@@ -56,11 +56,11 @@ pub enum UpstreamState {
 
 impl UpstreamState {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 4] = [Self::Active, Self::Standby, Self::Connecting, Self::Down];
+    pub(crate) const ALL: [Self; 4] = [Self::Active, Self::Standby, Self::Connecting, Self::Down];
 
     /// Its name in labels and on the status page.
     #[must_use]
-    pub const fn label(self) -> &'static str {
+    pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Active => "active",
             Self::Standby => "standby",
@@ -72,7 +72,7 @@ impl UpstreamState {
 
 /// What is known of an upstream now.
 #[derive(Clone, Debug, Default)]
-pub struct UpstreamCondition {
+pub(crate) struct UpstreamCondition {
     /// Its state.
     pub state: UpstreamState,
     /// Whether messages are sent to it. One that is down is sent messages to find out whether it takes them.
@@ -91,7 +91,7 @@ pub struct UpstreamCondition {
 
 /// An attempt to reach an upstream, under way until this is dropped.
 #[derive(Debug)]
-pub struct Trying(Arc<UpstreamMetrics>);
+pub(crate) struct Trying(Arc<UpstreamMetrics>);
 
 impl Drop for Trying {
     fn drop(&mut self) {
@@ -109,32 +109,32 @@ impl UpstreamMetrics {
 
     /// Its URL: the label of all its metrics.
     #[must_use]
-    pub fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
     /// Its condition now.
     #[must_use]
-    pub fn condition(&self) -> UpstreamCondition {
+    pub(crate) fn condition(&self) -> UpstreamCondition {
         self.lock().clone()
     }
 
     /// Notes that an attempt to reach it begins.
     #[must_use]
-    pub fn trying(self: &Arc<Self>) -> Trying {
+    pub(crate) fn trying(self: &Arc<Self>) -> Trying {
         self.lock().trying_since = Some(Clock::now());
         Trying(Arc::clone(self))
     }
 
     /// Counts an error and keeps its text.
-    pub fn failed(&self, error: &str, now: Tick) {
+    pub(crate) fn failed(&self, error: &str, now: Tick) {
         self.errors.inc();
         self.lock().last_error = Some((error.to_owned(), now));
     }
 
     /// Notes its state, whether messages are sent to it, the number of failed attempts, and when the next one is. It has
     /// been in this state since `since`; if that is `None`, since the state changed.
-    pub fn tell(
+    pub(crate) fn tell(
         &self,
         state: UpstreamState,
         is_in_charge: bool,

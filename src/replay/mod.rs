@@ -37,8 +37,8 @@ use self::findings::{Findings, RuleTotals, Totals, time_word};
 use self::offer::{ORIGIN, Offer};
 use self::plot::Series;
 use self::report::share;
-pub use self::report::{FileReport, NoiseReport, OddityReport, Report, RuleReport, WindowReport};
-pub use self::source::{Packing, Source, SourceError, probe};
+pub(crate) use self::report::{FileReport, OddityReport, Report};
+pub(crate) use self::source::{Source, SourceError, probe};
 use self::time::LogTime;
 use self::trial::Trial;
 use crate::clock::Clock;
@@ -53,7 +53,7 @@ use crate::explain::Ruling;
 
 /// A replay of logs through the core.
 #[derive(Debug)]
-pub struct Replay<'a> {
+pub(crate) struct Replay<'a> {
     config: &'a Config,
     rules: &'a Rules,
     reach: Reach,
@@ -76,7 +76,7 @@ pub struct Replay<'a> {
 
 /// What a replay shall yield.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// Survivors and summaries.
     pub lines: bool,
     /// A [`Report`] with the noisiest messages and other windows.
@@ -87,7 +87,7 @@ pub struct Wanted {
 
 /// Why a log was not replayed to its end.
 #[derive(Debug, thiserror::Error)]
-pub enum ReplayError {
+pub(crate) enum ReplayError {
     /// It could not be read. Other logs may be readable.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -107,7 +107,7 @@ struct Output {
 impl<'a> Replay<'a> {
     /// A replay under `config`. `rules` are those of `config`; `key` is the key of this run, for identities.
     #[must_use]
-    pub fn new(config: &'a Config, rules: &'a Rules, key: &'a Key, wanted: Wanted) -> Self {
+    pub(crate) fn new(config: &'a Config, rules: &'a Rules, key: &'a Key, wanted: Wanted) -> Self {
         let memory = config.dedup.memory;
         let by_rule = |id| (id != LITERAL).then(|| RuleTotals::new(Ruling::of(rules, id)));
         let windows: Vec<_> = rules.policies().map(|policy| policy.window).collect();
@@ -143,7 +143,7 @@ impl<'a> Replay<'a> {
     /// # Errors
     ///
     /// If the log cannot be read to its end, or `out` cannot be written.
-    pub fn run(
+    pub(crate) fn run(
         &mut self,
         source: &mut Source,
         out: &mut impl Write,
@@ -161,7 +161,7 @@ impl<'a> Replay<'a> {
     }
 
     /// Notes in the report that the file called `name` could not be opened.
-    pub fn skip(&mut self, name: String, error: &SourceError) {
+    pub(crate) fn skip(&mut self, name: String, error: &SourceError) {
         self.files.push(FileReport {
             name,
             packing: "unknown",
@@ -175,7 +175,7 @@ impl<'a> Replay<'a> {
     /// # Errors
     ///
     /// If `out` cannot be written.
-    pub fn finish(&mut self, out: &mut impl Write) -> io::Result<()> {
+    pub(crate) fn finish(&mut self, out: &mut impl Write) -> io::Result<()> {
         self.trial.sample();
         loop {
             let more = self.trial.end();
@@ -405,7 +405,7 @@ impl<'a> Replay<'a> {
 
     /// The report on all lines so far.
     #[must_use]
-    pub fn report(&self) -> Report {
+    pub(crate) fn report(&self) -> Report {
         let totals = &self.totals;
         let lines = &totals.lines;
         let oddities = self.time.oddities;
@@ -454,7 +454,7 @@ impl<'a> Replay<'a> {
 
     /// Lines per minute, before and after, as SVG.
     #[must_use]
-    pub fn plot(&self) -> Option<String> {
+    pub(crate) fn plot(&self) -> Option<String> {
         let (series, start) = self.series.as_ref()?;
         let totals = &self.totals;
         let caption = format!(
@@ -502,7 +502,7 @@ impl Output {
 const MINUTE_MICROS: i64 = 60_000_000;
 
 /// Octets of text that are read and judged at once.
-pub const PIECE_OCTETS: usize = 256 * 1024;
+pub(crate) const PIECE_OCTETS: usize = 256 * 1024;
 
 /// A file with a NUL before this offset is not text. Further on, a NUL may be what a crash left in a log.
 const TEXT_PROBE_OCTETS: u64 = 8 * 1024;

@@ -19,7 +19,7 @@ use crate::logging::printable;
 
 /// What a replay found. The names of the fields are the keys in JSON.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// The files, in order.
     pub files: Vec<FileReport>,
     /// The window of messages that no rule matches.
@@ -70,7 +70,7 @@ pub struct Report {
 
 /// One file.
 #[derive(Clone, Debug, Serialize)]
-pub struct FileReport {
+pub(crate) struct FileReport {
     /// Its name.
     pub name: String,
     /// `plain`, `gzip`, `zstd`, or `unknown`.
@@ -83,7 +83,7 @@ pub struct FileReport {
 
 /// What was odd in the log. None of this is an error.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct OddityReport {
+pub(crate) struct OddityReport {
     /// Lines without an octet, ignored.
     pub empty_lines: u64,
     /// Lines longer than `max_message_size`, cut.
@@ -102,7 +102,7 @@ pub struct OddityReport {
 
 /// One rule.
 #[derive(Clone, Debug, Serialize)]
-pub struct RuleReport {
+pub(crate) struct RuleReport {
     /// Its name; `default` is `[dedup]`.
     pub rule: String,
     /// Its action, whatever its mode.
@@ -125,7 +125,7 @@ pub struct RuleReport {
 
 /// The result with another window, or with other masks.
 #[derive(Clone, Debug, Serialize)]
-pub struct WindowReport {
+pub(crate) struct WindowReport {
     /// `as configured`, or the masks that were added.
     pub identity: &'static str,
     /// The window, as in a configuration.
@@ -152,7 +152,7 @@ pub struct WindowReport {
 
 /// One message.
 #[derive(Clone, Debug, Serialize)]
-pub struct NoiseReport {
+pub(crate) struct NoiseReport {
     /// Copies.
     pub count: u64,
     /// Copies suppressed or dropped.
@@ -177,7 +177,7 @@ impl Report {
     /// # Errors
     ///
     /// If `out` cannot be written.
-    pub fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
+    pub(crate) fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
         serde_json::to_writer_pretty(&mut *out, self)?;
         writeln!(out)
     }
@@ -187,7 +187,7 @@ impl Report {
     /// # Errors
     ///
     /// If `out` cannot be written.
-    pub fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
+    pub(crate) fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
         self.write_totals(out)?;
         self.write_oddities(out)?;
         writeln!(out, "\nBy rule")?;

@@ -28,7 +28,7 @@ use crate::core::tick::WallTime;
 use crate::logging::printable;
 
 /// A recorded log being read.
-pub struct Source {
+pub(crate) struct Source {
     name: String,
     packing: Packing,
     text: Box<dyn Read>,
@@ -45,7 +45,7 @@ impl Source {
     /// # Errors
     ///
     /// If it is not a readable file, or packed by a packer that is not supported.
-    pub fn open(path: &Path) -> Result<Self, SourceError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, SourceError> {
         let name = path.display().to_string();
         let unreadable = |source| SourceError::unreadable(&name, source);
         let file = File::open(path).map_err(unreadable)?;
@@ -62,7 +62,7 @@ impl Source {
     /// # Errors
     ///
     /// If it cannot be read, or is packed by a packer that is not supported.
-    pub fn stream(name: &str, input: impl Read + 'static) -> Result<Self, SourceError> {
+    pub(crate) fn stream(name: &str, input: impl Read + 'static) -> Result<Self, SourceError> {
         Self::new(name.to_owned(), input, None)
     }
 
@@ -108,7 +108,7 @@ impl Source {
     /// # Errors
     ///
     /// If the file cannot be read any further, or the packed stream is broken.
-    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, SourceError> {
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, SourceError> {
         loop {
             match self.text.read(buffer) {
                 Ok(octets) => {
@@ -131,25 +131,25 @@ impl Source {
 
     /// The name of the file.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// How it is packed.
     #[must_use]
-    pub const fn packing(&self) -> Packing {
+    pub(crate) const fn packing(&self) -> Packing {
         self.packing
     }
 
     /// Octets that were read from the file so far, before unpacking.
     #[must_use]
-    pub fn taken(&self) -> u64 {
+    pub(crate) fn taken(&self) -> u64 {
         self.taken.get()
     }
 
     /// When the file was last written; `None` if it is no regular file.
     #[must_use]
-    pub const fn written(&self) -> Option<WallTime> {
+    pub(crate) const fn written(&self) -> Option<WallTime> {
         self.written
     }
 }
@@ -170,7 +170,7 @@ impl fmt::Debug for Source {
 /// # Errors
 ///
 /// If it does not exist, must not be read, or is a directory.
-pub fn probe(path: &Path) -> Result<Option<u64>, SourceError> {
+pub(crate) fn probe(path: &Path) -> Result<Option<u64>, SourceError> {
     let name = path.display().to_string();
     let metadata = fs::metadata(path).map_err(|source| SourceError::unreadable(&name, source))?;
     if metadata.is_dir() {
@@ -183,7 +183,7 @@ pub fn probe(path: &Path) -> Result<Option<u64>, SourceError> {
 
 /// How a log is packed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Packing {
+pub(crate) enum Packing {
     /// Not packed.
     Plain,
     /// gzip (RFC 1952).
@@ -216,7 +216,7 @@ impl Packing {
 
     /// The name of the packer, or `plain`.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Plain => "plain",
             Self::Gzip => "gzip",
@@ -228,7 +228,7 @@ impl Packing {
 
 /// Why a recorded log cannot be read, or not to its end.
 #[derive(Debug, thiserror::Error)]
-pub enum SourceError {
+pub(crate) enum SourceError {
     /// It does not exist, or must not be read.
     #[error("{}: cannot be read: {source}", printable(name))]
     Unreadable {

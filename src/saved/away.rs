@@ -24,7 +24,7 @@ pub(super) struct Moment {
 
 /// Why the time away is unknown.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum AwayError {
+pub(crate) enum AwayError {
     /// The clock is behind where it was.
     #[error("saved at {saved}, but the clock says {now}: it ran backwards")]
     Backwards {

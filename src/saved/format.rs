@@ -40,7 +40,7 @@ use crate::core::tick::{Tick, WallTime};
 
 /// Why octets cannot be read as saved windows.
 #[derive(Debug, thiserror::Error)]
-pub enum FormatError {
+pub(crate) enum FormatError {
     /// The disk returned an error.
     #[error("cannot read: {0}")]
     Unreadable(#[from] io::Error),

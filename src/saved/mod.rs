@@ -45,12 +45,12 @@ use crate::thread::Pool;
 mod away;
 mod format;
 
-pub use self::away::AwayError;
-pub use self::format::FormatError;
+pub(crate) use self::away::AwayError;
+pub(crate) use self::format::FormatError;
 
 /// Windows, and where they are saved.
 #[derive(Clone, Debug)]
-pub struct SavedWindows {
+pub(crate) struct SavedWindows {
     /// The path of the saved file.
     pub path: PathBuf,
     /// Where the windows are open.
@@ -63,7 +63,7 @@ pub struct SavedWindows {
 
 /// Why saved windows are not used.
 #[derive(Debug, thiserror::Error)]
-pub enum RestoreError {
+pub(crate) enum RestoreError {
     /// The file cannot be opened.
     #[error("cannot open: {0}")]
     Open(#[source] io::Error),
@@ -108,7 +108,7 @@ pub enum RestoreError {
 
 /// Why windows were not saved.
 #[derive(Debug, thiserror::Error)]
-pub enum SaveError {
+pub(crate) enum SaveError {
     /// Something else is at the path.
     #[error("the path holds something other than saved windows; move it away")]
     Taken,
@@ -141,7 +141,7 @@ impl SavedWindows {
     ///
     /// No copy may have been judged yet.
     #[must_use]
-    pub fn restore(&self) -> Key {
+    pub(crate) fn restore(&self) -> Key {
         let started = Clock::now();
         let path = self.path.display();
         match self.try_restore() {
@@ -177,7 +177,7 @@ impl SavedWindows {
 
     /// Saves the open windows on a thread of `pool`, within `time`, and logs the result. No task may judge any more, and
     /// no message may be on its way.
-    pub async fn save(self, key: Key, time: Duration, pool: &Pool) {
+    pub(crate) async fn save(self, key: Key, time: Duration, pool: &Pool) {
         let path = self.path.clone();
         let started = Clock::now();
         let saving = pool.call(move || self.try_save(&key, started, time));
