@@ -26,9 +26,9 @@
 #![expect(clippy::print_stdout, reason = "the table is the output")]
 #![expect(clippy::print_stderr, reason = "progress is for people")]
 
-#[path = "bed/numbered.rs"]
+#[path = "../bed/numbered.rs"]
 mod numbered;
-#[path = "bed/random.rs"]
+#[path = "../bed/random.rs"]
 mod random;
 
 use std::{
