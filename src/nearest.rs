@@ -12,7 +12,10 @@
 
 /// The word of `words` that is most like `written`, if one is near enough.
 #[must_use]
-pub(crate) fn nearest<'w>(written: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
+pub(crate) fn nearest<'w>(
+    written: &str,
+    words: impl IntoIterator<Item = &'w str>,
+) -> Option<&'w str> {
     // The comparison takes the product of both lengths, so a text that is longer than any word is not compared.
     if written.len() > WORD_OCTETS_MAX {
         return None;

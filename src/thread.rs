@@ -86,7 +86,10 @@ impl Waiting {
     }
 
     /// Runs `body` on the thread, which ends with it.
-    pub(crate) fn run<T: Send + 'static>(self, body: impl FnOnce() -> T + Send + 'static) -> Running<T> {
+    pub(crate) fn run<T: Send + 'static>(
+        self,
+        body: impl FnOnce() -> T + Send + 'static,
+    ) -> Running<T> {
         let (work, running) = Work::new(body);
         // The thread waits for it. If the thread has ended, the work is dropped here, and `running` reports that.
         self.give.try_send(work).ok();

@@ -16,7 +16,11 @@ use crate::nearest::did_you_mean;
 /// # Errors
 ///
 /// Those of `out` and `err`.
-pub(super) fn run(name: Option<&str>, out: &mut impl Write, err: &mut impl Write) -> io::Result<ExitCode> {
+pub(super) fn run(
+    name: Option<&str>,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> io::Result<ExitCode> {
     let chosen: Vec<&Profile> = match name {
         None => Profile::ALL.iter().collect(),
         Some(name) => match Profile::named(name) {

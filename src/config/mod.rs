@@ -77,7 +77,9 @@ pub(crate) use dedup::{IDENTITY, MODE, SUMMARY, field_names};
 pub(crate) use draft::Effective;
 pub(crate) use error::ConfigErrors;
 pub(crate) use forward::WHEN_FULL;
-pub(crate) use forward::{ForwardConfig, LineBreaks, SpoolConfig, Strategy, SuppressedConfig, WhenFull};
+pub(crate) use forward::{
+    ForwardConfig, LineBreaks, SpoolConfig, Strategy, SuppressedConfig, WhenFull,
+};
 pub(crate) use listener::{ACK, FRAMING, OVERSIZE};
 pub(crate) use listener::{Ack, ListenerConfig, Oversize};
 pub(crate) use masks::mask_names;

@@ -511,7 +511,7 @@ impl Balance {
 
     /// Whether the law holds exactly.
     #[must_use]
-    fn holds(&self) -> bool {
+    pub(crate) fn holds(&self) -> bool {
         self.in_hand() == 0
     }
 }

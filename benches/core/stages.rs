@@ -1,16 +1,16 @@
 //! The path of a frame without sockets, stage by stage: framing, parsing, identity, verdict.
 //!
-//!     cargo bench --bench core
+//!     cargo bench --bench core                  all stages of all loads
+//!     cargo bench --bench core -- mixed parse   only those whose name contains one of the words
 //!
 //! Each row adds a stage to the one above it. `offer` judges messages one by one; `group` judges many together as the
 //! relay does, and recognises frames that repeat the one before them. Figures are nanoseconds of one thread per
 //! message, the best of all rounds: frames of 200 octets, RFC 3164, separated by LF.
 
-#![expect(clippy::print_stdout, reason = "the table is the output")]
-
 use std::fmt::Write as _;
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::io;
+use std::time::Duration;
 
 use tersed::core::dedup::{Group, Shards, Sighting, Verdict};
 use tersed::core::frame::{Framer, Framing, Outcome};
@@ -19,32 +19,46 @@ use tersed::core::parse::Message;
 use tersed::core::rule::{PolicyId, WindowPolicy};
 use tersed::core::tick::Tick;
 
-fn main() {
-    let only: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|a| a != "--bench")
+use crate::figures::now;
+use crate::random::Random;
+
+/// Measures the stages whose name contains one of `words`; without words all of them.
+pub(crate) fn run(words: &[String], smoke: bool) -> io::Result<()> {
+    let (messages, rounds) = if smoke { (1000, 1) } else { (500_000, 7) };
+    let names: Vec<String> = LOADS
+        .iter()
+        .flat_map(|(load, _)| STAGES.map(|(stage, _)| format!("{load}-{stage}")))
         .collect();
-    for (name, distinct) in [("flood", 1), ("mixed", 10_000), ("unique", 0)] {
+    for word in words {
+        if !names.iter().any(|name| name.contains(word)) {
+            return Err(io::Error::other(format!(
+                "{word}: neither a command nor in the name of a stage; the stages are {}",
+                names.join(", ")
+            )));
+        }
+    }
+    for (name, distinct) in LOADS {
         for (stage, run) in STAGES {
-            if !only.is_empty()
-                && !only
-                    .iter()
-                    .any(|w| format!("{name}-{stage}").contains(w.as_str()))
-            {
+            let full_name = format!("{name}-{stage}");
+            if !words.is_empty() && !words.iter().any(|word| full_name.contains(word)) {
                 continue;
             }
-            let load = load(distinct, 500_000);
-            let best = (0..7)
+            let load = load(distinct, messages);
+            let best = (0..rounds)
                 .map(|_| run(&load))
                 .min()
-                .expect("there are seven rounds");
+                .expect("there is a round");
             println!(
                 "{name:8} {stage:10} {:7.1} ns",
-                best.as_secs_f64() * 1e9 / 500_000.0
+                best.as_secs_f64() * 1e9 / messages as f64
             );
         }
     }
+    Ok(())
 }
+
+/// Name and number of distinct messages; 1: all but one in a hundred are the same, 0: all differ.
+const LOADS: [(&str, u64); 3] = [("flood", 1), ("mixed", 10_000), ("unique", 0)];
 
 type Run = fn(&[u8]) -> Duration;
 
@@ -146,17 +160,15 @@ fn stages(load: &[u8], depth: u32) -> Duration {
 
 fn load(distinct: u64, messages: u64) -> Vec<u8> {
     let mut octets = Vec::new();
-    let mut random = 0x2545_F491_4F6C_DD17_u64;
+    let mut random = Random::new(0x2545_F491_4F6C_DD17);
     let mut line = String::new();
     for number in 0..messages {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
+        let drawn = random.next();
         let what = match distinct {
             0 => number,
             1 if number % 100 == 50 => number,
             1 => 0,
-            some => random % some,
+            some => drawn % some,
         };
         line.clear();
         let second = number / 10_000;
@@ -169,9 +181,4 @@ fn load(distinct: u64, messages: u64) -> Vec<u8> {
         octets.push(b'\n');
     }
     octets
-}
-
-#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
-fn now() -> Instant {
-    Instant::now()
 }

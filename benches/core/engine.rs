@@ -2,15 +2,15 @@
 //! waited.
 //!
 //! ```text
-//! cargo bench --bench engine               one table, ready for the README
-//! cargo bench --bench engine -- --long     also with ten million live messages
+//! cargo bench --bench core -- engine            one table, ready for the README
+//! cargo bench --bench core -- engine --long     also with ten million live messages
 //! ```
 //!
 //! - **plain**: a map from identity to the time it was forwarded. It never forgets.
 //! - **eager**: a map and a timeline. It retires expired messages at once, and frees their memory at once.
-//! - **tersed**: ours, behind its shards and their locks, hashing each identity once.
+//! - **tersed**: the engine of the relay, with its shards and their locks. It hashes each identity once.
 //!
-//! Each measurement runs in a process of its own, so that none inherits another's heap; the designs take
+//! Each measurement runs in a process of its own, so that none inherits another's heap. The designs take
 //! turns, and the table shows the median of all rounds. The longest wait is in processor time, and the least of all
 //! rounds: a pause that the algorithm causes comes in each of them, one that the machine caused does
 //! not. The row **nothing** judges nothing, and if all messages are new it copies them to fresh
@@ -18,43 +18,53 @@
 //!
 //! Memory is what the process occupies (RSS) beyond what it did at first.
 
-#![expect(clippy::print_stdout, reason = "the table is the output")]
-
 use std::collections::{HashMap, VecDeque};
 use std::env;
-use std::fs;
 use std::hash::BuildHasher as _;
 use std::hint::black_box;
+use std::io;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use foldhash::fast::{FixedState, RandomState};
-use nix::time::{ClockId, clock_gettime};
 
 use tersed::core::dedup::{Ended, Shards, Sighting, Verdict};
 use tersed::core::identity::Identity;
 use tersed::core::rule::{PolicyId, WindowPolicy};
 use tersed::core::tick::Tick;
 
-fn main() {
-    let arguments: Vec<_> = env::args().skip(1).collect();
-    let number = |argument: &String| argument.parse().expect("a number");
-    match &arguments[..] {
-        [child, len, scale] if child == MEMORY => {
-            return println!("{}", measure_memory(number(len), number(scale)));
-        }
-        [child, way, load, gauge, scale] if child == CHILD => {
-            let load = LOADS
-                .iter()
-                .find(|known| known.name == load)
-                .expect("a load");
-            return measure(way, load, gauge == LONGEST, number(scale)).print();
-        }
-        _ => {}
+use crate::figures::{median, now};
+use crate::random::Random;
+use crate::{Copies, cpu_time, resident};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Also measure with ten million live messages.
+    #[arg(long)]
+    long: bool,
+    /// Measure once and print the figures. The processes that measure are started with it.
+    #[arg(long, hide = true, num_args = 4, value_names = ["WAY", "LOAD", "GAUGE", "DIVISOR"])]
+    measure: Option<Vec<String>>,
+    /// The same for memory alone: the octets of an identity, and by what to divide the million.
+    #[arg(long, hide = true, num_args = 2, value_names = ["OCTETS", "DIVISOR"])]
+    memory: Option<Vec<usize>>,
+}
+
+pub(crate) fn run(arguments: &Arguments, smoke: bool) -> io::Result<()> {
+    if let Some([len, scale]) = arguments.memory.as_deref() {
+        println!("{}", measure_memory(*len, *scale));
+        return Ok(());
     }
-    // `cargo test --benches` runs this without `--bench`: then it only has to work.
-    let smoke = !arguments.iter().any(|argument| argument == "--bench");
-    let long = arguments.iter().any(|argument| argument == "--long");
+    if let Some([way, load, gauge, scale]) = arguments.measure.as_deref() {
+        let load = LOADS
+            .iter()
+            .find(|known| known.name == load)
+            .expect("a load");
+        let scale = scale.parse().expect("a number");
+        measure(way, load, gauge == LONGEST, scale).print();
+        return Ok(());
+    }
+    let long = arguments.long;
     let (rounds, scale) = if smoke { (1, 1000) } else { (ROUNDS, 1) };
 
     println!("| load | way | ns/message | longest wait | memory at the end | at most |");
@@ -86,11 +96,7 @@ fn main() {
             load.name
         );
         for (at, way) in WAYS.iter().enumerate() {
-            let median = |of: fn(&Measured) -> f64| {
-                let mut figures: Vec<_> = speeds[at].iter().map(of).collect();
-                figures.sort_by(f64::total_cmp);
-                figures[figures.len() / 2]
-            };
+            let median = |of: fn(&Measured) -> f64| median(speeds[at].iter().map(of).collect());
             let wait = longest[at]
                 .iter()
                 .map(|measured| measured.longest)
@@ -106,6 +112,7 @@ fn main() {
         }
     }
     memory(scale);
+    Ok(())
 }
 
 /// Prints the memory that live messages take.
@@ -116,7 +123,7 @@ fn memory(scale: usize) {
         ("exact, 200 octets each", 200),
         ("compact, 16 octets each", 16),
     ] {
-        let printed = printed_by_a_process(&[MEMORY, &len.to_string(), &scale.to_string()]);
+        let printed = printed_by_a_process(&["--memory", &len.to_string(), &scale.to_string()]);
         println!("| {name} | {} |", printed.trim());
     }
 }
@@ -245,18 +252,13 @@ trait Way {
 /// Judges nothing.
 struct Nothing {
     /// Where it copies the messages to, if it copies them.
-    copies: Option<Vec<Vec<u8>>>,
+    copies: Option<Copies>,
 }
 
 impl Way for Nothing {
     fn judge(&mut self, identity: &[u8], now: Tick) -> bool {
         if let Some(copies) = &mut self.copies {
-            match copies.last_mut() {
-                Some(chunk) if chunk.len() + identity.len() <= chunk.capacity() => {
-                    chunk.extend_from_slice(identity);
-                }
-                _ => copies.push(Vec::with_capacity(1 << 16)),
-            }
+            copies.push(identity);
         }
         black_box((identity, now));
         false
@@ -400,20 +402,23 @@ impl Measured {
 }
 
 fn in_a_process(way: &str, load: &Load, gauge: &str, scale: usize) -> Measured {
-    let printed = printed_by_a_process(&[CHILD, way, load.name, gauge, &scale.to_string()]);
+    let printed = printed_by_a_process(&["--measure", way, load.name, gauge, &scale.to_string()]);
     Measured::parse(&printed).unwrap_or_else(|| panic!("{way} did not get through {}", load.name))
 }
 
 fn printed_by_a_process(arguments: &[&str]) -> String {
     let executable = env::current_exe().expect("this program has a path");
-    let child = Command::new(executable).args(arguments).output();
+    let child = Command::new(executable)
+        .arg("engine")
+        .args(arguments)
+        .output();
     String::from_utf8_lossy(&child.expect("this program can be run").stdout).into_owned()
 }
 
 fn measure(way: &str, load: &Load, each: bool, scale: usize) -> Measured {
     match way {
         "nothing" => {
-            let copies = matches!(load.measured.kind, Kind::Unique).then(Vec::new);
+            let copies = matches!(load.measured.kind, Kind::Unique).then(Copies::default);
             measure_way(&mut Nothing { copies }, load, each, scale)
         }
         "plain" => measure_way(&mut Plain::default(), load, each, scale),
@@ -427,7 +432,7 @@ fn measure_way(way: &mut impl Way, load: &Load, each: bool, scale: usize) -> Mea
     let mut stream = Stream {
         sent: 0,
         unique: 0,
-        random: 0x2545_f491_4f6c_dd1d,
+        random: Random::new(0x2545_f491_4f6c_dd1d),
         now: Tick::ZERO,
     };
     if let Some(before) = &load.before {
@@ -439,12 +444,12 @@ fn measure_way(way: &mut impl Way, load: &Load, each: bool, scale: usize) -> Mea
             stream.now.after(WINDOW)
         };
     }
-    let start = instant();
+    let start = now();
     let mut longest = Duration::ZERO;
     let fresh = if each {
         // Reading the processor time takes as long as several messages do, so it is read seldom. A wait is
         // at most what this thread has had of the processor since the last reading.
-        let (mut last, mut cpu, mut steps) = (instant(), cpu_time(), 0_u32);
+        let (mut last, mut cpu, mut steps) = (now(), cpu_time(), 0_u32);
         stream.send(way, &load.measured, scale, |step| {
             let took = last.elapsed();
             steps += 1;
@@ -456,7 +461,7 @@ fn measure_way(way: &mut impl Way, load: &Load, each: bool, scale: usize) -> Mea
                 }
                 cpu = now;
             }
-            last = instant();
+            last = now();
         })
     } else {
         stream.send(way, &load.measured, scale, |_| ())
@@ -475,7 +480,7 @@ fn measure_way(way: &mut impl Way, load: &Load, each: bool, scale: usize) -> Mea
 struct Stream {
     sent: usize,
     unique: u64,
-    random: u64,
+    random: Random,
     now: Tick,
 }
 
@@ -505,7 +510,7 @@ impl Stream {
                     self.unique += 1;
                     self.unique - 1
                 }
-                Kind::Among(messages) => self.random() % messages,
+                Kind::Among(messages) => self.random.next() % messages,
             };
             frame[..8].copy_from_slice(&number.to_le_bytes());
             fresh += usize::from(way.judge(&frame, self.now));
@@ -517,40 +522,12 @@ impl Stream {
         }
         fresh
     }
-
-    /// Xorshift.
-    fn random(&mut self) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random
-    }
 }
 
 fn message(number: u64) -> [u8; 200] {
     let mut frame = [b'x'; 200];
     frame[..8].copy_from_slice(&number.to_le_bytes());
     frame
-}
-
-/// Octets of this process, as the kernel counts them under that name.
-fn resident(name: &str) -> f64 {
-    let status = fs::read_to_string("/proc/self/status").expect("this is Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
-    kib.expect("the kernel knows our memory") * 1024.0
-}
-
-#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
-fn instant() -> Instant {
-    Instant::now()
-}
-
-/// Processor time of this thread. What other threads took is not part of a wait.
-fn cpu_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
-        .expect("each thread has such a clock")
-        .into()
 }
 
 fn duration(nanos: f64) -> String {
@@ -566,12 +543,6 @@ fn octets(octets: f64) -> String {
 }
 
 const WAYS: [&str; 4] = ["nothing", "plain", "eager", "tersed"];
-
-/// First argument of the processes that measure; then design, load, gauge, and by what to divide the load.
-const CHILD: &str = "--measure";
-
-/// The same for memory alone; then the octets of an identity, and by what to divide the million.
-const MEMORY: &str = "--memory";
 
 /// The two things that are measured separately: reading the clock for each message would slow down all of them.
 const SPEED: &str = "speed";

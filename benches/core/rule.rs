@@ -1,15 +1,15 @@
 //! What rules cost: nanoseconds to decide about one message. Only the last rule of the list matches it.
 //!
-//!     cargo bench --bench rule
+//!     cargo bench --bench core -- rule
 //!
-//! `mixed` rules match on facility, severity, app_name and hostname in turn; `text` rules match on MSG alone, which is the
-//! worst case. Parsing is not included. The best of all rounds, on one thread.
+//! `mixed` rules match on facility, severity, app_name and hostname in turn. `text` rules match on MSG alone, which is
+//! the worst case. Parsing is not included. The best of all rounds, on one thread.
 
-#![expect(clippy::print_stdout, reason = "the table is the output")]
 #![expect(clippy::unwrap_used, reason = "in a benchmark, a panic is the report")]
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::io;
+use std::time::Duration;
 
 use tersed::core::identity::{Sender, Spec};
 use tersed::core::parse::Message;
@@ -18,36 +18,44 @@ use tersed::core::rule::{
     SummaryStyle, Text, WindowPolicy,
 };
 
-fn main() {
+use crate::figures::now;
+
+pub(crate) fn run(smoke: bool) -> io::Result<()> {
+    let (messages, rounds) = if smoke { (100, 1) } else { (100_000, 20) };
     let frame: &[u8] = b"<34>Nov 22 10:00:01 host-17.example sshd[12345]: Failed password for root from 192.0.2.7 port 40022 \
                          ssh2, which is a text of a length that is common";
+    let row = |kind: &str, count: usize, rules: Vec<Rule>| {
+        let nanos = measure(frame, rules, messages, rounds);
+        println!("{kind:12} {count:4} rules {nanos:8.1} ns");
+    };
     for count in [0, 1, 10, 50, 250] {
-        row("mixed", count, frame, mixed(count));
+        row("mixed", count, mixed(count));
     }
     for count in [1, 8, 10, 50] {
-        row("text", count, frame, text(count, true));
-        row("text, none", count, frame, text(count, false));
+        row("text", count, text(count, true));
+        row("text, none", count, text(count, false));
     }
+    Ok(())
 }
 
-fn row(kind: &str, count: usize, frame: &[u8], rules: Vec<Rule>) {
+/// Returns the nanoseconds that one decision takes.
+fn measure(frame: &[u8], rules: Vec<Rule>, messages: u32, rounds: u32) -> f64 {
     let rules = Rules::with(policy(), rules).unwrap();
     let sender = Sender::at("192.0.2.1".parse().unwrap());
     let message = Message::parse(frame);
     let reach = rules.reach("udp");
     let mut scratch = Scratch::default();
-    let best = (0..ROUNDS)
+    let best = (0..rounds)
         .map(|_| {
             let started = now();
-            for _ in 0..MESSAGES {
+            for _ in 0..messages {
                 black_box(rules.decide(black_box(&message), sender, reach, &mut scratch));
             }
             started.elapsed()
         })
         .min()
         .unwrap();
-    let nanos = best.as_secs_f64() * 1e9 / f64::from(MESSAGES);
-    println!("{kind:12} {count:4} rules {nanos:8.1} ns");
+    best.as_secs_f64() * 1e9 / f64::from(messages)
 }
 
 /// Rules of which only the last one matches.
@@ -122,11 +130,3 @@ fn policy() -> Policy {
         mode: Mode::Enforce,
     }
 }
-
-#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-const ROUNDS: u32 = 20;
-const MESSAGES: u32 = 100_000;

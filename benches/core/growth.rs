@@ -2,8 +2,8 @@
 //! messages, and how much memory each of them takes.
 //!
 //! ```text
-//! cargo bench --bench growth                      1 M and 10 M live messages, exact and compact, 3 rounds
-//! cargo bench --bench growth -- --rounds 1 --live 1000000
+//! cargo bench --bench core -- growth                      1 M and 10 M live messages, exact and compact, 3 rounds
+//! cargo bench --bench core -- growth --rounds 1 --live 1000000
 //! ```
 //!
 //! First every message is new, until all are live; then a fifth as many come again, at random. Each single
@@ -12,7 +12,7 @@
 //!
 //! - **nothing**: the same loop judges nothing. It measures the clock, and what the machine does in between.
 //! - **copy**: the same loop copies the message into fresh memory: what the kernel takes for its pages.
-//! - **exact**, **compact**: ours, with the two kinds of identity.
+//! - **exact**, **compact**: the engine of the relay, with each of the two kinds of identity.
 //!
 //! A verdict takes as long as the wall clock says, but no longer than this thread had the processor: time that other
 //! threads had is not the verdict's. The kernel's work for this thread, and the interrupts it serves, are
@@ -23,27 +23,10 @@
 //! Memory is what the process occupies (RSS) beyond what it did at first, and what the engines count
 //! against their budget, for each live message.
 
-#![expect(clippy::print_stdout, reason = "the table is the output")]
-#![expect(clippy::print_stderr, reason = "progress is for people")]
+use std::{env, hint::black_box, io, process::Command, time::Duration};
 
-#[path = "bed/numbered.rs"]
-mod numbered;
-#[path = "bed/random.rs"]
-mod random;
-
-use std::{
-    env, fs,
-    hint::black_box,
-    process::{Command, ExitCode},
-    time::{Duration, Instant},
-};
-
-use clap::Parser as _;
 use hdrhistogram::Histogram;
-use nix::time::{ClockId, clock_gettime};
 
-use numbered::Numbered;
-use random::Random;
 use tersed::core::{
     dedup::{Ended, Shards, Sighting},
     identity::{Identifier, IdentityKind, Key, Sender},
@@ -52,10 +35,16 @@ use tersed::core::{
     tick::Tick,
 };
 
-/// How long single messages wait while the engine grows.
-#[derive(Debug, clap::Parser)]
-#[command(bin_name = "cargo bench --bench growth --")]
-struct Arguments {
+use crate::{
+    Copies, cpu_time,
+    figures::{median, now},
+    numbered::Numbered,
+    random::Random,
+    resident,
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
     /// How often each way is measured.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
@@ -65,13 +54,9 @@ struct Arguments {
     /// Measure this way once and print its figures: the processes are started with it.
     #[arg(long, hide = true)]
     way: Option<String>,
-    /// Passed by cargo.
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
-fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+pub(crate) fn run(arguments: &Arguments, smoke: bool) -> io::Result<()> {
     let lives = arguments
         .live
         .map_or(vec![1_000_000, 10_000_000], |live| vec![live]);
@@ -80,8 +65,13 @@ fn main() -> ExitCode {
             print!("{figure} ");
         }
         println!();
-        return ExitCode::SUCCESS;
+        return Ok(());
     }
+    let (lives, all_rounds) = if smoke {
+        (vec![1000], 1)
+    } else {
+        (lives, arguments.rounds)
+    };
     print!("| {:>10} | {:<7} |", "live", "way");
     for name in FIGURES {
         print!(" {name:>12} |");
@@ -93,41 +83,37 @@ fn main() -> ExitCode {
     println!();
     for live in lives {
         let mut rounds: [Vec<[f64; FIGURES.len()]>; 4] = Default::default();
-        for round in 1..=arguments.rounds {
+        for round in 1..=all_rounds {
             for (way, rounds) in WAYS.iter().zip(&mut rounds) {
-                eprint!(
-                    "\r\x1b[K{live} live, round {round}/{}: {way}",
-                    arguments.rounds
-                );
-                match in_a_process(way, live) {
-                    Some(figures) => rounds.push(figures),
-                    None => {
-                        eprintln!("\n{way} did not get through {live} messages");
-                        return ExitCode::FAILURE;
-                    }
-                }
+                eprint!("\r\x1b[K{live} live, round {round}/{all_rounds}: {way}");
+                let figures = in_a_process(way, live).ok_or_else(|| {
+                    io::Error::other(format!("{way} did not get through {live} messages"))
+                })?;
+                rounds.push(figures);
             }
         }
         eprint!("\r\x1b[K");
         for (way, rounds) in WAYS.iter().zip(&rounds) {
             print!("| {live:>10} | {way:<7} |");
             for (at, name) in FIGURES.iter().enumerate() {
-                let mut figures: Vec<_> = rounds.iter().map(|figures| figures[at]).collect();
-                figures.sort_by(f64::total_cmp);
-                let least = *name == MAX;
-                let figure = figures[if least { 0 } else { figures.len() / 2 }];
+                let figures = rounds.iter().map(|figures| figures[at]);
+                let figure = if *name == MAX {
+                    figures.fold(f64::MAX, f64::min)
+                } else {
+                    median(figures.collect())
+                };
                 print!(" {:>12} |", shown(name, figure));
             }
             println!();
         }
     }
-    ExitCode::SUCCESS
+    Ok(())
 }
 
 fn in_a_process(way: &str, live: u64) -> Option<[f64; FIGURES.len()]> {
     let executable = env::current_exe().expect("this program has a path");
     let child = Command::new(executable)
-        .args(["--way", way, "--live", &live.to_string()])
+        .args(["growth", "--way", way, "--live", &live.to_string()])
         .output()
         .ok()?;
     let figures: Vec<f64> = String::from_utf8_lossy(&child.stdout)
@@ -149,7 +135,7 @@ fn shown(name: &str, figure: f64) -> String {
 
 /// Measures the [`FIGURES`] of one way.
 fn measure(way: &str, live: u64) -> [f64; FIGURES.len()] {
-    let at_first = resident_octets();
+    let at_first = resident("VmRSS");
     let mut watch = Watch::new();
     let counted = match way {
         "exact" | "compact" => {
@@ -183,7 +169,7 @@ fn measure(way: &str, live: u64) -> [f64; FIGURES.len()] {
                 });
                 if number + 1 == live {
                     octets_grown = shards.stats().octets;
-                    watch.resident_octets = resident_octets();
+                    watch.resident_octets = resident("VmRSS");
                 }
                 if number % MESSAGES_PER_TIMER == 0 {
                     // Nothing has expired. This shows what a timer costs beside the messages.
@@ -196,21 +182,16 @@ fn measure(way: &str, live: u64) -> [f64; FIGURES.len()] {
         }
         way => {
             let copies = way == "copy";
-            let mut chunks: Vec<Vec<u8>> = Vec::new();
+            let mut copied = Copies::default();
             watch.follow(live, |watch, number, frame| {
                 watch.time(|| {
                     if copies && number < live {
-                        match chunks.last_mut() {
-                            Some(chunk) if chunk.len() + frame.len() <= chunk.capacity() => {
-                                chunk.extend_from_slice(frame);
-                            }
-                            _ => chunks.push(Vec::with_capacity(1 << 16)),
-                        }
+                        copied.push(frame);
                     }
                     black_box(frame);
                 });
                 if number + 1 == live {
-                    watch.resident_octets = resident_octets();
+                    watch.resident_octets = resident("VmRSS");
                 }
             });
             0
@@ -270,7 +251,7 @@ impl Watch {
     /// each verdict that seems to have taken long: that took at most what this thread has had since the last
     /// reading.
     fn time(&mut self, judge: impl FnOnce()) {
-        let start = instant();
+        let start = now();
         judge();
         let mut took = start.elapsed();
         self.longest_wall = self.longest_wall.max(took);
@@ -288,24 +269,6 @@ impl Watch {
     fn skip(&mut self) {
         self.cpu = cpu_time();
     }
-}
-
-fn resident_octets() -> f64 {
-    let status = fs::read_to_string("/proc/self/status").expect("this is Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-    kib.expect("the kernel knows our memory") * 1024.0
-}
-
-#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
-fn instant() -> Instant {
-    Instant::now()
-}
-
-fn cpu_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
-        .expect("each thread has such a clock")
-        .into()
 }
 
 const WAYS: [&str; 4] = ["nothing", "copy", "exact", "compact"];

@@ -1,48 +1,54 @@
 //! The spool on a real disk: how fast it appends and drains, and how long a full one takes to open.
 //!
-//!     cargo bench --bench spool                    512 MiB in a temporary directory
-//!     cargo bench --bench spool -- DIRECTORY MIB   this many MiB, in a directory on the disk to be measured
+//!     cargo bench --bench core -- spool                 512 MiB in a temporary directory
+//!     cargo bench --bench core -- spool DIRECTORY MIB   this many MiB, in a directory on the disk to be measured
 //!
 //! Frames of 200 octets. *MB/s* count frames, not what they take on the disk. The floor writes the same number of octets to
 //! a file with `write` and `fdatasync`, in the same portions. Of three runs the best and the worst are printed.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    reason = "a bench: the table is the output, a panic is the report, and it reads the clock"
-)]
+#![expect(clippy::unwrap_used, reason = "in a benchmark, a panic is the report")]
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tersed::delivery::chunk::{Chunk, Entry};
 use tersed::spool::{Spool, SpoolError};
 
-fn main() {
-    let arguments: Vec<_> = std::env::args()
-        .skip(1)
-        .filter(|a| a != "--bench")
-        .collect();
-    let parent = arguments
-        .first()
-        .map_or_else(std::env::temp_dir, PathBuf::from);
-    let mib: u64 = arguments.get(1).map_or(512, |text| text.parse().unwrap());
-    let above = tempfile::TempDir::new_in(parent).unwrap();
+use crate::figures::now;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// A directory on the disk to be measured [default: the system's directory for temporary files].
+    directory: Option<PathBuf>,
+    /// How much to write for each figure, and how full the spool is that is opened.
+    #[arg(default_value_t = 512, value_parser = clap::value_parser!(u64).range(8..))]
+    mib: u64,
+}
+
+pub(crate) fn run(arguments: &Arguments, smoke: bool) -> io::Result<()> {
+    let parent = arguments.directory.clone();
+    let parent = parent.unwrap_or_else(std::env::temp_dir);
+    let (mib, runs) = if smoke { (8, 1) } else { (arguments.mib, 3) };
+    let above = tempfile::TempDir::new_in(parent)?;
     let octets = mib * MIB;
 
     println!(
         "{:28} {:>8} {:>8}",
-        "MB/s of frames, 3 runs", "best", "worst"
+        format!(
+            "MB/s of frames, {runs} run{}",
+            if runs == 1 { "" } else { "s" }
+        ),
+        "best",
+        "worst"
     );
     for batch in [1, 2, 8] {
         let chunk = chunk(batch * MIB);
         let rounds = octets.min(GIB) / (batch * MIB);
         let mut rows = [const { Vec::new() }; 4];
-        for _ in 0..3 {
+        for _ in 0..runs {
             rows[0].push(speed(&chunk, rounds, floor(above.path(), &chunk, rounds)));
             let directory = above.path().join("spool");
             let (append, drain, both) = spool(&directory, &chunk, rounds);
@@ -76,7 +82,7 @@ fn main() {
     drop(spool);
     drop_cache(&directory);
     for state in ["cold", "warm"] {
-        let start = Instant::now();
+        let start = now();
         let spool = Spool::open(&directory, u64::MAX).unwrap();
         println!(
             "open {mib} MiB, {segments} segments, {state}: {:.0} ms, {} records",
@@ -84,6 +90,7 @@ fn main() {
             spool.records()
         );
     }
+    Ok(())
 }
 
 /// Distinct messages of 200 octets, as they wait while a collector is away.
@@ -111,7 +118,7 @@ fn floor(above: &Path, chunk: &Chunk, rounds: u64) -> Duration {
     let octets =
         vec![b'x'; chunk.len() * (usize::try_from(FRAME_OCTETS).unwrap() + RECORD_HEADER_OCTETS)];
     let per_file = (64 * MIB).div_ceil(octets.len() as u64);
-    let start = Instant::now();
+    let start = now();
     let path = |file: u64| above.join(format!("floor-{file}"));
     let mut file = File::create(path(0)).unwrap();
     for round in 0..rounds {
@@ -144,11 +151,11 @@ fn spool(directory: &Path, chunk: &Chunk, rounds: u64) -> (Duration, Duration, D
         assert_eq!(batch.lost, 0);
         Ok(batch.chunk.len() as u64)
     };
-    let start = Instant::now();
+    let start = now();
     append();
     let appended = start.elapsed();
 
-    let start = Instant::now();
+    let start = now();
     let mut taken = 0;
     while spool.records() > 0 {
         taken += take().unwrap();
@@ -156,7 +163,7 @@ fn spool(directory: &Path, chunk: &Chunk, rounds: u64) -> (Duration, Duration, D
     let drained = start.elapsed();
     assert_eq!(taken, chunk.len() as u64 * rounds);
 
-    let start = Instant::now();
+    let start = now();
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {

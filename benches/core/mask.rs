@@ -1,30 +1,26 @@
 //! Measures how fast masks find and fold the variable parts of typical messages.
 //!
 //! ```text
-//! cargo bench --bench mask
+//! cargo bench --bench core -- mask
 //! ```
 //!
 //! The table has a line for each set of masks: MB of MSG per second of processor time, nanoseconds per
 //! message, and the share of octets folded. The messages are made here after those of common daemons, with
 //! numbers and addresses drawn at random. The first set of each text folds nothing and only copies.
 
-#![expect(clippy::print_stdout, reason = "the table is the output")]
-
-use std::env;
 use std::fmt::Write as _;
 use std::hint::black_box;
+use std::io;
 use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
-
 use tersed::core::identity::mask::{Builtin, BuiltinSet, Masks, Pattern};
+
+use crate::cpu_time;
 
 /// Makes the next line of a text.
 type Line = fn(&mut Random) -> String;
 
-fn main() {
-    // `cargo test --benches` runs this without `--bench`. Then one short round is enough.
-    let smoke = !env::args().any(|argument| argument == "--bench");
+pub(crate) fn run(smoke: bool) -> io::Result<()> {
     let (count, rounds) = if smoke { (100, 1) } else { (20_000, 15) };
     let texts: [(&str, Line); 3] = [("mixed", mixed), ("prose", prose), ("dense", dense)];
     let set = |builtins: &[Builtin]| builtins.iter().copied().collect();
@@ -65,6 +61,7 @@ fn main() {
             measure(text, name, &masks, &lines, rounds);
         }
     }
+    Ok(())
 }
 
 fn measure(text: &str, name: &str, masks: &Masks, lines: &[String], rounds: usize) {
@@ -76,13 +73,13 @@ fn measure(text: &str, name: &str, masks: &Masks, lines: &[String], rounds: usiz
     let mut out = Vec::new();
     let mut best = Duration::MAX;
     for _ in 0..rounds {
-        let before = processor_time();
+        let before = cpu_time();
         for line in lines {
             out.clear();
             masks.write_identity(black_box(line.as_bytes()), &mut out);
             black_box(&out);
         }
-        best = best.min(processor_time().saturating_sub(before));
+        best = best.min(cpu_time().saturating_sub(before));
     }
     let seconds = best.as_secs_f64().max(f64::MIN_POSITIVE);
     #[expect(clippy::cast_precision_loss, reason = "figures for people")]
@@ -199,10 +196,4 @@ impl Random {
         let [a, b, c] = [self.below(223) + 1, self.below(256), self.below(256)];
         format!("{a}.{b}.{c}.{}", self.below(256))
     }
-}
-
-fn processor_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
-        .expect("each thread has a clock of its processor time")
-        .into()
 }
