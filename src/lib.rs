@@ -26,7 +26,7 @@
 //! tokio: [`listen`] receives, [`pipeline`] leads each batch through the core, [`delivery`] keeps the survivors until
 //! they are delivered, [`forward`] sends them, and [`spool`] keeps on disk what memory cannot hold. Around these:
 //! [`saved`] (windows over a restart), [`config`], [`sizing`], [`metrics`], [`admin`], [`clock`], [`signal`],
-//! [`logging`], [`thread`], [`panics`], [`lock`], [`socket`], [`sys`] (all unsafe code), [`nearest`] (did you mean) and,
+//! [`logging`], [`thread`], [`panics`], [`lock`], [`socket`], [`sys`] (all unsafe code) and,
 //! for tests, [`fault`]. [`daemon`] owns every task. [`replay`] runs recorded logs through the same core, and [`explain`]
 //! single frames. [`cli`] is the command line.
 //!
@@ -54,7 +54,6 @@ mod listen;
 mod lock;
 mod logging;
 mod metrics;
-mod nearest;
 mod panics;
 mod pipeline;
 mod replay;

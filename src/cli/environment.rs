@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 
 use crate::config::{Argument, Override, RunArgs};
-use crate::nearest::nearest;
+use crate::core::nearest::nearest;
 
 /// The variables whose names start with `TERSED_`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

@@ -18,9 +18,9 @@ use crate::config::{Config, RunArgs};
 use crate::core::frame::{End, Framer, Framing, Outcome};
 use crate::core::identity::{Origin, Sender};
 use crate::core::limits::MESSAGE_OCTETS_MAX;
+use crate::core::nearest::did_you_mean;
 use crate::explain::{Depth, Explainer};
 use crate::logging::printable;
-use crate::nearest::did_you_mean;
 use crate::replay::{PIECE_OCTETS, Source, SourceError};
 
 /// What to explain, and how.

@@ -8,8 +8,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::config::{field_names, time_text};
+use crate::core::nearest::did_you_mean;
 use crate::core::rule::Profile;
-use crate::nearest::did_you_mean;
 
 /// Writes the profile called `name`, or all of them.
 ///

@@ -13,7 +13,7 @@ use super::rules::RuleKeys;
 use super::section::Names;
 use super::upstream::UpstreamConfig;
 use super::url::UpstreamUrl;
-use crate::nearest::did_you_mean;
+use crate::core::nearest::did_you_mean;
 
 /// Refuses the unknown keys that were met.
 pub(super) fn refuse_unknown(report: &mut Report) {

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use super::dedup::*;
+use super::error::FOUND_CHARS_MAX;
 use super::forward::*;
 use super::listener::*;
-use super::error::FOUND_CHARS_MAX;
 use super::rules::ACTION;
 use super::upstream::*;
 use super::value::Words;

@@ -22,7 +22,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
-use crate::nearest::nearest;
+use crate::core::nearest::nearest;
 
 /// Where a listener receives.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]

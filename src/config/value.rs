@@ -21,10 +21,10 @@ use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 
 use crate::core::identity::Field;
+use crate::core::nearest::did_you_mean;
 use crate::core::rule::{
     FACILITIES, Glob, Profile, SEVERITIES, Severities, Text, facility_named, severity_named,
 };
-use crate::nearest::did_you_mean;
 
 use super::report::Report;
 use super::section::Kind;

@@ -13,7 +13,7 @@
 //!
 //! # Reading order
 //!
-//! The vocabulary: [`tick`] (time) and [`limits`] (every hard bound). The stages, in the order of a frame's way:
+//! The vocabulary: [`tick`] (time), [`limits`] (every hard bound) and [`nearest`] (the word that was probably meant). The stages, in the order of a frame's way:
 //! [`frame`], [`parse`], [`identity`], [`rule`], [`dedup`]. Beside them [`relp`], the protocol of both its ends.
 //!
 //! # Left out
@@ -24,6 +24,7 @@ pub mod dedup;
 pub mod frame;
 pub mod identity;
 pub mod limits;
+pub mod nearest;
 pub mod parse;
 pub mod relp;
 pub mod rule;

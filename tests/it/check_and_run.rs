@@ -109,7 +109,7 @@ fn a_unix_socket_without_its_directory_is_a_warning_of_check_and_refused_by_run(
         .unwrap();
     let said = String::from_utf8_lossy(&run.stderr);
     assert!(!run.status.success(), "{said}");
-    assert!(said.contains("make the directory"), "{said}");
+    assert!(said.contains("create the directory"), "{said}");
 }
 
 /// Addresses that no system binds, whatever its interfaces.

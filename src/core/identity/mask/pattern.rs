@@ -30,7 +30,7 @@ use crate::core::limits::{
     MASK_COMPILED_OCTETS_MAX, MASK_MATCH_OCTETS_MAX, MASK_MATCHES_MAX, MASK_PATTERN_OCTETS_MAX,
     MASK_PATTERNS_MAX,
 };
-use crate::nearest::nearest;
+use crate::core::nearest::nearest;
 
 /// One of the user's masks, as configured.
 #[derive(Clone, Debug, Eq, PartialEq)]
