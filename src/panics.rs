@@ -212,13 +212,7 @@ impl Panics {
     /// The task of a connection from `peer` panicked: it costs the connection, or the process if the core is broken.
     pub(crate) fn connection(&self, listener: &str, peer: Sender, panicked: &Panicked) {
         if self.is_core_broken() {
-            // Each connection that meets the broken core would log the same.
-            let is_first = self.0.cause.get().is_none();
-            self.count(PanicTask::Connection);
-            if is_first {
-                self.log_fatal(PanicTask::Connection, panicked);
-                self.end(format!("a connection's task {panicked}"));
-            }
+            self.fatal(PanicTask::Connection, panicked);
             return;
         }
         self.count(PanicTask::Connection);
@@ -242,7 +236,15 @@ impl Panics {
     /// A task without which the relay cannot go on panicked: it costs the process.
     pub(crate) fn fatal(&self, task: PanicTask, panicked: &Panicked) {
         self.count(task);
-        self.log_fatal(task, panicked);
+        if self.is_core_broken() && self.0.cause.get().is_some() {
+            // Every task that meets the broken core panics. Only the first panic says why.
+            return;
+        }
+        let (panic, Report { place, backtrace }) = (&panicked.message, &panicked.report);
+        error!(
+            task = task.label(),
+            place, panic, backtrace, "a task panicked; the relay stops; this is a fault of tersed"
+        );
         self.end(format!("task {} {panicked}", task.label()));
     }
 
@@ -299,14 +301,6 @@ impl Panics {
 
     fn count(&self, task: PanicTask) {
         self.0.metrics.panics[task].inc();
-    }
-
-    fn log_fatal(&self, task: PanicTask, panicked: &Panicked) {
-        let (panic, Report { place, backtrace }) = (&panicked.message, &panicked.report);
-        error!(
-            task = task.label(),
-            place, panic, backtrace, "a task panicked; the relay stops; this is a fault of tersed"
-        );
     }
 }
 

@@ -278,6 +278,9 @@ impl Daemon {
                     _ = due.tick() => {}
                 }
                 fault::trip("windows");
+                if pipeline.is_broken() {
+                    return;
+                }
                 // While the queue is full this waits like every reader, until the queue is closed.
                 has_more = pipeline.advance().await;
                 let held = pipeline.shards.stats().octets as u64;

@@ -239,13 +239,14 @@ fn admit(socket: Socket, peer: Peer, descriptor: OwnedSemaphorePermit, local: &L
         if let Err(error) = socket.set_keepalive() {
             tracing::debug!(%error, "cannot enable TCP keepalive");
         }
-        let served = caught(async {
+        // Boxed, because a future that is handed over takes its place twice.
+        let served = caught(Box::pin(async {
             if config.url.is_relp() {
                 relp::serve(socket, peer.sender, config, &local).await;
             } else {
                 stream::serve(socket, peer.sender, config, &local).await;
             }
-        });
+        }));
         if let Err(panicked) = served.await {
             let listener = local.metrics.name();
             let panics = &local.context.panics;

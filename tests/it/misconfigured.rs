@@ -226,7 +226,7 @@ fn check_refuses_the_paths_that_run_refuses() {
             spool("open/spool"),
             "is not safe: its mode 0777 lets group or others write; chmod go-w",
         ),
-        (spool("file"), "is no directory"),
+        (spool("file"), "it is not a directory"),
         (
             socket("file"),
             "is a file, not a socket; remove it or choose another path",
