@@ -59,7 +59,6 @@ impl Clock {
 pub(crate) struct ThreadTime(TimeSpec);
 
 impl ThreadTime {
-    /// Starts now.
     #[must_use]
     pub(crate) fn now() -> Self {
         Self(read(ClockId::CLOCK_THREAD_CPUTIME_ID))

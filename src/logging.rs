@@ -102,7 +102,6 @@ pub(crate) fn init(filter: &str, kind: LogFormat) -> Result<(), LogError> {
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum LogFormat {
-    /// For people.
     #[default]
     Text,
     /// One JSON object per line, always with a time.
@@ -116,12 +115,7 @@ pub(crate) enum LogError {
     #[error(
         "log filter `{filter}` is neither a level (error, warn, info, debug, trace) nor a list of module=level"
     )]
-    Filter {
-        /// The given filter.
-        filter: String,
-        /// The parser's error.
-        source: ParseError,
-    },
+    Filter { filter: String, source: ParseError },
     /// Another part of this process set logging up before.
     #[error("logging is set up already")]
     SetUpTwice,
@@ -176,7 +170,6 @@ pub(crate) const ESCAPED_OCTETS_MAX: usize = 64;
 /// the lock of a slot is held for a few instructions and never while a line is written.
 #[derive(Debug)]
 pub(crate) struct PeerLog {
-    /// By [`PeerReason::index`].
     slots: Box<[Mutex<Slot>]>,
     /// Hashes of the peers and reasons that [`PeerLog::note_once`] has logged.
     told: Mutex<HashSet<u64>>,
@@ -320,7 +313,6 @@ pub(crate) const PEER_LOG_PERIOD: Duration = Duration::from_secs(10);
 /// How many peers [`PeerLog::note_once`] logs one by one.
 pub(crate) const TOLD_PEERS_MAX: usize = 1024;
 
-/// One reason's state.
 #[derive(Debug, Default)]
 struct Slot {
     /// When the last line was logged; `None` before the first, and after a period without events.

@@ -44,13 +44,10 @@ use crate::{
 /// What all batches share.
 #[derive(Debug)]
 pub(crate) struct Pipeline {
-    /// All windows.
     pub shards: Arc<Shards>,
-    /// Takes survivors.
     pub delivery: Delivery,
     /// Takes suppressed copies, if they are kept.
     pub copies_door: CopiesDoor,
-    /// Counts everything.
     pub metrics: Arc<Metrics>,
     /// The key of this run, for identities.
     pub key: Key,

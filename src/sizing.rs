@@ -57,7 +57,6 @@ impl Sizing {
         sizing
     }
 
-    /// All parts together.
     #[must_use]
     pub(crate) fn total(&self) -> u64 {
         self.0.iter().fold(0, |sum, part| sum.saturating_add(*part))

@@ -124,7 +124,6 @@ pub(crate) fn release_free_memory() {
 /// Gives this thread the lowest priority. If that is not allowed (a service manager may filter system calls), the
 /// thread keeps its priority.
 pub(crate) fn lower_priority() {
-    /// The calling thread.
     const SELF: libc::id_t = 0;
     // SAFETY: takes numbers only; Linux applies it to the calling thread alone.
     unsafe {

@@ -205,7 +205,6 @@ pub(crate) enum CallError {
     /// The pool has no thread, and the system cannot make one. The call was not made.
     #[error(transparent)]
     NoThread(#[from] io::Error),
-    /// The call panicked.
     #[error(transparent)]
     Broken(#[from] Broken),
 }

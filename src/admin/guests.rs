@@ -23,7 +23,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// The open connections.
 #[derive(Debug)]
 pub(super) struct Guests {
     slots: Arc<Semaphore>,
@@ -31,7 +30,6 @@ pub(super) struct Guests {
     guests: Vec<Arc<Guest>>,
 }
 
-/// One connection.
 #[derive(Debug)]
 pub(super) struct Guest {
     arrived: Instant,

@@ -68,7 +68,6 @@ impl Checked {
     }
 }
 
-/// The page `/api/v1/config`.
 #[derive(Debug, Serialize)]
 struct Page<'a> {
     #[serde(flatten)]
@@ -79,7 +78,6 @@ struct Page<'a> {
 /// Where the configuration in force came from. `tersed check --running` reads it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Source {
-    /// RFC 3339.
     pub(crate) loaded_at: String,
     /// Whether the file has changed since.
     pub(crate) changed: bool,
@@ -94,7 +92,6 @@ pub(crate) struct Source {
 /// A reload that was refused.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Refused {
-    /// RFC 3339.
     pub(crate) at: String,
     pub(crate) error: String,
 }

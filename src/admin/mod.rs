@@ -82,7 +82,6 @@ pub(crate) struct AdminState {
     pub losses: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// The configuration in force.
     pub in_force: InForce,
-    /// Told of panics.
     pub panics: Panics,
 }
 

@@ -14,7 +14,6 @@ pub(crate) const MAX_QUIET_WINDOWS: u32 = 10;
 pub(crate) const MEMORY_MIN: usize = MIB;
 /// The largest `dedup.memory`: more is a typing error.
 pub(crate) const MEMORY_MAX: usize = GIB.saturating_mul(1024);
-/// The most engines.
 pub(crate) const SHARDS_MAX: usize = 4096;
 /// The most worker threads.
 pub(crate) const WORKERS_MAX: usize = 1024;
@@ -30,15 +29,12 @@ pub(crate) const RELP_WINDOW_MAX: usize = 65_536;
 pub(crate) const TIMEOUT_MIN: Duration = Duration::from_millis(10);
 /// The longest time-out of an operation that is stuck.
 pub(crate) const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
-/// The longest `idle_timeout`.
 pub(crate) const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
-/// The longest `shutdown.grace`.
 pub(crate) const GRACE_MAX: Duration = TIMEOUT_MAX;
 /// The smallest `receive_buffer`: below it the kernel drops at every burst.
 pub(crate) const RECEIVE_BUFFER_MIN: usize = 64 * KIB;
 /// The largest `receive_buffer`: the kernel counts it double, in an `int` (socket(7)).
 pub(crate) const RECEIVE_BUFFER_MAX: usize = GIB - MIB;
-/// The smallest `forward.queue`.
 pub(crate) const QUEUE_MIN: usize = 64 * KIB;
 /// The largest `forward.queue`: its room is counted in 32 bits, and longer queues belong on a disk.
 pub(crate) const QUEUE_MAX: usize = 4 * GIB - MIB;
@@ -46,13 +42,10 @@ pub(crate) const QUEUE_MAX: usize = 4 * GIB - MIB;
 pub(crate) const SPOOL_MIN: usize = MIB;
 /// The largest `spool.max_size`: more is a typing error.
 pub(crate) const SPOOL_MAX: usize = GIB.saturating_mul(1024 * 64);
-/// The largest `forward.resend_max`.
 pub(crate) const RESEND_MAX: usize = GIB;
 /// The shortest `forward.resend_age`: any working reader is faster.
 pub(crate) const RESEND_AGE_MIN: Duration = Duration::from_secs(1);
-/// The shortest `forward.rebind`.
 pub(crate) const REBIND_MIN: Duration = Duration::from_secs(1);
-/// The longest `forward.rebind`.
 pub(crate) const REBIND_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The largest payload of a UDP datagram over IPv4: 65,535 less the headers of IP and UDP.
 pub(crate) const UDP_PAYLOAD_MAX: usize = 65_507;
@@ -62,7 +55,6 @@ pub(crate) const ROTATE_SIZE_MIN: usize = MIB;
 pub(crate) const ROTATE_SIZE_MAX: usize = GIB.saturating_mul(1024);
 /// The shortest `rotate_age`: below it a directory fills with names.
 pub(crate) const ROTATE_AGE_MIN: Duration = Duration::from_secs(60);
-/// The longest `rotate_age`.
 pub(crate) const ROTATE_AGE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 /// The most rotated files: each rotation reads all their names.
 pub(crate) const ROTATE_KEEP_MAX: usize = 10_000;

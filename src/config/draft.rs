@@ -104,7 +104,6 @@ impl Section for LogConfig {
 pub(crate) struct Effective(Entries);
 
 impl Effective {
-    /// What `config` runs.
     pub(crate) fn of(config: &Config) -> Self {
         Self(Printer::print(|printer| Draft::of(config).visit(printer)))
     }

@@ -30,7 +30,6 @@ impl ConfigErrors {
         Err(Self(errors))
     }
 
-    /// The errors.
     pub(crate) fn iter(&self) -> std::slice::Iter<'_, ConfigError> {
         self.0.iter()
     }
@@ -64,9 +63,7 @@ impl std::error::Error for ConfigErrors {}
 #[derive(Debug, thiserror::Error)]
 #[error("{at}: {}", printable(&.fault.to_string()))]
 pub(crate) struct ConfigError {
-    /// Where.
     pub at: At,
-    /// What.
     #[source]
     pub fault: Fault,
 }
@@ -110,15 +107,11 @@ pub(crate) enum Fault {
     Unfit {
         /// The value as written, escaped.
         found: String,
-        /// What was expected.
         fits: String,
     },
     /// A required key is missing.
     #[error("missing, expected {fits}")]
-    Missing {
-        /// What was expected.
-        fits: &'static str,
-    },
+    Missing { fits: &'static str },
     /// A key that has no effect in its table.
     #[error("not supported for {} {}; only for {fits}", .on[0], .on[1])]
     NoEffect {
@@ -130,7 +123,6 @@ pub(crate) enum Fault {
     /// What a running relay has, and the file that is to replace its configuration no longer has.
     #[error("{0}")]
     Removed(String),
-    /// An invalid mask.
     #[error("{0}")]
     Mask(#[source] MaskError),
     /// Expressions that take too long to search for.
@@ -142,7 +134,6 @@ pub(crate) enum Fault {
     Costly {
         /// What it is: a mask, or an expression of a rule.
         what: String,
-        /// What it costs.
         cost: String,
         /// What an octet may cost.
         octet_max: Duration,
@@ -162,9 +153,7 @@ pub(crate) enum Fault {
     Taken {
         /// The value as written, escaped.
         found: String,
-        /// Who has it.
         other: At,
-        /// What was expected.
         fits: &'static str,
     },
     /// Too many sockets, each of which has a thread.
@@ -176,7 +165,6 @@ pub(crate) enum Fault {
     TooManySockets {
         /// Listeners that receive datagrams.
         listeners: usize,
-        /// `runtime.workers`.
         workers: usize,
         /// What the listeners take together.
         sockets: usize,
@@ -189,7 +177,6 @@ pub(crate) enum Fault {
     Loop {
         /// The upstream's URL, escaped.
         found: String,
-        /// The listener.
         listener: At,
     },
 }
@@ -203,7 +190,6 @@ pub(crate) enum At {
     Key {
         /// The file's path as it was given, escaped.
         file: Arc<str>,
-        /// Counted from 1.
         line: usize,
         /// The path to the key, such as `listener[0].url`.
         key: String,

@@ -178,7 +178,6 @@ pub(crate) enum WhenFull {
     /// Streams are not read until there is room. The kernel drops datagrams that arrive meanwhile.
     #[default]
     Wait,
-    /// It is dropped.
     DropNewest,
     /// Messages at the head of the queue are dropped until there is room; those on the disk, if there is a spool.
     DropOldest,
@@ -187,7 +186,6 @@ pub(crate) enum WhenFull {
 /// What replaces an LF or NUL inside a message when LF sets messages apart.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum LineBreaks {
-    /// A space.
     #[default]
     Space,
     /// `#012` for LF and `#000` for NUL, as rsyslog writes them.

@@ -17,12 +17,10 @@ use super::{
 use crate::core::frame::Framing;
 use crate::core::limits::{MESSAGE_OCTETS_DEFAULT, MESSAGE_OCTETS_MAX, MESSAGE_OCTETS_MIN};
 
-/// One listener.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ListenerConfig {
     /// Unique among the listeners; in metrics and logs. The URL's text unless configured.
     pub name: String,
-    /// Where it receives.
     pub url: ListenUrl,
     /// How a stream is cut into frames. Without effect on datagrams and `relp`.
     pub framing: Framing,

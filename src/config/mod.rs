@@ -96,7 +96,6 @@ use draft::Draft;
 use report::Report;
 use value::Words;
 
-/// What runs.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Config {
     /// At least one; no two with the same address or name.
@@ -115,7 +114,6 @@ pub(crate) struct Config {
     pub admin: Option<SocketAddr>,
     /// How long a stop waits for what is queued. At most [`GRACE_MAX`].
     pub shutdown_grace: Duration,
-    /// Our own log.
     pub log: LogConfig,
     /// Threads that receive, judge and send. 1 to [`WORKERS_MAX`]; one per core by default.
     pub workers: usize,

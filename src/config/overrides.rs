@@ -44,26 +44,18 @@ pub(crate) struct RunArgs {
 pub(crate) struct Argument {
     /// The flag (`--window`) or variable (`TERSED_WINDOW`).
     pub name: &'static str,
-    /// Its value.
     pub text: String,
 }
 
 /// The keys that a flag or a variable can set.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Override {
-    /// `dedup.window`
     Window,
-    /// `dedup.summary`
     Summary,
-    /// `dedup.memory`
     Memory,
-    /// `forward.when_full`
     WhenFull,
-    /// `admin.address`
     Admin,
-    /// `log.level`
     LogLevel,
-    /// `log.format`
     LogFormat,
 }
 

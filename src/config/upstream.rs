@@ -15,10 +15,8 @@ use super::{
     MIB, ROTATE_AGE_MAX, ROTATE_AGE_MIN, ROTATE_KEEP_MAX, ROTATE_SIZE_MAX, ROTATE_SIZE_MIN,
 };
 
-/// One upstream.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct UpstreamConfig {
-    /// Where it is.
     pub url: UpstreamUrl,
     /// How messages are set apart on a stream. Without effect on datagrams.
     pub framing: OutputFraming,
@@ -158,7 +156,6 @@ pub(crate) struct Rotation {
 }
 
 impl Rotation {
-    /// Never.
     pub(crate) const OFF: Self = Self {
         size: None,
         age: None,
@@ -184,9 +181,7 @@ impl Rotation {
 /// How rotated files are compressed.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum Compression {
-    /// Not at all.
     Off,
-    /// Zstandard (RFC 8878).
     #[default]
     Zstd,
 }

@@ -208,21 +208,17 @@ pub(crate) enum UpstreamUrl {
     Tcp {
         /// A name or an address, without brackets.
         host: String,
-        /// Not 0.
         port: u16,
     },
     /// RELP: transactions over TCP, each of them answered.
     Relp {
         /// A name or an address, without brackets.
         host: String,
-        /// Not 0.
         port: u16,
     },
-    /// Datagrams over IP.
     Udp {
         /// A name or an address, without brackets.
         host: String,
-        /// Not 0.
         port: u16,
     },
     /// Datagrams to a Unix socket.
@@ -231,7 +227,6 @@ pub(crate) enum UpstreamUrl {
     UnixStream(PathBuf),
     /// Appended to a file.
     File(PathBuf),
-    /// Standard output.
     Stdout,
 }
 

@@ -186,7 +186,6 @@ impl<T: Copy + PartialEq> Words<T> {
     }
 }
 
-/// `true` or `false`.
 pub(super) fn boolean() -> Scalar<bool> {
     let read = |value: &DeValue<'_>| {
         value
@@ -264,7 +263,6 @@ pub(super) fn size(min: usize, max: usize) -> Scalar<usize> {
     scalar(read, |octets| size_text(*octets))
 }
 
-/// One of `words`.
 pub(super) fn choice<T: Copy + PartialEq>(words: &'static Words<T>) -> Scalar<T> {
     let read = move |value: &DeValue<'_>| {
         value
@@ -326,7 +324,6 @@ pub(super) fn url<T: FromStr<Err: Display> + Display + 'static>(forms: &'static 
     scalar(read, ToString::to_string)
 }
 
-/// `ADDRESS:PORT` to bind.
 pub(super) fn socket_addr() -> Scalar<SocketAddr> {
     scalar(read_socket_addr, ToString::to_string)
 }

@@ -94,7 +94,6 @@ impl WallTime {
     }
 }
 
-/// As [`WallTime::write_rfc3339`].
 impl fmt::Display for WallTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let micros = self.0.clamp(RFC3339_MICROS_MIN, RFC3339_MICROS_MAX);
@@ -104,7 +103,6 @@ impl fmt::Display for WallTime {
     }
 }
 
-/// 0000-01-01T00:00:00.000000Z.
 const RFC3339_MICROS_MIN: i64 = -62_167_219_200_000_000;
 
 /// 9999-12-30T21:59:59.999999Z: jiff ends here, 26 hours before the year does, so that the time at

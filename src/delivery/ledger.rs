@@ -49,11 +49,9 @@ struct Known {
 /// Rules, with their counters.
 #[derive(Debug)]
 pub(crate) struct InForce {
-    /// The rules.
     pub rules: Arc<Rules>,
     /// The generation of these policies in the shards.
     pub generation: u32,
-    /// By [`PolicyId`].
     counters: Vec<Arc<RuleMetrics>>,
 }
 

@@ -77,7 +77,6 @@ impl Delivery {
         self.outbox.octets()
     }
 
-    /// Closes the queue.
     pub(super) fn close(&self) {
         self.outbox.close();
     }

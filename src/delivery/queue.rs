@@ -101,7 +101,6 @@ struct State {
     charged: u64,
     /// The alarm goes off when more octets than this are charged.
     alarm_above: u64,
-    /// [`Queue::close`] was called.
     is_closed: bool,
     /// Small chunks were merged into the last one, which may have more memory than it needs.
     last_has_spare: bool,

@@ -91,7 +91,6 @@ impl<'a> Explainer<'a> {
 /// How much is explained.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Depth {
-    /// The facts only.
     Facts,
     /// Also why each field counts or does not.
     Reasons,
@@ -102,11 +101,8 @@ pub(crate) enum Depth {
 pub(crate) struct Explanation<'f> {
     /// `rfc5424`, `rfc3164`, `cisco` or `unparsed`.
     pub format: &'static str,
-    /// PRIVAL.
     pub pri: Option<u8>,
-    /// 0 to 23.
     pub facility: Option<u8>,
-    /// 0 to 7.
     pub severity: Option<u8>,
     /// As it was sent.
     pub timestamp: Option<Cow<'f, str>>,
@@ -116,11 +112,8 @@ pub(crate) struct Explanation<'f> {
     pub app_name: Option<Cow<'f, str>>,
     /// PROCID, or the text in brackets after the TAG.
     pub procid: Option<Cow<'f, str>>,
-    /// MSGID.
     pub msgid: Option<Cow<'f, str>>,
-    /// All elements.
     pub structured_data: Option<Cow<'f, str>>,
-    /// MSG.
     pub msg: Option<Cow<'f, str>>,
     /// The rule that decides; `default` is `[dedup]`.
     pub rule: String,

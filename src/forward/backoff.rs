@@ -17,7 +17,6 @@ use std::time::Duration;
 pub(super) struct Backoff {
     min: Duration,
     max: Duration,
-    /// At most 31.
     attempt: u32,
     state: u64,
 }

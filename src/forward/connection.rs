@@ -69,9 +69,7 @@ use crate::{
 /// An open way to an upstream. See the module page.
 #[derive(Debug)]
 pub(super) enum Connection {
-    /// A byte stream.
     Stream(Stream),
-    /// A datagram socket.
     Datagram(Datagram),
     /// A session whose peer answers.
     Relp(Box<Relp>),

@@ -31,7 +31,6 @@ pub(crate) enum UpstreamError {
     Resolve {
         /// The name asked for.
         host: String,
-        /// The resolver's answer.
         source: io::Error,
     },
     /// No address of the name, or not the socket, accepted a connection.
@@ -39,7 +38,6 @@ pub(crate) enum UpstreamError {
     Connect {
         /// The last address tried, or the path.
         to: String,
-        /// The system's answer.
         source: io::Error,
     },
     /// The file did not open, or the socket could not be set up.
@@ -77,7 +75,6 @@ pub(crate) enum UpstreamError {
     /// The peer does not speak RELP, or violated it.
     #[error("invalid RELP")]
     Relp(#[from] RelpFault),
-    /// The connection broke.
     #[error("broken")]
     Broken(#[source] io::Error),
     /// The network reported (ICMP) that datagrams do not arrive.

@@ -41,10 +41,11 @@ use crate::{core::tick::Tick, delivery::chunk::Chunk};
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Proof {
     /// Something was acknowledged or answered (`is_seen`), and the connection lived for [`PROOF_MIN`].
-    Answer { is_seen: bool },
+    Answer {
+        is_seen: bool,
+    },
     /// No refusal came for this long after the first write.
     NoRefusal(Duration),
-    /// Something was written.
     Write,
 }
 

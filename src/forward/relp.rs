@@ -269,7 +269,6 @@ impl Relp {
         Ok(())
     }
 
-    /// Frames the input.
     fn take_answers(&mut self) -> Result<(), UpstreamError> {
         let mut at = 0;
         let mut is_answer = false;

@@ -51,7 +51,6 @@ impl<W: Write> Write for Escaping<'_, W> {
 /// The form of escapes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Style {
-    /// `\n`, `\u{202e}`.
     Text,
     /// As in a JSON string (RFC 8259 7): `\u202e`, two of them for a character beyond U+FFFF.
     Json,

@@ -22,12 +22,10 @@ use super::reason::Reason;
 pub(crate) struct Counter(CachePadded<AtomicU64>);
 
 impl Counter {
-    /// Adds `n`.
     pub(crate) fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Release);
     }
 
-    /// Adds one.
     pub(crate) fn inc(&self) {
         self.add(1);
     }
@@ -48,7 +46,6 @@ impl Counter {
 pub(crate) struct StripedCounter([CachePadded<AtomicU64>; STRIPES]);
 
 impl StripedCounter {
-    /// Adds `n`.
     pub(crate) fn add(&self, n: u64) {
         STRIPE.with(|&stripe| self.0[stripe].fetch_add(n, Ordering::Release));
     }
@@ -103,12 +100,10 @@ impl Returnable {
 pub(crate) struct Gauge(CachePadded<AtomicU64>);
 
 impl Gauge {
-    /// Adds `n`.
     pub(crate) fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Release);
     }
 
-    /// Takes `n` away.
     pub(crate) fn sub(&self, n: u64) {
         self.0.fetch_sub(n, Ordering::Release);
     }

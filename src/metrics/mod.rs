@@ -235,7 +235,6 @@ pub(crate) struct FrameCounters {
     pub forwarded: Returnable,
     /// Not forwarded because they are repeats: on purpose.
     pub suppressed: StripedCounter,
-    /// Lost.
     pub dropped: ByReason<DropReason>,
     /// Survivors that are neither forwarded nor dropped yet.
     pub queued: Gauge,
@@ -256,7 +255,6 @@ pub(crate) struct FrameCounters {
 /// What waits on disk.
 #[derive(Debug, Default)]
 pub(crate) struct SpoolCounters {
-    /// Octets on disk.
     pub octets: Gauge,
     /// Frames that are not delivered yet, including summaries.
     pub frames: Gauge,
@@ -268,7 +266,6 @@ pub(crate) struct SpoolCounters {
     pub failing: Gauge,
     /// Why the disk fails, since when, and when it is tried again.
     trouble: Mutex<Option<SpoolTrouble>>,
-    /// Errors, by errno.
     pub errors: ByReason<SpoolErrno>,
 }
 
@@ -291,7 +288,6 @@ impl SpoolCounters {
 pub(crate) struct SpoolTrouble {
     /// Since when it fails.
     pub since: Tick,
-    /// Its last error.
     pub error: String,
     /// When it is tried again.
     pub retry_at: Tick,
@@ -394,7 +390,6 @@ pub(crate) struct ListenerMetrics {
     /// Datagrams that the kernel dropped because the receive buffer was full. The relay never had them, so they are not
     /// part of the law.
     pub kernel_dropped: Counter,
-    /// Connections open now.
     pub connections: Gauge,
     /// Connections accepted so far, including rejected ones.
     pub accepted: Counter,
@@ -487,9 +482,7 @@ pub(crate) struct Balance {
     pub received: u64,
     /// Frames found in the spool at the start.
     pub recovered: u64,
-    /// Frames forwarded.
     pub forwarded: u64,
-    /// Frames suppressed.
     pub suppressed: u64,
     /// Frames lost, for all reasons.
     pub dropped: u64,

@@ -12,7 +12,6 @@ pub(super) fn resident_octets() -> Option<u64> {
     resident_in(&fs::read_to_string("/proc/self/status").ok()?)
 }
 
-/// Open file descriptors.
 pub(super) fn open_fds() -> Option<u64> {
     let listed = u64::try_from(fs::read_dir("/proc/self/fd").ok()?.count()).ok()?;
     // The listing holds the descriptor that it was read through.

@@ -19,7 +19,6 @@ macro_rules! reasons {
         pub(crate) enum $name { $($(#[$variant_doc])* $variant,)+ }
 
         impl $name {
-            /// Every value.
             pub(crate) const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             /// The value of the label.
@@ -98,25 +97,21 @@ reasons! {
         TlsOnPlaintext => "tls_on_plaintext",
         /// A RELP client on a listener for syslog frames.
         RelpOnSyslog => "relp_on_syslog",
-        /// An HTTP client.
         Http => "http",
         /// A load balancer's header before what its client sends.
         ProxyProtocol => "proxy_protocol",
         /// A stream that is compressed as a whole.
         Zlib => "zlib",
-        /// Text in UTF-16.
         Utf16 => "utf16",
     }
 
     /// What caused a summary.
     SummaryReason {
-        /// The window ended.
         Window => "window",
         /// The window was evicted to stay within the memory limit.
         Evicted => "evicted",
         /// The configuration was reloaded.
         Reload => "reload",
-        /// The relay stopped.
         Stop => "stop",
         /// The survivor was dropped after copies had been suppressed, so the next copy goes through.
         Reopened => "reopened",
@@ -136,7 +131,6 @@ reasons! {
         Moved => "moved",
         /// A file is not safe to open.
         Unsafe => "unsafe",
-        /// Any other error.
         Other => "EIO",
     }
 
@@ -150,7 +144,6 @@ reasons! {
 
     /// A part of the process that takes memory and has its own limit.
     MemoryPart {
-        /// Windows: `dedup.memory`.
         Windows => "windows",
         /// The queue to the upstreams: `forward.queue`.
         Queue => "queue",
@@ -176,7 +169,6 @@ reasons! {
         Program => "program",
     }
 
-    /// What panicked.
     PanicTask {
         /// The task of a connection.
         Connection => "connection",
@@ -184,7 +176,6 @@ reasons! {
         Listener => "listener",
         /// The thread of a datagram socket.
         Datagram => "datagram",
-        /// The forwarder.
         Forwarder => "forwarder",
         /// The forwarder of suppressed copies.
         Copies => "copies",

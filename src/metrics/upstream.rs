@@ -73,7 +73,6 @@ impl UpstreamState {
 /// What is known of an upstream now.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct UpstreamCondition {
-    /// Its state.
     pub state: UpstreamState,
     /// Whether messages are sent to it. One that is down is sent messages to find out whether it takes them.
     pub is_in_charge: bool,
@@ -113,7 +112,6 @@ impl UpstreamMetrics {
         &self.url
     }
 
-    /// Its condition now.
     #[must_use]
     pub(crate) fn condition(&self) -> UpstreamCondition {
         self.lock().clone()

@@ -136,7 +136,6 @@ impl Findings {
             .flat_map(|reading| &mut reading.windows)
     }
 
-    /// The noisiest messages.
     pub(super) fn noisiest(&self) -> Vec<NoiseReport> {
         let noisiest = self.noisy.noisiest(NOISIEST);
         noisiest.iter().map(noise_report).collect()

@@ -77,7 +77,6 @@ pub(crate) struct Replay<'a> {
 /// What a replay shall yield.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Wanted {
-    /// Survivors and summaries.
     pub lines: bool,
     /// A [`Report`] with the noisiest messages and other windows.
     pub report: bool,
@@ -278,7 +277,6 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Judges one line.
     #[inline]
     fn judge(&mut self, frame: &[u8], out: &mut impl Write) -> io::Result<()> {
         let message = Message::parse(frame);

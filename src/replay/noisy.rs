@@ -29,10 +29,8 @@ pub(super) struct Noisy {
     pub(super) missed: u64,
 }
 
-/// One message.
 #[derive(Clone, Debug)]
 pub(super) struct Noise {
-    /// Copies.
     pub(super) count: u64,
     /// Copies suppressed or dropped.
     pub(super) suppressed: u64,

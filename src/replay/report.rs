@@ -28,7 +28,6 @@ pub(crate) struct Report {
     pub first: Option<String>,
     /// The last timestamp in the log, in UTC.
     pub last: Option<String>,
-    /// Lines judged.
     pub lines_in: u64,
     /// Lines that came out.
     pub lines_out: u64,
@@ -56,7 +55,6 @@ pub(crate) struct Report {
     pub summary_octets: u64,
     /// What was odd in the log.
     pub oddities: OddityReport,
-    /// By rule.
     pub rules: Vec<RuleReport>,
     /// The results with other windows and masks.
     pub windows: Vec<WindowReport>,
@@ -68,14 +66,11 @@ pub(crate) struct Report {
     pub noisiest_too_low_by: u64,
 }
 
-/// One file.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct FileReport {
-    /// Its name.
     pub name: String,
     /// `plain`, `gzip`, `zstd`, or `unknown`.
     pub packing: &'static str,
-    /// Lines judged.
     pub lines: u64,
     /// Why it was not read to its end.
     pub error: Option<String>,
@@ -100,7 +95,6 @@ pub(crate) struct OddityReport {
     pub evicted_messages: u64,
 }
 
-/// One rule.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct RuleReport {
     /// Its name; `default` is `[dedup]`.
@@ -150,10 +144,8 @@ pub(crate) struct WindowReport {
     pub evicted_messages: u64,
 }
 
-/// One message.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct NoiseReport {
-    /// Copies.
     pub count: u64,
     /// Copies suppressed or dropped.
     pub suppressed: u64,
@@ -163,9 +155,7 @@ pub(crate) struct NoiseReport {
     pub last: Option<String>,
     /// The identity that `tersed explain` shows.
     pub identity: String,
-    /// HOSTNAME.
     pub hostname: Option<String>,
-    /// APP-NAME.
     pub app_name: Option<String>,
     /// The beginning of MSG.
     pub msg: String,
@@ -449,7 +439,6 @@ impl Table {
     }
 }
 
-/// `1,234,567`.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();

@@ -184,11 +184,8 @@ pub(crate) fn probe(path: &Path) -> Result<Option<u64>, SourceError> {
 /// How a log is packed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Packing {
-    /// Not packed.
     Plain,
-    /// gzip (RFC 1952).
     Gzip,
-    /// Zstandard (RFC 8878).
     Zstd,
     /// By a packer that is not supported.
     Unknown {
@@ -231,35 +228,24 @@ impl Packing {
 pub(crate) enum SourceError {
     /// It does not exist, or must not be read.
     #[error("{}: cannot be read: {source}", printable(name))]
-    Unreadable {
-        /// The file.
-        name: String,
-        /// The cause.
-        source: io::Error,
-    },
+    Unreadable { name: String, source: io::Error },
     /// It is a directory.
     #[error("{}: a directory, expected the files in it", printable(name))]
-    Directory {
-        /// The directory.
-        name: String,
-    },
+    Directory { name: String },
     /// It is packed by a packer that is not supported.
     #[error(
         "{0}: packed by {packer}, expected text, gzip or zstd; run `{unpack} {0} |` before the command",
         printable(name)
     )]
     Packed {
-        /// The file.
         name: String,
         /// The name of the packer.
         packer: &'static str,
         /// The command that unpacks.
         unpack: &'static str,
     },
-    /// Reading broke off.
     #[error("{}: {} after {offset} octets of text: {source}", printable(name), broken(*.packing, *.early))]
     Broken {
-        /// The file.
         name: String,
         /// How it is packed.
         packing: Packing,
@@ -267,7 +253,6 @@ pub(crate) enum SourceError {
         early: bool,
         /// Octets of text that were read before.
         offset: u64,
-        /// The cause.
         source: io::Error,
     },
     /// It begins with octets that no text has.
@@ -277,7 +262,6 @@ pub(crate) enum SourceError {
         printable(name)
     )]
     NotText {
-        /// The file.
         name: String,
         /// The offset in the text.
         offset: u64,

@@ -82,7 +82,6 @@ impl LogTime {
         self.now()
     }
 
-    /// The time reached.
     pub(super) fn now(&self) -> Tick {
         Tick::from_nanos(u64::try_from(self.now).expect("time begins at zero and is only raised"))
     }

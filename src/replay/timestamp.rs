@@ -132,11 +132,8 @@ impl Timestamps {
 #[derive(Debug, Eq, PartialEq)]
 struct Civil {
     year: Option<i16>,
-    /// 1 to 12.
     month: i8,
-    /// 1 to 31.
     day: i8,
-    /// Since midnight.
     second: i64,
     /// Seconds that its clock is ahead of UTC.
     offset: i64,
@@ -233,7 +230,6 @@ fn nanos(fraction: &[u8]) -> i64 {
         .fold(0, |nanos, digit| nanos * 10 + i64::from(digit & 0x0f))
 }
 
-/// `hh:mm:ss` in seconds.
 fn clock(text: &[u8]) -> Option<i64> {
     let [h1, h2, b':', m1, m2, b':', s1, s2] = text else {
         return None;
@@ -265,7 +261,6 @@ const MONTHS: [&[u8; 3]; 12] = [
     b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec",
 ];
 
-/// Octets of `yyyy-mm-ddThh:mm:ss`.
 const ISO_OCTETS: usize = 19;
 
 const NANOS: i64 = 1_000_000_000;

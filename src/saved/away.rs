@@ -46,7 +46,6 @@ pub(crate) enum AwayError {
 /// Converts ticks of the last run to ticks of this run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Away {
-    /// The time away.
     pub(super) span: Duration,
     saved: Tick,
     now: Tick,

@@ -49,16 +49,10 @@ pub(crate) enum FormatError {
     Foreign,
     /// Another version wrote the file.
     #[error("format {found} is not supported, expected format {VERSION}")]
-    Version {
-        /// Its format.
-        found: u8,
-    },
+    Version { found: u8 },
     /// Another version wrote the file, and its identities have other octets.
     #[error("identity layout {found} is not supported, expected layout {LAYOUT}")]
-    Layout {
-        /// Its identity layout.
-        found: u32,
-    },
+    Layout { found: u32 },
     /// The octets are not as they were written.
     #[error("damaged: {what}, in the block at octet {at}")]
     Damaged {
@@ -69,7 +63,6 @@ pub(crate) enum FormatError {
     },
 }
 
-/// The first block.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Header {
     pub(super) kind: IdentityKind,
@@ -155,7 +148,6 @@ pub(super) struct Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Writes the header.
     pub(super) fn new(mut out: W, header: &Header) -> io::Result<Self> {
         out.write_all(MAGIC)?;
         out.write_all(&[VERSION])?;
@@ -271,7 +263,6 @@ pub(super) enum Item<'a> {
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads the header.
     pub(super) fn new(mut input: R) -> Result<Self, FormatError> {
         let mut magic = Vec::new();
         let octets = MAGIC.len() as u64 + 1;

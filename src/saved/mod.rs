@@ -75,18 +75,10 @@ pub(crate) enum RestoreError {
     NotAFile,
     /// Another user owns the file.
     #[error("owned by user {found}, expected {own}")]
-    Owner {
-        /// The owner.
-        found: u32,
-        /// Our user.
-        own: u32,
-    },
+    Owner { found: u32, own: u32 },
     /// Other users may have written or read the file.
     #[error("mode {mode:04o} allows access by others; expected 0600")]
-    Mode {
-        /// Its permissions.
-        mode: u32,
-    },
+    Mode { mode: u32 },
     /// The file would be read again after a crash.
     #[error("cannot be removed, and a file that stays must not be read: {0}")]
     Remove(#[source] io::Error),

@@ -358,7 +358,6 @@ impl Engine {
         self.timeline.live()
     }
 
-    /// Octets allocated.
     pub(super) fn octets(&self) -> usize {
         self.timeline.octets() + self.table.octets() + self.repeats_octets
     }
@@ -377,7 +376,6 @@ impl Engine {
             + Kept::octets_max(octets)
     }
 
-    /// As [`Timeline::emptied`].
     pub(super) const fn emptied(&self) -> u32 {
         self.timeline.emptied()
     }

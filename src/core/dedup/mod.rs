@@ -290,7 +290,6 @@ impl Claim {
         }
     }
 
-    /// Octets of [`Claim::to_octets`].
     pub(crate) const OCTETS: usize = 20;
 }
 
@@ -423,13 +422,11 @@ pub struct EngineStats {
 #[derive(Debug)]
 #[repr(C, align(64))]
 struct Repeats {
-    /// Copies suppressed.
     count: u64,
     /// When the last of them was seen; if there is none yet, when `allow` let the last copy through.
     last: Tick,
     /// TIMESTAMP of the last suppressed copy.
     last_timestamp: KeptTimestamp,
-    /// Copies let through.
     passed: u32,
     /// When the first copy was suppressed.
     first: Tick,

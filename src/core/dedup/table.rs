@@ -28,7 +28,6 @@ use std::mem::size_of;
 
 use super::alloc_octets;
 
-/// Hash to generation.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     /// The bucket of the hashes that end in the bits of the index. Empty, or a power of two long.
@@ -87,7 +86,6 @@ pub(super) struct Place {
     slot: usize,
 }
 
-/// What [`Table::probe`] found.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Probe {
     /// The caller recognised the mark at `offset`.
@@ -112,7 +110,6 @@ struct Bucket {
     used: u16,
     /// How many low bits all hashes in the bucket share.
     depth: u16,
-    /// Those bits.
     suffix: u32,
 }
 

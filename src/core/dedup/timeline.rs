@@ -123,12 +123,10 @@ impl Timeline {
         self.page_shift
     }
 
-    /// The oldest mark.
     pub(super) fn first(&self) -> Option<&Mark> {
         Some(&self.blocks.front()?[self.head])
     }
 
-    /// The youngest mark.
     pub(super) fn last(&self) -> Option<&Mark> {
         self.len.checked_sub(1).map(|offset| self.mark(offset))
     }
@@ -139,7 +137,6 @@ impl Timeline {
         &self.blocks[place >> self.block_shift()][place & (self.block_marks() - 1)]
     }
 
-    /// As [`Timeline::mark`].
     pub(super) fn mark_mut(&mut self, offset: usize) -> &mut Mark {
         let place = self.head + offset;
         let (block, mark) = (
@@ -450,7 +447,6 @@ const TOUCHED_OCTETS: usize = 256;
 
 const CACHE_LINE_OCTETS: usize = 64;
 
-/// Set in [`Mark::at`].
 const DEAD: u64 = 1 << 63;
 
 /// A block has this many powers of two fewer marks than a page has octets: 24 octets a mark.

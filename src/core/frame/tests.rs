@@ -795,7 +795,6 @@ fn cut<'a>(input: &'a [u8], reads: &[usize]) -> Vec<&'a [u8]> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// F39.
     #[test]
     fn any_cut_yields_the_same_outcomes(
         framing in any_framing(),

@@ -50,10 +50,12 @@ impl Pri {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Prefix {
     /// A PRI of `octets` octets.
-    Valid { pri: Pri, octets: usize },
+    Valid {
+        pri: Pri,
+        octets: usize,
+    },
     /// A `<` that begins no valid PRI.
     Invalid,
-    /// No `<`.
     Absent,
 }
 

@@ -156,7 +156,6 @@ struct Tag {
     name: Range<usize>,
     procid: Range<usize>,
     end_octet: EndOctet,
-    /// Where MSG begins.
     msg: usize,
 }
 

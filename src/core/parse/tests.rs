@@ -371,7 +371,6 @@ fn repeat_counts_of_senders_are_never_suppressed() {
     }
 }
 
-/// F55.
 #[test]
 fn a_compressed_message_is_in_no_format_and_never_suppressed() {
     let message = Message::parse(b"zx\x9c\xb2\x31\x34\x36\xb1\xf3\n\0");

@@ -14,9 +14,7 @@ use super::{Command, Frame, RelpFault, Response, Txnr, offers};
 /// The client's end of a session. See the module page.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// `open` was answered.
     open: bool,
-    /// `close` was sent.
     closing: bool,
     /// The number of the next transaction.
     next: Txnr,

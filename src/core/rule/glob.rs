@@ -28,11 +28,8 @@ pub struct Glob {
 enum Shape {
     /// No gap: one name.
     Literal(Box<[u8]>),
-    /// `name*`
     Prefix(Box<[u8]>),
-    /// `*name`
     Suffix(Box<[u8]>),
-    /// Anything else.
     Pieces(Box<[Piece]>),
 }
 

@@ -305,7 +305,6 @@ impl Set {
         Self(std::array::from_fn(|word| self.0[word] | other.0[word]))
     }
 
-    /// The lowest bit.
     #[inline]
     fn first(&self) -> Option<usize> {
         let word = self.0.iter().position(|word| *word != 0)?;

@@ -26,10 +26,8 @@ pub(super) struct RotatedAt(WallTime);
 /// What the file of a name is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Kind {
-    /// Rotated, not compressed.
     Plain,
     Compressed,
-    /// Being compressed.
     Part,
 }
 
@@ -39,7 +37,6 @@ impl RotatedAt {
         newest.map_or(Self(now), |newest| newest.next().max(Self(now)))
     }
 
-    /// One microsecond later.
     pub(super) const fn next(self) -> Self {
         Self(WallTime::from_micros(self.0.micros().saturating_add(1)))
     }
@@ -75,7 +72,6 @@ impl Kind {
     }
 }
 
-/// Octets of `20261122T100000.123456Z`.
 const TIME_OCTETS: usize = 23;
 
 #[cfg(test)]

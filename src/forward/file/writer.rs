@@ -91,7 +91,6 @@ struct Batch {
 struct Sink {
     way: Way,
     frames: Frames,
-    /// Device and inode.
     place: (u64, u64),
     /// A torn line has to be ended before the next frame.
     owes_line_end: bool,

@@ -33,7 +33,6 @@ pub(crate) struct HardTexts {
 pub(crate) enum Kind {
     /// Pieces that match, or that lack only their last octet to match.
     Matches,
-    /// Single octets.
     Octets,
     /// Runs of one octet.
     Runs,

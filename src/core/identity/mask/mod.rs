@@ -245,7 +245,6 @@ fn escape(part: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// ASCII's SUBSTITUTE.
 const SUB: u8 = 0x1a;
 
 /// Behind SUB: the SUB stood in the message.

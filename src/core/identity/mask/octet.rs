@@ -14,9 +14,7 @@ use std::ops::Range;
 
 /// Part of a word.
 pub(super) const WORD: u8 = 1;
-/// A decimal digit.
 pub(super) const DIGIT: u8 = 1 << 1;
-/// A hexadecimal digit.
 pub(super) const HEX: u8 = 1 << 2;
 /// A word that begins with it may be more than a word: a hexadecimal digit, or the first letter of a month
 /// or a day of the week.
