@@ -24,233 +24,305 @@ use crate::{
 impl Losses {
     /// What is written about `kind`, with the values in force.
     pub(super) fn wording(&self, kind: &Kind, stats: &EngineStats) -> Wording {
-        let forward = self.forward.borrow();
-        let queue = size_text(forward.queue);
-        let memory = size_text(stats.budget_octets);
         match kind {
-            Kind::Paused if self.has_spool() => Wording {
-                amount: ("reading was paused for ", Unit::Millis, ""),
-                advice: overtaxed(&queue),
-                value: queue,
-                log: |of, _| {
-                    warn!(
-                        queue = of.value,
-                        "reading is paused: messages arrive faster than the upstreams and the spool take them; check both, or raise forward.queue"
-                    );
-                },
-            },
-            Kind::Paused => Wording {
-                amount: ("reading was paused for ", Unit::Millis, ""),
-                advice: format!(
-                    "forward.queue = {queue} was full: check the upstreams, raise it, or use [spool]"
-                ),
-                value: queue,
-                log: |of, _| {
-                    warn!(
-                        queue = of.value,
-                        "reading is paused: the queue to the upstreams is full; check the upstreams, raise forward.queue, or use a spool"
-                    );
-                },
-            },
-            Kind::PausedByCopies => Wording {
-                amount: ("reading was paused for ", Unit::Millis, ""),
-                advice: format!(
-                    "suppressed.queue = {} was full: check suppressed.to, raise it, or set suppressed.when_full = \"drop-oldest\"",
-                    self.copies_queue()
-                ),
-                value: self.copies_queue(),
-                log: |of, _| {
-                    warn!(
-                        queue = of.value,
-                        "reading is paused: suppressed.queue is full; check suppressed.to, raise it, or set suppressed.when_full"
-                    );
-                },
-            },
-            Kind::Unaccepted => Wording {
-                amount: ("no connection was accepted for ", Unit::Millis, ""),
-                advice: format!(
-                    "{} files may be open: raise LimitNOFILE= (ulimit -n), or lower connections_max",
-                    listen::open_files_max()
-                ),
-                value: listen::open_files_max().to_string(),
-                log: |of, _| {
-                    warn!(
-                        open_files_max = of.value,
-                        "not accepting connections: the limit of open files is reached; raise LimitNOFILE= (ulimit -n), or lower connections_max"
-                    );
-                },
-            },
-            Kind::QueueFull if self.has_spool() => Wording {
-                amount: ("dropped: ", Unit::Count, " frames, the queue was full"),
-                advice: overtaxed(&queue),
-                value: queue,
-                log: |of, frames| {
-                    warn!(
-                        frames,
-                        queue = of.value,
-                        "messages are dropped: they arrive faster than the upstreams and the spool take them; check both, or raise forward.queue"
-                    );
-                },
-            },
-            Kind::QueueFull => Wording {
-                amount: ("dropped: ", Unit::Count, " frames, the queue was full"),
-                advice: format!(
-                    "forward.queue = {queue} was full: check the upstreams, raise it, use [spool], or when_full = \"wait\""
-                ),
-                value: queue,
-                log: |of, frames| {
-                    warn!(
-                        frames,
-                        queue = of.value,
-                        "messages are dropped: the queue to the upstreams is full; check the upstreams, raise forward.queue, or use a spool"
-                    );
-                },
-            },
-            Kind::Copies => Wording {
-                amount: ("dropped: ", Unit::Count, " suppressed copies"),
-                advice: "check suppressed.to, or raise suppressed.queue".to_owned(),
-                value: String::new(),
-                log: |_, copies| {
-                    warn!(
-                        copies,
-                        "suppressed copies are dropped; check suppressed.to, or raise suppressed.queue"
-                    );
-                },
-            },
+            Kind::Paused if self.has_spool() => self.paused_with_spool(),
+            Kind::Paused => self.paused(),
+            Kind::PausedByCopies => self.paused_by_copies(),
+            Kind::Unaccepted => Self::unaccepted(),
+            Kind::QueueFull if self.has_spool() => self.queue_full_with_spool(),
+            Kind::QueueFull => self.queue_full(),
+            Kind::Copies => Self::copies(),
             Kind::Kernel(listener) => self.kernel_wording(listener),
-            Kind::Evicted => Wording {
-                amount: ("evicted too early: ", Unit::Count, " messages"),
-                advice: self.memory_advice(stats),
-                value: memory,
-                log: |of, windows| {
-                    warn!(
-                        windows,
-                        memory = of.value,
-                        "messages are evicted before their window ends, and their repeats are forwarded; raise dedup.memory"
-                    );
-                },
+            Kind::Evicted => self.evicted(stats),
+            Kind::Unremembered => self.unremembered(stats),
+            Kind::Oversize => Self::oversize(),
+            Kind::TooLarge => Self::too_large(),
+            Kind::Cut => self.cut(),
+            Kind::Compressed => Self::compressed(),
+            Kind::RefusedDatagrams => Self::refused_datagrams(),
+            Kind::RefusedConnections => Self::refused_connections(),
+            Kind::Connections => Self::connections(),
+            Kind::SourceConnections => Self::source_connections(),
+        }
+    }
+
+    fn paused_with_spool(&self) -> Wording {
+        let queue = size_text(self.forward.borrow().queue);
+        Wording {
+            amount: ("reading was paused for ", Unit::Millis, ""),
+            advice: overtaxed(&queue),
+            value: queue,
+            log: |of, _| {
+                warn!(
+                    queue = of.value,
+                    "reading is paused: messages arrive faster than the upstreams and the spool take them; check both, or raise forward.queue"
+                );
             },
-            Kind::Unremembered => Wording {
-                amount: ("not remembered: ", Unit::Count, " messages"),
-                advice: self.memory_advice(stats),
-                value: memory,
-                log: |of, frames| {
-                    warn!(
-                        frames,
-                        memory = of.value,
-                        "no room to remember messages; their repeats are forwarded; raise dedup.memory"
-                    );
-                },
+        }
+    }
+
+    fn paused(&self) -> Wording {
+        let queue = size_text(self.forward.borrow().queue);
+        Wording {
+            amount: ("reading was paused for ", Unit::Millis, ""),
+            advice: format!(
+                "forward.queue = {queue} was full: check the upstreams, raise it, or use [spool]"
+            ),
+            value: queue,
+            log: |of, _| {
+                warn!(
+                    queue = of.value,
+                    "reading is paused: the queue to the upstreams is full; check the upstreams, raise forward.queue, or use a spool"
+                );
             },
-            Kind::Oversize => Wording {
-                amount: (
-                    "dropped: ",
-                    Unit::Count,
-                    " frames longer than max_message_size",
-                ),
-                advice: "raise max_message_size, or set oversize = \"truncate\"".to_owned(),
-                value: String::new(),
-                log: |_, frames| {
-                    warn!(
-                        frames,
-                        "messages are dropped: longer than max_message_size; raise it, or set oversize = \"truncate\""
-                    );
-                },
+        }
+    }
+
+    fn paused_by_copies(&self) -> Wording {
+        Wording {
+            amount: ("reading was paused for ", Unit::Millis, ""),
+            advice: format!(
+                "suppressed.queue = {} was full: check suppressed.to, raise it, or set suppressed.when_full = \"drop-oldest\"",
+                self.copies_queue()
+            ),
+            value: self.copies_queue(),
+            log: |of, _| {
+                warn!(
+                    queue = of.value,
+                    "reading is paused: suppressed.queue is full; check suppressed.to, raise it, or set suppressed.when_full"
+                );
             },
-            Kind::TooLarge => Wording {
-                amount: (
-                    "dropped: ",
-                    Unit::Count,
-                    " frames too large for the upstream",
-                ),
-                advice: "use a tcp:// or relp:// upstream".to_owned(),
-                value: String::new(),
-                log: |_, frames| {
-                    warn!(
-                        frames,
-                        "messages are dropped: too large for a datagram to the upstream; use a tcp or relp upstream"
-                    );
-                },
+        }
+    }
+
+    fn unaccepted() -> Wording {
+        Wording {
+            amount: ("no connection was accepted for ", Unit::Millis, ""),
+            advice: format!(
+                "{} files may be open: raise LimitNOFILE= (ulimit -n), or lower connections_max",
+                listen::open_files_max()
+            ),
+            value: listen::open_files_max().to_string(),
+            log: |of, _| {
+                warn!(
+                    open_files_max = of.value,
+                    "not accepting connections: the limit of open files is reached; raise LimitNOFILE= (ulimit -n), or lower connections_max"
+                );
             },
-            Kind::Cut => Wording {
-                amount: ("cut: ", Unit::Count, " frames longer than forward.udp_max"),
-                advice: format!(
-                    "forward.udp_max = {}: raise it ({} at most), or use a tcp:// or relp:// upstream",
-                    size_text(forward.udp_max),
-                    size_text(UDP_PAYLOAD_MAX)
-                ),
-                value: size_text(forward.udp_max),
-                log: |of, frames| {
-                    warn!(
-                        frames,
-                        udp_max = of.value,
-                        "messages are cut: longer than forward.udp_max; raise it, or use a tcp or relp upstream"
-                    );
-                },
+        }
+    }
+
+    fn queue_full_with_spool(&self) -> Wording {
+        let queue = size_text(self.forward.borrow().queue);
+        Wording {
+            amount: ("dropped: ", Unit::Count, " frames, the queue was full"),
+            advice: overtaxed(&queue),
+            value: queue,
+            log: |of, frames| {
+                warn!(
+                    frames,
+                    queue = of.value,
+                    "messages are dropped: they arrive faster than the upstreams and the spool take them; check both, or raise forward.queue"
+                );
             },
-            Kind::Compressed => Wording {
-                amount: ("dropped: ", Unit::Count, " compressed messages"),
-                advice: "turn ZipLevel off at the senders, or use framing = \"octet-counting\""
-                    .to_owned(),
-                value: String::new(),
-                log: |_, frames| {
-                    warn!(
-                        frames,
-                        "messages are dropped: compressed, and the upstream's framing is lf; turn ZipLevel off at the senders, or use framing = \"octet-counting\""
-                    );
-                },
+        }
+    }
+
+    fn queue_full(&self) -> Wording {
+        let queue = size_text(self.forward.borrow().queue);
+        Wording {
+            amount: ("dropped: ", Unit::Count, " frames, the queue was full"),
+            advice: format!(
+                "forward.queue = {queue} was full: check the upstreams, raise it, use [spool], or when_full = \"wait\""
+            ),
+            value: queue,
+            log: |of, frames| {
+                warn!(
+                    frames,
+                    queue = of.value,
+                    "messages are dropped: the queue to the upstreams is full; check the upstreams, raise forward.queue, or use a spool"
+                );
             },
-            Kind::RefusedDatagrams => Wording {
-                amount: ("refused: ", Unit::Count, " datagrams not in allow"),
-                advice: ALLOW_ADVICE.to_owned(),
-                value: String::new(),
-                log: |_, datagrams| {
-                    warn!(
-                        datagrams,
-                        "datagrams are refused: their senders are not in allow; add them, or stop them"
-                    );
-                },
+        }
+    }
+
+    fn copies() -> Wording {
+        Wording {
+            amount: ("dropped: ", Unit::Count, " suppressed copies"),
+            advice: "check suppressed.to, or raise suppressed.queue".to_owned(),
+            value: String::new(),
+            log: |_, copies| {
+                warn!(
+                    copies,
+                    "suppressed copies are dropped; check suppressed.to, or raise suppressed.queue"
+                );
             },
-            Kind::RefusedConnections => Wording {
-                amount: ("refused: ", Unit::Count, " connections not in allow"),
-                advice: ALLOW_ADVICE.to_owned(),
-                value: String::new(),
-                log: |_, connections| {
-                    warn!(
-                        connections,
-                        "connections are refused: their senders are not in allow; add them, or stop them"
-                    );
-                },
+        }
+    }
+
+    fn evicted(&self, stats: &EngineStats) -> Wording {
+        let memory = size_text(stats.budget_octets);
+        Wording {
+            amount: ("evicted too early: ", Unit::Count, " messages"),
+            advice: self.memory_advice(stats),
+            value: memory,
+            log: |of, windows| {
+                warn!(
+                    windows,
+                    memory = of.value,
+                    "messages are evicted before their window ends, and their repeats are forwarded; raise dedup.memory"
+                );
             },
-            Kind::Connections => Wording {
-                amount: (
-                    "refused: ",
-                    Unit::Count,
-                    " connections over connections_max",
-                ),
-                advice: "raise connections_max".to_owned(),
-                value: String::new(),
-                log: |_, connections| {
-                    warn!(
-                        connections,
-                        "connections are refused: the listener has connections_max; raise it"
-                    );
-                },
+        }
+    }
+
+    fn unremembered(&self, stats: &EngineStats) -> Wording {
+        let memory = size_text(stats.budget_octets);
+        Wording {
+            amount: ("not remembered: ", Unit::Count, " messages"),
+            advice: self.memory_advice(stats),
+            value: memory,
+            log: |of, frames| {
+                warn!(
+                    frames,
+                    memory = of.value,
+                    "no room to remember messages; their repeats are forwarded; raise dedup.memory"
+                );
             },
-            Kind::SourceConnections => Wording {
-                amount: (
-                    "refused: ",
-                    Unit::Count,
-                    " connections over connections_per_source_max",
-                ),
-                advice: "raise connections_per_source_max".to_owned(),
-                value: String::new(),
-                log: |_, connections| {
-                    warn!(
-                        connections,
-                        "connections are refused: their address has connections_per_source_max; raise it"
-                    );
-                },
+        }
+    }
+
+    fn oversize() -> Wording {
+        Wording {
+            amount: (
+                "dropped: ",
+                Unit::Count,
+                " frames longer than max_message_size",
+            ),
+            advice: "raise max_message_size, or set oversize = \"truncate\"".to_owned(),
+            value: String::new(),
+            log: |_, frames| {
+                warn!(
+                    frames,
+                    "messages are dropped: longer than max_message_size; raise it, or set oversize = \"truncate\""
+                );
+            },
+        }
+    }
+
+    fn too_large() -> Wording {
+        Wording {
+            amount: (
+                "dropped: ",
+                Unit::Count,
+                " frames too large for the upstream",
+            ),
+            advice: "use a tcp:// or relp:// upstream".to_owned(),
+            value: String::new(),
+            log: |_, frames| {
+                warn!(
+                    frames,
+                    "messages are dropped: too large for a datagram to the upstream; use a tcp or relp upstream"
+                );
+            },
+        }
+    }
+
+    fn cut(&self) -> Wording {
+        let forward = self.forward.borrow();
+        Wording {
+            amount: ("cut: ", Unit::Count, " frames longer than forward.udp_max"),
+            advice: format!(
+                "forward.udp_max = {}: raise it ({} at most), or use a tcp:// or relp:// upstream",
+                size_text(forward.udp_max),
+                size_text(UDP_PAYLOAD_MAX)
+            ),
+            value: size_text(forward.udp_max),
+            log: |of, frames| {
+                warn!(
+                    frames,
+                    udp_max = of.value,
+                    "messages are cut: longer than forward.udp_max; raise it, or use a tcp or relp upstream"
+                );
+            },
+        }
+    }
+
+    fn compressed() -> Wording {
+        Wording {
+            amount: ("dropped: ", Unit::Count, " compressed messages"),
+            advice: "turn ZipLevel off at the senders, or use framing = \"octet-counting\""
+                .to_owned(),
+            value: String::new(),
+            log: |_, frames| {
+                warn!(
+                    frames,
+                    "messages are dropped: compressed, and the upstream's framing is lf; turn ZipLevel off at the senders, or use framing = \"octet-counting\""
+                );
+            },
+        }
+    }
+
+    fn refused_datagrams() -> Wording {
+        Wording {
+            amount: ("refused: ", Unit::Count, " datagrams not in allow"),
+            advice: ALLOW_ADVICE.to_owned(),
+            value: String::new(),
+            log: |_, datagrams| {
+                warn!(
+                    datagrams,
+                    "datagrams are refused: their senders are not in allow; add them, or stop them"
+                );
+            },
+        }
+    }
+
+    fn refused_connections() -> Wording {
+        Wording {
+            amount: ("refused: ", Unit::Count, " connections not in allow"),
+            advice: ALLOW_ADVICE.to_owned(),
+            value: String::new(),
+            log: |_, connections| {
+                warn!(
+                    connections,
+                    "connections are refused: their senders are not in allow; add them, or stop them"
+                );
+            },
+        }
+    }
+
+    fn connections() -> Wording {
+        Wording {
+            amount: (
+                "refused: ",
+                Unit::Count,
+                " connections over connections_max",
+            ),
+            advice: "raise connections_max".to_owned(),
+            value: String::new(),
+            log: |_, connections| {
+                warn!(
+                    connections,
+                    "connections are refused: the listener has connections_max; raise it"
+                );
+            },
+        }
+    }
+
+    fn source_connections() -> Wording {
+        Wording {
+            amount: (
+                "refused: ",
+                Unit::Count,
+                " connections over connections_per_source_max",
+            ),
+            advice: "raise connections_per_source_max".to_owned(),
+            value: String::new(),
+            log: |_, connections| {
+                warn!(
+                    connections,
+                    "connections are refused: their address has connections_per_source_max; raise it"
+                );
             },
         }
     }
