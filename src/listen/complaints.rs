@@ -12,10 +12,11 @@
 use super::Local;
 use crate::{
     clock::Clock,
-    config::{ListenerConfig, OVERSIZE, size_text},
+    config::{ListenerConfig, OVERSIZE, Oversize, size_text},
     core::identity::Sender,
     logging::{Escaped, PeerReason},
-    metrics::FrameErrorReason,
+    metrics::{DropReason, FrameErrorReason},
+    pipeline::Batch,
 };
 
 /// A frame longer than `max_message_size`.
@@ -40,14 +41,24 @@ impl Local {
         }
     }
 
-    /// Counts a frame that begins with `head` and is longer than `max_message_size`, and warns about it.
-    pub(super) fn complain_of_length(
+    /// Counts a frame that begins with `head` and is longer than `max_message_size`, warns about it, and judges its head
+    /// or refuses it, as `oversize` says.
+    pub(super) fn take_oversize<'f>(
         &self,
+        batch: &mut Batch<'_, 'f>,
         long: Long,
-        head: &[u8],
+        head: &'f [u8],
         sender: Sender,
         config: &ListenerConfig,
     ) {
+        self.complain_of_length(long, head, sender, config);
+        match config.oversize {
+            Oversize::Truncate => batch.judge(head, sender),
+            Oversize::Drop => batch.refuse(head, DropReason::Oversize),
+        }
+    }
+
+    fn complain_of_length(&self, long: Long, head: &[u8], sender: Sender, config: &ListenerConfig) {
         let reason = FrameErrorReason::Oversize;
         self.context.metrics.frame_errors[reason].inc();
         let (log, now) = (&self.context.peer_log, Clock::now());

@@ -249,12 +249,10 @@ impl<A: SockaddrLike + Copy> Reader<A> {
                 metrics.frame_errors[FrameErrorReason::Truncated].inc();
             }
             let head = octets.get(..config.max_message_size).unwrap_or(octets);
-            let is_long = head.len() < octets.len();
-            if is_long {
-                local.complain_of_length(Long::Counted, head, sender, config);
-            }
-            // A cut datagram is longer than its slot, and so longer than `max_message_size`.
-            if config.oversize == Oversize::Drop && (cut || is_long) {
+            if head.len() < octets.len() {
+                local.take_oversize(&mut batch, Long::Counted, head, sender, config);
+            } else if cut && config.oversize == Oversize::Drop {
+                // It is longer than its slot, and so longer than `max_message_size`.
                 batch.refuse(head, DropReason::Oversize);
             } else {
                 batch.judge(head, sender);

@@ -27,13 +27,13 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    config::{FRAMING, ListenerConfig, Oversize, time_text},
+    config::{FRAMING, ListenerConfig, time_text},
     core::{
         frame::{End, FrameFault, Framer, Outcome, Step},
         identity::Sender,
     },
     logging::{Escaped, PeerReason},
-    metrics::{DropReason, FrameErrorReason},
+    metrics::FrameErrorReason,
     pipeline::Batch,
     socket::Socket,
     sys,
@@ -204,12 +204,9 @@ impl<'l> Connection<'l> {
                 } else {
                     Long::Line
                 };
-                let (local, config) = (self.local, &self.config);
-                local.complain_of_length(long, frame.octets, self.sender, config);
-                match self.config.oversize {
-                    Oversize::Truncate => batch.judge(frame.octets, self.sender),
-                    Oversize::Drop => batch.refuse(frame.octets, DropReason::Oversize),
-                }
+                let (octets, config) = (frame.octets, &self.config);
+                self.local
+                    .take_oversize(batch, long, octets, self.sender, config);
             }
             Outcome::Frame(frame) => batch.judge(frame.octets, self.sender),
             Outcome::Empty => self.local.metrics.empty.inc(),

@@ -40,7 +40,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    config::{Ack, ListenerConfig, Oversize, time_text},
+    config::{Ack, ListenerConfig, time_text},
     core::{
         identity::Sender,
         limits::RELP_DATA_OCTETS,
@@ -48,7 +48,7 @@ use crate::{
     },
     delivery::Delivery,
     logging::{Escaped, PeerReason},
-    metrics::{DropReason, FrameErrorReason},
+    metrics::FrameErrorReason,
     panics::caught,
     pipeline::{Judged, Pipeline},
     socket::Socket,
@@ -244,11 +244,7 @@ impl Connection<'_> {
                         && head.len() < data.len()
                     {
                         let config = &self.config;
-                        local.complain_of_length(Long::Counted, head, self.sender, config);
-                        match self.config.oversize {
-                            Oversize::Truncate => batch.judge(head, self.sender),
-                            Oversize::Drop => batch.refuse(head, DropReason::Oversize),
-                        }
+                        local.take_oversize(&mut batch, Long::Counted, head, self.sender, config);
                     } else {
                         batch.judge(data, self.sender);
                     }
