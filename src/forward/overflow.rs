@@ -72,6 +72,7 @@
 
 mod calls;
 mod finish;
+mod logged;
 mod report;
 mod room;
 mod state;

@@ -25,7 +25,7 @@ use std::{
             net::{UnixDatagram, UnixListener as StdUnixListener},
         },
     },
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
@@ -34,6 +34,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::{
+    bind_error::BindError,
     bound::{Bound, WeakBound},
     passed::PassedSockets,
     path::{self, MovedPath, OwnedPath},
@@ -42,71 +43,6 @@ use crate::{
     config::{ListenUrl, ListenerConfig},
     thread::Waiting,
 };
-
-/// Why a listener cannot listen.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BindError {
-    /// The system refused.
-    #[error("listener \"{name}\": cannot bind {url}: {source}{hint}")]
-    Bind {
-        /// The listener.
-        name: String,
-        /// The URL or path.
-        url: String,
-        /// The system's error.
-        source: io::Error,
-        /// What the operator can do.
-        hint: String,
-    },
-    /// The service manager passed in a socket that has the address under another URL.
-    #[error(
-        "listener \"{name}\": cannot bind {url}: {source}; the service manager passed in {holder}, which has this address; \
-         write that URL, or change ListenStream=, ListenDatagram= of the .socket unit and restart it"
-    )]
-    Passed {
-        /// The listener.
-        name: String,
-        /// Its URL.
-        url: String,
-        /// The system's error.
-        source: io::Error,
-        /// The URL of the passed-in socket.
-        holder: ListenUrl,
-    },
-    /// No listener names a passed-in socket, and a configured listener restricts its senders.
-    #[error(
-        "the service manager passed in {url}, which no listener names: it would accept every sender, because no allow \
-         applies, while listener \"{listener}\" has allow; add [[listener]] url = \"{url}\" with the allow that it needs, \
-         or remove the socket from the .socket unit"
-    )]
-    Unnamed {
-        /// The socket.
-        url: ListenUrl,
-        /// A listener with `allow`.
-        listener: String,
-    },
-    /// Something that is not a socket is where the socket should be.
-    #[error("listener \"{name}\": {} is {found}, not a socket; remove it or choose another path", path.display())]
-    Occupied {
-        /// The listener.
-        name: String,
-        /// The path.
-        path: PathBuf,
-        /// What is there.
-        found: &'static str,
-    },
-    /// A running process listens on the path.
-    #[error(
-        "listener \"{name}\": another process is listening on {path}; `ss -xlp src {path}` names it; stop it or choose \
-         another path", path = path.display()
-    )]
-    InUse {
-        /// The listener.
-        name: String,
-        /// The path.
-        path: PathBuf,
-    },
-}
 
 /// A listener of this relay that will leave an address which another one wants.
 #[derive(Clone, Debug)]

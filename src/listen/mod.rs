@@ -24,6 +24,7 @@
 
 mod accept;
 mod bind;
+mod bind_error;
 mod bound;
 mod complaints;
 mod connections;
@@ -47,7 +48,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::connections::Home;
 pub(crate) use self::{
     accept::open_files_max,
-    bind::{BindError, Circumstances, Prepared, Rival},
+    bind::{Circumstances, Prepared, Rival},
+    bind_error::BindError,
     bound::{Bound, WeakBound},
     connections::{Connections, Heir, Reassigned},
     held::{held, sockets},

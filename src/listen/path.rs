@@ -18,7 +18,7 @@ use std::{
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::bind::BindError;
+use super::bind_error::BindError;
 
 /// A Unix socket's path. Dropping it removes the path if it is still the socket that was bound.
 #[derive(Debug)]

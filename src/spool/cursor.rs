@@ -27,15 +27,9 @@ use super::{
     Found,
     disk::{self, Disk},
     error::{SpoolError, Unsafe},
+    position::Position,
     segment::Segment,
 };
-
-/// A point in the spool, as what was written before it since the spool was made.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, PartialOrd, Ord)]
-pub struct Position {
-    pub(super) records: u64,
-    pub(super) survivors: u64,
-}
 
 /// How far the spool was acknowledged and written.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

@@ -76,6 +76,7 @@ mod cursor;
 mod disk;
 mod error;
 mod look;
+mod position;
 mod reader;
 mod record;
 mod segment;
@@ -102,9 +103,9 @@ use self::{
 use crate::{core::tick::WallTime, delivery::chunk::Chunk, lock::lock};
 
 pub use self::{
-    cursor::Position,
     error::{SpoolError, Unsafe},
     look::look,
+    position::Position,
 };
 
 /// Frames on disk, see the module page.

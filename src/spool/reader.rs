@@ -12,10 +12,10 @@ use std::{fs::File, sync::Arc};
 
 use super::{
     Batch, Spool,
-    cursor::Position,
     disk::{self, Disk},
     error::SpoolError,
     lock,
+    position::Position,
     record::{Scan, Step},
     segment::{self, Feed, Header, Segment},
 };

@@ -15,9 +15,9 @@ use std::{collections::VecDeque, fs::File, sync::Arc, time::UNIX_EPOCH};
 
 use super::{
     Found, READ_TRIES,
-    cursor::Position,
     disk::Disk,
     error::SpoolError,
+    position::Position,
     record::{Place, Salt, Scan, Step},
 };
 use crate::core::tick::WallTime;
@@ -134,33 +134,6 @@ impl Header {
     /// The salt of its records.
     pub(super) const fn salt(&self) -> Salt {
         Salt::new(self.salt)
-    }
-}
-
-impl Position {
-    /// Whether `later` can be this position or a later one: in between are no fewer records than survivors.
-    pub(super) const fn may_precede(self, later: Self) -> bool {
-        later.records >= self.records
-            && later.survivors >= self.survivors
-            && later.survivors - self.survivors <= later.records - self.records
-    }
-
-    /// The position of `place` in a segment that starts at this position.
-    pub(super) fn at(self, place: Place) -> Self {
-        Self {
-            records: self.records.saturating_add(place.index.into()),
-            survivors: self.survivors.saturating_add(place.survivors.into()),
-        }
-    }
-
-    /// The place of this position in a segment that starts at `start`.
-    pub(super) fn place_in(self, start: Self) -> Place {
-        let word =
-            |number: u64, start| u32::try_from(number.saturating_sub(start)).unwrap_or(u32::MAX);
-        Place {
-            index: word(self.records, start.records),
-            survivors: word(self.survivors, start.survivors),
-        }
     }
 }
 

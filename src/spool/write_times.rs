@@ -11,7 +11,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::cursor::Position;
+use super::position::Position;
 use crate::core::tick::WallTime;
 
 /// When records were written, oldest first.

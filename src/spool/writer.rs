@@ -15,11 +15,11 @@ use std::{fs::File, sync::Arc};
 use nix::fcntl::OFlag;
 
 use super::{
-    OPEN_SEGMENTS_MAX, Spool,
-    cursor::Position,
-    disk,
+    OPEN_SEGMENTS_MAX, Spool, disk,
     error::SpoolError,
-    lock, random,
+    lock,
+    position::Position,
+    random,
     record::{self, Place},
     segment::{self, DATA_AT, Header, Segment},
 };

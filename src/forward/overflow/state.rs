@@ -6,7 +6,7 @@ use std::{collections::VecDeque, num::NonZeroUsize};
 
 use tokio::time::Instant;
 
-use super::{AWAY_MIN, READY_OCTETS, report::Log, trouble::Disk};
+use super::{AWAY_MIN, READY_OCTETS, logged::Log, trouble::Disk};
 use crate::{delivery::chunk::Chunk, spool::Position};
 
 /// What the overflow knows.
