@@ -16,7 +16,7 @@ use tokio::{runtime, sync::watch, time::timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
-use super::{cut_off::CutOff, stop::CUT_OFF_MAX};
+use super::cut_off::{CUT_OFF_MAX, CutOff};
 use crate::{
     config::ForwardConfig,
     delivery::{Delivery, Queue},

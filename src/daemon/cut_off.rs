@@ -1,4 +1,5 @@
-//! Logs what a stop cuts off, from the counters, so that the log and the metrics agree.
+//! Cut-off: how long tasks may still take after it, and a log of what it dropped. The log is made from the counters, so
+//! that it and the metrics agree.
 //!
 //! # Guarantees
 //!
@@ -9,9 +10,12 @@
 //!
 //! Dropping and counting (`forward`, `ledger`).
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use tracing::error;
@@ -72,3 +76,6 @@ impl CutOff {
 fn more(told: &AtomicU64, total: u64) -> u64 {
     total.saturating_sub(told.swap(total, Ordering::Relaxed))
 }
+
+/// How long tasks may take to end once none of them waits any more.
+pub(super) const CUT_OFF_MAX: Duration = Duration::from_secs(1);

@@ -9,53 +9,32 @@
 //!
 //! # Left out
 //!
-//! What a reload does with each listener: see `plan`. What else a reload changes: see `reload`.
+//! A listener being served: see `serving`. What a reload does with each listener: see `plan`. What else a reload changes: see `reload`.
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{sync::watch, time::timeout};
 use tracing::{debug, info, warn};
 
 use super::{
     Daemon,
-    plan::{Finished, Fresh, Plan, PlanError, restricted_listener},
-    reload::NeedsRestart,
-    start::BoundListener,
+    plan::{Finished, Fresh, Plan, restricted_listener},
+    serving::{Closing, Serving},
 };
 use crate::{
-    config::{Config, ListenUrl, ListenerConfig, size_text},
-    listen::{
-        self, BindError, Bound, Connections, Heir, Open, Opening, PassedSockets, PathState,
-        Reassigned, WeakBound,
-    },
-    metrics::ListenerMetrics,
+    config::{Config, ListenUrl, ListenerConfig},
+    listen::{self, BindError, Bound, Connections, Heir, Opening, PassedSockets, Reassigned},
     thread::Waiting,
 };
 
-/// A listener being served.
-pub(super) struct Serving {
-    pub(super) config: watch::Sender<Arc<ListenerConfig>>,
-    pub(super) metrics: Arc<ListenerMetrics>,
-    /// The service manager passed it in, and no configured listener names it: no reload removes it.
-    pub(super) is_extra: bool,
-    pub(super) open: Open,
-    pub(super) connections: Connections,
-    pub(super) sockets: WeakBound,
+/// Sockets of one listener, and how they were bound.
+pub(super) struct BoundListener {
+    pub(super) config: ListenerConfig,
+    pub(super) bound: Bound,
     /// Its `[::]` takes IPv6 alone.
     pub(super) only_v6: bool,
-}
-
-/// A closing listener: what its sockets have received may still be read.
-#[derive(Clone)]
-pub(super) struct Closing {
-    pub(super) name: String,
-    pub(super) url: ListenUrl,
-    pub(super) sockets: WeakBound,
-    pub(super) ended: CancellationToken,
+    /// The service manager passed it in, and no listener of the configuration names it.
+    pub(super) is_extra: bool,
 }
 
 impl Daemon {
@@ -321,97 +300,5 @@ impl Daemon {
     }
 }
 
-impl Serving {
-    pub(super) fn url(&self) -> ListenUrl {
-        self.config.borrow().url.clone()
-    }
-
-    pub(super) fn serves(&self, listener: &ListenerConfig) -> bool {
-        let config = self.config.borrow();
-        config.url == listener.url && config.name == listener.name
-    }
-
-    /// Ends the listener and its connections: the relay stops.
-    pub(super) fn stop(&self) {
-        self.open.stop.cancel();
-        self.connections.stop();
-    }
-
-    /// Ends the listener but not its connections. If it `has_moved`, another socket has its address.
-    fn end(self, has_moved: bool, tasks: &TaskTracker) {
-        if !has_moved {
-            self.open.stop.cancel();
-            return;
-        }
-        self.open.is_moving.cancel();
-        self.sockets.leave_address();
-        if self.url().is_stream() {
-            self.open.stop.cancel();
-            return;
-        }
-        // The kernel may still be queueing a datagram on this socket.
-        let stop = self.open.stop;
-        tasks.spawn(async move {
-            sleep(LAST_DATAGRAMS).await;
-            stop.cancel();
-        });
-    }
-
-    pub(super) fn closing(&self) -> Closing {
-        Closing {
-            name: self.metrics.name().to_owned(),
-            url: self.url(),
-            sockets: self.sockets.clone(),
-            ended: self.open.ended.clone(),
-        }
-    }
-
-    /// Whether the path of its Unix socket is gone and has to be made again.
-    pub(super) fn has_lost_its_path(&self) -> bool {
-        let Some(path) = self.sockets.path() else {
-            return false;
-        };
-        let listener = self.metrics.name();
-        match path.state() {
-            PathState::Ours => false,
-            PathState::Gone if path.is_passed() => {
-                warn!(listener, path = %path.path().display(), "the socket's path is gone; the service manager made it: \
-                    restart the .socket unit");
-                false
-            }
-            PathState::Gone => {
-                info!(listener, path = %path.path().display(), "the socket's path is gone; making it again");
-                true
-            }
-            PathState::Foreign => {
-                warn!(listener, path = %path.path().display(), "another file is at the socket's path; remove it and send \
-                    SIGHUP to make the socket again");
-                false
-            }
-        }
-    }
-
-    pub(super) fn refuse_what_needs_a_restart(
-        &self,
-        listener: &ListenerConfig,
-    ) -> Result<(), PlanError> {
-        let old = self.config.borrow();
-        let mode = |listener: &ListenerConfig| format!("\"{:04o}\"", listener.unix_mode);
-        let buffer = |listener: &ListenerConfig| size_text(listener.receive_buffer);
-        let changed = NeedsRestart::refuse([
-            ("unix_mode", mode(&old), mode(listener)),
-            ("receive_buffer", buffer(&old), buffer(listener)),
-        ]);
-        changed.map_err(|source| PlanError::Restart {
-            name: listener.name.clone(),
-            source,
-        })
-    }
-}
-
 /// How long a reload waits for listeners that an earlier one closed.
 const CLOSE_MAX: Duration = Duration::from_millis(500);
-
-/// How long an old datagram socket is still read after another one got its address: longer than the kernel takes from
-/// choosing a socket to queueing the datagram, also on a busy processor.
-const LAST_DATAGRAMS: Duration = Duration::from_millis(20);

@@ -25,8 +25,10 @@ mod copies;
 mod cut_off;
 mod listeners;
 mod losses;
+mod needs_restart;
 mod plan;
 mod reload;
+mod serving;
 mod start;
 mod stop;
 mod storm;
@@ -47,8 +49,8 @@ use tracing::{debug, error, info, warn};
 use self::{
     copies::CopiesForwarder,
     cut_off::CutOff,
-    listeners::{Closing, Serving},
     losses::Losses,
+    serving::{Closing, Serving},
     storm::Storm,
     threads::Patience,
 };

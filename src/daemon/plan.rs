@@ -25,9 +25,9 @@ use std::io;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Daemon, listeners::Serving, reload::NeedsRestart};
+use super::{Daemon, needs_restart::NeedsRestart, serving::Serving};
 use crate::{
-    config::{Config, ListenerConfig, takes_only_v6},
+    config::{Config, ListenerConfig, size_text, takes_only_v6},
     listen::{BindError, Bound, Circumstances, MovedPath, Prepared, Rival},
     thread::Waiting,
 };
@@ -286,6 +286,23 @@ impl Daemon {
             return Err(PlanError::StillRead { closed, max });
         }
         Ok(())
+    }
+}
+
+impl Serving {
+    /// Refuses `listener` if only a restart can change its sockets to it.
+    fn refuse_what_needs_a_restart(&self, listener: &ListenerConfig) -> Result<(), PlanError> {
+        let old = self.config.borrow();
+        let mode = |listener: &ListenerConfig| format!("\"{:04o}\"", listener.unix_mode);
+        let buffer = |listener: &ListenerConfig| size_text(listener.receive_buffer);
+        let changed = NeedsRestart::refuse([
+            ("unix_mode", mode(&old), mode(listener)),
+            ("receive_buffer", buffer(&old), buffer(listener)),
+        ]);
+        changed.map_err(|source| PlanError::Restart {
+            name: listener.name.clone(),
+            source,
+        })
     }
 }
 

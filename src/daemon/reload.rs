@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 use super::{
     Daemon,
     copies::{self, CopiesForwarder},
+    needs_restart::NeedsRestart,
     notify,
     plan::{Plan, PlanError},
 };
@@ -40,27 +41,6 @@ enum ReloadError {
     Copies(#[source] io::Error),
     #[error(transparent)]
     Restart(#[from] NeedsRestart),
-}
-
-/// A key whose value only a restart can change.
-#[derive(Debug, thiserror::Error)]
-#[error("{key}: changing {runs} to {wanted} needs a restart; write {runs} until then")]
-pub(super) struct NeedsRestart {
-    key: &'static str,
-    runs: String,
-    wanted: String,
-}
-
-impl NeedsRestart {
-    /// Refuses the first of `keys` whose value in force differs from the wanted one.
-    pub(super) fn refuse<const N: usize>(
-        keys: [(&'static str, String, String); N],
-    ) -> Result<(), Self> {
-        let changed = keys.into_iter().find(|(_, runs, wanted)| runs != wanted);
-        changed.map_or(Ok(()), |(key, runs, wanted)| {
-            Err(Self { key, runs, wanted })
-        })
-    }
 }
 
 impl Daemon {

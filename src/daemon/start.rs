@@ -20,14 +20,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use super::{
-    Daemon, DaemonError, copies, cut_off::CutOff, losses::Losses, notify, threads::Patience,
-    windows,
+    Daemon, DaemonError, copies, cut_off::CutOff, listeners::BoundListener, losses::Losses, notify,
+    threads::Patience, windows,
 };
 use crate::{
     admin::{FileState, InForce, Readiness},
-    config::{
-        Config, ForwardConfig, ListenerConfig, RunArgs, SpoolConfig, size_text, takes_only_v6,
-    },
+    config::{Config, ForwardConfig, RunArgs, SpoolConfig, size_text, takes_only_v6},
     core::{dedup::Shards, rule::WindowPolicy},
     delivery::{CopiesDoor, Delivery, Queue, custody::Custody, ledger::Ledger},
     forward::{self, Forwarder, Stopping},
@@ -152,16 +150,6 @@ impl Daemon {
             in_force,
         })
     }
-}
-
-/// Sockets of one listener, and how they were bound.
-pub(super) struct BoundListener {
-    pub(super) config: ListenerConfig,
-    pub(super) bound: Bound,
-    /// Its `[::]` takes IPv6 alone.
-    pub(super) only_v6: bool,
-    /// The service manager passed it in, and no listener of the configuration names it.
-    pub(super) is_extra: bool,
 }
 
 /// Every socket of a start.

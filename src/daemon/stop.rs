@@ -11,15 +11,15 @@
 //!
 //! The exit code (`main`).
 
-use std::time::Duration;
-
 use tokio::{
     select,
     time::{sleep, timeout},
 };
 use tracing::{debug, error, info, warn};
 
-use super::{Daemon, copies::CopiesForwarder, log_suppressed_warnings, notify};
+use super::{
+    Daemon, copies::CopiesForwarder, cut_off::CUT_OFF_MAX, log_suppressed_warnings, notify,
+};
 use crate::{
     clock::Clock,
     core::dedup::{EndReason, EngineStats, Progress},
@@ -211,6 +211,3 @@ async fn second_stop(signals: &mut Signals) {
 
 /// Marks reported under one hold of a shard's lock while stopping.
 const REPORTED_AT_ONCE: usize = 4096;
-
-/// How long tasks may take to end once none of them waits any more.
-pub(super) const CUT_OFF_MAX: Duration = Duration::from_secs(1);

@@ -1,6 +1,7 @@
 //! Support for the tests: the relay under test, and the programs that it talks to.
 
 pub(crate) mod command;
+pub(crate) mod log_lines;
 pub(crate) mod logger;
 pub(crate) mod metrics;
 pub(crate) mod network;
