@@ -32,7 +32,7 @@ pub(super) type Ended = Result<Result<(), ForwardEnded>, Broken>;
 /// The forwarder of copies, running.
 #[derive(Debug)]
 pub(super) struct CopiesForwarder {
-    pub(super) outbox: Arc<Queue>,
+    pub(super) queue: Arc<Queue>,
     config: watch::Sender<Arc<ForwardConfig>>,
     pub(super) forwarder: Running<Result<(), ForwardEnded>>,
     stopping: Stopping,
@@ -53,7 +53,7 @@ impl CopiesForwarder {
         stopping: &Stopping,
         cut_off: Arc<CutOff>,
     ) -> io::Result<Self> {
-        let outbox = Arc::new(Queue::of_copies(
+        let queue = Arc::new(Queue::of_copies(
             config.queue,
             Arc::clone(&pipeline.metrics),
         ));
@@ -61,7 +61,7 @@ impl CopiesForwarder {
         let ledger = pipeline.delivery.ledger();
         let stopping = stopping.child();
         let forwarder = Forwarder::new(
-            Arc::clone(&outbox),
+            Arc::clone(&queue),
             Arc::clone(ledger),
             Arc::clone(&pipeline.metrics),
             Arc::clone(&pipeline.custody),
@@ -71,10 +71,10 @@ impl CopiesForwarder {
             stopping.clone(),
         );
         let forwarder = run(forwarder, thread, tasks)?;
-        let delivery = Delivery::new(Arc::clone(&outbox), Arc::clone(ledger), changes);
+        let delivery = Delivery::new(Arc::clone(&queue), Arc::clone(ledger), changes);
         pipeline.copies_door.open(delivery);
         Ok(Self {
-            outbox,
+            queue,
             config,
             forwarder,
             stopping,
@@ -84,7 +84,7 @@ impl CopiesForwarder {
 
     /// Puts `config` in force.
     pub(super) fn change(&self, config: ForwardConfig) {
-        self.outbox.resize(config.queue);
+        self.queue.resize(config.queue);
         self.config.send_replace(Arc::new(config));
     }
 
@@ -96,7 +96,7 @@ impl CopiesForwarder {
             return;
         }
         // Readers stop waiting for room, and what is left is dropped.
-        self.outbox.close();
+        self.queue.close();
         self.stopping.cut_off();
         if timeout(CUT_OFF_MAX, &mut self.forwarder).await.is_err() {
             error!("the forwarder of suppressed copies did not end; this is a fault of tersed");

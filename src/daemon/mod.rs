@@ -147,7 +147,7 @@ struct Daemon {
     /// Sockets from the service manager, which keeps them open, too.
     passed: PassedSockets,
     forward: watch::Sender<Arc<ForwardConfig>>,
-    outbox: Arc<Queue>,
+    queue: Arc<Queue>,
     forwarder: Running<Result<(), ForwardEnded>>,
     /// The forwarder of suppressed copies, if they are kept.
     copies: Option<CopiesForwarder>,
@@ -264,7 +264,7 @@ impl Daemon {
             .spawn(self.context.panics.clone().restarting(watch));
         let stop = self.stop_housekeeping.clone();
         let pipeline = Arc::clone(&self.context.pipeline);
-        let outbox = Arc::clone(&self.outbox);
+        let queue = Arc::clone(&self.queue);
         let chores = Arc::clone(&self.chores);
         let panics = self.context.panics.clone();
         let retiring = async move {
@@ -286,7 +286,7 @@ impl Daemon {
                 // While the queue is full this waits like every reader, until the queue is closed.
                 has_more = pipeline.advance().await;
                 let held = pipeline.shards.stats().octets as u64;
-                if storm.abates(held + outbox.octets()) {
+                if storm.abates(held + queue.octets()) {
                     let released = chores.call(sys::release_free_memory);
                     if let Err(error) = released.await {
                         error!(%error, "cannot give free memory back to the system");

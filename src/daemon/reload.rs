@@ -77,7 +77,7 @@ impl Daemon {
         // that names an upstream that works.
         let ledger = self.context.pipeline.delivery.ledger();
         ledger.set_rules(Arc::clone(&config.rules), config.dedup.memory);
-        self.outbox.resize(config.forward.queue);
+        self.queue.resize(config.forward.queue);
         self.forward.send_replace(Arc::new(config.forward.clone()));
         self.change_copies(&config, copies);
         self.config = config;

@@ -99,18 +99,18 @@ impl Serving {
         match path.state() {
             PathState::Ours => false,
             PathState::Gone if path.is_passed() => {
-                warn!(target: TARGET, listener, path = %path.path().display(),
+                warn!(listener, path = %path.path().display(),
                     "the socket's path is gone; the service manager made it: \
                     restart the .socket unit");
                 false
             }
             PathState::Gone => {
-                info!(target: TARGET, listener, path = %path.path().display(),
+                info!(listener, path = %path.path().display(),
                     "the socket's path is gone; making it again");
                 true
             }
             PathState::Foreign => {
-                warn!(target: TARGET, listener, path = %path.path().display(),
+                warn!(listener, path = %path.path().display(),
                     "another file is at the socket's path; remove it and send \
                     SIGHUP to make the socket again");
                 false
@@ -122,6 +122,3 @@ impl Serving {
 /// How long an old datagram socket is still read after another one got its address: longer than the kernel takes from
 /// choosing a socket to queueing the datagram, also on a busy processor.
 const LAST_DATAGRAMS: Duration = Duration::from_millis(20);
-
-/// The log target of all lines about opening and replacing listeners, which `[log] level` may name.
-const TARGET: &str = "tersed::daemon::listeners";

@@ -95,12 +95,12 @@ impl Daemon {
         let metrics = Metrics::new();
         let panics = Panics::new(Arc::clone(&metrics));
         let spool = open_spool(&config.spool, &metrics)?;
-        let outbox = Arc::new(Queue::new(config.forward.queue, Arc::clone(&metrics)));
+        let queue = Arc::new(Queue::new(config.forward.queue, Arc::clone(&metrics)));
         let (forward, changes) = watch::channel(Arc::new(config.forward.clone()));
         let pipeline = Arc::new(pipeline(
             &config,
             &metrics,
-            &outbox,
+            &queue,
             changes.clone(),
             panics.clone(),
         ));
@@ -109,7 +109,7 @@ impl Daemon {
         let stopping = Stopping::default();
         let cut_off = Arc::new(CutOff::new(Arc::clone(&metrics)));
         let forwarder = Forwarder::new(
-            Arc::clone(&outbox),
+            Arc::clone(&queue),
             Arc::clone(pipeline.delivery.ledger()),
             Arc::clone(&metrics),
             Arc::clone(&pipeline.custody),
@@ -136,7 +136,7 @@ impl Daemon {
             closing: Vec::new(),
             passed,
             forward,
-            outbox,
+            queue,
             forwarder,
             copies: None,
             readiness: Readiness::default(),
@@ -243,7 +243,7 @@ impl Threads {
 fn pipeline(
     config: &Config,
     metrics: &Arc<Metrics>,
-    outbox: &Arc<Queue>,
+    queue: &Arc<Queue>,
     changes: watch::Receiver<Arc<ForwardConfig>>,
     panics: Panics,
 ) -> Pipeline {
@@ -255,7 +255,7 @@ fn pipeline(
     let ledger = Ledger::new(Arc::clone(metrics), Arc::clone(&shards), rules);
     Pipeline {
         shards,
-        delivery: Delivery::new(Arc::clone(outbox), Arc::new(ledger), changes),
+        delivery: Delivery::new(Arc::clone(queue), Arc::new(ledger), changes),
         metrics: Arc::clone(metrics),
         key,
         identity: config.dedup.identity,

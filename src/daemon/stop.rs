@@ -45,12 +45,12 @@ impl Daemon {
         self.context.tasks.close();
         // Without a forwarder, waiting for room would last until the deadline.
         if self.forwarder.is_finished() {
-            self.outbox.close();
+            self.queue.close();
         }
         if let Some(copies) = &self.copies
             && copies.forwarder.is_finished()
         {
-            copies.outbox.close();
+            copies.queue.close();
         }
         // Comes before any waiting: readers may wait for room in the queue, and the queue for an upstream.
         self.stopping.begin();
@@ -59,7 +59,7 @@ impl Daemon {
         let deadline = Clock::now().after(grace);
         let drained = {
             let (forwarder, copies) = (&mut self.forwarder, &mut self.copies);
-            let drain = Self::drain(&self.context, &self.outbox, forwarder, copies);
+            let drain = Self::drain(&self.context, &self.queue, forwarder, copies);
             tokio::pin!(drain);
             select! {
                 whole = &mut drain => {
@@ -81,12 +81,12 @@ impl Daemon {
             // The forwarder drops what is left in the queue, so that readers stop waiting for room; they and the open
             // windows then end without waiting for an upstream.
             stopping.cut_off();
-            self.outbox.close();
+            self.queue.close();
             if let Some(copies) = &self.copies {
-                copies.outbox.close();
+                copies.queue.close();
             }
             let (forwarder, copies) = (&mut self.forwarder, &mut self.copies);
-            let drain = Self::drain(&self.context, &self.outbox, forwarder, copies);
+            let drain = Self::drain(&self.context, &self.queue, forwarder, copies);
             let ended = timeout(CUT_OFF_MAX, drain).await;
             if ended.is_err() {
                 error!("tasks did not end after the grace period; this is a fault of tersed");
@@ -143,7 +143,7 @@ impl Daemon {
     /// Can be dropped at any point and called again.
     async fn drain(
         context: &Context,
-        outbox: &Queue,
+        queue: &Queue,
         forwarder: &mut Running<Result<(), ForwardEnded>>,
         copies: &mut Option<CopiesForwarder>,
     ) -> bool {
@@ -162,7 +162,7 @@ impl Daemon {
                 break;
             }
         }
-        outbox.close();
+        queue.close();
         if !forwarder.is_finished() {
             match forwarder.await {
                 Ok(Ok(())) => {}
@@ -173,24 +173,24 @@ impl Daemon {
                 }
             }
         }
-        drop_rest(outbox, pipeline);
+        drop_rest(queue, pipeline);
         if let Some(copies) = copies {
             if !copies.forwarder.is_finished()
                 && let Err(error) = (&mut copies.forwarder).await
             {
                 error!(%error, "the forwarder of suppressed copies failed");
             }
-            drop_rest(&copies.outbox, pipeline);
+            drop_rest(&copies.queue, pipeline);
         }
         true
     }
 }
 
-/// Drops what is left in `outbox`: something is only if its forwarder ended before its time.
-fn drop_rest(outbox: &Queue, pipeline: &Pipeline) {
+/// Drops what is left in `queue`: something is only if its forwarder ended before its time.
+fn drop_rest(queue: &Queue, pipeline: &Pipeline) {
     let ledger = pipeline.delivery.ledger();
     loop {
-        let chunks = outbox.try_pop(usize::MAX);
+        let chunks = queue.try_pop(usize::MAX);
         if chunks.is_empty() {
             return;
         }

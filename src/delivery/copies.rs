@@ -1,8 +1,8 @@
 //! The door for suppressed copies, where `[suppressed]` says that they are kept.
 //!
 //! ```text
-//! judged ──survivors──▶ Delivery ──────────────▶ outbox ──▶ forwarder
-//!        └──copies────▶ CopiesDoor, if open ───▶ outbox ──▶ forwarder       (both of its own)
+//! judged ──survivors──▶ Delivery ──────────────▶ queue ──▶ forwarder
+//!        └──copies────▶ CopiesDoor, if open ───▶ queue ──▶ forwarder       (both of its own)
 //! ```
 //!
 //! # Guarantees

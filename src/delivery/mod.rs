@@ -33,21 +33,21 @@ use crate::{
 /// The door to forwarding. Every reader hands its chunks over here.
 #[derive(Debug)]
 pub(crate) struct Delivery {
-    outbox: Arc<Queue>,
+    queue: Arc<Queue>,
     ledger: Arc<Ledger>,
     config: watch::Receiver<Arc<ForwardConfig>>,
 }
 
 impl Delivery {
-    /// A door to `outbox`. The current value of `config` says what happens when the queue is full.
+    /// A door to `queue`. The current value of `config` says what happens when the queue is full.
     #[must_use]
     pub(crate) const fn new(
-        outbox: Arc<Queue>,
+        queue: Arc<Queue>,
         ledger: Arc<Ledger>,
         config: watch::Receiver<Arc<ForwardConfig>>,
     ) -> Self {
         Self {
-            outbox,
+            queue,
             ledger,
             config,
         }
@@ -62,23 +62,23 @@ impl Delivery {
     /// True once the queue was closed. Every chunk that is handed over from then on is dropped.
     #[must_use]
     pub(crate) fn is_closed(&self) -> bool {
-        self.outbox.is_closed()
+        self.queue.is_closed()
     }
 
     /// Whether a reader waits for room.
     #[must_use]
     pub(crate) fn is_pressed(&self) -> bool {
-        self.outbox.is_pressed()
+        self.queue.is_pressed()
     }
 
     /// Octets that wait in the queue.
     #[must_use]
     pub(crate) fn octets(&self) -> u64 {
-        self.outbox.octets()
+        self.queue.octets()
     }
 
     pub(super) fn close(&self) {
-        self.outbox.close();
+        self.queue.close();
     }
 
     /// Hands over `chunk`, whose survivors are already counted as queued. If the queue is full, this
@@ -90,7 +90,7 @@ impl Delivery {
         let when_full = self.config.borrow().when_full;
         let batch = chunk.receipt().map(Receipt::number);
         let mut is_whole = true;
-        for lost in self.outbox.push(chunk, when_full).await {
+        for lost in self.queue.push(chunk, when_full).await {
             // A chunk of another batch may have been dropped to make room.
             is_whole &= lost.receipt().map(Receipt::number) != batch;
             self.drop_chunk(&lost).await;
@@ -101,14 +101,14 @@ impl Delivery {
     async fn drop_chunk(&self, lost: &Chunk) {
         let reason = self.reason();
         if let Some(summaries) = self.ledger.dropped(lost, reason) {
-            for lost in self.outbox.push(summaries, WhenFull::DropNewest).await {
+            for lost in self.queue.push(summaries, WhenFull::DropNewest).await {
                 self.ledger.dropped(&lost, self.reason());
             }
         }
     }
 
     fn reason(&self) -> DropReason {
-        if self.outbox.is_closed() {
+        if self.queue.is_closed() {
             DropReason::Shutdown
         } else {
             DropReason::QueueFull

@@ -120,14 +120,14 @@ struct Queued {
 struct Waiting<'o>(&'o Queue);
 
 impl<'o> Waiting<'o> {
-    fn begin(outbox: &'o Queue) -> Self {
-        if outbox.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
+    fn begin(queue: &'o Queue) -> Self {
+        if queue.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
             // Added, not set: another pause may end at the same time.
-            outbox.pauses().now.add(1);
-            outbox.pauses().total.inc();
+            queue.pauses().now.add(1);
+            queue.pauses().total.inc();
         }
-        outbox.alarm.notify_one();
-        Self(outbox)
+        queue.alarm.notify_one();
+        Self(queue)
     }
 }
 
@@ -202,12 +202,12 @@ impl Queue {
     /// An empty queue of suppressed copies. `metrics` learn whether a reader waits for room in it.
     #[must_use]
     pub(crate) fn of_copies(bound: usize, metrics: Arc<Metrics>) -> Self {
-        let outbox = Self {
+        let queue = Self {
             of_survivors: false,
             ..Self::new(bound, metrics)
         };
-        outbox.report_limit(bound);
-        outbox
+        queue.report_limit(bound);
+        queue
     }
 
     /// Admits `chunk` as `when_full` says. Returns what had to be dropped for it. While the spool takes chunks from the
@@ -572,34 +572,34 @@ mod tests {
 
     #[tokio::test]
     async fn drop_newest_keeps_what_was_there_and_fills_the_last_room() {
-        let outbox = Queue::new(5 * ONE, Metrics::new());
+        let queue = Queue::new(5 * ONE, Metrics::new());
         assert!(
-            outbox
+            queue
                 .push(chunk(0..3), WhenFull::DropNewest)
                 .await
                 .is_empty()
         );
-        let dropped = outbox.push(chunk(3..9), WhenFull::DropNewest).await;
-        let kept = outbox.try_pop(usize::MAX);
+        let dropped = queue.push(chunk(3..9), WhenFull::DropNewest).await;
+        let kept = queue.try_pop(usize::MAX);
         assert_eq!(numbers(&kept), [0, 1, 2, 3, 4]);
         assert_eq!(numbers(&dropped), [5, 6, 7, 8]);
-        assert_eq!(outbox.octets(), 0);
+        assert_eq!(queue.octets(), 0);
     }
 
     #[tokio::test]
     async fn drop_oldest_keeps_the_newest_in_order() {
-        let outbox = Queue::new(1000 * ONE, Metrics::new());
+        let queue = Queue::new(1000 * ONE, Metrics::new());
         let mut dropped = Vec::new();
         for start in (0..5000).step_by(100) {
             dropped.extend(
-                outbox
+                queue
                     .push(chunk(start..start + 100), WhenFull::DropOldest)
                     .await,
             );
-            assert!(outbox.octets() <= 1000 * ONE as u64);
+            assert!(queue.octets() <= 1000 * ONE as u64);
         }
         let dropped = numbers(&dropped);
-        let kept = numbers(&outbox.try_pop(usize::MAX));
+        let kept = numbers(&queue.try_pop(usize::MAX));
         assert!(kept.len() > 700, "{} kept", kept.len());
         assert_eq!([dropped, kept].concat(), (0..5000).collect::<Vec<_>>());
     }
@@ -607,22 +607,22 @@ mod tests {
     #[tokio::test]
     async fn small_chunks_take_no_more_than_their_entries() {
         let count = 2000;
-        let outbox = Queue::new(count * ONE, Metrics::new());
+        let queue = Queue::new(count * ONE, Metrics::new());
         for number in 0..2000 {
             // As a worker hands it over, with spare memory.
             let mut one = Chunk::default();
             let frame = format!("frame {number:04}");
             one.push(frame.as_bytes(), Entry::Survivor(Claim::VOID));
-            assert!(outbox.push(one, WhenFull::DropNewest).await.is_empty());
+            assert!(queue.push(one, WhenFull::DropNewest).await.is_empty());
         }
-        let kept = outbox.try_pop(usize::MAX);
+        let kept = queue.try_pop(usize::MAX);
         assert_eq!(numbers(&kept), (0..2000).collect::<Vec<_>>());
         assert!(kept.len() < 10, "{} chunks", kept.len());
         let footprint: usize = kept.iter().map(Chunk::footprint).sum();
         assert!(footprint <= count * ONE + MERGED_OCTETS_MAX, "{footprint}");
-        assert_eq!(outbox.octets(), 0);
+        assert_eq!(queue.octets(), 0);
         assert!(
-            outbox
+            queue
                 .push(chunk(0..2000), WhenFull::DropNewest)
                 .await
                 .is_empty()
@@ -631,12 +631,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_caller_that_waits_is_admitted_when_room_comes_back() {
-        let outbox = Queue::new(4 * ONE, Metrics::new());
-        outbox.push(chunk(0..4), WhenFull::Wait).await;
-        let (dropped, popped) = tokio::join!(outbox.push(chunk(4..6), WhenFull::Wait), async {
+        let queue = Queue::new(4 * ONE, Metrics::new());
+        queue.push(chunk(0..4), WhenFull::Wait).await;
+        let (dropped, popped) = tokio::join!(queue.push(chunk(4..6), WhenFull::Wait), async {
             tokio::task::yield_now().await;
-            assert_eq!(numbers(&outbox.try_pop(0)), [0, 1, 2, 3]);
-            outbox.pop(usize::MAX).await
+            assert_eq!(numbers(&queue.try_pop(0)), [0, 1, 2, 3]);
+            queue.pop(usize::MAX).await
         });
         assert!(dropped.is_empty());
         assert_eq!(numbers(&popped.expect("open")), [4, 5]);
@@ -644,27 +644,27 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_queue_returns_waiting_chunks_and_ends_when_empty() {
-        let outbox = Queue::new(2 * ONE, Metrics::new());
-        outbox.push(chunk(0..2), WhenFull::Wait).await;
-        let (dropped, ()) = tokio::join!(outbox.push(chunk(2..3), WhenFull::Wait), async {
+        let queue = Queue::new(2 * ONE, Metrics::new());
+        queue.push(chunk(0..2), WhenFull::Wait).await;
+        let (dropped, ()) = tokio::join!(queue.push(chunk(2..3), WhenFull::Wait), async {
             tokio::task::yield_now().await;
-            outbox.close();
+            queue.close();
         });
         assert_eq!(numbers(&dropped), [2]);
-        assert_eq!(numbers(&outbox.pop(1).await.expect("two are left")), [0, 1]);
-        assert!(outbox.pop(1).await.is_none());
+        assert_eq!(numbers(&queue.pop(1).await.expect("two are left")), [0, 1]);
+        assert!(queue.pop(1).await.is_none());
     }
 
     #[tokio::test]
     async fn a_closed_queue_ends_a_push_that_waits_for_the_spool() {
         for when_full in [WhenFull::DropNewest, WhenFull::DropOldest] {
-            let outbox = Queue::new(2 * ONE, Metrics::new());
-            outbox.push(chunk(0..2), WhenFull::Wait).await;
-            outbox.set_spool_takes(true);
-            let push = tokio::time::timeout(LIMIT, outbox.push(chunk(2..3), when_full));
+            let queue = Queue::new(2 * ONE, Metrics::new());
+            queue.push(chunk(0..2), WhenFull::Wait).await;
+            queue.set_spool_takes(true);
+            let push = tokio::time::timeout(LIMIT, queue.push(chunk(2..3), when_full));
             let (dropped, ()) = tokio::join!(push, async {
                 tokio::task::yield_now().await;
-                outbox.close();
+                queue.close();
             });
             assert_eq!(numbers(&dropped.expect("it ends")), [2]);
         }
@@ -672,44 +672,44 @@ mod tests {
 
     #[tokio::test]
     async fn a_chunk_larger_than_the_queue_goes_in_alone() {
-        let outbox = Queue::new(ONE, Metrics::new());
-        assert!(outbox.push(chunk(0..10), WhenFull::Wait).await.is_empty());
-        assert_eq!(numbers(&outbox.try_pop(0)).len(), 10);
-        assert!(outbox.push(chunk(0..1), WhenFull::Wait).await.is_empty());
+        let queue = Queue::new(ONE, Metrics::new());
+        assert!(queue.push(chunk(0..10), WhenFull::Wait).await.is_empty());
+        assert_eq!(numbers(&queue.try_pop(0)).len(), 10);
+        assert!(queue.push(chunk(0..1), WhenFull::Wait).await.is_empty());
     }
 
     #[tokio::test]
     async fn a_smaller_bound_takes_effect_as_the_queue_drains() {
-        let outbox = Queue::new(10 * ONE, Metrics::new());
-        outbox.push(chunk(0..2), WhenFull::Wait).await;
-        outbox.resize(4 * ONE);
-        let dropped = outbox.push(chunk(2..9), WhenFull::DropNewest).await;
+        let queue = Queue::new(10 * ONE, Metrics::new());
+        queue.push(chunk(0..2), WhenFull::Wait).await;
+        queue.resize(4 * ONE);
+        let dropped = queue.push(chunk(2..9), WhenFull::DropNewest).await;
         assert_eq!(numbers(&dropped), [4, 5, 6, 7, 8]);
-        outbox.resize(6 * ONE);
-        let dropped = outbox.push(chunk(9..12), WhenFull::DropNewest).await;
+        queue.resize(6 * ONE);
+        let dropped = queue.push(chunk(9..12), WhenFull::DropNewest).await;
         assert_eq!(numbers(&dropped), [11]);
         // Room in use is taken away as chunks leave.
-        outbox.resize(2 * ONE);
-        assert_eq!(numbers(&outbox.try_pop(usize::MAX)).len(), 6);
-        outbox.push(chunk(12..13), WhenFull::Wait).await;
-        let dropped = outbox.push(chunk(13..15), WhenFull::DropNewest).await;
+        queue.resize(2 * ONE);
+        assert_eq!(numbers(&queue.try_pop(usize::MAX)).len(), 6);
+        queue.push(chunk(12..13), WhenFull::Wait).await;
+        let dropped = queue.push(chunk(13..15), WhenFull::DropNewest).await;
         assert_eq!(numbers(&dropped), [14]);
     }
 
     #[tokio::test]
     async fn a_waiting_chunk_larger_than_a_resized_queue_goes_in_alone() {
-        let outbox = Queue::new(8 * ONE, Metrics::new());
-        outbox.push(chunk(0..4), WhenFull::Wait).await;
-        let (dropped, ()) = tokio::join!(outbox.push(chunk(4..12), WhenFull::Wait), async {
+        let queue = Queue::new(8 * ONE, Metrics::new());
+        queue.push(chunk(0..4), WhenFull::Wait).await;
+        let (dropped, ()) = tokio::join!(queue.push(chunk(4..12), WhenFull::Wait), async {
             tokio::task::yield_now().await;
-            outbox.resize(2 * ONE);
-            assert_eq!(numbers(&outbox.try_pop(usize::MAX)), [0, 1, 2, 3]);
+            queue.resize(2 * ONE);
+            assert_eq!(numbers(&queue.try_pop(usize::MAX)), [0, 1, 2, 3]);
         });
         assert!(dropped.is_empty());
-        assert_eq!(outbox.octets(), 2 * ONE as u64);
-        assert_eq!(numbers(&outbox.try_pop(usize::MAX)).len(), 8);
-        outbox.push(chunk(12..13), WhenFull::Wait).await;
-        let dropped = outbox.push(chunk(13..15), WhenFull::DropNewest).await;
+        assert_eq!(queue.octets(), 2 * ONE as u64);
+        assert_eq!(numbers(&queue.try_pop(usize::MAX)).len(), 8);
+        queue.push(chunk(12..13), WhenFull::Wait).await;
+        let dropped = queue.push(chunk(13..15), WhenFull::DropNewest).await;
         assert_eq!(numbers(&dropped), [14]);
     }
 }

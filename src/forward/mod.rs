@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!                    ┌──▶ lane ──▶ first upstream of its list that is up     failover: one lane with all upstreams
-//! outbox ──▶ source ─┼──▶ lane ──▶ upstream                                  balance: a lane for each
+//! queue ──▶ source ─┼──▶ lane ──▶ upstream                                  balance: a lane for each
 //!               ▲    └──▶ lane ──▶ upstream
 //!               └───────────┘ what may have been lost with a connection
 //! ```
@@ -104,12 +104,12 @@ pub(crate) fn keep_threads(config: &ForwardConfig, with_spool: bool) -> io::Resu
 }
 
 impl Forwarder {
-    /// A forwarder that empties `outbox` into the upstreams of `changes`, until the outbox is closed and empty or
-    /// `stop` is over. What the outbox cannot hold goes over `spool`, if there is one. `custody` knows whether a sender
+    /// A forwarder that empties `queue` into the upstreams of `changes`, until the queue is closed and empty or
+    /// `stop` is over. What the queue cannot hold goes over `spool`, if there is one. `custody` knows whether a sender
     /// waits to hear what is safe.
     #[must_use]
     pub(crate) fn new(
-        outbox: Arc<Queue>,
+        queue: Arc<Queue>,
         ledger: Arc<Ledger>,
         metrics: Arc<Metrics>,
         custody: Arc<Custody>,
@@ -120,7 +120,7 @@ impl Forwarder {
         let overflow = spool.map(|spool| {
             Overflow::new(
                 spool,
-                Arc::clone(&outbox),
+                Arc::clone(&queue),
                 Arc::clone(&metrics),
                 Arc::clone(&ledger),
                 Arc::clone(&custody),
@@ -129,7 +129,7 @@ impl Forwarder {
         });
         Self {
             shared: Arc::new(Shared {
-                source: Source::new(outbox, overflow),
+                source: Source::new(queue, overflow),
                 ledger,
                 metrics,
                 custody,

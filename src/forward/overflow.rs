@@ -3,14 +3,14 @@
 //! # The way of the chunks
 //!
 //! ```text
-//!  ( Memory )   outbox ─────────────────────────────────────────────▶ lanes
+//!  ( Memory )   queue ─────────────────────────────────────────────▶ lanes
 //!     │   ▲
 //!     │   └── turn: all records were read, no call is in progress, and no chunk waits in `ready` or `unwritten`
 //!     │
 //!     ├────── append: the queue holds more than `threshold`, or a reader waits for room
 //!     ├────── take_back: chunks were given back, and all upstreams have been away for AWAY_MIN
 //!     ▼
-//!  ( Spool )    outbox ──▶ unwritten ──append──▶ [ disk ] ──read──▶ ready ──▶ lanes
+//!  ( Spool )    queue ──▶ unwritten ──append──▶ [ disk ] ──read──▶ ready ──▶ lanes
 //! ```
 //!
 //! `unwritten` has what was given back, and what the disk refused. It is written before the queue. If nothing is on the
@@ -113,7 +113,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Overflow {
     spool: Arc<Spool>,
-    outbox: Arc<Queue>,
+    queue: Arc<Queue>,
     metrics: Arc<Metrics>,
     ledger: Arc<Ledger>,
     /// The register of received batches. Tells whether a sender waits for an answer.
@@ -143,10 +143,10 @@ pub(super) enum Turn {
 }
 
 impl Overflow {
-    /// The way over `spool`. What the spool recovered leaves before anything from `outbox`.
+    /// The way over `spool`. What the spool recovered leaves before anything from `queue`.
     pub(super) fn new(
         spool: Arc<Spool>,
-        outbox: Arc<Queue>,
+        queue: Arc<Queue>,
         metrics: Arc<Metrics>,
         ledger: Arc<Ledger>,
         received: Arc<Custody>,
@@ -157,7 +157,7 @@ impl Overflow {
         let overflow = Self {
             append_octets: share.min(APPEND_OCTETS),
             spool,
-            outbox,
+            queue,
             metrics,
             ledger,
             received,
@@ -166,7 +166,7 @@ impl Overflow {
             state: Mutex::new(state),
             changed: Notify::new(),
         };
-        overflow.outbox.set_spool_takes(true);
+        overflow.queue.set_spool_takes(true);
         overflow
             .metrics
             .spool
@@ -187,7 +187,7 @@ impl Overflow {
         else {
             return Turn::Direct;
         };
-        if self.outbox.is_closed() && !disk.writing.refuses() {
+        if self.queue.is_closed() && !disk.writing.refuses() {
             return Turn::Ended;
         }
         let batch = take(&mut passage.ready, octets);
@@ -266,13 +266,13 @@ impl Overflow {
         while !closing.is_cancelled() {
             let changed = self.changed.notified();
             let threshold = self.threshold();
-            let alarm = self.outbox.above(threshold);
+            let alarm = self.queue.above(threshold);
             let (retry_at, has_unwritten) = {
                 let state = self.lock();
                 (state.disk.writing.retry_at(), state.has_unwritten())
             };
             let is_due = retry_at.is_none_or(|at| at <= Instant::now());
-            let is_above = self.outbox.is_pressed() || self.outbox.octets() > threshold;
+            let is_above = self.queue.is_pressed() || self.queue.octets() > threshold;
             if !is_due || !(has_unwritten || is_above) {
                 select! {
                     () = closing.cancelled() => {}
@@ -297,7 +297,7 @@ impl Overflow {
             let passage = state.enter_spool();
             let mut batch = take(&mut passage.unwritten, self.append_octets);
             if batch.is_empty() {
-                batch = self.outbox.try_pop(self.append_octets);
+                batch = self.queue.try_pop(self.append_octets);
             }
             passage.is_appending = true;
             batch
@@ -347,7 +347,7 @@ impl Overflow {
             }
         }
         drop(state);
-        self.outbox.set_spool_takes(is_written);
+        self.queue.set_spool_takes(is_written);
         self.log_dropped();
         self.measure();
         self.changed.notify_waiters();
@@ -356,7 +356,7 @@ impl Overflow {
     /// Chunks are written when the queue holds more octets than this.
     fn threshold(&self) -> u64 {
         let state = self.lock();
-        let half = self.outbox.bound() / 2;
+        let half = self.queue.bound() / 2;
         let is_awaited = self.received.is_awaited();
         match (&state.upstreams, &state.way) {
             // Otherwise the rest in memory would stay there as long as the upstreams are away.

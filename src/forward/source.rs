@@ -37,7 +37,7 @@ use crate::{
 /// Where lanes take chunks from.
 #[derive(Debug)]
 pub(super) struct Source {
-    outbox: Arc<Queue>,
+    queue: Arc<Queue>,
     /// Chunks that were given back. They leave before those in the queue.
     returned: Mutex<VecDeque<Chunk>>,
     /// A chunk was given back, or the last of these was taken.
@@ -51,10 +51,10 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// The source that takes chunks from `outbox`, and over the spool if there is an `overflow`.
-    pub(super) fn new(outbox: Arc<Queue>, overflow: Option<Overflow>) -> Self {
+    /// The source that takes chunks from `queue`, and over the spool if there is an `overflow`.
+    pub(super) fn new(queue: Arc<Queue>, overflow: Option<Overflow>) -> Self {
         Self {
-            outbox,
+            queue,
             returned: Mutex::default(),
             changed: Notify::new(),
             overflow,
@@ -95,7 +95,7 @@ impl Source {
                     () = changed => continue,
                     // From now on chunks on their way over the spool may be older than those in the queue.
                     () = overflow_changed => continue,
-                    batch = self.outbox.pop(BATCH_OCTETS) => batch,
+                    batch = self.queue.pop(BATCH_OCTETS) => batch,
                 },
             };
             if batch.is_some() || self.lock().is_empty() {
@@ -128,11 +128,10 @@ impl Source {
     pub(super) async fn drained(&self) {
         loop {
             let changed = self.changed.notified();
-            let ended = self.outbox.ended();
+            let ended = self.queue.ended();
             let overflow_changed = self.overflow_changed();
-            if self.outbox.is_closed()
-                && (self.disk_takes_the_rest()
-                    || (self.outbox.is_empty() && self.lock().is_empty()))
+            if self.queue.is_closed()
+                && (self.disk_takes_the_rest() || (self.queue.is_empty() && self.lock().is_empty()))
             {
                 return;
             }
@@ -212,12 +211,12 @@ impl Source {
     pub(super) fn octets(&self) -> u64 {
         let returned: usize = self.lock().iter().map(Chunk::footprint).sum();
         let spooled = self.overflow.as_ref().map_or(0, Overflow::octets);
-        self.outbox.octets() + returned as u64 + spooled
+        self.queue.octets() + returned as u64 + spooled
     }
 
     /// Whether the queue is closed.
     pub(super) fn is_closed(&self) -> bool {
-        self.outbox.is_closed()
+        self.queue.is_closed()
     }
 
     /// Whether a chunk waits that was given back.
@@ -228,7 +227,7 @@ impl Source {
     /// Closes the queue, and ends [`Source::run`] once its calls to the disk have ended.
     pub(super) fn close(&self) {
         // Readers that wait for room get their chunks back, and drop and count them.
-        self.outbox.close();
+        self.queue.close();
         self.closing.cancel();
     }
 
@@ -236,7 +235,7 @@ impl Source {
     /// could not take. Waits for the disk.
     pub(super) fn take_rest(&self) -> Vec<Chunk> {
         let mut given_back: Vec<Chunk> = self.lock().drain(..).collect();
-        let queued = self.outbox.try_pop(usize::MAX);
+        let queued = self.queue.try_pop(usize::MAX);
         match &self.overflow {
             Some(overflow) => overflow.finish(given_back, queued),
             None => {

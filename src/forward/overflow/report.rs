@@ -70,9 +70,9 @@ impl Overflow {
         if !is_change || !state.log.way.enter_spool() {
             return;
         }
-        let queued_octets = self.outbox.octets();
-        let is_half_full = queued_octets > self.outbox.bound() / 2;
-        let is_full = is_half_full || self.outbox.is_pressed();
+        let queued_octets = self.queue.octets();
+        let is_half_full = queued_octets > self.queue.bound() / 2;
+        let is_full = is_half_full || self.queue.is_pressed();
         let why = match (state.upstreams.are_up(), is_full) {
             (true, _) => {
                 "the queue is half full: messages come faster than the upstream takes them"
@@ -84,7 +84,7 @@ impl Overflow {
         info!(
             why,
             queued_octets,
-            queue = self.outbox.bound(),
+            queue = self.queue.bound(),
             spooled_frames = frames,
             spooled_octets = self.spool.octets(),
             max_size = self.spool.max_octets(),
@@ -98,7 +98,7 @@ impl Overflow {
         let log = &mut state.log;
         let is_due = log
             .dropped_logged_at
-            .is_none_or(|at| at.elapsed() >= LOG_PERIOD || self.outbox.is_closed());
+            .is_none_or(|at| at.elapsed() >= LOG_PERIOD || self.queue.is_closed());
         if log.dropped > 0 && is_due {
             let frames = std::mem::take(&mut log.dropped);
             log.dropped_logged_at = Some(Instant::now());

@@ -70,7 +70,7 @@ impl Overflow {
                         info!("spool accepts writes again");
                     }
                     state.log_memory();
-                    self.outbox.set_spool_takes(true);
+                    self.queue.set_spool_takes(true);
                 }
                 Err(error) => state.disk.writing.would_refuse(error, &self.metrics),
             }
