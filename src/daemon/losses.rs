@@ -96,9 +96,7 @@ enum Kind {
     RefusedDatagrams,
     /// Connections from addresses that are not in `allow`.
     RefusedConnections,
-    /// Connections beyond `connections_max`.
     Connections,
-    /// Connections beyond `connections_per_source_max`.
     SourceConnections,
 }
 

@@ -87,9 +87,7 @@ pub(crate) enum DaemonError {
     /// The admin address could not be bound.
     #[error("admin.address: cannot bind {address}: {source}")]
     Admin {
-        /// The configured address.
         address: std::net::SocketAddr,
-        /// The system's error.
         source: io::Error,
     },
     /// The spool could not be opened.
@@ -137,7 +135,6 @@ impl Drop for Bounded {
     }
 }
 
-/// A running relay.
 struct Daemon {
     config: Config,
     context: Context,

@@ -125,14 +125,12 @@ pub(super) struct Overflow {
     state: Mutex<State>,
     /// Octets written at once: [`APPEND_OCTETS`], or a quarter of the spool's limit if that is less.
     append_octets: usize,
-    /// The state changed.
     changed: Notify,
 }
 
 /// Where a lane gets its next chunks.
 #[derive(Debug)]
 pub(super) enum Turn {
-    /// From the queue.
     Direct,
     /// These are the chunks.
     Take(Vec<Chunk>),

@@ -47,11 +47,8 @@ use crate::{
 /// A listener of this relay that will leave an address which another one wants.
 #[derive(Clone, Debug)]
 pub(crate) struct Rival {
-    /// Its name.
     pub name: String,
-    /// Its URL.
     pub url: ListenUrl,
-    /// Its sockets.
     pub sockets: WeakBound,
 }
 

@@ -17,14 +17,11 @@ use crate::config::ListenUrl;
 /// Why a listener cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BindError {
-    /// The system refused.
     #[error("listener \"{name}\": cannot bind {url}: {source}{hint}")]
     Bind {
-        /// The listener.
         name: String,
         /// The URL or path.
         url: String,
-        /// The system's error.
         source: io::Error,
         /// What the operator can do.
         hint: String,
@@ -35,11 +32,8 @@ pub(crate) enum BindError {
          write that URL, or change ListenStream=, ListenDatagram= of the .socket unit and restart it"
     )]
     Passed {
-        /// The listener.
         name: String,
-        /// Its URL.
         url: String,
-        /// The system's error.
         source: io::Error,
         /// The URL of the passed-in socket.
         holder: ListenUrl,
@@ -51,7 +45,6 @@ pub(crate) enum BindError {
          or remove the socket from the .socket unit"
     )]
     Unnamed {
-        /// The socket.
         url: ListenUrl,
         /// A listener with `allow`.
         listener: String,
@@ -59,11 +52,8 @@ pub(crate) enum BindError {
     /// Something that is not a socket is where the socket should be.
     #[error("listener \"{name}\": {} is {found}, not a socket; remove it or choose another path", path.display())]
     Occupied {
-        /// The listener.
         name: String,
-        /// The path.
         path: PathBuf,
-        /// What is there.
         found: &'static str,
     },
     /// A running process listens on the path.
@@ -71,10 +61,5 @@ pub(crate) enum BindError {
         "listener \"{name}\": another process is listening on {path}; `ss -xlp src {path}` names it; stop it or choose \
          another path", path = path.display()
     )]
-    InUse {
-        /// The listener.
-        name: String,
-        /// The path.
-        path: PathBuf,
-    },
+    InUse { name: String, path: PathBuf },
 }

@@ -26,7 +26,6 @@ use crate::thread::Waiting;
 pub(crate) enum Bound {
     /// One socket per worker, or the passed-in one.
     Udp(Vec<Arc<UdpSocket>>),
-    /// A listening socket.
     Tcp(Arc<TcpListener>),
     /// A socket and its path.
     UnixDgram(Arc<UnixDatagram>, Arc<OwnedPath>),
@@ -37,13 +36,9 @@ pub(crate) enum Bound {
 /// Weak references to the sockets of one listener.
 #[derive(Clone, Debug)]
 pub(crate) enum WeakBound {
-    /// See [`Bound`].
     Udp(Vec<Weak<UdpSocket>>),
-    /// See [`Bound`].
     Tcp(Weak<TcpListener>),
-    /// See [`Bound`].
     UnixDgram(Weak<UnixDatagram>, Weak<OwnedPath>),
-    /// See [`Bound`].
     UnixStream(Weak<UnixListener>, Weak<OwnedPath>),
 }
 

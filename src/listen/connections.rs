@@ -76,9 +76,7 @@ pub(super) struct Home(Mutex<(Connections, u64)>);
 /// A listener that may take over connections of another one on the same port.
 #[derive(Clone, Debug)]
 pub(crate) struct Heir {
-    /// Its connections.
     pub connections: Connections,
-    /// Its settings.
     pub config: watch::Receiver<Arc<ListenerConfig>>,
     /// Its `[::]` takes IPv6 alone.
     pub only_v6: bool,
@@ -97,7 +95,6 @@ pub(super) struct Peer {
 pub(super) struct Place {
     pub(super) home: Arc<Home>,
     metrics: Arc<ListenerMetrics>,
-    /// Stops this connection.
     pub(super) stop: CancellationToken,
 }
 

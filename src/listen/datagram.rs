@@ -289,7 +289,6 @@ impl<A: SockaddrLike + Copy> Reader<A> {
 /// How densely datagrams arrive.
 #[derive(Debug)]
 struct Pace {
-    /// Datagrams since `since`.
     count: usize,
     since: Tick,
     is_busy: bool,

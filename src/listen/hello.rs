@@ -25,7 +25,6 @@ use crate::{
 pub(super) enum Hello {
     /// More octets are needed to decide.
     Undecided,
-    /// Another protocol.
     Foreign(Foreign),
     /// Not a recognised foreign protocol.
     Other,

@@ -70,9 +70,7 @@ use crate::{
 pub(crate) struct Context {
     /// Judges frames and delivers them.
     pub pipeline: Arc<Pipeline>,
-    /// All counters.
     pub metrics: Arc<Metrics>,
-    /// Warnings about peers.
     pub peer_log: Arc<PeerLog>,
     /// Connections that the process may still open, over all listeners.
     pub descriptors: Arc<Semaphore>,
@@ -138,13 +136,11 @@ impl Drop for DeadListener {
 /// A listener to be served.
 #[derive(Debug)]
 pub(crate) struct Opening {
-    /// Its sockets.
     pub bound: Bound,
     /// The threads from [`Bound::readers`].
     pub readers: Vec<Waiting>,
     /// The settings; a reload changes them.
     pub config: watch::Receiver<Arc<ListenerConfig>>,
-    /// Its counters.
     pub metrics: Arc<ListenerMetrics>,
     /// The connections that are open already.
     pub connections: Connections,

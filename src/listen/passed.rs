@@ -26,7 +26,6 @@ pub(crate) struct PassedSockets {
 
 #[derive(Debug)]
 struct Passed {
-    /// Its `FileDescriptorName=`.
     name: String,
     url: ListenUrl,
     bound: Bound,

@@ -70,11 +70,8 @@ impl OwnedPath {
 /// What is at a path that a socket was bound to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum PathState {
-    /// The socket.
     Ours,
-    /// Nothing.
     Gone,
-    /// Another file.
     Foreign,
 }
 

@@ -49,7 +49,6 @@ pub(super) async fn serve(
     Connection::new(socket, sender, config, local).serve().await;
 }
 
-/// One accepted connection.
 struct Connection<'l> {
     socket: Socket,
     sender: Sender,

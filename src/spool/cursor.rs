@@ -115,7 +115,6 @@ impl Stored {
     }
 }
 
-/// The cursor's file.
 #[derive(Debug)]
 pub(super) struct Cursor {
     file: Option<Arc<File>>,

@@ -61,7 +61,6 @@ use super::{
 
 /// One directory of plain files. Tests use one that fails on demand.
 pub(super) trait Disk: Send + Sync + fmt::Debug {
-    /// The configured path.
     fn directory(&self) -> &Path;
 
     /// The names of the files in it.

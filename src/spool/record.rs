@@ -47,9 +47,7 @@ impl Salt {
 /// What comes before a record in its segment.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Place {
-    /// Records.
     pub(super) index: u32,
-    /// Survivors among them.
     pub(super) survivors: u32,
 }
 

@@ -29,7 +29,6 @@ pub(super) struct Header {
     pub(super) number: u64,
     /// A random number that stands for the process that wrote it.
     pub(super) run: u64,
-    /// See [`Salt`].
     pub(super) salt: u64,
     /// What was written before it.
     pub(super) before: Position,

@@ -65,7 +65,6 @@ impl WriteTimes {
     }
 }
 
-/// The shortest step.
 const STEP_MIN: Duration = Duration::from_secs(1);
 
 /// How many steps are kept. Each takes 24 octets.

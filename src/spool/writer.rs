@@ -25,7 +25,6 @@ use super::{
 };
 use crate::{clock::Clock, delivery::chunk::Chunk};
 
-/// The writing end.
 #[derive(Debug)]
 pub(super) struct Writer {
     /// The segment that is being written.

@@ -14,7 +14,6 @@ use tokio::time::Instant;
 use super::LOG_PERIOD;
 use crate::{core::tick::Tick, forward::standing::REMIND_PERIOD};
 
-/// What was logged.
 #[derive(Debug)]
 pub(super) struct Log {
     pub(super) way: LoggedWay,

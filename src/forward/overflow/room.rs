@@ -94,7 +94,6 @@ impl Overflow {
 /// What a call dropped.
 #[derive(Debug, Default)]
 pub(super) struct Dropped {
-    /// How many survivors.
     frames: u64,
     /// The summaries of copies that were suppressed under them.
     summaries: Vec<Chunk>,

@@ -26,7 +26,6 @@ pub(super) struct State {
 pub(super) enum Way {
     /// Straight from the queue. No chunk is on the disk or on its way there.
     Memory,
-    /// Over the disk.
     Spool(Passage),
 }
 
@@ -45,7 +44,6 @@ pub(super) struct Passage {
 /// What is known of records on the disk that were not read.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum Reading {
-    /// There are none.
     #[default]
     Done,
     /// There may be some.
@@ -150,7 +148,6 @@ impl Passage {
 }
 
 impl Reading {
-    /// Records were appended.
     pub(super) const fn appended(&mut self) {
         *self = match self {
             Self::Done | Self::Due => Self::Due,

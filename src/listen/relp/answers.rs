@@ -45,7 +45,6 @@ pub(super) struct Answers {
     unanswered: usize,
     /// The first unanswered transaction.
     oldest: Txnr,
-    /// Answers being written.
     wire: Vec<u8>,
     /// Octets of `wire` that the kernel took.
     written: usize,

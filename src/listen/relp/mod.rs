@@ -81,7 +81,6 @@ pub(super) async fn serve(
     connection.serve().await;
 }
 
-/// One accepted connection.
 struct Connection<'l> {
     socket: Socket,
     sender: Sender,
