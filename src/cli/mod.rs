@@ -218,6 +218,10 @@ enum Task {
     Man,
 }
 
+#[expect(
+    rustdoc::broken_intra_doc_links,
+    reason = "help texts have brackets that are no links"
+)]
 #[derive(clap::Args)]
 struct Flags {
     /// Read this configuration file, in TOML [env: TERSED_CONFIG]
