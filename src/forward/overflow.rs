@@ -13,8 +13,14 @@
 //!  ( Spool )    queue ──▶ unwritten ──append──▶ [ disk ] ──read──▶ ready ──▶ lanes
 //! ```
 //!
-//! `unwritten` has what was given back, and what the disk refused. It is written before the queue. If nothing is on the
-//! disk, lanes take it as it is.
+//! `append` changes the way before the disk has answered. A lane asks for chunks with `turn`. While no lane asks, the
+//! way over the spool does not end.
+//!
+//! `unwritten` has what was given back, and what the disk refused. It is written before the queue. Once the disk has no
+//! unread record, and `append` is not in progress, lanes take `unwritten` as it is.
+//!
+//! A lane can have chunks that it read from the disk when the way changes to Memory. The disk has them, too, until they
+//! are acknowledged.
 //!
 //! In the way over the spool, what is known of the disk's content ([`Reading`]):
 //!
@@ -27,13 +33,29 @@
 //!      └───────────────────────────────────────────────────────┘
 //! ```
 //!
-//! At the start the way leads over the spool, with Due, if the spool recovered records; else through memory. Dropping the
-//! oldest records (`room`) is a read, too: it begins in Done or Due, and ends in Due.
+//! At the start the way leads over the spool, with Due, if the spool recovered records; else through memory. Dropping
+//! the oldest records (`room`) is a read, too: it begins in Done or Due, and ends in Due. It waits for a read in
+//! progress.
+//!
+//! # The calls
+//!
+//! The source makes these calls, for the lanes and for the forwarder:
+//!
+//! - [`Overflow::run`] once, from the start until the source is closed.
+//! - [`Overflow::lane_up`] when a lane puts an upstream in charge, and when it loses or leaves it.
+//! - [`Overflow::changed`] and then [`Overflow::turn`] when a lane asks for chunks and none that were given back wait
+//!   in the source.
+//! - [`Overflow::takes_back`] while chunks that lanes gave back wait in the source. If it says yes, the source hands
+//!   all of them over at once ([`Overflow::take_back`]). If not, they stay in the source, and lanes take them first.
+//! - [`Overflow::takes_the_rest`] once the queue is closed. If it says yes, the lanes end.
+//! - [`Overflow::finish`] once, after all lanes and `run` have ended. The forwarder drops and counts what it returns.
 //!
 //! # The disk
 //!
-//! Four kinds of calls fail and recover independently of each other: write, read, acknowledge and tend. The kind of error
-//! (full, read-only, removed, moved, not safe) is part of what each failure knows ([`Failure`](trouble::Failure)).
+//! Four kinds of calls fail and recover independently of each other: write, read, acknowledge and tend. The kind of
+//! error (full, read-only, removed, moved, not safe) is part of what each failure knows
+//! ([`Failure`](trouble::Failure)). A new failure keeps the time at which the calls began to fail. If a probe fails, or
+//! `tend` finds the directory moved once more, the time of the next `append` stays as it was.
 //!
 //! ```text
 //!  writing      append fails: again in RETRY_PERIOD
@@ -51,19 +73,23 @@
 //!
 //! # Guarantees
 //!
-//! - Order: while records are on the disk, or on their way there, lanes get nothing from the queue.
-//! - Chunks are safe once the disk has them. A batch that was read is acknowledged to the spool when all of it was
-//!   delivered, or dropped and counted. Until then a restart finds it again.
-//! - When the disk refuses, the chunks in hand wait in front of the queue. Lanes that have an upstream go on with
-//!   them. The disk is asked again every [`RETRY_PERIOD`], with or without chunks to write (`tend`). The queue
-//!   fills meanwhile, with the consequences that it has without a spool.
-//! - If the disk is full and `when_full` is `drop-oldest`, the oldest frames are dropped from the disk (`room`), and none
-//!   from the queue.
+//! - Order: while the disk has unread records, or chunks are on their way to it, lanes get nothing from the queue.
+//! - Chunks are safe once the disk has them. A batch that was read is settled when all of it was delivered, or dropped
+//!   and counted. It is acknowledged to the spool when it and all batches before it are settled. Until then a restart
+//!   reads all of it again, with the frames that were delivered.
+//! - When the disk refuses, the chunks in hand wait in front of the queue. Lanes that have an upstream get what the
+//!   disk has, then these chunks, then the queue. The disk is asked again every [`RETRY_PERIOD`], with or without
+//!   chunks to write (`tend`). The queue fills meanwhile, with the consequences that it has without a spool: after a
+//!   refused `append` it waits or drops as `when_full` says, until an `append` or a probe succeeds.
+//! - If the disk is full and `when_full` is `drop-oldest`, the oldest frames are dropped from the disk (`room`), and
+//!   none from the queue.
 //! - If the disk cannot return a segment for now (its file is not safe to open), everything newer waits behind it,
 //!   and the disk is asked again every [`RETRY_PERIOD`].
-//! - Survivors that the disk has lost are counted as dropped. Since we do not know which messages they were, all windows
-//!   end, so that the next copy of each goes out (law 7).
-//! - At the stop, what is on the disk stays there, and what is in memory goes there if no upstream takes it.
+//! - Survivors that the disk has lost are counted as dropped. Since we do not know which messages they were, all
+//!   windows end, so that the next copy of each goes out (law 7).
+//! - At the stop, what is on the disk stays there. Once the queue is closed, and the disk takes writes, lanes get
+//!   nothing over the spool, even if their upstream is up: what is in memory goes to the disk. In the way through
+//!   memory, lanes that have an upstream empty the queue; if no lane has one, the queue goes to the disk.
 //!
 //! # Left out
 //!
@@ -131,12 +157,13 @@ pub(super) struct Overflow {
 /// Where a lane gets its next chunks.
 #[derive(Debug)]
 pub(super) enum Turn {
+    /// In the queue. Ask again after a change of the state: the queue may not be next any more.
     Direct,
     /// These are the chunks.
     Take(Vec<Chunk>),
-    /// Wait for a change, and ask again.
+    /// Nowhere for now. Wait for a change of the state, and ask again.
     Wait,
-    /// Nowhere: the rest stays on the disk.
+    /// Nowhere: the queue is closed, and the disk keeps what it has and takes the rest.
     Ended,
 }
 
@@ -174,7 +201,8 @@ impl Overflow {
         overflow
     }
 
-    /// Tells a lane where its next chunks are. It gets up to `octets` of them at once, but at least a chunk.
+    /// Tells a lane where its next chunks are. Leads the way through memory if none are left over the spool. The lane
+    /// gets up to `octets` of them at once, but at least a chunk.
     pub(super) fn turn(&self, octets: usize) -> Turn {
         let mut state = self.lock();
         let State {
@@ -215,7 +243,7 @@ impl Overflow {
         self.spool.octets()
     }
 
-    /// Waits for a change of the state.
+    /// Waits for a change of the state. Changes count from this call on, so call it before [`Overflow::turn`].
     pub(super) fn changed(&self) -> impl Future<Output = ()> {
         self.changed.notified()
     }
@@ -226,14 +254,15 @@ impl Overflow {
         self.changed.notify_waiters();
     }
 
-    /// Whether chunks that were given back may go to the disk: all upstreams have been away for some time, and there are no
-    /// other chunks on the disk or on their way there, which would then leave first.
+    /// Whether chunks that were given back may go to the disk: all upstreams have been away for [`AWAY_MIN`], and the
+    /// way leads through memory. Over the spool, newer chunks on the disk would leave before them.
     pub(super) fn takes_back(&self) -> bool {
         let state = self.lock();
         matches!(state.way, Way::Memory) && state.upstreams.are_away_long()
     }
 
-    /// Takes chunks that were given back. They are written before anything from the queue.
+    /// Takes chunks that were given back, and leads the way over the spool. They are written before anything from the
+    /// queue. Call it only if [`Overflow::takes_back`] has just said yes.
     pub(super) fn take_back(&self, chunks: Vec<Chunk>) {
         let mut state = self.lock();
         self.log_spool(&mut state);
@@ -242,7 +271,8 @@ impl Overflow {
         self.changed.notify_waiters();
     }
 
-    /// For a closed queue: whether nothing is left for lanes to do, because the disk takes the rest.
+    /// For a closed queue: whether nothing is left for lanes to do, because the disk takes the rest. It does so if it
+    /// takes writes, and the way leads over the spool or no lane has an upstream.
     pub(super) fn takes_the_rest(&self) -> bool {
         let state = self.lock();
         let is_over_spool = matches!(state.way, Way::Spool(_));
@@ -259,7 +289,8 @@ impl Overflow {
         );
     }
 
-    /// Writes what the queue holds above the threshold.
+    /// Writes unwritten chunks, and the queue while it holds more than the threshold or a reader waits for room. After
+    /// a refusal it waits until the disk may be asked again.
     async fn append_all(&self, closing: &CancellationToken) {
         while !closing.is_cancelled() {
             let changed = self.changed.notified();
@@ -285,7 +316,8 @@ impl Overflow {
         }
     }
 
-    /// Writes unwritten chunks, or chunks from the queue if there are none.
+    /// Leads the way over the spool, and writes unwritten chunks, or chunks from the queue if there are none. What the
+    /// disk refuses becomes unwritten, in front of the others.
     async fn append(&self) {
         let batch = {
             let mut state = self.lock();
@@ -359,8 +391,9 @@ impl Overflow {
         match (&state.upstreams, &state.way) {
             // Otherwise the rest in memory would stay there as long as the upstreams are away.
             (Upstreams::Away { .. }, Way::Spool(_)) => 0,
+            // Senders that wait get their answers once the disk has their messages.
             (away, Way::Memory) if is_awaited && away.are_away_long() => 0,
-            // Senders that wait would otherwise wait for everything on the disk.
+            // Lanes take everything from the disk before the queue. Senders that wait would otherwise wait for that.
             (Upstreams::Up { .. }, Way::Spool(passage))
                 if is_awaited && passage.reading.may_find_more() =>
             {
@@ -372,7 +405,7 @@ impl Overflow {
         }
     }
 
-    /// Reads ahead for lanes.
+    /// Reads ahead for lanes. After an error it waits for [`RETRY_PERIOD`].
     async fn read_all(&self, closing: &CancellationToken) {
         while !closing.is_cancelled() {
             let changed = self.changed.notified();
@@ -435,7 +468,7 @@ impl Overflow {
         self.ledger.end_all_windows();
     }
 
-    /// Acknowledges batches to the spool when they are settled.
+    /// Acknowledges batches to the spool when they and all before them are settled.
     async fn acknowledge_all(&self, closing: &CancellationToken) {
         let mut settled = self.read.subscribe();
         while !closing.is_cancelled() {
@@ -452,7 +485,7 @@ impl Overflow {
         }
     }
 
-    /// The position behind the last batch that is settled; `None` if no more are than at the last call.
+    /// The position up to which all batches are settled; `None` if it is that of the last call. Forgets these batches.
     fn settled_position(&self) -> Option<Position> {
         let settled = self.read.settled_below();
         let mut state = self.lock();
@@ -511,14 +544,14 @@ pub(super) const READ_OCTETS: usize = 256 << 10;
 /// Octets read ahead for lanes.
 pub(super) const READY_OCTETS: usize = 1 << 20;
 
-/// How long the disk is left alone after it refused.
+/// How long the disk is left alone after it refused or could not be read, and how often it is tended.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
 
 /// How often the log says at most that chunks go over the spool, and how many were dropped.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 
-/// How often we check what changes without notice: whether a sender waits for an answer, and whether all upstreams have been
-/// away for long.
+/// How often we check what changes without notice: whether a sender waits for an answer, and whether all upstreams have
+/// been away for long.
 pub(super) const POLL_PERIOD: Duration = Duration::from_millis(100);
 
 /// How long all upstreams have to be away before senders that wait get their answers from the disk. A collector that is

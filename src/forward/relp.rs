@@ -3,8 +3,8 @@
 //! What happens to a frame:
 //!
 //! ```text
-//! take ──▶ [ not numbered ] ──window has room──▶ [ unanswered, up to WINDOW ] ──answer, in order──▶ 200: forwarded, safe
-//!               chunks                                chunks, wire, input                           other: dropped
+//! take ──▶ [ not numbered ] ──window has room──▶ [ unanswered, up to WINDOW ] ─answer, in order─▶ 200: forwarded, safe
+//!               chunks                                chunks, wire, input                         other: dropped
 //! ```
 //!
 //! What happens to a session:
@@ -15,25 +15,32 @@
 //!      │                          │
 //!      │                          │ the server announces its close
 //!      │                          ▼
-//!      │                       Leaving: sends no new frame, takes answers
+//!      │                       Leaving: numbers no frame, writes what is numbered, takes answers
 //!      │                          │
-//!      │ 500 to `open`            │ all that was sent is answered
+//!      │ other answer             │ all that is numbered is answered
 //!      ▼                          ▼
 //!     lost ◀───────────────────────── from any state: closed, broken, invalid RELP, no answer for `send_timeout`
 //! ```
 //!
-//! The calls: [`Relp::open`] once; then, in any order, [`Relp::take`] while [`Relp::is_ready`], and
-//! [`Relp::progress`], followed by [`Relp::act_on_answers`] each time; at the end [`Relp::finish`], or
-//! [`Relp::take_back`] once a call failed.
+//! `progress` and `finish` return the error when a session is lost. A session without unanswered frames may stay silent
+//! as long as it likes.
+//!
+//! The connection makes the calls: [`Relp::open`] once; then, in any order, [`Relp::take`] while [`Relp::is_ready`],
+//! and [`Relp::progress`]. [`Relp::act_on_answers`] follows each `progress` that returned `Ok`. If `progress` was
+//! dropped before its end, the next one returns the answers. The last call is [`Relp::finish`], which acts on answers
+//! itself. Once a call has failed, or `finish` was dropped, the connection calls `act_on_answers` and then
+//! [`Relp::take_back`]: answers may have come before the failure, and their frames must not be sent again.
 //!
 //! # Guarantees
 //!
 //! - A frame is counted as forwarded when it is answered with 200. Its chunk is kept until its last frame is answered.
-//! - What is unanswered when the session is lost goes back to the source, in order, whole.
+//! - When the session is lost, all frames that are not answered go back to the source, in order, each whole. The
+//!   answered frames of their chunks do not.
 //! - A frame that gets any other answer was refused by the upstream: it is dropped with that reason, and its window is
 //!   reopened.
 //! - A server that answers nothing for `send_timeout`, or violates the protocol, is given up. Only an answer counts;
-//!   hints, and the first octets of an answer, do not. A server that announces its close gets no further frame.
+//!   hints, and the first octets of an answer, do not. After a server has announced its close, no frame is numbered for
+//!   it; those that are numbered by then are still written.
 //! - A server that never stops sending hints costs a fixed share of a core, and no memory.
 //!
 //! # Left out
@@ -81,11 +88,12 @@ pub(super) struct Relp {
     stall: Duration,
     /// What the server sent and is not framed yet.
     input: Vec<u8>,
-    /// What is numbered and not written.
+    /// What is numbered and not written, behind what was written and is not cleared yet.
     wire: Vec<u8>,
     /// Octets of `wire` that were written.
     written: usize,
-    /// Oldest first. Answered frames have left them; none is empty.
+    /// What was taken and is not answered, numbered or not. Oldest first. Answered frames have left them; none is
+    /// empty.
     chunks: VecDeque<Chunk>,
     /// Memory that `chunks` take.
     held_octets: usize,
@@ -109,11 +117,12 @@ pub(super) struct Relp {
 }
 
 impl Relp {
-    /// Connects and opens a session.
+    /// Connects, opens a session, and waits until the server has agreed to it.
     ///
     /// # Errors
     ///
-    /// There is no connection, or its peer does not speak RELP, or takes no messages.
+    /// There is no connection, or its peer does not speak RELP, or refuses the session, or takes no messages, or does
+    /// not answer for `stall`, or `patience` has ended.
     pub(super) async fn open(
         host: &str,
         port: u16,
@@ -160,7 +169,8 @@ impl Relp {
         Ok(())
     }
 
-    /// Whether it takes more chunks: all that it has are numbered, and the window has room.
+    /// Whether it takes more chunks: all that it has are numbered, the window has room, its chunks take less than
+    /// [`HELD_OCTETS`], less than [`WIRE_OCTETS`] wait to be written, and the server has not announced its close.
     pub(super) fn is_ready(&self) -> bool {
         !self.is_leaving
             && self.unnumbered.0 == self.chunks.len()
@@ -183,12 +193,12 @@ impl Relp {
         }
     }
 
-    /// Sends and receives until something was answered, or until it is ready again. [`Relp::act_on_answers`] has to
-    /// follow.
+    /// Sends and receives until something was answered, or until it is ready and was not at the call. If it is ready
+    /// and nothing is unanswered, it waits until the session is lost. [`Relp::act_on_answers`] has to follow.
     ///
     /// # Errors
     ///
-    /// The session is lost.
+    /// The session is lost. Answers that came before are remembered: act on them before [`Relp::take_back`].
     ///
     /// # Cancel safety
     ///
@@ -404,7 +414,8 @@ impl Relp {
         }
     }
 
-    /// Takes back what is not answered. Also returns how many of these frames may have arrived.
+    /// Takes back all frames that are not answered, numbered or not. Also returns how many of them are numbered: these
+    /// may have arrived.
     pub(super) fn take_back(&mut self) -> (VecDeque<Chunk>, usize) {
         let (chunks, entries) = self.unnumbered;
         self.held_octets = 0;
@@ -419,15 +430,18 @@ impl Relp {
         }
     }
 
-    /// Ends the session in order: waits for the answers to all frames, and then up to `close_max` for that to `close`.
+    /// Ends the session in order: sends the frames that are left, acts on the answers to all frames, and then waits up
+    /// to `close_max` for the answer to `close`.
     ///
     /// # Errors
     ///
-    /// The session is lost, answered nothing for `patience`, or the stop is over.
+    /// The session is lost, made no progress for `patience`, or the stop is over. `send_timeout` holds besides
+    /// `patience`.
     ///
     /// # Cancel safety
     ///
-    /// Can be dropped at any point: what was sent and received is remembered.
+    /// Can be dropped at any point: what was sent and received is remembered. [`Relp::act_on_answers`] and
+    /// [`Relp::take_back`] have to follow.
     pub(super) async fn finish(
         &mut self,
         patience: Duration,

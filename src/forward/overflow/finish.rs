@@ -2,8 +2,9 @@
 //!
 //! # Guarantees
 //!
-//! - A chunk that was read from the disk is left there if the disk still has it. If it was dropped there to make
-//!   room, or its file was removed, it is written again, behind the other records.
+//! - A chunk that was read from the disk is left there if the disk still has it. The next process reads the whole batch
+//!   again, with the frames of it that were delivered. If it was dropped there to make room, or its file was removed,
+//!   the rest of the chunk is written again, behind the other records.
 //! - With `drop-oldest` a full disk makes room for newer frames, as before the stop.
 
 use std::collections::VecDeque;
@@ -19,8 +20,9 @@ use super::{
 use crate::{delivery::chunk::Chunk, spool::SpoolError};
 
 impl Overflow {
-    /// Writes everything that is not yet on disk to the spool: what was `given_back`, what the disk refused, and what was
-    /// `queued`. Returns what could not be written. Waits for the disk.
+    /// Writes to the spool what is not on the disk, in this order: what was `given_back`, what was read and no lane has
+    /// taken, what the disk refused, and what was `queued`. Returns what could not be written. Waits for the disk. Call
+    /// it once, after [`Overflow::run`] and all lanes have ended.
     pub(in crate::forward) fn finish(
         &self,
         given_back: Vec<Chunk>,
@@ -83,8 +85,8 @@ impl Overflow {
         refused
     }
 
-    /// Acknowledges chunks in hand that the disk has no more. They are written again, so the disk must not count them as
-    /// lost as well.
+    /// Acknowledges chunks in hand that the disk has no more. They are written again, so the disk must not count them
+    /// as lost as well.
     fn acknowledge_gone(&self) {
         let gone = {
             let state = self.lock();

@@ -2,8 +2,8 @@
 //!
 //! # Guarantees
 //!
-//! - The oldest frames on the disk are dropped, in order and each once. They are read as if to be sent. So exactly their
-//!   windows reopen (law 7), the summaries among them are counted as dropped, and damage is counted as damage.
+//! - The oldest frames on the disk are dropped, in order and each once. They are read as if to be sent. So exactly
+//!   their windows reopen (law 7), the summaries among them are counted as dropped, and damage is counted as damage.
 //! - Frames that were read and that no lane has taken are older. They are dropped before those on the disk.
 //! - One segment is dropped at a time: less gives no space back.
 //! - The summaries of copies that were suppressed under dropped survivors are written behind the batch that made room
@@ -37,8 +37,8 @@ impl Overflow {
         error.is_full() && may_fit && self.config.borrow().when_full == WhenFull::DropOldest
     }
 
-    /// Drops the oldest frames: those that were read and that no lane has taken, then those on the disk. Returns whether
-    /// that made room. Adds the summaries to `summaries`.
+    /// Drops the oldest frames: those that were read and that no lane has taken, then those on the disk. Waits first
+    /// until no call reads. Returns whether that made room. Adds the summaries to `summaries`.
     pub(super) async fn make_room(&self, summaries: &mut Vec<Chunk>) -> bool {
         loop {
             let changed = self.changed.notified();
@@ -205,8 +205,8 @@ pub(super) fn append_summaries(
     refused
 }
 
-/// Summaries are written in about this many parts at most, because each part costs a wait for the disk. The ends of chunks
-/// make more parts.
+/// Summaries are written in about this many parts at most, because each part costs a wait for the disk. The ends of
+/// chunks make more parts.
 const PARTS: usize = 16;
 
 /// The least octets of a part.

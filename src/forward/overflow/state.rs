@@ -15,8 +15,9 @@ pub(super) struct State {
     pub(super) way: Way,
     pub(super) upstreams: Upstreams,
     pub(super) disk: Disk,
-    /// Batches that were read and are not settled, in order: the number in `Overflow::read`, and the position behind the
-    /// batch. Lanes may still have them after the way has changed.
+    /// Batches that were read and are not settled, in order: the number in `Overflow::read`, and the position behind
+    /// the batch. Lanes may still have them after the way has changed. A number can be here twice, because the register
+    /// hands out settled numbers again.
     pub(super) positions: VecDeque<(u64, Position)>,
     pub(super) log: Log,
 }
@@ -24,8 +25,9 @@ pub(super) struct State {
 /// The way that chunks take from the queue to the lanes.
 #[derive(Debug)]
 pub(super) enum Way {
-    /// Straight from the queue. No chunk is on the disk or on its way there.
+    /// Straight from the queue. All records on the disk were read, and no chunk is on its way there.
     Memory,
+    /// Over the disk.
     Spool(Passage),
 }
 
@@ -44,13 +46,14 @@ pub(super) struct Passage {
 /// What is known of records on the disk that were not read.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum Reading {
+    /// There are none.
     #[default]
     Done,
     /// There may be some.
     Due,
-    /// A call that reads is in progress.
+    /// A call is in progress that reads, or drops the oldest records.
     Running {
-        /// Records were appended since it began.
+        /// Records were appended since it began. If it drops: there may have been some then.
         more: bool,
     },
 }
@@ -85,7 +88,7 @@ impl State {
         }
     }
 
-    /// Leads the way over the spool from now on.
+    /// Leads the way over the spool from now on. If it already does, nothing changes.
     pub(super) fn enter_spool(&mut self) -> &mut Passage {
         if let Way::Memory = self.way {
             self.way = Way::Spool(Passage::default());
@@ -109,7 +112,8 @@ impl State {
         }
     }
 
-    /// Begins to read ahead if there may be records, and lanes to take them. Returns whether it did.
+    /// Begins to read ahead if there may be records, a lane has an upstream, and less than [`READY_OCTETS`] are ready.
+    /// Returns whether it did.
     pub(super) fn begin_read(&mut self) -> bool {
         let Way::Spool(passage) = &mut self.way else {
             return false;
@@ -135,7 +139,8 @@ impl Way {
 }
 
 impl Passage {
-    /// Begins to drop the oldest records, unless a call reads. Returns whether it did.
+    /// Begins to drop the oldest records, unless a call reads. Returns whether it did. If not, the caller tries again
+    /// when that call has ended.
     pub(super) fn begin_drop(&mut self) -> bool {
         let more = match self.reading {
             Reading::Running { .. } => return false,
@@ -148,6 +153,7 @@ impl Passage {
 }
 
 impl Reading {
+    /// Records were appended.
     pub(super) const fn appended(&mut self) {
         *self = match self {
             Self::Done | Self::Due => Self::Due,

@@ -3,10 +3,11 @@
 //! # Guarantees
 //!
 //! - Removed files are closed, and a removed directory is made anew, even with nothing to write or read.
-//! - A disk that refused is asked again, even with nothing left to write. So it counts as failing only as long as it has no
-//!   room.
+//! - A disk that refused is asked again, even with nothing left to write. So it counts as failing only as long as it
+//!   has no room.
 //! - A disk that did not take an acknowledgement is asked again as well.
-//! - A directory that is not at its path any more counts as a disk that refuses, even with nothing to write.
+//! - A directory that is not at its path any more counts as a disk that refuses, even with nothing to write. As long as
+//!   it is not there, this page neither probes nor repeats an acknowledgement.
 //!
 //! # Left out
 //!

@@ -1,5 +1,5 @@
-//! Trouble: which calls to the spool's disk fail. Each failure is counted. Each reason is logged once, and again every ten
-//! minutes while it lasts.
+//! Trouble: which calls to the spool's disk fail. Each failure is counted. Each reason is logged once, and again every
+//! ten minutes while it lasts.
 //!
 //! The page of [`overflow`](super) draws the states and their transitions.
 
@@ -29,7 +29,7 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// The failure that the metrics show: of several the one that matters most.
+    /// The failure that the metrics show: that of writing, else of reading, else of tending, else of acknowledging.
     pub(super) fn trouble(&self) -> Option<SpoolTrouble> {
         let failures = [
             self.writing.failure(),
@@ -68,7 +68,8 @@ impl Writing {
         };
     }
 
-    /// It would refuse any chunk. When to write again stays as it was; if it worked before, at once.
+    /// A call other than an append found that it would refuse chunks. When to write again stays as it was; if it worked
+    /// before, at once.
     pub(super) fn would_refuse(&mut self, error: &SpoolError, metrics: &Metrics) {
         let failure = Failure::of(error, self.failure(), metrics);
         let (retry_at, octets) = match self {
@@ -154,6 +155,7 @@ pub(super) struct Failure {
 
 impl Failure {
     /// Counts and logs that a call failed. `before` is the failure of the last call of this kind, if it failed, too.
+    /// The new failure goes on from it: it began when `before` began.
     fn of(error: &SpoolError, before: Option<&Self>, metrics: &Metrics) -> Self {
         count(error, metrics);
         let reason = reason(error);
@@ -186,8 +188,8 @@ impl Failure {
     }
 }
 
-/// The part of an error that makes it another one. Not how full the spool is, which changes each time, nor the name of the
-/// segment that could not be made. But another file that is not safe is another file to repair.
+/// The part of an error that makes it another one. Not how full the spool is, which changes each time, nor the name of
+/// the segment that could not be made. But another file that is not safe is another file to repair.
 fn reason(error: &SpoolError) -> String {
     match error {
         SpoolError::Full { .. } | SpoolError::NoSpace { .. } | SpoolError::ReadOnly { .. } => {
