@@ -375,7 +375,10 @@ impl Relp {
                         count
                     }
                     Answer::Refused(code) => {
+                        // What is split off may take the chunk's memory along.
+                        let before = chunk.footprint();
                         let lost = chunk.split_first();
+                        self.held_octets = self.held_octets - before + chunk.footprint();
                         account.dropped(&lost, DropReason::Refused);
                         self.log_refusal(code, account);
                         1

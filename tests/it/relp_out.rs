@@ -107,6 +107,24 @@ fn a_refused_message_is_dropped_and_the_next_copy_passes() {
     assert!(!errors.is_empty() && errors.len() <= 10, "{errors:#?}");
 }
 
+/// More octets than a session holds unanswered: what is refused must not count as held.
+#[test]
+fn a_server_that_refuses_everything_does_not_stall_the_session() {
+    const REFUSED: usize = 12_000;
+    let server = RelpServer::new(Answers::AllBut("app-1"));
+    let tersed = start(&server, "");
+    let mut originator = Originator::tcp(tersed.address(TCP));
+    originator.send_all((0..REFUSED).map(|place| ordered(1, place, 1024)));
+    tersed.wait_metric(
+        "tersed_frames_dropped_total",
+        &[("reason", "refused")],
+        REFUSED as u64,
+    );
+    originator.send(ordered(0, 0, OCTETS));
+    tersed.wait_metric(FORWARDED, &[], 1);
+    tersed.finish();
+}
+
 #[test]
 fn a_server_that_says_that_it_leaves_is_left_in_order() {
     let server = RelpServer::new(Answers::LeaveAfter(100));
