@@ -55,7 +55,7 @@ pub(crate) struct Pipeline {
     pub identity: IdentityKind,
     /// Knows which batches are safe.
     pub custody: Arc<Custody>,
-    /// Told of panics that the relay cannot survive.
+    /// Reports panics that the relay cannot survive.
     pub panics: Panics,
 }
 

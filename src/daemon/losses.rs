@@ -485,7 +485,7 @@ mod tests {
             lines[1].ends_with("the last 3s ago; reading was paused meanwhile"),
             "{lines:?}"
         );
-        // The last of it is told of, and then it is over.
+        // The last losses are logged, and then the episode has ended.
         losses.tell(&stats, |episode, total| episode.look(total, at(604)));
         losses.tell(&stats, |episode, total| episode.look(total, at(605)));
         assert_eq!(losses.lines(at(605)), [""; 0]);
