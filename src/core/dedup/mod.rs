@@ -58,7 +58,7 @@ mod variety;
 /// The messages seen within their windows, by identity. All tasks share it.
 ///
 /// The owner must call [`Shards::advance`] regularly: it reports counts that no further message would
-/// bring out, and it frees memory.
+/// report, and it frees memory.
 #[derive(Debug)]
 pub struct Shards {
     /// A power of two of them, so that the top bits of a hash pick one.

@@ -442,7 +442,7 @@ fn growth(len: usize, capacity: usize, more: usize) -> usize {
     }
 }
 
-/// Octets of an identity that are worth fetching ahead: the processor itself recognises that a longer one goes on.
+/// Octets of an identity that are worth fetching ahead: of a longer one the processor itself fetches the rest.
 const TOUCHED_OCTETS: usize = 256;
 
 const CACHE_LINE_OCTETS: usize = 64;

@@ -99,7 +99,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// The session cannot go on. Send the unanswered messages again in another one.
+    /// The session has ended. Send the unanswered messages again in another one.
     #[inline]
     pub fn take(&mut self, frame: Frame<'_>) -> Result<Heard, RelpFault> {
         match frame.command {
