@@ -62,7 +62,8 @@ pub(crate) use self::ready::Readiness;
 ///
 /// # Cancel safety
 ///
-/// Do not drop it half-way: open connections would stay until `Limits::connection_life` has passed. Cancel `stop` instead.
+/// Do not drop it half-way: open connections would stay until `Limits::connection_life` has passed. Cancel `stop`
+/// instead.
 pub(crate) async fn serve(listener: TcpListener, state: AdminState, stop: CancellationToken) {
     serve_within(Limits::default(), listener, state, stop).await;
 }

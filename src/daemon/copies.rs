@@ -2,8 +2,8 @@
 //!
 //! # Guarantees
 //!
-//! - When a reload switches this forwarder off, it still writes what it has within the grace period of a stop. What is left then is
-//!   counted as dropped, and readers that waited at its queue continue.
+//! - When a reload switches this forwarder off, it still writes what it has within the grace period of a stop. What is
+//!   left then is counted as dropped, and readers that waited at its queue continue.
 //! - It shares nothing with the forwarder of survivors: neither waits for the other.
 //!
 //! # Left out

@@ -1,4 +1,4 @@
-//! Stopping: tells those who wait for an upstream how far a stop has come.
+//! Stopping: tells tasks that wait for an upstream how far a stop has come.
 //!
 //! ```text
 //! ──── begun: upstreams that are away are tried often ──── over: nothing waits any more
@@ -16,7 +16,7 @@ pub(crate) struct Stopping {
 }
 
 impl Stopping {
-    /// A new one, not stopped. A stop of `self` is a stop of the new one as well.
+    /// A new value, not stopped. A stop of `self` stops the new one as well.
     #[must_use]
     pub(crate) fn child(&self) -> Self {
         Self {

@@ -372,7 +372,7 @@ impl Spool {
     }
 }
 
-/// The file with which [`Spool::probe`] takes room, and gives it back.
+/// The file with which [`Spool::probe`] takes room, and frees it again.
 pub(super) const TRIAL: &str = "trial";
 
 /// Octets written to it, to find out whether the disk fails or is read-only.
