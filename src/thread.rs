@@ -319,7 +319,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes calls until there are none left and the thread is not needed.
+    /// Makes calls until no call is left and the thread is not needed.
     fn work(&self) {
         let mut state = self.lock();
         let mut is_late = false;

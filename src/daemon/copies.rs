@@ -105,7 +105,7 @@ impl CopiesForwarder {
     }
 }
 
-/// Waits until the forwarder of copies ends by itself; forever if there is none.
+/// Waits until the forwarder of copies ends by itself; forever if there is no such forwarder.
 pub(super) async fn ended(copies: &mut Option<CopiesForwarder>) -> Ended {
     match copies {
         Some(copies) => (&mut copies.forwarder).await,

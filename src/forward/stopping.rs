@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stopping {
     begun: CancellationToken,
-    /// Cancelled when the grace period is over.
+    /// Cancelled when the grace period has passed.
     pub(super) cut_off: CancellationToken,
 }
 
@@ -47,7 +47,7 @@ impl Stopping {
         self.begun.cancelled().await;
     }
 
-    /// Waits until the grace period is over.
+    /// Waits until the grace period has passed.
     pub(crate) async fn over(&self) {
         self.cut_off.cancelled().await;
     }

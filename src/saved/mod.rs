@@ -338,7 +338,7 @@ impl SavedWindows {
     }
 }
 
-/// Opens the file at `path` and removes it, so that it is not read again. Returns `None` if there is none.
+/// Opens the file at `path` and removes it, so that it is not read again. Returns `None` if it does not exist.
 fn take(path: &Path) -> Result<Option<File>, RestoreError> {
     let mut file = match open(path) {
         Ok(file) => file,

@@ -315,7 +315,7 @@ impl Spool {
         lock(&self.shared).left().survivors
     }
 
-    /// When the oldest record that is not acknowledged was written, or a little earlier; `None` if there is none. It is not
+    /// When the oldest record that is not acknowledged was written, or a little earlier; `None` if all are acknowledged. It is not
     /// older than that.
     #[must_use]
     pub fn oldest(&self) -> Option<WallTime> {
@@ -341,7 +341,7 @@ impl Spool {
             && segments.any(|segment| segment.header.before < upto && upto <= segment.end)
     }
 
-    /// Returns the next records, about `octets` of them as a chunk, but at least one record; `None` if there are none.
+    /// Returns the next records, about `octets` of them as a chunk, but at least one record; `None` if all were read.
     ///
     /// # Errors
     ///

@@ -250,7 +250,7 @@ fn a_reload_switches_it_on_elsewhere_and_off() {
     assert_eq!(numbers(&two), (20..30).collect::<Vec<_>>());
 }
 
-/// Senders that wait for room go on when the destination is removed, although it never came back.
+/// Senders that wait for room continue when the destination is removed, although it never came back.
 #[test]
 fn switching_it_off_frees_those_who_wait() {
     let sink = Sink::tcp();

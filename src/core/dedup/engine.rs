@@ -313,7 +313,7 @@ impl Engine {
         freed
     }
 
-    /// Frees a little memory that holds no message. Returns false if there is none.
+    /// Frees a little memory that holds no message. Returns false if there is no such memory.
     ///
     /// An empty engine's table is freed at once, which takes a tenth of a millisecond for a million slots. The table
     /// is still there only if [`Engine::tidy`] was not called since the engine became empty. An engine with one mark

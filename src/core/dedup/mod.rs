@@ -423,7 +423,7 @@ pub struct EngineStats {
 #[repr(C, align(64))]
 struct Repeats {
     count: u64,
-    /// When the last of them was seen; if there is none yet, when `allow` let the last copy through.
+    /// When the last of them was seen; before there is one, when `allow` let the last copy through.
     last: Tick,
     /// TIMESTAMP of the last suppressed copy.
     last_timestamp: KeptTimestamp,

@@ -18,7 +18,7 @@ pub struct Client {
     closing: bool,
     /// The number of the next transaction.
     next: Txnr,
-    /// The oldest unanswered transaction; `next` if there is none.
+    /// The oldest unanswered transaction; `next` if all are answered.
     oldest: Txnr,
     /// The number of unanswered transactions.
     unanswered: u32,
