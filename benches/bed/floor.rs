@@ -2,7 +2,7 @@
 //! own, so that it is measured like the others.
 //!
 //! Over UDP there are two floors. One asks the kernel for one datagram at a time, as soon as it is there. The other
-//! takes all that have arrived, and then pauses for [`PAUSE`]. The difference shows what batches save, and what they cost
+//! takes all that wait, and then pauses for [`PAUSE`]. The difference shows what batches save, and what they cost
 //! in latency.
 
 use std::{

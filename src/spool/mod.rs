@@ -315,8 +315,8 @@ impl Spool {
         lock(&self.shared).left().survivors
     }
 
-    /// When the oldest record that is not acknowledged was written, or a little earlier; `None` if all are acknowledged. It is not
-    /// older than that.
+    /// When the oldest record that is not acknowledged was written, or a little earlier; `None` if all are acknowledged.
+    /// The record is not older than that.
     #[must_use]
     pub fn oldest(&self) -> Option<WallTime> {
         let mut shared = lock(&self.shared);
