@@ -7,7 +7,7 @@
 //!
 //! In: the client pipelines as fast as the relay reads, and counts answers. The collector behind the relay is a
 //! plain TCP one, so a message is safe, and is answered, when the collector's kernel has it. Out: the load comes by
-//! plain TCP and every message is new. The RELP server answers all messages of one read with one write. A run is over
+//! plain TCP and every message is new. The RELP server answers all messages of one read with one write. A run ends
 //! when the last message has come out and, in by RELP, the last answer has arrived.
 //!
 //! The output is the median of the rounds: messages per second, and processor time of the relay's process per message,

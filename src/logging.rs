@@ -158,7 +158,7 @@ impl fmt::Display for Escaped<'_> {
 pub(crate) const ESCAPED_OCTETS_MAX: usize = 64;
 
 /// Keeps warnings about peers from flooding the log: for each reason the first one is logged at once, and then one line
-/// per [`PEER_LOG_PERIOD`] for as long as it goes on.
+/// per [`PEER_LOG_PERIOD`] for as long as it lasts.
 ///
 /// ```text
 /// noted        x x  x      x                    x
@@ -188,7 +188,7 @@ impl PeerLog {
         }
     }
 
-    /// Notes that a peer gave `reason` to log a line. Calls `line` if one is due, with the number of lines suppressed since
+    /// Notes that a peer caused a warning for `reason`. Calls `line` if one is due, with the number of lines suppressed since
     /// the last one.
     pub(crate) fn note(&self, reason: PeerReason, now: Tick, line: impl FnOnce(u64)) {
         // The guard must be gone when the line is written.
@@ -198,7 +198,7 @@ impl PeerLog {
         }
     }
 
-    /// Calls `line` if this is the first time that `peer` gives `reason`. Beyond [`TOLD_PEERS_MAX`] peers this is
+    /// Calls `line` if this is the first warning about `peer` for `reason`. Beyond [`TOLD_PEERS_MAX`] peers this is
     /// [`PeerLog::note`], because peers can forge addresses. Not for a hot path.
     pub(crate) fn note_once(
         &self,
@@ -224,7 +224,7 @@ impl PeerLog {
         }
     }
 
-    /// Calls `line` for each reason whose period is over and had suppressed lines. A timer calls this a few times per
+    /// Calls `line` for each reason whose period has ended and had suppressed lines. A timer calls this a few times per
     /// period.
     pub(crate) fn flush(&self, now: Tick, mut line: impl FnMut(PeerReason, u64)) {
         for reason in PeerReason::all() {

@@ -233,7 +233,7 @@ impl Panics {
         );
     }
 
-    /// A task without which the relay cannot go on panicked: it costs the process.
+    /// A task that the relay cannot do without panicked: it costs the process.
     pub(crate) fn fatal(&self, task: PanicTask, panicked: &Panicked) {
         self.count(task);
         if self.is_core_broken() && self.0.cause.get().is_some() {

@@ -55,7 +55,7 @@ pub(crate) struct Pipeline {
     pub identity: IdentityKind,
     /// Knows which batches are safe.
     pub custody: Arc<Custody>,
-    /// Told of panics that the relay cannot survive.
+    /// Reports panics that the relay cannot survive.
     pub panics: Panics,
 }
 
@@ -167,7 +167,7 @@ impl Drop for Delivering<'_> {
     }
 }
 
-/// The frames of one read, being judged. They must live for `'f`, because frames are collected and then judged together.
+/// The frames of one read, being judged. They must live for `'f`, because they are collected and then judged together.
 #[derive(Debug)]
 pub(crate) struct Batch<'p, 'f> {
     pipeline: &'p Pipeline,
@@ -233,7 +233,7 @@ struct Tally {
     binary: u64,
     /// Frames that no rule takes.
     default: Fates,
-    /// By rule; empty if there are none.
+    /// By rule; empty if there are no rules.
     rules: Vec<Fates>,
     /// By reason; empty in almost every batch.
     refused: Vec<(DropReason, u64)>,
@@ -539,7 +539,7 @@ thread_local! {
     static COPIES: Cell<Chunk> = Cell::default();
 }
 
-/// How long `advance` goes on before it returns to its caller, if its summaries do not have to wait.
+/// How long `advance` works before it returns to its caller, if its summaries do not have to wait.
 const ADVANCE_MAX: Duration = Duration::from_millis(100);
 
 /// Marks that all shards together retire at a time: writing their summaries takes half a millisecond.
@@ -551,7 +551,7 @@ const RETIRED_MIN_MAX: (usize, usize) = (4, 256);
 /// Summaries wait while the queue holds more octets than this.
 const GIVE_WAY_OCTETS: u64 = 128 * 1024;
 
-/// How often they wait, at most: while an upstream is away, they must go on, too.
+/// How often they wait, at most: while an upstream is away, they must not wait forever.
 const GIVE_WAY_TIMES: u32 = 20;
 
 /// How long they wait before the queue is looked at again.

@@ -129,7 +129,7 @@ impl Socket {
         }
     }
 
-    /// Makes the kernel detect a peer that vanished without closing. Has no effect on Unix sockets.
+    /// Makes the kernel detect a peer that disappeared without closing. Has no effect on Unix sockets.
     ///
     /// # Errors
     ///

@@ -165,7 +165,7 @@ impl Work {
         let (answer, answered) = oneshot::channel();
         let work = Self(Box::new(move || {
             let done = panics::catch(body).map_err(Broken::panicked);
-            // The caller may not wait for it any more. Then only the log can tell of a panic.
+            // The caller may not wait for it any more. Then only the log can report a panic.
             if let Err(Err(broken)) = answer.send(done) {
                 error!(%broken, "work on a thread panicked; this is a fault of tersed");
             }
@@ -255,7 +255,7 @@ impl Pool {
         Ok(running.await?)
     }
 
-    /// Makes `call` on one of the threads. If there is none, waits until the system makes one.
+    /// Makes `call` on one of the threads. If there is no thread, waits until the system makes one.
     ///
     /// # Errors
     ///
@@ -319,7 +319,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes calls until there are none left and the thread is not needed.
+    /// Makes calls until no call is left and the thread is not needed.
     fn work(&self) {
         let mut state = self.lock();
         let mut is_late = false;
@@ -475,7 +475,7 @@ mod tests {
         let broken = pool.call(|| panic!("number {}", 2)).await;
         let broken: Result<(), CallError> = broken;
         assert_eq!(broken.unwrap_err().to_string(), "panicked: number 2");
-        // The thread goes on.
+        // The thread continues.
         assert_eq!(pool.call(|| 3).await.unwrap(), 3);
         assert_eq!(pool.0.lock().threads, 1);
     }

@@ -2,7 +2,7 @@
 //! own, so that it is measured like the others.
 //!
 //! Over UDP there are two floors. One asks the kernel for one datagram at a time, as soon as it is there. The other
-//! takes all that are there, and then pauses for [`PAUSE`]. The difference shows what batches save, and what they cost
+//! takes all that wait, and then pauses for [`PAUSE`]. The difference shows what batches save, and what they cost
 //! in latency.
 
 use std::{
@@ -98,7 +98,7 @@ fn batches(socket: &UdpSocket, mut sink: TcpStream, forward: bool) {
             .chunks_exact_mut(SLOT_OCTETS)
             .map(|slot| [IoSliceMut::new(slot)])
             .collect();
-        // Waits for the first datagram, and takes the others that are there.
+        // Waits for the first datagram, and takes the others that have arrived.
         let received = recvmmsg(
             socket.as_raw_fd(),
             &mut headers,

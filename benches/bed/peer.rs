@@ -136,7 +136,7 @@ impl Peer {
     }
 }
 
-/// Prints the error. If another relay failed, the benchmark goes on without it; if tersed failed, it does not.
+/// Prints the error. If another relay failed, the benchmark continues without it; if tersed failed, it does not.
 pub(crate) fn failed(peer: Peer, case: &Case, error: Error) -> Result<(), Error> {
     let told = format!("{} in {case}: {error}", peer.name());
     if peer == Peer::Tersed {

@@ -159,7 +159,7 @@ impl Relay {
             line.push(b'\n');
             socket.write_all(&line)?;
         }
-        // The connections stay open until the run is over, because dropping them may reset what is unread.
+        // The connections stay open until the run has ended, because dropping them may reset what is unread.
         wait(sink, connections as u64, |_| Ok(()))?;
         Ok(sending)
     }

@@ -234,7 +234,7 @@ impl InForce {
         self.0.metrics.config.changed.set(u64::from(changed));
     }
 
-    /// The path of the file, or that there is none.
+    /// The path of the file, or a text that says that there is no file.
     #[must_use]
     pub(crate) fn file_text(&self) -> String {
         match &self.0.args.file {

@@ -62,7 +62,8 @@ pub(crate) use self::ready::Readiness;
 ///
 /// # Cancel safety
 ///
-/// Do not drop it half-way: open connections would go on until `Limits::connection_life` is over. Cancel `stop` instead.
+/// Do not drop it half-way: open connections would stay until `Limits::connection_life` has passed. Cancel `stop`
+/// instead.
 pub(crate) async fn serve(listener: TcpListener, state: AdminState, stop: CancellationToken) {
     serve_within(Limits::default(), listener, state, stop).await;
 }
@@ -78,7 +79,7 @@ pub(crate) struct AdminState {
     pub engine_stats: Arc<dyn Fn() -> EngineStats + Send + Sync>,
     /// The threads that make pages.
     pub pool: Arc<Pool>,
-    /// One line for each loss that goes on. Called on a worker that relays messages, so it must not wait.
+    /// One line for each current loss. Called on a worker that relays messages, so it must not wait.
     pub losses: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// The configuration in force.
     pub in_force: InForce,
@@ -666,7 +667,7 @@ mod tests {
         let took = asked.elapsed();
         assert!(took < Duration::from_secs(1), "{took:?}");
         drop(begin);
-        // One was the first, whose page is made; those without a place are told to come again.
+        // One was the first, whose page is made; those without a place are told to retry.
         let mut answers = Vec::new();
         for scrape in scrapes {
             answers.push(to_the_end(scrape).await);

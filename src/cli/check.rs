@@ -3,7 +3,7 @@
 //! # Guarantees
 //!
 //! - Only the configuration file is read, and nothing is created. Paths are looked up (`paths`).
-//! - The settings of a valid configuration go to standard output. All errors go to standard error, one a line. So do
+//! - The settings of a valid configuration go to standard output. All errors go to standard error, one per line. So do
 //!   warnings, which leave the configuration valid.
 //! - The output names the file that was checked. Without a file it says that the defaults were checked, and names the
 //!   usual file if that exists.

@@ -34,9 +34,9 @@ pub(crate) struct Args {
     pub format: Option<Format>,
     /// How much is explained.
     pub depth: Depth,
-    /// The address of the sender; `None` is a sender on this host.
+    /// The address of the sender; `None` means a sender on this host.
     pub source: Option<IpAddr>,
-    /// The name of the listener that received the frames; `None` is a listener that no rule names.
+    /// The name of the listener that received the frames; `None` means a listener that no rule names.
     pub listener: Option<String>,
     /// The files; an empty list is standard input.
     pub files: Vec<PathBuf>,

@@ -374,7 +374,7 @@ fn is_broken_pipe(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe
 }
 
-/// The values of a flag that may be repeated; if there are none, those of its variable, separated by commas.
+/// The values of a flag that may be repeated; if it was not given, those of its variable, separated by commas.
 fn several(
     name: &'static str,
     flags: Vec<String>,

@@ -10,7 +10,7 @@
 //!
 //! # Guarantees
 //!
-//! - One GET request is sent; the relay is not changed. An answer that is too late or too long is given up.
+//! - One GET request is sent; the relay is not changed. An answer that comes too late or is too long is an error.
 //! - The exit code is 0 if the file and the relay agree, 1 if they differ or the comparison failed.
 //!
 //! # Left out

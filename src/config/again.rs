@@ -1,19 +1,19 @@
-//! Which file may replace a running configuration, and what a start warns of.
+//! Which file may replace a running configuration, and what a start warns about.
 //!
 //! A file that is read while it is being written may be cut, and is valid TOML at many such places. So a reload does
-//! not take a missing table for the operator's wish.
+//! not assume that the operator removed a missing table on purpose.
 //!
 //! # Guarantees
 //!
 //! - A reload never moves messages to standard output, or listeners to the default ones, because a file no longer has
-//!   `forward.to` or `[[listener]]`. An operator who means that writes it, or restarts.
+//!   `forward.to` or `[[listener]]`. An operator who wants that writes it, or restarts.
 //! - A reload by a file that sets nothing is refused, unless nothing would change.
 //! - Other tables that were removed cause a warning: removing them is ordinary.
 //!
 //! # Left out
 //!
-//! A file that was cut inside a table after a whole line: nothing shows that. One that was cut inside a line is rarely
-//! TOML; where it is (`workers = 1` of `workers = 16`), a warning names the missing line end.
+//! A file that was cut inside a table after a whole line: nothing shows that. A file that was cut inside a line is rarely
+//! valid TOML; if it is (`workers = 1` of `workers = 16`), a warning names the missing line end.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ pub(super) struct Present {
     file: Option<Arc<str>>,
     /// The file has no key.
     is_empty: bool,
-    /// The file could not be understood, so it is not known what it has.
+    /// The file could not be understood, so its tables are not known.
     is_unknown: bool,
     /// Its last line has a line end.
     is_whole: bool,
@@ -73,7 +73,8 @@ impl Present {
         self
     }
 
-    /// Warns of what may not be meant. Refuses to replace the `running` configuration by what is hardly meant.
+    /// Warns about what the operator may not have meant. Refuses what the operator hardly meant to replace the `running`
+    /// configuration with.
     pub(super) fn check(&self, config: &mut Config, running: Option<&Config>, report: &mut Report) {
         let Some(file) = &self.file else { return };
         if self.is_unknown {

@@ -37,7 +37,7 @@ pub(crate) struct DedupConfig {
     pub identity: IdentityKind,
     /// How many engines share the work; a power of two, at most [`SHARDS_MAX`], for which `memory` is enough.
     pub shards: usize,
-    /// Where windows are saved from a stop to the next start; `None` is nowhere.
+    /// Where windows are saved from a stop to the next start; `None` means nowhere.
     pub state: Option<PathBuf>,
 }
 
@@ -78,7 +78,7 @@ impl Section for DedupConfig {
     }
 }
 
-/// The keys of a policy; `None` is one that is not written.
+/// The keys of a policy; `None` means that the key is not written.
 #[derive(Clone, Default)]
 pub(super) struct PolicyKeys {
     window: Option<Duration>,
@@ -138,8 +138,8 @@ impl PolicyKeys {
         v.key_in(scope, "mask", Maybe(masks), &mut self.mask);
     }
 
-    /// The policy of the table at `path`, which errors call `section`. What is not written is that of the `profile`, or
-    /// else `default`'s.
+    /// The policy of the table at `path`, which errors call `section`. A key that is not written has the value
+    /// of `profile`, or else that of `default`.
     pub(super) fn resolve(
         &self,
         (section, path): (&'static str, &str),

@@ -1,6 +1,6 @@
 //! A configuration while it is read: a [`Config`] whose policies are still as they are written.
 //!
-//! Policies are put together later, because they take from one another what they leave out.
+//! Policies are resolved later, because a policy takes the keys that it leaves out from another one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -98,7 +98,7 @@ impl Section for LogConfig {
     }
 }
 
-/// What a configuration runs, for programs to read.
+/// The effective settings of a configuration, for programs to read.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
 pub(crate) struct Effective(Entries);

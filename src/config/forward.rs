@@ -20,7 +20,7 @@ pub(crate) struct ForwardConfig {
     pub to: Vec<UpstreamConfig>,
     /// Which of them take messages.
     pub strategy: Strategy,
-    /// Octets that wait in memory while no upstream takes them. Holds the longest message.
+    /// The most octets that wait in memory while no upstream takes them. Holds the longest message.
     pub queue: usize,
     /// What happens when the queue is full.
     pub when_full: WhenFull,
@@ -28,17 +28,17 @@ pub(crate) struct ForwardConfig {
     pub retry_min: Duration,
     /// The longest pause; at least `retry_min`.
     pub retry_max: Duration,
-    /// An attempt to connect is given up after so long.
+    /// How long an attempt to connect may take.
     pub connect_timeout: Duration,
-    /// An upstream that accepts nothing for so long is given up; also `TCP_USER_TIMEOUT`.
+    /// An upstream that accepts nothing for this long is given up; also `TCP_USER_TIMEOUT`.
     pub send_timeout: Duration,
-    /// Octets written that are kept to be sent again after a connection broke; 0 is none.
+    /// Octets written that are kept to be sent again after a connection broke; 0 means none.
     pub resend_max: usize,
-    /// Octets that the other end's kernel acknowledged so long ago are not sent again.
+    /// Octets that the peer's kernel acknowledged longer ago than this are not sent again.
     pub resend_age: Duration,
-    /// A TCP or RELP connection of this age is ended in order and replaced; `None` is never.
+    /// A TCP or RELP connection of this age is ended in order and replaced; `None` means never.
     pub rebind: Option<Duration>,
-    /// Octets of a datagram; a longer message is cut. At most [`UDP_PAYLOAD_MAX`].
+    /// The most octets of a datagram; a longer message is cut. At most [`UDP_PAYLOAD_MAX`].
     pub udp_max: usize,
     /// What replaces an LF or NUL inside a message when the framing is LF.
     pub line_breaks: LineBreaks,
@@ -99,7 +99,7 @@ impl Section for ForwardConfig {
 /// Where messages wait when memory cannot hold them.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SpoolConfig {
-    /// Absolute; `None` is no spool.
+    /// Absolute; `None` means no spool.
     pub directory: Option<PathBuf>,
     /// Octets that it may take on the disk.
     pub max_size: usize,
@@ -125,9 +125,9 @@ impl Section for SpoolConfig {
 /// Where suppressed copies go.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SuppressedConfig {
-    /// `None` is nowhere. None of the upstreams of `forward.to`, and none of our listeners.
+    /// `None` means nowhere. It is neither one of `forward.to` nor one of our own listeners.
     pub to: Option<UpstreamConfig>,
-    /// Octets that wait in memory for it. Holds the longest message.
+    /// The most octets that wait in memory for it. Holds the longest message.
     pub queue: usize,
     /// What happens when the queue is full.
     pub when_full: WhenFull,
@@ -179,7 +179,7 @@ pub(crate) enum WhenFull {
     #[default]
     Wait,
     DropNewest,
-    /// Messages at the head of the queue are dropped until there is room; those on the disk, if there is a spool.
+    /// Messages at the head of the queue are dropped until there is room; with a spool, the oldest messages on the disk.
     DropOldest,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //!
-//! - If another table has the key, the error names that table. For a key of an upstream's table it has an example.
+//! - If another table has the key, the error names that table. For a key of an upstream's table it shows an example.
 //! - If the table has a key with a similar name, the error names it.
 
 use super::draft::Draft;
@@ -15,7 +15,7 @@ use super::upstream::UpstreamConfig;
 use super::url::UpstreamUrl;
 use crate::core::nearest::did_you_mean;
 
-/// Refuses the unknown keys that were met.
+/// Refuses each unknown key that was found.
 pub(super) fn refuse_unknown(report: &mut Report) {
     for UnknownKey { key, at, known } in std::mem::take(&mut report.unknown) {
         let hint = hint(&key, &known);
@@ -37,7 +37,7 @@ fn elsewhere(key: &str, here: &[&str]) -> Option<String> {
     };
     if let Some((url, rest)) = of_upstream(key) {
         let table = format!("{{ url = \"{url}\"{rest} }}");
-        // A list of them, or one.
+        // `forward.to` is a list of destinations, `suppressed.to` is one.
         if is_here("[forward]") {
             return Some(format!(
                 " ({key} belongs to one destination: to = [{table}])"

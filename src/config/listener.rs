@@ -24,19 +24,19 @@ pub(crate) struct ListenerConfig {
     pub url: ListenUrl,
     /// How a stream is cut into frames. Without effect on datagrams and `relp`.
     pub framing: Framing,
-    /// Octets of a message; [`MESSAGE_OCTETS_MIN`] to [`MESSAGE_OCTETS_MAX`].
+    /// The most octets of a message; [`MESSAGE_OCTETS_MIN`] to [`MESSAGE_OCTETS_MAX`].
     pub max_message_size: usize,
     /// What is done with a longer message.
     pub oversize: Oversize,
-    /// Connections at a time; 1 to [`CONNECTIONS_MAX`]. Streams only.
+    /// The most connections at a time; 1 to [`CONNECTIONS_MAX`]. Streams only.
     pub connections_max: usize,
-    /// Connections at a time from one address; 1 to [`CONNECTIONS_MAX`]. `tcp` and `relp` only.
+    /// The most connections at a time from one address; 1 to [`CONNECTIONS_MAX`]. `tcp` and `relp` only.
     pub connections_per_source_max: usize,
-    /// A connection that sends nothing for so long is closed; `None` is never. Streams only.
+    /// A connection that sends nothing for this long is closed; `None` means never. Streams only.
     pub idle_timeout: Option<Duration>,
-    /// A frame that gets no further octet for so long is given up (PROTOCOLS 2). Streams only.
+    /// A frame that gets no further octet for this long is given up (PROTOCOLS 2). Streams only.
     pub partial_frame_timeout: Duration,
-    /// Transactions of a connection that may be unanswered; 1 to [`RELP_WINDOW_MAX`]. `relp` only.
+    /// The most unanswered transactions of a connection; 1 to [`RELP_WINDOW_MAX`]. `relp` only.
     pub window: usize,
     /// When a transaction is answered. `relp` only.
     pub ack: Ack,
@@ -44,7 +44,7 @@ pub(crate) struct ListenerConfig {
     pub receive_buffer: usize,
     /// Permissions of a Unix socket's path; at most 0777.
     pub unix_mode: u32,
-    /// Who may send, by address; empty is everyone. Not on Unix sockets, whose path has permissions.
+    /// Who may send, by address; empty means everyone. Not on Unix sockets, whose path has permissions.
     pub allow: Vec<IpNet>,
 }
 
@@ -70,7 +70,7 @@ impl ListenerConfig {
         }
     }
 
-    /// One to read into: its URL must be written.
+    /// A listener to read a table into, which must have a URL.
     pub(super) fn unread() -> Self {
         Self::new(ListenUrl::Udp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))
     }
@@ -158,7 +158,7 @@ pub(crate) enum Oversize {
 /// When a message that came by RELP is answered. Its sender then forgets it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum Ack {
-    /// When it is safe: with its upstream, as far as that one's protocol tells, or on disk.
+    /// When it is safe: delivered to its upstream, as far as the upstream's protocol tells, or on disk.
     #[default]
     Safe,
     /// When it is in the memory queue.

@@ -1,4 +1,4 @@
-//! Configuration: TOML as written, flags and variables in, a [`Config`] that can be run out.
+//! Configuration: turns TOML, flags and variables into a [`Config`] that can be run.
 //!
 //! ```text
 //!            file.rs          overrides.rs                 resolve.rs
@@ -14,7 +14,7 @@
 //! v.key("retry_min", duration(TIMEOUT_MIN, TIMEOUT_MAX), &mut self.retry_min);
 //! ```
 //!
-//! Visitors do everything with a key: read it, refuse it where it has no effect, print what runs, know its name. A
+//! Visitors do everything with a key: read it, refuse it where it has no effect, print its value, list its name. A
 //! check that takes several keys looks at the values in the `Config`, and asks the report where a key was written, or
 //! whether it was refused. So a new key is a field, its default, and a line in its section; and a line in
 //! `config/tersed.toml` and in the documentation.
@@ -25,7 +25,7 @@
 //!   listeners want the same address, no upstream is visibly one of our own listeners.
 //! - Nothing is guessed: an unknown key, a number without its unit, and a key that has no effect in its
 //!   table are errors. All errors of a configuration are reported at once, each with its place;
-//!   only a file that is no TOML is not looked at any further.
+//!   only a file that is not TOML is not checked any further.
 //! - Flags override variables, variables the file, the file the defaults.
 //! - A key that was renamed is still read under its old name, with a warning (`renamed`).
 //! - Each key is documented in `config/tersed.toml`; a test compares.
@@ -110,7 +110,7 @@ pub(crate) struct Config {
     pub dedup: DedupConfig,
     /// The rules, and the policy of messages that none of them takes.
     pub rules: Arc<Rules>,
-    /// Where the status page, the metrics and the health check are served; `None` is nowhere.
+    /// Where the status page, the metrics and the health check are served; `None` means nowhere.
     pub admin: Option<SocketAddr>,
     /// How long a stop waits for what is queued. At most [`GRACE_MAX`].
     pub shutdown_grace: Duration,
@@ -235,7 +235,7 @@ impl Default for Config {
 /// Our own log, on standard error.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LogConfig {
-    /// A level, or directives by module, as tracing's filters have them.
+    /// A level, or directives by module, in the syntax of tracing's filters.
     pub level: String,
     /// How a line is written.
     pub format: LogFormat,

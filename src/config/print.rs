@@ -1,4 +1,4 @@
-//! What runs, as the file would say it: every key that has an effect, with its value spelled out.
+//! The effective configuration, as a file would have it: every key that has an effect, with its value spelled out.
 //!
 //! ```text
 //! Config ──▶ Effective ──serde──▶ {"listener": [{"url": "udp://127.0.0.1:5514", ...}], ...}

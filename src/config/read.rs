@@ -1,7 +1,7 @@
 //! Reads tables of the file key by key into the fields that their sections name.
 //!
 //! The TOML is walked by hand instead of through a derived `Deserialize`, because the latter stops at
-//! the first error, and an operator wants to hear of all of them, each with its line.
+//! the first error, and an operator wants to see all of them, each with its line.
 //!
 //! # Guarantees
 //!

@@ -59,7 +59,7 @@ impl Report {
         self.incomplete.retain(|(table, _)| !is_inside(table, path));
     }
 
-    /// Makes errors of the tables that lack a key. Call when nothing is replaced any more.
+    /// Turns each table that lacks a key into an error. Call when no table will be replaced any more.
     pub(super) fn refuse_incomplete(&mut self) {
         let incomplete = mem::take(&mut self.incomplete);
         self.errors

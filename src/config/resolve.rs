@@ -1,5 +1,5 @@
-//! From a draft to what runs: policies are put together, and everything is checked that takes more than one key to
-//! judge.
+//! Turns a draft into a configuration that can run: resolves policies, and checks everything that depends on more than
+//! one key.
 //!
 //! # Guarantees
 //!

@@ -67,12 +67,13 @@ pub(super) struct Scope {
     pub(super) on: [&'static str; 2],
     /// Where the key has an effect.
     pub(super) fits: &'static str,
-    /// Keys of the table that decide. If one of them was refused, nothing is known.
+    /// Keys of the table that decide. If one of them was refused, it is not known whether this key has
+    /// an effect.
     pub(super) depends_on: &'static [&'static str],
 }
 
 impl Scope {
-    /// Of a key that has an effect wherever its table may stand.
+    /// The scope of a key that always has an effect.
     pub(super) const ALWAYS: Self = Self::new(true, [""; 2], "");
 
     pub(super) const fn new(applies: bool, on: [&'static str; 2], fits: &'static str) -> Self {

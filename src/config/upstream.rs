@@ -95,7 +95,7 @@ impl Section for UpstreamConfig {
 
 /// The kind of an upstream.
 pub(super) struct Upstream {
-    /// That of a file, unless configured.
+    /// The rotation of a file for which none is configured.
     pub(super) rotation: Rotation,
 }
 
@@ -147,7 +147,7 @@ impl Kind<UpstreamConfig> for Upstream {
 pub(crate) struct Rotation {
     /// Octets of a file before it is rotated; at least [`ROTATE_SIZE_MIN`].
     pub size: Option<usize>,
-    /// How old a file gets, from its first octet.
+    /// How old a file gets before it is rotated, counted from its first octet.
     pub age: Option<Duration>,
     /// Rotated files that are kept; at least 1, at most [`ROTATE_KEEP_MAX`].
     pub keep: usize,
@@ -163,15 +163,15 @@ impl Rotation {
         compression: Compression::Zstd,
     };
 
-    /// That of a file of suppressed copies, unless configured. Such a file is rarely watched, and in a storm, which is
-    /// what tersed is for, it grows by all that is not forwarded.
+    /// The default for a file of suppressed copies. Such a file is rarely watched, and in a storm it grows by everything
+    /// that is not forwarded.
     pub(crate) const OF_COPIES: Self = Self {
         size: Some(100 * MIB),
         age: Some(Duration::from_secs(24 * 3600)),
         ..Self::OFF
     };
 
-    /// Whether there is any.
+    /// Whether files are rotated.
     #[must_use]
     pub(crate) const fn is_on(&self) -> bool {
         self.size.is_some() || self.age.is_some()

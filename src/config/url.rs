@@ -353,7 +353,7 @@ impl fmt::Display for UpstreamUrl {
     }
 }
 
-/// The text is not a URL of ours; prints what was expected.
+/// The error for a text that is not such a URL; prints what was expected.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{fits}")]
 pub(crate) struct UrlError {

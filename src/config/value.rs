@@ -90,7 +90,7 @@ pub(super) struct List<K> {
     item: K,
 }
 
-/// A list of at least `length_min` elements. If that is not 0, the empty list is that of a key that is not written.
+/// A list of at least `length_min` elements. If that is not 0, an empty list means that the key is not written.
 pub(super) const fn list<K>(fits: &'static str, length_min: usize, item: K) -> List<K> {
     List {
         fits,
@@ -294,7 +294,7 @@ pub(super) fn unless<T: 'static>(word: &'static str, kind: Scalar<T>) -> Scalar<
     }
 }
 
-/// As [`unless`], with `none` as the value that stands for `word`.
+/// Like [`unless`], but `word` stands for the value `none`.
 pub(super) fn unless_is<T>(word: &'static str, none: T, kind: Scalar<T>) -> Scalar<T>
 where
     T: Copy + PartialEq + 'static,
@@ -315,7 +315,7 @@ pub(super) fn auto<T: Copy + 'static>(chosen: T, kind: Scalar<T>) -> Scalar<T> {
     }
 }
 
-/// A URL of ours; its own error says what was expected.
+/// A URL of one of our types; the error of that type says what was expected.
 pub(super) fn url<T: FromStr<Err: Display> + Display + 'static>(forms: &'static str) -> Scalar<T> {
     let read = move |value: &DeValue<'_>| {
         let text = value.as_str().ok_or_else(|| forms.to_owned())?;
@@ -445,7 +445,7 @@ fn read_severities(value: &DeValue<'_>) -> Result<Severities, String> {
     })
 }
 
-/// The severities from the worst to the least, as a rule has them; `None` is all.
+/// `severities` as the configuration file writes them, a word or a range; `None` for all of them.
 pub(crate) fn severity_range(severities: Severities) -> Option<String> {
     let mut names = SEVERITIES
         .iter()
@@ -506,7 +506,7 @@ fn read_profile(value: &DeValue<'_>) -> Result<&'static Profile, String> {
         .ok_or_else(|| one_of(value, &Profile::names()))
 }
 
-/// Directives for our own log, as tracing has them.
+/// Directives for our own log, in tracing's syntax.
 pub(super) fn log_filter() -> Scalar<String> {
     scalar(read_log_filter, Clone::clone)
 }
@@ -542,7 +542,7 @@ fn read_log_filter(value: &DeValue<'_>) -> Result<String, String> {
         })
 }
 
-/// What is expected where one of `words` is; names the one that `value` is similar to.
+/// The text that says that one of `words` was expected; it names the one that `value` is similar to.
 fn one_of(value: &DeValue<'_>, words: &[&str]) -> String {
     format!(
         "one of {}{}",

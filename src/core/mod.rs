@@ -13,8 +13,9 @@
 //!
 //! # Reading order
 //!
-//! The vocabulary: [`tick`] (time), [`limits`] (every hard bound) and [`nearest`] (the word that was probably meant). The stages, in the order of a frame's way:
-//! [`frame`], [`parse`], [`identity`], [`rule`], [`dedup`]. Beside them [`relp`], the protocol of both its ends.
+//! The vocabulary: [`tick`] (time), [`limits`] (every hard bound) and [`nearest`] (the word that was probably meant).
+//! The stages, in the order in which a frame passes them: [`frame`], [`parse`], [`identity`], [`rule`], [`dedup`]. Beside
+//! them [`relp`], the protocol and its two ends.
 //!
 //! # Left out
 //!

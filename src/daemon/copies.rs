@@ -2,8 +2,8 @@
 //!
 //! # Guarantees
 //!
-//! - When a reload switches it off, it still writes what it has within the grace period of a stop. What is left then is
-//!   counted as dropped, and readers that waited at its queue go on.
+//! - When a reload switches this forwarder off, it still writes what it has within the grace period of a stop. What is
+//!   left then is counted as dropped, and readers that waited at its queue continue.
 //! - It shares nothing with the forwarder of survivors: neither waits for the other.
 //!
 //! # Left out
@@ -105,7 +105,7 @@ impl CopiesForwarder {
     }
 }
 
-/// Waits until the forwarder of copies ends by itself; forever if there is none.
+/// Waits until the forwarder of copies ends by itself; forever if there is no such forwarder.
 pub(super) async fn ended(copies: &mut Option<CopiesForwarder>) -> Ended {
     match copies {
         Some(copies) => (&mut copies.forwarder).await,

@@ -9,7 +9,8 @@
 //!
 //! # Left out
 //!
-//! A listener being served: see `serving`. What a reload does with each listener: see `plan`. What else a reload changes: see `reload`.
+//! A listener being served: see `serving`. What a reload does with each listener: see `plan`. What else a reload changes:
+//! see `reload`.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Losses: logs what is being lost, or soon may be, once when it begins, and counts it for as long as it goes on.
+//! Losses: logs what is being lost, or soon may be, once when it begins, and counts it for as long as it lasts.
 //!
 //! ```text
 //! lost         x xx xxx x x x x x x   x                    x
@@ -47,7 +47,7 @@ use crate::{
     metrics::{DropReason, Metrics, PauseCounters, RejectReason},
 };
 
-/// The losses that go on, shared between the timer and `/readyz`.
+/// The current losses, shared between the timer and `/readyz`.
 #[derive(Debug)]
 pub(super) struct Losses {
     metrics: Arc<Metrics>,
@@ -136,7 +136,7 @@ impl Losses {
         self.tell(&stats_of(&shards), |episode, total| episode.finish(total));
     }
 
-    /// A line for each loss that goes on.
+    /// A line for each current loss.
     pub(super) fn lines(&self, now: Tick) -> Vec<String> {
         let seen = lock(&self.seen);
         let episodes = seen.episodes.values();
@@ -275,7 +275,7 @@ struct Episode {
     count: u64,
     /// How much of `count` is not logged yet.
     untold: u64,
-    /// When it was logged last; `None` while nothing goes on.
+    /// When it was logged last; `None` while there is no episode.
     told: Option<Tick>,
     /// When the last loss was seen.
     last: Tick,
@@ -288,7 +288,7 @@ struct Episode {
 enum News {
     /// An episode began with that amount.
     Began(u64),
-    /// It goes on: the amount since it was logged last.
+    /// An episode continues: the amount since it was logged last.
     More(u64),
 }
 
@@ -335,7 +335,7 @@ impl Episode {
 
 /// For how long reading was paused, as seen at each look.
 ///
-/// A pause that is over before the next look does not count: the upstream only took a batch a little later than it
+/// A pause that has ended before the next look does not count: the upstream only took a batch a little later than it
 /// came. Pauses that follow each other count.
 #[derive(Debug, Default)]
 struct Pause {
@@ -365,7 +365,7 @@ impl Pause {
 /// The time between two looks at the counters.
 const LOOK_PERIOD: Duration = Duration::from_millis(250);
 
-/// A loss that goes on is logged once a period; after a period without one, the next loss begins a new episode.
+/// A loss that continues is logged once per period; after a period without one, the next loss begins a new episode.
 const PERIOD: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
@@ -485,7 +485,7 @@ mod tests {
             lines[1].ends_with("the last 3s ago; reading was paused meanwhile"),
             "{lines:?}"
         );
-        // The last of it is told of, and then it is over.
+        // The last losses are logged, and then the episode has ended.
         losses.tell(&stats, |episode, total| episode.look(total, at(604)));
         losses.tell(&stats, |episode, total| episode.look(total, at(605)));
         assert_eq!(losses.lines(at(605)), [""; 0]);

@@ -15,7 +15,7 @@
 //! - Everything that can fail comes before the first change: [`Plan::of`] binds what disturbs nothing, and
 //!   [`Plan::finish`] lets new sockets receive. After that nothing fails.
 //! - Closed listeners whose readers wait at a full queue do not pile up with each reload.
-//! - An error never calls a listener of this relay another process.
+//! - An error never takes a listener of this relay for another process.
 //!
 //! # Left out
 //!
@@ -73,7 +73,7 @@ pub(super) struct Step<S> {
 pub(super) struct Fresh<S> {
     pub(super) socket: S,
     pub(super) readers: Vec<Waiting>,
-    /// Cancelled when the listeners have ended whose datagrams must be read first.
+    /// One for each listener whose datagrams must be read first; cancelled when that listener has ended.
     pub(super) after: Vec<CancellationToken>,
     /// Another listener read these sockets before.
     pub(super) is_taken_over: bool,

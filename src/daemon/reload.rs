@@ -73,8 +73,8 @@ impl Daemon {
         for warning in config.warnings() {
             warn!(%warning, "configuration");
         }
-        // The timer reports the windows that ended, so that a full queue does not delay this reload: it may be the one
-        // that names an upstream that works.
+        // The timer reports the windows that ended, so that a full queue does not delay this reload: this may be
+        // the reload that names a working upstream.
         let ledger = self.context.pipeline.delivery.ledger();
         ledger.set_rules(Arc::clone(&config.rules), config.dedup.memory);
         self.queue.resize(config.forward.queue);

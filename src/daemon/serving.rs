@@ -4,8 +4,8 @@
 //!
 //! - A datagram socket whose address another one got is still read for longer than the kernel takes to queue a datagram
 //!   that it had already meant for this socket.
-//! - The path of a Unix socket that the service manager made, or where another's file is now, is not called lost: nothing
-//!   makes it again.
+//! - A Unix socket's path does not count as lost if the service manager made it, or if another program's file is there
+//!   now: nothing makes such a path again.
 //!
 //! # Left out
 //!

@@ -186,7 +186,7 @@ impl Daemon {
     }
 }
 
-/// Drops what is left in `queue`: something is only if its forwarder ended before its time.
+/// Drops what is left in `queue`. Something is left only if the forwarder ended too early.
 fn drop_rest(queue: &Queue, pipeline: &Pipeline) {
     let ledger = pipeline.delivery.ledger();
     loop {

@@ -78,7 +78,7 @@ impl Patience {
 ///
 /// # Errors
 ///
-/// The threads or the descriptors cannot be had.
+/// The threads or the descriptors are not available.
 pub(super) fn runtime(workers: usize, patience: &mut Patience) -> io::Result<Runtime> {
     // One more thread builds the runtime.
     patience.insist(|| prove(WORKER, workers + 1))?;

@@ -4,7 +4,7 @@
 //!
 //! - The n-th delay lies between half and all of `min * 2^n`, capped at `max`: when a collector restarts, a hundred
 //!   relays do not reconnect in step.
-//! - The same seed gives the same delays.
+//! - The same seed yields the same delays.
 //!
 //! # Left out
 //!

@@ -77,7 +77,7 @@ pub(super) enum Connection {
     Blocking(Blocking),
 }
 
-/// What was heard of an upstream.
+/// What was heard from an upstream.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Heard {
     /// It answered, or can take more.
@@ -211,7 +211,7 @@ impl Connection {
                 }
             }
             Self::Relp(relp) => {
-                // Where others take over, a silent server is not waited for long.
+                // If another lane can take over, do not wait long for a silent server.
                 let is_last = shared.source.is_closed();
                 let patience = if is_last { Duration::MAX } else { FINISH_MAX };
                 relp.finish(patience, FINISH_MAX, account).await
@@ -222,7 +222,7 @@ impl Connection {
 
     /// Takes back the frames that the upstream may not have, in order, after `lost`; counts them as queued again, and
     /// the others of the batch as forwarded. A stream may ask its peer first, for up to 2 s. If the upstream
-    /// `is_trusted`, a peer that was only cut off by us will read what its kernel has.
+    /// `is_trusted`, a peer that only we cut off is expected to read what its kernel has.
     ///
     /// # Cancel safety
     ///
@@ -259,7 +259,7 @@ impl Connection {
         again
     }
 
-    /// Lets go of what has arrived, or is old, and need not be kept to be sent again. Returns how long to wait before
+    /// Drops what need not be kept to be sent again, because it has arrived or is old. Returns how long to wait before
     /// the next call, which is short if a sender waits to hear that its messages are safe (`is_awaited`).
     pub(super) fn tend(&mut self, now: Tick, is_awaited: bool) -> Duration {
         match self {
@@ -305,7 +305,7 @@ impl Connection {
         }
     }
 
-    /// How many octets it gets before it is proved, to an upstream of this `standing`; `None` means no limit.
+    /// How many octets an upstream of this `standing` gets before it has proved to work; `None` means no limit.
     pub(super) fn probation(&self, standing: &Standing) -> Option<usize> {
         match self {
             Self::Stream(stream) => standing.probation(stream.resend_octets()),
@@ -314,8 +314,8 @@ impl Connection {
         }
     }
 
-    /// Whether a break before it is proved counts towards probation: the peer took frames for nothing, which have to be
-    /// sent again. RELP limits these by its window, and the other kinds have next to none.
+    /// Whether a break before the upstream has proved to work counts towards probation: all frames that the peer took
+    /// have to be sent again. RELP's window limits these, and the other kinds have hardly any.
     pub(super) const fn is_put_on_probation(&self) -> bool {
         match self {
             Self::Stream(_) => true,

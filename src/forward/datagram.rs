@@ -47,7 +47,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Datagram {
     socket: DatagramSocket,
-    /// The upstream is given up when a send finds no room for so long.
+    /// The upstream is given up when a send finds no room for this long.
     stall: Duration,
     /// What waited while the upstream was away is sent at a pace that its receive buffer can take.
     is_paced: bool,
@@ -145,7 +145,7 @@ impl Datagram {
     ///
     /// # Cancel safety
     ///
-    /// Can be dropped at any point: a look-up under way goes on at the next call.
+    /// Can be dropped at any point: a look-up under way continues at the next call.
     pub(super) async fn heard(&mut self) -> Result<SocketAddr, UpstreamError> {
         let DatagramSocket::Udp(socket, name) = &mut self.socket else {
             return std::future::pending().await;
@@ -377,7 +377,7 @@ impl fmt::Debug for Name {
     }
 }
 
-/// The kernel tells nothing of datagrams once it took them: all count as taken.
+/// The kernel reports nothing about datagrams once it took them: all count as taken.
 const fn taken_all(now: Tick) -> Taken {
     Taken {
         unacknowledged: 0,
@@ -393,7 +393,7 @@ fn is_no_room(error: &io::Error) -> bool {
 /// How long after a datagram was sent its refusal may arrive: longer than the round trip of most networks.
 const RECENT_AGE: Duration = Duration::from_millis(200);
 
-/// Octets that are kept for so long.
+/// Octets that are kept for [`RECENT_AGE`].
 pub(super) const RECENT_OCTETS: usize = 256 * 1024;
 
 const RESOLVE_PERIOD: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! What a connection has shown so far: whether its upstream works, and how much it may be given until then.
+//! What a connection has shown so far: whether its upstream works, and how much it may get until then.
 //!
 //! ```text
 //!           proof seen (see `Proof`)
@@ -14,12 +14,12 @@
 //! # Guarantees
 //!
 //! - A connection on probation gets few octets until it is proved (see `standing`), but at least one frame a batch.
-//! - All lanes know how many of them are trusted, and how many are in doubt. At a stop the former get the batches, and
-//!   do not end while one of the latter may give something back.
+//! - All lanes know how many of them are trusted, and how many are in doubt. At a stop trusted lanes get the batches, and
+//!   do not end while a lane in doubt may give something back.
 //!
 //! # Left out
 //!
-//! What is logged of it, and the delays between attempts (`standing`, `failover`).
+//! What is logged about it, and the delays between attempts (`standing`, `failover`).
 
 use std::{
     collections::VecDeque,
@@ -104,7 +104,7 @@ impl Evidence {
         }
     }
 
-    /// Records that something was written at `now`, of so many `octets`.
+    /// Records that `octets` were written at `now`.
     pub(super) fn wrote(
         &mut self,
         now: Tick,
@@ -173,7 +173,7 @@ impl Evidence {
         now.since(self.since) >= PROOF_MIN
     }
 
-    /// Whether it has got all that it gets on probation, and is not proved.
+    /// Whether it has got all the octets that it gets on probation, and has not proved to work.
     pub(super) fn has_used_up(&self) -> bool {
         self.on_probation()
             .is_some_and(|octets| self.written >= octets)

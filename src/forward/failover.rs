@@ -13,7 +13,7 @@
 //! - The upstream in charge is the first of the list that is up.
 //! - While a later upstream is in charge, each earlier one is tried again at its own backed-off times, so that charge
 //!   returns up the list.
-//! - A failed upstream is not tried before its delay is over.
+//! - A failed upstream is not tried before its delay has passed.
 //!
 //! # Left out
 //!

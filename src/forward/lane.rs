@@ -24,7 +24,7 @@
 //!              ended
 //! ```
 //!
-//! *Leave* becomes *lost* if the connection does not end in order. If something came back then, a drained lane goes on.
+//! *Leave* becomes *lost* if the connection does not end in order. If something came back then, a drained lane continues.
 //!
 //! # Guarantees
 //!
@@ -301,8 +301,8 @@ impl Lane {
         })
     }
 
-    /// Lets go of what has arrived, and looks whether the connection has proved that the upstream works. Returns
-    /// how long to wait before the next look.
+    /// Drops what has arrived from the resend ring, and checks whether the connection has proved that the upstream
+    /// works. Returns how long to wait before the next look.
     fn tend(&mut self, now: Tick) -> Duration {
         let Active {
             index,
@@ -320,7 +320,7 @@ impl Lane {
             upstream.standing.proved();
             upstream.found(now);
         } else if was_outage && evidence.is_idle_long(now) {
-            // There was nothing to send, so no better proof can be had.
+            // There was nothing to send, so there can be no better proof.
             evidence.trust(&self.shared);
             upstream.found(now);
         }
@@ -452,7 +452,7 @@ impl Lane {
     }
 
     /// Ends the connection to the upstream in charge in order, if there is one. With `doubt`, acknowledging everything
-    /// does not do: the peer has to close as well.
+    /// is not enough: the peer has to close as well.
     async fn leave(&mut self, doubt: bool) -> Result<(), ForwardEnded> {
         let Some(active) = &mut self.active else {
             return Ok(());
@@ -515,7 +515,7 @@ impl Lane {
         self.upstreams.tell(in_charge);
     }
 
-    /// What to do after the configuration changed, or, if that cannot happen any more, was told to leave.
+    /// What to do after the configuration changed (`is_change`), or after the lane was told to leave.
     const fn changed(is_change: bool) -> Next {
         if is_change { Next::Reload } else { Next::Done }
     }

@@ -182,7 +182,7 @@ impl Forwarder {
         result
     }
 
-    /// Gives each lane its part of the configuration, starts new lanes, and tells the others to end.
+    /// Hands each lane its part of the configuration, starts new lanes, and tells the others to end.
     fn set_lanes(&mut self, running: &mut Lanes) {
         let config = Arc::clone(&self.changes.borrow_and_update());
         let mut old = std::mem::take(&mut self.lanes);

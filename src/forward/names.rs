@@ -174,7 +174,7 @@ mod tests {
         let names = names();
         for _ in 0..EACH_MAX {
             let mut stuck = pin!(names.look_up("stuck", 1));
-            // The caller gives up.
+            // The caller stops waiting.
             let pending = std::future::poll_fn(|context| {
                 Poll::Ready(stuck.as_mut().poll(context).is_pending())
             });

@@ -1,4 +1,4 @@
-//! Standing: what is known of an upstream, and what it takes to trust it again.
+//! Standing: what is known about an upstream, and what it takes to trust it again.
 //!
 //! ```text
 //!            lost, or not reached            proved
@@ -161,7 +161,7 @@ impl Upstream {
         }
     }
 
-    /// Records and logs a connection. After an outage it shows later whether the upstream is to be trusted.
+    /// Records and logs a connection. After an outage it must prove first that the upstream can be trusted.
     pub(super) fn connected(&mut self) {
         self.metrics.connects.inc();
         self.standing.was_connected = true;

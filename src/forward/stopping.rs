@@ -1,4 +1,4 @@
-//! Stopping: tells those who wait for an upstream how far a stop has come.
+//! Stopping: tells tasks that wait for an upstream how far a stop has come.
 //!
 //! ```text
 //! ──── begun: upstreams that are away are tried often ──── over: nothing waits any more
@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stopping {
     begun: CancellationToken,
-    /// Cancelled when the grace period is over.
+    /// Cancelled when the grace period has passed.
     pub(super) cut_off: CancellationToken,
 }
 
 impl Stopping {
-    /// A new one, not stopped. A stop of `self` is a stop of the new one as well.
+    /// A new value, not stopped. A stop of `self` stops the new one as well.
     #[must_use]
     pub(crate) fn child(&self) -> Self {
         Self {
@@ -47,7 +47,7 @@ impl Stopping {
         self.begun.cancelled().await;
     }
 
-    /// Waits until the grace period is over.
+    /// Waits until the grace period has passed.
     pub(crate) async fn over(&self) {
         self.cut_off.cancelled().await;
     }

@@ -30,16 +30,16 @@ use crate::{
 /// One step in the life of a lane, or of the network.
 #[derive(Clone, Debug)]
 enum Step {
-    /// So many frames of so many octets each arrive.
+    /// This many frames arrive, each of this many octets.
     Arrive(usize, usize),
     /// The next chunk is written whole.
     Write,
-    /// All but so many of the octets written are acknowledged.
+    /// All octets written but this many are acknowledged.
     Acknowledge(usize),
-    /// So many milliseconds pass.
+    /// This many milliseconds pass.
     Wait(u64),
-    /// The connection breaks after so many octets of the next chunk were taken. The peer may not have read the last so
-    /// many octets before.
+    /// The connection breaks after the first number of octets of the next chunk was taken. The peer may not have read
+    /// the second number of octets before.
     Break(usize, usize),
     /// A stop drops what waits.
     Stop,

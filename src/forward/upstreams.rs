@@ -1,8 +1,8 @@
-//! A lane's list of upstreams: what is known of each, and which one is in charge.
+//! A lane's list of upstreams: what is known about each, and which one is in charge.
 //!
 //! # Guarantees
 //!
-//! - What is known of an upstream stays while it is listed, also over a reload.
+//! - What is known about an upstream stays while it is listed, also over a reload.
 //! - In the metrics and on the status page, the upstreams behind the one in charge stand by, unless their last attempt
 //!   failed: they are not tried, and not down.
 //! - An upstream in charge that was lost is down until it has proved that it works: a peer that takes connections and

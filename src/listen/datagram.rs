@@ -1,7 +1,7 @@
 //! Datagrams, UDP and Unix: one datagram, one message (RFC 5426 3.1).
 //!
 //! ```text
-//! a thread a socket:   poll ──▶ recvmmsg ──▶ judge ──▶ deliver ──┐
+//! a thread per socket: poll ──▶ recvmmsg ──▶ judge ──▶ deliver ──┐
 //!                        ▲          ▲            under load: pause │
 //!                        └─ quiet ──┴──────────────────────────────┘
 //! ```
@@ -148,7 +148,7 @@ impl<A: SockaddrLike + Copy> Reader<A> {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // ICMP errors, although this socket never sends, or memory pressure: reading goes on.
+                // ICMP errors, although this socket never sends, or memory pressure: reading continues.
                 Err(error) => {
                     tracing::debug!(listener = self.local.metrics.name(), %error, "receive error");
                 }

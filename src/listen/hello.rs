@@ -4,7 +4,7 @@
 //!
 //! - Octets that are taken for another protocol cannot be a syslog frame that a sender meant.
 //! - The decision is a function of the octets, however they are cut into reads, and [`HELLO_OCTETS_MAX`] of them always
-//!   decide. A connection that ends or falls silent before that has sent a message like any other.
+//!   decide. If a connection ends or falls silent before that, its octets are a message like any other.
 //!
 //! # Left out
 //!
@@ -162,7 +162,7 @@ fn http(octets: &[u8]) -> Option<bool> {
 }
 
 /// Whether this is a load balancer's header (haproxy's proxy-protocol.txt, 2.1 and 2.2). A message may begin with
-/// `PROXY TCP4` and go on in words.
+/// `PROXY TCP4` and continue with other words.
 fn proxy_protocol(octets: &[u8]) -> Option<bool> {
     any(&[begins(b"\r\n\r\n\0\r\nQUIT\n", octets), proxy_line(octets)])
 }

@@ -1,8 +1,8 @@
 //! Listening: binds sockets, or takes them from the service manager, and reads them until told to stop.
 //!
 //! ```text
-//! bind ──▶ Bound ──serve──▶ one thread a datagram socket        ──frames──▶ pipeline
-//!                           one task a stream listener ─accept─▶ one task a connection
+//! bind ──▶ Bound ──serve──▶ one thread per datagram socket        ──frames──▶ pipeline
+//!                           one task per stream listener ─accept─▶ one task per connection
 //! ```
 //!
 //! # Guarantees
@@ -76,7 +76,7 @@ pub(crate) struct Context {
     pub descriptors: Arc<Semaphore>,
     /// Every task is spawned here; a stop waits for them.
     pub tasks: TaskTracker,
-    /// Told of every panic, and of listeners that end by themselves.
+    /// Reports every panic, and listeners that end by themselves.
     pub panics: Panics,
 }
 
@@ -144,7 +144,7 @@ pub(crate) struct Opening {
     pub metrics: Arc<ListenerMetrics>,
     /// The connections that are open already.
     pub connections: Connections,
-    /// Cancelled when the listeners have ended whose datagrams must be read first.
+    /// One for each listener whose datagrams must be read first; cancelled when that listener has ended.
     pub after: Vec<CancellationToken>,
     /// Another listener read these sockets before, and counted what the kernel dropped on them.
     pub is_taken_over: bool,
@@ -153,7 +153,7 @@ pub(crate) struct Opening {
 /// How to end a listener that is served.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Open {
-    /// Cancel this to end the listener. Its connections go on.
+    /// Cancel this to end the listener. Its connections stay open.
     pub stop: CancellationToken,
     /// Cancel this first if another socket takes over the address: handshakes in progress are then completed.
     pub is_moving: CancellationToken,

@@ -124,7 +124,7 @@ const EXACT_OCTETS_MAX: usize = 256 * 1024;
 /// turns.
 const FULL_OCTETS: usize = 2 * 1024 * 1024;
 
-/// The shortest turn: a shorter one would cost more than it brings.
+/// The shortest turn: a shorter one would cost more than it saves.
 const FULL_OCTETS_MIN: usize = 1024;
 
 /// Octets that the full windows of a listener may delay, and the shortest turn of a connection.

@@ -61,7 +61,7 @@ struct Connection<'l> {
     is_plain: bool,
 }
 
-/// Why a connection is over.
+/// Why a connection ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Over {
     /// The peer closed it, or it broke. What was received counts.
@@ -303,7 +303,7 @@ pub(super) fn is_transient(error: &io::Error) -> bool {
     )
 }
 
-/// Awaits `future`; returns `None` when `patience` is over first.
+/// Awaits `future`; returns `None` when `patience` runs out first.
 pub(super) async fn within<F: Future>(patience: Option<Duration>, future: F) -> Option<F::Output> {
     match patience {
         Some(patience) => timeout(patience, future).await.ok(),

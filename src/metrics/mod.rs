@@ -50,7 +50,7 @@ pub(crate) struct Metrics {
     pub copies: CopyCounters,
     /// Octets that wait for an upstream in memory, framing and summaries included.
     pub queue_octets: Gauge,
-    /// When the oldest chunk of the queue came, as a tick; zero without a chunk.
+    /// When the oldest chunk of the queue was put there, as a tick; zero without a chunk.
     queue_oldest: Gauge,
     /// Readers that wait for room in the survivors' queue.
     pub pauses: PauseCounters,
@@ -174,7 +174,7 @@ impl Metrics {
 
     /// The two sides of the counting law.
     ///
-    /// It reads against the flow: first where frames end, then the queue, then where they come in. A frame that moves on
+    /// It reads against the flow: first where frames end, then the queue, then where they come in. A frame that moves
     /// meanwhile is missed and not counted twice, so the sum of the right side is never more than the left. This requires that
     /// frames are counted with the flow: received first, then queued, and taken out of the queue before they are
     /// counted as forwarded or dropped ([`FrameCounters::deliver`], [`FrameCounters::lose`]). Frames that are taken back

@@ -1,4 +1,4 @@
-//! What the kernel tells about this process, read at each scrape from `/proc/self` and `getrusage`.
+//! What the kernel reports about this process, read at each scrape from `/proc/self` and `getrusage`.
 //!
 //! If a sandbox hides `/proc`, the values that need it are left out of the page.
 

@@ -70,7 +70,7 @@ impl UpstreamState {
     }
 }
 
-/// What is known of an upstream now.
+/// What is known about an upstream now.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct UpstreamCondition {
     pub state: UpstreamState,

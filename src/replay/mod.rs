@@ -74,7 +74,7 @@ pub(crate) struct Replay<'a> {
     buffer: Vec<u8>,
 }
 
-/// What a replay shall yield.
+/// What a replay has to produce.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Wanted {
     pub lines: bool,

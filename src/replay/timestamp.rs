@@ -197,7 +197,7 @@ impl Civil {
         Date::new(year, self.month, self.day).is_ok()
     }
 
-    /// Seconds since the epoch. A day that the month does not have counts on into the next month.
+    /// Seconds since the epoch. A day that the month does not have is a day of the next month.
     fn second_in(&self, year: i16) -> Option<i64> {
         let first = Date::new(year, self.month, 1).ok()?;
         let date = first.checked_add((i32::from(self.day) - 1).days()).ok()?;

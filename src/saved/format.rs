@@ -16,7 +16,7 @@
 //! # Guarantees
 //!
 //! - A file that lacks a part, or has an octet that is not the one written, is refused.
-//! - Reading holds one block at a time, and takes memory for the octets that exist, not for those that a length promises.
+//! - Reading holds one block at a time, and takes memory for the octets that exist, not for those that a length announces.
 //! - Windows that are returned are plausible: they are sorted, they started in the past, and there are exactly as
 //!   many as were written.
 //!

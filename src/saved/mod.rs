@@ -15,7 +15,7 @@
 //!   dropped. If a task panicked while it changed windows, none are saved.
 //! - A file at the path that is no file of saved windows is neither read, removed nor replaced.
 //! - The memory budget holds. A window that expired, or whose policy changed, is left out and counted.
-//! - Saving ends when its time is over; then the path is as it was before.
+//! - Saving ends when its time has passed; then the path is as it was before.
 //!
 //! # Left out
 //!
@@ -173,7 +173,7 @@ impl SavedWindows {
         let path = self.path.clone();
         let started = Clock::now();
         let saving = pool.call(move || self.try_save(&key, started, time));
-        // If the disk does not respond, the stop goes on without it.
+        // If the disk does not respond, the stop continues without it.
         let result = match timeout(time + SYNC_EXTRA, saving).await {
             Ok(Ok(result)) => result,
             Ok(Err(error)) => Err(SaveError::Write(io::Error::other(error))),
@@ -338,7 +338,7 @@ impl SavedWindows {
     }
 }
 
-/// Opens the file at `path` and removes it, so that it is not read again. Returns `None` if there is none.
+/// Opens the file at `path` and removes it, so that it is not read again. Returns `None` if it does not exist.
 fn take(path: &Path) -> Result<Option<File>, RestoreError> {
     let mut file = match open(path) {
         Ok(file) => file,
@@ -431,7 +431,7 @@ const READ_OCTETS: usize = 256 * 1024;
 /// Windows written or read between two looks at the clock: about a millisecond.
 const WINDOWS_PER_LOOK: u32 = 1024;
 
-/// How much longer than allowed the disk may take before the stop goes on.
+/// How much longer than allowed the disk may take before the stop continues without it.
 const SYNC_EXTRA: Duration = Duration::from_millis(200);
 
 /// Windows forgotten under one hold of a lock.

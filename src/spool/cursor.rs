@@ -10,7 +10,7 @@
 //!
 //! - The slots are written in turn. If one is torn or damaged, the other is left, which is one turn older.
 //! - A lost or old cursor costs duplicates, never a message.
-//! - A cursor of another history is not believed (see [`Stored::is_of`]): it counts other messages.
+//! - A cursor of another history is ignored (see [`Stored::is_of`]): it counts other messages.
 //! - A cursor that has a second name, or that others may write to, is not written to. A new file takes its name. It is
 //!   believed unless others may write to it.
 //!
@@ -205,7 +205,7 @@ impl Cursor {
     }
 }
 
-/// Opens the file to write to it. Makes it if there is none. If the file has a second name, or others
+/// Opens the file to write to it. Makes it if it does not exist. If the file has a second name, or others
 /// may write to it, only this name is removed, and a new file takes it.
 fn open(disk: &dyn Disk) -> Result<File, SpoolError> {
     let flags = OFlag::O_RDWR | OFlag::O_CREAT;

@@ -18,8 +18,8 @@
 //! | is a symlink or no regular file | another process put it there | refuse it |
 //! | belongs to another user | that user can change it at any time | refuse it |
 //! | has a second name | another process uses the file by that name; what we write it reads, what it writes we read | wait until it has one name |
-//! | lets group or others write | its octets may not be those that we wrote | wait until the mode is right |
-//! | lets others read | others may have read it; waiting undoes nothing | open it |
+//! | group or others may write to it | its octets may not be those that we wrote | wait until the mode is right |
+//! | others may read it | they may have done so; waiting undoes nothing | open it |
 //!
 //! The operator can repair a file that has a second name or too loose a mode, and only the operator knows what was done
 //! to it. So its frames wait, and the error says what repairs it. [`Disk::peek`] opens it nevertheless, for its header and
@@ -70,10 +70,10 @@ pub(super) trait Disk: Send + Sync + fmt::Debug {
     fn open(&self, name: &str, flags: OFlag) -> Result<File, SpoolError>;
 
     /// Opens a file of the spool to look at it. Also returns what is not safe about it, if the operator can repair that: a
-    /// second name, or a mode that lets others write.
+    /// second name, or a mode that allows others to write.
     fn peek(&self, name: &str) -> Result<(File, Option<SpoolError>), SpoolError>;
 
-    /// Removes a file. Succeeds if there is none.
+    /// Removes a file. Succeeds if it does not exist.
     fn remove(&self, name: &str) -> Result<(), SpoolError>;
 
     /// Waits until the names of all files are on the disk.

@@ -148,7 +148,7 @@ pub enum Unsafe {
     /// It is not a regular file, or it is a symlink.
     #[error("it is not a regular file (symlinks are not followed)")]
     NoFile,
-    /// The file has hard links: who writes to one of its names writes to all.
+    /// The file has hard links: a program that writes to one of its names writes to all.
     #[error("it has {names} names")]
     Names {
         /// How many.

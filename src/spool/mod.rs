@@ -17,8 +17,8 @@
 //!     lock       locked while a process has the spool; contains its process id
 //! ```
 //!
-//! A position in the spool is a number of records and of survivors since the spool was made. A header tells what was
-//! written before its segment, so the next segment's header is the total of the one before. A record tells how many
+//! A position in the spool is a number of records and of survivors since the spool was made. A header says what was
+//! written before its segment, so the next segment's header is the total of the one before. A record says how many
 //! records come before it in its segment. So what is missing between two things that can be read is always known
 //! **exactly**: it is the difference of two numbers, whether a bit flipped in a record, a sector went bad, or a file
 //! was deleted.
@@ -43,10 +43,10 @@
 //!   process removes one, the disk has its space with the next call of [`Spool::append`] or [`Spool::tend`].
 //! - **The descriptor that wrote a segment reads it.** A second name, or another mode or owner, that a file got since then
 //!   changes nothing. [`OPEN_SEGMENTS_MAX`] complete segments are kept open for that.
-//! - **A file that is not safe to open is not given up.** [`Spool::read`] says what is wrong and what repairs it, and the next
-//!   call tries again. Nothing behind the file is read before it. Its header tells how much it holds, so all counts
+//! - **A file that is not safe to open is tried again.** [`Spool::read`] says what is wrong and what repairs it, and the next
+//!   call tries again. Nothing behind the file is read before it. Its header says how much it holds, so all counts
 //!   are right. [`Found::not_safe`] lists such files at the start. `disk` says what is safe, and why.
-//! - **A cursor of another history is not believed** ([`Found::cursor_foreign`]). It may come from a backup that was
+//! - **A cursor of another history is ignored** ([`Found::cursor_foreign`]). It may come from a backup that was
 //!   restored in part. Then all records in the segments are read. No difference of two counts is less than zero.
 //! - **Opens fast**: it reads headers only, and one segment in full.
 //! - Appending waits for the disk without a lock that the reader needs.
@@ -275,7 +275,7 @@ impl Spool {
         let (place, octets) = segment::survey(disk, file, last.header.salt(), last.octets)?;
         found.torn_octets = last.octets - octets;
         if found.torn_octets > 0 {
-            // The tail is never read. The cut only gives space back, so it may fail.
+            // The tail is never read. The cut only frees space, so it may fail.
             let _cut = disk
                 .open(&name, OFlag::O_RDWR)
                 .and_then(|file| disk.cut(&file, octets));
@@ -315,8 +315,8 @@ impl Spool {
         lock(&self.shared).left().survivors
     }
 
-    /// When the oldest record that is not acknowledged was written, or a little earlier; `None` if there is none. It is not
-    /// older than that.
+    /// When the oldest record that is not acknowledged was written, or a little earlier; `None` if all are acknowledged.
+    /// The record is not older than that.
     #[must_use]
     pub fn oldest(&self) -> Option<WallTime> {
         let mut shared = lock(&self.shared);
@@ -341,7 +341,7 @@ impl Spool {
             && segments.any(|segment| segment.header.before < upto && upto <= segment.end)
     }
 
-    /// Returns the next records, about `octets` of them as a chunk, but at least one record; `None` if there are none.
+    /// Returns the next records, about `octets` of them as a chunk, but at least one record; `None` if all were read.
     ///
     /// # Errors
     ///
@@ -350,7 +350,7 @@ impl Spool {
         lock(&self.reader).read(self, octets)
     }
 
-    /// Acknowledges all records before `upto`: they are not read again, and their space is given back.
+    /// Acknowledges all records before `upto`: they are not read again, and their space is freed.
     ///
     /// # Errors
     ///

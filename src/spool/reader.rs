@@ -49,7 +49,7 @@ struct Open {
 /// A segment, and where it ends.
 struct View {
     segment: Segment,
-    /// Where the next segment starts; where writing has come to, if there is none.
+    /// Where the next segment starts; for the last segment, the end of what was written.
     end: Position,
     /// It is the last one, and may grow.
     is_last: bool,
@@ -121,7 +121,8 @@ impl Reader {
         }))
     }
 
-    /// The first segment that is not read to its end. The error, if there is none, is the end of what was written.
+    /// The first segment that is not read to its end. If there is no such segment, the error is the end of what was
+    /// written.
     fn view(&self, spool: &Spool) -> Result<View, Position> {
         let shared = lock(&spool.shared);
         let mut segments = shared

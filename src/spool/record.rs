@@ -11,7 +11,7 @@
 //! - A record that is returned was written here, at this place: both CRCs are right, which start from the
 //!   segment's salt, and its place fits between the record before it and the end.
 //! - No length is used before its CRC was checked, and none that goes beyond the segment's end. The caller never has to
-//!   hold more than one record to go on.
+//!   hold more than one record to continue.
 //! - The work is linear in the octets, including damaged ones (except for the CRCs of frames behind an intact header).
 //!
 //! # Left out
@@ -135,9 +135,9 @@ pub(super) struct Record<'a> {
 pub(super) enum Step<'a> {
     /// A record, and how many octets it takes.
     Record(Record<'a>, usize),
-    /// This many octets are needed to go on. The segment has that many left.
+    /// This many octets are needed to continue. The segment has that many left.
     More(usize),
-    /// This many octets are damaged. Go on behind them.
+    /// This many octets are damaged. Continue behind them.
     Damaged(usize),
     /// No octets are left.
     End,

@@ -1,4 +1,4 @@
-//! A segment: a file of records, with a header that tells what was written before it.
+//! A segment: a file of records, with a header that says what was written before it.
 //!
 //! ```text
 //!     0          56       4096           4152
@@ -152,12 +152,12 @@ pub(super) fn number(name: &str) -> Option<u64> {
 #[derive(Debug)]
 pub(super) struct Feed {
     file: Arc<File>,
-    /// Where in the file the first octet is that is left.
+    /// The offset in the file of the first octet that is not consumed.
     at: u64,
     octets: Vec<u8>,
-    /// How many octets at the front of them are consumed.
+    /// How many octets at the front of `octets` are consumed.
     front: usize,
-    /// Errors of the medium at one place.
+    /// How many errors of the medium there were at this place.
     tries: u32,
 }
 

@@ -68,12 +68,12 @@ impl Writer {
 }
 
 impl Spool {
-    /// Writes the entries of all chunks to the disk, and waits until they are there.
+    /// Writes the entries of all chunks to the disk, and waits until they are safe there.
     ///
     /// # Errors
     ///
-    /// After an error nothing of it counts. After [`SpoolError::Full`], [`SpoolError::NoSpace`], [`SpoolError::ReadOnly`] and
-    /// [`SpoolError::Io`] the caller may try again; after [`SpoolError::Gone`] the next try makes the directory anew.
+    /// After an error none of these entries counts as written. After [`SpoolError::Full`], [`SpoolError::NoSpace`],
+    /// [`SpoolError::ReadOnly`] and [`SpoolError::Io`] the caller may try again; after [`SpoolError::Gone`] the next try makes the directory anew.
     /// [`SpoolError::Moved`] is returned until the directory is back at its path.
     pub fn append(&self, chunks: &[Chunk]) -> Result<(), SpoolError> {
         if chunks.iter().all(Chunk::is_empty) {
@@ -160,7 +160,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Finds out whether the disk would take this many octets now. Keeps nothing of them.
+    /// Finds out whether the disk would take this many octets now. Nothing of them stays on the disk.
     ///
     /// # Errors
     ///
@@ -191,7 +191,7 @@ impl Spool {
     ///
     /// [`SpoolError::Gone`] if the directory was removed, or the error that prevents making it anew.
     /// [`SpoolError::Moved`] if it is not at its path. [`SpoolError::Unsafe`] if others may write to it by
-    /// now: this process goes on, but the next will not start.
+    /// now: this process keeps running, but the next one will not start.
     pub fn tend(&self) -> Result<(), SpoolError> {
         self.prepare_directory(&mut lock(&self.writer))?;
         self.disk.check_place()?;
@@ -372,7 +372,7 @@ impl Spool {
     }
 }
 
-/// The file with which [`Spool::probe`] takes room, and gives it back.
+/// The file with which [`Spool::probe`] takes room, and frees it again.
 pub(super) const TRIAL: &str = "trial";
 
 /// Octets written to it, to find out whether the disk fails or is read-only.

@@ -1,4 +1,4 @@
-//! Whatever clients do to the admin address, the relay goes on relaying.
+//! Whatever clients do to the admin address, the relay keeps relaying.
 //!
 //! `defaults` tests that there is no admin address unless it is configured.
 
@@ -193,7 +193,7 @@ fn answer(admin: SocketAddr, request: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// The status of an answer; `None` if there was none.
+/// The status of an answer; `None` if there was no answer.
 fn status(answer: &str) -> Option<u16> {
     answer
         .strip_prefix("HTTP/1.")?

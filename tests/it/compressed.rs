@@ -144,7 +144,7 @@ fn the_spool_keeps_them() {
     tersed.finish();
 }
 
-/// Each peer is warned of once, whatever other peers do.
+/// Each peer is warned about once, whatever other peers do.
 #[test]
 fn each_peer_is_warned_of_once() {
     let sink = Sink::udp();

@@ -44,7 +44,7 @@ fn a_costly_mask_is_refused_with_its_cost_by_check_run_and_reload() {
     tersed.signal(Signal::SIGHUP);
     let line = tersed.wait_log("reload refused");
     assert!(line.mentions("mask `slow`: costs "), "{line:?}");
-    // The old configuration goes on running.
+    // The old configuration stays in force.
     let mut originator = Originator::tcp(tersed.address(TCP));
     originator.send_all([
         "<13>Mar  1 12:00:00 host app: job 1",

@@ -179,7 +179,7 @@ fn the_compose_file_runs_the_relay_confined_and_with_flags_it_knows() {
     );
 }
 
-/// systemd's remarks on the units, with this service in place of ours.
+/// systemd's remarks on the units, with this service in place of the shipped one.
 ///
 /// The binary need not be installed: the `ExecStart` of the service is changed to name the one under test.
 fn verify(service: &str) -> String {

@@ -50,7 +50,10 @@ fn without_free_descriptors_connections_wait_and_upstreams_come_back() {
     // The waiting connections are served when the others are gone.
     drop(originators.drain(..served));
     let rest = wait_steady(&sink);
-    assert!(rest > served + 1, "nobody was served after {served} left");
+    assert!(
+        rest > served + 1,
+        "no connection was served after {served} left"
+    );
     drop(originators);
     sink.wait_messages(101);
     tersed.wait_metric("tersed_connections", &[], 0);

@@ -1,4 +1,4 @@
-//! `tersed explain`: what it says of a frame is what the relay does with it.
+//! `tersed explain`: what it says about a frame is what the relay does with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

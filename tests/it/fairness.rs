@@ -68,7 +68,7 @@ fn check(tersed: &Tersed, sink: &Sink, fast: impl FnOnce() -> Originator + Send)
             .collect();
         drop(stop);
         let sent: u64 = flood.join().unwrap();
-        assert!(sent > 10_000, "a flood of {sent} messages is none");
+        assert!(sent > 10_000, "{sent} messages are no flood");
         wait_until("everything to be accounted for", LIMIT, || {
             let metrics = tersed.metrics();
             let lost = metrics.total("tersed_kernel_dropped_total");

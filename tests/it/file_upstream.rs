@@ -107,7 +107,7 @@ fn a_rotated_file_is_let_go_at_a_reload() {
     originator.send_all(ordered_all(10, OCTETS));
     wait_lines(&survivors, 10);
     fs::rename(&survivors, &rotated).unwrap();
-    // Until the reload, it goes on in the open file.
+    // Until the reload, it keeps writing to the open file.
     originator.send(ordered(0, 10, OCTETS));
     wait_lines(&rotated, 11);
     assert!(!survivors.exists());

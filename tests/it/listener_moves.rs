@@ -69,7 +69,7 @@ fn a_listener_changes_between_tcp_and_relp_under_load_and_nothing_is_lost() {
                 let mut connection = Originator::tcp(TO);
                 connection.send(message("plain", round));
                 plain.push(connection);
-                // Connections of the other protocol go on as before.
+                // Connections of the other protocol continue as before.
                 for client in &mut relp {
                     let last = client.send(message(&format!("relp {}", fresh()), round));
                     client.answers(last..=last, "200 OK");
@@ -86,7 +86,7 @@ fn a_listener_changes_between_tcp_and_relp_under_load_and_nothing_is_lost() {
     });
 }
 
-/// The contents of the sockets and the connections go on under the new name, and new messages count there.
+/// The contents of the sockets and the connections continue under the new name, and new messages count there.
 #[test]
 fn a_listener_gets_another_name_and_keeps_its_sockets() {
     Network::inside(|_| {

@@ -109,7 +109,7 @@ fn reading_that_is_paused_is_told_of_and_nothing_else_falls_silent() {
     assert!(line.ends_with("; reading was paused meanwhile"), "{line}");
 
     let sink = port.open();
-    wait_until("reading to go on", LIMIT, || {
+    wait_until("reading to continue", LIMIT, || {
         tersed.metrics().total("tersed_reading_paused") == 0
     });
     wait_until("all to be forwarded", LIMIT, || {
@@ -186,7 +186,7 @@ fn copies_that_pause_reading_are_named() {
     wait_until("all copies to be kept", LIMIT, || {
         tersed.metrics().total("tersed_suppressed_copies_queued") == 0
     });
-    // The cause is still named, although it is over.
+    // The cause is still named, although it has ended.
     let line = remark(&tersed, "reading was paused").unwrap();
     assert!(line.contains(advice), "{line}");
     let (_, stopped) = tersed.finish();

@@ -177,7 +177,7 @@ fn ended(mut tersed: Tersed) -> Stopped {
     tersed.wait_stopped()
 }
 
-/// It exited with status 1, said once why, and every frame is accounted for.
+/// It exited with status 1, logged once why, and every frame is accounted for.
 #[track_caller]
 fn check(stopped: &Stopped, task: &str) {
     assert_eq!(stopped.status.code(), Some(1), "{task}: {}", stopped.stderr);

@@ -28,7 +28,7 @@ fn a_path_that_goes_dead_under_load_costs_nothing() {
             originator
         });
         wait_given_up(&tersed);
-        assert!(!sender.is_finished(), "nobody had to wait");
+        assert!(!sender.is_finished(), "the sender did not have to wait");
 
         network.mend(sink.address());
         sender.join().unwrap();

@@ -187,7 +187,7 @@ fn a_socket_as_standard_output_is_waited_for_and_counted_in_whole_frames() {
         tersed.wait_log("upstream takes nothing; waiting for it");
         let mut octets = Vec::new();
         let mut buffer = [0; 10_000];
-        wait_until("it to go on", LIMIT, || {
+        wait_until("it to continue", LIMIT, || {
             let count = ours.read(&mut buffer).unwrap();
             octets.extend_from_slice(&buffer[..count]);
             tersed.log_count("upstream takes frames again") > 0

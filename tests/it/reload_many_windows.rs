@@ -97,7 +97,7 @@ fn with_windows(sink: &Sink, config: &str) -> Tersed {
     for _ in 0..2 {
         originator.send_all((0..WINDOWS).map(message));
     }
-    wait_until("all copies to be held back", LIMIT, || {
+    wait_until("all copies to be suppressed", LIMIT, || {
         tersed.metrics().total("tersed_frames_suppressed_total") == WINDOWS as u64
     });
     wait_until("all survivors", LIMIT, || sink.count() == WINDOWS);

@@ -55,7 +55,7 @@ fn passed_stream_sockets_become_listeners_under_their_names() {
     assert!(unix.exists());
     assert!(
         UnixStream::connect(unix).is_err(),
-        "nobody listens any more"
+        "no process listens any more"
     );
 }
 

@@ -46,7 +46,7 @@ fn a_full_disk_holds_senders_back_and_is_used_again_when_there_is_space() {
     assert!(stopped.stderr.contains("no space left on the disk"));
 }
 
-/// Forwarding goes on as long as the upstream works, and the disk is tried again. The relay runs on a C library that
+/// Forwarding continues as long as the upstream works, and the disk is tried again. The relay runs on a C library that
 /// returns the errors of such a disk, see `support/disk_shim.c`.
 #[test]
 fn a_disk_that_fails_or_is_read_only_is_named_and_forwarding_goes_on() {

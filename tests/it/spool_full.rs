@@ -46,7 +46,7 @@ fn a_disk_that_was_full_and_drained_does_not_fail_any_more() {
 }
 
 /// Fills the spool until it fails with `errno` and lets it drain. Nothing more is sent: within two seconds the failure
-/// is over.
+/// has ended.
 #[track_caller]
 fn check_recovers(tersed: Tersed, port: RefusingPort, errno: &str) {
     let mut originator = Originator::tcp(tersed.address(TCP));

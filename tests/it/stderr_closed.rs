@@ -1,4 +1,4 @@
-//! The reader of the log has gone: the log is lost, and everything else goes on.
+//! The reader of the log has gone: the log is lost, and everything else continues.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};

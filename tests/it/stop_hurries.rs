@@ -1,5 +1,5 @@
 //! A stop does not wait for a pause between two attempts: every upstream is tried at once, and again and again until
-//! the grace period is over. The same holds for a reload.
+//! the grace period has passed. The same holds for a reload.
 
 use nix::sys::signal::Signal;
 
@@ -51,7 +51,7 @@ fn a_stop_tries_all_upstreams_at_the_same_time() {
     });
 }
 
-/// Readers that wait for room in the queue go on when the upstream returns, too.
+/// Readers that wait for room in the queue continue when the upstream returns, too.
 #[test]
 fn a_stop_delivers_although_the_queue_is_full() {
     let port = RefusingPort::new();

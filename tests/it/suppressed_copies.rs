@@ -140,7 +140,7 @@ fn senders_wait_for_a_destination_that_is_away_and_nothing_is_missing() {
         tersed.metrics().total("tersed_upstream_errors_total") > 0
     });
     wait_stopped_reading(&tersed);
-    assert!(!sender.is_finished(), "nobody had to wait");
+    assert!(!sender.is_finished(), "the sender did not have to wait");
     // Senders without repeats do not have to wait.
     let mut other = Originator::tcp(tersed.address(TCP));
     other.send_all((0..100).map(|place| ordered(1, place, 80)));
@@ -250,7 +250,7 @@ fn a_reload_switches_it_on_elsewhere_and_off() {
     assert_eq!(numbers(&two), (20..30).collect::<Vec<_>>());
 }
 
-/// Senders that wait for room go on when the destination is removed, although it never came back.
+/// Senders that wait for room continue when the destination is removed, although it never came back.
 #[test]
 fn switching_it_off_frees_those_who_wait() {
     let sink = Sink::tcp();
@@ -267,7 +267,7 @@ fn switching_it_off_frees_those_who_wait() {
     let mut originator = Originator::tcp(tersed.address(TCP));
     let sender = thread::spawn(move || originator.send_all((0..COPIES).map(copy)));
     wait_stopped_reading(&tersed);
-    assert!(!sender.is_finished(), "nobody had to wait");
+    assert!(!sender.is_finished(), "the sender did not have to wait");
     fs::write(tersed.config_file(), off).unwrap();
     tersed.signal(Signal::SIGHUP);
     sender.join().unwrap();

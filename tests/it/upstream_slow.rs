@@ -33,7 +33,7 @@ fn latency_comes_back_when_a_slow_upstream_is_fast_again() {
     wait_until("the slow time to pass", LIMIT, || {
         start.elapsed() > slow_for
     });
-    assert!(!sender.is_finished(), "nobody had to wait");
+    assert!(!sender.is_finished(), "the sender did not have to wait");
     let read = sink.count() * OCTETS;
     assert!(
         (1..100_000).contains(&read),

@@ -31,7 +31,7 @@ fn tcp_senders_wait_and_lose_nothing_when_the_upstream_stops_reading() {
         "{given_up:?}"
     );
     wait_stopped_reading(&tersed);
-    assert!(!sender.is_finished(), "nobody had to wait");
+    assert!(!sender.is_finished(), "the sender did not have to wait");
     let balance = tersed.metrics().balance();
     assert!(balance.holds(), "{balance:?}");
     assert_eq!(balance.dropped, 0);
@@ -112,7 +112,7 @@ fn a_full_queue_holds_up_no_reload() {
         originator
     });
     wait_stopped_reading(&tersed);
-    assert!(!sender.is_finished(), "nobody had to wait");
+    assert!(!sender.is_finished(), "the sender did not have to wait");
 
     let instead = Sink::tcp();
     let changed = with_memory(config("30m", &instead.url(), TCP));

@@ -55,7 +55,7 @@ fn a_reader_that_waits_for_room_shows_in_the_metrics_until_there_is_room() {
 
     let sink = port.open();
     sink.wait_messages(usize::try_from(DISTINCT / 100).unwrap());
-    wait_until("reading to go on", LIMIT, || paused()[0] == 0);
+    wait_until("reading to continue", LIMIT, || paused()[0] == 0);
     assert!(paused()[1] >= 1);
     tersed.finish();
 }

@@ -14,7 +14,7 @@ use super::support::originator::Originator;
 use super::support::sink::{RefusingPort, Sink};
 use super::support::tersed::{Setup, Stopped, Tersed};
 
-/// A storm of twenty messages goes on over two restarts.
+/// A storm of twenty messages lasts over two restarts.
 #[test]
 fn two_restarts_in_a_storm_let_nothing_through() {
     for identity in ["exact", "compact"] {
@@ -396,7 +396,7 @@ impl Place {
 fn field(stopped: &Stopped, message: &str, name: &str) -> String {
     let mut lines = stopped.log.iter().filter(|line| line.message == message);
     let line = lines.next().expect(message);
-    assert!(lines.next().is_none(), "{message} is said once");
+    assert!(lines.next().is_none(), "{message} is logged once");
     line.field(name).expect(name)
 }
 

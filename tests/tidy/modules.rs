@@ -32,8 +32,8 @@ impl Modules {
         Self { paths }
     }
 
-    /// The module in which the item at the end of `path` is defined, if it is one of ours: a name that a module only
-    /// imports is followed to where it comes from.
+    /// The module in which the item at the end of `path` is defined, if it is a module of this crate: a name that a
+    /// module only imports is followed to where it comes from.
     pub(crate) fn defining(&self, path: &[String]) -> Option<Vec<String>> {
         let mut path = path.to_vec();
         // A chain of imports is short; one that leads in a circle does not compile.
@@ -174,7 +174,7 @@ pub(crate) fn absolute(path: &[String], own: &[String]) -> Option<Vec<String>> {
                 base.pop()?;
             }
         }
-        // A child of the module, or another crate, which then is no module of ours.
+        // A child of the module, or another crate, which then is no module of this crate.
         child => base.push(child.to_owned()),
     }
     base.extend(parts.cloned());

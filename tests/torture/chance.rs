@@ -1,4 +1,4 @@
-//! Reproducible random decisions: the same seed gives the same decisions on every machine.
+//! Reproducible random decisions: the same seed yields the same decisions on every machine.
 //!
 //! Only the schedule is reproducible. The interleaving is not: which octet a kill falls on depends on the machine.
 

@@ -277,7 +277,7 @@ impl Connection {
         self.txnr = relp::next(self.txnr);
     }
 
-    /// Passes the answers that have come to `take`; if there are none, waits a moment.
+    /// Passes the answers that have come to `take`; if no answer has come, waits a moment.
     ///
     /// # Panics
     ///

@@ -20,9 +20,9 @@ pub(crate) enum Act {
     Kill,
     /// Start the upstream again.
     Revive,
-    /// Freeze the upstream's process; its kernel goes on.
+    /// Freeze the upstream's process; its kernel keeps running.
     Freeze,
-    /// Let the upstream go on.
+    /// Continue the upstream.
     Thaw,
     /// Send an order to the upstream.
     Tell(Order),
@@ -30,7 +30,7 @@ pub(crate) enum Act {
     Reload,
     /// Freeze the relay's process (`SIGSTOP`).
     FreezeRelay,
-    /// Let the relay go on.
+    /// Continue the relay.
     ThawRelay,
     /// Kill the relay and start it again.
     KillRelay,
@@ -102,7 +102,7 @@ impl Round {
     ) {
         for step in self.steps.clone() {
             let due = sent.load(Ordering::Relaxed) + step.after;
-            // Wait until the step is due or the patience is over.
+            // Wait until the step is due or its latest time has come.
             wait_while(step.patience, || sent.load(Ordering::Relaxed) < due);
             match step.act {
                 Act::Kill => upstream.kill(),

@@ -89,7 +89,7 @@ impl Upstream {
         self.signal(Signal::SIGSTOP);
     }
 
-    /// Lets it go on.
+    /// Continues it.
     pub(crate) fn thaw(&self) {
         self.signal(Signal::SIGCONT);
     }

@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //!
-//! - Each line gives the current state, since when it lasts, the last error, and the time of the next attempt.
+//! - Each line shows the current state, since when it lasts, the last error, and the time of the next attempt.
 //! - Text from outside (URLs, errors) is escaped.
 
 use std::time::Duration;

@@ -66,7 +66,7 @@ pub(super) struct Engine {
 pub(super) enum Met {
     /// The mark at this offset has counted the copy: it is a duplicate.
     Counted(usize),
-    /// The mark at this offset is the copy's, but counting alone does not do.
+    /// The mark at this offset is the copy's, but counting it is not enough.
     Repeat(Place, usize),
     /// No mark has an open window. The new entry may go to the place, if there is one.
     Nothing(Option<Place>),
@@ -313,11 +313,11 @@ impl Engine {
         freed
     }
 
-    /// Frees a little memory that holds no message. Returns false if there is none.
+    /// Frees a little memory that holds no message. Returns false if there is no such memory.
     ///
     /// An empty engine's table is freed at once, which takes a tenth of a millisecond for a million slots. The table
     /// is still there only if [`Engine::tidy`] was not called since the engine became empty. An engine with one mark
-    /// also gives up at once all that it had grown to: otherwise that would take the mark's place.
+    /// also frees at once all that it had grown to: otherwise that memory would take the mark's place.
     pub(super) fn free_spares(&mut self) -> bool {
         let live = self.live();
         match self.timeline.len() {
@@ -525,7 +525,7 @@ impl Engine {
         Live::new(self.timeline.base(), self.timeline.len())
     }
 
-    /// Takes the timeline of an empty engine. Generations go on.
+    /// Takes the timeline of an empty engine. Generations continue.
     fn take_timeline(&mut self) -> Option<Timeline> {
         let next = Timeline::new(self.timeline.base(), self.timeline.page_shift());
         let timeline = std::mem::replace(&mut self.timeline, next);

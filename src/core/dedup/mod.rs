@@ -58,7 +58,7 @@ mod variety;
 /// The messages seen within their windows, by identity. All tasks share it.
 ///
 /// The owner must call [`Shards::advance`] regularly: it reports counts that no further message would
-/// bring out, and it frees memory.
+/// report, and it frees memory.
 #[derive(Debug)]
 pub struct Shards {
     /// A power of two of them, so that the top bits of a hash pick one.
@@ -423,7 +423,7 @@ pub struct EngineStats {
 #[repr(C, align(64))]
 struct Repeats {
     count: u64,
-    /// When the last of them was seen; if there is none yet, when `allow` let the last copy through.
+    /// When the last of them was seen; before there is one, when `allow` let the last copy through.
     last: Tick,
     /// TIMESTAMP of the last suppressed copy.
     last_timestamp: KeptTimestamp,

@@ -437,7 +437,7 @@ fn identity(message: u64, octets_max: u64) -> Vec<u8> {
     octets
 }
 
-/// SplitMix64: any seed will do, and one seed gives one stream.
+/// SplitMix64: any seed will do, and one seed always yields one stream.
 struct Random(u64);
 
 impl Random {

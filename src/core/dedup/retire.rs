@@ -41,7 +41,7 @@ impl Shards {
     ///
     /// # Panics
     ///
-    /// If an id is none of the policies in force.
+    /// If an id belongs to no policy in force.
     pub fn switch(
         &self,
         policies: &[(WindowPolicy, Option<PolicyId>)],

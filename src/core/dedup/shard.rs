@@ -431,11 +431,11 @@ const FETCHED_MIN: usize = 3;
 /// How often an offer is tried.
 const ROUNDS_MAX: usize = 3;
 
-/// Marks that an offer evicts at most each time it finds too little room, whatever it needs ...
+/// The most marks that an offer evicts each time it finds too little room, apart from [`OCTETS_PER_EVICTED`].
 const EVICTED_PER_ROUND: usize = 64;
 
-/// ... and one more for every so many octets that it needs: each mark frees at least as many, so that one round
-/// is enough, however short the messages were.
+/// An offer evicts one mark more for every so many octets that it needs: each mark frees at least as many, so that one
+/// round is enough, however short the messages were.
 const OCTETS_PER_EVICTED: usize = size_of::<Mark>();
 
 /// Octets freed beyond what an offer needs, but never more than it needs.

@@ -22,7 +22,7 @@
 //! # Left out
 //!
 //! Whether a generation belongs to the identity looked for: the caller compares. Generations are kept to 32
-//! bits, so a slot that is stale by 2^32 generations looks live; the comparison tells, and it costs a slot.
+//! bits, so a slot that is stale by 2^32 generations looks live; the comparison recognises it, and it costs a slot.
 
 use std::mem::size_of;
 

@@ -48,7 +48,7 @@ pub(super) struct Timeline {
     /// Position behind the last octet.
     end: u64,
     /// Emptied blocks and pages for reuse. They are freed only by a call that may take its time: with
-    /// some allocators one `free` gives back gigabytes at once.
+    /// some allocators one `free` returns gigabytes at once.
     spare_blocks: Vec<Vec<Mark>>,
     spare_pages: Vec<Vec<u8>>,
     /// Blocks and pages emptied so far; wraps.
@@ -353,7 +353,7 @@ impl Timeline {
         block.is_some() || page.is_some()
     }
 
-    /// Frees unused capacity for handles, down to the least. Returns false if there is none.
+    /// Frees unused capacity for handles, down to the least. Returns false if there is nothing to free.
     pub(super) fn trim(&mut self) -> bool {
         let before = self.handle_octets();
         self.blocks.shrink_to(HANDLES_MIN);
@@ -442,7 +442,7 @@ fn growth(len: usize, capacity: usize, more: usize) -> usize {
     }
 }
 
-/// Octets of an identity that are worth fetching ahead: the processor itself recognises that a longer one goes on.
+/// Octets of an identity that are worth fetching ahead: of a longer one the processor itself fetches the rest.
 const TOUCHED_OCTETS: usize = 256;
 
 const CACHE_LINE_OCTETS: usize = 64;

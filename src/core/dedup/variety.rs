@@ -19,7 +19,7 @@ use super::{Sighting, alloc_octets};
 /// What a mark keeps of the copies that it suppressed.
 #[derive(Debug)]
 pub(super) enum Kept {
-    /// The first of them; empty if there is none yet.
+    /// The first of them; empty before there is one.
     First(Box<[u8]>),
     /// The last of them, and how they differ.
     Varied(Box<Varied>),

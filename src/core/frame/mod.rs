@@ -21,7 +21,7 @@
 //!   the stream's octets (or of its end), and is taken only when no further octet can change it.
 //! - A frame is exactly the octets between its framing, unchanged.
 //! - The remainder of an oversize frame is never searched for frames.
-//! - No length that a peer sent sizes a buffer. The framer can always go on if the caller holds at most
+//! - No length that a peer sent sizes a buffer. The framer can always continue if the caller holds at most
 //!   [`Framer::buffer_octets_max`] octets.
 //! - Work is linear in the octets received, whatever they are.
 //!
@@ -297,7 +297,7 @@ impl Framer {
                         outcome: Outcome::Hopeless,
                     };
                 }
-                // `skip` consumed all of `input`, or these states are over.
+                // `skip` consumed all of `input`, or these states have ended.
                 State::SkipOctets { .. } | State::SkipLine | State::GivenUp => return Step::MORE,
             };
         }
@@ -473,7 +473,7 @@ pub enum Outcome<'a> {
     Frame(Frame<'a>),
     /// A line with nothing in it. RFC 6587 is silent about it; the caller counts and ignores it.
     Empty,
-    /// The stream is at fault here. Framing goes on behind it.
+    /// The stream is at fault here. Framing continues behind it.
     Fault(FrameFault),
     /// Framing is forced and was violated so often that the caller should close the connection.
     /// Reported once; all later octets are consumed and not reported.

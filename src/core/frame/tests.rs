@@ -570,7 +570,7 @@ fn pending_octets_and_skipped_octets_are_inside_a_frame() {
     }
 }
 
-/// F30: memory stays flat, one frame is oversize, and the connection goes on.
+/// F30: memory stays flat, one frame is oversize, and the connection continues.
 #[test]
 fn a_giant_line_costs_one_head() {
     let read = [b'a'; 65_536];

@@ -161,7 +161,7 @@ fn sequence_number(rest: &[u8]) -> Option<usize> {
     (digits > 0 && ends).then_some(digits + 1)
 }
 
-/// Octets of a zone (` UTC`) before a colon; 0 if there is none. If it were taken for a hostname, the sender
+/// Octets of a zone (` UTC`) before a colon; 0 without a zone. If it were taken for a hostname, the sender
 /// would not stand in.
 fn zone(behind_time: &[u8]) -> usize {
     let Some(word) = behind_time.strip_prefix(b" ") else {

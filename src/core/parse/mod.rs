@@ -170,7 +170,7 @@ impl<'a> Message<'a> {
         self.frame
     }
 
-    /// PRI, or [`Pri::ABSENT`] if there is none.
+    /// PRI, or [`Pri::ABSENT`] if the frame has no valid PRI.
     #[must_use]
     pub fn pri_or_default(&self) -> Pri {
         self.pri.unwrap_or(Pri::ABSENT)

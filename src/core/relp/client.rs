@@ -18,7 +18,7 @@ pub struct Client {
     closing: bool,
     /// The number of the next transaction.
     next: Txnr,
-    /// The oldest unanswered transaction; `next` if there is none.
+    /// The oldest unanswered transaction; `next` if all are answered.
     oldest: Txnr,
     /// The number of unanswered transactions.
     unanswered: u32,
@@ -99,7 +99,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// The session cannot go on. Send the unanswered messages again in another one.
+    /// The session has ended. Send the unanswered messages again in another one.
     #[inline]
     pub fn take(&mut self, frame: Frame<'_>) -> Result<Heard, RelpFault> {
         match frame.command {

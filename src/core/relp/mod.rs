@@ -334,7 +334,7 @@ impl<'a> Response<'a> {
     pub const OK: u16 = 200;
 }
 
-/// Why a session cannot go on. RELP has no message for it: the end that finds it closes the connection.
+/// Why a session must end. RELP has no message for it: the end that finds it closes the connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum RelpFault {
     /// The frame does not begin with a transaction number and a space.

@@ -62,7 +62,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The session is over. After [`RelpFault::Offers`] tell the client ([`Server::refuse`]). After any other
+    /// The session has ended. After [`RelpFault::Offers`] tell the client ([`Server::refuse`]). After any other
     /// fault close the connection.
     #[inline]
     pub fn take<'a>(&mut self, frame: Frame<'a>) -> Result<Request<'a>, RelpFault> {

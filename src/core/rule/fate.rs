@@ -27,7 +27,7 @@ use super::{Action, Fall, Mode, Policy, SummaryStyle};
 /// Whether the engine has forwarded the message within its window.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Seen {
-    /// No. Also said of a message that no engine judges.
+    /// No. Also stands for a message that no engine judges.
     Fresh,
     /// Yes.
     Repeat,

@@ -28,7 +28,7 @@ impl Frames {
             .unwrap_or(wire.len())
     }
 
-    /// The last end of a frame that is not beyond `limit`. Returns `from`, where a frame begins, if there is none.
+    /// The last end of a frame that is not beyond `limit`. If no frame ends there, returns `from`, where a frame begins.
     pub(super) fn last_end(self, wire: &[u8], from: usize, limit: usize) -> usize {
         if limit >= wire.len() {
             return wire.len();

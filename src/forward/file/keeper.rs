@@ -44,7 +44,7 @@ use crate::{
 };
 
 /// The keeper of one file's rotations. There is one for each path, as long as the process lives: its background work
-/// goes on over a reload.
+/// continues over a reload.
 #[derive(Debug)]
 pub(super) struct Keeper {
     path: PathBuf,

@@ -33,7 +33,7 @@ pub(super) struct LogFile {
     keeper: Option<Arc<Keeper>>,
 }
 
-/// The age of a file at a tick. Not a tick of its creation: the file may be older than the machine is up.
+/// The age of a file at a tick. It is not the tick of its creation: the file may be older than the machine's uptime.
 #[derive(Clone, Copy, Debug)]
 struct Begun {
     age: Duration,

@@ -3,7 +3,7 @@
 //! ```text
 //! batch ──┬─ whole frames, up to PIPE_BUF octets ────▶ pipe          the pipe takes all of it, or nothing
 //!         ├─ whole frames, up to its capacity ───────▶ empty pipe    likewise
-//!         └─ a frame that is larger than that ──···──▶               goes on where it stopped
+//!         └─ a frame that is larger than that ──···──▶               continues where it stopped
 //!              no room: poll, until there is, or the caller interrupts
 //! ```
 //!
@@ -19,7 +19,7 @@
 //!
 //! # Left out
 //!
-//! A frame longer than the pipe that a stop or a kill broke off stays torn: the next process cannot know of it. Other
+//! A frame longer than the pipe that a stop or a kill broke off stays torn: the next process cannot know about it. Other
 //! writers of the same pipe may write between two frames, and between the parts of such a long frame.
 
 use std::{
@@ -86,7 +86,7 @@ enum Waited {
     Ready,
     /// The caller may have interrupted.
     Woken,
-    /// The time is over.
+    /// The time has passed.
     Late,
 }
 

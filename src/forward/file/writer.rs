@@ -19,7 +19,7 @@
 //!
 //! # Left out
 //!
-//! A thread that was given up goes on when its disk answers: the batch that it was writing may be in the file, and is
+//! A thread that was given up continues when its disk answers: the batch that it was writing may be in the file, and is
 //! sent again.
 
 use std::{
@@ -168,7 +168,7 @@ impl Blocking {
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe: the thread goes on writing.
+    /// Not cancel safe: the thread keeps writing.
     pub(in crate::forward) async fn send(
         &mut self,
         mut batch: Vec<Chunk>,
@@ -207,7 +207,7 @@ impl Blocking {
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe: the thread goes on writing.
+    /// Not cancel safe: the thread keeps writing.
     async fn write(
         &mut self,
         wire: Vec<u8>,
@@ -278,7 +278,7 @@ impl Blocking {
     }
 
     /// Returns when nothing was taken for too long and another upstream can take over. Where none can, giving up would
-    /// not help: this logs it once and goes on waiting.
+    /// not help: this logs it once and keeps waiting.
     async fn stalled(&self, is_told: &mut bool) {
         let mut seen = self.progress.signs();
         loop {

@@ -14,7 +14,7 @@
 //! A kernel answers octets for a closed socket with a reset, and acknowledges octets for a half-closed one. The LF is
 //! an empty line, which receivers skip, and only a half-closed peer ever gets it. With octet counting it is no frame
 //! (RFC 6587 3.4.1). rsyslog and tersed skip it there as well; a stricter receiver stops with an error behind the last
-//! frame, having read all of them, on a connection that is over. Not asking would cost more: the whole ring would be
+//! frame, having read all of them, on a connection that has ended. Not asking would cost more: the whole ring would be
 //! sent twice whenever a collector restarts.
 //!
 //! Over a Unix stream the kernel knows how much the peer has not read.
@@ -27,7 +27,7 @@
 //!
 //! # Left out
 //!
-//! - A peer that ended both directions (`SHUT_RDWR`), goes on reading what it has, and is killed: it answers as if it
+//! - A peer that ended both directions (`SHUT_RDWR`), keeps reading what it has, and is killed: it answers as if it
 //!   had closed. If it closes within the first wait, that is noticed.
 //! - A connection that we end first: a peer that ends its direction without a reset, in answer or by chance, counts as
 //!   having read everything.

@@ -55,7 +55,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Stream {
     socket: Socket,
-    /// The peer is given up when it takes nothing for so long.
+    /// The peer is given up when it takes nothing for this long.
     stall: Duration,
     /// At most how much the peer's kernel may have acknowledged and its process not read.
     ///
@@ -266,7 +266,7 @@ impl Stream {
     /// everything. If it shows no sign of closing, it has to acknowledge everything within `limit`. If the peer ended
     /// its direction before we ended ours, that is no answer, and an error.
     ///
-    /// With `doubt` acknowledging does not do: the peer has to close, and not at about the same time as we do.
+    /// With `doubt` acknowledging is not enough: the peer has to close, and not at about the same time as we do.
     ///
     /// # Errors
     ///
@@ -416,7 +416,7 @@ fn unacknowledged_octets(socket: &Socket) -> usize {
 /// Slices that one `writev` takes (IOV_MAX on Linux).
 const IOV_MAX: usize = 1024;
 
-/// A peer that scales no windows may buffer several of them; at least so much counts as unread.
+/// A peer that scales no windows may buffer several of them; at least this much counts as unread.
 const UNREAD_OCTETS_MIN: usize = 256 * 1024;
 
 /// What a Unix stream holds at most: the size of its sender's buffer, rounded up.

@@ -35,7 +35,7 @@ pub(in crate::forward) struct ResendRing {
     limit: usize,
     /// How long a chunk stays after its acknowledgement.
     age: Duration,
-    /// The last so many chunks may still be in our own kernel's send buffer: they are not safe.
+    /// This many of the last chunks may still be in our own kernel's send buffer: they are not safe.
     unsafe_chunks: usize,
     unsafe_octets: usize,
     /// At least one chunk was acknowledged on this connection.
@@ -181,7 +181,7 @@ impl ResendRing {
     }
 }
 
-/// How often a stream is asked for what has arrived while a sender waits to hear of it, and while none does.
+/// How often a stream is asked for what has arrived: while a sender waits to hear it, and while none does.
 const AWAITED_POLL: Duration = Duration::from_millis(1);
 const POLL: Duration = Duration::from_millis(100);
 
@@ -204,7 +204,7 @@ mod tests {
 
     const AGE: Duration = Duration::from_secs(10);
 
-    /// So many octets are unacknowledged, in the first second.
+    /// `unacknowledged` octets are unacknowledged, in the first second.
     const fn with(unacknowledged: usize) -> Taken {
         taken_at(unacknowledged, 0)
     }

@@ -70,7 +70,7 @@ pub(super) enum Due {
     Opened,
     /// Now: the session cannot be opened.
     Refused(OfferError),
-    /// Now: the session is over.
+    /// Now: the session has ended.
     Closed,
     /// Messages: due when the promise ends.
     Promised(Promise),

@@ -98,7 +98,7 @@ struct Connection<'l> {
     answers: Answers,
 }
 
-/// Why a connection is over.
+/// Why a connection ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Over {
     /// The peer closed it, or it broke.
@@ -390,7 +390,7 @@ impl Connection<'_> {
     }
 }
 
-/// Waits until the grace period is over, and until the messages that it cut off are settled.
+/// Waits until the grace period has passed, and until the messages that it cut off are settled.
 async fn cut_off(delivery: &Delivery) {
     while !delivery.is_closed() {
         sleep(CUT_OFF_POLL).await;
@@ -398,7 +398,7 @@ async fn cut_off(delivery: &Delivery) {
     sleep(CUT_OFF_SETTLED).await;
 }
 
-/// How often a draining connection checks whether the grace period is over.
+/// How often a draining connection checks whether the grace period has passed.
 const CUT_OFF_POLL: Duration = Duration::from_millis(100);
 
 /// How long messages that were cut off may take to be on disk or counted as lost.

@@ -80,7 +80,7 @@ impl Metrics {
         metrics
     }
 
-    /// The sum of the samples of a counter or gauge over all labels; zero if there are none yet.
+    /// The sum of the samples of a counter or gauge over all labels; zero if there are no samples yet.
     ///
     /// # Panics
     ///

@@ -1,4 +1,4 @@
-//! What the kernel tells of a process: open files, threads, memory, processor time.
+//! What the kernel reports about a process: open files, threads, memory, processor time.
 
 use std::collections::HashSet;
 use std::fs;

@@ -395,7 +395,7 @@ impl Shared {
                 Manner::CloseAfter(octets) => {
                     return Some(((octets - read_so_far).min(READ_OCTETS), false));
                 }
-                // The caller ends the sending direction; reading goes on.
+                // The caller ends the sending direction; reading continues.
                 Manner::FinishAfter(octets) => {
                     let left = octets.saturating_sub(read_so_far);
                     let limit = if left > 0 { left } else { READ_OCTETS };

@@ -37,7 +37,7 @@ pub(crate) struct Setup {
     environment: Vec<(String, String)>,
     /// A line of shell that mounts file systems before the relay is executed, for a relay with mounts of its own.
     mounts: Option<String>,
-    /// A command that execs the relay, so that its process id becomes the relay's; empty if there is none.
+    /// A command that execs the relay, so that its process id becomes the relay's; empty without one.
     launcher: Vec<String>,
     /// The relay's standard output; `None` to capture it.
     stdout: Option<OwnedFd>,

@@ -1,7 +1,7 @@
 //! Waiting for a condition, with a limit, and with a sentence when the limit is reached.
 //!
 //! No test sleeps for a time that is hoped to be long enough. It names the condition and the longest time that this may
-//! take on a loaded machine, and goes on as soon as the condition holds.
+//! take on a loaded machine, and continues as soon as the condition holds.
 
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -156,8 +156,8 @@ const IPV6_OCTETS_MAX: usize = 48;
 /// Pairs of an address: Ethernet, EUI-64, netfilter's `MAC=` (both addresses and the type), InfiniBand.
 const PAIRS: [usize; 4] = [6, 8, 14, 20];
 
-/// `::` alone is an address, and not an operator, if one of these or nothing stands before it,
+/// `::` alone is an address, and not an operator, only behind one of these octets or at the beginning of the text.
 const UNSPECIFIED_BEHIND: &[u8] = b" \t\r\n[({\"',;/=";
 
-/// and one of these or nothing behind it.
+/// `::` alone is an address only before one of these octets or at the end of the text.
 const UNSPECIFIED_BEFORE: &[u8] = b" \t\r\n])}\"',;/%.";

@@ -166,7 +166,7 @@ pub(super) fn sample(
                 .max
                 .map_or(min + OPEN_REPEATS, |max| max as usize)
                 .min(min + len);
-            // Half of the time the most that are allowed.
+            // Half of the time, as many as are allowed.
             let count = if random.below(2) == 0 {
                 max
             } else {
@@ -270,7 +270,7 @@ impl Random {
         usize::try_from((self.next() >> 16) % bound).expect("`bound` was a usize")
     }
 
-    /// One of `some`; the default if there is none.
+    /// One of `some`; the default if `some` is empty.
     pub(super) fn of<T: Copy + Default>(&mut self, some: &[T]) -> T {
         some.get(self.below(some.len()))
             .copied()

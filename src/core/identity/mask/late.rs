@@ -1,6 +1,6 @@
 //! Texts with late ends: each match of an expression makes the search look at all of the remaining text.
 //!
-//! After `qj`, a search for `qj(?:.*z)?` looks for a `z` up to the end of the text. If there is none, the match is `qj`,
+//! After `qj`, a search for `qj(?:.*z)?` looks for a `z` up to the end of the text. If it has no `z`, the match is `qj`,
 //! and the next search starts behind it. So the search looks at all of the remaining text once for each match. Such a
 //! text begins with many heads, each a match and the beginning of a longer one. Then follows the inside of a longer
 //! match, without its end.

@@ -1,4 +1,4 @@
-//! Recognises decimal numbers inside a text, and digits that are none: versions, positions, names.
+//! Recognises decimal numbers inside a text, and digits that are not numbers: versions, positions, names.
 //!
 //! ```text
 //! chain = item *( ( "-" / ":" / "/" ) item )             10-20   22:80   1/0/24   1h30m
@@ -8,7 +8,7 @@
 //! # Guarantees
 //!
 //! - Digits with two points or more are one version or address, never numbers.
-//! - A chain that goes on as a name (`220-135-7.example.net`, `64-bit`, `9a9`) is a name.
+//! - A chain that continues as a name (`220-135-7.example.net`, `64-bit`, `9a9`) is a name.
 //! - A chain that is a position (`1/0/24`, `0/1`, `2:0:0:0`, `1-1.2:1.0`) is not folded, so that two
 //!   interfaces, slots or devices stay different. A position has three or more small parts, or small parts
 //!   with slashes between. (So `3/5` is not folded either: it may be a port.)

@@ -136,7 +136,7 @@ pub(super) struct Patterns {
 }
 
 impl Patterns {
-    /// Compiles `patterns`; `None` if there are none.
+    /// Compiles `patterns`; `None` if the list is empty.
     pub(super) fn new(patterns: &[Pattern]) -> Result<Option<Self>, MaskError> {
         if patterns.len() > MASK_PATTERNS_MAX {
             return Err(MaskError::Many {

@@ -111,7 +111,7 @@ impl<F: FnMut(Range<usize>, Builtin)> Scan<'_, F> {
         Some((found, class(*self.text.get(found)?)))
     }
 
-    /// Takes the token at `at`, which begins with no word octet. Returns where to go on.
+    /// Takes the token at `at`, which begins with no word octet. Returns where to continue.
     #[inline]
     fn signal(&mut self, at: usize, class: u8) -> usize {
         if class & COLON != 0 {

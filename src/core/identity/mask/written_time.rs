@@ -9,7 +9,7 @@
 //!
 //! # Guarantees
 //!
-//! - All numbers are in range, and no longer word or chain goes on behind: `12:34:56:78` holds no time.
+//! - All numbers are in range, and it is not part of a longer word or chain: `12:34:56:78` holds no time.
 //! - A year is 1900 to 2199. `Nov 22` alone is no date (`May 10 come in?`).
 //!
 //! # Left out
