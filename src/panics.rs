@@ -6,26 +6,33 @@
 //! |---|---|
 //! | task of a connection | the connection, and the frames of its batch in hand |
 //! | request to the admin port | the request, or its connection |
+//! | thread of a file or of standard output | the upstream's connection |
 //! | timer that logs losses, watch of the configuration file, watchdog | nothing: it is started again after a second |
 //! | a shard, custody, or handing a batch to the queue, in any task | the process |
 //! | listener, datagram thread, timer that ends windows, forwarders, main task | the process |
 //!
 //! # Guarantees
 //!
-//! - Each panic is one ERROR line in the log's own format, with the place and the message, and is counted in
-//!   `tersed_panics_total`. With `RUST_BACKTRACE=1` the line has the backtrace, too.
+//! - Each panic of the tasks above is one ERROR line in the log's own format, with the place and the message. With
+//!   `RUST_BACKTRACE=1` the line of a task has the backtrace, too.
+//! - `tersed_panics_total` counts each panic of a task. That of a file's thread is only logged.
+//! - When a panic has broken the core, each task that meets it panics as well. These panics are only counted.
 //! - **The frames of the batch in hand** are counted: as received, and as dropped with reason `panic` unless they were
 //!   counted otherwise. Their windows are reopened. If it is not known which windows were opened, all are ended.
 //! - **A RELP sender is not answered for what was lost**: a receipt that a panic lets go of counts as lost (`custody`).
-//! - **The process** ends with exit status 1. The stop is that of a signal, with the same grace period: readers end, the
-//!   queue goes to the upstreams or the spool. Windows are not saved, because their state is not known. After a panic in
-//!   a shard, no more is read from connections, because nothing can be judged. If the forwarder is gone, the queue is
-//!   closed at once and what is in it is dropped with reason `shutdown`; the spool keeps what it has.
+//! - **The process** ends with exit status 1. The stop is that of a signal, with the same grace period: readers end,
+//!   the queue goes to the upstreams or the spool. Windows are not saved, because their state is not known. After a
+//!   panic in a shard, no more is read from connections, because nothing can be judged. If the forwarder is gone, the
+//!   queue is closed at once and what is in it is dropped with reason `shutdown`; the spool keeps what it has.
 //!
 //! # Left out
 //!
 //! What the forwarder that panicked had in hand stays counted as queued. A panic while another panic is handled aborts
 //! the process.
+//!
+//! A panic in a call on a pool's thread is an error of the call (`thread`). In a call to the spool it goes on in the
+//! forwarder. In a look-up of a name, or while windows are saved, it is logged as the failure of that work, and not
+//! counted.
 
 use std::{
     any::Any,

@@ -1,5 +1,9 @@
 //! Custody: which batches are safe, so that tersed answers a sender only then.
 //!
+//! A batch is what one read brought. It gets a number before its first frame is judged. The [`Receipt`] with the number
+//! goes wherever the batch's survivors go. The batch is settled when all clones of the receipt are dropped: each
+//! survivor is safe or lost by then. A promise is about a batch that a sender waits for.
+//!
 //! ```text
 //!                    open()                          last Receipt dropped
 //!  a number    ( free ) ─────────────▶ ( open ) ─────────────────────────────▶ ( settled )
@@ -8,33 +12,56 @@
 //!                 └── an open number is before it, and none behind it: reused ──────┘
 //!
 //!  a promise         promise()               seal()              every number below `upto` is settled
-//!  about a batch   ───────────▶ ( begun ) ───────────▶ ( sealed ) ──┬─────────────▶ Safe
-//!                              `from` known          `upto` known   └─ lost_below > from ─▶ Lost
+//!  about a batch   ───────────▶ ( begun ) ───────────▶ ( sealed ) ──┬─ lost_below <= from ─▶ Safe
+//!                              `from` known          `upto` known   └─ lost_below > from ──▶ Lost
 //!
 //!  numbers     [settled][settled][ open ][settled][ open ][ open ]
 //!              ── all below `settled` ──┘                          └── the next number
 //! ```
 //!
-//! The calls for one batch, in order: [`Custody::promise`], [`Custody::open`], judge the frames, [`Custody::seal`],
-//! then [`Custody::outcome`] until it answers. The [`Receipt`] from `open` travels with the batch's survivors.
-//! A batch that no sender asks about needs `open` only.
+//! # Who calls what
 //!
-//! A batch gets its number before its first frame is judged. It is open until the last of its survivors is safe
-//! or lost. A copy can be suppressed only because of a survivor that was judged before it. So the copy is safe as soon
-//! as all numbers that were handed out by then are settled. This may be answered later than necessary (another
-//! connection's batch may be late), but never too early, and it costs nothing for each message.
+//! | in this order | caller | |
+//! |---|---|---|
+//! | [`Custody::promise`] | RELP listener | notes that all numbers below `from` are settled |
+//! | [`Custody::open`] | pipeline | for each batch of any listener |
+//! | | pipeline | judges the frames; gives the receipt to the chunk of survivors, or drops it if there are none |
+//! | [`Custody::seal`] | RELP listener | notes the next number as `upto` |
+//! | [`Custody::subscribe`] | RELP listener | before it asks first |
+//! | [`Receipt::lose`] | ledger | for each chunk that is dropped, when it has reopened its windows |
+//! | | forwarder | drops the receipt of a chunk when it is safe: on the disk, or with the upstream |
+//! | [`Custody::outcome`] | RELP listener | after each change, until it can answer: 200 (Safe), or 500 (Lost) |
+//!
+//! The forwarder asks [`Custody::is_awaited`] whether a sender waits. Its spool has a register of its own, for what was
+//! read from the disk: there [`Custody::settled_below`] says what to acknowledge to the spool.
+//!
+//! # Why this is enough
+//!
+//! - A copy is suppressed only because of a survivor that was judged before it. The number of that survivor's batch is
+//!   below `upto`. So the copy is safe as soon as all numbers below `upto` are settled. This may be answered later
+//!   than necessary (another connection's batch may be late), but never too early, and it costs nothing for
+//!   each message.
+//! - If that survivor is dropped later, its number was not settled at the promise, so it is not below `from`, and the
+//!   promise is lost. If it was dropped before, its window was reopened before, and it suppressed nothing.
+//! - The highest lost number stands for all of them. So a promise may be Lost although no survivor that it depends on
+//!   was: another batch was, with a number that is not below `from`. Numbers are reused, so a promise that was begun
+//!   after the loss may be Lost, too, until `settled` has passed the lost number. The sender then sends again what is
+//!   safe.
 //!
 //! # Guarantees
 //!
 //! - [`Outcome::Safe`] is answered only if every survivor of the batch, and every survivor because of which one of its
 //!   copies was suppressed, is on the disk, or where its upstream's protocol says that it is safe.
 //! - A batch without survivors, or whose chunks are gone, is settled. No number stays open by mistake.
-//! - The memory is one octet for each open batch and for few others. Repeats that come in while the upstream is away
-//!   for days do not add up.
+//! - A panic that lets go of a receipt counts as a loss.
+//! - The memory is one octet for each open batch, and for each settled one between two that are open. Repeats that
+//!   come in while the upstream is away for days do not add up.
 //!
 //! # Left out
 //!
-//! What makes a survivor safe: the code that delivers it drops the [`Receipt`] then.
+//! What makes a survivor safe (`forward`). A restart: the register begins empty. A sender that was not answered sends
+//! again. At a stop the listener ends the connection instead of answering 500. Suppressed copies that are kept: they
+//! have no receipt.
 
 use std::{
     collections::VecDeque,
@@ -50,13 +77,13 @@ use crate::lock::lock;
 #[derive(Debug)]
 pub(crate) struct Custody {
     state: Mutex<State>,
-    /// A number below which every batch is settled, for tasks that wait for one.
+    /// Tells subscribers the number below which every batch is settled. It is not told while there is none.
     settled: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The number of the first batch in `open`. All below are settled.
+    /// The number of the first batch in `open`; the next number if none is open. All below are settled.
     settled: u64,
     /// For each number from `settled` on: whether it is open. Both the first and the last are open.
     open: VecDeque<bool>,
@@ -64,8 +91,8 @@ struct State {
     lost_below: u64,
 }
 
-/// The number of a batch, while the batch is open. A clone goes wherever survivors of the batch go. When the last clone is
-/// dropped, the batch is settled.
+/// Keeps a batch open. Each chunk with survivors of the batch has a clone. When the last clone is dropped, the batch is
+/// settled. Dropping alone says that the survivors are safe: call [`Receipt::lose`] first if they are not.
 #[derive(Clone, Debug)]
 pub(crate) struct Receipt(Arc<OpenBatch>);
 
@@ -80,12 +107,12 @@ struct OpenBatch {
 pub(crate) struct Promise {
     /// All numbers below were settled when the promise was begun.
     from: u64,
-    /// The batch's own number, and every number that it may depend on, are below.
+    /// The batch's own number, and every number that it may depend on, are below. Until the promise is sealed, `from`.
     upto: u64,
 }
 
 impl Promise {
-    /// Makes this promise cover `later` as well: it ends when both have ended, and is lost if one is.
+    /// Makes this promise cover `later` as well. Both are sealed. It ends when both have ended, and is lost if one is.
     pub(crate) fn and(&mut self, later: Self) {
         self.from = self.from.min(later.from);
         self.upto = self.upto.max(later.upto);
@@ -106,7 +133,7 @@ impl Promise {
 pub(crate) enum Outcome {
     /// Every survivor that the batch depends on is safe.
     Safe,
-    /// A survivor was lost that the batch may depend on.
+    /// A survivor was lost: of the batch, of one that it depends on, or of another batch (see above).
     Lost,
 }
 
@@ -133,19 +160,22 @@ impl Custody {
         }))
     }
 
-    /// Begins a promise about a batch. Call before the batch is opened.
+    /// Begins a promise about a batch. Call before the batch is opened: a survivor that is lost from now on, and may
+    /// suppress a copy of the batch, then counts as a loss.
     #[must_use]
     pub(crate) fn promise(&self) -> Promise {
         let from = self.lock().settled;
         Promise { from, upto: from }
     }
 
-    /// Records which batches the promise depends on. Call after the batch's last frame was judged.
+    /// Records which batches the promise depends on: all that are open now. Call after the batch's last frame was
+    /// judged.
     pub(crate) fn seal(&self, promise: &mut Promise) {
         promise.upto = self.lock().next();
     }
 
-    /// How a sealed promise ended; `None` until it has.
+    /// How a sealed promise ended; `None` until it has. A loss is answered no sooner than a success. The outcome may
+    /// change from Safe to Lost later, so the caller asks no more once it has one.
     #[must_use]
     pub(crate) fn outcome(&self, promise: &Promise) -> Option<Outcome> {
         let state = self.lock();
@@ -156,14 +186,15 @@ impl Custody {
         })
     }
 
-    /// Every number below this that was handed out so far is settled.
+    /// Every number below this that was handed out before this call is settled. If none is open, this is the highest
+    /// number there is, so do not compare it with a number that is handed out later.
     #[must_use]
     pub(crate) fn settled_below(&self) -> u64 {
         self.lock().settled_below()
     }
 
-    /// Changes whenever more promises may have ended. Subscribe before asking for an outcome the first time. While there
-    /// is a subscriber, upstreams are asked without delay whether survivors are safe.
+    /// Changes whenever more promises may have ended. Subscribe before asking for an outcome the first time. While
+    /// there is a subscriber, upstreams are asked without delay whether survivors are safe.
     #[must_use]
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.settled.subscribe()
@@ -175,6 +206,7 @@ impl Custody {
         self.settled.receiver_count() > 0
     }
 
+    /// The last receipt of batch `number` was dropped.
     fn settle(&self, number: u64) {
         let mut state = self.lock();
         let is_first = number == state.settled;
@@ -223,7 +255,7 @@ impl State {
         self.settled + self.open.len() as u64
     }
 
-    /// Whether the batch `number` is open, which it is until its receipt is dropped.
+    /// Whether the batch `number` is open, which it is until the last clone of its receipt is dropped.
     fn open_mut(&mut self, number: u64) -> &mut bool {
         let index = number.checked_sub(self.settled);
         index
@@ -239,9 +271,9 @@ impl Receipt {
         state.lost_below = state.lost_below.max(self.0.number + 1);
     }
 
-    /// One receipt for this batch and that of `other`: the one that was opened first. A promise about the later batch
-    /// covers all numbers below its own, and was begun when this number was not settled. So it ends no sooner than
-    /// this receipt, and a loss reaches it.
+    /// One receipt for two batches whose chunks are merged: that of the batch that was opened first. A promise about
+    /// the later batch covers all numbers below its own, and was begun when the earlier one was not settled. So it
+    /// ends no sooner than the receipt that is returned, and a loss reaches it.
     #[must_use]
     pub(crate) fn or_earlier(self, other: Self) -> Self {
         if other.0.number < self.0.number {

@@ -1,4 +1,28 @@
-//! The door to forwarding: chunks go into the queue, and what the full queue drops is counted.
+//! Delivery: where survivors wait until they are delivered.
+//!
+//! ```text
+//!             survivors
+//! pipeline ──┬─────────▶ Delivery ─────▶ Queue ─────▶ forward ──────▶ upstreams
+//!            │           the door        chunks        │     ◀──────▶ spool
+//!            │              │                          │
+//!            │              │ dropped                  │ forwarded, taken back, dropped
+//!            │              └───────────▶ Ledger ◀─────┘
+//!            │                              └─ reopens the windows of what was dropped
+//!            │ copies
+//!            └─────────▶ CopiesDoor ──▶ a Queue of its own ──▶ a forwarder of its own
+//!
+//! a batch's Receipt   pipeline opens it ──▶ its chunk carries it ──▶ forward drops it when the chunk is safe
+//! Custody             knows which batches are open ──────────────────▶ RELP listener answers the sender
+//! ```
+//!
+//! | file | what it is |
+//! |---|---|
+//! | here | the door: chunks go into the queue, and what the full queue drops is counted |
+//! | `queue` | chunks wait here, limited in octets, until a lane or the spool takes them |
+//! | `chunk` | the survivors and summaries of one batch, side by side |
+//! | `custody` | which batches are safe, so that a sender can be answered |
+//! | `ledger` | what became of each frame, counted once; a survivor that is dropped reopens its window |
+//! | `copies` | the door for suppressed copies, where they are kept |
 //!
 //! # Guarantees
 //!
@@ -7,7 +31,7 @@
 //!
 //! # Left out
 //!
-//! What happens to chunks behind the queue.
+//! What happens to chunks behind the queue (`forward`, `spool`).
 
 pub mod chunk;
 pub(crate) mod custody;
@@ -83,6 +107,10 @@ impl Delivery {
 
     /// Hands over `chunk`, whose survivors are already counted as queued. If the queue is full, this
     /// waits or drops, as configured. Returns whether the whole chunk is in the queue.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Queue::push`]: if this is dropped while it waits, the chunk is lost and not counted.
     pub(crate) async fn deliver(&self, chunk: Chunk) -> bool {
         if chunk.is_empty() {
             return true;

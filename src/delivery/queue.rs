@@ -1,14 +1,18 @@
 //! The memory queue between judging and forwarding: chunks, limited in octets.
 //!
 //! ```text
-//! readers ──push──▶ [chunk][chunk][chunk] ──pop──▶ lanes
+//! readers ──push──▶ [chunk][chunk][chunk] ──pop─────▶ lanes
+//!                                         ──try_pop─▶ spool; at a stop, what is left to be dropped
 //! ```
+//!
+//! There is one for survivors (and summaries), and one for suppressed copies while these are kept. Only the first has
+//! a spool behind it. All lanes of a forwarder pop from the same queue.
 //!
 //! What happens to a chunk, in [`Queue::push`]:
 //!
 //! ```text
 //!             there is room: take it
-//!   ( new ) ─────────────────────────────────────────────────────────▶ ( queued ) ──pop──▶ lane
+//!   ( new ) ─────────────────────────────────────────────────────────▶ ( queued ) ──pop──▶ lane or spool
 //!      │                                                                ▲   │
 //!      │ full                                                           │   │ drop-oldest: room for a newer chunk
 //!      │                                   room comes back              │   ▼
@@ -19,30 +23,46 @@
 //!      │                       └──── the queue is closed ───────────────┼───┘   │
 //!      ├─ drop-newest ── the front of the chunk that fits ──────────────┤       │
 //!      │               └ the rest ──────────────────────────────────────┼───────┘
-//!      └─ drop-oldest ── what leaves the front makes room ──────────────┘
+//!      └─ drop-oldest ── what leaves the front makes room ──────────────┘       │
+//!                      └ the queue is empty, without room: the whole chunk ─────┘
 //! ```
 //!
-//! The queue itself is open, until [`Queue::close`]; then closed, and no chunk is admitted; and ended once it is closed
-//! and empty: then [`Queue::pop`] returns `None`.
+//! The queue itself:
+//!
+//! ```text
+//!   ( open ) ──close──▶ ( closed ) ──the last chunk leaves──▶ ( ended )
+//!   push admits         push drops the whole chunk            pop returns None
+//! ```
+//!
+//! At a stop the daemon closes the queue when all readers have ended and all counts are reported. Lanes go on until the
+//! queue has ended, or the spool takes the rest. The daemon closes it sooner if the grace period is over, and the
+//! forwarder if all its lanes have ended. A push that took its room just before still puts its chunk in. The
+//! forwarder, and then the daemon, drop what is left.
 //!
 //! Room is counted in the permits of a semaphore, one for each octet:
-//! permits available + charged to chunks = `bound` + `excess`.
+//! permits available + collected by callers that wait + charged to chunks = `bound` + `excess`.
 //! A chunk is charged its footprint, at most the whole bound. `excess` is what [`Queue::resize`] could not
 //! take away yet, because chunks used it.
 //!
 //! # Guarantees
 //!
-//! - The chunks in the queue never take more memory than the bound.
-//! - Chunks leave in the order in which they were admitted. Callers that wait are admitted in the order in which they
-//!   came.
-//! - Dropped chunks are returned to the caller, which counts them and reopens their windows.
+//! - The chunks in the queue are charged no more than the bound. After a reload with a smaller bound they may be
+//!   charged more, until enough of them have left.
+//! - Two chunks may take more memory than they are charged: one that is larger than the whole bound, which goes in
+//!   alone, and the last one, while small ones are merged into it (about [`MERGED_OCTETS_MAX`] more).
+//! - Chunks leave in the order in which they were admitted. Callers that wait get room in the order in which they
+//!   came; after a resize they ask anew.
+//! - Dropped chunks are returned to the caller, which counts them, reopens their windows, and tells their batches
+//!   (`ledger`).
 //! - Small chunks that come while others are queued are merged: of two neighbours at least one is larger than
 //!   [`SMALL_OCTETS_MAX`], or together they are larger than [`MERGED_OCTETS_MAX`]. So the memory of a chunk beside its
 //!   entries, which the bound does not count, is a small part of it.
+//! - A panic leaves the queue usable (`lock`). But a batch may be handed over by half, so the process ends (`panics`).
 //!
 //! # Left out
 //!
-//! The batch that a lane has in hand and its resend ring. Both have limits of their own.
+//! The batch that a lane has in hand and its resend ring. Both have limits of their own. A kill: what is in memory is
+//! gone. A sender that asked whether it is safe was not told so (`custody`).
 
 use std::{
     collections::VecDeque,
@@ -66,7 +86,7 @@ use crate::{
     metrics::{Metrics, PauseCounters},
 };
 
-/// The memory queue. Readers push, lanes pop.
+/// The memory queue. Readers and the timer that ends windows push; lanes and the spool pop.
 #[derive(Debug)]
 pub(crate) struct Queue {
     state: Mutex<State>,
@@ -78,11 +98,12 @@ pub(crate) struct Queue {
     resized: Notify,
     /// The queue was closed, or was closed before and is now empty.
     ended: Notify,
-    /// The queue holds more than the caller of [`Queue::above`] asked for, or a caller began to wait for room.
+    /// Wakes the caller of [`Queue::above`]: the queue holds more than it asked for, or a caller began to wait for
+    /// room.
     alarm: Notify,
     /// How many callers wait for room.
     waiting: AtomicUsize,
-    /// Whether the spool takes chunks from this queue.
+    /// Whether the spool takes chunks from this queue. False without a spool, and while the disk refuses.
     spool_takes: watch::Sender<bool>,
     metrics: Arc<Metrics>,
     /// Whether this is the queue of survivors, and not that of suppressed copies. The metrics count them apart.
@@ -95,7 +116,7 @@ struct State {
     chunks: VecDeque<Queued>,
     /// Octets that the queue may hold.
     bound: u32,
-    /// Permits in use beyond `bound` since it became smaller. They are taken away as they come back.
+    /// Permits in use beyond `bound` since it became smaller. They are taken away as chunks leave.
     excess: u32,
     /// Octets charged to `chunks`.
     charged: u64,
@@ -109,7 +130,7 @@ struct State {
 #[derive(Debug)]
 struct Queued {
     chunk: Chunk,
-    /// Octets of room that it takes.
+    /// Permits that it has, which come back when it leaves.
     charged: u32,
     /// When it was admitted; of merged chunks, the first.
     since: Tick,
@@ -140,8 +161,9 @@ impl Drop for Waiting<'_> {
 }
 
 impl State {
-    /// Puts `chunk`, for which `charged` octets of room were taken, behind the others. Returns how many of them the queue
-    /// keeps.
+    /// Puts `chunk`, for which `charged` octets of room were taken, behind the others. A small one goes into the last
+    /// chunk, if that has room. The merged chunk keeps the receipt of the batch that was opened first. Returns how many
+    /// octets of room the queue keeps. The caller gives the rest back.
     fn put(&mut self, mut chunk: Chunk, charged: u32) -> u32 {
         if let Some(last) = self.chunks.back_mut() {
             let before = last.chunk.used();
@@ -172,8 +194,8 @@ impl State {
 }
 
 impl Queue {
-    /// An empty queue of survivors that holds up to `bound` octets (at most 4 GiB less one). `metrics` learn what waits in
-    /// it.
+    /// An empty queue of survivors that holds up to `bound` octets (at most 4 GiB less one). `metrics` learn what
+    /// waits in it.
     #[must_use]
     pub(crate) fn new(bound: usize, metrics: Arc<Metrics>) -> Self {
         let bound = u32::try_from(bound).unwrap_or(u32::MAX);
@@ -210,13 +232,14 @@ impl Queue {
         queue
     }
 
-    /// Admits `chunk` as `when_full` says. Returns what had to be dropped for it. While the spool takes chunks from the
-    /// queue, this waits and drops nothing.
+    /// Admits `chunk` as `when_full` says. Returns what had to be dropped for it, which may be chunks of others, or
+    /// `chunk` itself. The caller settles the loss (`ledger`). While the spool takes chunks from the queue, this waits,
+    /// and drops nothing unless the queue is closed. A closed queue admits nothing.
     ///
     /// # Cancel safety
     ///
-    /// If this is dropped while it waits, the chunk is lost and not counted. Callers await it to its end,
-    /// or end with the process.
+    /// If this is dropped while it waits, the chunk is lost and not counted, and its batch counts as safe. Await it to
+    /// its end, or end with the process.
     pub(crate) async fn push(&self, mut chunk: Chunk, when_full: WhenFull) -> Vec<Chunk> {
         let mut dropped = Vec::new();
         if chunk.is_empty() {
@@ -283,7 +306,7 @@ impl Queue {
     ///
     /// # Cancel safety
     ///
-    /// If this is dropped before it is ready, nothing was taken.
+    /// If this is dropped before it is ready, nothing was taken, and another caller is woken.
     pub(crate) async fn pop(&self, octets: usize) -> Option<Vec<Chunk>> {
         loop {
             let filled = self.filled.notified();
@@ -300,7 +323,7 @@ impl Queue {
         }
     }
 
-    /// Takes chunks off the front, up to `octets` of them together; none if the queue is empty.
+    /// As [`Queue::pop`], without waiting: no chunk if the queue is empty, closed or not.
     pub(crate) fn try_pop(&self, octets: usize) -> Vec<Chunk> {
         self.take(&mut self.lock(), octets)
     }
@@ -314,8 +337,9 @@ impl Queue {
         self.filled.notify_waiters();
     }
 
-    /// Waits until the queue is closed, or becomes empty while it is closed. Counts from this call on, not from when it
-    /// is first polled.
+    /// Waits for the next of two events: the queue is closed, or a closed queue becomes empty. An event counts from
+    /// this call on, not from the first poll. One that came before does not: make the future, then ask
+    /// [`Queue::is_closed`] and [`Queue::is_empty`], then await it.
     pub(crate) fn ended(&self) -> impl Future<Output = ()> {
         self.ended.notified()
     }
@@ -332,7 +356,8 @@ impl Queue {
         self.room.is_closed()
     }
 
-    /// Says whether the spool takes chunks from this queue. While it does, nothing is dropped.
+    /// Says whether the spool takes chunks from this queue. While it does, [`Queue::push`] waits and drops nothing. The
+    /// forwarder calls this at its start, and after each write to the disk.
     pub(crate) fn set_spool_takes(&self, takes: bool) {
         self.spool_takes.send_replace(takes);
     }
@@ -343,8 +368,9 @@ impl Queue {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Waits until the queue may hold more than `octets`, or a caller begins to wait for room. There is one alarm: only
-    /// the latest call counts.
+    /// Waits until the queue may hold more than `octets`, or a caller begins to wait for room. The forwarder then moves
+    /// chunks to the spool. There is one alarm: only the latest call counts. What was so before the call need not
+    /// wake it: make the future, then ask [`Queue::octets`] and [`Queue::is_pressed`], then await it.
     pub(crate) fn above(&self, octets: u64) -> impl Future<Output = ()> {
         self.lock().alarm_above = octets;
         self.alarm.notified()
@@ -356,13 +382,13 @@ impl Queue {
         u64::from(self.lock().bound)
     }
 
-    /// Octets in the queue.
+    /// Octets charged to the chunks in the queue.
     #[must_use]
     pub(crate) fn octets(&self) -> u64 {
         self.lock().charged
     }
 
-    /// Changes the bound. A smaller one takes effect as the queue drains.
+    /// Changes the bound, at a reload. A smaller one takes effect as the queue drains. Nothing is dropped for it.
     pub(crate) fn resize(&self, bound: usize) {
         let bound = u32::try_from(bound).unwrap_or(u32::MAX);
         let mut state = self.lock();
@@ -415,13 +441,14 @@ impl Queue {
         state.excess -= u32::try_from(taken).expect("no more permits are forgotten than asked for");
     }
 
-    /// Octets of room for `chunk`. A chunk larger than the whole queue takes the whole room, and goes in alone.
+    /// Octets of room for `chunk`. A chunk larger than the bound takes the whole room, and goes in alone.
     fn need(&self, chunk: &Chunk) -> u32 {
         u32::try_from(chunk.footprint())
             .unwrap_or(u32::MAX)
             .min(self.lock().bound)
     }
 
+    /// Takes `need` octets of room, if there are that many and the queue is not closed.
     fn take_room(&self, need: u32) -> bool {
         self.room
             .try_acquire_many(need)
@@ -429,6 +456,7 @@ impl Queue {
             .is_ok()
     }
 
+    /// Puts in a chunk for which `charged` octets of room were taken.
     fn admit(&self, chunk: Chunk, charged: u32) {
         let mut state = self.lock();
         let kept = state.put(chunk, charged);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!                    ┌──▶ lane ──▶ first upstream of its list that is up     failover: one lane with all upstreams
-//! queue ──▶ source ─┼──▶ lane ──▶ upstream                                  balance: a lane for each
+//! queue ──▶ source ──┼──▶ lane ──▶ upstream                                  balance: a lane for each
 //!               ▲    └──▶ lane ──▶ upstream
 //!               └───────────┘ what may have been lost with a connection
 //! ```

@@ -1,50 +1,61 @@
 //! Carrying windows over a restart: out of the shards of one run, into the shards of the next.
 //!
 //! ```text
-//! stop    no task judges any more
-//!           ▶ report_all   again and again until it returns false; the windows stay open
-//!           ▶ the queue empties; for each survivor that is dropped, `reopen` ends its window
-//!           ▶ export       once for each policy: its open windows, oldest first
+//! stop    all tasks that judge have ended
+//!           ▶ daemon   report_all   again and again until it returns false; the windows stay open
+//!           ▶ daemon   closes the queue; the forwarder empties it: to the upstreams, to the spool, or by dropping
+//!             ledger   reopen       once for each survivor that is dropped: its window ends
+//!           ▶ saved    export       once for each policy: its open windows, oldest first
+//!           ▶ the shards end with the process
 //! start   new shards, each of them empty
-//!           ▶ restore      once for each window: policy by policy, oldest first
+//!           ▶ saved    restore      once for each window in the file: policy by policy, oldest first
 //!           ▶ tasks begin to judge
 //! ```
 //!
-//! The daemon calls [`Shards::report_all`] when all tasks that judge have ended. `saved` calls the other two:
-//! [`Shards::export`] to write the file, [`Shards::restore`] to read it.
+//! The daemon turns each [`Ended`] of [`Shards::report_all`] into a summary (`Pipeline::report`). If the grace period
+//! ends meanwhile, the daemon begins again with the first mark; windows that were reported have a count of zero then.
 //!
 //! # One window
 //!
+//! A mark is a window's entry in the timeline of an engine. Its generation is its number there, which never changes.
+//!
 //! | state | left by |
 //! |---|---|
-//! | open, with copies suppressed since the last report | `report_all` reports them as an [`Ended`] and sets the count to zero |
-//! | open, nothing to report | `export` copies it as an [`OpenWindow`] with the identity's octets, and leaves it in its shard |
-//! | an [`OpenWindow`] | `restore` opens it in the new shards, unless it has expired or there is no room |
-//! | open in the new shards, nothing to report | judging: it suppresses the next copy, and its count starts at one |
+//! | open, with a count of copies to report | `report_all` adds an [`Ended`]; the count is zero then |
+//! | open, with count zero | `export` copies it as an [`OpenWindow`] with the identity; it stays in its shard |
+//! | open, with any count | `reopen` ends it, and `advance` does so once it has expired; then it is not exported |
+//! | an [`OpenWindow`] | `restore` opens it in the new shards, or leaves it out (see there) |
+//! | open in the new shards, with count zero | judging: the first copy that it suppresses sets its count to one |
 //!
 //! # What each call may assume
 //!
-//! - `report_all`: no copy is judged from its first call on, or copies that a window suppresses after its turn
-//!   are never reported. Survivors may still be on their way: `reopen` may come at any time, and so may `advance`.
-//! - `export`: `report_all` has returned false, and no survivor is on its way. So each window that is open stands
-//!   for a message that was forwarded. `advance` may still come.
-//! - `restore`: no copy was judged in these shards yet. Identities are hashed anew: the number of shards, and the
+//! - `report_all`: no copy is judged from its first call on. A copy that a window suppressed after its turn would never
+//!   be reported. Survivors may still be on their way: `reopen` may come at any time. So may `advance`, which the timer
+//!   that ends windows calls until the windows are saved.
+//! - `export`: `report_all` has returned false, and no survivor is on its way. So each open window stands for a message
+//!   that was forwarded, or that the spool keeps. `export` does not look at counts: it would lose one that is not
+//!   zero. `advance` may still come.
+//! - `restore`: no copy was judged under this policy yet. Identities are hashed anew: the number of shards, and the
 //!   hash, may differ from the last run. Nothing is assumed of the windows themselves, which come from a file.
+//! - All three panic if an earlier panic poisoned a shard. At a stop the daemon and `saved` check that first.
 //!
 //! # Guarantees
 //!
 //! - A window that was exported and restored gives the verdicts that it would have given without a stop.
 //! - No lock is held for longer than it takes to look at a [`CopyLimit`] of marks (`export`) or at `marks_max`
 //!   marks (`report_all`). `export` copies no more than a [`CopyLimit`] of each shard at a time.
-//! - `restore` stays within the budget. To make room, the oldest marks are evicted, as always; a window older than all
-//!   marks is left out instead.
+//! - `restore` stays within the budget. To make room, it evicts the oldest marks, as judging does. It leaves out a
+//!   window that is older than all marks instead.
 //! - Timelines stay sorted: `restore` leaves out a window that starts in the future, or before the one that it
 //!   restored last under the same policy and in the same shard.
+//! - After a kill, or a stop in which a task failed, nothing is exported. The next run begins without windows: it
+//!   forwards the next copy of each message.
 //!
 //! # Left out
 //!
 //! Where windows are stored meanwhile, and how far the clock moved (`saved`). Claims: they end with the run that
-//! made them.
+//! made them, so the new run cannot reopen the window of a survivor that it finds in the spool. If it drops such a
+//! survivor, it ends all windows (`ledger`).
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -57,7 +68,7 @@ use crate::core::identity::Identity;
 use crate::core::rule::{PolicyId, WindowPolicy};
 use crate::core::tick::Tick;
 
-/// The window of one message, with nothing left to report.
+/// A copy of the open window of one message. It has no count: `report_all` reported the suppressed copies before.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct OpenWindow {
     /// When it started. With refresh: when its mark was made, at most a sixteenth of a window before `last`.
@@ -82,7 +93,7 @@ impl OpenWindow {
         }
     }
 
-    /// Whether the window is in the state in which its first copy left it.
+    /// Whether the window is in the state in which its first copy left it. Then its mark needs no [`Repeats`].
     fn is_plain(&self) -> bool {
         *self == Self::started(self.start)
     }
@@ -107,8 +118,9 @@ pub struct Progress {
 }
 
 impl Shards {
-    /// Reports the copies that windows have suppressed, and leaves the windows open. Looks at most at `marks_max`
-    /// marks, starting at `progress`, which is the default at the first call. Returns whether more marks are left.
+    /// Reports the copies that windows have suppressed: adds an [`Ended`] to `ended` for each window with a count, sets
+    /// the count to zero, and leaves the window open. Looks at most at `marks_max` marks, starting at `progress`, which
+    /// is the default at the first call, and moves `progress` on. Returns whether more marks are left.
     pub fn report_all(
         &self,
         reason: EndReason,
@@ -130,7 +142,8 @@ impl Shards {
     }
 
     /// Calls `each` with the windows of `policy` that are open at `now` and their identities' octets, in the
-    /// order of their starts: merges the timelines of all shards, each of which is sorted.
+    /// order of their starts: merges the timelines of all shards, each of which is sorted. No lock is held while
+    /// `each` runs. The windows stay as they are.
     ///
     /// # Errors
     ///
@@ -165,12 +178,19 @@ impl Shards {
         Ok(())
     }
 
-    /// Opens the window of `identity` under `policy` again. Returns whether it is open. The caller restores the
-    /// windows of a policy in the order of their starts, before any copy is judged under the policy. If an
-    /// identity comes twice, only its first window is opened.
+    /// Opens the window of `identity` under `policy` again. Returns whether this call opened it. The caller restores
+    /// the windows of a policy in the order of their starts, before any copy is judged under the policy.
     ///
-    /// A window that has expired at `now` stays closed. If a mark that suppressed copies is evicted to make room,
-    /// it is added to `ended`.
+    /// The call opens nothing, and returns false, if
+    ///
+    /// - the window has expired at `now`, or starts after it;
+    /// - it starts before the window that was restored last under the policy in its shard;
+    /// - a window of the identity is open already: the first one counts;
+    /// - there is no room, and it is older than all marks, or making room did not help;
+    /// - there is no such policy.
+    ///
+    /// If a mark that suppressed copies is evicted to make room, it is added to `ended`. Only judging under another
+    /// policy makes such a mark: `ended` stays empty while no copy at all was judged.
     pub fn restore(
         &self,
         policy: PolicyId,
@@ -235,7 +255,8 @@ impl Stream {
 }
 
 impl Shard {
-    /// As [`Shards::report_all`] for one shard. Subtracts the marks it looked at from `left`.
+    /// As [`Shards::report_all`] for one shard. Subtracts the marks it looked at from `left`. Returns whether it
+    /// stopped because `left` is used up.
     fn report_all(
         &mut self,
         reason: EndReason,
@@ -260,6 +281,7 @@ impl Shard {
             .is_some_and(|engine| engine.copy_out(now, limit, stream))
     }
 
+    /// As [`Shards::restore`], in the identity's shard.
     fn restore(
         &mut self,
         policy: PolicyId,
@@ -357,7 +379,11 @@ impl Engine {
     }
 
     /// Opens a window again. The engine grows by at most `room` octets, and subtracts from `room` its growth, or a
-    /// few octets more. Returns false if the window cannot be open.
+    /// few octets more. Returns false if the window may not be opened, whatever the room is.
+    ///
+    /// # Errors
+    ///
+    /// If `room` is too little, or the table is full of equal hashes. Then the engine remembers nothing of the window.
     fn restore(
         &mut self,
         identity: Identity<'_>,
@@ -413,7 +439,7 @@ impl Engine {
     }
 }
 
-/// How often `restore` tries to make room.
+/// How often `restore` tries to open one window. Before each further try it makes room.
 const ROUNDS_MAX: usize = 3;
 
 /// Marks copied at a time of all shards together ...
