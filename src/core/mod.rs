@@ -8,7 +8,7 @@
 //!
 //! - The core is pure: it knows no runtime, clock, socket, file, log or metric. So `replay` runs the code that the daemon
 //!   runs, on recorded time, and tests need no process.
-//! - Nothing in here names anything outside this folder, and a stage names only the stages before it. `tests/tidy.rs`
+//! - Nothing in here names anything outside this folder, and a stage names only the stages before it. `tests/tidy`
 //!   checks both.
 //!
 //! # Reading order
