@@ -90,10 +90,11 @@ impl Pipeline {
     }
 
     /// Hands on the outcome of a batch; waits while there is no room. Returns false if a survivor had to be dropped.
-    pub(crate) async fn deliver(&self, judged: Judged) -> bool {
+    pub(crate) async fn deliver(&self, mut judged: Judged) -> bool {
         let _delivering = Delivering(&self.panics);
         // Survivors do not wait for copies.
         let is_whole = self.delivery.deliver(judged.survivors).await;
+        self.report(&mut judged.ended).await;
         if let Some(copies_door) = judged.copies_door {
             copies_door.deliver(judged.copies).await;
         }
@@ -150,9 +151,11 @@ impl Pipeline {
 
     /// Delivers the summaries of the windows in `ended`.
     pub(crate) async fn report(&self, ended: &mut Vec<Ended>) {
-        let mut chunk = Chunk::default();
-        self.delivery.ledger().report(ended, &mut chunk);
-        self.delivery.deliver(chunk).await;
+        while !ended.is_empty() {
+            let mut chunk = Chunk::default();
+            self.delivery.ledger().report(ended, &mut chunk);
+            self.delivery.deliver(chunk).await;
+        }
     }
 }
 
@@ -201,6 +204,8 @@ pub(crate) struct Judged {
     survivors: Chunk,
     copies: Chunk,
     copies_door: Option<Arc<OpenDoor>>,
+    /// Windows whose summaries `survivors` had no room for.
+    ended: Vec<Ended>,
     /// The senders of compressed messages.
     pub compressed_by: Vec<Sender>,
 }
@@ -482,6 +487,7 @@ impl<'f> Batch<'_, 'f> {
             survivors,
             copies,
             copies_door: self.copies_door.take(),
+            ended: mem::take(&mut self.ended),
             compressed_by: mem::take(&mut self.tally.compressed_by),
         }
     }

@@ -134,7 +134,8 @@ impl Ledger {
         write(&self.rules)
     }
 
-    /// Writes the summaries of the windows that `ended` to `chunk`, and counts them.
+    /// Writes the summaries of the windows that `ended` to `chunk`, and counts them. Once the chunk is as long as
+    /// [`SUMMARIES_OCTETS_MAX`], the other windows stay in `ended`.
     pub(crate) fn report(&self, ended: &mut Vec<Ended>, chunk: &mut Chunk) {
         if ended.is_empty() {
             return;
@@ -142,7 +143,10 @@ impl Ledger {
         let mut rules = self.rules();
         let reckoning = Clock::reckon();
         let summaries = &self.metrics.summaries;
-        for ended in ended.drain(..) {
+        let mut left = std::mem::take(ended).into_iter();
+        while chunk.used() < SUMMARIES_OCTETS_MAX
+            && let Some(ended) = left.next()
+        {
             if ended.generation != rules.generation {
                 rules = self.rules_of(ended.generation);
             }
@@ -156,6 +160,7 @@ impl Ledger {
                 summaries.frames.add(ended.count);
             }
         }
+        *ended = left.collect();
     }
 
     /// Counts the first `count` of the entries left in `chunk` as forwarded: an upstream took them.
@@ -222,6 +227,12 @@ impl Ledger {
         }
         let mut summaries = Chunk::default();
         self.report(&mut ended, &mut summaries);
+        while !ended.is_empty() {
+            // `summaries` has no room for these.
+            let mut lost = Chunk::default();
+            self.report(&mut ended, &mut lost);
+            self.metrics.summaries.dropped[reason].add(lost.len() as u64);
+        }
         if is_forgotten {
             // An earlier process made the claim. Its window may be open again, and we cannot find it.
             self.end_all_windows();
@@ -253,6 +264,10 @@ impl Tally {
         tally
     }
 }
+
+/// A chunk of that many octets takes no further summary. Their windows may hold more than a chunk can: each has a frame of
+/// up to `max_message_size`. The survivors of a batch fit beside them.
+const SUMMARIES_OCTETS_MAX: usize = 256 * 1024 * 1024;
 
 const fn summary_reason(reason: EndReason) -> SummaryReason {
     match reason {

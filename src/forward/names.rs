@@ -125,11 +125,11 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut counts = lock(&self.under_way);
-        if let Some(count) = counts.get_mut(&self.host) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.host);
-            }
+        let count = counts.get_mut(&self.host);
+        let count = count.expect("a turn counts under its name until it ends");
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&self.host);
         }
     }
 }

@@ -106,7 +106,7 @@ fn relp(octets: &[u8]) -> Option<bool> {
     if digits > 9 {
         return Some(false);
     }
-    let offers = behind.get(digits..).unwrap_or_default();
+    let (_, offers) = behind.split_at(digits);
     // librelp's drafts begin the offers with an LF.
     any(&[begins(b" relp_", offers), begins(b" \nrelp_", offers)])
 }
@@ -141,7 +141,7 @@ fn http(octets: &[u8]) -> Option<bool> {
     let Some(line) = memchr::memchr2(b'\n', 0, head.unwrap_or(octets)) else {
         return head.map(|_| false);
     };
-    let line = octets.get(..line).unwrap_or_default();
+    let (line, _) = octets.split_at(line);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let is_request = matches!(
         line,
@@ -184,7 +184,7 @@ fn proxy_line(octets: &[u8]) -> Option<bool> {
     let Some(end) = memchr::memchr2(b'\n', 0, head.unwrap_or(octets)) else {
         return head.map(|_| false);
     };
-    let line = octets.get(..=end).unwrap_or_default();
+    let (line, _) = octets.split_at(end + 1);
     let Some(line) = line.strip_suffix(b"\r\n") else {
         return Some(false);
     };
@@ -257,7 +257,7 @@ fn syslog(octets: &[u8]) -> Option<bool> {
         .iter()
         .take_while(|octet| octet.is_ascii_digit())
         .count();
-    let frame = match octets.get(digits..).unwrap_or_default() {
+    let frame = match octets.split_at(digits).1 {
         _ if digits > 10 => return Some(false),
         [] => return None,
         [b' ', frame @ ..] if digits > 0 => frame,

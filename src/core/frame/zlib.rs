@@ -213,7 +213,7 @@ impl Bits {
             _ => {}
         }
         code = code << 1 | self.take(1)?;
-        Some(144 + code.saturating_sub(0x190))
+        Some(144 + (code - 0x190))
     }
 
     /// The length that a symbol from 257 to 285 stands for.

@@ -117,6 +117,10 @@ impl ResendRing {
             written.acknowledged_at = taken.now;
             written.chunk.safe();
         }
+        debug_assert!(
+            !taken.is_all || self.unsafe_chunks == 0,
+            "a peer that has taken everything leaves no chunk unsafe"
+        );
         let kept = self.limit.saturating_add(unacknowledged);
         while let Some(oldest) = self.chunks.front()
             && (self.octets - oldest.octets >= kept
