@@ -143,10 +143,12 @@ impl Ledger {
         let mut rules = self.rules();
         let reckoning = Clock::reckon();
         let summaries = &self.metrics.summaries;
-        let mut left = std::mem::take(ended).into_iter();
-        while chunk.used() < SUMMARIES_OCTETS_MAX
-            && let Some(ended) = left.next()
-        {
+        let mut reported = 0;
+        for ended in &*ended {
+            if chunk.used() >= SUMMARIES_OCTETS_MAX {
+                break;
+            }
+            reported += 1;
             if ended.generation != rules.generation {
                 rules = self.rules_of(ended.generation);
             }
@@ -155,12 +157,12 @@ impl Ledger {
             let first = reckoning.wall_of(ended.first);
             let last = reckoning.wall_of(ended.last);
             let entry = Entry::Summary(ended.count);
-            if chunk.push_with(entry, |out| summary::write(out, &ended, style, first, last)) {
+            if chunk.push_with(entry, |out| summary::write(out, ended, style, first, last)) {
                 summaries.made[summary_reason(ended.reason)].inc();
                 summaries.frames.add(ended.count);
             }
         }
-        *ended = left.collect();
+        ended.drain(..reported);
     }
 
     /// Counts the first `count` of the entries left in `chunk` as forwarded: an upstream took them.
