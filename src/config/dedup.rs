@@ -130,7 +130,7 @@ impl PolicyKeys {
     /// Shows `v` the keys that say what makes two messages the same.
     pub(super) fn visit_identity(&mut self, v: &mut impl Visitor, scope: Scope) {
         let masks = list(
-            "a list of masks, such as [\"number\", \"ipv4\"]; [] is none",
+            "a list of masks, such as [\"number\", \"ipv4\"]; [] for none",
             0,
             name(),
         );

@@ -77,7 +77,7 @@ use crate::lock::lock;
 #[derive(Debug)]
 pub(crate) struct Custody {
     state: Mutex<State>,
-    /// Tells subscribers the number below which every batch is settled. It is not told while there is none.
+    /// Tells subscribers the number below which every batch is settled. Without a subscriber nothing is sent.
     settled: watch::Sender<u64>,
 }
 
