@@ -102,8 +102,8 @@ mod tests {
         );
         fs::create_dir(at("open")).unwrap();
         fs::set_permissions(at("open"), Permissions::from_mode(0o777)).unwrap();
-        check(&at("open"), Err("lets group or others write"));
-        check(&at("open/spool"), Err("lets group or others write"));
+        check(&at("open"), Err("allows group or others to write"));
+        check(&at("open/spool"), Err("allows group or others to write"));
         fs::set_permissions(at("open"), Permissions::from_mode(0o1777)).unwrap();
         check(&at("open/spool"), Ok(()));
         // The error does not advise to change the mode of these.
