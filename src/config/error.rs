@@ -87,10 +87,10 @@ pub(crate) enum Fault {
     #[error("not TOML: {0}")]
     Syntax(String),
     /// A key that its table does not have.
-    #[error("unknown key, expected one of {}{}", .fits.join(", "), .hint)]
+    #[error("unknown key, expected one of {}{}", .expected.join(", "), .hint)]
     UnknownKey {
         /// The keys of the table.
-        fits: Vec<&'static str>,
+        expected: Vec<&'static str>,
         /// The key that was probably meant, or where this one belongs.
         hint: String,
     },
@@ -103,22 +103,22 @@ pub(crate) enum Fault {
         at: At,
     },
     /// A value that its key does not take.
-    #[error("invalid {found}, expected {fits}")]
+    #[error("invalid {found}, expected {expected}")]
     Unfit {
         /// The value as written, escaped.
         found: String,
-        fits: String,
+        expected: String,
     },
     /// A required key is missing.
-    #[error("missing, expected {fits}")]
-    Missing { fits: &'static str },
+    #[error("missing, expected {expected}")]
+    Missing { expected: &'static str },
     /// A key that has no effect in its table.
-    #[error("not supported for {} {}; only for {fits}", .on[0], .on[1])]
+    #[error("not supported for {} {}; only for {expected}", .on[0], .on[1])]
     NoEffect {
         /// The kind of thing it was written for, in two parts.
         on: [&'static str; 2],
         /// Where the key has an effect.
-        fits: &'static str,
+        expected: &'static str,
     },
     /// What a running relay has, and the file that is to replace its configuration no longer has.
     #[error("{0}")]
@@ -149,12 +149,12 @@ pub(crate) enum Fault {
         section: &'static str,
     },
     /// An address, path, name or upstream that another table has already.
-    #[error("{found} is already taken ({other}), expected {fits}")]
+    #[error("{found} is already taken ({other}), expected {expected}")]
     Taken {
         /// The value as written, escaped.
         found: String,
         other: At,
-        fits: &'static str,
+        expected: &'static str,
     },
     /// Too many sockets, each of which has a thread.
     #[error(

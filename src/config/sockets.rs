@@ -69,10 +69,10 @@ pub(super) fn refuse_one_path(listeners: &[ListenerConfig], report: &mut Report)
             // The same spelling is refused already.
             && listeners[*other].url.path() != Some(path)
         {
-            let fits = "a path that no other listener has; both lead to the same place";
+            let expected = "a path that no other listener has; both lead to the same place";
             let at = place_of_listener(index, listeners, report);
             let other = place_of_listener(*other, listeners, report);
-            report.taken(&at, &listener.url.to_string(), other, fits);
+            report.taken(&at, &listener.url.to_string(), other, expected);
         }
         places.push((place, index));
     }
@@ -116,7 +116,7 @@ fn leads_to(
     has_path.then(|| Fault::Taken {
         found,
         other: at(),
-        fits: "a path that no listener of this relay has",
+        expected: "a path that no listener of this relay has",
     })
 }
 
@@ -128,7 +128,7 @@ fn leads_to_admin(upstream: &UpstreamUrl, config: &Config, report: &Report) -> O
     leads_there.then(|| Fault::Taken {
         found: quoted(&upstream.to_string()),
         other: at.clone(),
-        fits: "an upstream elsewhere: the admin address of this relay takes no messages",
+        expected: "an upstream elsewhere: the admin address of this relay takes no messages",
     })
 }
 

@@ -630,24 +630,24 @@ fn an_invalid_value_is_refused_with_what_was_expected() {
     check_refused(
         "[listener]\nurl = \"udp://[::]:1\"",
         &[
-            "t.toml:1: listener: invalid table, expected one or more [[listener]], or none for the default ones",
+            "t.toml:1: listener: invalid table, expected one or more [[listener]], or none for the defaults",
         ],
     );
     check_refused(
         "listener = []",
         &[
-            "t.toml:1: listener: invalid empty list, expected one or more [[listener]], or none for the default ones",
+            "t.toml:1: listener: invalid empty list, expected one or more [[listener]], or none for the defaults",
         ],
     );
 }
 
 #[test]
 fn an_invalid_address_is_refused_with_what_was_expected() {
-    let url = |found: &str, fits: &str| {
+    let url = |found: &str, expected: &str| {
         check_refused(
             format!("[[listener]]\n\nurl = {found}"),
             &[&format!(
-                "t.toml:3: listener[0].url: invalid {found}, expected {fits}"
+                "t.toml:3: listener[0].url: invalid {found}, expected {expected}"
             )],
         );
     };
@@ -678,7 +678,7 @@ fn an_invalid_address_is_refused_with_what_was_expected() {
     check_refused(
         "[[listener]]\nname = \"x\"",
         &[
-            "t.toml:1: listener[0]: missing, expected url = \"udp://ADDRESS:PORT\" or another of our listeners",
+            "t.toml:1: listener[0]: missing, expected url = \"udp://ADDRESS:PORT\" or another listener URL",
         ],
     );
     check_refused(
@@ -733,7 +733,7 @@ fn an_invalid_address_is_refused_with_what_was_expected() {
     check_refused(
         "[forward]\nto = [{ framing = \"lf\" }]",
         &[
-            "t.toml:2: forward.to[0]: missing, expected url = \"tcp://HOST:PORT\" or another of our upstreams",
+            "t.toml:2: forward.to[0]: missing, expected url = \"tcp://HOST:PORT\" or another upstream URL",
         ],
     );
     check_refused(
