@@ -81,7 +81,7 @@ pub(super) struct Flags {
 
     /// The format of the output: text or json
     ///
-    /// text is for people, a field a line; json is an object a line. The default is text on a terminal,
+    /// text is for people, one field per line; json is one object per line. The default is text on a terminal,
     /// else json.
     #[arg(long, value_name = "FORMAT", value_enum, hide_possible_values = true)]
     format: Option<Format>,

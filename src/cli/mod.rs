@@ -474,7 +474,7 @@ Signals:
 
 Exit status:
   0  success: the relay was stopped by a signal, or the configuration is valid
-  1  failure: the configuration has errors, or the relay could not go on
+  1  failure: the configuration has errors, or the relay stopped because of an error
   2  the command line is wrong";
 
 #[cfg(test)]

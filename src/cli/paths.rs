@@ -128,7 +128,7 @@ fn missing_parent(path: &Path) -> Option<String> {
         Ok(found) if found.is_dir() => None,
         Ok(_) => Some(format!("{name} is not a directory")),
         Err(error) if is_denied(&error) => {
-            Some(format!("this user may not look whether {name} exists"))
+            Some(format!("no permission to check whether {name} exists"))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Some(format!("the directory {name} does not exist"))
