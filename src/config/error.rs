@@ -95,7 +95,7 @@ pub(crate) enum Fault {
         hint: String,
     },
     /// A key under its old name, beside the new one.
-    #[error("the old name of {new}, which is written too ({at}); remove this one")]
+    #[error("the old name of {new}, which is set, too ({at}); remove this one")]
     OldName {
         /// The path of the key.
         new: String,
@@ -127,7 +127,7 @@ pub(crate) enum Fault {
     Mask(#[source] MaskError),
     /// Expressions that take too long to search for.
     #[error(
-        "{what}: costs {cost}, on text that is hard for it, expected at most {} us an octet; {}",
+        "{what}: takes {cost} on text that is hard for it, expected at most {} us an octet; {}",
         .octet_max.as_micros(),
         cheaper(*.of_rules)
     )]
@@ -159,8 +159,8 @@ pub(crate) enum Fault {
     /// Too many sockets, each of which has a thread.
     #[error(
         "{listeners} udp and unix-dgram listeners with {workers} workers take {sockets} sockets, each with a thread of \
-         its own (a udp listener takes one per worker), expected at most {DATAGRAM_SOCKETS_MAX} sockets, by fewer workers \
-         or fewer listeners"
+         its own (a udp listener takes one per worker), expected at most {DATAGRAM_SOCKETS_MAX} sockets; configure fewer \
+         workers or fewer listeners"
     )]
     TooManySockets {
         /// Listeners that receive datagrams.

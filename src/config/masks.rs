@@ -162,7 +162,7 @@ pub(super) fn unused(own: &OwnMasks, rules: &Rules) -> Vec<String> {
     let idle = own.patterns.iter().filter(|pattern| !is_used(pattern));
     idle.map(|Pattern { name, .. }| {
         format!(
-            "mask {name:?} is used by no rule and not by [dedup]: it folds nothing until one of them names it, \
+            "mask {name:?} has no effect: neither [dedup] nor a rule names it; add it there, \
              mask = [{name:?}]"
         )
     })
@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(
             load("mask = [\"job\"]").unwrap().warnings(),
             [
-                "mask \"auth_port\" is used by no rule and not by [dedup]: it folds nothing until one of them names it, \
+                "mask \"auth_port\" has no effect: neither [dedup] nor a rule names it; add it there, \
                  mask = [\"auth_port\"]"
             ]
         );

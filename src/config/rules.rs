@@ -99,13 +99,13 @@ impl Section for RuleKeys {
     }
 
     fn complete(&mut self, path: &str, at: &At, report: &mut Report) -> bool {
-        let expected = "name = \"...\", which metrics and messages call the rule by";
+        let expected = "name = \"...\", the name of the rule in metrics and log lines";
         if !report.requires(path, "name", at, expected) {
             return false;
         }
         if self.name == DEFAULT_NAME {
             let at = report.place(&join(path, "name"));
-            let expected = "another name: this one is for what no rule takes";
+            let expected = "another name: this one stands for messages that no rule matches";
             report.unfit(&at, DEFAULT_NAME, expected);
             return false;
         }
@@ -192,7 +192,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     for (rule, other) in config.rules.shadowed() {
         warnings.push(format!(
-            "rule {:?} is never reached: {:?}, which stands before it, takes all of its messages",
+            "rule {:?} is never reached: {:?}, an earlier rule, matches all of its messages",
             rule.name, other.name
         ));
     }
@@ -209,7 +209,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
                     .map(|listener| &listener.name)
                     .collect();
                 warnings.push(format!(
-                    "rule {:?}: no listener is called {name:?}, only {names:?}",
+                    "rule {:?}: no listener is named {name:?}; their names are {names:?}",
                     rule.name
                 ));
             }

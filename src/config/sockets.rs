@@ -145,8 +145,8 @@ pub(super) fn warnings(listeners: &[ListenerConfig]) -> Vec<String> {
         };
         let directory = escaped(&directory.to_string_lossy());
         Some(format!(
-            "listener \"{name}\": the directory {directory} {what}; tersed does not start without it: make it \
-             (RuntimeDirectory= of a unit makes one below /run)"
+            "listener \"{name}\": the directory {directory} {what}; tersed does not start without it: create it \
+             (RuntimeDirectory= of a unit creates one below /run)"
         ))
     });
     lost.collect()
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(
             errors("workers = 600", 6, 497),
             "t.toml:2: runtime.workers: 503 udp and unix-dgram listeners with 600 workers take 4097 sockets, each with a \
-             thread of its own (a udp listener takes one per worker), expected at most 4096 sockets, by fewer workers or \
+             thread of its own (a udp listener takes one per worker), expected at most 4096 sockets; configure fewer workers or \
              fewer listeners"
         );
     }

@@ -388,7 +388,7 @@ fn socket_addr(scheme: &str, rest: &str) -> Result<SocketAddr, UrlError> {
     }
     address.ok_or_else(|| UrlError {
         expected: format!(
-            "{scheme}://ADDRESS:PORT with a numeric ADDRESS, such as 127.0.0.1 (this machine alone), \
+            "{scheme}://ADDRESS:PORT with a numeric ADDRESS, such as 127.0.0.1 (this machine only), \
              0.0.0.0 (all of IPv4) or [::] (everything)"
         ),
     })
@@ -399,7 +399,7 @@ fn socket_addr(scheme: &str, rest: &str) -> Result<SocketAddr, UrlError> {
 pub(super) fn bindable(scheme: &str, address: SocketAddr) -> Option<String> {
     if scheme != "udp://" && address.ip().is_multicast() {
         return Some(format!(
-            "{scheme}ADDRESS:PORT with an address of this machine (a multicast address receives udp alone)"
+            "{scheme}ADDRESS:PORT with an address of this machine (a multicast address is for udp only)"
         ));
     }
     let SocketAddr::V6(v6) = address else {

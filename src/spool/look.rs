@@ -48,7 +48,7 @@ pub fn look(path: &Path) -> Result<(), SpoolError> {
             .map_err(|errno| SpoolError::of("write in", path, errno.into()))
         }
         Err(Errno::ENOENT) => access(parent, AccessFlags::W_OK | AccessFlags::X_OK)
-            .map_err(|errno| SpoolError::of("make", path, errno.into())),
+            .map_err(|errno| SpoolError::of("create", path, errno.into())),
         Err(Errno::ENOTDIR | Errno::ELOOP) => Err(no_directory()),
         Err(errno) => Err(SpoolError::of("open", path, errno.into())),
     }
