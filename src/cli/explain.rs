@@ -3,7 +3,7 @@
 //! # Guarantees
 //!
 //! - Frames are delimited as by a listener, and explained in order.
-//! - If a file cannot be read, standard error says so, and the other files are explained all the same.
+//! - If a file cannot be read, standard error says so, and the other files are explained anyway.
 
 use std::io::{self, Read, Write};
 use std::net::IpAddr;

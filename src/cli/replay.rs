@@ -3,7 +3,7 @@
 //! # Guarantees
 //!
 //! - Nothing is replayed if one of the files does not exist or must not be read.
-//! - If a log turns out to be broken, standard error says so, and the other logs are replayed all the same.
+//! - If a log turns out to be broken, standard error says so, and the other logs are replayed anyway.
 //! - It is no error if the reader closes standard output: it has read enough.
 
 use std::fs;
