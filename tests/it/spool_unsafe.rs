@@ -48,7 +48,7 @@ fn files_with_a_second_name_do_not_keep_the_relay_from_starting_and_wait() {
         }
     };
     for mend in [by_deleting as fn(&Path, &str), as_told] {
-        check_waits(link_all, " names; delete the others, or ", mend);
+        check_waits(link_all, " hard links; delete the others, or ", mend);
     }
 }
 
