@@ -62,11 +62,14 @@ fn on_connections(forward: &ForwardConfig) -> Option<String> {
     .into_iter()
     .filter_map(|(key, is_set)| is_set.then_some(key))
     .collect();
-    let verb = if keys.len() == 1 { "has" } else { "have" };
+    let (verb, them) = match keys.len() {
+        1 => ("has", "it"),
+        _ => ("have", "them"),
+    };
     (!keys.is_empty()).then(|| {
         format!(
-            "{} {verb} no effect: forward.to has no upstream to which they apply (tcp or relp; resend also unix-stream); \
-             add one, or remove the keys",
+            "{} {verb} no effect: forward.to has no upstream that uses {them} (tcp or relp; resend also unix-stream); \
+             add one, or remove {them}",
             keys.join(", ")
         )
     })
