@@ -439,7 +439,7 @@ mod tests {
         );
         assert_eq!(
             String::from_utf8(err).unwrap(),
-            "warning: rule \"late\" is never reached: \"rest\", which stands before it, takes all of its messages\n"
+            "warning: rule \"late\" is never reached: \"rest\", an earlier rule, matches all of its messages\n"
         );
     }
 

@@ -3,7 +3,7 @@
 //! # Guarantees
 //!
 //! - Frames are delimited as by a listener, and explained in order.
-//! - If a file cannot be read, standard error says so, and the other files are explained all the same.
+//! - If a file cannot be read, standard error says so, and the other files are explained anyway.
 
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
@@ -81,7 +81,7 @@ pub(super) struct Flags {
 
     /// The format of the output: text or json
     ///
-    /// text is for people, a field a line; json is an object a line. The default is text on a terminal,
+    /// text is for people, one field per line; json is one object per line. The default is text on a terminal,
     /// else json.
     #[arg(long, value_name = "FORMAT", value_enum, hide_possible_values = true)]
     format: Option<Format>,
@@ -92,14 +92,14 @@ pub(super) struct Flags {
 
     /// Treat the frames as sent from this address
     ///
-    /// If a frame names no host, its sender stands in. Without this flag the sender is "local", as on
-    /// a Unix socket.
+    /// The address takes the place of a missing host name. Without this flag the sender is "local", as
+    /// on a Unix socket.
     #[arg(long, value_name = "ADDRESS")]
     source: Option<IpAddr>,
 
     /// Treat the frames as received by this listener of the configuration
     ///
-    /// Without this flag, no rule that names a listener takes them.
+    /// Without this flag, rules that name a listener do not match.
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
 
@@ -337,9 +337,9 @@ Keys:
   window           the window of the message; null if it is not deduplicated
   identity         equal for two frames if and only if they are the same message under the same
                    rule, whatever its action; the same in every run (a 128-bit digest)
-  masked           the text that counts, with <name> in place of what a mask folds; empty if msg
-                   does not count
-  why              with --why: a sentence for each field; source and listener only if they count
+  masked           the text that is compared, with <name> in place of what a mask covers; empty if
+                   msg is not compared
+  why              with --why: a sentence for each field; source and listener only if compared
 
 Examples:
   tersed explain --why < frames.log
@@ -351,5 +351,5 @@ Examples:
 
 Exit status:
   0  all frames were explained
-  1  the configuration is wrong, a file could not be read, or its framing is broken
-  2  the command line is wrong";
+  1  the configuration has errors, a file could not be read, or its framing is invalid
+  2  the command line is invalid";

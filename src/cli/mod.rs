@@ -152,10 +152,10 @@ enum Task {
     /// Validate the configuration; print the effective settings, or all errors
     ///
     /// Takes the same flags and variables as `run`. The exit status is 0 if `run` would accept the
-    /// configuration, else 1. Only the configuration file is read, and nothing is created. The
-    /// directories that the configuration names are looked up. Listener addresses are not: a start
-    /// can still fail because an address is in use, does not exist, or may not be bound. Without a
-    /// file, the defaults are validated.
+    /// configuration, else 1. `check` reads only the configuration file, and creates nothing. It also
+    /// checks whether the directories in the configuration exist. It does not check listener addresses:
+    /// a start can still fail because an address is in use, does not exist, or needs a privilege.
+    /// Without a file, the defaults are validated.
     Check {
         /// The configuration file; the same as --config
         #[arg(value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "config")]
@@ -181,7 +181,7 @@ enum Task {
         /// Ask a running relay for its settings, and compare them with its configuration file
         ///
         /// Asks at --admin, or at the admin.address of the configuration. The exit status is 1 if the file differs
-        /// from what runs, or if the relay does not answer.
+        /// from the running configuration, or if the relay does not answer.
         #[arg(long)]
         running: bool,
     },
@@ -474,8 +474,8 @@ Signals:
 
 Exit status:
   0  success: the relay was stopped by a signal, or the configuration is valid
-  1  failure: the configuration has errors, or the relay could not go on
-  2  the command line is wrong";
+  1  failure: the configuration has errors, or the relay stopped because of an error
+  2  the command line is invalid";
 
 #[cfg(test)]
 mod tests;

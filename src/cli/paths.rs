@@ -63,10 +63,10 @@ impl Findings {
                 why: Unsafe::Owner { .. },
                 ..
             } => self.warnings.push(format!(
-                "spool.directory: {text}; this is right only if tersed runs as another user"
+                "spool.directory: {text}; ignore this only if tersed runs as another user"
             )),
             SpoolError::Io { source, .. } if is_denied(source) => self.warnings.push(format!(
-                "spool.directory: {text}; this is right only if tersed runs as another user"
+                "spool.directory: {text}; ignore this only if tersed runs as another user"
             )),
             SpoolError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 let parent = directory.parent();
@@ -97,7 +97,7 @@ impl Findings {
             && let Some(text) = missing_parent(path)
         {
             self.warnings.push(format!(
-                "dedup.state: {text}; unless it exists when tersed stops, no windows are saved"
+                "dedup.state: {text}; windows are saved only if it exists when tersed stops"
             ));
         }
     }
@@ -108,7 +108,7 @@ impl Findings {
         };
         if let Some(text) = missing_parent(path) {
             self.warnings.push(format!(
-                "{key}: {text}; until this is corrected, {} cannot be written, and messages wait",
+                "{key}: {text}; until you correct this, {} cannot be written, and messages wait",
                 shown(path)
             ));
         } else if path.is_dir() {
@@ -128,7 +128,7 @@ fn missing_parent(path: &Path) -> Option<String> {
         Ok(found) if found.is_dir() => None,
         Ok(_) => Some(format!("{name} is not a directory")),
         Err(error) if is_denied(&error) => {
-            Some(format!("this user may not look whether {name} exists"))
+            Some(format!("no permission to check whether {name} exists"))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Some(format!("the directory {name} does not exist"))

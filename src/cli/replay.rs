@@ -3,7 +3,7 @@
 //! # Guarantees
 //!
 //! - Nothing is replayed if one of the files does not exist or must not be read.
-//! - If a log turns out to be broken, standard error says so, and the other logs are replayed all the same.
+//! - If a log turns out to be broken, standard error says so, and the other logs are replayed anyway.
 //! - It is no error if the reader closes standard output: it has read enough.
 
 use std::fs;
@@ -279,18 +279,18 @@ fn bar(progress: Progress, octets: Option<u64>) -> ProgressBar {
 
 pub(super) const AFTER_LONG_HELP: &str = "\
 Time:
-  The engine runs on the timestamps of the lines. One without an offset counts as UTC; one without
-  a year gets the latest year in which it is not later than its file, and January follows December.
-  A line without a timestamp takes the time of the line before. Time does not run backwards: a line
-  with an earlier timestamp takes the time reached. If all timestamps stay behind for a minute, the
-  clock was set back, and time continues from there; if a file begins before the last one ended,
-  time continues from there at once.
+  The engine runs on the timestamps of the lines. A timestamp without an offset counts as UTC. A
+  timestamp without a year gets the latest year in which it is not later than its file, and January
+  follows December. A line without a timestamp takes the time of the line before. Time does not run
+  backwards: a line with an earlier timestamp takes the time reached. If all timestamps stay behind
+  for a minute, the clock was set back, and time continues from there. If a file begins before the
+  last one ended, time continues from there at once.
 
 What comes out:
   The messages that the relay would forward, byte for byte and in order, each followed by LF, and a
   summary where a window ends. Windows that are open when the logs end are reported at the end. The
-  sender of all lines is called \"local\" and stands in where a line names no host; rules that name
-  a listener or a source take none of them. Actions and modes of rules are those of the relay.
+  sender of all lines is \"local\", which takes the place of a missing host name. Rules that name a
+  listener or a source match no line. Actions and modes of rules have the same effect as in the relay.
 
 Examples:
   tersed replay --report /var/log/syslog.1 /var/log/syslog
@@ -304,5 +304,5 @@ Examples:
 
 Exit status:
   0  all logs were replayed, or the reader closed the pipe
-  1  the configuration is wrong, a log could not be read to its end, or nothing could be written
-  2  the command line is wrong";
+  1  the configuration has errors, a log could not be read to its end, or the output failed
+  2  the command line is invalid";

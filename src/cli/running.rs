@@ -106,8 +106,8 @@ impl Running {
                 listeners.retain(|listener| !is_passed_in(listener));
             }
         }
-        let config =
-            Config::of_text("what runs", &toml(&keys)).map_err(|errors| errors.to_string())?;
+        let config = Config::of_text("the running configuration", &toml(&keys))
+            .map_err(|errors| errors.to_string())?;
         Ok(Self {
             file: file.as_str().map(PathBuf::from),
             source,
@@ -168,14 +168,14 @@ impl Running {
         if differences.is_empty() {
             let under = match self.source.over_file.is_empty() {
                 true => "",
-                false => ", but for what overrides it",
+                false => ", except for overrides",
             };
-            writeln!(out, "same     as {} says{under}", printable(&path))?;
+            writeln!(out, "same     as {}{under}", printable(&path))?;
             return Ok(ExitCode::SUCCESS);
         }
         writeln!(
             err,
-            "{} says something else than what runs:",
+            "{} differs from the running configuration:",
             printable(&path)
         )?;
         for difference in differences {
@@ -316,15 +316,15 @@ fn compare(key: &str, running: &Value, written: &Value, differences: &mut Vec<St
             }
         }
         (running, written) if running == written => {}
-        (running, Value::Null) => {
-            differences.push(format!("{key}: runs {}, not in the file", short(running)))
-        }
-        (Value::Null, written) => differences.push(format!(
-            "{key}: not running, the file says {}",
-            short(written)
+        (running, Value::Null) => differences.push(format!(
+            "{key}: running {}, not in the file",
+            short(running)
         )),
+        (Value::Null, written) => {
+            differences.push(format!("{key}: not running, file {}", short(written)))
+        }
         (running, written) => differences.push(format!(
-            "{key}: runs {}, the file says {}",
+            "{key}: running {}, file {}",
             short(running),
             short(written)
         )),
@@ -454,12 +454,12 @@ mod tests {
         assert_eq!(
             differences,
             [
-                "dedup.max_quiet: not running, the file says \"1m\"",
-                "dedup.state: runs \"off\", not in the file",
-                "dedup.window: runs \"10s\", the file says \"5m\"",
-                "listener[a]: runs \"a\", not in the file",
-                "listener[b].url: runs \"udp://b:1\", the file says \"udp://b:2\"",
-                "listener[c]: not running, the file says \"c\"",
+                "dedup.max_quiet: not running, file \"1m\"",
+                "dedup.state: running \"off\", not in the file",
+                "dedup.window: running \"10s\", file \"5m\"",
+                "listener[a]: running \"a\", not in the file",
+                "listener[b].url: running \"udp://b:1\", file \"udp://b:2\"",
+                "listener[c]: not running, file \"c\"",
                 "rule: different order",
             ]
         );

@@ -22,11 +22,11 @@ use super::error::{At, Fault, escaped};
 use super::report::Report;
 use super::{Config, DedupConfig, RunArgs, SuppressedConfig};
 
-/// What was odd while a configuration was read, a sentence each.
+/// Warnings from reading a configuration, one sentence each.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Remarks(pub(super) Vec<String>);
 
-/// Two configurations are equal if they run the same, whatever was odd about their files.
+/// Two configurations with the same settings are equal, whatever warnings their files cause.
 impl PartialEq for Remarks {
     fn eq(&self, _: &Self) -> bool {
         true
@@ -73,8 +73,8 @@ impl Present {
         self
     }
 
-    /// Warns about what the operator may not have meant. Refuses what the operator hardly meant to replace the `running`
-    /// configuration with.
+    /// Warns about what the operator may not have intended. Refuses a file that the operator hardly intended to replace
+    /// the `running` configuration.
     pub(super) fn check(&self, config: &mut Config, running: Option<&Config>, report: &mut Report) {
         let Some(file) = &self.file else { return };
         if self.is_unknown {
@@ -85,7 +85,7 @@ impl Present {
             config.remarks.0.extend(self.removed(file, running));
             if !self.is_whole && config != running {
                 config.remarks.0.push(format!(
-                    "{file}: its last line has no line end; if it was cut there, {COMPLETE}"
+                    "{file}: its last line has no line end; if the file was cut off there, {COMPLETE}"
                 ));
             }
         }
@@ -94,12 +94,12 @@ impl Present {
         }
         config.remarks.0.push(if self.is_empty {
             format!(
-                "{file} sets nothing: it is empty, or all comments; the defaults apply to what no flag and no \
-                 variable sets, and messages go to standard output"
+                "{file} sets nothing: it is empty, or has only comments; every setting without a flag or variable has its \
+                 default, and messages go to standard output"
             )
         } else {
             format!(
-                "{file} has no forward.to, and there is no --forward: messages go to standard output; if that is meant, \
+                "{file} has no forward.to, and there is no --forward: messages go to standard output; if you want that, \
                  write to = [\"stdout:\"] in [forward]"
             )
         });
@@ -111,7 +111,7 @@ impl Present {
         };
         if self.is_empty && config != running {
             refuse(format!(
-                "sets nothing: it is empty, or all comments; a reload would replace what runs by the defaults; \
+                "sets nothing: it is empty, or has only comments; a reload would replace the running configuration with the defaults; \
                  {COMPLETE}, or restart to run the defaults"
             ));
             return;
@@ -119,16 +119,16 @@ impl Present {
         if !self.has_upstreams && config.forward.to != running.forward.to {
             let before = list(running.forward.to.iter().map(|upstream| &upstream.url));
             refuse(format!(
-                "no longer has forward.to: messages would go to standard output, and not to {before}; {COMPLETE}; if \
-                 standard output is meant, write to = [\"stdout:\"] in [forward]"
+                "no longer has forward.to: messages would go to standard output instead of {before}; {COMPLETE}; if \
+                 you want standard output, write to = [\"stdout:\"] in [forward]"
             ));
         }
         if !self.has_listeners && config.listeners != running.listeners {
             let default = list(config.listeners.iter().map(|listener| &listener.url));
             let before = list(running.listeners.iter().map(|listener| &listener.url));
             refuse(format!(
-                "no longer has a [[listener]]: the relay would receive on {default}, the default ones, and not on {before}; \
-                 {COMPLETE}; if the default ones are meant, write them"
+                "no longer has a [[listener]]: the relay would receive on the defaults, {default}, instead of {before}; \
+                 {COMPLETE}; if you want the defaults, write them into the file"
             ));
         }
     }
@@ -160,7 +160,7 @@ impl Present {
             .collect();
         (!removed.is_empty()).then(|| {
             format!(
-                "{file} no longer has {}, and what is not written is at its default; if that is not meant, {COMPLETE}",
+                "{file} no longer has {}, so the settings there return to their defaults; if you do not want that, {COMPLETE}",
                 removed.join(", ")
             )
         })
@@ -172,7 +172,7 @@ fn list<T: ToString>(items: impl Iterator<Item = T>) -> String {
     items.join(", ")
 }
 
-const COMPLETE: &str = "make sure that the file is complete (write another one and rename it over this one) and send SIGHUP";
+const COMPLETE: &str = "make sure that the file is complete (write a new file and rename it over this one) and send SIGHUP";
 
 #[cfg(test)]
 mod tests {
@@ -248,7 +248,7 @@ mod tests {
         for empty in ["", "\n \n", "# a comment\n"] {
             let text = refused(WHOLE, empty, &[]);
             assert!(
-                text.starts_with("sets nothing: it is empty, or all comments; a reload would"),
+                text.starts_with("sets nothing: it is empty, or has only comments; a reload would"),
                 "{text}"
             );
             assert_eq!(text.lines().count(), 1);
@@ -268,8 +268,8 @@ mod tests {
             "[[listener]]\nurl = \"udp://127.0.0.1:514\"\n[forward]\nqueue = \"1MiB\"\n";
         assert_eq!(
             refused(WHOLE, no_forward, &[]),
-            "no longer has forward.to: messages would go to standard output, and not to tcp://a:1; make sure that the file is \
-             complete (write another one and rename it over this one) and send SIGHUP; if standard output is meant, write \
+            "no longer has forward.to: messages would go to standard output instead of tcp://a:1; make sure that the file is \
+             complete (write a new file and rename it over this one) and send SIGHUP; if you want standard output, write \
              to = [\"stdout:\"] in [forward]"
         );
         assert!(again(WHOLE, no_forward, &["--forward"]).1.is_ok());
@@ -277,8 +277,8 @@ mod tests {
         let text = refused(WHOLE, no_listener, &[]);
         assert!(
             text.starts_with(
-                "no longer has a [[listener]]: the relay would receive on udp://127.0.0.1:5514, tcp://127.0.0.1:5514, the \
-                 default ones, and not on udp://127.0.0.1:514; make"
+                "no longer has a [[listener]]: the relay would receive on the defaults, udp://127.0.0.1:5514, \
+                 tcp://127.0.0.1:5514, instead of udp://127.0.0.1:514; make"
             ),
             "{text}"
         );
@@ -297,7 +297,7 @@ mod tests {
         let warnings = again(WHOLE, head, &[]).1.unwrap().warnings();
         assert!(
             warnings[0]
-                .contains("t.toml no longer has [suppressed], [dedup], [[rule]], and what is not"),
+                .contains("t.toml no longer has [suppressed], [dedup], [[rule]], so the settings"),
             "{warnings:?}"
         );
         assert_eq!(again(WHOLE, WHOLE, &[]).1.unwrap().warnings(), [""; 0]);
@@ -320,14 +320,14 @@ mod tests {
         let warnings = started.warnings();
         assert!(
             warnings[0].ends_with(
-                "t.toml has no forward.to, and there is no --forward: messages go to standard output; if that is meant, write \
+                "t.toml has no forward.to, and there is no --forward: messages go to standard output; if you want that, write \
                  to = [\"stdout:\"] in [forward]"
             ),
             "{warnings:?}"
         );
         let warnings = again("", "", &[]).0.warnings();
         assert!(
-            warnings[0].contains("t.toml sets nothing: it is empty, or all comments;"),
+            warnings[0].contains("t.toml sets nothing: it is empty, or has only comments;"),
             "{warnings:?}"
         );
         assert_eq!(

@@ -487,11 +487,11 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 2, "{text}");
         assert!(
-            lines[0].contains("t.toml:3: mask.slow: mask `slow`: costs "),
+            lines[0].contains("t.toml:3: mask.slow: mask `slow`: takes "),
             "{text}"
         );
         assert!(
-            lines[1].contains(&format!("t.toml:6: rule[0].msg: `{costly}`: costs ")),
+            lines[1].contains(&format!("t.toml:6: rule[0].msg: `{costly}`: takes ")),
             "{text}"
         );
         for line in lines {

@@ -195,16 +195,16 @@ impl PolicyKeys {
             report.fault(&at, Fault::MaxQuietWithoutRefresh { section });
         }
         if max_quiet < window && !report.is_refused(&join(path, "window")) {
-            let fits = format!("at least {section}.window, {}", time_text(window));
-            report.unfit(&at, &time_text(max_quiet), fits);
+            let expected = format!("at least {section}.window, {}", time_text(window));
+            report.unfit(&at, &time_text(max_quiet), expected);
         }
     }
 }
 
 fn fields() -> Set<Scalar<Field>, Field, Fields> {
-    let fits = "a list of one or more fields, such as [\"hostname\", \"app_name\", \"msg\"]";
+    let expected = "a list of one or more fields, such as [\"hostname\", \"app_name\", \"msg\"]";
     Set {
-        list: list(fits, 1, field()),
+        list: list(expected, 1, field()),
         of: |fields| fields.into_iter().collect(),
         elements: |fields| fields.iter().collect(),
     }

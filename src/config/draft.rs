@@ -54,10 +54,10 @@ impl Section for Draft {
             rules,
         } = self;
         let listeners = list(
-            "one or more [[listener]], or none for the default ones",
+            "one or more [[listener]], or none for the defaults",
             1,
             Table {
-                start: ListenerConfig::unread(),
+                start: ListenerConfig::without_url(),
             },
         );
         let start = RuleKeys::default();

@@ -28,7 +28,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             .any(|rule| rule.policy.mode == Mode::Enforce);
     if config.suppressed.to.is_some() && !is_suppressed {
         warnings.push(
-            "suppressed.to has no effect: nothing is suppressed, as mode is \"shadow\" or \"tag\" in [dedup] and in each \
+            "suppressed.to has no effect: nothing is suppressed, because mode is \"shadow\" or \"tag\" in [dedup] and in each \
              [[rule]]; set mode = \"enforce\", or remove suppressed.to"
                 .to_owned(),
         );
@@ -62,11 +62,14 @@ fn on_connections(forward: &ForwardConfig) -> Option<String> {
     .into_iter()
     .filter_map(|(key, is_set)| is_set.then_some(key))
     .collect();
-    let verb = if keys.len() == 1 { "has" } else { "have" };
+    let (verb, them) = match keys.len() {
+        1 => ("has", "it"),
+        _ => ("have", "them"),
+    };
     (!keys.is_empty()).then(|| {
         format!(
-            "{} {verb} no effect: no upstream in forward.to has a connection to which they apply (tcp or relp; resend also unix-stream); \
-             add one, or remove what is not needed",
+            "{} {verb} no effect: forward.to has no upstream that uses {them} (tcp or relp; resend also unix-stream); \
+             add one, or remove {them}",
             keys.join(", ")
         )
     })

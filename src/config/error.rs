@@ -87,15 +87,15 @@ pub(crate) enum Fault {
     #[error("not TOML: {0}")]
     Syntax(String),
     /// A key that its table does not have.
-    #[error("unknown key, expected one of {}{}", .fits.join(", "), .hint)]
+    #[error("unknown key, expected one of {}{}", .expected.join(", "), .hint)]
     UnknownKey {
         /// The keys of the table.
-        fits: Vec<&'static str>,
+        expected: Vec<&'static str>,
         /// The key that was probably meant, or where this one belongs.
         hint: String,
     },
     /// A key under its old name, beside the new one.
-    #[error("the old name of {new}, which is written too ({at}); remove this one")]
+    #[error("the old name of {new}, which is set, too ({at}); remove this one")]
     OldName {
         /// The path of the key.
         new: String,
@@ -103,22 +103,22 @@ pub(crate) enum Fault {
         at: At,
     },
     /// A value that its key does not take.
-    #[error("invalid {found}, expected {fits}")]
+    #[error("invalid {found}, expected {expected}")]
     Unfit {
         /// The value as written, escaped.
         found: String,
-        fits: String,
+        expected: String,
     },
     /// A required key is missing.
-    #[error("missing, expected {fits}")]
-    Missing { fits: &'static str },
+    #[error("missing, expected {expected}")]
+    Missing { expected: &'static str },
     /// A key that has no effect in its table.
-    #[error("not supported for {} {}; only for {fits}", .on[0], .on[1])]
+    #[error("not supported for {} {}; only for {expected}", .on[0], .on[1])]
     NoEffect {
         /// The kind of thing it was written for, in two parts.
         on: [&'static str; 2],
         /// Where the key has an effect.
-        fits: &'static str,
+        expected: &'static str,
     },
     /// What a running relay has, and the file that is to replace its configuration no longer has.
     #[error("{0}")]
@@ -127,7 +127,7 @@ pub(crate) enum Fault {
     Mask(#[source] MaskError),
     /// Expressions that take too long to search for.
     #[error(
-        "{what}: costs {cost}, on text that is hard for it, expected at most {} us an octet; {}",
+        "{what}: takes {cost} on text that is hard for it, expected at most {} us an octet; {}",
         .octet_max.as_micros(),
         cheaper(*.of_rules)
     )]
@@ -149,18 +149,18 @@ pub(crate) enum Fault {
         section: &'static str,
     },
     /// An address, path, name or upstream that another table has already.
-    #[error("{found} is already taken ({other}), expected {fits}")]
+    #[error("{found} is already taken ({other}), expected {expected}")]
     Taken {
         /// The value as written, escaped.
         found: String,
         other: At,
-        fits: &'static str,
+        expected: &'static str,
     },
     /// Too many sockets, each of which has a thread.
     #[error(
         "{listeners} udp and unix-dgram listeners with {workers} workers take {sockets} sockets, each with a thread of \
-         its own (a udp listener takes one per worker), expected at most {DATAGRAM_SOCKETS_MAX} sockets, by fewer workers \
-         or fewer listeners"
+         its own (a udp listener takes one per worker), expected at most {DATAGRAM_SOCKETS_MAX} sockets; configure fewer \
+         workers or fewer listeners"
     )]
     TooManySockets {
         /// Listeners that receive datagrams.

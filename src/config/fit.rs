@@ -45,25 +45,28 @@ pub(super) fn fit_shards(
     let shards = dedup.shards;
     let least = format!("{}MiB", least.div_ceil(MIB));
     let memory = size_text(dedup.memory);
-    let runs = if running.is_some() && !is_given {
-        " that run"
-    } else {
-        ""
-    };
     let fewer = match count_max(shards) {
         Some(count) if is_given => format!(", or dedup.shards = {count} at most"),
         Some(count) if running.is_some() => {
-            format!(", or a restart, which makes it {count} shards")
+            format!(", or a restart, which would use {count} shards")
         }
         _ => String::new(),
     };
     if report.at("dedup.memory").is_some() {
-        let fits = format!("at least {least} for dedup.shards = {shards}{runs}{rules}{fewer}");
-        report.unfit(&at, &memory, fits);
+        let these = match running {
+            Some(_) if !is_given => format!("{shards} running shards"),
+            _ => format!("dedup.shards = {shards}"),
+        };
+        let expected = format!("at least {least} for {these}{rules}{fewer}");
+        report.unfit(&at, &memory, expected);
     } else {
-        let found = format!("{shards} shards{runs}{rules} with dedup.memory = {memory}");
-        let fits = format!("dedup.memory = {least} at least{fewer}");
-        report.unfit(&at, &found, fits);
+        let these = match running {
+            Some(_) if !is_given => "running shards",
+            _ => "shards",
+        };
+        let found = format!("{shards} {these}{rules} with dedup.memory = {memory}");
+        let expected = format!("dedup.memory = {least} at least{fewer}");
+        report.unfit(&at, &found, expected);
     }
 }
 
@@ -163,8 +166,8 @@ mod tests {
         assert_eq!(
             refused(&small, Some(&running)),
             format!(
-                "2: dedup.memory: invalid \"4MiB\", expected at least {}MiB for dedup.shards = 64 that run and \
-                 100 rules, or a restart, which makes it 2 shards",
+                "2: dedup.memory: invalid \"4MiB\", expected at least {}MiB for 64 running shards and 100 rules, \
+                 or a restart, which would use 2 shards",
                 Shards::octets_min(64, 102).div_ceil(MIB)
             )
         );

@@ -148,11 +148,11 @@ impl Section for SuppressedConfig {
         let to = Maybe(Upstream {
             rotation: Rotation::OF_COPIES,
         });
-        let fits = "copies with a destination (suppressed.to)";
+        let expected = "copies with a destination (suppressed.to)";
         let kept = Scope::new(
             self.to.is_some(),
             ["suppressed copies", "that are not kept"],
-            fits,
+            expected,
         );
         let kept = kept.depending_on(&["to"]);
         let v = visitor;

@@ -19,7 +19,13 @@ use crate::core::nearest::did_you_mean;
 pub(super) fn refuse_unknown(report: &mut Report) {
     for UnknownKey { key, at, known } in std::mem::take(&mut report.unknown) {
         let hint = hint(&key, &known);
-        report.fault(&at, Fault::UnknownKey { fits: known, hint });
+        report.fault(
+            &at,
+            Fault::UnknownKey {
+                expected: known,
+                hint,
+            },
+        );
     }
 }
 
@@ -76,7 +82,7 @@ pub(super) fn tables() -> Vec<(String, Vec<&'static str>)> {
     };
     tables.push((
         "[[listener]]".to_owned(),
-        own(Names::of(ListenerConfig::unread())),
+        own(Names::of(ListenerConfig::without_url())),
     ));
     for (table, keys) in Names::of(Draft::default()) {
         tables.push((

@@ -71,7 +71,7 @@ impl ListenerConfig {
     }
 
     /// A listener to read a table into, which must have a URL.
-    pub(super) fn unread() -> Self {
+    pub(super) fn without_url() -> Self {
         Self::new(ListenUrl::Udp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))
     }
 }
@@ -80,7 +80,8 @@ impl Section for ListenerConfig {
     fn visit(&mut self, visitor: &mut impl Visitor) {
         let (stream, relp) = (self.url.is_stream(), self.url.is_relp());
         let unix = self.url.path().is_some();
-        let on = |applies, fits| Scope::new(applies, [self.url.transport(), "listeners"], fits);
+        let on =
+            |applies, expected| Scope::new(applies, [self.url.transport(), "listeners"], expected);
         let network_sockets = on(!unix, "udp, tcp and relp listeners");
         let datagrams = on(!stream, "udp and unix-dgram listeners");
         let framed = on(self.url.has_framing(), "tcp and unix-stream listeners");
@@ -175,4 +176,4 @@ pub(crate) const OVERSIZE: Words<Oversize> =
     Words(&[("truncate", Oversize::Truncate), ("drop", Oversize::Drop)]);
 pub(crate) const ACK: Words<Ack> = Words(&[("safe", Ack::Safe), ("queued", Ack::Queued)]);
 
-const URL_MISSING: &str = "url = \"udp://ADDRESS:PORT\" or another of our listeners";
+const URL_MISSING: &str = "url = \"udp://ADDRESS:PORT\" or another listener URL";

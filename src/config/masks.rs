@@ -25,8 +25,8 @@ pub(super) struct MaskTable;
 impl Kind<Vec<Pattern>> for MaskTable {
     fn read(&self, written: &Written<'_>, path: &str, report: &mut Report) -> Option<Vec<Pattern>> {
         let Some(table) = written.value.as_table() else {
-            let fits = "a table with name = 'regular expression'";
-            report.errors.push(written.unfit(fits));
+            let expected = "a table with name = 'regular expression'";
+            report.errors.push(written.unfit(expected));
             return None;
         };
         let mut patterns = Vec::new();
@@ -57,8 +57,8 @@ impl Kind<Vec<Pattern>> for MaskTable {
 
 fn read_mask(name: &str, written: &Written<'_>, report: &mut Report) -> Option<Pattern> {
     let DeValue::String(regex) = written.value else {
-        let fits = "a regular expression in single quotes";
-        report.errors.push(written.unfit(fits));
+        let expected = "a regular expression in single quotes";
+        report.errors.push(written.unfit(expected));
         return None;
     };
     let pattern = Pattern {
@@ -83,14 +83,14 @@ pub(super) fn chosen(
     report: &mut Report,
 ) -> Masks {
     if names.is_empty() && of_profile.is_some() {
-        let (found, fits) = (
+        let (found, expected) = (
             "empty list".to_owned(),
             format!(
                 "mask = [\"{NO_MASKS}\"] for no masks, or no `mask` for those of the profile: beside a profile a list adds to them"
             ),
         );
         let at = report.place(path);
-        report.fault(&at, Fault::Unfit { found, fits });
+        report.fault(&at, Fault::Unfit { found, expected });
         return Masks::default();
     }
     let replaces = names.first().is_some_and(|name| name == NO_MASKS);
@@ -108,9 +108,9 @@ pub(super) fn chosen(
             builtins = builtins.with(builtin);
         } else if name == NO_MASKS && index > 0 {
             let found = format!("\"{NO_MASKS}\" after other masks");
-            let fits =
+            let expected =
                 format!("\"{NO_MASKS}\" first, followed by the masks that replace the profile's");
-            report.fault(&last, Fault::Unfit { found, fits });
+            report.fault(&last, Fault::Unfit { found, expected });
         } else if name != NO_MASKS {
             let error = MaskError::unknown(name, &own.patterns);
             report.fault(&last, Fault::Mask(error));
@@ -162,7 +162,7 @@ pub(super) fn unused(own: &OwnMasks, rules: &Rules) -> Vec<String> {
     let idle = own.patterns.iter().filter(|pattern| !is_used(pattern));
     idle.map(|Pattern { name, .. }| {
         format!(
-            "mask {name:?} is used by no rule and not by [dedup]: it folds nothing until one of them names it, \
+            "mask {name:?} has no effect: neither [dedup] nor a rule names it; add it there, \
              mask = [{name:?}]"
         )
     })
@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(
             load("mask = [\"job\"]").unwrap().warnings(),
             [
-                "mask \"auth_port\" is used by no rule and not by [dedup]: it folds nothing until one of them names it, \
+                "mask \"auth_port\" has no effect: neither [dedup] nor a rule names it; add it there, \
                  mask = [\"auth_port\"]"
             ]
         );

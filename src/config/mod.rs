@@ -199,7 +199,7 @@ impl Config {
         })
     }
 
-    /// What is odd and runs all the same, a sentence each.
+    /// Warnings about a configuration that can run, one sentence each.
     #[must_use]
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = self.remarks.0.clone();

@@ -78,7 +78,7 @@ impl Override {
 pub(super) fn lay_over(draft: &mut Draft, args: &RunArgs, report: &mut Report) {
     if !args.listen.is_empty() {
         let kind = Table {
-            start: ListenerConfig::unread(),
+            start: ListenerConfig::without_url(),
         };
         draft.config.listeners = all("listener", &args.listen, Argument::table, &kind, report);
     }

@@ -56,8 +56,8 @@ impl<'t, 'r> Reader<'t, 'r> {
     fn leave(&mut self, written: &Written<'t>) -> bool {
         let known = mem::take(&mut self.here.known);
         let Some(table) = self.here.table else {
-            let fits = format!("a table with {}", known.join(", "));
-            self.report.errors.push(written.unfit(fits));
+            let expected = format!("a table with {}", known.join(", "));
+            self.report.errors.push(written.unfit(expected));
             return false;
         };
         let is_known = |key: &str| {

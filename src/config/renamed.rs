@@ -53,7 +53,7 @@ mod tests {
     fn both_names_together_are_refused() {
         assert_eq!(
             load("[forward]\nreplay_max = \"1MiB\"\nresend_max = \"2MiB\"\n").unwrap_err(),
-            "t.toml:2: forward.replay_max: the old name of forward.resend_max, which is written too (t.toml:3: \
+            "t.toml:2: forward.replay_max: the old name of forward.resend_max, which is set, too (t.toml:3: \
              forward.resend_max); remove this one"
         );
     }

@@ -96,11 +96,17 @@ impl Report {
     }
 
     /// Whether the table at `path` has `key` with an accepted value. If the key is missing, refuses the table, which was
-    /// written `at`; `fits` is what was expected.
-    pub(super) fn requires(&mut self, path: &str, key: &str, at: &At, fits: &'static str) -> bool {
+    /// written `at`; the error says what was `expected`.
+    pub(super) fn requires(
+        &mut self,
+        path: &str,
+        key: &str,
+        at: &At,
+        expected: &'static str,
+    ) -> bool {
         let key = join(path, key);
         if !self.is_written(&key) {
-            let fault = Fault::Missing { fits };
+            let fault = Fault::Missing { expected };
             let at = at.clone();
             self.incomplete
                 .push((path.to_owned(), ConfigError { at, fault }));
@@ -113,16 +119,23 @@ impl Report {
         self.errors.push(ConfigError { at, fault });
     }
 
-    /// Refuses the value `found` at `at`, where `fits` was expected.
-    pub(super) fn unfit(&mut self, at: &At, found: &str, fits: impl Into<String>) {
-        let (found, fits) = (quoted(found), fits.into());
-        self.fault(at, Fault::Unfit { found, fits });
+    /// Refuses the value `found` at `at`, and says what was `expected`.
+    pub(super) fn unfit(&mut self, at: &At, found: &str, expected: impl Into<String>) {
+        let (found, expected) = (quoted(found), expected.into());
+        self.fault(at, Fault::Unfit { found, expected });
     }
 
-    /// Refuses `found` at `at`, because `other` has it already; `fits` was expected.
-    pub(super) fn taken(&mut self, at: &At, found: &str, other: At, fits: &'static str) {
+    /// Refuses `found` at `at`, because `other` has it already, and says what was `expected`.
+    pub(super) fn taken(&mut self, at: &At, found: &str, other: At, expected: &'static str) {
         let found = quoted(found);
-        self.fault(at, Fault::Taken { found, other, fits });
+        self.fault(
+            at,
+            Fault::Taken {
+                found,
+                other,
+                expected,
+            },
+        );
     }
 
     /// `value`, unless something is wrong.

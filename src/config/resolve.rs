@@ -70,11 +70,11 @@ fn refuse_taken(index: usize, config: &mut Config, report: &mut Report) {
     };
     let mut urls = others.iter().map(|other| &other.url);
     if let Some(other) = urls.position(|other| other.collides_with(&new.url)) {
-        let fits = expected_beside(&new.url, &others[other].url);
+        let expected = expected_beside(&new.url, &others[other].url);
         let at = place_of_listener(index, &config.listeners, report);
         let of_other = place_of_listener(other, &config.listeners, report);
         let found = config.listeners[index].url.to_string();
-        report.taken(&at, &found, of_other, fits);
+        report.taken(&at, &found, of_other, expected);
         return;
     }
     let holder = |name: &str| others.iter().position(|other| other.name == name);
@@ -102,8 +102,8 @@ fn refuse_admin_on_listener(config: &Config, report: &mut Report) {
     let mut listeners = config.listeners.iter();
     if let Some(other) = listeners.position(|other| other.url.overlaps(&as_listener)) {
         let other = place_of_listener(other, &config.listeners, report);
-        let fits = "an address and port of its own";
-        report.taken(&at, &address.to_string(), other, fits);
+        let expected = "an address and port of its own";
+        report.taken(&at, &address.to_string(), other, expected);
     }
 }
 
@@ -136,8 +136,8 @@ fn refuse_destination_of_copies(config: &Config, report: &mut Report) {
         .position(|other| other.url.is_same_place(&to.url));
     if let Some(other) = other {
         let other = place_of_upstream(other, upstreams, report);
-        let fits = "a destination that is not in forward.to";
-        report.taken(&at, &to.url.to_string(), other, fits);
+        let expected = "a destination that is not in forward.to";
+        report.taken(&at, &to.url.to_string(), other, expected);
     }
 }
 
@@ -153,8 +153,8 @@ fn refuse_short_queue(path: &str, queue: usize, config: &Config, report: &mut Re
         .map(|listener| listener.max_message_size);
     let longest = sizes.max().unwrap_or(0);
     if queue < longest {
-        let fits = format!("at least the longest message, {}", size_text(longest));
-        report.unfit(&at, &size_text(queue), fits);
+        let expected = format!("at least the longest message, {}", size_text(longest));
+        report.unfit(&at, &size_text(queue), expected);
     }
 }
 

@@ -63,12 +63,12 @@ impl Section for RuleKeys {
             Action::Dedup | Action::Pass => ["rules", "with action = \"pass\""],
             Action::Drop => ["rules", "with action = \"drop\""],
         };
-        let fits = "rules with action = \"dedup\"";
-        let remembers = Scope::new(self.action == Action::Dedup, on, fits);
+        let expected = "rules with action = \"dedup\"";
+        let remembers = Scope::new(self.action == Action::Dedup, on, expected);
         let remembers = remembers.depending_on(&["action"]);
         let has_mode = Scope {
             applies: self.action != Action::Pass,
-            fits: "rules with action = \"dedup\" or \"drop\"",
+            expected: "rules with action = \"dedup\" or \"drop\"",
             ..remembers
         };
         let hosts = "a list of one or more names, such as [\"web-*\"]";
@@ -99,14 +99,14 @@ impl Section for RuleKeys {
     }
 
     fn complete(&mut self, path: &str, at: &At, report: &mut Report) -> bool {
-        let fits = "name = \"...\", which metrics and messages call the rule by";
-        if !report.requires(path, "name", at, fits) {
+        let expected = "name = \"...\", the name of the rule in metrics and log lines";
+        if !report.requires(path, "name", at, expected) {
             return false;
         }
         if self.name == DEFAULT_NAME {
             let at = report.place(&join(path, "name"));
-            let fits = "another name: this one is for what no rule takes";
-            report.unfit(&at, DEFAULT_NAME, fits);
+            let expected = "another name: this one stands for messages that no rule matches";
+            report.unfit(&at, DEFAULT_NAME, expected);
             return false;
         }
         true
@@ -114,9 +114,9 @@ impl Section for RuleKeys {
 }
 
 fn facilities() -> Set<Scalar<u8>, u8, Facilities> {
-    let fits = "a list of one or more facilities, such as [\"auth\", \"local7\"]";
+    let expected = "a list of one or more facilities, such as [\"auth\", \"local7\"]";
     Set {
-        list: list(fits, 1, facility()),
+        list: list(expected, 1, facility()),
         of: |numbers| numbers.into_iter().fold(Facilities::NONE, Facilities::with),
         elements: |facilities| {
             if *facilities == Facilities::ALL {
@@ -150,8 +150,8 @@ pub(super) fn rules(
         return Arc::new(Rules::new(dedup.clone()));
     };
     if keys.len() > RULES_MAX {
-        let fits = format!("at most {RULES_MAX} rules");
-        report.unfit(&at, &format!("{} rules", keys.len()), fits);
+        let expected = format!("at most {RULES_MAX} rules");
+        report.unfit(&at, &format!("{} rules", keys.len()), expected);
     }
     let mut rules: Vec<Rule> = Vec::new();
     for (index, keys) in keys.into_iter().enumerate() {
@@ -192,7 +192,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     for (rule, other) in config.rules.shadowed() {
         warnings.push(format!(
-            "rule {:?} is never reached: {:?}, which stands before it, takes all of its messages",
+            "rule {:?} is never reached: {:?}, an earlier rule, matches all of its messages",
             rule.name, other.name
         ));
     }
@@ -209,7 +209,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
                     .map(|listener| &listener.name)
                     .collect();
                 warnings.push(format!(
-                    "rule {:?}: no listener is called {name:?}, only {names:?}",
+                    "rule {:?}: no listener is named {name:?}; their names are {names:?}",
                     rule.name
                 ));
             }

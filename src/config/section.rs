@@ -66,7 +66,7 @@ pub(super) struct Scope {
     /// What the table is, such as `["udp", "listeners"]`.
     pub(super) on: [&'static str; 2],
     /// Where the key has an effect.
-    pub(super) fits: &'static str,
+    pub(super) expected: &'static str,
     /// Keys of the table that decide. If one of them was refused, it is not known whether this key has
     /// an effect.
     pub(super) depends_on: &'static [&'static str],
@@ -76,11 +76,11 @@ impl Scope {
     /// The scope of a key that always has an effect.
     pub(super) const ALWAYS: Self = Self::new(true, [""; 2], "");
 
-    pub(super) const fn new(applies: bool, on: [&'static str; 2], fits: &'static str) -> Self {
+    pub(super) const fn new(applies: bool, on: [&'static str; 2], expected: &'static str) -> Self {
         Self {
             applies,
             on,
-            fits,
+            expected,
             depends_on: &[],
         }
     }
@@ -115,8 +115,8 @@ impl Visitor for IdleKeys<'_> {
             && !is_unknown
             && let Some(at) = self.report.at(&join(&self.path, name)).cloned()
         {
-            let Scope { on, fits, .. } = scope;
-            self.report.fault(&at, Fault::NoEffect { on, fits });
+            let Scope { on, expected, .. } = scope;
+            self.report.fault(&at, Fault::NoEffect { on, expected });
         }
         self.key(name, kind, field);
     }

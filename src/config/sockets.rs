@@ -69,10 +69,10 @@ pub(super) fn refuse_one_path(listeners: &[ListenerConfig], report: &mut Report)
             // The same spelling is refused already.
             && listeners[*other].url.path() != Some(path)
         {
-            let fits = "a path that no other listener has; both lead to the same place";
+            let expected = "a path that no other listener has; both lead to the same place";
             let at = place_of_listener(index, listeners, report);
             let other = place_of_listener(*other, listeners, report);
-            report.taken(&at, &listener.url.to_string(), other, fits);
+            report.taken(&at, &listener.url.to_string(), other, expected);
         }
         places.push((place, index));
     }
@@ -116,7 +116,7 @@ fn leads_to(
     has_path.then(|| Fault::Taken {
         found,
         other: at(),
-        fits: "a path that no listener of this relay has",
+        expected: "a path that no listener of this relay has",
     })
 }
 
@@ -128,7 +128,7 @@ fn leads_to_admin(upstream: &UpstreamUrl, config: &Config, report: &Report) -> O
     leads_there.then(|| Fault::Taken {
         found: quoted(&upstream.to_string()),
         other: at.clone(),
-        fits: "an upstream elsewhere: the admin address of this relay takes no messages",
+        expected: "an upstream elsewhere: the admin address of this relay takes no messages",
     })
 }
 
@@ -145,8 +145,8 @@ pub(super) fn warnings(listeners: &[ListenerConfig]) -> Vec<String> {
         };
         let directory = escaped(&directory.to_string_lossy());
         Some(format!(
-            "listener \"{name}\": the directory {directory} {what}; tersed does not start without it: make it \
-             (RuntimeDirectory= of a unit makes one below /run)"
+            "listener \"{name}\": the directory {directory} {what}; tersed does not start without it: create it \
+             (RuntimeDirectory= of a unit creates one below /run)"
         ))
     });
     lost.collect()
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(
             errors("workers = 600", 6, 497),
             "t.toml:2: runtime.workers: 503 udp and unix-dgram listeners with 600 workers take 4097 sockets, each with a \
-             thread of its own (a udp listener takes one per worker), expected at most 4096 sockets, by fewer workers or \
+             thread of its own (a udp listener takes one per worker), expected at most 4096 sockets; configure fewer workers or \
              fewer listeners"
         );
     }

@@ -630,24 +630,24 @@ fn an_invalid_value_is_refused_with_what_was_expected() {
     check_refused(
         "[listener]\nurl = \"udp://[::]:1\"",
         &[
-            "t.toml:1: listener: invalid table, expected one or more [[listener]], or none for the default ones",
+            "t.toml:1: listener: invalid table, expected one or more [[listener]], or none for the defaults",
         ],
     );
     check_refused(
         "listener = []",
         &[
-            "t.toml:1: listener: invalid empty list, expected one or more [[listener]], or none for the default ones",
+            "t.toml:1: listener: invalid empty list, expected one or more [[listener]], or none for the defaults",
         ],
     );
 }
 
 #[test]
 fn an_invalid_address_is_refused_with_what_was_expected() {
-    let url = |found: &str, fits: &str| {
+    let url = |found: &str, expected: &str| {
         check_refused(
             format!("[[listener]]\n\nurl = {found}"),
             &[&format!(
-                "t.toml:3: listener[0].url: invalid {found}, expected {fits}"
+                "t.toml:3: listener[0].url: invalid {found}, expected {expected}"
             )],
         );
     };
@@ -663,7 +663,7 @@ fn an_invalid_address_is_refused_with_what_was_expected() {
     for found in ["\"tcp://localhost:514\"", "\"tcp://0.0.0.0\""] {
         url(
             found,
-            "tcp://ADDRESS:PORT with a numeric ADDRESS, such as 127.0.0.1 (this machine alone), 0.0.0.0 (all of IPv4) or [::] (everything)",
+            "tcp://ADDRESS:PORT with a numeric ADDRESS, such as 127.0.0.1 (this machine only), 0.0.0.0 (all of IPv4) or [::] (everything)",
         );
     }
     url(
@@ -678,7 +678,7 @@ fn an_invalid_address_is_refused_with_what_was_expected() {
     check_refused(
         "[[listener]]\nname = \"x\"",
         &[
-            "t.toml:1: listener[0]: missing, expected url = \"udp://ADDRESS:PORT\" or another of our listeners",
+            "t.toml:1: listener[0]: missing, expected url = \"udp://ADDRESS:PORT\" or another listener URL",
         ],
     );
     check_refused(
@@ -733,7 +733,7 @@ fn an_invalid_address_is_refused_with_what_was_expected() {
     check_refused(
         "[forward]\nto = [{ framing = \"lf\" }]",
         &[
-            "t.toml:2: forward.to[0]: missing, expected url = \"tcp://HOST:PORT\" or another of our upstreams",
+            "t.toml:2: forward.to[0]: missing, expected url = \"tcp://HOST:PORT\" or another upstream URL",
         ],
     );
     check_refused(
@@ -916,8 +916,8 @@ fn a_rule_that_does_not_fit_is_refused_with_its_place() {
     check_refused(
         "[[rule]]\naction = \"pass\"\n[[rule]]\nname = \"default\"",
         &[
-            "t.toml:1: rule[0]: missing, expected name = \"...\", which metrics and messages call the rule by",
-            "t.toml:4: rule[1].name: invalid \"default\", expected another name: this one is for what no rule takes",
+            "t.toml:1: rule[0]: missing, expected name = \"...\", the name of the rule in metrics and log lines",
+            "t.toml:4: rule[1].name: invalid \"default\", expected another name: this one stands for messages that no rule matches",
         ],
     );
     check_refused(
@@ -977,9 +977,9 @@ fn a_rule_that_is_never_reached_is_a_warning() {
     let warnings = config.warnings();
     assert_eq!(
         warnings[0],
-        "rule \"b\" is never reached: \"a\", which stands before it, takes all of its messages"
+        "rule \"b\" is never reached: \"a\", an earlier rule, matches all of its messages"
     );
-    assert!(warnings[1].starts_with("rule \"b\": no listener is called \"x\""));
+    assert!(warnings[1].starts_with("rule \"b\": no listener is named \"x\""));
 }
 
 #[test]

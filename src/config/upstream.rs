@@ -39,18 +39,19 @@ impl UpstreamConfig {
 impl Section for UpstreamConfig {
     fn visit(&mut self, visitor: &mut impl Visitor) {
         let is_file = matches!(self.url, UpstreamUrl::File(_));
-        let on = |applies, fits| Scope::new(applies, [self.url.transport(), "upstreams"], fits);
+        let on =
+            |applies, expected| Scope::new(applies, [self.url.transport(), "upstreams"], expected);
         let framed = on(
             self.url.has_framing(),
             "tcp, unix-stream, file and stdout upstreams",
         );
         let files = on(is_file, "file upstreams");
         let rotated = if is_file {
-            let fits = "files with a rotate_size or a rotate_age";
+            let expected = "files with a rotate_size or a rotate_age";
             Scope::new(
                 self.rotation.is_on(),
                 ["files", "that are not rotated"],
-                fits,
+                expected,
             )
             .depending_on(&["rotate_size", "rotate_age"])
         } else {
@@ -126,8 +127,9 @@ impl Kind<UpstreamConfig> for Upstream {
                 start.complete(path, &written.at, report).then_some(start)
             }
             _ => {
-                let fits = "a URL, or a table such as { url = \"tcp://b:601\", framing = \"lf\" }";
-                report.errors.push(written.unfit(fits));
+                let expected =
+                    "a URL, or a table such as { url = \"tcp://b:601\", framing = \"lf\" }";
+                report.errors.push(written.unfit(expected));
                 None
             }
         }
@@ -203,4 +205,4 @@ pub(crate) const OUTPUT_FRAMING: Words<OutputFraming> = Words(&[
 pub(crate) const COMPRESS: Words<Compression> =
     Words(&[("off", Compression::Off), ("zstd", Compression::Zstd)]);
 
-const URL_MISSING: &str = "url = \"tcp://HOST:PORT\" or another of our upstreams";
+const URL_MISSING: &str = "url = \"tcp://HOST:PORT\" or another upstream URL";

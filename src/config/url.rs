@@ -355,9 +355,9 @@ impl fmt::Display for UpstreamUrl {
 
 /// The error for a text that is not such a URL; prints what was expected.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{fits}")]
+#[error("{expected}")]
 pub(crate) struct UrlError {
-    fits: String,
+    expected: String,
 }
 
 /// The error that `text` begins with none of `schemes`. It names the one that was probably meant.
@@ -369,7 +369,7 @@ fn unknown_scheme(text: &str, forms: &str, schemes: &[&'static str]) -> UrlError
         format!(" (did you mean {scheme}{}?)", slashes(scheme))
     });
     UrlError {
-        fits: format!("{forms}{hint}"),
+        expected: format!("{forms}{hint}"),
     }
 }
 
@@ -380,15 +380,15 @@ fn socket_addr(scheme: &str, rest: &str) -> Result<SocketAddr, UrlError> {
         && let Some(v4) = v6.ip().to_ipv4_mapped()
     {
         return Err(UrlError {
-            fits: format!("{scheme}://{v4}:{}, the same address as IPv4", v6.port()),
+            expected: format!("{scheme}://{v4}:{}, the same address as IPv4", v6.port()),
         });
     }
-    if let Some(fits) = address.and_then(|address| bindable(&format!("{scheme}://"), address)) {
-        return Err(UrlError { fits });
+    if let Some(expected) = address.and_then(|address| bindable(&format!("{scheme}://"), address)) {
+        return Err(UrlError { expected });
     }
     address.ok_or_else(|| UrlError {
-        fits: format!(
-            "{scheme}://ADDRESS:PORT with a numeric ADDRESS, such as 127.0.0.1 (this machine alone), \
+        expected: format!(
+            "{scheme}://ADDRESS:PORT with a numeric ADDRESS, such as 127.0.0.1 (this machine only), \
              0.0.0.0 (all of IPv4) or [::] (everything)"
         ),
     })
@@ -399,7 +399,7 @@ fn socket_addr(scheme: &str, rest: &str) -> Result<SocketAddr, UrlError> {
 pub(super) fn bindable(scheme: &str, address: SocketAddr) -> Option<String> {
     if scheme != "udp://" && address.ip().is_multicast() {
         return Some(format!(
-            "{scheme}ADDRESS:PORT with an address of this machine (a multicast address receives udp alone)"
+            "{scheme}ADDRESS:PORT with an address of this machine (a multicast address is for udp only)"
         ));
     }
     let SocketAddr::V6(v6) = address else {
@@ -429,7 +429,7 @@ fn host_port(scheme: &str, rest: &str) -> Result<(String, u16), UrlError> {
             .map(|(host, port)| (host.to_owned(), port)),
     };
     parsed.and_then(|(host, port)| Some((host, port_number(port)?))).ok_or_else(|| UrlError {
-        fits: format!(
+        expected: format!(
             "{scheme}://HOST:PORT with PORT from 1 to 65535, such as {scheme}://collector.example:601, \
              {scheme}://192.0.2.1:514 or {scheme}://[2001:db8::1]:514"
         ),
@@ -466,12 +466,12 @@ fn is_host(text: &str) -> bool {
 }
 
 fn absolute_path(scheme: &str, rest: &str) -> Result<PathBuf, UrlError> {
-    let fits = rest.starts_with('/') && !rest.ends_with('/') && !rest.contains('\0');
-    if fits {
+    let names_file = rest.starts_with('/') && !rest.ends_with('/') && !rest.contains('\0');
+    if names_file {
         return Ok(PathBuf::from(rest));
     }
     Err(UrlError {
-        fits: format!("{scheme}:///PATH with an absolute PATH that names a file"),
+        expected: format!("{scheme}:///PATH with an absolute PATH that names a file"),
     })
 }
 
@@ -493,7 +493,7 @@ fn normal(path: &Path) -> PathBuf {
 fn unix_path(scheme: &str, rest: &str) -> Result<PathBuf, UrlError> {
     if rest.len() > UNIX_PATH_OCTETS_MAX {
         return Err(UrlError {
-            fits: format!(
+            expected: format!(
                 "{scheme}:///PATH with a PATH of at most {UNIX_PATH_OCTETS_MAX} octets (this one has {}), \
                  which is all that a Unix socket's address holds",
                 rest.len()
@@ -549,7 +549,7 @@ mod tests {
 
     #[test]
     fn an_address_that_no_system_binds_is_refused_with_one_that_fits() {
-        for (refused, fits) in [
+        for (refused, expected) in [
             ("tcp://[fe80::1]:514", "tcp://[fe80::1%ZONE]:514"),
             ("udp://[fe80::1]:514", "udp://[fe80::1%ZONE]:514"),
             ("udp://[ff02::1]:514", "udp://[ff02::1%ZONE]:514"),
@@ -557,7 +557,7 @@ mod tests {
             ("relp://[ff05::1]:514", "an address of this machine"),
         ] {
             let error = refused.parse::<ListenUrl>().unwrap_err().to_string();
-            assert!(error.contains(fits), "{refused}: {error}");
+            assert!(error.contains(expected), "{refused}: {error}");
         }
         for taken in [
             "tcp://[fe80::1%2]:514",

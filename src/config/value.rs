@@ -55,7 +55,7 @@ fn scalar<T, V: Into<Value>>(
 impl<T> Kind<T> for Scalar<T> {
     fn read(&self, written: &Written<'_>, _: &str, report: &mut Report) -> Option<T> {
         (self.read)(written.value)
-            .map_err(|fits| report.errors.push(written.unfit(fits)))
+            .map_err(|expected| report.errors.push(written.unfit(expected)))
             .ok()
     }
 
@@ -85,15 +85,15 @@ impl<T, K: Kind<T>> Kind<Option<T>> for Maybe<K> {
 
 /// A list whose elements are an `item` each. Elements that are refused are left out.
 pub(super) struct List<K> {
-    fits: &'static str,
+    expected: &'static str,
     length_min: usize,
     item: K,
 }
 
 /// A list of at least `length_min` elements. If that is not 0, an empty list means that the key is not written.
-pub(super) const fn list<K>(fits: &'static str, length_min: usize, item: K) -> List<K> {
+pub(super) const fn list<K>(expected: &'static str, length_min: usize, item: K) -> List<K> {
     List {
-        fits,
+        expected,
         length_min,
         item,
     }
@@ -103,7 +103,7 @@ impl<T, K: Kind<T>> Kind<Vec<T>> for List<K> {
     fn read(&self, written: &Written<'_>, path: &str, report: &mut Report) -> Option<Vec<T>> {
         let array = written.value.as_array();
         let Some(array) = array.filter(|array| array.len() >= self.length_min) else {
-            report.errors.push(written.unfit(self.fits));
+            report.errors.push(written.unfit(self.expected));
             return None;
         };
         report.replace(path);
@@ -282,7 +282,7 @@ pub(super) fn unless<T: 'static>(word: &'static str, kind: Scalar<T>) -> Scalar<
         }
         read(value)
             .map(Some)
-            .map_err(|fits| format!("{word:?}, or {fits}{}", hint(value, [word])))
+            .map_err(|expected| format!("{word:?}, or {expected}{}", hint(value, [word])))
     };
     let print = move |value: &Option<T>| match value {
         Some(value) => print(value),
@@ -330,8 +330,8 @@ pub(super) fn socket_addr() -> Scalar<SocketAddr> {
 
 fn read_socket_addr(value: &DeValue<'_>) -> Result<SocketAddr, String> {
     let address = value.as_str().and_then(|text| text.parse().ok());
-    if let Some(fits) = address.and_then(|address| bindable("", address)) {
-        return Err(fits);
+    if let Some(expected) = address.and_then(|address| bindable("", address)) {
+        return Err(expected);
     }
     address.ok_or_else(|| {
         "ADDRESS:PORT with a numeric ADDRESS, such as \"127.0.0.1:9514\" or \"[::1]:9514\""

@@ -15,13 +15,13 @@ pub(super) struct Written<'a> {
 }
 
 impl Written<'_> {
-    /// The error that `fits` was expected instead of this value.
-    pub(super) fn unfit(&self, fits: impl Into<String>) -> ConfigError {
+    /// The error for this value, which says what was `expected` instead.
+    pub(super) fn unfit(&self, expected: impl Into<String>) -> ConfigError {
         ConfigError {
             at: self.at.clone(),
             fault: Fault::Unfit {
                 found: found(self.value),
-                fits: fits.into(),
+                expected: expected.into(),
             },
         }
     }

@@ -166,7 +166,7 @@ impl Forwarder {
                 None => break,
                 Some(Ok(Ok(()))) => {}
                 Some(Ok(Err(error))) if !running.is_empty() => {
-                    error!(cause = %error_chain(&error), "an upstream is given up; the others go on");
+                    error!(cause = %error_chain(&error), "an upstream was given up; the others continue");
                 }
                 Some(Ok(Err(error))) => result = Err(error),
                 Some(Err(broken)) => {

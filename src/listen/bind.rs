@@ -281,7 +281,7 @@ impl Prepared {
         // Rivals share their address, so another process must have it.
         let of_rival = match (kind, self.circumstances.rivals.first()) {
             (AddrInUse, Some(rival)) => format!(
-                " (it is not listener \"{}\" of this relay, {}, which would have given its address up)",
+                " (listener \"{}\" of this relay, {}, is not the cause: it would have handed over its address)",
                 rival.name, rival.url
             ),
             _ => String::new(),

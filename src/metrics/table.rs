@@ -50,7 +50,7 @@ static FAMILIES: &[Family] = &[
     // The law, against the flow: where frames end, then the queue, then where they come in.
     counter(
         "tersed_frames_forwarded",
-        "Frames handed to an upstream, as far as its protocol lets us know, and not taken back.",
+        "Frames handed to an upstream, as far as its protocol tells, and not taken back.",
         Count(|s| s.metrics.frames.forwarded.get()),
     ),
     counter(

@@ -430,7 +430,7 @@ impl<'a> Replay<'a> {
                 empty_lines: totals.empty,
                 cut_lines: totals.cut,
                 unparsed_lines: totals.unparsed,
-                unstamped_lines: oddities.without_time,
+                lines_without_timestamp: oddities.without_time,
                 out_of_order_lines: oddities.out_of_order,
                 times_set_back: oddities.set_back,
                 evicted_messages: self.trial.peak.evicted,

@@ -86,7 +86,7 @@ pub(crate) struct OddityReport {
     /// Lines in no known format.
     pub unparsed_lines: u64,
     /// Lines without a timestamp, which took the time of the line before.
-    pub unstamped_lines: u64,
+    pub lines_without_timestamp: u64,
     /// Lines with a timestamp before the time reached, which took that time.
     pub out_of_order_lines: u64,
     /// How often a clock was set back, or a file began before the last one ended.
@@ -284,7 +284,7 @@ impl Report {
             ),
             (oddities.unparsed_lines, "lines in no known format"),
             (
-                oddities.unstamped_lines,
+                oddities.lines_without_timestamp,
                 "lines without a timestamp, at the time of the line before",
             ),
             (

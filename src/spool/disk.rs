@@ -215,7 +215,7 @@ impl Disk for RealDisk {
         let octets = i64::try_from(octets).unwrap_or(i64::MAX);
         match fallocate(file, FallocateFlags::empty(), 0, octets) {
             Ok(()) | Err(Errno::EOPNOTSUPP) => Ok(()),
-            Err(errno) => Err(self.error("take room on", errno)),
+            Err(errno) => Err(self.error("reserve space in", errno)),
         }
     }
 
@@ -251,12 +251,12 @@ impl Disk for RealDisk {
         let there = match identity_at(&self.path) {
             Ok(there) => there,
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Err(moved(true)),
-            Err(errno) => return Err(self.error("look at", errno)),
+            Err(errno) => return Err(self.error("inspect", errno)),
         };
         if home.found == Some(there) {
             return Ok(());
         }
-        let ours = fstat(&home.directory).map_err(|errno| self.error("look at", errno))?;
+        let ours = fstat(&home.directory).map_err(|errno| self.error("inspect", errno))?;
         if identity(&ours) == there {
             return Ok(());
         }
@@ -325,7 +325,7 @@ fn open_directory(above: &OwnedFd, name: &OsStr, path: &Path) -> Result<OwnedFd,
     let directory = match find() {
         Err(Errno::ENOENT) => {
             mkdirat(above, name, Mode::S_IRWXU)
-                .map_err(|errno| SpoolError::of("make", path, errno.into()))?;
+                .map_err(|errno| SpoolError::of("create", path, errno.into()))?;
             // The parent may not be readable to this process; then its name is not synced.
             let _synced = openat(above, ".", flags, Mode::empty()).and_then(fsync);
             find()
@@ -350,7 +350,7 @@ const fn identity(stat: &FileStat) -> Identity {
 }
 
 pub(super) fn check_directory(path: &Path, directory: &OwnedFd) -> Result<(), SpoolError> {
-    let stat = fstat(directory).map_err(|errno| SpoolError::of("look at", path, errno.into()))?;
+    let stat = fstat(directory).map_err(|errno| SpoolError::of("inspect", path, errno.into()))?;
     let checked = check_owner(path, &stat).and_then(|()| check_mode(path, &stat));
     checked.map_err(|error| match error {
         SpoolError::Unsafe { path, why } if is_common(&path, &stat) => {
@@ -378,7 +378,7 @@ fn is_common(path: &Path, stat: &FileStat) -> bool {
 
 /// Checks that no other user can exchange the directory. In a parent that all may write to, the sticky bit prevents it.
 pub(super) fn check_parent(path: &Path, above: &OwnedFd) -> Result<(), SpoolError> {
-    let stat = fstat(above).map_err(|errno| SpoolError::of("look at", path, errno.into()))?;
+    let stat = fstat(above).map_err(|errno| SpoolError::of("inspect", path, errno.into()))?;
     if stat.st_uid != 0 {
         check_owner(path, &stat)?;
     }

@@ -129,7 +129,7 @@ pub enum SpoolError {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Unsafe {
     /// Group or others may write to it.
-    #[error("its mode {mode:04o} lets group or others write")]
+    #[error("mode {mode:04o} allows group or others to write")]
     Mode {
         /// The permission bits.
         mode: u32,
@@ -149,7 +149,7 @@ pub enum Unsafe {
     #[error("it is not a regular file (symlinks are not followed)")]
     NoFile,
     /// The file has hard links: a program that writes to one of its names writes to all.
-    #[error("it has {names} names")]
+    #[error("it has {names} hard links")]
     Names {
         /// How many.
         names: u64,

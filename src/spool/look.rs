@@ -48,7 +48,7 @@ pub fn look(path: &Path) -> Result<(), SpoolError> {
             .map_err(|errno| SpoolError::of("write in", path, errno.into()))
         }
         Err(Errno::ENOENT) => access(parent, AccessFlags::W_OK | AccessFlags::X_OK)
-            .map_err(|errno| SpoolError::of("make", path, errno.into())),
+            .map_err(|errno| SpoolError::of("create", path, errno.into())),
         Err(Errno::ENOTDIR | Errno::ELOOP) => Err(no_directory()),
         Err(errno) => Err(SpoolError::of("open", path, errno.into())),
     }
@@ -102,8 +102,8 @@ mod tests {
         );
         fs::create_dir(at("open")).unwrap();
         fs::set_permissions(at("open"), Permissions::from_mode(0o777)).unwrap();
-        check(&at("open"), Err("lets group or others write"));
-        check(&at("open/spool"), Err("lets group or others write"));
+        check(&at("open"), Err("allows group or others to write"));
+        check(&at("open/spool"), Err("allows group or others to write"));
         fs::set_permissions(at("open"), Permissions::from_mode(0o1777)).unwrap();
         check(&at("open/spool"), Ok(()));
         // The error does not advise to change the mode of these.

@@ -275,7 +275,7 @@ pub(super) fn find(
             .extend(not_safe.map(|error| error.to_string()));
         let octets = file
             .metadata()
-            .map_err(|error| SpoolError::of("look at", &path(), error))?
+            .map_err(|error| SpoolError::of("inspect", &path(), error))?
             .len();
         let header = match Header::read(disk, &file) {
             Ok(Some(Ok(header))) => header,

@@ -711,7 +711,7 @@ fn a_file_that_is_not_safe_is_waited_for_with_all_that_is_behind_it() {
     let other = |path: &Path| path.with_extension("other");
     check_waits(
         |path| fs::hard_link(path, other(path)).unwrap(),
-        "it has 2 names; delete the others, or make it a file of its own: cp -p ",
+        "it has 2 hard links; delete the others, or make it a file of its own: cp -p ",
         |path| fs::remove_file(other(path)).unwrap(),
     );
     check_waits(
@@ -725,7 +725,7 @@ fn a_file_that_is_not_safe_is_waited_for_with_all_that_is_behind_it() {
     for mode in [0o620, 0o602, 0o666] {
         check_waits(
             |path| chmod(path, mode),
-            "lets group or others write; chmod go-w ",
+            "allows group or others to write; chmod go-w ",
             |path| chmod(path, 0o600),
         );
     }

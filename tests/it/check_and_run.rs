@@ -126,7 +126,11 @@ fn addresses_that_cannot_be_bound_are_refused_by_check_and_run_alike() {
             "udp://[fe80::1]:514",
             "udp://[fe80::1%ZONE]:514",
         ),
-        ("--listen", "relp://224.0.0.1:514", "receives udp alone"),
+        (
+            "--listen",
+            "relp://224.0.0.1:514",
+            "a multicast address is for udp only",
+        ),
         ("--admin", "[fe80::1]:9514", "[fe80::1%ZONE]:9514"),
     ] {
         for command in ["check", "run"] {

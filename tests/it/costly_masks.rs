@@ -13,8 +13,8 @@ use super::support::tersed::Setup;
 #[test]
 fn a_costly_mask_is_refused_with_its_cost_by_check_run_and_reload() {
     for (key, config) in [
-        ("mask.slow: mask `slow`: costs ", with_mask(SLOW)),
-        ("mask.slow: mask `slow`: costs ", with_mask(LATE)),
+        ("mask.slow: mask `slow`: takes ", with_mask(SLOW)),
+        ("mask.slow: mask `slow`: takes ", with_mask(LATE)),
         ("rule[0].msg: `", with_rule(SLOW)),
     ] {
         let dir = TempDir::with_prefix("tersed-it-").unwrap();
@@ -43,7 +43,7 @@ fn a_costly_mask_is_refused_with_its_cost_by_check_run_and_reload() {
     fs::write(tersed.config_file(), with_mask(SLOW)).unwrap();
     tersed.signal(Signal::SIGHUP);
     let line = tersed.wait_log("reload refused");
-    assert!(line.mentions("mask `slow`: costs "), "{line:?}");
+    assert!(line.mentions("mask `slow`: takes "), "{line:?}");
     // The old configuration stays in force.
     let mut originator = Originator::tcp(tersed.address(TCP));
     originator.send_all([

@@ -78,7 +78,7 @@ fn what_overrides_the_file_is_named_beside_what_the_file_says() {
         fit && text.lines().any(|found| found == override_line),
         "{text}"
     );
-    assert!(text.contains("says, but for what overrides it"), "{text}");
+    assert!(text.contains(", except for overrides"), "{text}");
     tersed.finish();
 }
 
@@ -126,7 +126,7 @@ fn a_file_that_changed_or_was_refused_is_told_of_until_it_is_in_force() {
     assert!(line.ends_with(&advice), "{line}");
     let (fit, text) = check_running(&tersed, None);
     assert!(
-        !fit && text.contains("dedup.window: runs \"10s\", the file says \"5m\""),
+        !fit && text.contains("dedup.window: running \"10s\", file \"5m\""),
         "{text}"
     );
     assert!(
@@ -199,7 +199,7 @@ fn a_file_that_changed_or_was_refused_is_told_of_until_it_is_in_force() {
     fs::write(&copy, config("1h")).unwrap();
     let (fit, text) = check_running(&tersed, Some(&copy));
     assert!(
-        !fit && text.contains("copy.toml says something else than what runs:"),
+        !fit && text.contains("copy.toml differs from the running configuration:"),
         "{text}"
     );
     Originator::udp(tersed.address(UDP)).send("<13>one");

@@ -27,7 +27,7 @@ fn a_file_that_lost_what_matters_replaces_nothing_at_sighup() {
     sink.wait_messages(1);
 
     for (number, (text, reason)) in [
-        ("", "sets nothing: it is empty, or all comments"),
+        ("", "sets nothing: it is empty, or has only comments"),
         ("# tersed.toml\n\n", "sets nothing"),
         (listener, "no longer has forward.to"),
         (
@@ -70,10 +70,10 @@ fn a_file_that_lost_what_matters_replaces_nothing_at_sighup() {
 #[test]
 fn a_start_that_leads_to_standard_output_unasked_says_so() {
     for (config, text) in [
-        ("", "sets nothing: it is empty, or all comments"),
+        ("", "sets nothing: it is empty, or has only comments"),
         (
             "[dedup]\nallow = 2\n",
-            "messages go to standard output; if that is meant, write to = [\"stdout:\"]",
+            "messages go to standard output; if you want that, write to = [\"stdout:\"]",
         ),
     ] {
         let tersed = Setup::new()
@@ -224,7 +224,7 @@ fn check_refuses_the_paths_that_run_refuses() {
         (spool("missing/spool"), "does not exist; create it"),
         (
             spool("open/spool"),
-            "is not safe: its mode 0777 lets group or others write; chmod go-w",
+            "is not safe: mode 0777 allows group or others to write; chmod go-w",
         ),
         (spool("file"), "it is not a directory"),
         (
@@ -253,7 +253,7 @@ fn check_refuses_the_paths_that_run_refuses() {
     let (code, _, err) = check(&spool("theirs/spool"));
     assert_eq!(code, Some(0), "{err}");
     assert!(
-        err.contains("this is right only if tersed runs as another user"),
+        err.contains("ignore this only if tersed runs as another user"),
         "{err}"
     );
     assert!(!Path::new(&at("theirs/spool")).exists(), "nothing is made");
@@ -322,10 +322,7 @@ fn masks_beside_a_profile_are_added_and_shown() {
     // A mask that nothing uses.
     let (code, _, err) = check(&rule("[\"ipv4\"]"));
     assert_eq!(code, Some(0));
-    assert!(
-        err.contains("warning: mask \"job\" is used by no rule"),
-        "{err}"
-    );
+    assert!(err.contains("warning: mask \"job\" has no effect"), "{err}");
 }
 
 #[test]

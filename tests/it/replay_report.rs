@@ -79,7 +79,7 @@ fn what_is_odd_is_counted() {
         ("empty_lines", 1),
         ("cut_lines", 0),
         ("unparsed_lines", 1),
-        ("unstamped_lines", 2),
+        ("lines_without_timestamp", 2),
         ("out_of_order_lines", 1),
         ("times_set_back", 0),
         ("evicted_messages", 0),

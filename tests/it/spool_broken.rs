@@ -206,11 +206,11 @@ fn what_others_could_write_to_is_refused() {
         fs::create_dir(&elsewhere).unwrap();
         symlink(&elsewhere, spool).unwrap();
     });
-    check_refused("lets group or others write", |spool| {
+    check_refused("allows group or others to write", |spool| {
         fs::create_dir(spool).unwrap();
         fs::set_permissions(spool, fs::Permissions::from_mode(0o770)).unwrap();
     });
-    check_refused("lets group or others write", |spool| {
+    check_refused("allows group or others to write", |spool| {
         let parent = spool.parent().unwrap();
         fs::set_permissions(parent, fs::Permissions::from_mode(0o777)).unwrap();
     });

@@ -48,7 +48,7 @@ fn files_with_a_second_name_do_not_keep_the_relay_from_starting_and_wait() {
         }
     };
     for mend in [by_deleting as fn(&Path, &str), as_told] {
-        check_waits(link_all, " names; delete the others, or ", mend);
+        check_waits(link_all, " hard links; delete the others, or ", mend);
     }
 }
 
@@ -61,7 +61,7 @@ fn files_that_a_group_may_write_to_do_not_keep_the_relay_from_starting_and_wait(
             // The cursor would count as lost, and acknowledged messages would come again.
             chmod(&spool.join("cursor"), 0o600);
         },
-        "its mode 0620 lets group or others write; chmod go-w ",
+        "mode 0620 allows group or others to write; chmod go-w ",
         |spool, _| {
             for segment in segments(spool) {
                 chmod(&segment, 0o600);
@@ -103,7 +103,7 @@ fn a_directory_that_is_opened_to_a_group_loses_nothing() {
     chmod(&spool, 0o770);
     let line = tersed.wait_log("spool error");
     let told = format!(
-        "{} is not safe: its mode 0770 lets group or others write; chmod go-w {0}",
+        "{} is not safe: mode 0770 allows group or others to write; chmod go-w {0}",
         spool.display()
     );
     assert_eq!(line.field("error").unwrap(), told);

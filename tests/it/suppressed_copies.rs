@@ -72,7 +72,7 @@ fn each_variant_that_a_mask_folds_is_there() {
     let sink = Sink::tcp();
     let dir = tempfile::tempdir().unwrap();
     let copies = dir.path().join("copies.log");
-    let tersed = aside(&copies, "mask = [\"number\"]")
+    let tersed = keeping_copies(&copies, "mask = [\"number\"]")
         .listen(UDP)
         .forward(&sink.url())
         .start();
@@ -96,7 +96,7 @@ fn what_is_tagged_or_dropped_by_a_rule_is_not_copied() {
     let copies = dir.path().join("copies.log");
     let rules = "[[rule]]\nname = \"tag\"\napp_name = [\"tagged\"]\nmode = \"tag\"\n\
                  [[rule]]\nname = \"drop\"\napp_name = [\"dropped\"]\naction = \"drop\"\n";
-    let tersed = aside(&copies, rules)
+    let tersed = keeping_copies(&copies, rules)
         .listen(TCP)
         .forward(&sink.url())
         .start();
@@ -283,7 +283,7 @@ fn switching_it_off_frees_those_who_wait() {
 }
 
 /// A configuration with which copies go to a file, line by line.
-fn aside(copies: &Path, more: &str) -> Setup {
+fn keeping_copies(copies: &Path, more: &str) -> Setup {
     let to = url("file", copies);
     Setup::new().config(&format!("[suppressed]\nto = \"{to}\"\n{DEDUP}{more}\n"))
 }

@@ -109,12 +109,12 @@ fn nothing_is_lost_while_no_thread_can_be_made() {
     assert_eq!(tersed.metrics().total("tersed_spool_failing"), 0);
 
     // Changes that need a thread are refused with the reason, and nothing has changed.
-    let copies = tersed.path("copies.log");
     let added = format!("[[listener]]\nurl = \"{UDP}\"\n");
-    let aside = format!("[suppressed]\nto = \"{}\"\n", url("file", &copies));
+    let copies = url("file", &tersed.path("copies.log"));
+    let copies = format!("[suppressed]\nto = \"{copies}\"\n");
     for (index, (more, reason)) in [
         (&added, "listener \"udp://127.0.0.1:0\": only 0 of "),
-        (&aside, "suppressed.to: cannot make thread tersed-copies: "),
+        (&copies, "suppressed.to: cannot make thread tersed-copies: "),
     ]
     .into_iter()
     .enumerate()
@@ -142,7 +142,7 @@ fn nothing_is_lost_while_no_thread_can_be_made() {
     tersed.wait_received(MANY as u64 + 10);
 
     set_limit(tersed.id(), 1000);
-    reload(&tersed, &config(&(added + &aside)));
+    reload(&tersed, &config(&(added + &copies)));
     tersed.wait_log("reloaded");
     Originator::udp(tersed.address(UDP)).send(ordered(0, MANY + 10, OCTETS));
     tersed.wait_received(MANY as u64 + 11);
