@@ -31,7 +31,7 @@
 //! the process.
 //!
 //! A panic in a call on a pool's thread is an error of the call (`thread`). In a call to the spool it goes on in the
-//! forwarder. In a look-up of a name, or while windows are saved, it is logged as the failure of that work, and not
+//! forwarder, and in a look at the configuration file in its watch. In a look-up of a name, or while windows are saved, it is logged as the failure of that work, and not
 //! counted.
 
 use std::{
