@@ -246,10 +246,7 @@ impl Losses {
 
 /// The counts of the shards; zero after a panic in one of them, when the process is about to end.
 fn stats_of(shards: &Shards) -> EngineStats {
-    if shards.is_poisoned() {
-        return EngineStats::default();
-    }
-    shards.stats()
+    shards.sound_stats().unwrap_or_default()
 }
 
 /// The line for `/readyz`.
