@@ -27,8 +27,8 @@
 //!
 //! # Left out
 //!
-//! What the forwarder that panicked had in hand stays counted as queued. A panic while another panic is handled aborts
-//! the process.
+//! What the forwarder that panicked had in hand stays counted as queued. A panic that leaves a destructor while another
+//! panic unwinds aborts the process.
 //!
 //! A panic in a call on a pool's thread is an error of the call (`thread`). In a call to the spool it goes on in the
 //! forwarder, and in a look at the configuration file in its watch. In a look-up of a name, or while windows are saved, it is logged as the failure of that work, and not
@@ -168,18 +168,25 @@ fn text_of(payload: &(dyn Any + Send)) -> &str {
 }
 
 /// While one exists, panics on this thread are left to a catcher.
-struct Scope;
+struct Scope {
+    /// The report of a panic that unwinds the caller, a destructor. A panic in the scope would overwrite it.
+    unwinding: Option<Report>,
+}
 
 impl Scope {
     fn enter() -> Self {
         SCOPES.set(SCOPES.get() + 1);
-        Self
+        let unwinding = thread::panicking().then(|| REPORT.take()).flatten();
+        Self { unwinding }
     }
 }
 
 impl Drop for Scope {
     fn drop(&mut self) {
         SCOPES.set(SCOPES.get() - 1);
+        if self.unwinding.is_some() {
+            REPORT.set(self.unwinding.take());
+        }
     }
 }
 
@@ -347,6 +354,28 @@ mod tests {
         let panicked = panicked.unwrap_err();
         assert_eq!(panicked.to_string(), "panicked: late");
         assert!(was_panicking.get(), "the guard was dropped by unwinding");
+    }
+
+    #[test]
+    fn a_panic_that_a_destructor_catches_leaves_the_report_of_the_one_that_unwinds() {
+        struct Catching;
+        impl Drop for Catching {
+            fn drop(&mut self) {
+                let caught: Result<(), _> = catch(|| panic!("inner"));
+                assert!(caught.is_err());
+            }
+        }
+        let caught: Result<(), _> = catch(|| {
+            let _catching = Catching;
+            // As the hook does.
+            REPORT.set(Some(Report {
+                place: "outer.rs:1".to_owned(),
+                backtrace: None,
+            }));
+            panic!("outer");
+        });
+        let panicked = caught.unwrap_err();
+        assert_eq!(panicked.to_string(), "panicked at outer.rs:1: outer");
     }
 
     #[tokio::test]
