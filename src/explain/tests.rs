@@ -102,7 +102,7 @@ fn the_keys_are_these_and_in_this_order() {
             "{{\"format\":\"rfc3164\",\"pri\":34,\"facility\":4,\"severity\":2,\"timestamp\":null,\
              \"hostname\":null,\"app_name\":\"su\",\"procid\":null,\"msgid\":null,\
              \"structured_data\":null,\"msg\":\"\u{fffd}\",\"rule\":\"default\",\"action\":\"dedup\",\
-             \"window\":\"10s\",\"identity\":{identity},\"masked\":\"\u{fffd}\"}}"
+             \"mode\":\"enforce\",\"window\":\"10s\",\"identity\":{identity},\"masked\":\"\u{fffd}\"}}"
         )
     );
 }
@@ -125,6 +125,7 @@ fn an_identity_is_the_same_in_every_run() {
 fn what_is_never_suppressed_passes_without_a_window() {
     let explained = json(b"<13>app: message repeated 3 times: [ text]", Sender::Local);
     assert_eq!(explained["action"], "pass");
+    assert_eq!(explained["mode"], serde_json::Value::Null);
     assert_eq!(explained["window"], serde_json::Value::Null);
     assert!(
         explained["why"]["timestamp"]
