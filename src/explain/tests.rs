@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::Config;
 use crate::core::identity::mask::Masks;
+use crate::core::identity::tests::{BASE, ONE_FIELD_DIFFERS};
 use crate::core::identity::{Fields, Sender};
 
 fn rules() -> Rules {
@@ -177,24 +178,13 @@ fn by(spec: &Spec, frame: &[u8]) -> serde_json::Value {
 
 #[test]
 fn a_sentence_follows_the_fields_of_the_rule() {
-    let base: &[u8] = b"<34>1 - h a p m [x@1 a=\"1\"] text";
-    let others: [(Field, &[u8]); 8] = [
-        (Field::Facility, b"<42>1 - h a p m [x@1 a=\"1\"] text"),
-        (Field::Severity, b"<35>1 - h a p m [x@1 a=\"1\"] text"),
-        (Field::Hostname, b"<34>1 - i a p m [x@1 a=\"1\"] text"),
-        (Field::AppName, b"<34>1 - h b p m [x@1 a=\"1\"] text"),
-        (Field::Procid, b"<34>1 - h a q m [x@1 a=\"1\"] text"),
-        (Field::Msgid, b"<34>1 - h a p n [x@1 a=\"1\"] text"),
-        (Field::StructuredData, b"<34>1 - h a p m [x@1 a=\"2\"] text"),
-        (Field::Msg, b"<34>1 - h a p m [x@1 a=\"1\"] texT"),
-    ];
     let all: Fields = Field::ALL.into_iter().collect();
     for fields in [all, Fields::DEFAULT, Fields::EMPTY.with(Field::AppName)] {
         for left_out in Field::ALL {
             let fields = fields.without(left_out);
             let spec = Spec::new(fields, Masks::default().into());
-            let explained = by(&spec, base);
-            for (field, frame) in others {
+            let explained = by(&spec, BASE);
+            for (field, frame) in ONE_FIELD_DIFFERS {
                 let said = explained["why"][field.name()].as_str().unwrap();
                 assert_eq!(said.starts_with("counts"), fields.has(field), "{said}");
                 let differs = by(&spec, frame)["identity"] != explained["identity"];
