@@ -274,6 +274,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::core::dedup::tests::salted_hash;
     use crate::core::dedup::{Group, Sighting, Verdict};
     use crate::core::identity::Identity;
     use crate::core::tick::Tick;
@@ -298,12 +299,10 @@ mod tests {
     }
 
     fn identity(octets: &[u8]) -> Identity<'_> {
-        let mut hash = 7_u64;
-        for octet in octets {
-            hash = (hash ^ u64::from(*octet)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            hash ^= hash >> 29;
+        Identity {
+            hash: salted_hash(7, octets),
+            octets,
         }
-        Identity { hash, octets }
     }
 
     fn counts(ended: &mut Vec<Ended>) -> Vec<(u32, u16, EndReason, u64)> {

@@ -788,6 +788,14 @@ fn hash(octets: &[u8]) -> u64 {
     hasher.finish()
 }
 
+/// A hash of `octets` that is another one in each run with another `salt`.
+pub(super) fn salted_hash(salt: u64, octets: &[u8]) -> u64 {
+    octets.iter().fold(salt, |hash, octet| {
+        let hash = (hash ^ u64::from(*octet)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        hash ^ (hash >> 29)
+    })
+}
+
 fn tick(nanos: u64) -> Tick {
     Tick::from_nanos(nanos)
 }
