@@ -15,6 +15,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use crate::config::count_text;
 use crate::logging::printable;
 
 /// What a replay found. The names of the fields are the keys in JSON.
@@ -197,12 +198,12 @@ impl Report {
             table.row([
                 printable(&rule.rule).to_string(),
                 rule.action.to_owned(),
-                grouped(rule.lines_in),
-                grouped(rule.lines_out),
-                grouped(rule.suppressed),
-                grouped(rule.dropped),
-                grouped(rule.tagged),
-                grouped(rule.shadowed),
+                count_text(rule.lines_in),
+                count_text(rule.lines_out),
+                count_text(rule.suppressed),
+                count_text(rule.dropped),
+                count_text(rule.tagged),
+                count_text(rule.shadowed),
                 percent(rule.reduction_percent),
             ]);
         }
@@ -213,7 +214,7 @@ impl Report {
 
     fn write_totals(&self, out: &mut impl Write) -> io::Result<()> {
         for file in &self.files {
-            let lines = grouped(file.lines);
+            let lines = count_text(file.lines);
             write!(
                 out,
                 "{}: {lines} lines, {}",
@@ -235,9 +236,9 @@ impl Report {
             let (lines_fewer, octets_fewer) = fewer.unzip();
             [
                 name.to_owned(),
-                grouped(lines),
+                count_text(lines),
                 lines_fewer.map_or_else(String::new, percent),
-                grouped(octets),
+                count_text(octets),
                 octets_fewer.map_or_else(String::new, percent),
             ]
         };
@@ -268,7 +269,7 @@ impl Report {
             (self.shadowed, "by rules in mode shadow"),
         ] {
             if count > 0 {
-                writeln!(out, "  {} came out {what}", grouped(count))?;
+                writeln!(out, "  {} came out {what}", count_text(count))?;
             }
         }
         Ok(())
@@ -302,7 +303,7 @@ impl Report {
         ];
         for (count, note) in notes {
             if count > 0 {
-                writeln!(out, "  {} {note}", grouped(count))?;
+                writeln!(out, "  {} {note}", count_text(count))?;
             }
         }
         Ok(())
@@ -325,11 +326,11 @@ impl Report {
             table.row([
                 window.identity.to_owned(),
                 window.window.clone(),
-                grouped(window.lines_out),
+                count_text(window.lines_out),
                 percent(window.reduction_percent),
-                grouped(window.summaries),
+                count_text(window.summaries),
                 percent(window.octets_reduction_percent),
-                grouped(window.messages_max),
+                count_text(window.messages_max),
                 memory(window.memory_max),
             ]);
         }
@@ -340,7 +341,7 @@ impl Report {
                 "  {}, {}: {} messages evicted too early, for lack of dedup.memory",
                 window.identity,
                 window.window,
-                grouped(window.evicted_messages)
+                count_text(window.evicted_messages)
             )?;
         }
         Ok(())
@@ -352,11 +353,15 @@ impl Report {
         }
         let count = self.noisiest.len();
         match self.different_messages {
-            Some(all) => writeln!(out, "\nThe {count} noisiest of {} messages", grouped(all))?,
+            Some(all) => writeln!(
+                out,
+                "\nThe {count} noisiest of {} messages",
+                count_text(all)
+            )?,
             None => writeln!(
                 out,
                 "\nThe {count} noisiest messages (counts may be too low, by {} at most)",
-                grouped(self.noisiest_too_low_by)
+                count_text(self.noisiest_too_low_by)
             )?,
         }
         let mut table = Table::new(&[Right, Right, Left, Left, Left]);
@@ -366,8 +371,8 @@ impl Report {
             let words = [&noise.hostname, &noise.app_name].into_iter().flatten();
             let words = words.chain([&noise.msg]).map(String::as_str);
             table.row([
-                grouped(noise.count),
-                grouped(noise.suppressed),
+                count_text(noise.count),
+                count_text(noise.suppressed),
                 time(&noise.first),
                 time(&noise.last),
                 shortened(&printable(&words.collect::<Vec<_>>().join(" ")).to_string()),
@@ -439,18 +444,6 @@ impl Table {
     }
 }
 
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 fn percent(percent: f64) -> String {
     format!("{percent:.1} %")
 }
@@ -477,18 +470,6 @@ const MESSAGE_CHARS_MAX: usize = 100;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_grouped() {
-        for (number, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (1_234_567, "1,234,567"),
-        ] {
-            assert_eq!(grouped(number), text);
-        }
-    }
 
     #[test]
     fn a_share_of_nothing_is_zero() {
