@@ -16,6 +16,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::config::count_text;
+use crate::core::rule::Fates;
 use crate::logging::printable;
 
 /// What a replay found. The names of the fields are the keys in JSON.
@@ -29,17 +30,8 @@ pub(crate) struct Report {
     pub first: Option<String>,
     /// The last timestamp in the log, in UTC.
     pub last: Option<String>,
-    pub lines_in: u64,
-    /// Lines that came out.
-    pub lines_out: u64,
-    /// Lines that were suppressed as repeats.
-    pub suppressed: u64,
-    /// Lines that rules drop.
-    pub dropped: u64,
-    /// Lines that came out with an annotation, because their rule is in mode `tag`.
-    pub tagged: u64,
-    /// Lines that came out only because their rule is in mode `shadow`.
-    pub shadowed: u64,
+    #[serde(flatten)]
+    pub lines: LineReport,
     /// Octets of the lines judged.
     pub octets_in: u64,
     /// Octets of the lines that came out.
@@ -65,6 +57,40 @@ pub(crate) struct Report {
     pub different_messages: Option<u64>,
     /// How much too low the counts of `noisiest` may be.
     pub noisiest_too_low_by: u64,
+}
+
+/// How many lines there are, and what became of them.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct LineReport {
+    pub lines_in: u64,
+    /// Lines that came out.
+    pub lines_out: u64,
+    /// Lines that were suppressed as repeats.
+    pub suppressed: u64,
+    /// Lines that rules drop.
+    pub dropped: u64,
+    /// Lines that came out with an annotation, because their rule is in mode `tag`.
+    pub tagged: u64,
+    /// Lines that came out only because their rule is in mode `shadow`.
+    pub shadowed: u64,
+}
+
+impl LineReport {
+    pub(super) const fn of(lines: &Fates) -> Self {
+        Self {
+            lines_in: lines.matched,
+            lines_out: lines.forwarded(),
+            suppressed: lines.suppressed,
+            dropped: lines.dropped,
+            tagged: lines.annotated,
+            shadowed: lines.shadowed,
+        }
+    }
+
+    /// The lines that did not come out, in percent.
+    pub(super) fn reduction_percent(&self) -> f64 {
+        share(self.suppressed + self.dropped, self.lines_in)
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -102,18 +128,9 @@ pub(crate) struct RuleReport {
     pub rule: String,
     /// Its action, whatever its mode.
     pub action: &'static str,
-    /// Lines that fell under it.
-    pub lines_in: u64,
-    /// Of these, lines that came out.
-    pub lines_out: u64,
-    /// Of these, lines that were suppressed.
-    pub suppressed: u64,
-    /// Of these, lines that were dropped.
-    pub dropped: u64,
-    /// Of these, lines that came out with an annotation.
-    pub tagged: u64,
-    /// Of these, lines that came out only because the rule is in mode `shadow`.
-    pub shadowed: u64,
+    /// The lines that fell under it.
+    #[serde(flatten)]
+    pub lines: LineReport,
     /// The lines that did not come out, in percent.
     pub reduction_percent: f64,
 }
@@ -198,12 +215,12 @@ impl Report {
             table.row([
                 printable(&rule.rule).to_string(),
                 rule.action.to_owned(),
-                count_text(rule.lines_in),
-                count_text(rule.lines_out),
-                count_text(rule.suppressed),
-                count_text(rule.dropped),
-                count_text(rule.tagged),
-                count_text(rule.shadowed),
+                count_text(rule.lines.lines_in),
+                count_text(rule.lines.lines_out),
+                count_text(rule.lines.suppressed),
+                count_text(rule.lines.dropped),
+                count_text(rule.lines.tagged),
+                count_text(rule.lines.shadowed),
                 percent(rule.reduction_percent),
             ]);
         }
@@ -245,28 +262,28 @@ impl Report {
         let fewer = (self.reduction_percent, self.octets_reduction_percent);
         let suppressed = self.octets_in - self.octets_out - self.octets_dropped;
         let fewer_suppressed = (
-            share(self.suppressed, self.lines_in),
+            share(self.lines.suppressed, self.lines.lines_in),
             share(suppressed, self.octets_in),
         );
-        table.row(row("in", self.lines_in, self.octets_in, None));
+        table.row(row("in", self.lines.lines_in, self.octets_in, None));
         table.row(row(
             "suppressed",
-            self.suppressed,
+            self.lines.suppressed,
             suppressed,
             Some(fewer_suppressed),
         ));
-        if self.dropped > 0 {
+        if self.lines.dropped > 0 {
             let dropped = self.octets_dropped;
-            table.row(row("dropped", self.dropped, dropped, None));
-            let gone = self.suppressed + self.dropped;
+            table.row(row("dropped", self.lines.dropped, dropped, None));
+            let gone = self.lines.suppressed + self.lines.dropped;
             table.row(row("both", gone, suppressed + dropped, Some(fewer)));
         }
-        table.row(row("out", self.lines_out, self.octets_out, None));
+        table.row(row("out", self.lines.lines_out, self.octets_out, None));
         table.row(row("summaries", self.summaries, self.summary_octets, None));
         table.write(out)?;
         for (count, what) in [
-            (self.tagged, "annotated, by rules in mode tag"),
-            (self.shadowed, "by rules in mode shadow"),
+            (self.lines.tagged, "annotated, by rules in mode tag"),
+            (self.lines.shadowed, "by rules in mode shadow"),
         ] {
             if count > 0 {
                 writeln!(out, "  {} came out {what}", count_text(count))?;
