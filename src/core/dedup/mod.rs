@@ -28,6 +28,7 @@
 
 use std::mem::size_of;
 use std::ops::Deref;
+use std::panic::panic_any;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -510,10 +511,12 @@ fn lock_sound<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 
 #[cold]
 fn panic_poisoned() -> ! {
-    panic!(
-        "a task panicked while it changed windows, so the windows of its shard cannot be trusted"
-    )
+    panic_any(POISONED)
 }
+
+/// The message of the panics of calls that need a poisoned shard. Another panic, which came before, has the cause.
+pub(crate) const POISONED: &str =
+    "a task panicked while it changed windows, so the windows of its shard cannot be trusted";
 
 /// Octets that an allocation of `octets` takes from the allocator: 8 octets of overhead, in steps of 16,
 /// at least 32 (glibc; others differ little).
