@@ -11,6 +11,7 @@
 //! | `windows` | the timer that ends windows |
 //! | `datagram` | a datagram thread, between two batches |
 //! | `listener` | accepting a connection |
+//! | `configuration` | looking at the configuration file, on a thread of the pool |
 
 #[cfg(debug_assertions)]
 mod armed {

@@ -16,7 +16,8 @@
 //! - Each panic of the tasks above is one ERROR line in the log's own format, with the place and the message. With
 //!   `RUST_BACKTRACE=1` the line of a task has the backtrace, too.
 //! - `tersed_panics_total` counts each panic of a task. That of a file's thread is only logged.
-//! - When a panic has broken the core, each task that meets it panics as well. These panics are only counted.
+//! - When a panic has poisoned a shard, each task that needs the shard panics as well. Once it is said why the process
+//!   ends, these panics are only counted. The panic that poisoned the shard is logged in any case.
 //! - **The frames of the batch in hand** are counted: as received, and as dropped with reason `panic` unless they were
 //!   counted otherwise. Their windows are reopened. If it is not known which windows were opened, all are ended.
 //! - **A RELP sender is not answered for what was lost**: a receipt that a panic lets go of counts as lost (`custody`).
@@ -27,11 +28,11 @@
 //!
 //! # Left out
 //!
-//! What the forwarder that panicked had in hand stays counted as queued. A panic while another panic is handled aborts
-//! the process.
+//! What the forwarder that panicked had in hand stays counted as queued. A panic that leaves a destructor while another
+//! panic unwinds aborts the process.
 //!
 //! A panic in a call on a pool's thread is an error of the call (`thread`). In a call to the spool it goes on in the
-//! forwarder. In a look-up of a name, or while windows are saved, it is logged as the failure of that work, and not
+//! forwarder, and in a look at the configuration file in its watch. In a look-up of a name, or while windows are saved, it is logged as the failure of that work, and not
 //! counted.
 
 use std::{
@@ -55,7 +56,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::{
-    core::identity::Sender,
+    core::{dedup::POISONED, identity::Sender},
     metrics::{Metrics, PanicTask},
 };
 
@@ -84,6 +85,12 @@ impl Panicked {
             message: text_of(&*payload).to_owned(),
             payload: Mutex::new(payload),
         }
+    }
+
+    /// Whether the task only met a shard that another panic has poisoned. This panic does not say why, and can be
+    /// reported before the other: a task that waits for the shard's lock gets it while the other panic still unwinds.
+    fn is_echo(&self) -> bool {
+        self.message == POISONED
     }
 
     /// Continues the panic on this thread.
@@ -168,18 +175,25 @@ fn text_of(payload: &(dyn Any + Send)) -> &str {
 }
 
 /// While one exists, panics on this thread are left to a catcher.
-struct Scope;
+struct Scope {
+    /// The report of a panic that unwinds the caller, a destructor. A panic in the scope would overwrite it.
+    unwinding: Option<Report>,
+}
 
 impl Scope {
     fn enter() -> Self {
         SCOPES.set(SCOPES.get() + 1);
-        Self
+        let unwinding = thread::panicking().then(|| REPORT.take()).flatten();
+        Self { unwinding }
     }
 }
 
 impl Drop for Scope {
     fn drop(&mut self) {
         SCOPES.set(SCOPES.get() - 1);
+        if self.unwinding.is_some() {
+            REPORT.set(self.unwinding.take());
+        }
     }
 }
 
@@ -243,8 +257,7 @@ impl Panics {
     /// A task that the relay cannot do without panicked: it costs the process.
     pub(crate) fn fatal(&self, task: PanicTask, panicked: &Panicked) {
         self.count(task);
-        if self.is_core_broken() && self.0.cause.get().is_some() {
-            // Every task that meets the broken core panics. Only the first panic says why.
+        if panicked.is_echo() && self.0.cause.get().is_some() {
             return;
         }
         let (panic, Report { place, backtrace }) = (&panicked.message, &panicked.report);
@@ -347,6 +360,39 @@ mod tests {
         let panicked = panicked.unwrap_err();
         assert_eq!(panicked.to_string(), "panicked: late");
         assert!(was_panicking.get(), "the guard was dropped by unwinding");
+    }
+
+    #[test]
+    fn a_panic_that_a_destructor_catches_leaves_the_report_of_the_one_that_unwinds() {
+        struct Catching;
+        impl Drop for Catching {
+            fn drop(&mut self) {
+                let caught: Result<(), _> = catch(|| panic!("inner"));
+                assert!(caught.is_err());
+            }
+        }
+        let caught: Result<(), _> = catch(|| {
+            let _catching = Catching;
+            // As the hook does.
+            REPORT.set(Some(Report {
+                place: "outer.rs:1".to_owned(),
+                backtrace: None,
+            }));
+            panic!("outer");
+        });
+        let panicked = caught.unwrap_err();
+        assert_eq!(panicked.to_string(), "panicked at outer.rs:1: outer");
+    }
+
+    /// Otherwise the log may never have the panic that poisoned the shard.
+    #[cfg(debug_assertions)]
+    #[test]
+    fn only_a_panic_that_meets_a_poisoned_shard_is_an_echo() {
+        let shards = crate::core::dedup::Shards::new(1, &[], 1 << 20);
+        let first = catch(|| shards.break_one()).unwrap_err();
+        assert!(!first.is_echo());
+        let later = catch(|| shards.stats()).unwrap_err();
+        assert!(later.is_echo());
     }
 
     #[tokio::test]

@@ -509,7 +509,8 @@ impl<'f> Batch<'_, 'f> {
         }
         let lost = self.tally.received.saturating_sub(suppressed + refused);
         frames.dropped[DropReason::Panic].add(lost);
-        if self.pipeline.is_broken() {
+        if self.pipeline.panics.is_core_broken() {
+            // The process ends, and its windows with it. If this batch broke the core, its chunk is half written.
             return;
         }
         let mut ended = Vec::new();

@@ -86,7 +86,7 @@ pub(crate) use masks::mask_names;
 pub(crate) use overrides::{Argument, Override, RunArgs};
 pub(crate) use rules::{ACTION, facility_names};
 pub(crate) use sockets::takes_only_v6;
-pub(crate) use units::{size_text, time_text};
+pub(crate) use units::{count_text, size_text, time_text};
 pub(crate) use upstream::OUTPUT_FRAMING;
 pub(crate) use upstream::{Compression, OutputFraming, Rotation, UpstreamConfig};
 pub(crate) use url::{ListenUrl, UpstreamUrl};

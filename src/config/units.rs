@@ -1,4 +1,4 @@
-//! Times and sizes as the file writes them.
+//! Times and sizes as the file writes them, and counts as people read them.
 
 use std::time::Duration;
 
@@ -27,4 +27,36 @@ pub(crate) fn size_text(octets: usize) -> String {
             || format!("{octets}B"),
             |(count, name)| format!("{count}{name}"),
         )
+}
+
+/// A count with its digits in groups of three: `19,803`.
+pub(crate) fn count_text(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_grouped() {
+        for (count, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (19_803, "19,803"),
+            (999_999, "999,999"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(count_text(count), text);
+        }
+    }
 }

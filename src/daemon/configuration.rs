@@ -16,12 +16,14 @@ use std::time::Duration;
 
 use tokio::select;
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
 use super::Daemon;
 use crate::admin::FileState;
 use crate::config::{Config, ListenerConfig};
+use crate::fault;
 use crate::metrics::ReloadResult;
+use crate::thread::CallError;
 
 impl Daemon {
     /// Publishes `config`, with the listeners that were passed in beside it, as the configuration in force.
@@ -77,11 +79,20 @@ impl Daemon {
                         _ = due.tick() => {}
                     }
                     let looked = in_force.clone();
-                    let looking = chores.call(move || looked.look());
+                    let looking = chores.call(move || {
+                        fault::trip("configuration");
+                        looked.look();
+                    });
                     select! {
                         // A disk that does not answer must not delay the stop.
                         () = stop.cancelled() => return,
-                        _ = looking => {}
+                        looked = looking => match looked {
+                            Ok(()) => {}
+                            Err(CallError::Broken(broken)) => broken.resume(),
+                            Err(error @ CallError::NoThread(_)) => {
+                                debug!(%error, "cannot look at the configuration file; looking again later");
+                            }
+                        }
                     }
                 }
             }

@@ -308,7 +308,7 @@ fn open_spool(config: &SpoolConfig, metrics: &Metrics) -> Result<Option<Arc<Spoo
     if let Some(first) = not_safe.first() {
         error!(
             files = not_safe.len(),
-            first,
+            first = first.error,
             "spool files are not safe to open; their messages wait until the files are fixed"
         );
     }

@@ -200,8 +200,6 @@ impl Ledger {
         let (mut lost, mut copies) = (0, 0);
         let mut ended = Vec::new();
         let mut is_forgotten = false;
-        // A shard that a panic broke reopens nothing: the process ends, and its windows with it.
-        let is_poisoned = self.shards.is_poisoned();
         debug_assert_eq!(
             chunk.counted(),
             0,
@@ -211,10 +209,8 @@ impl Ledger {
             match entry {
                 Entry::Survivor(claim) => {
                     lost += 1;
-                    if !is_poisoned {
-                        is_forgotten |= claim == Claim::FORGOTTEN;
-                        self.shards.reopen(claim, &mut ended);
-                    }
+                    is_forgotten |= claim == Claim::FORGOTTEN;
+                    self.shards.reopen(claim, &mut ended);
                 }
                 Entry::Copy => copies += 1,
                 Entry::Summary(_) => self.metrics.summaries.dropped[reason].inc(),

@@ -20,11 +20,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::config::{ACTION, time_text};
+use crate::config::{ACTION, MODE, time_text};
 use crate::core::identity::{Field, Identifier, IdentityKind, Key, Origin, Spec};
 use crate::core::parse::{Format, Message, Pri};
 use crate::core::rule::{
-    Action, LITERAL, PolicyId, Reach, Rules, Scratch, facility_name, severity_name,
+    Action, LITERAL, Mode, PolicyId, Reach, Rules, Scratch, facility_name, severity_name,
 };
 use crate::logging::printable;
 
@@ -77,6 +77,7 @@ impl<'a> Explainer<'a> {
             msg: text(Some(message.msg()).filter(|msg| !msg.is_empty())),
             rule: ruling.rule.to_owned(),
             action: ruling.action_word(),
+            mode: ruling.mode.map(|mode| MODE.word(mode)),
             window: ruling.window.map(time_text),
             identity: self.namer.name(rules, id, &message, origin),
             masked: masked(&message, spec),
@@ -119,6 +120,8 @@ pub(crate) struct Explanation<'f> {
     pub rule: String,
     /// `dedup`, `pass` or `drop`: the action of the rule, whatever its mode.
     pub action: &'static str,
+    /// `enforce`, `tag` or `shadow`: whether the action is carried out; absent if it is `pass`.
+    pub mode: Option<&'static str>,
     /// The window of the message, if it is deduplicated.
     pub window: Option<String>,
     /// Equal for two frames iff they are the same message; in hexadecimal.
@@ -185,6 +188,7 @@ impl Explanation<'_> {
             ("msg", shown(&self.msg), why.map(|why| &why.msg)),
             ("rule", Some(printable(&self.rule).to_string()), None),
             ("action", Some(self.action.to_owned()), None),
+            ("mode", self.mode.map(str::to_owned), None),
             ("window", self.window.clone(), None),
             ("identity", Some(self.identity.clone()), None),
             ("masked", masked, None),
@@ -212,6 +216,8 @@ pub(crate) struct Ruling<'a> {
     pub rule: &'a str,
     /// What the rule does if it is enforced. Messages that are never suppressed pass.
     pub action: Action,
+    /// Whether the rule is enforced, unless the message passes.
+    pub mode: Option<Mode>,
     /// The window of the message, if it is deduplicated.
     pub window: Option<Duration>,
 }
@@ -229,6 +235,7 @@ impl<'a> Ruling<'a> {
         Self {
             rule: &fall.name,
             action,
+            mode: (action != Action::Pass).then_some(fall.policy.mode),
             window: (action == Action::Dedup).then_some(fall.policy.window.window),
         }
     }

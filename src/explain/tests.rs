@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::Config;
 use crate::core::identity::mask::Masks;
+use crate::core::identity::tests::{BASE, ONE_FIELD_DIFFERS};
 use crate::core::identity::{Fields, Sender};
 
 fn rules() -> Rules {
@@ -102,7 +103,7 @@ fn the_keys_are_these_and_in_this_order() {
             "{{\"format\":\"rfc3164\",\"pri\":34,\"facility\":4,\"severity\":2,\"timestamp\":null,\
              \"hostname\":null,\"app_name\":\"su\",\"procid\":null,\"msgid\":null,\
              \"structured_data\":null,\"msg\":\"\u{fffd}\",\"rule\":\"default\",\"action\":\"dedup\",\
-             \"window\":\"10s\",\"identity\":{identity},\"masked\":\"\u{fffd}\"}}"
+             \"mode\":\"enforce\",\"window\":\"10s\",\"identity\":{identity},\"masked\":\"\u{fffd}\"}}"
         )
     );
 }
@@ -125,6 +126,7 @@ fn an_identity_is_the_same_in_every_run() {
 fn what_is_never_suppressed_passes_without_a_window() {
     let explained = json(b"<13>app: message repeated 3 times: [ text]", Sender::Local);
     assert_eq!(explained["action"], "pass");
+    assert_eq!(explained["mode"], serde_json::Value::Null);
     assert_eq!(explained["window"], serde_json::Value::Null);
     assert!(
         explained["why"]["timestamp"]
@@ -176,24 +178,13 @@ fn by(spec: &Spec, frame: &[u8]) -> serde_json::Value {
 
 #[test]
 fn a_sentence_follows_the_fields_of_the_rule() {
-    let base: &[u8] = b"<34>1 - h a p m [x@1 a=\"1\"] text";
-    let others: [(Field, &[u8]); 8] = [
-        (Field::Facility, b"<42>1 - h a p m [x@1 a=\"1\"] text"),
-        (Field::Severity, b"<35>1 - h a p m [x@1 a=\"1\"] text"),
-        (Field::Hostname, b"<34>1 - i a p m [x@1 a=\"1\"] text"),
-        (Field::AppName, b"<34>1 - h b p m [x@1 a=\"1\"] text"),
-        (Field::Procid, b"<34>1 - h a q m [x@1 a=\"1\"] text"),
-        (Field::Msgid, b"<34>1 - h a p n [x@1 a=\"1\"] text"),
-        (Field::StructuredData, b"<34>1 - h a p m [x@1 a=\"2\"] text"),
-        (Field::Msg, b"<34>1 - h a p m [x@1 a=\"1\"] texT"),
-    ];
     let all: Fields = Field::ALL.into_iter().collect();
     for fields in [all, Fields::DEFAULT, Fields::EMPTY.with(Field::AppName)] {
         for left_out in Field::ALL {
             let fields = fields.without(left_out);
             let spec = Spec::new(fields, Masks::default().into());
-            let explained = by(&spec, base);
-            for (field, frame) in others {
+            let explained = by(&spec, BASE);
+            for (field, frame) in ONE_FIELD_DIFFERS {
                 let said = explained["why"][field.name()].as_str().unwrap();
                 assert_eq!(said.starts_with("counts"), fields.has(field), "{said}");
                 let differs = by(&spec, frame)["identity"] != explained["identity"];

@@ -63,6 +63,13 @@ pub(crate) enum UpstreamError {
     /// The peer took nothing for that long.
     #[error("the upstream took nothing for {0:?} (forward.send_timeout)")]
     Stalled(Duration),
+    /// The kernel broke the connection because the peer acknowledged nothing for that long (TCP_USER_TIMEOUT).
+    #[error("the upstream acknowledged nothing for {after:?} (forward.send_timeout)")]
+    Unacknowledged {
+        /// `send_timeout` when the connection was opened.
+        after: Duration,
+        source: io::Error,
+    },
     /// The peer answered nothing for that long.
     #[error("the upstream answered nothing for {0:?} (forward.send_timeout)")]
     Unanswered(Duration),
@@ -94,6 +101,17 @@ impl UpstreamError {
         Self::Connect {
             to: path.display().to_string(),
             source,
+        }
+    }
+
+    /// A call on a connection failed whose peer has to acknowledge something within `send_timeout`.
+    pub(super) fn broken(source: io::Error, send_timeout: Duration) -> Self {
+        match source.raw_os_error() {
+            Some(libc::ETIMEDOUT) => Self::Unacknowledged {
+                after: send_timeout,
+                source,
+            },
+            _ => Self::Broken(source),
         }
     }
 
@@ -276,6 +294,10 @@ mod tests {
             (
                 UpstreamError::Stalled(seconds(30)),
                 "the upstream took nothing for 30s (forward.send_timeout)",
+            ),
+            (
+                UpstreamError::broken(io::Error::from_raw_os_error(libc::ETIMEDOUT), seconds(30)),
+                "the upstream acknowledged nothing for 30s (forward.send_timeout): Connection timed out (os error 110)",
             ),
         ];
         for (error, expected) in cases {

@@ -197,6 +197,9 @@ impl Overflow {
             .spool
             .limit
             .set(overflow.spool.max_octets());
+        let not_safe = overflow.spool.found().not_safe.first();
+        let not_safe = not_safe.map(|first| first.error.clone());
+        overflow.metrics.spool.set_not_safe(not_safe);
         overflow.measure();
         overflow
     }

@@ -265,7 +265,7 @@ impl Relp {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => UpstreamError::Broken(error),
+                Err(error) => UpstreamError::broken(error, self.stall),
             };
             // The answers come first; the next call returns the error again.
             if self.answered.is_empty() {
@@ -348,7 +348,7 @@ impl Relp {
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(UpstreamError::Broken(error)),
+                Err(error) => return Err(UpstreamError::broken(error, self.stall)),
             }
         }
         self.wire.clear();

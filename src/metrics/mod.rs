@@ -266,6 +266,8 @@ pub(crate) struct SpoolCounters {
     pub failing: Gauge,
     /// Why the disk fails, since when, and when it is tried again.
     trouble: Mutex<Option<SpoolTrouble>>,
+    /// What is wrong with the first file that is not safe to open, whether its turn to be read has come or not.
+    not_safe: Mutex<Option<String>>,
     pub errors: ByReason<SpoolErrno>,
 }
 
@@ -280,6 +282,17 @@ impl SpoolCounters {
     pub(crate) fn set_trouble(&self, trouble: Option<SpoolTrouble>) {
         self.failing.set(u64::from(trouble.is_some()));
         *lock(&self.trouble) = trouble;
+    }
+
+    /// What is wrong with the first file that is not safe to open; `None` if all are safe.
+    #[must_use]
+    pub(crate) fn not_safe(&self) -> Option<String> {
+        lock(&self.not_safe).clone()
+    }
+
+    /// Notes what is wrong with the first file that is not safe to open; `None` if all are safe.
+    pub(crate) fn set_not_safe(&self, error: Option<String>) {
+        *lock(&self.not_safe) = error;
     }
 }
 

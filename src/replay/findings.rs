@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::noisy::{Noise, Noisy};
 use super::offer::{ORIGIN, Offer};
-use super::report::{NoiseReport, RuleReport, WindowReport, share};
+use super::report::{LineReport, NoiseReport, RuleReport, WindowReport, share};
 use super::trial::TriedWindow;
 use crate::config::time_text;
 use crate::core::identity::mask::{Builtin, BuiltinSet, Masks};
@@ -181,17 +181,12 @@ impl<'a> RuleTotals<'a> {
     }
 
     pub(super) fn report(&self) -> RuleReport {
-        let lines = &self.lines;
+        let lines = LineReport::of(&self.lines);
         RuleReport {
             rule: self.ruling.rule.to_owned(),
             action: self.ruling.action_word(),
-            lines_in: lines.matched,
-            lines_out: lines.forwarded(),
-            suppressed: lines.suppressed,
-            dropped: lines.dropped,
-            tagged: lines.annotated,
-            shadowed: lines.shadowed,
-            reduction_percent: share(lines.suppressed + lines.dropped, lines.matched),
+            lines,
+            reduction_percent: lines.reduction_percent(),
         }
     }
 }

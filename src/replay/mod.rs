@@ -36,8 +36,8 @@ use memchr::memchr;
 use self::findings::{Findings, RuleTotals, Totals, time_word};
 use self::offer::{ORIGIN, Offer};
 use self::plot::Series;
-use self::report::share;
 pub(crate) use self::report::{FileReport, OddityReport, Report};
+use self::report::{LineReport, share};
 pub(crate) use self::source::{Source, SourceError, probe};
 use self::time::LogTime;
 use self::trial::Trial;
@@ -405,7 +405,7 @@ impl<'a> Replay<'a> {
     #[must_use]
     pub(crate) fn report(&self) -> Report {
         let totals = &self.totals;
-        let lines = &totals.lines;
+        let lines = LineReport::of(&totals.lines);
         let oddities = self.time.oddities;
         let findings = self.findings.as_ref();
         Report {
@@ -413,16 +413,11 @@ impl<'a> Replay<'a> {
             window: time_text(self.config.dedup.policy.window.window),
             first: totals.first.map(time_word),
             last: self.time.shown().map(time_word),
-            lines_in: lines.matched,
-            lines_out: lines.forwarded(),
-            suppressed: lines.suppressed,
-            dropped: lines.dropped,
-            tagged: lines.annotated,
-            shadowed: lines.shadowed,
+            lines,
             octets_in: totals.octets_in,
             octets_out: totals.octets_out,
             octets_dropped: totals.octets_dropped,
-            reduction_percent: share(lines.matched - lines.forwarded(), lines.matched),
+            reduction_percent: lines.reduction_percent(),
             octets_reduction_percent: share(totals.octets_in - totals.octets_out, totals.octets_in),
             summaries: totals.summaries,
             summary_octets: totals.summary_octets,

@@ -15,6 +15,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use crate::config::count_text;
+use crate::core::rule::Fates;
 use crate::logging::printable;
 
 /// What a replay found. The names of the fields are the keys in JSON.
@@ -28,17 +30,8 @@ pub(crate) struct Report {
     pub first: Option<String>,
     /// The last timestamp in the log, in UTC.
     pub last: Option<String>,
-    pub lines_in: u64,
-    /// Lines that came out.
-    pub lines_out: u64,
-    /// Lines that were suppressed as repeats.
-    pub suppressed: u64,
-    /// Lines that rules drop.
-    pub dropped: u64,
-    /// Lines that came out with an annotation, because their rule is in mode `tag`.
-    pub tagged: u64,
-    /// Lines that came out only because their rule is in mode `shadow`.
-    pub shadowed: u64,
+    #[serde(flatten)]
+    pub lines: LineReport,
     /// Octets of the lines judged.
     pub octets_in: u64,
     /// Octets of the lines that came out.
@@ -64,6 +57,40 @@ pub(crate) struct Report {
     pub different_messages: Option<u64>,
     /// How much too low the counts of `noisiest` may be.
     pub noisiest_too_low_by: u64,
+}
+
+/// How many lines there are, and what became of them.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct LineReport {
+    pub lines_in: u64,
+    /// Lines that came out.
+    pub lines_out: u64,
+    /// Lines that were suppressed as repeats.
+    pub suppressed: u64,
+    /// Lines that rules drop.
+    pub dropped: u64,
+    /// Lines that came out with an annotation, because their rule is in mode `tag`.
+    pub tagged: u64,
+    /// Lines that came out only because their rule is in mode `shadow`.
+    pub shadowed: u64,
+}
+
+impl LineReport {
+    pub(super) const fn of(lines: &Fates) -> Self {
+        Self {
+            lines_in: lines.matched,
+            lines_out: lines.forwarded(),
+            suppressed: lines.suppressed,
+            dropped: lines.dropped,
+            tagged: lines.annotated,
+            shadowed: lines.shadowed,
+        }
+    }
+
+    /// The lines that did not come out, in percent.
+    pub(super) fn reduction_percent(&self) -> f64 {
+        share(self.suppressed + self.dropped, self.lines_in)
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -101,18 +128,9 @@ pub(crate) struct RuleReport {
     pub rule: String,
     /// Its action, whatever its mode.
     pub action: &'static str,
-    /// Lines that fell under it.
-    pub lines_in: u64,
-    /// Of these, lines that came out.
-    pub lines_out: u64,
-    /// Of these, lines that were suppressed.
-    pub suppressed: u64,
-    /// Of these, lines that were dropped.
-    pub dropped: u64,
-    /// Of these, lines that came out with an annotation.
-    pub tagged: u64,
-    /// Of these, lines that came out only because the rule is in mode `shadow`.
-    pub shadowed: u64,
+    /// The lines that fell under it.
+    #[serde(flatten)]
+    pub lines: LineReport,
     /// The lines that did not come out, in percent.
     pub reduction_percent: f64,
 }
@@ -197,12 +215,12 @@ impl Report {
             table.row([
                 printable(&rule.rule).to_string(),
                 rule.action.to_owned(),
-                grouped(rule.lines_in),
-                grouped(rule.lines_out),
-                grouped(rule.suppressed),
-                grouped(rule.dropped),
-                grouped(rule.tagged),
-                grouped(rule.shadowed),
+                count_text(rule.lines.lines_in),
+                count_text(rule.lines.lines_out),
+                count_text(rule.lines.suppressed),
+                count_text(rule.lines.dropped),
+                count_text(rule.lines.tagged),
+                count_text(rule.lines.shadowed),
                 percent(rule.reduction_percent),
             ]);
         }
@@ -213,7 +231,7 @@ impl Report {
 
     fn write_totals(&self, out: &mut impl Write) -> io::Result<()> {
         for file in &self.files {
-            let lines = grouped(file.lines);
+            let lines = count_text(file.lines);
             write!(
                 out,
                 "{}: {lines} lines, {}",
@@ -235,40 +253,40 @@ impl Report {
             let (lines_fewer, octets_fewer) = fewer.unzip();
             [
                 name.to_owned(),
-                grouped(lines),
+                count_text(lines),
                 lines_fewer.map_or_else(String::new, percent),
-                grouped(octets),
+                count_text(octets),
                 octets_fewer.map_or_else(String::new, percent),
             ]
         };
         let fewer = (self.reduction_percent, self.octets_reduction_percent);
         let suppressed = self.octets_in - self.octets_out - self.octets_dropped;
         let fewer_suppressed = (
-            share(self.suppressed, self.lines_in),
+            share(self.lines.suppressed, self.lines.lines_in),
             share(suppressed, self.octets_in),
         );
-        table.row(row("in", self.lines_in, self.octets_in, None));
+        table.row(row("in", self.lines.lines_in, self.octets_in, None));
         table.row(row(
             "suppressed",
-            self.suppressed,
+            self.lines.suppressed,
             suppressed,
             Some(fewer_suppressed),
         ));
-        if self.dropped > 0 {
+        if self.lines.dropped > 0 {
             let dropped = self.octets_dropped;
-            table.row(row("dropped", self.dropped, dropped, None));
-            let gone = self.suppressed + self.dropped;
+            table.row(row("dropped", self.lines.dropped, dropped, None));
+            let gone = self.lines.suppressed + self.lines.dropped;
             table.row(row("both", gone, suppressed + dropped, Some(fewer)));
         }
-        table.row(row("out", self.lines_out, self.octets_out, None));
+        table.row(row("out", self.lines.lines_out, self.octets_out, None));
         table.row(row("summaries", self.summaries, self.summary_octets, None));
         table.write(out)?;
         for (count, what) in [
-            (self.tagged, "annotated, by rules in mode tag"),
-            (self.shadowed, "by rules in mode shadow"),
+            (self.lines.tagged, "annotated, by rules in mode tag"),
+            (self.lines.shadowed, "by rules in mode shadow"),
         ] {
             if count > 0 {
-                writeln!(out, "  {} came out {what}", grouped(count))?;
+                writeln!(out, "  {} came out {what}", count_text(count))?;
             }
         }
         Ok(())
@@ -302,7 +320,7 @@ impl Report {
         ];
         for (count, note) in notes {
             if count > 0 {
-                writeln!(out, "  {} {note}", grouped(count))?;
+                writeln!(out, "  {} {note}", count_text(count))?;
             }
         }
         Ok(())
@@ -325,11 +343,11 @@ impl Report {
             table.row([
                 window.identity.to_owned(),
                 window.window.clone(),
-                grouped(window.lines_out),
+                count_text(window.lines_out),
                 percent(window.reduction_percent),
-                grouped(window.summaries),
+                count_text(window.summaries),
                 percent(window.octets_reduction_percent),
-                grouped(window.messages_max),
+                count_text(window.messages_max),
                 memory(window.memory_max),
             ]);
         }
@@ -340,7 +358,7 @@ impl Report {
                 "  {}, {}: {} messages evicted too early, for lack of dedup.memory",
                 window.identity,
                 window.window,
-                grouped(window.evicted_messages)
+                count_text(window.evicted_messages)
             )?;
         }
         Ok(())
@@ -352,11 +370,15 @@ impl Report {
         }
         let count = self.noisiest.len();
         match self.different_messages {
-            Some(all) => writeln!(out, "\nThe {count} noisiest of {} messages", grouped(all))?,
+            Some(all) => writeln!(
+                out,
+                "\nThe {count} noisiest of {} messages",
+                count_text(all)
+            )?,
             None => writeln!(
                 out,
                 "\nThe {count} noisiest messages (counts may be too low, by {} at most)",
-                grouped(self.noisiest_too_low_by)
+                count_text(self.noisiest_too_low_by)
             )?,
         }
         let mut table = Table::new(&[Right, Right, Left, Left, Left]);
@@ -366,8 +388,8 @@ impl Report {
             let words = [&noise.hostname, &noise.app_name].into_iter().flatten();
             let words = words.chain([&noise.msg]).map(String::as_str);
             table.row([
-                grouped(noise.count),
-                grouped(noise.suppressed),
+                count_text(noise.count),
+                count_text(noise.suppressed),
                 time(&noise.first),
                 time(&noise.last),
                 shortened(&printable(&words.collect::<Vec<_>>().join(" ")).to_string()),
@@ -439,18 +461,6 @@ impl Table {
     }
 }
 
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 fn percent(percent: f64) -> String {
     format!("{percent:.1} %")
 }
@@ -477,18 +487,6 @@ const MESSAGE_CHARS_MAX: usize = 100;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_grouped() {
-        for (number, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (1_234_567, "1,234,567"),
-        ] {
-            assert_eq!(grouped(number), text);
-        }
-    }
 
     #[test]
     fn a_share_of_nothing_is_zero() {

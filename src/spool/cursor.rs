@@ -24,7 +24,7 @@ use std::{collections::VecDeque, fs::File, sync::Arc};
 use nix::fcntl::OFlag;
 
 use super::{
-    Found,
+    Found, NotSafe,
     disk::{self, Disk},
     error::{SpoolError, Unsafe},
     position::Position,
@@ -133,7 +133,7 @@ impl Cursor {
             return (cursor, None, true);
         };
         if let Some(error) = not_safe {
-            found.not_safe.push(error.to_string());
+            found.not_safe.push(NotSafe::of(NAME, &error));
             if !error.is_second_name() {
                 return (cursor, None, true);
             }

@@ -45,7 +45,8 @@
 //!   changes nothing. [`OPEN_SEGMENTS_MAX`] complete segments are kept open for that.
 //! - **A file that is not safe to open is tried again.** [`Spool::read`] says what is wrong and what repairs it, and the next
 //!   call tries again. Nothing behind the file is read before it. Its header says how much it holds, so all counts
-//!   are right. [`Found::not_safe`] lists such files at the start. `disk` says what is safe, and why.
+//!   are right. [`Found::not_safe`] lists such files at the start, and [`Spool::first_not_safe`] the first that is not
+//!   repaired yet. `disk` says what is safe, and why.
 //! - **A cursor of another history is ignored** ([`Found::cursor_foreign`]). It may come from a backup that was
 //!   restored in part. Then all records in the segments are read. No difference of two counts is less than zero.
 //! - **Opens fast**: it reads headers only, and one segment in full.
@@ -124,6 +125,8 @@ pub struct Spool {
     reader: Mutex<Reader>,
     cursor: Mutex<Cursor>,
     shared: Mutex<Shared>,
+    /// The files of `found` that are not known to be repaired. No other lock is taken meanwhile.
+    not_safe: Mutex<VecDeque<NotSafe>>,
 }
 
 /// What [`Spool::open`] found.
@@ -141,9 +144,27 @@ pub struct Found {
     pub cursor_foreign: bool,
     /// Octets of free space that the disk lacks for the spool to reach its limit.
     pub lacking_octets: u64,
-    /// What is wrong with files that are not safe to open, and what repairs it. The records of such a segment, and all
-    /// records behind it, wait until it is repaired.
-    pub not_safe: Vec<String>,
+    /// Files that are not safe to open. The records of such a segment, and all records behind it, wait until it is
+    /// repaired.
+    pub not_safe: Vec<NotSafe>,
+}
+
+/// A file that is not safe to open.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NotSafe {
+    /// Its name in the directory.
+    name: String,
+    /// What is wrong with it, and what repairs it.
+    pub error: String,
+}
+
+impl NotSafe {
+    fn of(name: &str, error: &SpoolError) -> Self {
+        Self {
+            name: name.to_owned(),
+            error: error.to_string(),
+        }
+    }
 }
 
 /// What [`Spool::read`] returns.
@@ -246,6 +267,7 @@ impl Spool {
         let room = disk.room().unwrap_or(u64::MAX);
         found.lacking_octets = max_octets.saturating_sub(shared.octets().saturating_add(room));
         found.recovered = shared.left().survivors;
+        let not_safe = found.not_safe.iter().cloned().collect();
         let spool = Self {
             disk,
             run: random(),
@@ -255,6 +277,7 @@ impl Spool {
             reader: Mutex::new(Reader::new(progress.acknowledged)),
             cursor: Mutex::new(cursor),
             shared: Mutex::new(shared),
+            not_safe: Mutex::new(not_safe),
         };
         // On a full or read-only disk this may fail. A later call reports it when it matters.
         let _stored = spool.acknowledge(progress.acknowledged);
@@ -289,6 +312,21 @@ impl Spool {
     #[must_use]
     pub const fn found(&self) -> &Found {
         &self.found
+    }
+
+    /// The first file that was not safe to open at the start, and is neither repaired nor removed yet: what is wrong with
+    /// it, and what repairs it. Waits for the disk.
+    #[must_use]
+    pub fn first_not_safe(&self) -> Option<String> {
+        let mut not_safe = lock(&self.not_safe);
+        while let Some(first) = not_safe.front() {
+            match self.disk.peek(&first.name) {
+                Ok((_, Some(error))) => return Some(error.to_string()),
+                Err(error) if !error.is_missing() => return Some(first.error.clone()),
+                Ok((_, None)) | Err(_) => drop(not_safe.pop_front()),
+            }
+        }
+        None
     }
 
     /// Octets that the spool takes on the disk.

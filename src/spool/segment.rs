@@ -14,7 +14,7 @@
 use std::{collections::VecDeque, fs::File, sync::Arc, time::UNIX_EPOCH};
 
 use super::{
-    Found, READ_TRIES,
+    Found, NotSafe, READ_TRIES,
     disk::Disk,
     error::SpoolError,
     position::Position,
@@ -272,7 +272,7 @@ pub(super) fn find(
         let (file, not_safe) = disk.peek(&name)?;
         found
             .not_safe
-            .extend(not_safe.map(|error| error.to_string()));
+            .extend(not_safe.map(|error| NotSafe::of(&name, &error)));
         let octets = file
             .metadata()
             .map_err(|error| SpoolError::of("inspect", &path(), error))?

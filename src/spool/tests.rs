@@ -677,9 +677,15 @@ fn check_waits(change: impl Fn(&Path), words: &str, mend: impl Fn(&Path)) {
     change(&middle);
     let spool = bed.open(MIB);
     assert_eq!(spool.found().recovered, 390);
-    let [reported] = &*spool.found().not_safe else {
+    let [
+        NotSafe {
+            error: reported, ..
+        },
+    ] = &*spool.found().not_safe
+    else {
         panic!("{:?}", spool.found());
     };
+    assert_eq!(spool.first_not_safe().as_ref(), Some(reported));
     assert!(
         reported.contains(words) && reported.contains(middle.to_str().unwrap()),
         "{reported}"
@@ -697,6 +703,7 @@ fn check_waits(change: impl Fn(&Path), words: &str, mend: impl Fn(&Path)) {
         assert_eq!(spool.read(1000).unwrap_err().to_string(), *reported);
     }
     mend(&middle);
+    assert_eq!(spool.first_not_safe(), None);
     let (rest, lost, upto) = drain(&spool);
     assert_eq!(
         (rest.len(), lost, rest.last().unwrap().as_str()),
@@ -954,7 +961,8 @@ fn a_cursor_that_others_could_write_is_reported_and_not_believed() {
     chmod(&cursor, 0o660);
     let spool = bed.open(MIB);
     assert!(spool.found().cursor_damaged);
-    assert!(spool.found().not_safe[0].starts_with(cursor.to_str().unwrap()));
+    let not_safe = &spool.found().not_safe[0];
+    assert!(not_safe.error.starts_with(cursor.to_str().unwrap()));
     assert_eq!(drain(&spool).0, all);
     drop(spool);
     assert_eq!(

@@ -40,6 +40,7 @@ fn one_object_a_frame_with_all_keys_in_their_order() {
         "msg",
         "rule",
         "action",
+        "mode",
         "window",
         "identity",
         "masked",
@@ -66,6 +67,7 @@ fn one_object_a_frame_with_all_keys_in_their_order() {
         ("msg", json!("text")),
         ("rule", json!("default")),
         ("action", json!("dedup")),
+        ("mode", json!("enforce")),
         ("window", json!("10s")),
         ("masked", json!("text")),
     ] {
@@ -390,6 +392,40 @@ fn what_a_rule_passes_or_drops_has_no_window_but_an_identity() {
     }
     assert_eq!(explained[1]["identity"], explained[2]["identity"]);
     assert_ne!(explained[0]["identity"], explained[1]["identity"]);
+}
+
+#[test]
+fn a_rule_that_is_only_tried_says_its_mode() {
+    let logs = Logs::new();
+    let rules = "[dedup]\nmode = \"shadow\"\n\
+                 [[rule]]\nname = \"tagged\"\napp_name = [\"a\"]\naction = \"drop\"\nmode = \"tag\"\n\
+                 [[rule]]\nname = \"audit\"\napp_name = [\"b\"]\naction = \"pass\"\n\
+                 [[rule]]\nname = \"loud\"\napp_name = [\"c\"]\nmode = \"enforce\"\n";
+    let config = logs.write("t.toml", rules);
+    let input = b"<34>a: x\n<34>b: x\n<34>c: x\n<34>d: x\n<34>c: last message repeated 3 times\n";
+    let explained = explain(&["--config", &config], input);
+    let modes: Vec<_> = explained
+        .iter()
+        .map(|value| value["mode"].clone())
+        .collect();
+    let expected = [
+        json!("tag"),
+        Value::Null,
+        json!("enforce"),
+        json!("shadow"),
+        Value::Null,
+    ];
+    assert_eq!(modes, expected);
+    let ran = tersed(
+        &["explain", "--format", "text", "--config", &config],
+        b"<34>a: x\n<34>b: x\n",
+    );
+    let shown: Vec<_> = ran
+        .text()
+        .lines()
+        .filter(|line| line.starts_with("mode"))
+        .collect();
+    assert_eq!(shown, ["mode             tag"]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a panic costs (see `src/panics.rs`): injected at one point by a message with a marker, which builds with debug
 //! assertions alone know.
 
+use std::fs;
 use std::path::Path;
 
 use tempfile::TempDir;
@@ -147,6 +148,29 @@ fn a_panic_of_a_listener_a_datagram_thread_or_the_windows_timer_ends_the_relay()
     }
 }
 
+#[test]
+fn a_panic_of_a_look_at_the_configuration_file_costs_nothing() {
+    let sink = Sink::tcp();
+    let tersed = with_fault("configuration")
+        .config("[dedup]\n")
+        .listen(TCP)
+        .forward(&sink.url())
+        .start();
+    let mut originator = Originator::tcp(tersed.address(TCP));
+    originator.send(format!("<13>app: {MARKER}"));
+    let line = tersed.wait_log(COSTS_NOTHING);
+    assert_eq!(line.level, "ERROR");
+    let panic = line.field("panic");
+    assert_eq!(panic.as_deref(), Some("injected\nat configuration"));
+    let place = line.field("place").unwrap();
+    assert!(place.contains("src/daemon/configuration.rs:"), "{place}");
+    // It is started again, and sees a change.
+    fs::write(tersed.config_file(), "[dedup]\nwindow = \"7s\"\n").unwrap();
+    tersed.wait_metric("tersed_config_changed", &[], 1);
+    let (metrics, _) = tersed.finish();
+    assert_eq!(panics_of(&metrics, "housekeeping"), 1);
+}
+
 /// Windows are not saved after a panic: it is not known what became of their survivors.
 #[test]
 fn windows_are_not_saved_after_a_panic() {
@@ -202,6 +226,8 @@ fn panics_of(metrics: &super::support::metrics::Metrics, task: &str) -> u64 {
 
 const COSTS_CONNECTION: &str =
     "the task of a connection panicked; the connection is closed; this is a fault of tersed";
+const COSTS_NOTHING: &str =
+    "a housekeeping task panicked and is started again; this is a fault of tersed";
 const COSTS_PROCESS: &str = "a task panicked; the relay stops; this is a fault of tersed";
 const MARKER: &str = "MARKER-OF-THE-FAULT";
 const TCP: &str = "tcp://127.0.0.1:0";

@@ -82,6 +82,7 @@ fn wait_given_up(tersed: &Tersed) {
         given_up.mentions("timed out") || given_up.mentions("took nothing"),
         "{given_up:?}"
     );
+    assert!(given_up.mentions("(forward.send_timeout)"), "{given_up:?}");
     wait_until("an attempt to connect to fail", LIMIT, || {
         tersed.metrics().total("tersed_upstream_errors_total") >= 2
     });

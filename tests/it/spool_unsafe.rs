@@ -81,7 +81,9 @@ fn a_file_in_the_middle_that_is_not_safe_keeps_its_place() {
     let sink = Sink::tcp();
     let tersed = setup(dir.path(), &sink.url(), SEGMENTED).start();
     wait_until("a try that failed", LIMIT, || not_safe(&tersed) > 1);
-    assert!(tersed.get("/readyz").1.contains("spool: failing"));
+    let page = tersed.get("/readyz").1;
+    assert!(page.contains("spool: failing"), "{page}");
+    assert_eq!(page.matches(" is not safe").count(), 1, "{page}");
     let before = places(&sink.messages(), OCTETS);
     assert!((1..MANY / 2).contains(&before.len()), "{}", before.len());
     assert_ordered(&before, before.len(), 0);
@@ -91,6 +93,35 @@ fn a_file_in_the_middle_that_is_not_safe_keeps_its_place() {
     assert_ordered(&places(&sink.messages(), OCTETS), MANY, 0);
     assert_eq!(metrics.total("tersed_frames_dropped_total"), 0);
     assert_eq!(metrics.total("tersed_spool_failing"), 0);
+}
+
+/// While no upstream is up, nothing is read from the spool, so the file's turn does not come.
+#[test]
+fn a_file_that_is_not_safe_is_named_on_readyz_before_its_turn() {
+    let dir = TempDir::with_prefix("tersed-spool-").unwrap();
+    let spool = dir.path().join("spool");
+    leave_many(dir.path());
+    let middle = segments(&spool).remove(1);
+    chmod(&middle, 0o660);
+    let port = RefusingPort::new();
+    let tersed = setup(dir.path(), &port.url(), SEGMENTED).start();
+    let told = format!(
+        "\nspool: {} is not safe: its mode 0660 lets group or others write; chmod go-w {0}; ",
+        middle.display()
+    );
+    let page = || tersed.get("/readyz").1;
+    assert!(page().contains(&told), "{}", page());
+    assert_eq!(not_safe(&tersed), 0);
+    assert_eq!(tersed.metrics().total("tersed_spool_failing"), 0);
+    chmod(&middle, 0o600);
+    wait_until("the page to see the repair", LIMIT, || {
+        !page().contains(" is not safe")
+    });
+    let sink = port.open();
+    wait_until("everything at the sink", LIMIT, || sink.count() >= MANY);
+    let (metrics, _) = tersed.finish();
+    assert_ordered(&places(&sink.messages(), OCTETS), MANY, 0);
+    assert_eq!(metrics.total("tersed_frames_dropped_total"), 0);
 }
 
 /// The directory itself: nothing is lost while the relay runs, and the next start is refused until it is put right.

@@ -30,6 +30,10 @@ fn tcp_senders_wait_and_lose_nothing_when_the_upstream_stops_reading() {
         given_up.mentions("took nothing for 500ms") || given_up.mentions("timed out"),
         "{given_up:?}"
     );
+    assert!(
+        given_up.mentions("for 500ms (forward.send_timeout)"),
+        "{given_up:?}"
+    );
     wait_stopped_reading(&tersed);
     assert!(!sender.is_finished(), "the sender did not have to wait");
     let balance = tersed.metrics().balance();

@@ -99,13 +99,22 @@ pub(super) fn spool(metrics: &Metrics) -> Option<String> {
     }
     let now = Clock::now();
     let mut line = String::from("spool: ");
-    if let Some(trouble) = spool.trouble() {
+    let trouble = spool.trouble();
+    if let Some(trouble) = &trouble {
         line += &format!(
             "failing for {}: {}; next try in {}; ",
             span(now.since(trouble.since)),
             printable(&trouble.error),
             span(trouble.retry_at.since(now))
         );
+    }
+    let is_told = |error: &String| {
+        trouble
+            .as_ref()
+            .is_some_and(|trouble| trouble.error == *error)
+    };
+    if let Some(error) = spool.not_safe().filter(|error| !is_told(error)) {
+        line += &format!("{}; ", printable(&error));
     }
     line += &format!(
         "{} frames, {} of {} (spool.max_size)",

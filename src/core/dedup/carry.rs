@@ -460,6 +460,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::core::dedup::tests::salted_hash;
     use crate::core::dedup::{Claim, Sighting, Verdict};
 
     /// Policies of every kind.
@@ -494,12 +495,10 @@ mod tests {
         }
 
         fn identity<'a>(&self, octets: &'a [u8]) -> Identity<'a> {
-            let mut hash = self.salt;
-            for octet in octets {
-                hash = (hash ^ u64::from(*octet)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                hash ^= hash >> 29;
+            Identity {
+                hash: salted_hash(self.salt, octets),
+                octets,
             }
-            Identity { hash, octets }
         }
 
         fn tick(&self, now: u64) -> Tick {

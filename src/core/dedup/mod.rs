@@ -18,7 +18,9 @@
 //! - Changing policies touches no mark: the windows of old policies are ended and reported a few at a time.
 //! - Windows can be carried over a stop: [`Shards::export`] and [`Shards::restore`] change no verdict.
 //! - The number of shards changes no verdict, unless the budget is reached or time runs backwards.
-//! - A panic while a shard is locked poisons the shard: each later call that needs the shard panics.
+//! - A panic while a shard is locked poisons the shard: each later call that would judge by it, or report from it, panics.
+//!   [`Shards::reopen`] and [`Shards::forget_all`] pass over it. They come after a loss, and no window of a poisoned
+//!   shard suppresses anything more.
 //!
 //! # Left out
 //!
@@ -26,6 +28,7 @@
 
 use std::mem::size_of;
 use std::ops::Deref;
+use std::panic::panic_any;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -117,8 +120,13 @@ impl Shards {
     /// Copies suppressed meanwhile are reported as an [`Ended`]. The call does nothing if the delivery's window
     /// expired, was replaced by a later delivery's, or was reopened before. Copies that `allow` let through
     /// within one window are one delivery: dropping any of them reopens the window.
+    ///
+    /// Does nothing if the claim's shard is poisoned. Then nothing is judged by the shard, and the destructor of a batch
+    /// that another panic interrupts may be the caller.
     pub fn reopen(&self, claim: Claim, ended: &mut Vec<Ended>) {
-        self.shard_of(claim.hash).reopen(claim, ended);
+        if let Some(mut shard) = lock_sound(self.mutex_of(claim.hash)) {
+            shard.reopen(claim, ended);
+        }
     }
 
     /// Retires windows that are expired at `now`, or that [`Shards::switch`] or [`Shards::forget_all`] left
@@ -146,11 +154,17 @@ impl Shards {
     /// Returns current sizes, and counts since the start.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
+        self.sound_stats().unwrap_or_else(|| panic_poisoned())
+    }
+
+    /// The same; `None` if a shard is poisoned.
+    #[must_use]
+    pub fn sound_stats(&self) -> Option<EngineStats> {
         let mut stats = EngineStats::default();
         for shard in &self.shards {
-            lock(shard).add_to(&mut stats);
+            lock_sound(shard)?.add_to(&mut stats);
         }
-        stats
+        Some(stats)
     }
 
     /// Returns the earliest time at which [`Shards::advance`] has something to retire, or `None` if no
@@ -163,7 +177,8 @@ impl Shards {
             .min()
     }
 
-    /// Whether a task panicked while it held a lock. Then most calls panic.
+    /// Whether a task panicked while it held a lock. Then most calls panic. The answer may be old when it arrives, so a
+    /// caller that must not panic needs a call that cannot.
     #[must_use]
     pub fn is_poisoned(&self) -> bool {
         self.numbering.is_poisoned() || self.shards.iter().any(|shard| shard.is_poisoned())
@@ -177,7 +192,11 @@ impl Shards {
     }
 
     fn shard_of(&self, hash: u64) -> MutexGuard<'_, Shard> {
-        lock(&self.shards[self.index_of(hash)])
+        lock(self.mutex_of(hash))
+    }
+
+    fn mutex_of(&self, hash: u64) -> &Mutex<Shard> {
+        &self.shards[self.index_of(hash)]
     }
 
     /// Visits each shard in turn. Drops what a visit frees only after unlocking the shard.
@@ -481,15 +500,23 @@ impl Repeats {
 /// messages that were never forwarded, so it must not be used any more.
 #[inline]
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|_| panic_poisoned())
+    lock_sound(mutex).unwrap_or_else(|| panic_poisoned())
+}
+
+/// The same; `None` if a task panicked while it held the lock.
+#[inline]
+fn lock_sound<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    mutex.lock().ok()
 }
 
 #[cold]
 fn panic_poisoned() -> ! {
-    panic!(
-        "a task panicked while it changed windows, so the windows of its shard cannot be trusted"
-    )
+    panic_any(POISONED)
 }
+
+/// The message of the panics of calls that need a poisoned shard. Another panic, which came before, has the cause.
+pub(crate) const POISONED: &str =
+    "a task panicked while it changed windows, so the windows of its shard cannot be trusted";
 
 /// Octets that an allocation of `octets` takes from the allocator: 8 octets of overhead, in steps of 16,
 /// at least 32 (glibc; others differ little).

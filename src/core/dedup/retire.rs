@@ -22,7 +22,7 @@ use std::mem::take;
 
 use super::engine::{Engine, Freed};
 use super::shard::{Shard, page_shift};
-use super::{EndReason, Ended, Numbering, Shards, lock};
+use super::{EndReason, Ended, Numbering, Shards, lock, lock_sound};
 use crate::core::rule::{PolicyId, WindowPolicy};
 
 impl Shards {
@@ -66,12 +66,17 @@ impl Shards {
     /// Ends all windows because it is not known which of their survivors were lost: the next copy of each message is
     /// fresh. [`Shards::advance`] reports the copies they suppressed, with [`EndReason::Reopened`]. No mark is
     /// touched.
+    ///
+    /// Passes over poisoned shards. Does nothing if a panic interrupted a switch.
     pub fn forget_all(&self) {
-        let mut numbering = lock(&self.numbering);
-        let policies = lock(&self.shards[0]).policies;
-        let epochs = numbering.epochs(policies);
-        for shard in &self.shards {
-            lock(shard).forget_all(&epochs);
+        let Some(mut numbering) = lock_sound(&self.numbering) else {
+            return;
+        };
+        // All of them have the same policies, because a switch changes them under the lock of the numbering.
+        let mut epochs = None;
+        for mut shard in self.shards.iter().filter_map(|shard| lock_sound(shard)) {
+            let epochs = epochs.get_or_insert_with(|| numbering.epochs(shard.policies));
+            shard.forget_all(epochs);
         }
     }
 
@@ -269,6 +274,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::core::dedup::tests::salted_hash;
     use crate::core::dedup::{Group, Sighting, Verdict};
     use crate::core::identity::Identity;
     use crate::core::tick::Tick;
@@ -293,12 +299,10 @@ mod tests {
     }
 
     fn identity(octets: &[u8]) -> Identity<'_> {
-        let mut hash = 7_u64;
-        for octet in octets {
-            hash = (hash ^ u64::from(*octet)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            hash ^= hash >> 29;
+        Identity {
+            hash: salted_hash(7, octets),
+            octets,
         }
-        Identity { hash, octets }
     }
 
     fn counts(ended: &mut Vec<Ended>) -> Vec<(u32, u16, EndReason, u64)> {

@@ -565,19 +565,15 @@ fn a_million_live_messages_take_no_more_than_promised() {
 #[test]
 fn a_poisoned_shard_is_not_used_on() {
     let bed = Bed::new(fixed(10));
-    let claim = bed.claim(0, "a");
+    bed.claim(0, "a");
     assert!(!bed.shards.is_poisoned());
-    let panics = catch_unwind(AssertUnwindSafe(|| {
-        let _guard = bed.shards.shards[0].lock();
-        resume_unwind(Box::new("poison"));
-    }));
-    assert!(panics.is_err());
+    poison(&bed.shards, 0);
     assert!(bed.shards.is_poisoned());
-    let uses: [&dyn Fn(); 4] = [
+    assert_eq!(bed.shards.sound_stats(), None);
+    let uses: [&dyn Fn(); 3] = [
         &|| {
             bed.offer(1, "a");
         },
-        &|| bed.reopen(claim),
         &|| {
             bed.shards.advance(tick(1), 1, &mut Vec::new());
         },
@@ -588,6 +584,46 @@ fn a_poisoned_shard_is_not_used_on() {
         let said = panic.downcast_ref::<&str>().unwrap();
         assert!(said.contains("cannot be trusted"), "{said}");
     }
+}
+
+/// They clean up after losses, also while another panic unwinds.
+#[test]
+fn reopening_and_forgetting_pass_over_a_poisoned_shard() {
+    let shards = Shards::new(2, &[fixed(10)], 1 << 20);
+    let offer = |text: &[u8], upper: u64| {
+        let identity = Identity {
+            hash: (upper << 63) | (hash(text) >> 1),
+            octets: text,
+        };
+        let sighting = Sighting {
+            frame: text,
+            timestamp: None,
+            variant: None,
+        };
+        shards.offer(PolicyId(0), identity, sighting, tick(0), &mut Vec::new())
+    };
+    let claim = |text: &[u8], upper| match offer(text, upper) {
+        Verdict::Fresh(claim) => claim,
+        Verdict::Duplicate => panic!("it was not seen before"),
+    };
+    let (broken, sound) = (claim(b"a", 0), claim(b"b", 1));
+    poison(&shards, 0);
+    for lost in [broken, sound] {
+        shards.reopen(lost, &mut Vec::new());
+    }
+    claim(b"b", 1);
+    assert_eq!(offer(b"b", 1), Verdict::Duplicate);
+    shards.forget_all();
+    claim(b"b", 1);
+}
+
+/// Panics while a shard is locked.
+fn poison(shards: &Shards, index: usize) {
+    let panics = catch_unwind(AssertUnwindSafe(|| {
+        let _guard = shards.shards[index].lock();
+        resume_unwind(Box::new("poison"));
+    }));
+    assert!(panics.is_err());
 }
 
 proptest! {
@@ -750,6 +786,14 @@ fn hash(octets: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(octets);
     hasher.finish()
+}
+
+/// A hash of `octets` that is another one in each run with another `salt`.
+pub(super) fn salted_hash(salt: u64, octets: &[u8]) -> u64 {
+    octets.iter().fold(salt, |hash, octet| {
+        let hash = (hash ^ u64::from(*octet)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        hash ^ (hash >> 29)
+    })
 }
 
 fn tick(nanos: u64) -> Tick {

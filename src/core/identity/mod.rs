@@ -426,12 +426,27 @@ const SENDER_IPV6: u32 = u32::MAX - 1;
 const SENDER_LOCAL: u32 = u32::MAX - 2;
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::mask::Masks;
     use super::*;
 
     const A: Sender = Sender::Address(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)));
     const B: Sender = Sender::Address(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2)));
+
+    /// A message with all fields.
+    pub(crate) const BASE: &[u8] = b"<34>1 - h a p m [x@1 a=\"1\"] text";
+
+    /// For each field of a frame, a message that differs from [`BASE`] in this field alone.
+    pub(crate) const ONE_FIELD_DIFFERS: [(Field, &[u8]); 8] = [
+        (Field::Facility, b"<42>1 - h a p m [x@1 a=\"1\"] text"),
+        (Field::Severity, b"<35>1 - h a p m [x@1 a=\"1\"] text"),
+        (Field::Hostname, b"<34>1 - i a p m [x@1 a=\"1\"] text"),
+        (Field::AppName, b"<34>1 - h b p m [x@1 a=\"1\"] text"),
+        (Field::Procid, b"<34>1 - h a q m [x@1 a=\"1\"] text"),
+        (Field::Msgid, b"<34>1 - h a p n [x@1 a=\"1\"] text"),
+        (Field::StructuredData, b"<34>1 - h a p m [x@1 a=\"2\"] text"),
+        (Field::Msg, b"<34>1 - h a p m [x@1 a=\"1\"] texT"),
+    ];
 
     fn identity(kind: IdentityKind, frame: &[u8], sender: Sender) -> Vec<u8> {
         let key = Key::from_seed(1);
@@ -609,37 +624,26 @@ mod tests {
 
     #[test]
     fn each_field_tells_messages_apart_if_and_only_if_it_is_chosen() {
-        let base: &[u8] = b"<34>1 - h a p m [x@1 a=\"1\"] text";
-        let other: [(Field, &[u8]); 8] = [
-            (Field::Facility, b"<42>1 - h a p m [x@1 a=\"1\"] text"),
-            (Field::Severity, b"<35>1 - h a p m [x@1 a=\"1\"] text"),
-            (Field::Hostname, b"<34>1 - i a p m [x@1 a=\"1\"] text"),
-            (Field::AppName, b"<34>1 - h b p m [x@1 a=\"1\"] text"),
-            (Field::Procid, b"<34>1 - h a q m [x@1 a=\"1\"] text"),
-            (Field::Msgid, b"<34>1 - h a p n [x@1 a=\"1\"] text"),
-            (Field::StructuredData, b"<34>1 - h a p m [x@1 a=\"2\"] text"),
-            (Field::Msg, b"<34>1 - h a p m [x@1 a=\"1\"] texT"),
-        ];
         let all: Fields = Field::ALL.into_iter().collect();
-        for (field, frame) in other {
+        for (field, frame) in ONE_FIELD_DIFFERS {
             let (with, without) = (spec(all, &[]), spec(all.without(field), &[]));
             assert_ne!(
-                by(&with, base, A, "l"),
+                by(&with, BASE, A, "l"),
                 by(&with, frame, A, "l"),
                 "{field:?}"
             );
             assert_eq!(
-                by(&without, base, A, "l"),
+                by(&without, BASE, A, "l"),
                 by(&without, frame, A, "l"),
                 "{field:?}"
             );
         }
         for (field, sender, listener) in [(Field::Source, B, "l"), (Field::Listener, A, "m")] {
             let (with, without) = (spec(all, &[]), spec(all.without(field), &[]));
-            assert_ne!(by(&with, base, A, "l"), by(&with, base, sender, listener));
+            assert_ne!(by(&with, BASE, A, "l"), by(&with, BASE, sender, listener));
             assert_eq!(
-                by(&without, base, A, "l"),
-                by(&without, base, sender, listener)
+                by(&without, BASE, A, "l"),
+                by(&without, BASE, sender, listener)
             );
         }
     }

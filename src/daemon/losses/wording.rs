@@ -8,13 +8,13 @@
 //!
 //! When it is written (`losses`).
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use tracing::warn;
 
 use super::{Kind, Losses};
 use crate::{
-    config::{UDP_PAYLOAD_MAX, size_text, time_text},
+    config::{UDP_PAYLOAD_MAX, count_text, size_text, time_text},
     core::dedup::EngineStats,
     listen,
     logging::printable,
@@ -360,8 +360,8 @@ impl Losses {
 
     fn memory_advice(&self, stats: &EngineStats) -> String {
         let memory = size_text(stats.budget_octets);
-        let messages = Grouped(stats.live_messages as u64);
-        let repeated = Grouped(self.metrics.summaries.made[SummaryReason::Evicted].get());
+        let messages = count_text(stats.live_messages as u64);
+        let repeated = count_text(self.metrics.summaries.made[SummaryReason::Evicted].get());
         format!(
             "dedup.memory = {memory} was full with {messages} messages, and {repeated} of all evicted ones had repeats: \
              raise it, or find out why so many messages differ"
@@ -394,10 +394,10 @@ impl Wording {
     pub(super) fn amount(&self, count: u64) -> String {
         let (before, unit, after) = &self.amount;
         match unit {
-            Unit::Count => format!("{before}{}{after}", Grouped(count)),
+            Unit::Count => format!("{before}{}{after}", count_text(count)),
             Unit::Millis => format!("{before}{}{after}", seconds(count)),
             Unit::DatagramsOf(listener) => {
-                let (count, listener) = (Grouped(count), printable(listener));
+                let (count, listener) = (count_text(count), printable(listener));
                 format!("{before}{count} datagrams on {listener}{after}")
             }
         }
@@ -421,22 +421,6 @@ fn overtaxed(queue: &str) -> String {
 /// Milliseconds in whole seconds, rounded up.
 fn seconds(millis: u64) -> String {
     time_text(Duration::from_secs(millis.div_ceil(1000)))
-}
-
-/// A number with its digits in groups of three: `19,803`.
-pub(super) struct Grouped(pub(super) u64);
-
-impl fmt::Display for Grouped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.0.to_string();
-        for (index, digit) in digits.chars().enumerate() {
-            if index > 0 && (digits.len() - index).is_multiple_of(3) {
-                f.write_str(",")?;
-            }
-            write!(f, "{digit}")?;
-        }
-        Ok(())
-    }
 }
 
 const ALLOW_ADVICE: &str = "add the senders to allow, or stop them";

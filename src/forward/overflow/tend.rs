@@ -5,6 +5,8 @@
 //! - Removed files are closed, and a removed directory is made anew, even with nothing to write or read.
 //! - A disk that refused is asked again, even with nothing left to write. So it counts as failing only as long as it
 //!   has no room.
+//! - A file that was not safe to open at the start is looked at until it is repaired, so that the metrics know of it
+//!   before its turn to be read.
 //! - A disk that did not take an acknowledgement is asked again as well.
 //! - A directory that is not at its path any more counts as a disk that refuses, even with nothing to write. As long as
 //!   it is not there, this page neither probes nor repeats an acknowledgement.
@@ -34,7 +36,8 @@ impl Overflow {
                 () = sleep(RETRY_PERIOD) => {}
             }
             let spool = Arc::clone(&self.spool);
-            let tended = on_disk(move || spool.tend()).await;
+            let (tended, not_safe) = on_disk(move || (spool.tend(), spool.first_not_safe())).await;
+            self.metrics.spool.set_not_safe(not_safe);
             if let Err(error @ SpoolError::Moved { .. }) = &tended {
                 let mut state = self.lock();
                 state.disk.writing.would_refuse(error, &self.metrics);

@@ -211,7 +211,7 @@ impl Stream {
                 Err(error) => {
                     return Err(BrokenOff {
                         taken,
-                        error: UpstreamError::Broken(error),
+                        error: UpstreamError::broken(error, self.stall),
                     });
                 }
             }
@@ -245,7 +245,7 @@ impl Stream {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(UpstreamError::Broken(error)),
+                Err(error) => return Err(UpstreamError::broken(error, self.stall)),
             }
         }
         Ok(())
