@@ -557,3 +557,6 @@ pub(super) const POLL_PERIOD: Duration = Duration::from_millis(100);
 /// How long all upstreams have to be away before senders that wait get their answers from the disk. A collector that is
 /// restarted comes back sooner.
 const AWAY_MIN: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests;
