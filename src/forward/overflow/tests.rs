@@ -17,13 +17,13 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// The spool takes up to a mebioctet, and holds `records` survivors of a tenth of a kibioctet.
+    /// The spool takes up to a mebioctet, and holds `records` survivors.
     fn new(records: usize) -> Self {
         let directory = TempDir::new().unwrap();
         let spool = Spool::open(&directory.path().join("spool"), 1 << 20).unwrap();
         let spool = Arc::new(spool);
         for _ in 0..records {
-            spool.append(&[survivor()]).unwrap();
+            spool.append(&[survivors(1)]).unwrap();
         }
         let config = Config::default();
         let metrics = Metrics::new();
@@ -57,10 +57,55 @@ impl Fixture {
     }
 }
 
-fn survivor() -> Chunk {
+fn survivors(count: usize) -> Chunk {
     let mut chunk = Chunk::default();
-    chunk.push(&[b'x'; 100], Entry::Survivor(Claim::VOID));
+    for _ in 0..count {
+        chunk.push(&[b'x'; 1000], Entry::Survivor(Claim::VOID));
+    }
     chunk
+}
+
+/// What `future` returns if it is asked once.
+async fn once<T>(future: impl Future<Output = T>) -> Option<T> {
+    select! {
+        biased;
+        output = future => Some(output),
+        () = std::future::ready(()) => None,
+    }
+}
+
+/// The append waited until no call read, which was when lanes had drained the disk, and then dropped frames without need.
+#[tokio::test]
+async fn an_append_that_waits_for_room_drops_nothing_once_there_is_some() {
+    let fixture = Fixture::new(0);
+    let refused = loop {
+        if let Err(refused) = fixture.spool.append(&[survivors(50)]) {
+            break refused;
+        }
+    };
+    assert!(refused.is_full());
+    let (full, full_octets) = (fixture.spool.records(), fixture.spool.octets());
+    let running = Reading::Running { more: false };
+    fixture.overflow.lock().enter_spool().reading = running;
+    let mut summaries = Vec::new();
+    {
+        let room = fixture.overflow.make_room(&refused, &mut summaries);
+        tokio::pin!(room);
+        assert_eq!(once(&mut room).await, None, "a call reads");
+        while fixture.spool.octets() == full_octets {
+            let delivered = fixture.spool.read(READ_OCTETS).unwrap().unwrap();
+            fixture.spool.acknowledge(delivered.upto).unwrap();
+        }
+        fixture.overflow.changed.notify_waiters();
+        assert_eq!(once(&mut room).await, Some(true), "there is room");
+    }
+    let left = fixture.spool.records();
+    assert!(0 < left && left < full, "{left} of {full}");
+    fixture.spool.append(&[survivors(50)]).unwrap();
+    assert_eq!(fixture.spool.records(), left + 50, "none was dropped");
+    assert!(summaries.is_empty());
+    let reading = fixture.overflow.lock().way.passage().reading;
+    assert_eq!(reading, running, "nothing else was read");
 }
 
 /// Two batches had the same number. The stop asked about the older one, which the disk has no more, and wrote the newer
