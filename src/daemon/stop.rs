@@ -11,6 +11,8 @@
 //!
 //! The exit code (`main`).
 
+use std::sync::Arc;
+
 use tokio::{
     select,
     time::{sleep, timeout},
@@ -57,42 +59,44 @@ impl Daemon {
         let stopping = self.stopping.clone();
         let grace = self.config.shutdown_grace;
         let deadline = Clock::now().after(grace);
-        let drained = {
+        let copies_queue = self.copies.as_ref().map(|copies| Arc::clone(&copies.queue));
+        let is_drained = {
             let (forwarder, copies) = (&mut self.forwarder, &mut self.copies);
             let drain = Self::drain(&self.context, &self.queue, forwarder, copies);
             tokio::pin!(drain);
-            select! {
-                whole = &mut drain => {
-                    is_whole &= whole;
-                    true
-                }
+            let in_time = select! {
+                whole = &mut drain => Some(whole),
                 () = sleep(grace) => {
                     warn!(?grace, "shutdown grace period expired");
-                    false
+                    None
                 }
                 () = second_stop(&mut self.signals) => {
                     warn!("second stop signal; not waiting any longer");
-                    false
+                    None
+                }
+            };
+            match in_time {
+                Some(whole) => whole,
+                None => {
+                    // The forwarder drops what is left in the queue, so that readers stop waiting for room; they and the
+                    // open windows then end without waiting for an upstream. The drain goes on: it may have summaries in
+                    // hand.
+                    stopping.cut_off();
+                    self.queue.close();
+                    if let Some(queue) = copies_queue {
+                        queue.close();
+                    }
+                    let ended = timeout(CUT_OFF_MAX, drain).await;
+                    if ended.is_err() {
+                        error!(
+                            "tasks did not end after the grace period; this is a fault of tersed"
+                        );
+                    }
+                    ended.unwrap_or(false)
                 }
             }
         };
-        is_whole &= !self.context.pipeline.is_broken();
-        if !drained {
-            // The forwarder drops what is left in the queue, so that readers stop waiting for room; they and the open
-            // windows then end without waiting for an upstream.
-            stopping.cut_off();
-            self.queue.close();
-            if let Some(copies) = &self.copies {
-                copies.queue.close();
-            }
-            let (forwarder, copies) = (&mut self.forwarder, &mut self.copies);
-            let drain = Self::drain(&self.context, &self.queue, forwarder, copies);
-            let ended = timeout(CUT_OFF_MAX, drain).await;
-            if ended.is_err() {
-                error!("tasks did not end after the grace period; this is a fault of tersed");
-            }
-            is_whole &= ended.unwrap_or(false);
-        }
+        is_whole &= is_drained && !self.context.pipeline.is_broken();
         if is_whole {
             self.save_windows(deadline).await;
         }
@@ -140,7 +144,7 @@ impl Daemon {
     ///
     /// # Cancel safety
     ///
-    /// Can be dropped at any point and called again.
+    /// Not cancel safe: dropped while it waits for room, the summaries in hand are lost without being counted.
     async fn drain(
         context: &Context,
         queue: &Queue,

@@ -10,6 +10,7 @@
 //!                 ▲                       │  lose(): raises `lost_below`            │
 //!                 │                       └─ stays open                             │
 //!                 └── an open number is before it, and none behind it: reused ──────┘
+//!                     no number is open: the next number is not below `lost_below`
 //!
 //!  a promise         promise()               seal()              every number below `upto` is settled
 //!  about a batch   ───────────▶ ( begun ) ───────────▶ ( sealed ) ──┬─ lost_below <= from ─▶ Safe
@@ -45,8 +46,8 @@
 //!   promise is lost. If it was dropped before, its window was reopened before, and it suppressed nothing.
 //! - The highest lost number stands for all of them. So a promise may be Lost although no survivor that it depends on
 //!   was: another batch was, with a number that is not below `from`. Numbers are reused, so a promise that was begun
-//!   after the loss may be Lost, too, until `settled` has passed the lost number. The sender then sends again what is
-//!   safe.
+//!   after the loss may be Lost, too, until no batch is open, or `settled` has passed the lost number. The sender then
+//!   sends again what is safe.
 //!
 //! # Guarantees
 //!
@@ -222,6 +223,10 @@ impl Custody {
             state.open.pop_front();
             state.settled += 1;
         }
+        if state.open.is_empty() {
+            // The lost number may have been handed back. Promises that are begun from now on do not depend on it.
+            state.settled = state.settled.max(state.lost_below);
+        }
         let settled = state.settled;
         // Asked under the lock: a task that subscribes later sees this state.
         let is_awaited = self.is_awaited();
@@ -353,6 +358,39 @@ mod tests {
         let mut promise = custody.promise();
         custody.seal(&mut promise);
         assert_eq!(custody.outcome(&promise), Some(Outcome::Safe));
+    }
+
+    /// The number of the lost batch was handed back, so `settled` stayed below it, and every further promise was lost.
+    #[test]
+    fn a_loss_behind_an_open_batch_does_not_affect_batches_after_both() {
+        let custody = Custody::new();
+        let waits = custody.open();
+        let mut before = custody.promise();
+        let lost = custody.open();
+        custody.seal(&mut before);
+        lost.lose();
+        drop(lost);
+        drop(waits);
+        assert_eq!(custody.outcome(&before), Some(Outcome::Lost));
+        for _ in 0..3 {
+            let mut promise = custody.promise();
+            let own = custody.open();
+            custody.seal(&mut promise);
+            assert_eq!(custody.outcome(&promise), None);
+            drop(own);
+            assert_eq!(custody.outcome(&promise), Some(Outcome::Safe));
+        }
+        let mut promise = custody.promise();
+        let own = custody.open();
+        custody.seal(&mut promise);
+        own.lose();
+        drop(own);
+        assert_eq!(custody.outcome(&promise), Some(Outcome::Lost));
+        assert_eq!(
+            custody.outcome(&before),
+            Some(Outcome::Lost),
+            "it stays lost"
+        );
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub(crate) struct Ledger {
     metrics: Arc<Metrics>,
     shards: Arc<Shards>,
     rules: RwLock<Known>,
+    /// [`SUMMARIES_OCTETS_MAX`]; less in tests.
+    summaries_octets_max: usize,
 }
 
 /// The rules in force, and earlier ones whose windows are still to be reported.
@@ -84,6 +86,7 @@ impl Ledger {
             }),
             metrics,
             shards,
+            summaries_octets_max: SUMMARIES_OCTETS_MAX,
         }
     }
 
@@ -145,7 +148,7 @@ impl Ledger {
         let summaries = &self.metrics.summaries;
         let mut reported = 0;
         for ended in &*ended {
-            if chunk.used() >= SUMMARIES_OCTETS_MAX {
+            if chunk.used() >= self.summaries_octets_max {
                 break;
             }
             reported += 1;
@@ -275,4 +278,144 @@ const fn summary_reason(reason: EndReason) -> SummaryReason {
         EndReason::Stop => SummaryReason::Stop,
         EndReason::Reopened => SummaryReason::Reopened,
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Config,
+        core::{
+            dedup::{Sighting, Verdict},
+            identity::Identity,
+            tick::Tick,
+        },
+    };
+
+    /// Windows that suppressed a copy each.
+    struct Windows {
+        ledger: Ledger,
+        metrics: Arc<Metrics>,
+        survivors: Chunk,
+    }
+
+    impl Windows {
+        /// A chunk takes summaries until it has so many octets.
+        fn new(summaries_octets_max: usize) -> Self {
+            let metrics = Metrics::new();
+            let rules = Config::default().rules;
+            let policies: Vec<_> = rules.policies().map(|policy| policy.window).collect();
+            let shards = Arc::new(Shards::new(1, &policies, 1 << 20));
+            let mut survivors = Chunk::default();
+            for number in 0..WINDOWS {
+                let frame = frame(number);
+                let identity = Identity {
+                    hash: number as u64,
+                    octets: &frame,
+                };
+                let sighting = Sighting {
+                    frame: &frame,
+                    timestamp: None,
+                    variant: None,
+                };
+                let offer =
+                    || shards.offer(PolicyId(0), identity, sighting, Tick::ZERO, &mut vec![]);
+                let Verdict::Fresh(claim) = offer() else {
+                    panic!("the first copy goes through");
+                };
+                assert_eq!(offer(), Verdict::Duplicate);
+                survivors.push(&frame, Entry::Survivor(claim));
+            }
+            metrics.frames.queued.add(WINDOWS as u64);
+            let ledger = Ledger::new(Arc::clone(&metrics), shards, rules);
+            Self {
+                ledger: Ledger {
+                    summaries_octets_max,
+                    ..ledger
+                },
+                metrics,
+                survivors,
+            }
+        }
+
+        /// All windows, ended.
+        fn end(&self) -> Vec<Ended> {
+            let mut ended = Vec::new();
+            let shards = &self.ledger.shards;
+            let is_more = shards.end_all(EndReason::Stop, 2 * WINDOWS, &mut ended);
+            assert!(!is_more && ended.len() == WINDOWS);
+            ended
+        }
+    }
+
+    fn frame(number: usize) -> Vec<u8> {
+        format!(
+            "<13>Mar  1 12:00:00 host app: number {number:04} {:x<900}",
+            ""
+        )
+        .into_bytes()
+    }
+
+    /// The number of the message of each summary.
+    fn numbers(chunk: &Chunk) -> Vec<usize> {
+        let number = |(frame, _, _): (&[u8], Entry, bool)| {
+            let text = std::str::from_utf8(frame).unwrap();
+            let (_, rest) = text.split_once("repeated 1 times: [ number ").unwrap();
+            let (number, _) = rest.split_once(' ').unwrap();
+            number.parse().unwrap()
+        };
+        chunk.entries().map(number).collect()
+    }
+
+    /// A chunk that takes more than it can hold panics.
+    #[test]
+    fn summaries_that_a_chunk_has_no_room_for_go_into_the_next_one() {
+        let windows = Windows::new(2500);
+        let mut ended = windows.end();
+        let order = {
+            let (mut all, mut ended) = (Chunk::default(), ended.clone());
+            Windows::new(usize::MAX).ledger.report(&mut ended, &mut all);
+            numbers(&all)
+        };
+        let mut reported = Vec::new();
+        let mut lengths = Vec::new();
+        while !ended.is_empty() {
+            let mut chunk = Chunk::default();
+            windows.ledger.report(&mut ended, &mut chunk);
+            reported.extend(numbers(&chunk));
+            lengths.push(chunk.len());
+        }
+        assert_eq!(lengths, [3, 3, 3, 1], "one reaches over the limit");
+        assert_eq!(reported, order);
+        let made = &windows.metrics.summaries;
+        assert_eq!(made.made[SummaryReason::Stop].get(), WINDOWS as u64);
+        assert_eq!(made.frames.get(), WINDOWS as u64);
+    }
+
+    #[test]
+    fn a_full_chunk_takes_no_summary() {
+        let windows = Windows::new(2500);
+        let mut ended = windows.end();
+        let mut full = Chunk::default();
+        full.push(&[b'x'; 2500], Entry::Copy);
+        windows.ledger.report(&mut ended, &mut full);
+        assert_eq!((full.len(), ended.len()), (1, WINDOWS));
+    }
+
+    #[test]
+    fn summaries_of_dropped_survivors_without_room_are_counted_as_dropped() {
+        let windows = Windows::new(2500);
+        let reason = DropReason::QueueFull;
+        let left = windows.ledger.dropped(&windows.survivors, reason).unwrap();
+        assert_eq!(left.len(), 3);
+        let summaries = &windows.metrics.summaries;
+        assert_eq!(
+            summaries.made[SummaryReason::Reopened].get(),
+            WINDOWS as u64
+        );
+        assert_eq!(summaries.dropped[reason].get(), WINDOWS as u64 - 3);
+        assert_eq!(windows.metrics.frames.queued.get(), 0);
+    }
+
+    const WINDOWS: usize = 10;
 }

@@ -36,7 +36,7 @@
 //!
 //! At a stop the daemon closes the queue when all readers have ended and all counts are reported. Lanes go on until the
 //! queue has ended, or the spool takes the rest. The daemon closes it sooner if the grace period is over, and the
-//! forwarder if all its lanes have ended. A push that took its room just before still puts its chunk in. The
+//! forwarder if all its lanes have ended. A push that took its room just before does not put its chunk in any more. The
 //! forwarder, and then the daemon, drop what is left.
 //!
 //! Room is counted in the permits of a semaphore, one for each octet:
@@ -252,7 +252,7 @@ impl Queue {
                 biased;
                 need = self.wait_for_room(&mut chunk), if *spool_takes.borrow_and_update() => {
                     if let Some(need) = need {
-                        self.admit(chunk, need);
+                        dropped.extend(self.admit(chunk, need));
                         return dropped;
                     }
                     // The queue is closed: there is no room, so the chunk is dropped below.
@@ -260,20 +260,20 @@ impl Queue {
                 _ = spool_takes.wait_for(|takes| !takes) => {}
             }
         }
-        let need = self.need(&chunk);
         match when_full {
             WhenFull::Wait => match self.wait_for_room(&mut chunk).await {
-                Some(need) => self.admit(chunk, need),
+                Some(need) => dropped.extend(self.admit(chunk, need)),
                 None => dropped.push(chunk),
             },
             WhenFull::DropNewest => {
+                let need = self.need(&chunk);
                 if self.take_room(need) {
-                    self.admit(chunk, need);
+                    dropped.extend(self.admit(chunk, need));
                 } else {
                     let front = chunk.split_front(self.room.available_permits());
                     let need = self.need(&front);
                     if !front.is_empty() && self.take_room(need) {
-                        self.admit(front, need);
+                        dropped.extend(self.admit(front, need));
                         dropped.push(chunk);
                     } else {
                         dropped.extend([front, chunk].into_iter().filter(|part| !part.is_empty()));
@@ -281,7 +281,12 @@ impl Queue {
                 }
             }
             WhenFull::DropOldest => {
-                while !self.take_room(need) {
+                let need = loop {
+                    // Asked each time: another thread may resize the queue.
+                    let need = self.need(&chunk);
+                    if self.take_room(need) {
+                        break need;
+                    }
                     if self.room.is_closed() {
                         dropped.push(chunk);
                         return dropped;
@@ -294,8 +299,8 @@ impl Queue {
                             return dropped;
                         }
                     }
-                }
-                self.admit(chunk, need);
+                };
+                dropped.extend(self.admit(chunk, need));
             }
         }
         dropped
@@ -456,9 +461,14 @@ impl Queue {
             .is_ok()
     }
 
-    /// Puts in a chunk for which `charged` octets of room were taken.
-    fn admit(&self, chunk: Chunk, charged: u32) {
+    /// Puts in a chunk for which `charged` octets of room were taken. Returns it if the queue was closed since.
+    fn admit(&self, chunk: Chunk, charged: u32) -> Option<Chunk> {
         let mut state = self.lock();
+        if state.is_closed {
+            // What waits in a closed queue is taken out once. This would come too late.
+            self.release(&mut state, charged);
+            return Some(chunk);
+        }
         let kept = state.put(chunk, charged);
         state.charged += u64::from(kept);
         self.release(&mut state, charged - kept);
@@ -469,6 +479,7 @@ impl Queue {
         if is_above {
             self.alarm.notify_one();
         }
+        None
     }
 
     /// Takes off the front what makes room for `need` octets, a whole chunk if necessary;
@@ -681,6 +692,19 @@ mod tests {
         assert_eq!(numbers(&dropped), [2]);
         assert_eq!(numbers(&queue.pop(1).await.expect("two are left")), [0, 1]);
         assert!(queue.pop(1).await.is_none());
+    }
+
+    /// The forwarder of copies had taken out the rest by then, and the chunk was never counted.
+    #[test]
+    fn a_chunk_that_comes_after_the_close_is_returned_although_it_had_room() {
+        let queue = Queue::new(4 * ONE, Metrics::new());
+        let late = chunk(0..2);
+        let need = queue.need(&late);
+        assert!(queue.take_room(need));
+        queue.close();
+        let returned = queue.admit(late, need);
+        assert_eq!(numbers(&returned), [0, 1]);
+        assert!(queue.is_empty());
     }
 
     #[tokio::test]

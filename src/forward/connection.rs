@@ -60,6 +60,7 @@ use super::{
     stream::Stream,
 };
 use crate::{
+    clock::Clock,
     config::{ForwardConfig, UpstreamConfig, UpstreamUrl},
     core::tick::Tick,
     delivery::chunk::Chunk,
@@ -172,6 +173,8 @@ impl Connection {
             Self::Stream(stream) => stream.send(batch, account, evidence).await,
             Self::Datagram(datagram) => datagram.send(batch, account, evidence).await,
             Self::Relp(relp) => {
+                let octets = || batch.iter().map(|chunk| chunk.octets().len()).sum();
+                evidence.wrote(Clock::now(), octets, account.shared);
                 relp.take(batch);
                 Ok(())
             }

@@ -54,7 +54,7 @@ pub(super) enum Proof {
 pub(super) struct Evidence {
     is_proved: bool,
     since: Tick,
-    /// When the first frame was written; stays `None` over RELP.
+    /// When the first frame was written, or taken by a RELP session.
     first_write: Option<Tick>,
     /// Octets written. Counted on probation only.
     written: usize,
@@ -104,7 +104,7 @@ impl Evidence {
         }
     }
 
-    /// Records that `octets` were written at `now`.
+    /// Records that `octets` were written, or taken by a RELP session, at `now`.
     pub(super) fn wrote(
         &mut self,
         now: Tick,

@@ -35,7 +35,7 @@
 //!
 //! At the start the way leads over the spool, with Due, if the spool recovered records; else through memory. Dropping
 //! the oldest records (`room`) is a read, too: it begins in Done or Due, and ends in Due. It waits for a read in
-//! progress.
+//! progress. If lanes deliver enough meanwhile, nothing is dropped.
 //!
 //! # The calls
 //!
@@ -345,7 +345,7 @@ impl Overflow {
             match &result {
                 Err(error) if self.drops_oldest_for(error) => {
                     trouble::count(error, &self.metrics);
-                    if !self.make_room(&mut summaries).await {
+                    if !self.make_room(error, &mut summaries).await {
                         break result;
                     }
                 }
@@ -484,6 +484,8 @@ impl Overflow {
                 let result = on_disk(move || spool.acknowledge(position)).await;
                 self.record(|disk| &mut disk.acknowledging, &result);
                 self.measure();
+                // There may be room for an append that waits (`room`).
+                self.changed.notify_waiters();
             }
         }
     }
@@ -560,3 +562,6 @@ pub(super) const POLL_PERIOD: Duration = Duration::from_millis(100);
 /// How long all upstreams have to be away before senders that wait get their answers from the disk. A collector that is
 /// restarted comes back sooner.
 const AWAY_MIN: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests;

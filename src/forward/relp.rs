@@ -15,9 +15,9 @@
 //!      │                          │
 //!      │                          │ the server announces its close
 //!      │                          ▼
-//!      │                       Leaving: numbers no frame, writes what is numbered, takes answers
+//!      │                       Leaving: numbers and writes nothing, takes answers
 //!      │                          │
-//!      │ other answer             │ all that is numbered is answered
+//!      │ other answer, or leaving │ all that was written whole is answered
 //!      ▼                          ▼
 //!     lost ◀───────────────────────── from any state: closed, broken, invalid RELP, no answer for `send_timeout`
 //! ```
@@ -39,8 +39,8 @@
 //! - A frame that gets any other answer was refused by the upstream: it is dropped with that reason, and its window is
 //!   reopened.
 //! - A server that answers nothing for `send_timeout`, or violates the protocol, is given up. Only an answer counts;
-//!   hints, and the first octets of an answer, do not. After a server has announced its close, no frame is numbered for
-//!   it; those that are numbered by then are still written.
+//!   hints, and the first octets of an answer, do not.
+//! - After a server has announced its close, nothing is written to it, not even the rest of a frame that was begun.
 //! - A server that never stops sending hints costs a fixed share of a core, and no memory.
 //!
 //! # Left out
@@ -92,6 +92,8 @@ pub(super) struct Relp {
     wire: Vec<u8>,
     /// Octets of `wire` that were written.
     written: usize,
+    /// Where each message in `wire` ends that is not written whole.
+    ends: VecDeque<usize>,
     /// What was taken and is not answered, numbered or not. Oldest first. Answered frames have left them; none is
     /// empty.
     chunks: VecDeque<Chunk>,
@@ -140,6 +142,7 @@ impl Relp {
             input: Vec::new(),
             wire: Vec::new(),
             written: 0,
+            ends: VecDeque::new(),
             chunks: VecDeque::new(),
             held_octets: 0,
             unnumbered: (0, 0),
@@ -161,6 +164,9 @@ impl Relp {
     async fn wait_open(&mut self) -> Result<(), UpstreamError> {
         while !self.is_open {
             self.hear()?;
+            if self.is_leaving {
+                return Err(UpstreamError::Leaving);
+            }
             self.write()?;
             if !self.is_open {
                 self.wait().await?;
@@ -218,7 +224,7 @@ impl Relp {
             if !self.answered.is_empty() || (!was_ready && self.is_ready()) {
                 return Ok(());
             }
-            if self.is_leaving && self.client.unanswered() == 0 {
+            if self.is_leaving && self.client.unanswered() as usize <= self.ends.len() {
                 return Err(UpstreamError::Leaving);
             }
             self.wait().await?;
@@ -242,7 +248,7 @@ impl Relp {
                 self.idle_talk = 0;
                 Ok(())
             }
-            writable = self.socket.writable(), if self.written < self.wire.len() => {
+            writable = self.socket.writable(), if self.has_to_write() => {
                 writable.map_err(UpstreamError::Broken)
             }
             () = sleep(left), if is_waiting => Err(UpstreamError::Unanswered(self.stall)),
@@ -324,6 +330,7 @@ impl Relp {
                     return;
                 }
                 self.client.syslog(frame, &mut self.wire);
+                self.ends.push_back(self.wire.len());
                 self.unnumbered.1 += 1;
                 self.uncounted.0 += 1;
             }
@@ -331,18 +338,32 @@ impl Relp {
         }
     }
 
+    /// Whether something is left to write. A server that is leaving gets nothing more.
+    fn has_to_write(&self) -> bool {
+        self.written < self.wire.len() && !self.is_leaving
+    }
+
     /// Writes what the socket has room for.
     fn write(&mut self) -> Result<(), UpstreamError> {
-        while self.written < self.wire.len() {
+        if self.is_leaving {
+            return Ok(());
+        }
+        while self.has_to_write() {
             let rest = IoSlice::new(&self.wire[self.written..]);
             match self.socket.try_write_vectored(&[rest]) {
                 Ok(octets) => {
                     self.written += octets;
                     self.uncounted.1 += octets as u64;
+                    while self.ends.front().is_some_and(|end| *end <= self.written) {
+                        self.ends.pop_front();
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if self.written >= WIRE_OCTETS {
                         self.wire.drain(..self.written);
+                        for end in &mut self.ends {
+                            *end -= self.written;
+                        }
                         self.written = 0;
                     }
                     return Ok(());
@@ -417,13 +438,15 @@ impl Relp {
         }
     }
 
-    /// Takes back all frames that are not answered, numbered or not. Also returns how many of them are numbered: these
-    /// may have arrived.
+    /// Takes back all frames that are not answered, numbered or not. Also returns how many of them were written whole:
+    /// these may have arrived.
     pub(super) fn take_back(&mut self) -> (VecDeque<Chunk>, usize) {
         let (chunks, entries) = self.unnumbered;
         self.held_octets = 0;
         let whole: usize = self.chunks.iter().take(chunks).map(Chunk::len).sum();
-        (std::mem::take(&mut self.chunks), whole + entries)
+        // A server can answer a message that is not written yet.
+        let written = (whole + entries).saturating_sub(self.ends.len());
+        (std::mem::take(&mut self.chunks), written)
     }
 
     /// Proved once a frame was answered, and the connection lived for some time.
@@ -464,17 +487,24 @@ impl Relp {
         Ok(())
     }
 
-    /// Closes a session in which everything is answered. Waits up to `limit` for the answer; a missing one does no
-    /// harm.
+    /// Closes a session in which everything is answered, unless the server does that. Waits up to `limit` for the answer;
+    /// a missing one does no harm.
     async fn close(&mut self, limit: Duration) {
+        if self.is_leaving {
+            return;
+        }
         self.client.close(&mut self.wire);
+        // All before was answered, maybe long ago.
+        self.since = Clock::now();
         let closed = async {
-            while self.client.unanswered() > 0 {
+            loop {
                 self.hear()?;
+                if self.client.unanswered() == 0 || self.is_leaving {
+                    return Ok::<_, UpstreamError>(());
+                }
                 self.write()?;
                 self.wait().await?;
             }
-            Ok::<_, UpstreamError>(())
         };
         if !matches!(timeout(limit, closed).await, Ok(Ok(()))) {
             debug!("the server did not answer the close of the session");
@@ -506,3 +536,6 @@ const ANSWER_OCTETS_MAX: usize = 64 * 1024;
 
 /// How often it is logged at most that the upstream refuses messages.
 const TELL_PERIOD: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;

@@ -201,6 +201,36 @@ fn what_waiting_readers_held_is_in_the_line_that_tells_what_was_cut_off() {
     assert_eq!(frames, balance.dropped.to_string(), "{line:?}");
 }
 
+/// The queue holds the messages, and has no room for all summaries. Those that waited for room when the grace period was
+/// over were not counted.
+#[test]
+fn summaries_that_wait_for_room_at_the_deadline_are_in_the_line_that_tells_what_was_cut_off() {
+    const MESSAGES: u64 = 4000;
+    let port = RefusingPort::new();
+    let mut tersed = Setup::new()
+        .config(
+            "[shutdown]\ngrace = \"300ms\"\n[dedup]\nwindow = \"1h\"\n[forward]\nqueue = \"800KiB\"\n",
+        )
+        .listen(TCP)
+        .forward(&port.url())
+        .start();
+    let mut flood = Flood::new(tersed.address(TCP));
+    for round in 1..=2 {
+        flood.send((0..MESSAGES).map(|number| message(0, number)));
+        tersed.wait_received(round * MESSAGES);
+    }
+    assert_eq!(tersed.metrics().total("tersed_reading_paused"), 0);
+    tersed.assert_balance();
+    let stopped = tersed.terminate();
+    let balance = stopped.balance();
+    assert!(balance.holds(), "{balance:?}");
+    assert_eq!((balance.suppressed, balance.dropped), (MESSAGES, MESSAGES));
+    let text = "dropped messages that were not forwarded within the grace period";
+    let line = stopped.log.iter().find(|line| line.message == text);
+    let summaries = line.unwrap().field("summaries").unwrap();
+    assert_eq!(summaries, MESSAGES.to_string(), "{line:?}");
+}
+
 fn message(connection: u32, number: u64) -> String {
     format!("<13>Mar  1 12:00:00 host app: connection {connection} number {number}.")
 }

@@ -214,6 +214,32 @@ fn an_upstream_that_takes_connections_and_nothing_else_is_down() {
     check_hangs(&server.url(), || server.answer(Answers::All));
 }
 
+/// After five seconds of silence it counted as connected, because the session had not written anything that it knew of.
+#[test]
+fn a_relp_server_that_opens_a_session_and_answers_nothing_stays_down() {
+    let server = RelpServer::new(Answers::NotEvenOpen);
+    let url = server.url();
+    let tersed = Setup::new()
+        .config(&format!(
+            "{QUICK}connect_timeout = \"100ms\"\nsend_timeout = \"7s\"\n"
+        ))
+        .listen(TCP)
+        .forward(&url)
+        .start();
+    Originator::tcp(tersed.address(TCP)).send_all(ordered_all(10, 100));
+    tersed.wait_log("cannot connect to upstream");
+    server.answer(Answers::None);
+    server.wait_messages(10);
+    wait_until("the session to be given up", LIMIT, || {
+        check_state(&tersed, &url, "down");
+        server.messages().len() >= 20
+    });
+    assert_eq!(tersed.log_count("upstream connected"), 0);
+    server.answer(Answers::All);
+    tersed.wait_metric("tersed_frames_forwarded_total", &[], 10);
+    tersed.finish();
+}
+
 #[track_caller]
 fn check_hangs(url: &str, mend: impl FnOnce()) {
     let tersed = Setup::new()

@@ -111,8 +111,9 @@ impl Overflow {
             return false;
         };
         let state = self.lock();
-        let mut positions = state.positions.iter();
-        let known = positions.find(|(number, _)| *number == receipt.number());
+        // The last one: those before it with the same number are settled.
+        let mut newest_first = state.positions.iter().rev();
+        let known = newest_first.find(|(number, _)| *number == receipt.number());
         known.is_some_and(|(_, upto)| self.spool.holds(*upto))
     }
 }

@@ -6,6 +6,7 @@
 //!   their windows reopen (law 7), the summaries among them are counted as dropped, and damage is counted as damage.
 //! - Frames that were read and that no lane has taken are older. They are dropped before those on the disk.
 //! - One segment is dropped at a time: less gives no space back.
+//! - Nothing is dropped if there is room again before that: what lanes deliver gives space back, too.
 //! - The summaries of copies that were suppressed under dropped survivors are written behind the batch that made room
 //!   necessary, as far as there is room. Nothing is dropped for them: a summary is longer than its message, so room
 //!   for summaries would cost newer survivors, whose summaries would need more. Summaries without room are counted as
@@ -37,11 +38,16 @@ impl Overflow {
         error.is_full() && may_fit && self.config.borrow().when_full == WhenFull::DropOldest
     }
 
-    /// Drops the oldest frames: those that were read and that no lane has taken, then those on the disk. Waits first
-    /// until no call reads. Returns whether that made room. Adds the summaries to `summaries`.
-    pub(super) async fn make_room(&self, summaries: &mut Vec<Chunk>) -> bool {
+    /// Waits until the disk, which refused an append with `error`, has room again, or no call reads; in the second case
+    /// drops the oldest frames: those that were read and that no lane has taken, then those on the disk. Returns whether
+    /// to append again. Adds the summaries to `summaries`.
+    pub(super) async fn make_room(&self, error: &SpoolError, summaries: &mut Vec<Chunk>) -> bool {
+        let held = (self.spool.octets(), self.spool.records());
         loop {
             let changed = self.changed.notified();
+            if self.has_room_again(error, held) {
+                return true;
+            }
             if self.lock().way.passage().begin_drop() {
                 break;
             }
@@ -66,6 +72,18 @@ impl Overflow {
         self.lock().way.passage().reading = Reading::Due;
         self.changed.notify_waiters();
         made_room
+    }
+
+    /// Whether the disk, which refused an append with `error`, may take it now. It held octets and records, as in `held`.
+    fn has_room_again(&self, error: &SpoolError, held: (u64, u64)) -> bool {
+        let octets = self.spool.octets();
+        let fits = match error {
+            SpoolError::Full { more, max, .. } => octets + more <= *max,
+            _ => octets < held.0,
+        };
+        // The last segment of a spool that has drained is removed by the next append that needs its room.
+        let has_drained = held.1 > 0 && self.spool.records() == 0;
+        fits || has_drained
     }
 
     /// The position behind the last batch that was read, unless all are settled.

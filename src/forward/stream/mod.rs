@@ -435,3 +435,56 @@ const DOUBT_PATIENCE: Duration = Duration::from_millis(50);
 
 /// How often the output queue is asked for while a connection is being ended.
 const ACKNOWLEDGED_POLL: Duration = Duration::from_millis(5);
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Read as _,
+        net::{TcpListener, TcpStream},
+        thread,
+    };
+
+    use super::*;
+
+    /// They were the answers to two questions. The ring panicked if an acknowledgement came in between.
+    #[tokio::test]
+    async fn what_is_left_and_whether_that_is_nothing_never_disagree() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut receiver, _) = listener.accept().unwrap();
+        sender.set_nonblocking(true).unwrap();
+        let kernel = sender.try_clone().unwrap();
+        let socket = Socket::Tcp(tokio::net::TcpStream::from_std(sender).unwrap());
+        // The closure has the sockets: when it ends, so does the receiver.
+        thread::scope(move |scope| {
+            scope.spawn(move || {
+                let mut waste = vec![0; 64 * 1024];
+                while receiver.read(&mut waste).unwrap() > 0 {}
+            });
+            let (begun, mut seen) = (Clock::now(), 0);
+            for round in 0..ROUNDS {
+                // The last acknowledgement comes at any time after this.
+                let send = |_: &usize| SockRef::from(&kernel).send(&[b'x'; 16 * 1024]).is_ok();
+                let _sent = (0..SENDS_MAX).take_while(send).count();
+                loop {
+                    let taken = taken(&socket, Clock::now());
+                    let unacknowledged = taken.unacknowledged;
+                    assert_eq!(taken.is_all, unacknowledged == 0, "{unacknowledged} octets");
+                    if taken.is_all {
+                        break;
+                    }
+                    seen += 1;
+                    assert!(
+                        taken.now.since(begun) < LIMIT,
+                        "round {round} lasts too long"
+                    );
+                }
+            }
+            assert!(seen > 0, "no octet was ever unacknowledged");
+        });
+    }
+
+    const ROUNDS: usize = 50;
+    const SENDS_MAX: usize = 200;
+    const LIMIT: Duration = Duration::from_secs(30);
+}

@@ -22,7 +22,7 @@
 //!
 //! How many octets are uncertain: the owner of the ring says so.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, iter, time::Duration};
 
 use super::super::encode::Encoder;
 use crate::{core::tick::Tick, delivery::chunk::Chunk};
@@ -45,6 +45,8 @@ pub(in crate::forward) struct ResendRing {
 #[derive(Debug)]
 struct Written {
     chunk: Chunk,
+    /// What it was written with. A reload may change the encoder of the connection.
+    encoder: Encoder,
     /// Its length on the wire.
     octets: usize,
     /// When its acknowledgement was first seen. Meaningless before.
@@ -95,6 +97,7 @@ impl ResendRing {
         self.octets += octets;
         self.chunks.push_back(Written {
             chunk,
+            encoder,
             octets,
             acknowledged_at: taken.now,
         });
@@ -148,8 +151,8 @@ impl ResendRing {
         Some(oldest.acknowledged_at.after(self.age))
     }
 
-    /// Empties the ring after the connection was lost `taken` octets into `batch`. Returns the frames that reach into
-    /// the last `uncertain` octets written, and those not written.
+    /// Empties the ring after the connection was lost `taken` octets into `batch`, which was written with `encoder`.
+    /// Returns the frames that reach into the last `uncertain` octets written, and those not written.
     pub(in crate::forward) fn take_back(
         &mut self,
         batch: Vec<Chunk>,
@@ -157,11 +160,17 @@ impl ResendRing {
         uncertain: usize,
         encoder: Encoder,
     ) -> VecDeque<Chunk> {
-        let certain = (self.octets + taken).saturating_sub(uncertain);
+        let mut certain = (self.octets + taken).saturating_sub(uncertain);
         self.octets = 0;
         (self.unsafe_chunks, self.unsafe_octets) = (0, 0);
-        let written = self.chunks.drain(..).map(|written| written.chunk);
-        encoder.beyond(written.chain(batch), certain)
+        let mut again = VecDeque::new();
+        for written in self.chunks.drain(..) {
+            let frames = written.encoder.beyond(iter::once(written.chunk), certain);
+            again.extend(frames);
+            certain = certain.saturating_sub(written.octets);
+        }
+        again.extend(encoder.beyond(batch.into_iter(), certain));
+        again
     }
 
     /// Marks what the peer has taken as safe and removes what is old; asks for the progress only if that may change
@@ -264,6 +273,36 @@ mod tests {
         check(0, 1, &["ddd", "eee", "fff"]);
         check(0, 9, &["bbb", "ccc", "ddd", "eee", "fff"]);
         check(0, usize::MAX, &["aaa", "bbb", "ccc", "ddd", "eee", "fff"]);
+    }
+
+    /// The ring measured what it holds by the encoder that a reload had set since.
+    #[test]
+    fn a_reload_that_changes_the_encoder_does_not_change_what_was_written() {
+        let escape = Encoder {
+            line_breaks: LineBreaks::Escape,
+            ..LF
+        };
+        for (before, after) in [(LF, escape), (escape, LF)] {
+            let written = ["a\nb", "c\nd", "e\nf"];
+            let last = before.wire_octets(written[2].as_bytes());
+            for (uncertain, expected) in [
+                (0, &["g\nh"][..]),
+                (1, &["e\nf", "g\nh"]),
+                (last, &["e\nf", "g\nh"]),
+                (last + 1, &["c\nd", "e\nf", "g\nh"]),
+            ] {
+                let mut ring = ResendRing::new(1000, AGE);
+                ring.push(chunk(&written[..2]), before, with(0));
+                ring.push(chunk(&written[2..]), before, with(0));
+                let again = ring.take_back(vec![chunk(&["g\nh"])], 0, uncertain, after);
+                let change = (before.line_breaks, after.line_breaks);
+                assert_eq!(
+                    frames(&again),
+                    expected,
+                    "{change:?}, uncertain {uncertain}"
+                );
+            }
+        }
     }
 
     #[test]
