@@ -11,6 +11,7 @@
 //! # Guarantees
 //!
 //! - One GET request is sent; the relay is not changed. An answer that comes too late or is too long is an error.
+//! - A relay of an earlier build, whose keys have old names, is understood.
 //! - The exit code is 0 if the file and the relay agree, 1 if they differ or the comparison failed.
 //!
 //! # Left out
@@ -30,7 +31,7 @@ use serde_json::{Map, Value};
 use super::CheckFormat;
 use super::check::describe;
 use crate::admin::{Checked, OverFile, SOURCE, Source};
-use crate::config::{Config, Override, RunArgs};
+use crate::config::{Config, Override, RunArgs, rename};
 use crate::logging::printable;
 
 /// Asks the relay whose admin address `args` names, and prints its settings in `format`.
@@ -92,6 +93,7 @@ impl Running {
     fn of(answer: &str) -> Result<Self, String> {
         let mut keys: Map<String, Value> =
             serde_json::from_str(answer).map_err(|error| error.to_string())?;
+        rename(&mut keys);
         let source = keys.remove(SOURCE).unwrap_or_default();
         let source: Source = serde_json::from_value(source).map_err(|error| error.to_string())?;
         let file = keys.remove(FILE).unwrap_or_default();
@@ -465,6 +467,29 @@ mod tests {
         );
         let mut differences = Vec::new();
         compare("", &running, &running, &mut differences);
+        assert_eq!(differences, [""; 0]);
+    }
+
+    #[test]
+    fn a_relay_that_has_old_names_of_keys_does_not_differ_because_of_them() {
+        let text =
+            "[forward]\nto = [\"tcp://a:601\"]\nresend_max = \"1MiB\"\nresend_age = \"2s\"\n";
+        let written = Config::of_text("t.toml", text).unwrap();
+        let mut page = values(Some(&written));
+        let forward = page["forward"].as_object_mut().unwrap();
+        for (new, old) in [("resend_max", "replay_max"), ("resend_age", "replay_age")] {
+            let value = forward.remove(new).unwrap();
+            forward.insert(old.to_owned(), value);
+        }
+        page[SOURCE] = json!({
+            "loaded_at": "", "changed": false, "refused": null, "over_file": [], "passed_in": [],
+        });
+        let running = Running::of(&page.to_string()).unwrap();
+        assert_eq!(running.config, written);
+        assert_eq!(running.config.warnings(), [""; 0]);
+        let mut differences = Vec::new();
+        let (running, written) = (Value::Object(running.keys), values(Some(&written)));
+        compare("", &running, &written, &mut differences);
         assert_eq!(differences, [""; 0]);
     }
 

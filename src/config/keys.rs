@@ -4,16 +4,18 @@
 //!
 //! - If another table has the key, the error names that table. For a key of an upstream's table it shows an example.
 //! - If the table has a key with a similar name, the error names it.
+//! - The same holds for the old name of a key. The error then has the new name, too.
 
 use super::draft::Draft;
 use super::error::Fault;
 use super::listener::ListenerConfig;
+use super::renamed;
 use super::report::{Report, UnknownKey};
 use super::rules::RuleKeys;
 use super::section::Names;
 use super::upstream::UpstreamConfig;
 use super::url::UpstreamUrl;
-use crate::core::nearest::did_you_mean;
+use crate::core::nearest::nearest;
 
 /// Refuses each unknown key that was found.
 pub(super) fn refuse_unknown(report: &mut Report) {
@@ -29,9 +31,21 @@ pub(super) fn refuse_unknown(report: &mut Report) {
     }
 }
 
-/// What was probably meant by `key` in a table whose keys are `known`.
+/// What was probably meant by `key` in a table whose keys are `known`, under their names and old names.
 fn hint(key: &str, known: &[&'static str]) -> String {
-    elsewhere(key, known).unwrap_or_else(|| did_you_mean(key, known.iter().copied()))
+    if let Some(hint) = elsewhere(key, known) {
+        return hint;
+    }
+    if let Some((table, new)) = renamed::new_name(key) {
+        return format!(" ({key} is the old name of {new}, which belongs to [{table}])");
+    }
+    let old_names = renamed::old_names().filter(|(_, new)| known.contains(new));
+    let words = known.iter().copied().chain(old_names.map(|(old, _)| old));
+    match nearest(key, words).map(|word| (word, renamed::new_name(word))) {
+        Some((old, Some((_, new)))) => format!(" (did you mean {new}, which was {old}?)"),
+        Some((word, None)) => format!(" (did you mean {word}?)"),
+        None => String::new(),
+    }
 }
 
 /// Where a key belongs that was written in a table with the keys `here`.

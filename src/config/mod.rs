@@ -84,6 +84,7 @@ pub(crate) use listener::{ACK, FRAMING, OVERSIZE};
 pub(crate) use listener::{Ack, ListenerConfig, Oversize};
 pub(crate) use masks::mask_names;
 pub(crate) use overrides::{Argument, Override, RunArgs};
+pub(crate) use renamed::rename;
 pub(crate) use rules::{ACTION, facility_names};
 pub(crate) use sockets::takes_only_v6;
 pub(crate) use units::{count_text, size_text, time_text};

@@ -1,5 +1,7 @@
 //! Keys that had another name: the old one is still read, and a warning names the new one.
 
+use serde_json::{Map, Value};
+
 /// A table's path, the old name of a key in it, and the new one.
 const RENAMED: [(&str, &str, &str); 2] = [
     ("forward", "replay_max", "resend_max"),
@@ -12,6 +14,30 @@ pub(super) fn old_name(path: &str, new: &str) -> Option<&'static str> {
     renamed
         .find(|(table, _, name)| *table == path && *name == new)
         .map(|(_, old, _)| *old)
+}
+
+/// The table and the new name of the key whose old name is `old`.
+pub(super) fn new_name(old: &str) -> Option<(&'static str, &'static str)> {
+    let mut renamed = RENAMED.iter();
+    renamed
+        .find(|(_, name, _)| *name == old)
+        .map(|(table, _, new)| (*table, *new))
+}
+
+/// The old names of keys, each with the new one.
+pub(super) fn old_names() -> impl Iterator<Item = (&'static str, &'static str)> {
+    RENAMED.iter().map(|(_, old, new)| (*old, *new))
+}
+
+/// Gives each key of `tables` that has an old name its new one. An earlier build of the relay printed them.
+pub(crate) fn rename(tables: &mut Map<String, Value>) {
+    for (table, old, new) in RENAMED {
+        if let Some(Value::Object(keys)) = tables.get_mut(table)
+            && let Some(value) = keys.remove(old)
+        {
+            keys.insert(new.to_owned(), value);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -59,12 +85,38 @@ mod tests {
     }
 
     #[test]
-    fn an_old_name_in_another_table_is_unknown() {
-        let text = load("[spool]\nreplay_max = \"1MiB\"\n").unwrap_err();
-        assert!(
-            text.starts_with("t.toml:2: spool.replay_max: unknown key"),
-            "{text}"
-        );
+    fn the_error_about_an_old_name_in_another_table_or_with_a_wrong_letter_has_the_new_one() {
+        for (text, start, hint) in [
+            (
+                "[dedup]\nreplay_max = \"1MiB\"\n",
+                "t.toml:2: dedup.replay_max: unknown key, ",
+                " (replay_max is the old name of resend_max, which belongs to [forward])",
+            ),
+            (
+                "replay_age = \"2s\"\n",
+                "t.toml:1: replay_age: unknown key, ",
+                " (replay_age is the old name of resend_age, which belongs to [forward])",
+            ),
+            (
+                "[forward]\nreplay_maxx = \"1MiB\"\n",
+                "t.toml:2: forward.replay_maxx: unknown key, ",
+                " (did you mean resend_max, which was replay_max?)",
+            ),
+        ] {
+            let said = load(text).unwrap_err();
+            assert!(said.starts_with(start) && said.ends_with(hint), "{said}");
+        }
+    }
+
+    #[test]
+    fn settings_that_an_earlier_build_printed_get_the_new_names() {
+        let printed = serde_json::json!({"forward": {"replay_max": "8MiB", "to": []}, "spool": {"replay_max": 1}});
+        let Value::Object(mut tables) = printed else {
+            unreachable!("it is a table");
+        };
+        rename(&mut tables);
+        let expected = serde_json::json!({"forward": {"resend_max": "8MiB", "to": []}, "spool": {"replay_max": 1}});
+        assert_eq!(Value::Object(tables), expected);
     }
 
     #[test]
