@@ -16,7 +16,7 @@
 //! Reloading. Comparing the file with the configuration in force (`tersed check --running`).
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -27,7 +27,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
-use crate::config::{Argument, Config, Effective, Override, RunArgs, time_text};
+use crate::config::{Argument, Config, Effective, Override, RunArgs, open_at_once, time_text};
 use crate::core::tick::{Tick, WallTime};
 use crate::lock::lock;
 use crate::logging::printable;
@@ -373,14 +373,12 @@ struct Contents(Option<u64>);
 impl Contents {
     fn of(file: &Path) -> Self {
         let read = || -> io::Result<u64> {
-            // Opening a FIFO would block.
-            if !fs::metadata(file)?.is_file() {
+            let file = open_at_once(file)?;
+            if !file.metadata()?.is_file() {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
             let mut octets = Vec::new();
-            File::open(file)?
-                .take(FILE_OCTETS_MAX)
-                .read_to_end(&mut octets)?;
+            file.take(FILE_OCTETS_MAX).read_to_end(&mut octets)?;
             let mut hasher = DefaultHasher::new();
             octets.hash(&mut hasher);
             Ok(hasher.finish())

@@ -74,6 +74,12 @@ pub(crate) enum Fault {
     /// The file is missing, a directory, or must not be read.
     #[error("cannot be read: {0}")]
     Unreadable(#[source] io::Error),
+    /// Reading it might wait for another process, so it is not read.
+    #[error("{what}, expected a file")]
+    NotAFile {
+        /// What it is.
+        what: &'static str,
+    },
     /// The file is longer than any configuration, so it is probably something else.
     #[error("longer than {}, expected a configuration in TOML", size_text(*.max))]
     TooLong {

@@ -76,6 +76,7 @@ pub(crate) use dedup::DedupConfig;
 pub(crate) use dedup::{IDENTITY, MODE, SUMMARY, field_names};
 pub(crate) use draft::Effective;
 pub(crate) use error::ConfigErrors;
+pub(crate) use file::open_at_once;
 pub(crate) use forward::WHEN_FULL;
 pub(crate) use forward::{
     ForwardConfig, LineBreaks, SpoolConfig, Strategy, SuppressedConfig, WhenFull,
@@ -94,6 +95,7 @@ pub(crate) use url::{ListenUrl, UpstreamUrl};
 pub(crate) use value::severity_range;
 
 use draft::Draft;
+use file::Wait;
 use report::Report;
 use value::Words;
 
@@ -165,7 +167,12 @@ impl Config {
         let mut report = Report::default();
         let mut draft = Draft::default();
         let file = args.file.as_deref();
-        let is_whole = file.is_none_or(|path| file::read(path, &mut draft, &mut report));
+        // A relay that runs must hear its signals meanwhile.
+        let wait = match running {
+            Some(_) => Wait::Never,
+            None => Wait::ForGiven,
+        };
+        let is_whole = file.is_none_or(|path| file::read(path, wait, &mut draft, &mut report));
         let present = again::Present::of(&report, file, is_whole).with(args);
         overrides::lay_over(&mut draft, args, &mut report);
         let shards = running.map(|running| running.dedup.shards);
@@ -181,7 +188,7 @@ impl Config {
         let mut report = Report::default();
         let mut draft = Draft::default();
         if let Some(path) = &args.file {
-            file::read(path, &mut draft, &mut report);
+            file::read(path, Wait::ForGiven, &mut draft, &mut report);
         }
         overrides::lay_over(&mut draft, args, &mut report);
         let is_refused = report.is_refused("admin.address");

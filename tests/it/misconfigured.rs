@@ -9,9 +9,32 @@ use nix::sys::signal::Signal;
 
 use super::support::command::{self, Logs, argument};
 use super::support::originator::Originator;
+use super::support::pipe::make_fifo;
 use super::support::sink::Sink;
 use super::support::tersed::{BINARY, Setup, Tersed};
 use super::support::wait::{LIMIT, wait_until};
+
+#[test]
+fn a_configuration_comes_from_a_file_or_from_a_given_pipe_and_not_from_a_fifo() {
+    let text = b"[dedup]\nwindow = \"7s\"\n[forward]\nto = [\"tcp://127.0.0.1:1\"]\n";
+    for path in ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"] {
+        let checked = command::tersed(&["check", "--format", "json", path], text);
+        assert_eq!(checked.json()["dedup"]["window"], "7s", "{path}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("fifo");
+    make_fifo(&fifo);
+    let fifo = fifo.to_str().unwrap();
+    for args in [["check", fifo], ["run", &format!("--config={fifo}")]] {
+        let refused = command::tersed(&args, b"");
+        assert_eq!(refused.code, Some(1), "{args:?}");
+        assert_eq!(
+            refused.stderr,
+            format!("{fifo}: a FIFO, expected a file\n"),
+            "{args:?}"
+        );
+    }
+}
 
 /// Each is a remainder of a file that is just being written. With it, survivors would go to standard output, or
 /// listeners would move.

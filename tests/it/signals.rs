@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 
 use super::support::numbered::{Numbered, Tally};
 use super::support::originator::Originator;
+use super::support::pipe::make_fifo;
 use super::support::sink::Sink;
 use super::support::tersed::Setup;
 use super::support::wait::{LIMIT, wait_until};
@@ -102,6 +103,29 @@ fn sighup_refuses_a_broken_configuration_and_goes_on_as_before() {
     tersed.wait_received(4);
     let (metrics, _) = tersed.finish();
     assert_eq!(metrics.total("tersed_frames_suppressed_total"), 2);
+}
+
+/// No process writes to the FIFO, so opening it, or reading it, would wait.
+#[test]
+fn sighup_refuses_a_fifo_in_place_of_the_configuration_and_sigterm_still_stops() {
+    let sink = Sink::tcp();
+    let tersed = Setup::new()
+        .config("[dedup]\nwindow = \"1h\"\n")
+        .listen(TCP)
+        .forward(&sink.url())
+        .start();
+    fs::remove_file(tersed.config_file()).unwrap();
+    make_fifo(&tersed.config_file());
+    tersed.signal(Signal::SIGHUP);
+    let refusal = tersed.wait_log("reload refused");
+    let error = refusal.field("error").unwrap();
+    assert!(
+        error.ends_with("tersed.toml: a FIFO, expected a file"),
+        "{error}"
+    );
+    Originator::tcp(tersed.address(TCP)).send(FOO);
+    sink.wait_messages(1);
+    tersed.finish();
 }
 
 /// Everything received before the signal is at the sink after the exit, and so are the summaries.
