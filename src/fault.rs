@@ -7,7 +7,8 @@
 //! |---|---|
 //! | `connection` | judging the frame, outside a lock |
 //! | `shard` | judging, while a shard's lock is held |
-//! | `forwarder` | the forwarder's thread |
+//! | `forwarder` | the thread of a forwarder |
+//! | `copies` | the thread of the forwarder of suppressed copies |
 //! | `windows` | the timer that ends windows |
 //! | `datagram` | a datagram thread, between two batches |
 //! | `listener` | accepting a connection |
@@ -20,6 +21,8 @@ mod armed {
         atomic::{AtomicBool, Ordering},
     };
 
+    use tokio::sync::Notify;
+
     static FAULT: LazyLock<Option<(String, Vec<u8>)>> = LazyLock::new(|| {
         let fault = std::env::var(super::VARIABLE).ok()?;
         let (point, marker) = fault.split_once(':')?;
@@ -29,12 +32,16 @@ mod armed {
     /// The marker was seen, and the point has not panicked since.
     static IS_DUE: AtomicBool = AtomicBool::new(false);
 
+    /// Wakes the futures that [`tripping`] runs when the marker is seen.
+    static SEEN: Notify = Notify::const_new();
+
     /// Looks for the marker in `frame`.
     pub(crate) fn look(frame: &[u8]) {
         if let Some((_, marker)) = &*FAULT
             && memchr::memmem::find(frame, marker).is_some()
         {
             IS_DUE.store(true, Ordering::Release);
+            SEEN.notify_waiters();
         }
     }
 
@@ -44,10 +51,14 @@ mod armed {
         is_armed && IS_DUE.swap(false, Ordering::AcqRel)
     }
 
-    /// Runs `future`, and panics if `point` is due when it is polled.
+    /// Runs `future`, and panics as soon as `point` is due, whatever `future` waits for.
     pub(crate) async fn tripping<F: Future>(point: &str, future: F) -> F::Output {
         let mut future = std::pin::pin!(future);
+        let mut seen = std::pin::pin!(SEEN.notified());
         std::future::poll_fn(|context| {
+            while seen.as_mut().poll(context).is_ready() {
+                seen.set(SEEN.notified());
+            }
             trip(point);
             future.as_mut().poll(context)
         })

@@ -247,6 +247,9 @@ impl Panics {
     /// A request to the admin port panicked: it costs the request.
     pub(crate) fn admin(&self, panicked: &Panicked) {
         self.count(PanicTask::Admin);
+        if self.is_known(panicked) {
+            return;
+        }
         let (panic, Report { place, backtrace }) = (&panicked.message, &panicked.report);
         error!(
             place,
@@ -257,7 +260,7 @@ impl Panics {
     /// A task that the relay cannot do without panicked: it costs the process.
     pub(crate) fn fatal(&self, task: PanicTask, panicked: &Panicked) {
         self.count(task);
-        if panicked.is_echo() && self.0.cause.get().is_some() {
+        if self.is_known(panicked) {
             return;
         }
         let (panic, Report { place, backtrace }) = (&panicked.message, &panicked.report);
@@ -285,6 +288,12 @@ impl Panics {
         cause
             .expect("the cause is set before the token is cancelled")
             .clone()
+    }
+
+    /// What must end the process, if anything.
+    #[must_use]
+    pub(crate) fn cause(&self) -> Option<&str> {
+        self.0.cause.get().map(String::as_str)
     }
 
     /// The core broke an invariant in the middle of an update: nothing can be judged any more.
@@ -317,6 +326,11 @@ impl Panics {
             }
             sleep(RESTART_PERIOD).await;
         }
+    }
+
+    /// Whether the log says already why the task panicked: it met a shard that another panic has poisoned.
+    fn is_known(&self, panicked: &Panicked) -> bool {
+        panicked.is_echo() && self.cause().is_some()
     }
 
     fn count(&self, task: PanicTask) {

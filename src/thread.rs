@@ -103,14 +103,6 @@ impl Waiting {
 #[derive(Debug)]
 pub(crate) struct Running<T>(oneshot::Receiver<Result<T, Broken>>);
 
-impl<T> Running<T> {
-    /// Whether the work has ended, awaited or not.
-    #[must_use]
-    pub(crate) fn is_finished(&self) -> bool {
-        self.0.is_terminated() || !self.0.is_empty()
-    }
-}
-
 impl<T> Future for Running<T> {
     type Output = Result<T, Broken>;
 
@@ -478,20 +470,6 @@ mod tests {
         // The thread continues.
         assert_eq!(pool.call(|| 3).await.unwrap(), 3);
         assert_eq!(pool.0.lock().threads, 1);
-    }
-
-    #[tokio::test]
-    async fn what_has_ended_says_so_before_it_is_awaited() {
-        let (go, told) = sync_channel::<()>(1);
-        let running = Waiting::new("tersed-test")
-            .unwrap()
-            .run(move || told.recv());
-        assert!(!running.is_finished());
-        drop(go);
-        while !running.is_finished() {
-            tokio::task::yield_now().await;
-        }
-        running.await.unwrap().unwrap_err();
     }
 
     /// A call that never returns occupies one thread; the next call gets another.

@@ -4,6 +4,7 @@
 //!
 //! - When a reload switches this forwarder off, it still writes what it has within the grace period of a stop. What is
 //!   left then is counted as dropped, and readers that waited at its queue continue.
+//! - If it fails meanwhile, or panics, what is left is dropped as well. A panic costs the process, as at any other time.
 //! - It shares nothing with the forwarder of survivors: neither waits for the other.
 //!
 //! # Left out
@@ -12,29 +13,31 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::{runtime, sync::watch, time::timeout};
+use tokio::{sync::watch, time::timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
-use super::cut_off::{CUT_OFF_MAX, CutOff};
+use super::{
+    DaemonError,
+    cut_off::{CUT_OFF_MAX, CutOff},
+    forwarding::Forwarding,
+};
 use crate::{
     config::ForwardConfig,
     delivery::{Delivery, Queue},
-    fault,
-    forward::{ForwardEnded, Forwarder, Stopping},
+    forward::{Forwarder, Stopping},
+    metrics::PanicTask,
     pipeline::Pipeline,
-    thread::{Broken, Running, Waiting},
+    thread::Waiting,
 };
-
-/// The result of a forwarder.
-pub(super) type Ended = Result<Result<(), ForwardEnded>, Broken>;
 
 /// The forwarder of copies, running.
 #[derive(Debug)]
 pub(super) struct CopiesForwarder {
     pub(super) queue: Arc<Queue>,
     config: watch::Sender<Arc<ForwardConfig>>,
-    pub(super) forwarder: Running<Result<(), ForwardEnded>>,
+    pub(super) forwarder: Forwarding,
+    pipeline: Arc<Pipeline>,
     stopping: Stopping,
     cut_off: Arc<CutOff>,
 }
@@ -48,7 +51,7 @@ impl CopiesForwarder {
     pub(super) fn start(
         config: ForwardConfig,
         thread: Waiting,
-        pipeline: &Pipeline,
+        pipeline: Arc<Pipeline>,
         tasks: &TaskTracker,
         stopping: &Stopping,
         cut_off: Arc<CutOff>,
@@ -70,13 +73,16 @@ impl CopiesForwarder {
             changes.clone(),
             stopping.clone(),
         );
-        let forwarder = run(forwarder, thread, tasks)?;
+        let (own, panics) = (Arc::clone(&queue), pipeline.panics.clone());
+        let forwarder =
+            Forwarding::start(forwarder, own, thread, tasks, PanicTask::Copies, panics)?;
         let delivery = Delivery::new(Arc::clone(&queue), Arc::clone(ledger), changes);
         pipeline.copies_door.open(delivery);
         Ok(Self {
             queue,
             config,
             forwarder,
+            pipeline,
             stopping,
             cut_off,
         })
@@ -91,49 +97,32 @@ impl CopiesForwarder {
     /// Writes what is left within `grace`, then ends. The door to its queue is shut already.
     pub(super) async fn leave(mut self, grace: Duration) {
         self.stopping.begin();
-        if timeout(grace, &mut self.forwarder).await.is_ok() {
-            info!("suppressed copies are no longer kept");
-            return;
+        match timeout(grace, self.forwarder.ended()).await {
+            Ok(Ok(())) => info!("suppressed copies are no longer kept"),
+            // A panic is reported already, and the queue closed.
+            Ok(Err(_)) => {}
+            Err(_) => {
+                // Readers stop waiting for room, and what is left is dropped.
+                self.forwarder.close();
+                self.stopping.cut_off();
+                if timeout(CUT_OFF_MAX, self.forwarder.ended()).await.is_err() {
+                    error!(
+                        "the forwarder of suppressed copies did not end; this is a fault of tersed"
+                    );
+                }
+            }
         }
-        // Readers stop waiting for room, and what is left is dropped.
-        self.queue.close();
-        self.stopping.cut_off();
-        if timeout(CUT_OFF_MAX, &mut self.forwarder).await.is_err() {
-            error!("the forwarder of suppressed copies did not end; this is a fault of tersed");
-        }
-        self.cut_off.tell_copies();
+        self.forwarder.drop_rest(self.pipeline.delivery.ledger());
+        self.cut_off.tell_copies(self.forwarder.time());
     }
 }
 
-/// Waits until the forwarder of copies ends by itself; forever if there is no such forwarder.
-pub(super) async fn ended(copies: &mut Option<CopiesForwarder>) -> Ended {
+/// Waits until the forwarder of copies ends by itself, and returns why; forever if there is no such forwarder.
+pub(super) async fn ended_early(copies: &mut Option<CopiesForwarder>) -> DaemonError {
     match copies {
-        Some(copies) => (&mut copies.forwarder).await,
+        Some(copies) => copies.forwarder.ended_early().await,
         None => std::future::pending().await,
     }
-}
-
-/// Runs `forwarder` on a thread of its own, so that waking it wakes no worker.
-///
-/// # Errors
-///
-/// Its runtime cannot be built.
-pub(super) fn run(
-    forwarder: Forwarder,
-    thread: Waiting,
-    tasks: &TaskTracker,
-) -> io::Result<Running<Result<(), ForwardEnded>>> {
-    let forwarding = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let tracked = tasks.token();
-    Ok(thread.run(move || {
-        let ended = forwarding.block_on(fault::tripping("forwarder", forwarder.run()));
-        // A blocking write may never end.
-        forwarding.shutdown_background();
-        drop(tracked);
-        ended
-    }))
 }
 
 /// The name of its thread.

@@ -41,9 +41,8 @@ impl CutOff {
         }
     }
 
-    /// Logs what was cut off since the last call.
-    pub(super) fn tell(&self) {
-        self.tell_copies();
+    /// Logs how many messages and summaries were not forwarded `within` their time since the last call.
+    pub(super) fn tell(&self, within: Within) {
         let metrics = &self.metrics;
         let frames = more(
             &self.frames,
@@ -51,25 +50,48 @@ impl CutOff {
         );
         let dropped = metrics.summaries.dropped[DropReason::Shutdown].get();
         let summaries = more(&self.summaries, dropped);
-        if frames > 0 || summaries > 0 {
-            error!(
+        if frames == 0 && summaries == 0 {
+            return;
+        }
+        match within {
+            Within::Grace => error!(
                 frames,
                 summaries, "dropped messages that were not forwarded within the grace period"
-            );
+            ),
+            Within::LifeOfForwarder => error!(
+                frames,
+                summaries, "dropped messages that were not forwarded before the forwarder failed"
+            ),
         }
     }
 
-    /// Logs how many suppressed copies were cut off since the last call.
-    pub(super) fn tell_copies(&self) {
+    /// Logs how many suppressed copies were not written `within` their time since the last call.
+    pub(super) fn tell_copies(&self, within: Within) {
         let dropped = self.metrics.copies.dropped[DropReason::Shutdown].get();
         let copies = more(&self.copies, dropped);
-        if copies > 0 {
-            error!(
+        if copies == 0 {
+            return;
+        }
+        match within {
+            Within::Grace => error!(
                 copies,
                 "dropped suppressed copies that were not written within the grace period"
-            );
+            ),
+            Within::LifeOfForwarder => error!(
+                copies,
+                "dropped suppressed copies that were not written before their forwarder failed"
+            ),
         }
     }
+}
+
+/// The time that there was.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Within {
+    /// It ended with the grace period, or with a second signal.
+    Grace,
+    /// It ended when the forwarder failed.
+    LifeOfForwarder,
 }
 
 /// Returns how much `total` exceeds `told`, and stores `total` there.

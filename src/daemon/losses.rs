@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use self::wording::Wording;
+use super::stats_of;
 use crate::{
     clock::Clock,
     config::{ForwardConfig, size_text, time_text},
@@ -242,11 +243,6 @@ impl Losses {
             usize::try_from(found.receive_buffer.get() / 2).unwrap_or(0)
         })
     }
-}
-
-/// The counts of the shards; zero after a panic in one of them, when the process is about to end.
-fn stats_of(shards: &Shards) -> EngineStats {
-    shards.sound_stats().unwrap_or_default()
 }
 
 /// The line for `/readyz`.

@@ -13,8 +13,8 @@
 //! - A reload is all or nothing. Sockets, connections and windows whose settings did not change are
 //!   kept.
 //! - At a stop each stage ends because its input closed; what the deadline cuts off is counted as dropped.
-//! - A listener or the forwarder that ends by itself is fatal, and so are most panics (`panics`): the rest is drained
-//!   and the exit status is 1, so that a supervisor restarts the process.
+//! - A listener or the forwarder that ends by itself is fatal, and so are most panics (`panics`), also during a stop: the
+//!   rest is drained and the exit status is 1, so that a supervisor restarts the process.
 //!
 //! # Left out
 //!
@@ -23,6 +23,7 @@
 mod configuration;
 mod copies;
 mod cut_off;
+mod forwarding;
 mod listeners;
 mod losses;
 mod needs_restart;
@@ -49,6 +50,7 @@ use tracing::{debug, error, info, warn};
 use self::{
     copies::CopiesForwarder,
     cut_off::CutOff,
+    forwarding::Forwarding,
     losses::Losses,
     serving::{Closing, Serving},
     storm::Storm,
@@ -58,6 +60,7 @@ use crate::{
     admin::{self, AdminState, FileState, InForce, Readiness},
     clock::Clock,
     config::{Config, ForwardConfig, RunArgs},
+    core::dedup::{EngineStats, Shards},
     delivery::Queue,
     fault,
     forward::{ForwardEnded, Stopping},
@@ -69,7 +72,7 @@ use crate::{
     sizing::Sizing,
     spool::SpoolError,
     sys,
-    thread::{Pool, Running, Waiting},
+    thread::{Pool, Waiting},
 };
 
 /// Why the relay did not start, or stopped without being told to.
@@ -145,7 +148,7 @@ struct Daemon {
     passed: PassedSockets,
     forward: watch::Sender<Arc<ForwardConfig>>,
     queue: Arc<Queue>,
-    forwarder: Running<Result<(), ForwardEnded>>,
+    forwarder: Forwarding,
     /// The forwarder of suppressed copies, if they are kept.
     copies: Option<CopiesForwarder>,
     readiness: Readiness,
@@ -164,6 +167,10 @@ struct Daemon {
 
 impl Daemon {
     /// Serves until a signal or a failure ends it, then drains.
+    ///
+    /// # Errors
+    ///
+    /// A failure ended it, or a panic came during the stop that costs the process.
     async fn serve(mut self, args: &RunArgs) -> Result<(), DaemonError> {
         let ended = caught(self.serve_until_ended(args)).await;
         let result = ended.unwrap_or_else(|panicked| {
@@ -173,8 +180,8 @@ impl Daemon {
         if let Err(error) = &result {
             error!(%error, "stopping");
         }
-        self.stop(result.is_ok()).await;
-        result
+        let stopped = self.stop(result.is_ok()).await;
+        result.and(stopped)
     }
 
     async fn serve_until_ended(&mut self, args: &RunArgs) -> Result<(), DaemonError> {
@@ -184,35 +191,16 @@ impl Daemon {
                     Event::Stop => return Ok(()),
                     Event::Reload => self.reload(args).await,
                 },
-                ended = &mut self.forwarder => {
-                    return Err(self.forwarder_ended(ended, PanicTask::Forwarder));
-                }
-                ended = copies::ended(&mut self.copies) => {
-                    return Err(self.forwarder_ended(ended, PanicTask::Copies));
-                }
+                error = self.forwarder.ended_early() => return Err(error),
+                error = copies::ended_early(&mut self.copies) => return Err(error),
                 cause = self.context.panics.ended() => return Err(DaemonError::Task(cause)),
             }
         }
     }
 
-    /// Why a forwarder ended that only a stop should end.
-    fn forwarder_ended(&self, ended: copies::Ended, task: PanicTask) -> DaemonError {
-        let broken = match ended {
-            Ok(Err(error)) => return error.into(),
-            Ok(Ok(())) => {
-                return DaemonError::Task(format!("task {} ended by itself", task.label()));
-            }
-            Err(broken) => broken,
-        };
-        if let Some(panicked) = broken.panic() {
-            self.context.panics.fatal(task, panicked);
-        }
-        DaemonError::Task(format!("task {} {broken}", task.label()))
-    }
-
     /// Starts the forwarder of suppressed copies.
     fn start_copies(&self, config: ForwardConfig, thread: Waiting) -> io::Result<CopiesForwarder> {
-        let pipeline = &self.context.pipeline;
+        let pipeline = Arc::clone(&self.context.pipeline);
         let tasks = &self.housekeeping;
         let cut_off = Arc::clone(&self.cut_off);
         CopiesForwarder::start(config, thread, pipeline, tasks, &self.stopping, cut_off)
@@ -235,7 +223,7 @@ impl Daemon {
         let state = AdminState {
             metrics: Arc::clone(&self.context.metrics),
             readiness: self.readiness.clone(),
-            engine_stats: Arc::new(move || shards.stats()),
+            engine_stats: Arc::new(move || stats_of(&shards)),
             pool: Arc::clone(&self.chores),
             losses: Arc::new(move || losses.lines(Clock::now())),
             in_force: self.in_force.clone(),
@@ -251,6 +239,7 @@ impl Daemon {
     }
 
     fn spawn_timers(&self) {
+        self.spawn_window_timer();
         let (losses, stop) = (Arc::clone(&self.losses), self.stop_housekeeping.clone());
         let (pipeline, peer_log) = (&self.context.pipeline, &self.context.peer_log);
         let (shards, peer_log) = (Arc::clone(&pipeline.shards), Arc::clone(peer_log));
@@ -259,43 +248,6 @@ impl Daemon {
         };
         self.housekeeping
             .spawn(self.context.panics.clone().restarting(watch));
-        let stop = self.stop_housekeeping.clone();
-        let pipeline = Arc::clone(&self.context.pipeline);
-        let queue = Arc::clone(&self.queue);
-        let chores = Arc::clone(&self.chores);
-        let panics = self.context.panics.clone();
-        let retiring = async move {
-            let mut due = interval(RETIRE_PERIOD);
-            due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut storm = Storm::default();
-            let mut has_more = false;
-            loop {
-                select! {
-                    biased;
-                    () = stop.cancelled() => return,
-                    () = ready(()), if has_more => {}
-                    _ = due.tick() => {}
-                }
-                fault::trip("windows");
-                if pipeline.is_broken() {
-                    return;
-                }
-                // While the queue is full this waits like every reader, until the queue is closed.
-                has_more = pipeline.advance().await;
-                let held = pipeline.shards.stats().octets as u64;
-                if storm.abates(held + queue.octets()) {
-                    let released = chores.call(sys::release_free_memory);
-                    if let Err(error) = released.await {
-                        error!(%error, "cannot give free memory back to the system");
-                    }
-                }
-            }
-        };
-        self.housekeeping.spawn(async move {
-            if let Err(panicked) = caught(retiring).await {
-                panics.fatal(PanicTask::Windows, &panicked);
-            }
-        });
         if let Some(period) = sd_notify::watchdog_enabled() {
             let stop = self.stop_housekeeping.clone();
             let watchdog = move || {
@@ -314,6 +266,57 @@ impl Daemon {
                 .spawn(self.context.panics.clone().restarting(watchdog));
         }
     }
+
+    /// Spawns the timer that ends windows. A stop waits for it, as for a reader: it may have summaries in hand.
+    fn spawn_window_timer(&self) {
+        let stopping = self.stopping.clone();
+        let pipeline = Arc::clone(&self.context.pipeline);
+        let queue = Arc::clone(&self.queue);
+        let chores = Arc::clone(&self.chores);
+        let panics = self.context.panics.clone();
+        let retiring = async move {
+            let mut due = interval(RETIRE_PERIOD);
+            due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut storm = Storm::default();
+            let mut has_more = false;
+            loop {
+                select! {
+                    biased;
+                    () = stopping.begun() => return,
+                    () = ready(()), if has_more => {}
+                    _ = due.tick() => {}
+                }
+                fault::trip("windows");
+                if pipeline.is_broken() {
+                    return;
+                }
+                // While the queue is full this waits like every reader, until the queue is closed.
+                has_more = pipeline.advance().await;
+                let held = stats_of(&pipeline.shards).octets as u64;
+                if storm.abates(held + queue.octets()) {
+                    let released = chores.call(sys::release_free_memory);
+                    let released = select! {
+                        // It takes a while, and must not delay the stop.
+                        () = stopping.begun() => return,
+                        released = released => released,
+                    };
+                    if let Err(error) = released {
+                        error!(%error, "cannot give free memory back to the system");
+                    }
+                }
+            }
+        };
+        self.context.tasks.spawn(async move {
+            if let Err(panicked) = caught(retiring).await {
+                panics.fatal(PanicTask::Windows, &panicked);
+            }
+        });
+    }
+}
+
+/// The counts of the shards; zero after a panic in one of them, when the process is about to end.
+fn stats_of(shards: &Shards) -> EngineStats {
+    shards.sound_stats().unwrap_or_default()
 }
 
 /// Logs how many warnings about peers were suppressed.

@@ -20,8 +20,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use super::{
-    Daemon, DaemonError, copies, cut_off::CutOff, listeners::BoundListener, losses::Losses, notify,
-    threads::Patience, windows,
+    Daemon, DaemonError, copies, cut_off::CutOff, forwarding::Forwarding, listeners::BoundListener,
+    losses::Losses, notify, threads::Patience, windows,
 };
 use crate::{
     admin::{FileState, InForce, Readiness},
@@ -31,7 +31,7 @@ use crate::{
     forward::{self, Forwarder, Stopping},
     listen::{Bound, Context, PassedSockets},
     logging::PeerLog,
-    metrics::Metrics,
+    metrics::{Metrics, PanicTask},
     panics::Panics,
     pipeline::Pipeline,
     signal::Signals,
@@ -118,7 +118,9 @@ impl Daemon {
             stopping.clone(),
         );
         let housekeeping = TaskTracker::new();
-        let forwarder = copies::run(forwarder, threads.forward, &housekeeping);
+        let (own, task) = (Arc::clone(&queue), PanicTask::Forwarder);
+        let (thread, tasks) = (threads.forward, &housekeeping);
+        let forwarder = Forwarding::start(forwarder, own, thread, tasks, task, panics.clone());
         let forwarder = forwarder.map_err(DaemonError::Runtime)?;
         let free = free_descriptors(config.spool.directory.is_some());
         let context = Context {

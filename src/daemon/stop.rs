@@ -6,6 +6,7 @@
 //! - Upstreams that are down are tried at once, and retried until the deadline.
 //! - What the deadline cuts off is counted as dropped and logged in one line, or left in the spool.
 //! - Windows are saved only if every stage before ended without an error.
+//! - A forwarder that ends while something waits for it is noticed at once. What it leaves is dropped and counted.
 //!
 //! # Left out
 //!
@@ -14,30 +15,35 @@
 use std::sync::Arc;
 
 use tokio::{
-    select,
+    join, select,
     time::{sleep, timeout},
 };
 use tracing::{debug, error, info, warn};
 
 use super::{
-    Daemon, copies::CopiesForwarder, cut_off::CUT_OFF_MAX, log_suppressed_warnings, notify,
+    Daemon, DaemonError,
+    copies::CopiesForwarder,
+    cut_off::{CUT_OFF_MAX, Within},
+    forwarding::Forwarding,
+    log_suppressed_warnings, notify, stats_of,
 };
 use crate::{
     clock::Clock,
-    core::dedup::{EndReason, EngineStats, Progress},
+    core::dedup::{EndReason, Progress},
     delivery::Queue,
-    forward::ForwardEnded,
     listen::Context,
-    metrics::DropReason,
-    pipeline::Pipeline,
     signal::{Event, Signals},
-    thread::Running,
 };
 
 impl Daemon {
     /// Accepts nothing more and forwards what was received, within the deadline. Then saves the windows, unless a
-    /// task failed: then it is not known whether the messages of the open windows were forwarded.
-    pub(super) async fn stop(mut self, mut is_whole: bool) {
+    /// task failed, before (not `is_whole`) or now: then it is not known whether the messages of the open windows were
+    /// forwarded.
+    ///
+    /// # Errors
+    ///
+    /// A task panicked whose panic costs the process.
+    pub(super) async fn stop(mut self, mut is_whole: bool) -> Result<(), DaemonError> {
         self.readiness.set_stopping();
         notify(&[sd_notify::NotifyState::Stopping]);
         info!(grace = ?self.config.shutdown_grace, "stopping");
@@ -45,24 +51,16 @@ impl Daemon {
             running.stop();
         }
         self.context.tasks.close();
-        // Without a forwarder, waiting for room would last until the deadline.
-        if self.forwarder.is_finished() {
-            self.queue.close();
-        }
-        if let Some(copies) = &self.copies
-            && copies.forwarder.is_finished()
-        {
-            copies.queue.close();
-        }
         // Comes before any waiting: readers may wait for room in the queue, and the queue for an upstream.
         self.stopping.begin();
         let stopping = self.stopping.clone();
         let grace = self.config.shutdown_grace;
         let deadline = Clock::now().after(grace);
+        let queue = Arc::clone(&self.queue);
         let copies_queue = self.copies.as_ref().map(|copies| Arc::clone(&copies.queue));
         let is_drained = {
             let (forwarder, copies) = (&mut self.forwarder, &mut self.copies);
-            let drain = Self::drain(&self.context, &self.queue, forwarder, copies);
+            let drain = Self::drain(&self.context, forwarder, copies, &queue);
             tokio::pin!(drain);
             let in_time = select! {
                 whole = &mut drain => Some(whole),
@@ -82,7 +80,7 @@ impl Daemon {
                     // open windows then end without waiting for an upstream. The drain goes on: it may have summaries in
                     // hand.
                     stopping.cut_off();
-                    self.queue.close();
+                    queue.close();
                     if let Some(queue) = copies_queue {
                         queue.close();
                     }
@@ -96,7 +94,8 @@ impl Daemon {
                 }
             }
         };
-        is_whole &= is_drained && !self.context.pipeline.is_broken();
+        let panics = self.context.panics.clone();
+        is_whole &= is_drained && !self.context.pipeline.is_broken() && panics.cause().is_none();
         if is_whole {
             self.save_windows(deadline).await;
         }
@@ -109,16 +108,14 @@ impl Daemon {
             debug!("housekeeping did not end in time");
         }
         self.context.peer_log.finish(log_suppressed_warnings);
-        self.cut_off.tell();
+        self.cut_off.tell(self.forwarder.time());
+        let copies = self.copies.as_ref();
+        let time = copies.map_or(Within::Grace, |copies| copies.forwarder.time());
+        self.cut_off.tell_copies(time);
         let metrics = &self.context.metrics;
         let listeners = metrics.listeners();
         let kernel_dropped: u64 = listeners.iter().map(|one| one.kernel_dropped.get()).sum();
-        let pipeline = &self.context.pipeline;
-        let stats = if pipeline.is_broken() {
-            EngineStats::default()
-        } else {
-            pipeline.shards.stats()
-        };
+        let stats = stats_of(&self.context.pipeline.shards);
         let balance = metrics.balance();
         info!(
             received = balance.received,
@@ -137,72 +134,56 @@ impl Daemon {
                 .sum::<u64>(),
             "stopped"
         );
+        match panics.cause() {
+            Some(cause) => Err(DaemonError::Task(cause.to_owned())),
+            None => Ok(()),
+        }
     }
 
-    /// Waits for each stage to end because its input closed: readers, windows, queue, forwarder. Returns false if the
-    /// forwarder failed.
+    /// Waits for each stage to end because its input closed: readers and the timer of windows, windows, queue, forwarder.
+    /// A forwarder that ends too early closes its queue, so that the other stages do not wait for it. Returns false if
+    /// the forwarder failed.
     ///
     /// # Cancel safety
     ///
     /// Not cancel safe: dropped while it waits for room, the summaries in hand are lost without being counted.
     async fn drain(
         context: &Context,
-        queue: &Queue,
-        forwarder: &mut Running<Result<(), ForwardEnded>>,
+        forwarder: &mut Forwarding,
         copies: &mut Option<CopiesForwarder>,
+        queue: &Queue,
     ) -> bool {
-        context.tasks.wait().await;
-        // No batch is left that could use it.
-        context.pipeline.copies_door.shut();
         let pipeline = &context.pipeline;
-        let (mut ended, mut progress) = (Vec::new(), Progress::default());
-        while !pipeline.is_broken() {
-            // The windows stay open, so that a survivor dropped from here on can reopen its window.
-            let shards = &pipeline.shards;
-            let more =
-                shards.report_all(EndReason::Stop, &mut progress, REPORTED_AT_ONCE, &mut ended);
-            pipeline.report(&mut ended).await;
-            if !more {
-                break;
-            }
-        }
-        queue.close();
-        if !forwarder.is_finished() {
-            match forwarder.await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return false,
-                Err(error) => {
-                    error!(%error, "the forwarder failed");
-                    return false;
+        let reported = async {
+            context.tasks.wait().await;
+            // No batch is left that could use it.
+            pipeline.copies_door.shut();
+            let (mut ended, mut progress) = (Vec::new(), Progress::default());
+            while !pipeline.is_broken() {
+                // The windows stay open, so that a survivor dropped from here on can reopen its window.
+                let shards = &pipeline.shards;
+                let more =
+                    shards.report_all(EndReason::Stop, &mut progress, REPORTED_AT_ONCE, &mut ended);
+                pipeline.report(&mut ended).await;
+                if !more {
+                    break;
                 }
             }
-        }
-        drop_rest(queue, pipeline);
+            queue.close();
+        };
+        let copied = async {
+            // What it failed to write is counted, and says nothing about windows.
+            if let Some(copies) = copies.as_mut() {
+                copies.forwarder.ended().await.ok();
+            }
+        };
+        let ((), forwarded, ()) = join!(reported, forwarder.ended(), copied);
+        let ledger = pipeline.delivery.ledger();
+        forwarder.drop_rest(ledger);
         if let Some(copies) = copies {
-            if !copies.forwarder.is_finished()
-                && let Err(error) = (&mut copies.forwarder).await
-            {
-                error!(%error, "the forwarder of suppressed copies failed");
-            }
-            drop_rest(&copies.queue, pipeline);
+            copies.forwarder.drop_rest(ledger);
         }
-        true
-    }
-}
-
-/// Drops what is left in `queue`. Something is left only if the forwarder ended too early.
-fn drop_rest(queue: &Queue, pipeline: &Pipeline) {
-    let ledger = pipeline.delivery.ledger();
-    loop {
-        let chunks = queue.try_pop(usize::MAX);
-        if chunks.is_empty() {
-            return;
-        }
-        for chunk in chunks {
-            if let Some(summaries) = ledger.dropped(&chunk, DropReason::Shutdown) {
-                ledger.dropped(&summaries, DropReason::Shutdown);
-            }
-        }
+        forwarded.is_ok()
     }
 }
 

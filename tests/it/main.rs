@@ -57,6 +57,7 @@ mod never_suppressed;
 mod output_framing;
 mod own_log;
 mod panics;
+mod panics_while_stopping;
 mod passed_sockets;
 mod path_dead;
 mod paused;

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::support::originator::Originator;
@@ -188,7 +189,70 @@ fn windows_are_not_saved_after_a_panic() {
     assert!(!Path::new(&state).exists());
 }
 
-fn with_fault(point: &str) -> Setup {
+/// An operator is to look at `tersed_panics_total` there, so a poisoned shard must not break the page.
+#[test]
+fn the_metrics_can_be_read_after_a_panic_of_a_shard() {
+    let port = RefusingPort::new();
+    let tersed = with_fault("shard")
+        .config("[shutdown]\ngrace = \"1h\"\n")
+        .listen(TCP)
+        .forward(&port.url())
+        .start();
+    let mut originator = Originator::tcp(tersed.address(TCP));
+    originator.send("<13>app: first");
+    tersed.wait_received(1);
+    originator.send(format!("<13>app: {MARKER}"));
+    tersed.wait_log(COSTS_PROCESS);
+    tersed.wait_log("stopping");
+    let metrics = tersed.metrics();
+    assert_eq!(panics_of(&metrics, "connection"), 1);
+    assert_eq!(panics_of(&metrics, "admin"), 0);
+    let balance = metrics.balance();
+    assert!(balance.holds() && balance.received == 2, "{balance:?}");
+    for page in ["/", "/readyz", "/healthz", "/api/v1/config"] {
+        let (status, text) = tersed.get(page);
+        assert_ne!(status, 500, "{page}: {text}");
+    }
+    // The second signal: the first made it stop no sooner than the panic did.
+    tersed.signal(Signal::SIGTERM);
+    check(&ended(tersed), "connection");
+}
+
+/// A reload removes `[suppressed]` while copies wait, and a reader for room for its own.
+#[test]
+fn a_panic_of_the_forwarder_of_copies_ends_the_relay_also_after_a_reload_removed_it() {
+    for is_removed in [false, true] {
+        let (sink, away) = (Sink::tcp(), RefusingPort::new());
+        let config = "[forward]\nretry_max = \"100ms\"\n[shutdown]\ngrace = \"1h\"\n";
+        let suppressed = format!(
+            "[suppressed]\nto = \"{}\"\nqueue = \"64KiB\"\nwhen_full = \"wait\"\n",
+            away.url()
+        );
+        let tersed = with_fault("copies")
+            .config(&format!("{config}{suppressed}"))
+            .listen(TCP)
+            .forward(&sink.url())
+            .start();
+        let mut waiting = Originator::tcp(tersed.address(TCP));
+        let repeated = format!("<13>app: {:x<1000}", "");
+        wait_until("reading to be paused", LIMIT, || {
+            waiting.send(&repeated);
+            tersed.metrics().total("tersed_reading_paused") > 0
+        });
+        if is_removed {
+            fs::write(tersed.config_file(), config).unwrap();
+            tersed.signal(Signal::SIGHUP);
+            tersed.wait_log("reloaded");
+        }
+        Originator::tcp(tersed.address(TCP)).send(format!("<13>app: {MARKER}"));
+        let stopped = ended(tersed);
+        check(&stopped, "copies");
+        let lost = "dropped suppressed copies that were not written before their forwarder failed";
+        assert_eq!(stopped.log_count(lost), 1, "{}", stopped.stderr);
+    }
+}
+
+pub(super) fn with_fault(point: &str) -> Setup {
     Setup::new()
         .window("1h")
         .environment(FAULT, &format!("{point}:{MARKER}"))
@@ -196,14 +260,14 @@ fn with_fault(point: &str) -> Setup {
 
 /// Waits until the relay has ended by itself.
 #[track_caller]
-fn ended(mut tersed: Tersed) -> Stopped {
+pub(super) fn ended(mut tersed: Tersed) -> Stopped {
     tersed.balance_at_exit();
     tersed.wait_stopped()
 }
 
 /// It exited with status 1, logged once why, and every frame is accounted for.
 #[track_caller]
-fn check(stopped: &Stopped, task: &str) {
+pub(super) fn check(stopped: &Stopped, task: &str) {
     assert_eq!(stopped.status.code(), Some(1), "{task}: {}", stopped.stderr);
     assert_eq!(
         stopped.log_count(COSTS_PROCESS),
@@ -229,7 +293,7 @@ const COSTS_CONNECTION: &str =
 const COSTS_NOTHING: &str =
     "a housekeeping task panicked and is started again; this is a fault of tersed";
 const COSTS_PROCESS: &str = "a task panicked; the relay stops; this is a fault of tersed";
-const MARKER: &str = "MARKER-OF-THE-FAULT";
+pub(super) const MARKER: &str = "MARKER-OF-THE-FAULT";
 const TCP: &str = "tcp://127.0.0.1:0";
 const UDP: &str = "udp://127.0.0.1:0";
 const RELP: &str = "relp://127.0.0.1:0";
