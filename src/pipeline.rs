@@ -89,6 +89,19 @@ impl Pipeline {
         }
     }
 
+    /// Counts frames that `listener` received, and that a panic kept from a batch, as lost.
+    pub(crate) fn lose<'f>(
+        &self,
+        listener: &ListenerMetrics,
+        frames: impl Iterator<Item = &'f [u8]>,
+    ) {
+        for frame in frames {
+            listener.received.add(1);
+            listener.octets.add(frame.len() as u64);
+            self.metrics.frames.dropped[DropReason::Panic].inc();
+        }
+    }
+
     /// Hands on the outcome of a batch; waits while there is no room. Returns false if a survivor had to be dropped.
     pub(crate) async fn deliver(&self, mut judged: Judged) -> bool {
         let _delivering = Delivering(&self.panics);
@@ -498,7 +511,7 @@ impl<'f> Batch<'_, 'f> {
         if self.is_judging {
             self.pipeline.panics.break_core();
         }
-        let frames = &self.pipeline.metrics.frames;
+        let Metrics { frames, copies, .. } = &*self.pipeline.metrics;
         let (_, suppressed) = self.tally.count_rules(&self.in_force);
         let refused: u64 = self.tally.refused.iter().map(|(_, count)| count).sum();
         self.listener.received.add(self.tally.received);
@@ -509,16 +522,26 @@ impl<'f> Batch<'_, 'f> {
         }
         let lost = self.tally.received.saturating_sub(suppressed + refused);
         frames.dropped[DropReason::Panic].add(lost);
-        if self.pipeline.panics.is_core_broken() {
-            // The process ends, and its windows with it. If this batch broke the core, its chunk is half written.
-            return;
+        let kept = self.copies.len() as u64;
+        if kept > 0 {
+            copies.take(kept);
+            copies.lose(DropReason::Panic, kept);
         }
-        let mut ended = Vec::new();
+        let is_core_broken = self.pipeline.panics.is_core_broken();
+        let mut summaries = 0;
         for (_, entry, _) in self.chunk.entries() {
-            if let Entry::Survivor(claim) = entry {
-                self.pipeline.shards.reopen(claim, &mut ended);
+            match entry {
+                // With a broken core the process ends, and its windows with it.
+                Entry::Survivor(claim) if !is_core_broken => {
+                    self.pipeline.shards.reopen(claim, &mut self.ended);
+                }
+                Entry::Survivor(_) | Entry::Copy => {}
+                Entry::Summary(_) => summaries += 1,
             }
         }
+        let ledger = self.pipeline.delivery.ledger();
+        ledger.drop_reports(&mut self.ended, DropReason::Panic);
+        self.pipeline.metrics.summaries.dropped[DropReason::Panic].add(summaries);
     }
 }
 

@@ -168,6 +168,15 @@ impl Ledger {
         ended.drain(..reported);
     }
 
+    /// Counts the summaries of the windows that `ended` as made and dropped.
+    pub(crate) fn drop_reports(&self, ended: &mut Vec<Ended>, reason: DropReason) {
+        while !ended.is_empty() {
+            let mut lost = Chunk::default();
+            self.report(ended, &mut lost);
+            self.metrics.summaries.dropped[reason].add(lost.len() as u64);
+        }
+    }
+
     /// Counts the first `count` of the entries left in `chunk` as forwarded: an upstream took them.
     pub(crate) fn forwarded(&self, chunk: &mut Chunk, count: usize) {
         let tally = Tally::of(chunk.entries().take(count).skip(chunk.counted()));
@@ -228,12 +237,8 @@ impl Ledger {
         }
         let mut summaries = Chunk::default();
         self.report(&mut ended, &mut summaries);
-        while !ended.is_empty() {
-            // `summaries` has no room for these.
-            let mut lost = Chunk::default();
-            self.report(&mut ended, &mut lost);
-            self.metrics.summaries.dropped[reason].add(lost.len() as u64);
-        }
+        // `summaries` has no room for these.
+        self.drop_reports(&mut ended, reason);
         if is_forgotten {
             // An earlier process made the claim. Its window may be open again, and we cannot find it.
             self.end_all_windows();

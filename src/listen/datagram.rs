@@ -13,6 +13,7 @@
 //!   for each costs more than judging it. When it is quiet there is no pause.
 //! - No UDP datagram is cut: the buffers hold the largest possible one. A longer Unix datagram is cut, and counted as
 //!   truncated.
+//! - What was read with one call is counted, also if judging it panics.
 //! - Kernel drops are read from the socket itself and counted, also when nothing arrives any more and while the queue is
 //!   full.
 //!
@@ -51,6 +52,7 @@ use crate::{
     fault,
     logging::PeerReason,
     metrics::{DropReason, FrameErrorReason, ListenerMetrics},
+    panics,
     pipeline::Judged,
     sys::socket_drops,
 };
@@ -159,6 +161,7 @@ impl<A: SockaddrLike + Copy> Reader<A> {
         }
         // Bounded, so that a sender that never pauses cannot delay the stop.
         for _ in 0..LAST_BATCHES {
+            fault::trip("datagram");
             if self.local.context.pipeline.is_broken() {
                 break;
             }
@@ -197,7 +200,8 @@ impl<A: SockaddrLike + Copy> Reader<A> {
         }
     }
 
-    /// Reads one batch from the kernel and judges it.
+    /// Reads one batch from the kernel and judges it. If that panics, the datagrams that are left are counted as lost, and
+    /// the panic continues: the kernel has them no more.
     fn read(&mut self, socket: &impl AsFd) -> io::Result<Read> {
         let Self {
             local,
@@ -218,53 +222,19 @@ impl<A: SockaddrLike + Copy> Reader<A> {
             .collect();
         let fd = socket.as_fd().as_raw_fd();
         let received = recvmmsg(fd, headers, &mut slices, MsgFlags::MSG_DONTWAIT, None)?;
-        let metrics = &local.context.metrics;
-        let mut batch = local.context.pipeline.batch(&local.metrics);
-        let at = batch.now();
-        let mut datagrams = 0;
-        for datagram in received {
-            datagrams += 1;
-            let octets = datagram.iovs().next().unwrap_or_default();
-            let Some(sender) = datagram.address.map(*sender) else {
-                continue;
-            };
-            if octets.is_empty() {
-                local.metrics.empty.inc();
-                continue;
-            }
-            if !allowed(config, sender) {
-                batch.refuse(octets, DropReason::Acl);
-                local
-                    .context
-                    .peer_log
-                    .note(PeerReason::Acl, batch.now(), |before| {
-                        tracing::warn!(listener = local.metrics.name(), peer = %sender,
-                            advice = "add its network to allow of this listener, if it may send", before,
-                        "datagram refused: not in allow");
-                    });
-                continue;
-            }
-            let cut = datagram.flags.contains(MsgFlags::MSG_TRUNC);
-            if cut {
-                metrics.frame_errors[FrameErrorReason::Truncated].inc();
-            }
-            let head = octets.get(..config.max_message_size).unwrap_or(octets);
-            if head.len() < octets.len() {
-                local.take_oversize(&mut batch, Long::Counted, head, sender, config);
-            } else if cut && config.oversize == Oversize::Drop {
-                // It is longer than its slot, and so longer than `max_message_size`.
-                batch.refuse(head, DropReason::Oversize);
-            } else {
-                batch.judge(head, sender);
+        let mut received = received.map(|datagram| Datagram {
+            octets: datagram.iovs().next().unwrap_or_default(),
+            sender: datagram.address.map(*sender),
+            was_cut: datagram.flags.contains(MsgFlags::MSG_TRUNC),
+        });
+        match panics::catch(|| judge(local, config, &mut received)) {
+            Ok(read) => Ok(read),
+            Err(panicked) => {
+                let left = received.filter_map(Datagram::frame);
+                local.context.pipeline.lose(&local.metrics, left);
+                panicked.resume()
             }
         }
-        let judged = batch.finish();
-        local.complain_of_compression(&judged.compressed_by);
-        Ok(Read {
-            judged,
-            datagrams,
-            at,
-        })
     }
 
     /// Hands on a judged batch. While the queue is full nothing is read, so the kernel may drop: drops are counted.
@@ -283,6 +253,81 @@ impl<A: SockaddrLike + Copy> Reader<A> {
                 }
             }
         });
+    }
+}
+
+/// One datagram of a batch.
+struct Datagram<'f> {
+    octets: &'f [u8],
+    /// `None` if the kernel named no sender that we know.
+    sender: Option<Sender>,
+    /// It was longer than its slot.
+    was_cut: bool,
+}
+
+impl<'f> Datagram<'f> {
+    /// The frame; `None` if the datagram is empty, or passed over.
+    fn frame(self) -> Option<&'f [u8]> {
+        let is_frame = self.sender.is_some() && !self.octets.is_empty();
+        is_frame.then_some(self.octets)
+    }
+}
+
+/// Judges what was `received` with one call.
+fn judge<'f>(
+    local: &Local,
+    config: &ListenerConfig,
+    received: &mut impl Iterator<Item = Datagram<'f>>,
+) -> Read {
+    let metrics = &local.context.metrics;
+    let mut batch = local.context.pipeline.batch(&local.metrics);
+    let at = batch.now();
+    let mut datagrams = 0;
+    for datagram in received {
+        datagrams += 1;
+        let Datagram {
+            octets,
+            sender: Some(sender),
+            was_cut,
+        } = datagram
+        else {
+            continue;
+        };
+        if octets.is_empty() {
+            local.metrics.empty.inc();
+            continue;
+        }
+        if !allowed(config, sender) {
+            batch.refuse(octets, DropReason::Acl);
+            local
+                .context
+                .peer_log
+                .note(PeerReason::Acl, batch.now(), |before| {
+                    tracing::warn!(listener = local.metrics.name(), peer = %sender,
+                        advice = "add its network to allow of this listener, if it may send", before,
+                    "datagram refused: not in allow");
+                });
+            continue;
+        }
+        if was_cut {
+            metrics.frame_errors[FrameErrorReason::Truncated].inc();
+        }
+        let head = octets.get(..config.max_message_size).unwrap_or(octets);
+        if head.len() < octets.len() {
+            local.take_oversize(&mut batch, Long::Counted, head, sender, config);
+        } else if was_cut && config.oversize == Oversize::Drop {
+            // It is longer than its slot, and so longer than `max_message_size`.
+            batch.refuse(head, DropReason::Oversize);
+        } else {
+            batch.judge(head, sender);
+        }
+    }
+    let judged = batch.finish();
+    local.complain_of_compression(&judged.compressed_by);
+    Read {
+        judged,
+        datagrams,
+        at,
     }
 }
 

@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::support::originator::Originator;
+use super::support::proc_fs;
 use super::support::relp::RelpClient;
 use super::support::sink::{RefusingPort, Sink};
 use super::support::tersed::{FAULT, Setup, Stopped, Tersed};
@@ -189,6 +190,120 @@ fn windows_are_not_saved_after_a_panic() {
     assert!(!Path::new(&state).exists());
 }
 
+/// The frames behind the marker were read with one call, and would be lost without a trace.
+#[test]
+fn datagrams_that_were_read_with_the_one_that_panics_are_counted() {
+    let sink = Sink::tcp();
+    let tersed = with_fault("connection")
+        .listen(UDP)
+        .forward(&sink.url())
+        .start();
+    let mut originator = Originator::udp(tersed.address(UDP));
+    tersed.signal(Signal::SIGSTOP);
+    wait_until("all threads to stop", LIMIT, || {
+        proc_fs::is_stopped(tersed.id())
+    });
+    originator.send_all((0..FEW).map(|number| format!("<13>app: before {number}")));
+    originator.send(format!("<13>app: {MARKER}"));
+    originator.send_all((0..FEW).map(|number| format!("<13>app: behind {number}")));
+    tersed.signal(Signal::SIGCONT);
+    let stopped = ended(tersed);
+    check(&stopped, "datagram");
+    let balance = stopped.balance();
+    assert_eq!(balance.received, 2 * FEW as u64 + 1);
+    assert_eq!(balance.dropped + balance.forwarded, balance.received);
+}
+
+/// The batch held a window that is reopened, and copies that were to be kept.
+#[test]
+fn copies_and_summaries_that_a_panic_costs_are_counted() {
+    let sink = Sink::tcp();
+    let setup = with_fault("connection");
+    let kept = setup.path("copies.log");
+    let tersed = setup
+        .config(&format!(
+            "[suppressed]\nto = \"file://{}\"\n",
+            kept.display()
+        ))
+        .listen(TCP)
+        .forward(&sink.url())
+        .start();
+    let mut victim = Originator::tcp(tersed.address(TCP));
+    let batch = "<13>app: same\n".repeat(MANY);
+    victim.send_octets(format!("{batch}<13>app: {MARKER}\n").as_bytes());
+    victim.wait_closed();
+    tersed.wait_log(COSTS_CONNECTION);
+    let (metrics, _) = tersed.finish();
+    let by_panic = [("reason", "panic")];
+    let balance = metrics.balance();
+    assert_eq!(balance.received, MANY as u64 + 1);
+    assert!(balance.suppressed > 0, "the batch was judged in part");
+    for (total, dropped, count) in [
+        (
+            "tersed_suppressed_copies_total",
+            "tersed_suppressed_copies_dropped_total",
+            balance.suppressed,
+        ),
+        (
+            "tersed_summaries_total",
+            "tersed_summaries_dropped_total",
+            1,
+        ),
+        ("tersed_summarized_frames_total", "", balance.suppressed),
+    ] {
+        assert_eq!(metrics.total(total), count, "{total}");
+        if !dropped.is_empty() {
+            assert_eq!(metrics.total_where(dropped, &by_panic), count, "{dropped}");
+        }
+    }
+}
+
+/// Summaries of windows that were evicted stand in the batch before the survivors that evicted them.
+#[test]
+fn summaries_in_a_batch_that_panics_are_counted_as_dropped() {
+    let sink = Sink::tcp();
+    let mut tersed = with_fault("connection")
+        .config("[dedup]\nmemory = \"1MiB\"\nshards = 1\n")
+        .listen(TCP)
+        .forward(&sink.url())
+        .start();
+    let mut originator = Originator::tcp(tersed.address(TCP));
+    let mut number = 0;
+    let mut next = || {
+        number += 1;
+        format!("<13>app: number {number} {:x<100}", "")
+    };
+    let mut sent = 0;
+    wait_until("windows to be evicted", LIMIT, || {
+        for _ in 0..1000 {
+            let message = next();
+            originator.send_all([&message, &message]);
+            sent += 2;
+        }
+        // Nothing is left that this connection could panic at instead of the other.
+        tersed.wait_received(sent);
+        tersed
+            .metrics()
+            .total_where("tersed_summaries_total", &[("reason", "evicted")])
+            > 0
+    });
+    let mut victim = Originator::tcp(tersed.address(TCP));
+    let mut batch: String = (0..MANY).map(|_| next() + "\n").collect();
+    batch += &format!("<13>app: {MARKER}\n");
+    victim.send_octets(batch.as_bytes());
+    victim.wait_closed();
+    let metrics = tersed.assert_balance();
+    let lost = metrics.total_where("tersed_summaries_dropped_total", &[("reason", "panic")]);
+    assert!(lost > 0, "the batch held summaries");
+    let made = metrics.total("tersed_summaries_total");
+    wait_until("the other summaries", LIMIT, || {
+        let messages = sink.messages();
+        let sent = messages.iter().filter(|message| is_summary(message));
+        sent.count() as u64 + lost == made
+    });
+    tersed.finish();
+}
+
 /// An operator is to look at `tersed_panics_total` there, so a poisoned shard must not break the page.
 #[test]
 fn the_metrics_can_be_read_after_a_panic_of_a_shard() {
@@ -252,6 +367,10 @@ fn a_panic_of_the_forwarder_of_copies_ends_the_relay_also_after_a_reload_removed
     }
 }
 
+fn is_summary(message: &[u8]) -> bool {
+    memchr::memmem::find(message, b"message repeated").is_some()
+}
+
 pub(super) fn with_fault(point: &str) -> Setup {
     Setup::new()
         .window("1h")
@@ -298,3 +417,5 @@ const TCP: &str = "tcp://127.0.0.1:0";
 const UDP: &str = "udp://127.0.0.1:0";
 const RELP: &str = "relp://127.0.0.1:0";
 const FEW: usize = 5;
+/// More than are judged together, so that a part of them is judged before the one that panics.
+const MANY: usize = 300;

@@ -25,6 +25,16 @@ pub(crate) fn threads(process: u32) -> usize {
         .count()
 }
 
+/// Whether a signal has stopped all threads.
+pub(crate) fn is_stopped(process: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    tasks.map(|task| task.unwrap().path()).all(|task| {
+        let stat = fs::read_to_string(task.join("stat")).unwrap();
+        let (_, after_name) = stat.rsplit_once(')').unwrap();
+        after_name.trim_start().starts_with('T')
+    })
+}
+
 /// Octets of memory that are resident now.
 pub(crate) fn resident_octets(process: u32) -> u64 {
     status_octets(process, "VmRSS:")
