@@ -133,7 +133,7 @@ pub(crate) enum Fault {
     Mask(#[source] MaskError),
     /// Expressions that take too long to search for.
     #[error(
-        "{what}: takes {cost} on text that is hard for it, expected at most {} us an octet; {}",
+        "{what}: takes {cost}, on text that is hard for it, expected at most {} us an octet; {}",
         .octet_max.as_micros(),
         cheaper(*.of_rules)
     )]
