@@ -77,6 +77,8 @@ enum Kind {
     Unaccepted,
     /// Frames dropped because the queue was full.
     QueueFull,
+    /// Frames lost in a panic.
+    Panic,
     /// Suppressed copies that were to be kept and were dropped, for any reason.
     Copies,
     /// Datagrams that the kernel dropped, by the name of their listener.
@@ -198,6 +200,7 @@ impl Losses {
                 paused(&mut seen.accept_pause, &metrics.accept_pauses),
             ),
             (Kind::QueueFull, dropped(DropReason::QueueFull)),
+            (Kind::Panic, dropped(DropReason::Panic)),
             (Kind::Copies, metrics.copies.dropped.total()),
             (Kind::Evicted, stats.evicted_total),
             (Kind::Unremembered, stats.unremembered_total),

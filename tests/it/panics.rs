@@ -233,7 +233,13 @@ fn copies_and_summaries_that_a_panic_costs_are_counted() {
     victim.send_octets(format!("{batch}<13>app: {MARKER}\n").as_bytes());
     victim.wait_closed();
     tersed.wait_log(COSTS_CONNECTION);
-    let (metrics, _) = tersed.finish();
+    wait_until("the loss on /readyz", LIMIT, || {
+        tersed
+            .get("/readyz")
+            .1
+            .contains(" frames, a task panicked, ")
+    });
+    let (metrics, stopped) = tersed.finish();
     let by_panic = [("reason", "panic")];
     let balance = metrics.balance();
     assert_eq!(balance.received, MANY as u64 + 1);
@@ -256,6 +262,7 @@ fn copies_and_summaries_that_a_panic_costs_are_counted() {
             assert_eq!(metrics.total_where(dropped, &by_panic), count, "{dropped}");
         }
     }
+    assert_eq!(stopped.log_count(MESSAGES_LOST), 1);
 }
 
 /// Summaries of windows that were evicted stand in the batch before the survivors that evicted them.
@@ -412,6 +419,7 @@ const COSTS_CONNECTION: &str =
 const COSTS_NOTHING: &str =
     "a housekeeping task panicked and is started again; this is a fault of tersed";
 const COSTS_PROCESS: &str = "a task panicked; the relay stops; this is a fault of tersed";
+const MESSAGES_LOST: &str = "messages are dropped: a task panicked; report it as a fault of tersed, with the line that names the panic";
 pub(super) const MARKER: &str = "MARKER-OF-THE-FAULT";
 const TCP: &str = "tcp://127.0.0.1:0";
 const UDP: &str = "udp://127.0.0.1:0";

@@ -31,6 +31,7 @@ impl Losses {
             Kind::Unaccepted => Self::unaccepted(),
             Kind::QueueFull if self.has_spool() => self.queue_full_with_spool(),
             Kind::QueueFull => self.queue_full(),
+            Kind::Panic => Self::panic(),
             Kind::Copies => Self::copies(),
             Kind::Kernel(listener) => self.kernel_wording(listener),
             Kind::Evicted => self.evicted(stats),
@@ -141,6 +142,21 @@ impl Losses {
                     frames,
                     queue = of.value,
                     "messages are dropped: the queue to the upstreams is full; check the upstreams, raise forward.queue, or use a spool"
+                );
+            },
+        }
+    }
+
+    fn panic() -> Wording {
+        Wording {
+            amount: ("dropped: ", Unit::Count, " frames, a task panicked"),
+            advice: "report it as a fault of tersed, with the line of the log that names the panic"
+                .to_owned(),
+            value: String::new(),
+            log: |_, frames| {
+                warn!(
+                    frames,
+                    "messages are dropped: a task panicked; report it as a fault of tersed, with the line that names the panic"
                 );
             },
         }
