@@ -495,7 +495,7 @@ impl Lane {
         if kept.is_none()
             && let Err(error) = self.leave(false).await
         {
-            error!(cause = %error_chain(&error), "an upstream that the reload removed broke down");
+            error!(cause = %error_chain(&error), "an upstream that the reload removed failed");
         }
         self.upstreams.set(&self.config, &self.shared.metrics);
         match (kept, &mut self.active) {
