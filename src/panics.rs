@@ -19,21 +19,25 @@
 //! - When a panic has poisoned a shard, each task that needs the shard panics as well. Once it is said why the process
 //!   ends, these panics are only counted. The panic that poisoned the shard is logged in any case.
 //! - **The frames of the batch in hand** are counted: as received, and as dropped with reason `panic` unless they were
-//!   counted otherwise. Their windows are reopened. If it is not known which windows were opened, all are ended.
+//!   counted otherwise. So are the datagrams that were read with the same call, and the summaries and suppressed copies in
+//!   the batch. The windows are reopened. If it is not known which windows were opened, all are ended.
 //! - **A RELP sender is not answered for what was lost**: a receipt that a panic lets go of counts as lost (`custody`).
-//! - **The process** ends with exit status 1. The stop is that of a signal, with the same grace period: readers end,
-//!   the queue goes to the upstreams or the spool. Windows are not saved, because their state is not known. After a
-//!   panic in a shard, no more is read from connections, because nothing can be judged. If the forwarder is gone, the
-//!   queue is closed at once and what is in it is dropped with reason `shutdown`; the spool keeps what it has.
+//! - **The process** ends with exit status 1, also if the panic comes during a stop. The stop is that of a signal, with the
+//!   same grace period: readers end, the queue goes to the upstreams or the spool. Windows are not saved, because their
+//!   state is not known. After a panic in a shard, no more is read from connections, because nothing can be judged. If the
+//!   forwarder is gone, the queue is closed at once and what is in it is dropped with reason `shutdown`; the spool keeps
+//!   what it has.
 //!
 //! # Left out
+//!
+//! Octets of a stream that were read and not yet framed are not counted: they were never frames.
 //!
 //! What the forwarder that panicked had in hand stays counted as queued. A panic that leaves a destructor while another
 //! panic unwinds aborts the process.
 //!
 //! A panic in a call on a pool's thread is an error of the call (`thread`). In a call to the spool it goes on in the
-//! forwarder, and in a look at the configuration file in its watch. In a look-up of a name, or while windows are saved, it is logged as the failure of that work, and not
-//! counted.
+//! forwarder, and in a look at the configuration file in its watch. In a look-up of a name, or while windows are saved, it
+//! is logged as the failure of that work, and not counted.
 
 use std::{
     any::Any,

@@ -51,7 +51,7 @@ reasons! {
         Oversize => "oversize",
         /// A datagram from a source that is not allowed.
         Acl => "acl",
-        /// Still queued when the shutdown grace period expired.
+        /// Still queued when the shutdown grace period expired, or when the forwarder failed.
         Shutdown => "shutdown",
         /// Too long for one datagram to the upstream.
         TooLarge => "too_large",
