@@ -79,7 +79,7 @@ enum Kind {
     QueueFull,
     /// Frames lost in a panic.
     Panic,
-    /// Suppressed copies that were to be kept and were dropped, for any reason.
+    /// Suppressed copies that were to be kept and were dropped, for any reason but a panic.
     Copies,
     /// Datagrams that the kernel dropped, by the name of their listener.
     Kernel(String),
@@ -185,6 +185,10 @@ impl Losses {
         let metrics = &self.metrics;
         let dropped = |reason| metrics.frames.dropped[reason].get();
         let rejected = |reason| metrics.connections_rejected[reason].get();
+        let copies = &metrics.copies.dropped;
+        // In this order, because both may grow meanwhile.
+        let by_panic = copies[DropReason::Panic].get();
+        let copies = copies.total() - by_panic;
         let now = Clock::now();
         let paused = |pause: &mut Pause, counters: &PauseCounters| {
             pause.look(counters.now.get() > 0, counters.total.get(), now)
@@ -201,7 +205,7 @@ impl Losses {
             ),
             (Kind::QueueFull, dropped(DropReason::QueueFull)),
             (Kind::Panic, dropped(DropReason::Panic)),
-            (Kind::Copies, metrics.copies.dropped.total()),
+            (Kind::Copies, copies),
             (Kind::Evicted, stats.evicted_total),
             (Kind::Unremembered, stats.unremembered_total),
             (Kind::Oversize, dropped(DropReason::Oversize)),

@@ -263,6 +263,7 @@ fn copies_and_summaries_that_a_panic_costs_are_counted() {
         }
     }
     assert_eq!(stopped.log_count(MESSAGES_LOST), 1);
+    assert_eq!(stopped.log_count(COPIES_LOST), 0, "nothing is wrong there");
 }
 
 /// Summaries of windows that were evicted stand in the batch before the survivors that evicted them.
@@ -419,6 +420,8 @@ const COSTS_CONNECTION: &str =
 const COSTS_NOTHING: &str =
     "a housekeeping task panicked and is started again; this is a fault of tersed";
 const COSTS_PROCESS: &str = "a task panicked; the relay stops; this is a fault of tersed";
+const COPIES_LOST: &str =
+    "suppressed copies are dropped; check suppressed.to, or raise suppressed.queue";
 const MESSAGES_LOST: &str = "messages are dropped: a task panicked; report it as a fault of tersed, with the line that names the panic";
 pub(super) const MARKER: &str = "MARKER-OF-THE-FAULT";
 const TCP: &str = "tcp://127.0.0.1:0";
