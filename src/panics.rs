@@ -16,8 +16,8 @@
 //! - Each panic of the tasks above is one ERROR line in the log's own format, with the place and the message. With
 //!   `RUST_BACKTRACE=1` the line of a task has the backtrace, too.
 //! - `tersed_panics_total` counts each panic of a task. That of a file's thread is only logged.
-//! - When a panic has poisoned a shard, each task that needs the shard panics as well. Once it is said why the process
-//!   ends, these panics are only counted. The panic that poisoned the shard is logged in any case.
+//! - When a panic has poisoned a shard, each task that needs the shard panics as well. These panics end the process, and
+//!   are only counted: the panic that poisoned the shard is logged, and named as the cause, even if it is reported last.
 //! - **The frames of the batch in hand** are counted: as received, and as dropped with reason `panic` unless they were
 //!   counted otherwise. So are the datagrams that were read with the same call, and the summaries and suppressed copies in
 //!   the batch. The windows are reopened. If it is not known which windows were opened, all are ended.
@@ -217,8 +217,10 @@ pub(crate) struct Panics(Arc<Inner>);
 struct Inner {
     metrics: Arc<Metrics>,
     fatal: CancellationToken,
-    /// What ended the relay: set before `fatal` is cancelled.
+    /// What ended the relay. This or `echo` is set before `fatal` is cancelled.
     cause: OnceLock<String>,
+    /// The same, where a poisoned shard was met and the panic that poisoned it is not reported yet.
+    echo: OnceLock<String>,
     is_core_broken: AtomicBool,
 }
 
@@ -230,13 +232,14 @@ impl Panics {
             metrics,
             fatal: CancellationToken::new(),
             cause: OnceLock::new(),
+            echo: OnceLock::new(),
             is_core_broken: AtomicBool::new(false),
         }))
     }
 
     /// The task of a connection from `peer` panicked: it costs the connection, or the process if the core is broken.
     pub(crate) fn connection(&self, listener: &str, peer: Sender, panicked: &Panicked) {
-        if self.is_core_broken() {
+        if self.is_core_broken() || panicked.is_echo() {
             self.fatal(PanicTask::Connection, panicked);
             return;
         }
@@ -251,7 +254,7 @@ impl Panics {
     /// A request to the admin port panicked: it costs the request.
     pub(crate) fn admin(&self, panicked: &Panicked) {
         self.count(PanicTask::Admin);
-        if self.is_known(panicked) {
+        if panicked.is_echo() {
             return;
         }
         let (panic, Report { place, backtrace }) = (&panicked.message, &panicked.report);
@@ -264,7 +267,10 @@ impl Panics {
     /// A task that the relay cannot do without panicked: it costs the process.
     pub(crate) fn fatal(&self, task: PanicTask, panicked: &Panicked) {
         self.count(task);
-        if self.is_known(panicked) {
+        let cause = format!("task {} {panicked}", task.label());
+        if panicked.is_echo() {
+            self.0.echo.set(cause).ok();
+            self.0.fatal.cancel();
             return;
         }
         let (panic, Report { place, backtrace }) = (&panicked.message, &panicked.report);
@@ -272,7 +278,7 @@ impl Panics {
             task = task.label(),
             place, panic, backtrace, "a task panicked; the relay stops; this is a fault of tersed"
         );
-        self.end(format!("task {} {panicked}", task.label()));
+        self.end(cause);
     }
 
     /// Ends the process because of `cause`. The first cause counts.
@@ -288,16 +294,17 @@ impl Panics {
     /// Can be dropped at any point.
     pub(crate) async fn ended(&self) -> String {
         self.0.fatal.cancelled().await;
-        let cause = self.0.cause.get();
+        let cause = self.cause();
         cause
             .expect("the cause is set before the token is cancelled")
-            .clone()
+            .to_owned()
     }
 
     /// What must end the process, if anything.
     #[must_use]
     pub(crate) fn cause(&self) -> Option<&str> {
-        self.0.cause.get().map(String::as_str)
+        let Inner { cause, echo, .. } = &*self.0;
+        cause.get().or(echo.get()).map(String::as_str)
     }
 
     /// The core broke an invariant in the middle of an update: nothing can be judged any more.
@@ -330,11 +337,6 @@ impl Panics {
             }
             sleep(RESTART_PERIOD).await;
         }
-    }
-
-    /// Whether the log says already why the task panicked: it met a shard that another panic has poisoned.
-    fn is_known(&self, panicked: &Panicked) -> bool {
-        panicked.is_echo() && self.cause().is_some()
     }
 
     fn count(&self, task: PanicTask) {
@@ -411,6 +413,23 @@ mod tests {
         assert!(!first.is_echo());
         let later = catch(|| shards.stats()).unwrap_err();
         assert!(later.is_echo());
+    }
+
+    #[cfg(debug_assertions)]
+    #[tokio::test]
+    async fn the_panic_that_poisoned_a_shard_is_the_cause_even_if_it_is_reported_last() {
+        let panics = Panics::new(Metrics::new());
+        let shards = crate::core::dedup::Shards::new(1, &[], 1 << 20);
+        let first = catch(|| shards.break_one()).unwrap_err();
+        let later = catch(|| shards.stats()).unwrap_err();
+        panics.fatal(PanicTask::Windows, &later);
+        assert!(panics.ended().await.starts_with("task windows panicked"));
+        panics.break_core();
+        panics.connection("tcp", Sender::Local, &first);
+        assert_eq!(
+            panics.ended().await,
+            "task connection panicked: injected at shard"
+        );
     }
 
     #[tokio::test]

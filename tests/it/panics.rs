@@ -115,13 +115,15 @@ fn a_panic_of_a_shard_or_the_forwarder_ends_the_relay_and_the_next_start_has_wha
         check(&stopped, task);
         let balance = stopped.balance();
         assert_eq!(balance.received, FEW as u64 + 1);
+        // The last one may be on the disk, too, although it was not answered.
+        assert!(balance.queued >= FEW as u64, "{point}: {balance:?}");
 
         let sink = port.open();
         let config = format!("[spool]\ndirectory = \"{}\"\n", dir.path().display());
         let tersed = Setup::new().config(&config).forward(&sink.url()).start();
         wait_until("what was answered", LIMIT, || sink.count() >= FEW);
         let (metrics, _) = tersed.finish();
-        assert_eq!(metrics.balance().recovered, FEW as u64, "{point}");
+        assert_eq!(metrics.balance().recovered, balance.queued, "{point}");
     }
 }
 

@@ -106,7 +106,7 @@ fn a_file_that_is_not_safe_is_named_on_readyz_before_its_turn() {
     let port = RefusingPort::new();
     let tersed = setup(dir.path(), &port.url(), SEGMENTED).start();
     let told = format!(
-        "\nspool: {} is not safe: its mode 0660 lets group or others write; chmod go-w {0}; ",
+        "\nspool: {} is not safe: mode 0660 allows group or others to write; chmod go-w {0}; ",
         middle.display()
     );
     let page = || tersed.get("/readyz").1;
